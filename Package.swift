@@ -1,0 +1,76 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// What every Swift target of ours is compiled with: language mode 6, warnings as errors.
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+/// A target of ours; `Tests/<name>Tests` mirrors it.
+func floor(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+
+let package = Package(
+    name: "godwit",
+    products: [
+        .executable(name: "godwit", targets: ["godwit"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
+    ],
+    targets: [
+        // C shims: what Swift cannot import by itself.
+        .target(name: "CEpoll"),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CPgQuery", providers: [.apt(["libpg-query-dev"])]),
+        .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
+
+        // Floor 0: values, bytes, grammar, settings, readiness.
+        floor("Primitives", ["CEpoll"]),
+        floor("Digests", ["COpenSSL"]),
+        floor("PGWire", ["Primitives", "Digests"]),
+        floor("SQLAnalysis", ["Primitives", "CPgQuery"]),
+        floor("Configuration", ["Primitives", yams]),
+        floor("Reactor", ["Primitives", "CEpoll"]),
+        floor("LibPQ", ["Primitives", "CLibPQ"]),
+
+        // Floor 1: pure state machines.
+        floor("Sessions", ["Primitives", "PGWire"]),
+        floor("Pooling", ["Primitives"]),
+        floor("Routing", ["Primitives", "Digests", "SQLAnalysis"]),
+        floor("Migration", ["Primitives"]),
+        floor("Console", ["Primitives", "PGWire"]),
+
+        // Floor 2: threads, sockets, libpq: what performs actions.
+        floor("Proxy", [
+            "Primitives", "Digests", "PGWire", "SQLAnalysis", "Configuration", "Reactor",
+            "Sessions", "Pooling", "Routing", "Console", logging,
+        ]),
+        floor("Mirroring", ["Primitives", "LibPQ", logging]),
+        floor("Verification", ["Primitives", "LibPQ", logging]),
+        floor("ControlPlane", ["Primitives", "Configuration", "Migration", logging]),
+
+        // Floor 3: assemble, parse arguments, nothing else.
+        .executableTarget(
+            name: "godwit",
+            dependencies: [
+                "Primitives", "Configuration", "LibPQ", "SQLAnalysis", "Routing", "Proxy", "Mirroring", "Verification",
+                "ControlPlane", arguments, logging,
+            ],
+            swiftSettings: strict),
+    ]
+)

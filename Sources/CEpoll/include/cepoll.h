@@ -1,0 +1,22 @@
+#ifndef GODWIT_CEPOLL_H
+#define GODWIT_CEPOLL_H
+
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+// What Glibc's Swift overlay lacks. _GNU_SOURCE stays in the .c file: in this header it would bring a second fd_set.
+
+/// accept4 with SOCK_NONBLOCK | SOCK_CLOEXEC; the peer's address is written to `address` when it is not NULL.
+int godwit_accept(int listener, struct sockaddr_storage *address, socklen_t *length);
+
+/// An eventfd, nonblocking, closed on exec; -1 with errno on failure.
+int godwit_eventfd(void);
+
+/// One epoll_event without the overlay's union: `data` is given and returned as 64 bits.
+int godwit_epoll_ctl(int epoll, int operation, int descriptor, uint32_t events, uint64_t data);
+
+static inline uint64_t godwit_epoll_data(const struct epoll_event *event) { return event->data.u64; }
+static inline uint32_t godwit_epoll_events(const struct epoll_event *event) { return event->events; }
+
+#endif

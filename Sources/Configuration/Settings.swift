@@ -1,0 +1,196 @@
+import Primitives
+
+/// Everything one configuration file says, checked. Immutable, any thread; a reload makes a new one.
+package struct Settings: Sendable, Equatable {
+    package var listen = ListenSettings()
+    package var auth = AuthSettings()
+    package var admin = AdminSettings()
+    package var state = StateSettings()
+    package var log = LogSettings()
+    /// In the order of the file.
+    package var databases: [DatabaseSettings] = []
+
+    package init() {}
+
+    package func database(named name: String) -> DatabaseSettings? { databases.first { $0.name == name } }
+}
+
+/// Where clients connect to. Needs a restart, but for `clientsMax` and `clientLoginTimeoutSeconds`.
+package struct ListenSettings: Sendable, Equatable {
+    package var address = "127.0.0.1"
+    package var port: UInt16 = 6432
+    /// Empty: no Unix socket. Otherwise `.s.PGSQL.<port>` is made in this directory.
+    package var unixSocketDirectory = ""
+    /// Reactor threads.
+    package var threads = 1
+    /// Client connections over all threads; further ones are refused with 53300.
+    package var clientsMax = 10_000
+    /// Seconds in which a client must have logged in (`client_login_timeout`).
+    package var clientLoginTimeoutSeconds = 60.0
+    package var tls = TLSSettings()
+
+    package init() {}
+}
+
+/// TLS towards clients.
+package struct TLSSettings: Sendable, Equatable {
+    package enum Mode: String, Sendable, CaseIterable {
+        case disable, allow, require
+        case verifyFull = "verify-full"
+    }
+
+    package var mode: Mode = .disable
+    package var certificate = ""
+    package var key = ""
+    package var clientCA = ""
+
+    package init() {}
+}
+
+/// How clients prove who they are.
+package struct AuthSettings: Sendable, Equatable {
+    package enum Method: String, Sendable, CaseIterable {
+        case trust, md5, cert
+        case scramSHA256 = "scram-sha-256"
+    }
+
+    package var method: Method = .scramSHA256
+    /// PgBouncer's userlist format; a relative path starts at the configuration file's folder. Empty with `trust`.
+    package var usersFile = ""
+
+    package init() {}
+}
+
+package struct AdminSettings: Sendable, Equatable {
+    /// Users that may use the console (the database `godwit`).
+    package var users: [String] = ["godwit"]
+    package var http = HTTPSettings()
+
+    package init() {}
+}
+
+package struct HTTPSettings: Sendable, Equatable {
+    package var address = "127.0.0.1"
+    /// 0: no HTTP.
+    package var port: UInt16 = 9632
+    package var tokenFile = ""
+
+    package init() {}
+}
+
+package struct StateSettings: Sendable, Equatable {
+    package var path = "godwit.sqlite"
+
+    package init() {}
+}
+
+package struct LogSettings: Sendable, Equatable {
+    package enum Level: String, Sendable, CaseIterable { case trace, debug, info, notice, warning, error, critical }
+
+    package var level: Level = .info
+
+    package init() {}
+}
+
+/// One entry of `databases`: a name that clients connect to and the two databases behind it.
+package struct DatabaseSettings: Sendable, Equatable {
+    package var name: String
+    /// libpq conninfo or URI.
+    package var old = ""
+    package var new = ""
+    /// conninfo for mirroring and checks; the same as `old` and `new` where the file leaves them empty.
+    package var controlOld = ""
+    package var controlNew = ""
+    package var pool = PoolSettings()
+    package var reads = ReadSettings()
+    package var mirror = MirrorSettings()
+    package var breaker = BreakerSettings()
+    package var shadow = ShadowSettings()
+
+    package init(name: String) { self.name = name }
+}
+
+/// Servers per side and user; time limits in seconds under PgBouncer's names, 0 switches one off.
+package struct PoolSettings: Sendable, Equatable {
+    /// Open servers at most, over all threads (`size`).
+    package var size = 20
+    /// Clients that may wait for a server at once, per side, user and thread (`waiters_max`).
+    package var waitersMax = 10_000
+    package var queryWaitTimeoutSeconds = 120.0
+    package var serverConnectTimeoutSeconds = 15.0
+    package var serverLoginRetrySeconds = 15.0
+    package var serverIdleTimeoutSeconds = 600.0
+    package var serverLifetimeSeconds = 3600.0
+    package var idleTransactionTimeoutSeconds = 0.0
+    package var clientIdleTimeoutSeconds = 0.0
+    /// Named prepared statements kept per server (`max_prepared_statements`); the least recently used goes first.
+    package var preparedStatementsMax = 200
+
+    package init() {}
+}
+
+package struct ReadSettings: Sendable, Equatable {
+    /// Where a routing key comes from; the first that is found wins.
+    package enum KeySource: Sendable, Equatable {
+        /// `/* name=42 */` or sqlcommenter's `/*name='42'*/` in the statement's text.
+        case comment(String)
+        /// `SET <name> = '42'`, answered by Godwit; or the startup option of that name.
+        case setting(String)
+        /// Equality of this column with a literal or parameter.
+        case column(String)
+        /// A property of the session: only `user` is known.
+        case sessionUser
+    }
+
+    package struct Cohort: Sendable, Equatable {
+        package var name: String
+        package var keys: [String]
+        /// Hundredths of a percent, 0...10000.
+        package var hundredths: Int
+
+        package init(name: String, keys: [String], hundredths: Int) {
+            self.name = name
+            self.keys = keys
+            self.hundredths = hundredths
+        }
+    }
+
+    /// Share of users whose reads go to NEW, in hundredths of a percent, 0...10000 (`percent: 12.34` is 1234).
+    package var hundredths = 0
+    package var key: [KeySource] = [.comment("user_id"), .setting("godwit.user"), .sessionUser]
+    package var cohorts: [Cohort] = []
+
+    package init() {}
+}
+
+package struct MirrorSettings: Sendable, Equatable {
+    package enum Mode: String, Sendable, CaseIterable { case off, async, sync }
+
+    package var mode: Mode = .off
+    /// Milliseconds between looks at the journal when nobody kicks (`poll_millis`).
+    package var pollMillis = 20
+    /// Rows of one backfill step (`backfill_rows`).
+    package var backfillRows = 10_000
+    /// Seconds without an applied batch after which reads leave NEW (`lag_max`).
+    package var lagMaxSeconds = 30.0
+
+    package init() {}
+}
+
+package struct BreakerSettings: Sendable, Equatable {
+    /// Consecutive connection-class failures that open the breaker.
+    package var failures = 5
+    /// Seconds that it stays open before it probes (`held`).
+    package var heldSeconds = 30.0
+    /// Reads let through at once while half-open (`probes`), and successes in a row that close it.
+    package var probes = 3
+
+    package init() {}
+}
+
+package struct ShadowSettings: Sendable, Equatable {
+    /// Hundredths of a percent of the reads that run on both sides.
+    package var hundredths = 0
+
+    package init() {}
+}

@@ -1,0 +1,47 @@
+import COpenSSL
+
+/// The digests that PostgreSQL's authentication and our buckets need, by OpenSSL. Any thread, no state.
+package enum Digest {
+    package static func md5(_ bytes: [UInt8]) -> [UInt8] { digest(bytes, EVP_md5(), size: 16) }
+    package static func sha256(_ bytes: [UInt8]) -> [UInt8] { digest(bytes, EVP_sha256(), size: 32) }
+
+    package static func hmacSHA256(key: [UInt8], _ bytes: [UInt8]) -> [UInt8] {
+        var output = [UInt8](repeating: 0, count: 32)
+        var length: UInt32 = 0
+        let result = HMAC(EVP_sha256(), key, CInt(key.count), bytes, bytes.count, &output, &length)
+        precondition(result != nil && length == 32, "OpenSSL has no HMAC-SHA-256")
+        return output
+    }
+
+    /// PBKDF2 with HMAC-SHA-256 (RFC 8018), as SCRAM's Hi().
+    package static func pbkdf2(password: [UInt8], salt: [UInt8], iterations: Int) -> [UInt8] {
+        var output = [UInt8](repeating: 0, count: 32)
+        let done = password.withUnsafeBytes { raw in
+            PKCS5_PBKDF2_HMAC(
+                raw.baseAddress?.assumingMemoryBound(to: CChar.self), CInt(password.count), salt, CInt(salt.count),
+                CInt(iterations), EVP_sha256(), 32, &output)
+        }
+        precondition(done == 1, "OpenSSL has no PBKDF2")
+        return output
+    }
+
+    /// Equal or not, in a time that does not depend on where they differ.
+    package static func equal(_ left: [UInt8], _ right: [UInt8]) -> Bool {
+        left.count == right.count && CRYPTO_memcmp(left, right, left.count) == 0
+    }
+
+    /// Bytes from the system's secure generator.
+    package static func randomBytes(_ count: Int) -> [UInt8] {
+        var output = [UInt8](repeating: 0, count: count)
+        precondition(RAND_bytes(&output, CInt(count)) == 1, "no random bytes from OpenSSL")
+        return output
+    }
+
+    private static func digest(_ bytes: [UInt8], _ type: OpaquePointer?, size: Int) -> [UInt8] {
+        var output = [UInt8](repeating: 0, count: size)
+        var length: UInt32 = 0
+        let done = EVP_Digest(bytes, bytes.count, &output, &length, type, nil)
+        precondition(done == 1 && Int(length) == size, "OpenSSL lacks a digest")
+        return output
+    }
+}

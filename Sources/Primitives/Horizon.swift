@@ -1,0 +1,94 @@
+import CEpoll
+import Glibc
+import Synchronization
+
+/// How far NEW is known to hold OLD's commits: batch numbers that the mirror writes and reactors read without a lock.
+///
+/// The rule of read-your-writes: when the authority acknowledges a commit, its user is stamped with `taking`; reads of
+/// that user may go to NEW once `applied` is greater than the stamp. `beginBatch` must happen before the batch's
+/// snapshot is taken: then a commit acknowledged while `taking` was n is visible to batch n + 1 at the latest.
+package final class Horizon: Sendable {
+    private let takingBatch = Atomic<UInt64>(0)
+    private let appliedBatch = Atomic<UInt64>(0)
+    private let isReadable = Atomic<Bool>(false)
+    private let isKicked = Atomic<Bool>(false)
+    private let currentReport = Mutex<MirrorReport>(MirrorReport())
+    /// An eventfd, readable when a commit was acknowledged since the mirror last took a kick.
+    package let kickDescriptor: CInt
+
+    package init() {
+        kickDescriptor = godwit_eventfd()
+        precondition(kickDescriptor >= 0, "eventfd: out of file descriptors")
+    }
+
+    deinit { _ = close(kickDescriptor) }
+
+    // MARK: reactors
+
+    /// The batch being taken now: the stamp for a commit that was acknowledged now.
+    package var taking: UInt64 { takingBatch.load(ordering: .sequentiallyConsistent) }
+
+    /// The last batch that NEW has committed.
+    package var applied: UInt64 { appliedBatch.load(ordering: .acquiring) }
+
+    /// False while NEW does not equal OLD at any snapshot yet (backfill), or the mirror is stopped or too far behind.
+    package var readable: Bool { isReadable.load(ordering: .acquiring) }
+
+    /// Says that a commit was acknowledged; wakes the mirror at most once until it takes the kick.
+    package func kick() {
+        if isKicked.load(ordering: .relaxed) { return }
+        if !isKicked.exchange(true, ordering: .acquiringAndReleasing) { signal(eventDescriptor: kickDescriptor) }
+    }
+
+    // MARK: the mirror's thread
+
+    /// Numbers the next batch. Call before the batch's snapshot is taken.
+    package func beginBatch() -> UInt64 {
+        isKicked.store(false, ordering: .sequentiallyConsistent)
+        drain(eventDescriptor: kickDescriptor)
+        return takingBatch.wrappingAdd(1, ordering: .sequentiallyConsistent).newValue
+    }
+
+    /// NEW has committed `batch` (or it was empty).
+    package func finishBatch(_ batch: UInt64) {
+        precondition(batch <= taking, "a batch that was never begun")
+        appliedBatch.store(batch, ordering: .releasing)
+    }
+
+    package func setReadable(_ readable: Bool) { isReadable.store(readable, ordering: .releasing) }
+
+    // MARK: anyone
+
+    package var report: MirrorReport { currentReport.withLock { $0 } }
+
+    package func updateReport(_ change: (inout MirrorReport) -> Void) { currentReport.withLock { change(&$0) } }
+}
+
+/// What the mirror says of itself (SHOW MIRROR). Immutable value, any thread.
+package struct MirrorReport: Sendable, Equatable {
+    package enum State: String, Sendable { case off, starting, backfill, mirroring, waiting, stopped }
+
+    package struct Table: Sendable, Equatable {
+        package var name: String
+        /// Rows copied by the backfill so far, and its estimate of all.
+        package var rowsCopied: UInt64 = 0
+        package var rowsEstimated: UInt64 = 0
+        package var isCopied = false
+        package init(name: String) { self.name = name }
+    }
+
+    package var state: State = .off
+    /// Why it waits or stopped: one sentence for the operator; empty otherwise.
+    package var reason = ""
+    package var batches: UInt64 = 0
+    /// Keys applied since the start (dirty keys, not backfilled rows).
+    package var keys: UInt64 = 0
+    package var rowsCopied: UInt64 = 0
+    /// Microseconds from the start of a batch (or the kick that asked for it) to its commit on NEW, over the last minute.
+    package var lagMicrosP50: UInt64 = 0
+    package var lagMicrosP99: UInt64 = 0
+    /// Monotonic nanoseconds of the last commit on NEW; 0 before the first.
+    package var lastAppliedNanos: UInt64 = 0
+    package var tables: [Table] = []
+    package init() {}
+}
