@@ -72,5 +72,9 @@ let package = Package(
                 "ControlPlane", arguments, logging,
             ],
             swiftSettings: strict),
+
+        // Real servers, processes and a scripted client for the tests.
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+        tests("TestSupportTests", ["TestSupport"]),
     ]
 )
