@@ -76,5 +76,10 @@ let package = Package(
         // Real servers, processes and a scripted client for the tests.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         tests("TestSupportTests", ["TestSupport"]),
+
+        // `godwit` is a dependency so that its executable is built before.
+        .testTarget(
+            name: "EndToEndTests", dependencies: ["TestSupport", "godwit"], exclude: ["Drivers"],
+            swiftSettings: strict),
     ]
 )
