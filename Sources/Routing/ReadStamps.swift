@@ -21,7 +21,7 @@ import Synchronization
 /// 5. Two keys in one slot see the greater stamp of both: again the safe side. So a fixed table will do, and memory
 ///    is bounded however many users there are.
 package final class ReadStamps: Sendable {
-    /// Slots; a power of two. 512 KiB.
+    /// Slots; a power of two. About 2.5 MiB in all.
     package static let slotCount = 1 << 16
 
     /// The batch that must be applied: `taking + 1` at the stamp, 0 for "never wrote".
