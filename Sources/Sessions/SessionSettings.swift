@@ -1,6 +1,6 @@
 import PGWire
 
-/// The session parameters that a client has set, each as the statement that sets it again on another server.
+/// The session parameters that a client has set, each with the statement that sets it on another server.
 /// A value; equal contents mean that a server needs nothing done.
 package struct SessionSettings: Equatable, Sendable {
     package struct Entry: Equatable, Sendable {
@@ -19,16 +19,11 @@ package struct SessionSettings: Equatable, Sendable {
 
     package var isEmpty: Bool { entries.isEmpty }
 
-    /// From the startup packet: the value is the parameter's whole text, also for lists such as search_path.
-    package mutating func set(startupParameter name: String, value: String) {
+    /// - Parameter value: the parameter's whole text, as set_config takes it, also for lists such as search_path.
+    package mutating func set(name: String, value: String) {
+        let name = name.lowercased()
         let statement =
             "SELECT pg_catalog.set_config(\(Self.literal(name)), \(Self.literal(value)), false)"
-        set(name: name, statement: statement)
-    }
-
-    /// - Parameter statement: the client's own SET, which the authority has accepted.
-    package mutating func set(name: String, statement: String) {
-        let name = name.lowercased()
         entries.removeAll { $0.name == name }
         entries.append(Entry(name: name, statement: statement))
     }
@@ -43,8 +38,7 @@ package struct SessionSettings: Equatable, Sendable {
     /// The SQL that turns a server with `current` settings into one with these; nil when nothing is to do.
     package func statements(from current: SessionSettings?) -> String? {
         guard let current else {
-            // Nobody knows what is set there: start from the server's defaults. ROLE and SESSION AUTHORIZATION are
-            // not reached by RESET ALL.
+            // Nobody knows what is set there: start from the defaults. RESET ALL does not reach the role.
             return (["RESET SESSION AUTHORIZATION", "RESET ALL"] + entries.map(\.statement)).joined(separator: ";")
         }
         if entries == current.entries { return nil }
@@ -63,7 +57,6 @@ package struct SessionSettings: Equatable, Sendable {
 
     /// `work_mem`, or `"my"."setting"` part by part.
     static func quotedName(_ name: String) -> String {
-        if name == "session authorization" { return "SESSION AUTHORIZATION" }
-        return name.split(separator: ".").map { "\"" + $0.replacing("\"", with: "\"\"") + "\"" }.joined(separator: ".")
+        name.split(separator: ".").map { "\"" + $0.replacing("\"", with: "\"\"") + "\"" }.joined(separator: ".")
     }
 }
