@@ -138,7 +138,7 @@ package enum ReloadPolicy {
 
     // MARK: passwords
 
-    private static func masked(_ value: String, _ key: String) -> String {
+    package static func masked(_ value: String, _ key: String) -> String {
         let isConninfo = key.hasSuffix(".old") || key.hasSuffix(".new")
         return isConninfo ? maskedConninfo(value) : value
     }
