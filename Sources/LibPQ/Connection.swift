@@ -16,6 +16,9 @@ package struct Connection: ~Copyable {
     let raw: OpaquePointer
     /// A descriptor that, when readable, ends every wait with `.interrupted`; -1: none. Not ours to close.
     private let interrupt: CInt
+    /// Called during long waits about every `slowWaitMillis`, on this connection's thread.
+    private let onSlowWait: (() -> Void)?
+    private static let slowWaitMillis: CInt = 200
 
     /// Connects and pins what text output and name lookup depend on.
     ///
@@ -23,7 +26,7 @@ package struct Connection: ~Copyable {
     /// - Parameter settings: further run-time settings, e.g. `["lock_timeout": "2s"]`.
     package static func open(
         _ target: ConnectionString, purpose: String, settings: [String: String] = [:],
-        connectTimeoutSeconds: Double = 5, interrupt: CInt = -1
+        connectTimeoutSeconds: Double = 5, interrupt: CInt = -1, onSlowWait: (() -> Void)? = nil
     ) throws(PostgresFailure) -> Connection {
         let parameters = target.overriding([
             "application_name": "godwit \(purpose)", "client_encoding": "UTF8", "keepalives": "1",
@@ -31,7 +34,7 @@ package struct Connection: ~Copyable {
             "tcp_user_timeout": "10000",
         ]).parameters
         guard let raw = start(parameters) else { throw PostgresFailure(.connecting, "out of memory") }
-        let connection = Connection(owning: raw, interrupt: interrupt)
+        let connection = Connection(owning: raw, interrupt: interrupt, onSlowWait: onSlowWait)
         let seconds = target.connectTimeoutSeconds.map { Double($0) } ?? connectTimeoutSeconds
         try connection.handshake(until: .now().adding(seconds: seconds), target)
         _ = PQsetnonblocking(raw, 1)
@@ -44,8 +47,9 @@ package struct Connection: ~Copyable {
         return connection
     }
 
-    private init(owning raw: OpaquePointer, interrupt: CInt) {
+    private init(owning raw: OpaquePointer, interrupt: CInt, onSlowWait: (() -> Void)?) {
         self.raw = raw
+        self.onSlowWait = onSlowWait
         self.interrupt = interrupt
         _ = PQsetNoticeProcessor(raw, { _, _ in }, nil)
     }
@@ -226,7 +230,10 @@ package struct Connection: ~Copyable {
         ]
         guard descriptors[0].fd >= 0 else { throw lost() }
         while true {
-            let ready = poll(&descriptors, 2, deadline.map { $0.millisLeft } ?? -1)
+            let longest = onSlowWait == nil ? -1 : Self.slowWaitMillis
+            let left = deadline.map { $0.millisLeft } ?? -1
+            let turn = left < 0 ? longest : longest < 0 ? left : min(left, longest)
+            let ready = poll(&descriptors, 2, turn)
             if ready < 0 {
                 guard errno == EINTR else { throw lost() }
                 continue
@@ -234,7 +241,13 @@ package struct Connection: ~Copyable {
             if interrupt >= 0, descriptors[1].revents != 0 {
                 throw PostgresFailure(.interrupted, "told to stop")
             }
-            if ready == 0 { throw PostgresFailure(.timedOut, "no answer from the server in time") }
+            if ready == 0 {
+                if let deadline, deadline.hasPassed {
+                    throw PostgresFailure(.timedOut, "no answer from the server in time")
+                }
+                onSlowWait?()
+                continue
+            }
             return descriptors[0].revents
         }
     }
