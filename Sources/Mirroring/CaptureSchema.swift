@@ -17,13 +17,13 @@ enum CaptureSchema {
         CREATE SCHEMA IF NOT EXISTS godwit;
         REVOKE ALL ON SCHEMA godwit FROM PUBLIC;
         CREATE TABLE IF NOT EXISTS godwit.control (
-            only boolean PRIMARY KEY DEFAULT true CHECK (only),
+            singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
             epoch bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
             generation bigint NOT NULL DEFAULT 1,
             hold_token text, served_token text, served_snapshot text, served_export text);
         INSERT INTO godwit.control DEFAULT VALUES ON CONFLICT DO NOTHING;
         CREATE TABLE IF NOT EXISTS godwit.heartbeat (
-            only boolean PRIMARY KEY DEFAULT true CHECK (only), beat bigint NOT NULL DEFAULT 0);
+            singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton), beat bigint NOT NULL DEFAULT 0);
         INSERT INTO godwit.heartbeat DEFAULT VALUES ON CONFLICT DO NOTHING;
         """ + (0..<Journal.tables).map { index in
             """
@@ -38,7 +38,7 @@ enum CaptureSchema {
         CREATE SCHEMA IF NOT EXISTS godwit;
         REVOKE ALL ON SCHEMA godwit FROM PUBLIC;
         CREATE TABLE IF NOT EXISTS godwit.progress (
-            only boolean PRIMARY KEY DEFAULT true CHECK (only), epoch bigint NOT NULL, batch bigint NOT NULL,
+            singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton), epoch bigint NOT NULL, batch bigint NOT NULL,
             snapshot text NOT NULL, source text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
         CREATE TABLE IF NOT EXISTS godwit.backfill (
             schema_name text, table_name text, after_key text[], rows_copied bigint NOT NULL DEFAULT 0,
