@@ -30,4 +30,44 @@ import Testing
         #expect(try harness.differences() == [])
         #expect(harness.horizon.report.state == .mirroring)
     }
+
+    @Test func `hostile writers, a backfill and a NEW killed by signal 9 leave both sides equal`() throws {
+        let seed = UInt64.random(in: 0...UInt64(UInt32.max))
+        print("seed \(seed)")
+        let harness = try MirrorHarness(schema: HostileWriter.schema, ownServers: true)
+        let old = try harness.connectOld()
+        try old.execute("SET search_path = public; \(HostileWriter.fill)")
+        try harness.prepare()
+        var options = MirrorOptions(pollMillis: 5, backfillRows: 40)
+        options.smallBatchKeysMax = 150
+        harness.start(options)
+        for round in 0..<3 {
+            let conninfo = harness.pair.oldConninfo
+            let writers = (0..<4).map { number in
+                BlockingThread {
+                    do {
+                        let connection = try Connection.open(try ConnectionString(parsing: conninfo), purpose: "writer")
+                        var writer = HostileWriter(seed: seed &+ UInt64(round), number: number)
+                        let refusals = try writer.run(transactions: 120, connection)
+                        for line in refusals { print("REFUSED", line) }
+                        #expect(refusals.count < 60, "most transactions must do something")
+                    } catch {
+                        Issue.record("writer \(number): \(error)")
+                    }
+                }
+            }
+            if round == 1 {
+                let batches = harness.horizon.report.batches
+                try harness.wait(for: "batches under load") { $0.batches > batches + 3 }
+                harness.pair.new.kill9()
+                try harness.wait(for: "the loss to be noticed") { $0.state == .waiting }
+                try harness.pair.new.start()
+            }
+            for writer in writers { writer.join() }
+            try harness.waitUntilReadable()
+            try harness.settle()
+            #expect(try harness.differences() == [], "seed \(seed), round \(round)")
+        }
+        #expect(harness.horizon.report.state == .mirroring)
+    }
 }
