@@ -32,7 +32,7 @@ enum CaptureSchema {
                 xid xid8 NOT NULL, relation oid NOT NULL, key text[]) WITH (autovacuum_enabled = false);
             CREATE INDEX IF NOT EXISTS journal_\(index)_xid ON \(Journal.table(index)) (xid);
             """
-        }.joined() + "\n" + truncateFunction
+        }.joined() + "\n" + truncateFunction + "\n" + markDirtyFunction
 
     static let target = """
         CREATE SCHEMA IF NOT EXISTS godwit;
@@ -62,6 +62,16 @@ enum CaptureSchema {
         BEGIN
             \(insert(["(x, TG_RELID, NULL)"]))
             RETURN NULL;
+        END $godwit$;
+        """
+
+    /// For verify --repair: the next batch brings this key as it is on OLD.
+    private static let markDirtyFunction = """
+        CREATE OR REPLACE FUNCTION godwit.mark_dirty(its_relation oid, its_key text[]) RETURNS void LANGUAGE plpgsql
+        SET search_path = pg_catalog, pg_temp AS $godwit$
+        DECLARE x xid8 := pg_current_xact_id();
+        BEGIN
+            \(insert(["(x, its_relation, its_key)"]))
         END $godwit$;
         """
 
