@@ -51,7 +51,7 @@ let package = Package(
         // Floor 1: pure state machines.
         floor("Sessions", ["Primitives", "PGWire"]),
         floor("Pooling", ["Primitives"]),
-        floor("Routing", ["Primitives", "Digests", "SQLAnalysis"]),
+        floor("Routing", ["Primitives", "Digests", "SQLAnalysis", "Configuration"]),
         floor("Migration", ["Primitives"]),
         floor("Console", ["Primitives", "PGWire"]),
 

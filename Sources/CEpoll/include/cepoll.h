@@ -16,6 +16,9 @@ int godwit_eventfd(void);
 /// One epoll_event without the overlay's union: `data` is given and returned as 64 bits.
 int godwit_epoll_ctl(int epoll, int operation, int descriptor, uint32_t events, uint64_t data);
 
+/// Names the calling thread, cut at 15 bytes, for top and gdb.
+void godwit_name_thread(const char *name);
+
 static inline uint64_t godwit_epoll_data(const struct epoll_event *event) { return event->data.u64; }
 static inline uint32_t godwit_epoll_events(const struct epoll_event *event) { return event->events; }
 

@@ -1,0 +1,152 @@
+/// What differs between two settings, and whether a reload can take it over. Immutable, any thread.
+package enum ReloadPolicy {
+    package enum Effect: String, Sendable { case reload, restart }
+
+    package struct Change: Sendable, Equatable {
+        /// `databases.shop.reads.percent`
+        package var key: String
+        /// Passwords are masked; empty: the key was not there, or is no more.
+        package var old: String
+        package var new: String
+        package var effect: Effect
+
+        package init(key: String, old: String, new: String, effect: Effect) {
+            self.key = key
+            self.old = old
+            self.new = new
+            self.effect = effect
+        }
+    }
+
+    /// In the order of `flatten`; empty when nothing changed.
+    package static func changes(from old: Settings, to new: Settings) -> [Change] {
+        let before = flatten(old)
+        let after = flatten(new)
+        let oldValues = Dictionary(before.map { ($0.key, $0.value) }, uniquingKeysWith: { first, _ in first })
+        let newValues = Dictionary(after.map { ($0.key, $0.value) }, uniquingKeysWith: { first, _ in first })
+        var changes: [Change] = []
+        for entry in after where oldValues[entry.key] != entry.value {
+            changes.append(change(entry.key, oldValues[entry.key], entry.value))
+        }
+        for entry in before where newValues[entry.key] == nil {
+            changes.append(change(entry.key, entry.value, nil))
+        }
+        return changes
+    }
+
+    private static func change(_ key: String, _ old: String?, _ new: String?) -> Change {
+        Change(
+            key: key, old: old.map { masked($0, key) } ?? "", new: new.map { masked($0, key) } ?? "",
+            effect: effect(of: key))
+    }
+
+    /// Sockets, threads and files that are opened once need a restart, and so do the two databases themselves.
+    package static func effect(of key: String) -> Effect {
+        switch key {
+        case "listen.clients_max", "listen.client_login_timeout", "auth.method", "auth.users_file", "admin.users",
+            "log.level":
+            return .reload
+        default: break
+        }
+        guard key.hasPrefix("databases.") else { return .restart }
+        let parts = key.split(separator: ".")
+        let isReload = ["pool", "reads", "breaker", "shadow"].contains { parts.contains($0) }
+        return isReload && key.hasSuffix(".pool.size") == false ? .reload : .restart
+    }
+
+    /// Every setting as key and text, in the order of conf/godwit.yaml.
+    package static func flatten(_ settings: Settings) -> [(key: String, value: String)] {
+        var all: [(key: String, value: String)] = []
+        let listen = settings.listen
+        all.append(("listen.address", listen.address))
+        all.append(("listen.port", "\(listen.port)"))
+        all.append(("listen.unix_socket_directory", listen.unixSocketDirectory))
+        all.append(("listen.threads", "\(listen.threads)"))
+        all.append(("listen.clients_max", "\(listen.clientsMax)"))
+        all.append(("listen.client_login_timeout", seconds(listen.clientLoginTimeoutSeconds)))
+        all.append(("listen.tls.mode", listen.tls.mode.rawValue))
+        all.append(("listen.tls.certificate", listen.tls.certificate))
+        all.append(("listen.tls.key", listen.tls.key))
+        all.append(("listen.tls.client_ca", listen.tls.clientCA))
+        all.append(("auth.method", settings.auth.method.rawValue))
+        all.append(("auth.users_file", settings.auth.usersFile))
+        all.append(("admin.users", settings.admin.users.joined(separator: ", ")))
+        all.append(("admin.http.address", settings.admin.http.address))
+        all.append(("admin.http.port", "\(settings.admin.http.port)"))
+        all.append(("admin.http.token_file", settings.admin.http.tokenFile))
+        all.append(("state.path", settings.state.path))
+        all.append(("log.level", settings.log.level.rawValue))
+        for database in settings.databases { all += flatten(database) }
+        return all
+    }
+
+    private static func flatten(_ database: DatabaseSettings) -> [(key: String, value: String)] {
+        let pool = database.pool
+        let values: [(String, String)] = [
+            ("old", database.old),
+            ("new", database.new),
+            ("control.old", database.controlOld),
+            ("control.new", database.controlNew),
+            ("pool.size", "\(pool.size)"),
+            ("pool.waiters_max", "\(pool.waitersMax)"),
+            ("pool.query_wait_timeout", seconds(pool.queryWaitTimeoutSeconds)),
+            ("pool.server_connect_timeout", seconds(pool.serverConnectTimeoutSeconds)),
+            ("pool.server_login_retry", seconds(pool.serverLoginRetrySeconds)),
+            ("pool.server_idle_timeout", seconds(pool.serverIdleTimeoutSeconds)),
+            ("pool.server_lifetime", seconds(pool.serverLifetimeSeconds)),
+            ("pool.idle_transaction_timeout", seconds(pool.idleTransactionTimeoutSeconds)),
+            ("pool.client_idle_timeout", seconds(pool.clientIdleTimeoutSeconds)),
+            ("pool.max_prepared_statements", "\(pool.preparedStatementsMax)"),
+            ("reads.percent", Percent.text(database.reads.hundredths)),
+            ("reads.key", database.reads.key.map(text).joined(separator: ", ")),
+            ("reads.cohorts", database.reads.cohorts.map(text).joined(separator: ", ")),
+            ("mirror.mode", database.mirror.mode.rawValue),
+            ("mirror.poll_millis", "\(database.mirror.pollMillis)"),
+            ("mirror.backfill_rows", "\(database.mirror.backfillRows)"),
+            ("mirror.lag_max", seconds(database.mirror.lagMaxSeconds)),
+            ("breaker.failures", "\(database.breaker.failures)"),
+            ("breaker.held", seconds(database.breaker.heldSeconds)),
+            ("breaker.probes", "\(database.breaker.probes)"),
+            ("shadow.percent", Percent.text(database.shadow.hundredths)),
+        ]
+        return values.map { (key: "databases.\(database.name).\($0.0)", value: $0.1) }
+    }
+
+    private static func seconds(_ value: Double) -> String {
+        value == value.rounded() ? "\(Int(value))" : "\(value)"
+    }
+
+    private static func text(_ source: ReadSettings.KeySource) -> String {
+        switch source {
+        case .comment(let name): "comment: \(name)"
+        case .setting(let name): "setting: \(name)"
+        case .column(let name): "column: \(name)"
+        case .sessionUser: "session: user"
+        }
+    }
+
+    /// Keys are users: their number is enough for a log, the list is in the file. A digest tells lists apart.
+    private static func text(_ cohort: ReadSettings.Cohort) -> String {
+        var digest: UInt64 = 0xCBF2_9CE4_8422_2325
+        for key in cohort.keys {
+            for byte in key.utf8 { digest = (digest ^ UInt64(byte)) &* 0x0000_0100_0000_01B3 }
+            digest = (digest ^ 0xFF) &* 0x0000_0100_0000_01B3
+        }
+        let mark = String(digest, radix: 16)
+        return "\(cohort.name): \(Percent.text(cohort.hundredths)) % of \(cohort.keys.count) keys (\(mark))"
+    }
+
+    // MARK: passwords
+
+    private static func masked(_ value: String, _ key: String) -> String {
+        let isConninfo = key.hasSuffix(".old") || key.hasSuffix(".new")
+        return isConninfo ? maskedConninfo(value) : value
+    }
+
+    /// `password=…` and `sslpassword=…` in key=value form and in a URI's query, `user:password@` in a URI.
+    package static func maskedConninfo(_ conninfo: String) -> String {
+        conninfo
+            .replacing(/(password\s*=\s*)('(?:[^'\\]|\\.)*'|(?:[^\s&'\\]|\\.)+)/.ignoresCase()) { "\($0.output.1)***" }
+            .replacing(/(postgres(?:ql)?:\/\/[^:@\/?]*:)[^@\/]*@/) { "\($0.output.1)***@" }
+    }
+}

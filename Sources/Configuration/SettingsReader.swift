@@ -1,0 +1,284 @@
+import Foundation
+import Yams
+
+/// From the YAML tree to checked settings. Lives within one call.
+struct SettingsReader {
+    /// Every key by its section: what is not here is unknown. `databases.*` stands for each database.
+    static let keys: [String: [String]] = [
+        "": ["listen", "auth", "admin", "state", "log", "databases"],
+        "listen": [
+            "address", "port", "unix_socket_directory", "threads", "clients_max", "client_login_timeout", "tls",
+        ],
+        "listen.tls": ["mode", "certificate", "key", "client_ca"],
+        "auth": ["method", "users_file"],
+        "admin": ["users", "http"],
+        "admin.http": ["address", "port", "token_file"],
+        "state": ["path"],
+        "log": ["level"],
+        "databases.*": ["old", "new", "control", "pool", "reads", "mirror", "breaker", "shadow"],
+        "databases.*.control": ["old", "new"],
+        "databases.*.pool": [
+            "size", "waiters_max", "query_wait_timeout", "server_connect_timeout", "server_login_retry",
+            "server_idle_timeout", "server_lifetime", "idle_transaction_timeout", "client_idle_timeout",
+            "max_prepared_statements",
+        ],
+        "databases.*.reads": ["percent", "key", "cohorts"],
+        "databases.*.mirror": ["mode", "poll_millis", "backfill_rows", "lag_max"],
+        "databases.*.breaker": ["failures", "held", "probes"],
+        "databases.*.shadow": ["percent"],
+    ]
+
+    /// The console's database.
+    static let reservedDatabase = "godwit"
+
+    let path: String
+
+    func read(_ root: Node) throws(SettingsError) -> Settings {
+        var nodes = 0
+        try count(root, depth: 0, &nodes)
+        let top = try Section(root, path: path, key: "", keys: Self.keys[""])
+        var settings = Settings()
+        if let listen = try section(top, "listen") { try read(listen, &settings.listen) }
+        if let auth = try section(top, "auth") { try read(auth, &settings.auth) }
+        if let admin = try section(top, "admin") { try read(admin, &settings.admin) }
+        if let state = try section(top, "state") { try state.text("path", &settings.state.path) }
+        if let log = try section(top, "log") { try log.choice("level", &settings.log.level) }
+        try readDatabases(top, &settings)
+        if settings.auth.method != .trust && settings.auth.usersFile.isEmpty {
+            throw SettingsError(
+                path: path, line: (try section(top, "auth"))?.line ?? 1, key: "auth.users_file", .missing)
+        }
+        return settings
+    }
+
+    private func section(_ parent: Section, _ name: String) throws(SettingsError) -> Section? {
+        let key = parent.key.isEmpty ? name : "\(parent.key).\(name)"
+        return try parent.section(name, keys: Self.keys[pattern(key)])
+    }
+
+    /// `databases.shop.pool` to `databases.*.pool`. Names of databases may hold dots: the last part decides.
+    private func pattern(_ key: String) -> String {
+        guard key.hasPrefix("databases."), let last = key.split(separator: ".").last else { return key }
+        return "databases.*.\(last)"
+    }
+
+    private func count(_ node: Node, depth: Int, _ nodes: inout Int) throws(SettingsError) {
+        nodes += 1
+        let line = node.mark?.line ?? 1
+        if depth > SettingsLimits.depthMax {
+            throw SettingsError(path: path, line: line, key: "", .tooDeep(max: SettingsLimits.depthMax))
+        }
+        if nodes > SettingsLimits.nodesMax {
+            throw SettingsError(path: path, line: line, key: "", .tooManyNodes(max: SettingsLimits.nodesMax))
+        }
+        switch node {
+        case .scalar: break
+        case .alias: throw SettingsError(path: path, line: line, key: "", .aliases)
+        case .sequence(let sequence):
+            for child in sequence { try count(child, depth: depth + 1, &nodes) }
+        case .mapping(let mapping):
+            for (key, value) in mapping {
+                try count(key, depth: depth + 1, &nodes)
+                try count(value, depth: depth + 1, &nodes)
+            }
+        }
+    }
+
+    /// Relative to the folder of the configuration file; empty stays empty.
+    private func resolved(_ file: String) -> String {
+        if file.isEmpty || file.hasPrefix("/") { return file }
+        let folder = (path as NSString).deletingLastPathComponent
+        return folder.isEmpty ? file : "\(folder)/\(file)"
+    }
+
+    // MARK: sections
+
+    private func read(_ section: Section, _ listen: inout ListenSettings) throws(SettingsError) {
+        try section.text("address", &listen.address)
+        try section.port("port", 1...65_535, &listen.port)
+        try section.text("unix_socket_directory", &listen.unixSocketDirectory)
+        try section.number("threads", 1...SettingsLimits.threadsMax, &listen.threads)
+        try section.number("clients_max", 1...SettingsLimits.clientsMax, &listen.clientsMax)
+        try section.seconds("client_login_timeout", &listen.clientLoginTimeoutSeconds)
+        guard let tls = try self.section(section, "tls") else { return }
+        try tls.choice("mode", &listen.tls.mode)
+        try tls.text("certificate", &listen.tls.certificate)
+        try tls.text("key", &listen.tls.key)
+        try tls.text("client_ca", &listen.tls.clientCA)
+        listen.tls.certificate = resolved(listen.tls.certificate)
+        listen.tls.key = resolved(listen.tls.key)
+        listen.tls.clientCA = resolved(listen.tls.clientCA)
+        if listen.tls.mode != .disable {
+            throw tls.error("mode", .unsupported("TLS towards clients (\(listen.tls.mode.rawValue))"))
+        }
+    }
+
+    private func read(_ section: Section, _ auth: inout AuthSettings) throws(SettingsError) {
+        try section.choice("method", &auth.method)
+        if auth.method == .cert { throw section.error("method", .unsupported("authentication by certificate")) }
+        try section.text("users_file", &auth.usersFile)
+        auth.usersFile = resolved(auth.usersFile)
+    }
+
+    private func read(_ section: Section, _ admin: inout AdminSettings) throws(SettingsError) {
+        if let users = try section.list("users", max: SettingsLimits.usersMax) {
+            admin.users = try texts(users, "admin.users")
+        }
+        guard let http = try self.section(section, "http") else { return }
+        try http.text("address", &admin.http.address)
+        try http.port("port", 0...65_535, &admin.http.port)
+        try http.text("token_file", &admin.http.tokenFile)
+        admin.http.tokenFile = resolved(admin.http.tokenFile)
+    }
+
+    private func texts(_ nodes: [Node], _ key: String) throws(SettingsError) -> [String] {
+        var texts: [String] = []
+        for node in nodes { texts.append(try Section.text(node, path: path, key: key)) }
+        return texts
+    }
+
+    // MARK: databases
+
+    private func readDatabases(_ top: Section, _ settings: inout Settings) throws(SettingsError) {
+        guard let node = top.node("databases") else { throw top.error("databases", .missing) }
+        _ = try top.section("databases", keys: nil)
+        guard case .mapping(let mapping) = node, !mapping.isEmpty else {
+            throw top.error("databases", .expected("at least one database", found: "none"))
+        }
+        if mapping.count > SettingsLimits.databasesMax {
+            throw top.error(
+                "databases", .expected("at most \(SettingsLimits.databasesMax) databases", found: "\(mapping.count)"))
+        }
+        for (name, value) in mapping {
+            let text = try Section.text(name, path: path, key: "databases")
+            let key = "databases.\(text)"
+            let line = name.mark?.line ?? top.line
+            if text == Self.reservedDatabase {
+                throw SettingsError(path: path, line: line, key: key, .conflict("is the name of the console's database"))
+            }
+            if text.isEmpty || text.utf8.count > 63 {
+                throw SettingsError(
+                    path: path, line: line, key: key, .expected("a name of 1 to 63 bytes", found: "\"\(text)\""))
+            }
+            let section = try Section(value, path: path, key: key, keys: Self.keys["databases.*"])
+            settings.databases.append(try database(text, section, threads: settings.listen.threads))
+        }
+    }
+
+    private func database(
+        _ name: String, _ section: Section, threads: Int
+    ) throws(SettingsError) -> DatabaseSettings {
+        var database = DatabaseSettings(name: name)
+        try section.text("old", &database.old)
+        try section.text("new", &database.new)
+        if database.old.isEmpty { throw section.error("old", .missing) }
+        if database.new.isEmpty { throw section.error("new", .missing) }
+        if let control = try self.section(section, "control") {
+            try control.text("old", &database.controlOld)
+            try control.text("new", &database.controlNew)
+        }
+        if database.controlOld.isEmpty { database.controlOld = database.old }
+        if database.controlNew.isEmpty { database.controlNew = database.new }
+        if let pool = try self.section(section, "pool") { try read(pool, &database.pool) }
+        if database.pool.size < threads {
+            let place = try self.section(section, "pool") ?? section
+            throw place.error(
+                "size", .conflict("must be at least listen.threads (\(threads)): each thread owns its share"))
+        }
+        if let reads = try self.section(section, "reads") { try read(reads, &database.reads) }
+        if let mirror = try self.section(section, "mirror") { try read(mirror, &database.mirror) }
+        if let breaker = try self.section(section, "breaker") {
+            try breaker.number("failures", 1...1000, &database.breaker.failures)
+            try breaker.seconds("held", least: 0.001, &database.breaker.heldSeconds)
+            try breaker.number("probes", 1...1000, &database.breaker.probes)
+        }
+        if let shadow = try self.section(section, "shadow") {
+            try shadow.percent("percent", &database.shadow.hundredths)
+            if database.shadow.hundredths > 0 { throw shadow.error("percent", .unsupported("reading in the shadow")) }
+        }
+        return database
+    }
+
+    private func read(_ section: Section, _ pool: inout PoolSettings) throws(SettingsError) {
+        try section.number("size", 1...SettingsLimits.poolSizeMax, &pool.size)
+        try section.number("waiters_max", 1...SettingsLimits.clientsMax, &pool.waitersMax)
+        try section.seconds("query_wait_timeout", &pool.queryWaitTimeoutSeconds)
+        try section.seconds("server_connect_timeout", &pool.serverConnectTimeoutSeconds)
+        try section.seconds("server_login_retry", &pool.serverLoginRetrySeconds)
+        try section.seconds("server_idle_timeout", &pool.serverIdleTimeoutSeconds)
+        try section.seconds("server_lifetime", &pool.serverLifetimeSeconds)
+        try section.seconds("idle_transaction_timeout", &pool.idleTransactionTimeoutSeconds)
+        try section.seconds("client_idle_timeout", &pool.clientIdleTimeoutSeconds)
+        try section.number("max_prepared_statements", 0...100_000, &pool.preparedStatementsMax)
+    }
+
+    private func read(_ section: Section, _ mirror: inout MirrorSettings) throws(SettingsError) {
+        // A bare off is a boolean to YAML 1.1, and printed as false by some tools.
+        try section.choice("mode", &mirror.mode, aliases: ["false": .off, "Off": .off, "OFF": .off])
+        if mirror.mode == .sync { throw section.error("mode", .unsupported("synchronous mirroring")) }
+        try section.number("poll_millis", 1...60_000, &mirror.pollMillis)
+        try section.number("backfill_rows", 1...10_000_000, &mirror.backfillRows)
+        try section.seconds("lag_max", least: 0.001, &mirror.lagMaxSeconds)
+    }
+
+    private func read(_ section: Section, _ reads: inout ReadSettings) throws(SettingsError) {
+        try section.percent("percent", &reads.hundredths)
+        if let sources = try section.list("key", max: SettingsLimits.keySourcesMax) {
+            reads.key = []
+            for node in sources { reads.key.append(try keySource(node, section.key)) }
+        }
+        guard let cohorts = try section.list("cohorts", max: SettingsLimits.cohortsMax) else { return }
+        for node in cohorts {
+            let cohort = try self.cohort(node, section.key)
+            if reads.cohorts.contains(where: { $0.name == cohort.name }) {
+                throw SettingsError(
+                    path: path, line: node.mark?.line ?? section.line, key: "\(section.key).cohorts",
+                    .conflict("two cohorts are named \"\(cohort.name)\""))
+            }
+            reads.cohorts.append(cohort)
+        }
+    }
+
+    private func keySource(_ node: Node, _ parent: String) throws(SettingsError) -> ReadSettings.KeySource {
+        let key = "\(parent).key"
+        let entry = try Section(node, path: path, key: key, keys: ["comment", "setting", "column", "session"])
+        guard case .mapping(let mapping) = node, mapping.count == 1, let name = mapping.first?.key.string else {
+            throw SettingsError(
+                path: path, line: entry.line, key: key,
+                .expected("one of {comment: …}, {setting: …}, {session: user}", found: Section.name(node)))
+        }
+        var value = ""
+        try entry.text(name, &value)
+        if !isName(value) {
+            throw entry.error(name, .expected("letters, digits, _ and .", found: "\"\(value)\""))
+        }
+        switch name {
+        case "comment": return .comment(value)
+        case "setting":
+            if value.contains(".") { return .setting(value) }
+            throw entry.error(name, .expected("a name with a dot (godwit.user)", found: "\"\(value)\""))
+        case "column": throw entry.error(name, .unsupported("a key taken from a column"))
+        default:
+            if value == "user" { return .sessionUser }
+            throw entry.error(name, .expected("user", found: "\"\(value)\""))
+        }
+    }
+
+    private func isName(_ text: String) -> Bool {
+        (1...63).contains(text.utf8.count)
+            && text.utf8.allSatisfy { $0 | 0x20 &- 0x61 < 26 || $0 &- 0x30 < 10 || $0 == 0x5F || $0 == 0x2E || $0 == 0x2D }
+    }
+
+    private func cohort(_ node: Node, _ parent: String) throws(SettingsError) -> ReadSettings.Cohort {
+        let key = "\(parent).cohorts"
+        let entry = try Section(node, path: path, key: key, keys: ["name", "keys", "percent"])
+        var name = ""
+        var hundredths = 0
+        try entry.text("name", &name)
+        if name.isEmpty { throw entry.error("name", .missing) }
+        if entry.node("percent") == nil { throw entry.error("percent", .missing) }
+        try entry.percent("percent", &hundredths)
+        guard let keys = try entry.list("keys", max: SettingsLimits.nodesMax) else { throw entry.error("keys", .missing) }
+        return ReadSettings.Cohort(name: name, keys: try texts(keys, "\(key).keys"), hundredths: hundredths)
+    }
+}

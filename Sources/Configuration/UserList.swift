@@ -1,0 +1,92 @@
+import Foundation
+
+/// PgBouncer's userlist: lines of `"user" "secret"`, quotes inside doubled, `;` begins a comment. Immutable, any thread.
+package struct UserList: Sendable, Equatable {
+    /// By user: plain text, `md5…` or `SCRAM-SHA-256$…`.
+    package let secrets: [String: String]
+
+    package init(secrets: [String: String]) { self.secrets = secrets }
+
+    package static func load(path: String) throws(SettingsError) -> UserList {
+        let data: Data
+        do {
+            data = try BoundedFile.read(path, bytesMax: SettingsLimits.usersFileBytesMax)
+        } catch {
+            throw SettingsError(path: path, line: 0, key: "", error)
+        }
+        guard let text = String(data: data, encoding: .utf8) else {
+            throw SettingsError(path: path, line: 0, key: "", .syntax("not UTF-8"))
+        }
+        return try parse(text: text, path: path)
+    }
+
+    package static func parse(text: String, path: String) throws(SettingsError) -> UserList {
+        var secrets: [String: String] = [:]
+        // By bytes: "\r\n" is one Character.
+        for (index, line) in text.utf8.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
+            var fields = Fields(rest: line, path: path, line: index + 1)
+            guard let user = try fields.next() else { continue }
+            guard let secret = try fields.next() else {
+                throw fields.error(.expected("a secret in quotes", found: "the end of the line"))
+            }
+            try fields.end()
+            if user.isEmpty { throw fields.error(.expected("a user's name", found: "\"\"")) }
+            if secrets.updateValue(secret, forKey: user) != nil {
+                throw SettingsError(path: path, line: index + 1, key: user, .duplicateKey)
+            }
+            if secrets.count > SettingsLimits.usersMax {
+                throw fields.error(.tooManyNodes(max: SettingsLimits.usersMax))
+            }
+        }
+        return UserList(secrets: secrets)
+    }
+
+    private struct Fields {
+        var rest: Substring.UTF8View.SubSequence
+        let path: String
+        let line: Int
+
+        init(rest: Substring.UTF8View, path: String, line: Int) {
+            self.rest = rest
+            self.path = path
+            self.line = line
+        }
+
+        func error(_ reason: SettingsError.Reason) -> SettingsError {
+            SettingsError(path: path, line: line, key: "", reason)
+        }
+
+        private mutating func skipBlanks() {
+            rest = rest.drop { $0 == 0x20 || $0 == 0x09 || $0 == 0x0D }
+        }
+
+        /// The next "…"; nil at the end of the line or a comment.
+        mutating func next() throws(SettingsError) -> String? {
+            skipBlanks()
+            guard let first = rest.first, first != UInt8(ascii: ";") else { return nil }
+            guard first == UInt8(ascii: "\"") else {
+                throw error(.expected("a name or secret in double quotes", found: "\"\(Character(Unicode.Scalar(first)))\""))
+            }
+            rest = rest.dropFirst()
+            var bytes: [UInt8] = []
+            while let byte = rest.first {
+                rest = rest.dropFirst()
+                if byte == UInt8(ascii: "\"") {
+                    if rest.first != UInt8(ascii: "\"") { return String(decoding: bytes, as: UTF8.self) }
+                    rest = rest.dropFirst()
+                }
+                if byte == 0 { throw error(.expected("text without NUL", found: "NUL")) }
+                bytes.append(byte)
+                if bytes.count > SettingsLimits.userFieldBytesMax {
+                    throw error(.tooLarge(bytes.count, max: SettingsLimits.userFieldBytesMax))
+                }
+            }
+            throw error(.expected("a closing quote", found: "the end of the line"))
+        }
+
+        /// PgBouncer ignores what follows the secret; old files have a third field there, in quotes.
+        mutating func end() throws(SettingsError) {
+            while try next() != nil {}
+        }
+    }
+}

@@ -1,0 +1,42 @@
+/// The five bytes that start every message but the startup packet. Immutable, any thread.
+package struct FrameHeader: Equatable, Sendable {
+    @usableFromInline package static let size = 5
+
+    package let tag: UInt8
+    /// Bytes, counting the length field and not the type byte; at least 4.
+    package let length: UInt32
+
+    /// Bytes of the whole message, type byte included.
+    @inlinable package var frameSize: Int { Int(length) + 1 }
+
+    @inlinable
+    package init(tag: UInt8, length: UInt32) {
+        self.tag = tag
+        self.length = length
+    }
+
+    /// Reads a header at `offset`.
+    ///
+    /// - Returns: nil when fewer than five bytes are there; nothing is consumed.
+    /// - Protocol: protocol-overview, PROTOCOL-MESSAGE-CONCEPTS. The length is not judged here: `isValid` does.
+    @inlinable
+    package static func parse(_ bytes: UnsafeRawBufferPointer, at offset: Int) -> FrameHeader? {
+        if bytes.count - offset < size { return nil }
+        let length = UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: offset + 1, as: UInt32.self))
+        return FrameHeader(tag: bytes[offset], length: length)
+    }
+
+    /// Whether a client may send this: a known type and a length that the type may have.
+    @inlinable
+    package func frontendError() -> WireError? {
+        guard let most = FrontendTag.lengthMax(of: tag) else { return .unexpectedMessage(tag: tag) }
+        if length < 4 || Int(length) > most { return .lengthOutOfRange(tag: tag, length: length) }
+        return nil
+    }
+
+    /// Whether a server may send this: servers are not trusted with lengths either.
+    @inlinable
+    package func backendError() -> WireError? {
+        length < 4 || Int(length) > WireLimits.messageMax ? .lengthOutOfRange(tag: tag, length: length) : nil
+    }
+}

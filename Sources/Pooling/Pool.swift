@@ -1,0 +1,148 @@
+import Primitives
+
+/// Who holds which server of one pool. Pure: it says what to open, close and hand over; the Worker does it.
+///
+/// Rules: open servers (idle, leased, logging in) never exceed the limit; a free server goes to the client that has
+/// waited longest; an idle server is reused last in, first out, so that unneeded ones grow old and are closed.
+package struct Pool {
+    package enum Request: Equatable, Sendable {
+        /// Take this one; it is yours until `release` or `serverClosed`.
+        case lease(ServerID)
+        /// Queued.
+        case wait
+        /// As many clients as the limit allows wait already.
+        case refused
+    }
+
+    private struct Idle {
+        var server: ServerID
+        var since: MonotonicInstant
+    }
+
+    package private(set) var limits: PoolLimits
+    private var idle: [Idle] = []
+    private var openedAt: [ServerID: MonotonicInstant] = [:]
+    private var leased: Set<ServerID> = []
+    package private(set) var connectingCount = 0
+    private var waiters: WaiterQueue
+    /// Connection attempts that failed in a row, and when the next may start.
+    private var failuresInRow = 0
+    private var retryAt = MonotonicInstant(nanoseconds: 0)
+
+    package init(limits: PoolLimits) {
+        self.limits = limits
+        waiters = WaiterQueue(bound: limits.waitersMax)
+    }
+
+    package var idleCount: Int { idle.count }
+    package var leasedCount: Int { leased.count }
+    package var waitingCount: Int { waiters.count }
+    /// Open servers and logins under way.
+    package var serverCount: Int { idle.count + leased.count + connectingCount }
+
+    package mutating func oldestWaiter() -> MonotonicInstant? { waiters.oldest() }
+
+    // MARK: clients
+
+    package mutating func acquire(_ client: ClientID, now: MonotonicInstant) -> Request {
+        // Those who wait go first: a newcomer takes an idle server only when nobody does.
+        if waiters.isEmpty, let last = idle.popLast() {
+            leased.insert(last.server)
+            return .lease(last.server)
+        }
+        return waiters.append(client, now: now) ? .wait : .refused
+    }
+
+    /// The client does not want a server any more. Returns whether it waited.
+    package mutating func abandon(_ client: ClientID) -> Bool { waiters.remove(client) }
+
+    /// Pairs waiting clients with idle servers, oldest first. Called at the end of each batch of events.
+    package mutating func nextPair() -> (client: ClientID, server: ServerID)? {
+        if idle.isEmpty || waiters.isEmpty { return nil }
+        guard let waiter = waiters.popFirst(), let last = idle.popLast() else { return nil }
+        leased.insert(last.server)
+        return (waiter.client, last.server)
+    }
+
+    /// Takes those who have waited too long.
+    package mutating func expireWaiters(now: MonotonicInstant) -> [ClientID] {
+        if limits.waitMaxNanos == 0 { return [] }
+        var expired: [ClientID] = []
+        while let since = waiters.oldest(), now.nanoseconds(since: since) >= limits.waitMaxNanos {
+            if let waiter = waiters.popFirst() { expired.append(waiter.client) }
+        }
+        return expired
+    }
+
+    package mutating func takeAllWaiters() -> [ClientID] { waiters.removeAll() }
+
+    // MARK: servers
+
+    /// How many servers to open now. The caller opens them; each ends in `serverOpened` or `openFailed`.
+    package mutating func serversToOpen(now: MonotonicInstant) -> Int {
+        if now < retryAt { return 0 }
+        // While attempts fail, one at a time finds out whether it works again.
+        let most = failuresInRow > 0 ? 1 - connectingCount : limits.serversMax - serverCount
+        let wanted = max(0, min(waiters.count - connectingCount - idle.count, most, limits.serversMax - serverCount))
+        connectingCount += wanted
+        return wanted
+    }
+
+    /// When `serversToOpen` should be asked again because of a pause after failures; nil when there is none.
+    package func retryTime(now: MonotonicInstant) -> MonotonicInstant? {
+        !waiters.isEmpty && now < retryAt ? retryAt : nil
+    }
+
+    package mutating func serverOpened(_ server: ServerID, now: MonotonicInstant) {
+        precondition(connectingCount > 0, "a server that nobody opened")
+        connectingCount -= 1
+        failuresInRow = 0
+        retryAt = MonotonicInstant(nanoseconds: 0)
+        openedAt[server] = now
+        idle.append(Idle(server: server, since: now))
+    }
+
+    package mutating func openFailed(now: MonotonicInstant) {
+        precondition(connectingCount > 0, "a failure that nobody waited for")
+        connectingCount -= 1
+        failuresInRow = min(failuresInRow + 1, 30)
+        let pause = min(limits.retryMaxNanos, (limits.retryMaxNanos / 128) << UInt64(min(failuresInRow - 1, 7)))
+        retryAt = MonotonicInstant(nanoseconds: now.nanoseconds + pause)
+    }
+
+    /// - Returns: false when the server is too old to be kept: the caller closes it and says `serverClosed`.
+    package mutating func release(_ server: ServerID, now: MonotonicInstant) -> Bool {
+        guard leased.contains(server) else { preconditionFailure("a server that was not leased") }
+        if serverCount > limits.serversMax || isTooOld(server, now: now) { return false }
+        leased.remove(server)
+        idle.append(Idle(server: server, since: now))
+        return true
+    }
+
+    /// A server that was idle or leased is gone.
+    package mutating func serverClosed(_ server: ServerID) {
+        precondition(openedAt.removeValue(forKey: server) != nil, "a server that is not of this pool")
+        if leased.remove(server) == nil { idle.removeAll { $0.server == server } }
+    }
+
+    /// Idle servers whose time is over; the caller closes each and says `serverClosed`.
+    package func expiredServers(now: MonotonicInstant) -> [ServerID] {
+        idle.filter { entry in
+            let isIdleTooLong = limits.idleMaxNanos > 0 && now.nanoseconds(since: entry.since) >= limits.idleMaxNanos
+            return isIdleTooLong || isTooOld(entry.server, now: now)
+        }.map(\.server)
+    }
+
+    /// Idle servers, oldest first: for a reload that changes where they lead.
+    package var idleServers: [ServerID] { idle.map(\.server) }
+
+    package mutating func apply(_ limits: PoolLimits) {
+        precondition(limits.waitersMax == self.limits.waitersMax, "the waiters' bound is fixed while a pool lives")
+        self.limits = limits
+    }
+
+    private func isTooOld(_ server: ServerID, now: MonotonicInstant) -> Bool {
+        guard limits.lifetimeMaxNanos > 0, let opened = openedAt[server] else { return false }
+        return now.nanoseconds(since: opened) >= limits.lifetimeMaxNanos
+    }
+}

@@ -1,0 +1,40 @@
+import Primitives
+
+/// Which servers may stand in for each other: one side of one database, logged in as one user. Immutable, any thread.
+package struct PoolKey: Hashable, Sendable {
+    package let database: String
+    package let user: String
+    package let side: Side
+
+    package init(database: String, user: String, side: Side) {
+        self.database = database
+        self.user = user
+        self.side = side
+    }
+}
+
+/// Bounds and time limits of one pool; 0 switches a time limit off.
+package struct PoolLimits: Equatable, Sendable {
+    /// Open servers, logins under way included.
+    package var serversMax: Int
+    /// Clients that may wait at once.
+    package var waitersMax: Int
+    package var waitMaxNanos: UInt64
+    package var idleMaxNanos: UInt64
+    package var lifetimeMaxNanos: UInt64
+    /// The longest pause between two attempts to connect while they fail; it starts at a hundredth and doubles.
+    package var retryMaxNanos: UInt64
+
+    package init(
+        serversMax: Int, waitersMax: Int, waitMaxNanos: UInt64, idleMaxNanos: UInt64, lifetimeMaxNanos: UInt64,
+        retryMaxNanos: UInt64
+    ) {
+        precondition(serversMax > 0 && waitersMax > 0, "a pool without room")
+        self.serversMax = serversMax
+        self.waitersMax = waitersMax
+        self.waitMaxNanos = waitMaxNanos
+        self.idleMaxNanos = idleMaxNanos
+        self.lifetimeMaxNanos = lifetimeMaxNanos
+        self.retryMaxNanos = retryMaxNanos
+    }
+}

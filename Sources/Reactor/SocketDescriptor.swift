@@ -1,0 +1,233 @@
+import CEpoll
+import Glibc
+import Primitives
+
+/// A nonblocking socket, owned by one holder and closed with it. Used on its reactor's thread.
+package struct SocketDescriptor: ~Copyable {
+    package let raw: CInt
+
+    /// Takes ownership of `raw`.
+    package init(owning raw: CInt) { self.raw = raw }
+
+    deinit { _ = close(raw) }
+
+    /// Gives the descriptor away, to be owned by somebody else.
+    package consuming func release() -> CInt {
+        let given = raw
+        discard self
+        return given
+    }
+
+    package enum Outcome: Equatable, Sendable {
+        case bytes(Int)
+        /// The kernel has no bytes or no room now.
+        case wouldBlock
+        /// The peer closed its side.
+        case closed
+        case failed(errno: CInt)
+    }
+
+    package func receive(into buffer: UnsafeMutableRawBufferPointer) -> Outcome {
+        while true {
+            let count = recv(raw, buffer.baseAddress, buffer.count, 0)
+            if count > 0 { return .bytes(count) }
+            if count == 0 { return .closed }
+            if errno == EINTR { continue }
+            return errno == EAGAIN ? .wouldBlock : .failed(errno: errno)
+        }
+    }
+
+    package func send(_ bytes: UnsafeRawBufferPointer) -> Outcome {
+        while true {
+            let count = Glibc.send(raw, bytes.baseAddress, bytes.count, CInt(MSG_NOSIGNAL))
+            if count >= 0 { return .bytes(count) }
+            if errno == EINTR { continue }
+            return errno == EAGAIN ? .wouldBlock : .failed(errno: errno)
+        }
+    }
+
+    /// After a nonblocking connect became writable: 0, or why it failed.
+    package func connectError() -> CInt {
+        var error: CInt = 0
+        var length = socklen_t(MemoryLayout<CInt>.size)
+        return getsockopt(raw, SOL_SOCKET, SO_ERROR, &error, &length) == 0 ? error : errno
+    }
+
+    /// Starts a connection; it is made when the socket becomes writable.
+    package static func connect(to address: SocketAddress) throws(SocketError) -> SocketDescriptor {
+        let type = CInt(SOCK_STREAM.rawValue) | CInt(SOCK_NONBLOCK.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
+        let raw = socket(address.family, type, 0)
+        if raw < 0 { throw SocketError(operation: .open, errno: errno) }
+        let descriptor = SocketDescriptor(owning: raw)
+        descriptor.setNoDelay(for: address)
+        let result = address.withSockaddr { Glibc.connect(raw, $0, $1) }
+        if result != 0 && errno != EINPROGRESS && errno != EAGAIN {
+            throw SocketError(operation: .connect, errno: errno)
+        }
+        return descriptor
+    }
+
+    /// Small messages go out at once; a Unix socket has no such option.
+    package func setNoDelay(for address: SocketAddress) {
+        if case .unix = address { return }
+        var on: CInt = 1
+        setsockopt(raw, CInt(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<CInt>.size))
+        setsockopt(raw, SOL_SOCKET, SO_KEEPALIVE, &on, socklen_t(MemoryLayout<CInt>.size))
+    }
+}
+
+package struct SocketError: Error, Equatable, Sendable {
+    package enum Operation: String, Sendable { case open, bind, listen, connect, accept }
+    package let operation: Operation
+    package let errno: CInt
+
+    package init(operation: Operation, errno: CInt) {
+        self.operation = operation
+        self.errno = errno
+    }
+
+    /// The system's words for `errno`.
+    package var reason: String { String(cString: strerror(errno)) }
+}
+
+/// Where a socket connects to or listens: resolved, ready for the kernel. Immutable, any thread.
+package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
+    case ipv4(address: UInt32, port: UInt16)
+    case ipv6(high: UInt64, low: UInt64, scope: UInt32, port: UInt16)
+    case unix(path: String)
+
+    /// Reads an address in numbers; names are resolved elsewhere, for that blocks.
+    package init?(host: String, port: UInt16) {
+        if host.hasPrefix("/") || host.hasPrefix("@") {
+            self = .unix(path: "\(host)/.s.PGSQL.\(port)")
+            return
+        }
+        var four = in_addr()
+        if inet_pton(AF_INET, host, &four) == 1 {
+            self = .ipv4(address: UInt32(bigEndian: four.s_addr), port: port)
+            return
+        }
+        var six = in6_addr()
+        if inet_pton(AF_INET6, host, &six) == 1 {
+            let halves = withUnsafeBytes(of: &six) { ($0.loadUnaligned(as: UInt64.self), $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self)) }
+            self = .ipv6(high: UInt64(bigEndian: halves.0), low: UInt64(bigEndian: halves.1), scope: 0, port: port)
+            return
+        }
+        return nil
+    }
+
+    /// Asks the resolver. Blocks: never on a reactor's thread.
+    package static func resolve(host: String, port: UInt16) -> SocketAddress? {
+        if let literal = SocketAddress(host: host, port: port) { return literal }
+        var hints = addrinfo()
+        hints.ai_socktype = CInt(SOCK_STREAM.rawValue)
+        var found: UnsafeMutablePointer<addrinfo>?
+        guard getaddrinfo(host, String(port), &hints, &found) == 0 else { return nil }
+        defer { freeaddrinfo(found) }
+        guard let address = found?.pointee.ai_addr else { return nil }
+        return SocketAddress(sockaddr: address)
+    }
+
+    package init?(sockaddr: UnsafePointer<sockaddr>) {
+        switch CInt(sockaddr.pointee.sa_family) {
+        case AF_INET:
+            self = sockaddr.withMemoryRebound(to: sockaddr_in.self, capacity: 1) {
+                .ipv4(address: UInt32(bigEndian: $0.pointee.sin_addr.s_addr), port: UInt16(bigEndian: $0.pointee.sin_port))
+            }
+        case AF_INET6:
+            self = sockaddr.withMemoryRebound(to: sockaddr_in6.self, capacity: 1) { six in
+                var address = six.pointee.sin6_addr
+                let halves = withUnsafeBytes(of: &address) { ($0.loadUnaligned(as: UInt64.self), $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self)) }
+                return .ipv6(
+                    high: UInt64(bigEndian: halves.0), low: UInt64(bigEndian: halves.1),
+                    scope: six.pointee.sin6_scope_id, port: UInt16(bigEndian: six.pointee.sin6_port))
+            }
+        case AF_UNIX:
+            self = .unix(path: "")
+        default:
+            return nil
+        }
+    }
+
+    package var family: CInt {
+        switch self {
+        case .ipv4: AF_INET
+        case .ipv6: AF_INET6
+        case .unix: AF_UNIX
+        }
+    }
+
+    /// The address without its port: what SHOW CLIENTS prints.
+    package var host: String {
+        switch self {
+        case .ipv4(let address, _):
+            [24, 16, 8, 0].map { String((address >> $0) & 255) }.joined(separator: ".")
+        case .ipv6(let high, let low, _, _):
+            SocketAddress.text(high, low)
+        case .unix:
+            "unix"
+        }
+    }
+
+    package var port: UInt16 {
+        switch self {
+        case .ipv4(_, let port), .ipv6(_, _, _, let port): port
+        case .unix: 0
+        }
+    }
+
+    package var description: String {
+        switch self {
+        case .ipv4: "\(host):\(port)"
+        case .ipv6: "[\(host)]:\(port)"
+        case .unix(let path): path
+        }
+    }
+
+    package func withSockaddr<Result>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) -> Result {
+        switch self {
+        case .ipv4(let address, let port):
+            var four = sockaddr_in()
+            four.sin_family = sa_family_t(AF_INET)
+            four.sin_port = port.bigEndian
+            four.sin_addr.s_addr = address.bigEndian
+            return Self.rebound(&four, body)
+        case .ipv6(let high, let low, let scope, let port):
+            var six = sockaddr_in6()
+            six.sin6_family = sa_family_t(AF_INET6)
+            six.sin6_port = port.bigEndian
+            six.sin6_scope_id = scope
+            withUnsafeMutableBytes(of: &six.sin6_addr) {
+                $0.storeBytes(of: high.bigEndian, as: UInt64.self)
+                $0.storeBytes(of: low.bigEndian, toByteOffset: 8, as: UInt64.self)
+            }
+            return Self.rebound(&six, body)
+        case .unix(let path):
+            var local = sockaddr_un()
+            local.sun_family = sa_family_t(AF_UNIX)
+            withUnsafeMutableBytes(of: &local.sun_path) { $0.copyBytes(from: path.utf8.prefix($0.count - 1)) }
+            return Self.rebound(&local, body)
+        }
+    }
+
+    private static func rebound<Address, Result>(
+        _ address: inout Address, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result
+    ) -> Result {
+        withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                body($0, socklen_t(MemoryLayout<Address>.size))
+            }
+        }
+    }
+
+    private static func text(_ high: UInt64, _ low: UInt64) -> String {
+        var six = in6_addr()
+        withUnsafeMutableBytes(of: &six) {
+            $0.storeBytes(of: high.bigEndian, as: UInt64.self)
+            $0.storeBytes(of: low.bigEndian, toByteOffset: 8, as: UInt64.self)
+        }
+        var buffer = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
+        inet_ntop(AF_INET6, &six, &buffer, socklen_t(buffer.count))
+        return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+}

@@ -1,0 +1,58 @@
+/// Remembers the digests of the keys seen last, so that md5 runs once per user and not once per query.
+/// Owned by one thread; make a new one for a new `RoutingTable`, for it also remembers cohorts.
+package final class KeyResolver {
+    /// Longer keys are cut here before they are digested, on every path alike.
+    package static let keyBytesMax = 256
+    /// Keys remembered; a newer one takes the place of an older one with the same low hash bits.
+    package static let entriesMax = 8192
+
+    private struct Entry {
+        var key: [UInt8] = []
+        var identity: KeyIdentity?
+    }
+
+    private let table: RoutingTable
+    private var entries: [Entry?]
+    package private(set) var hits: UInt64 = 0
+    package private(set) var misses: UInt64 = 0
+
+    package init(table: RoutingTable) {
+        self.table = table
+        entries = Array(repeating: nil, count: KeyResolver.entriesMax)
+    }
+
+    /// - Returns: nil for an empty key: it is as good as none.
+    package func identity(of key: UnsafeRawBufferPointer) -> KeyIdentity? {
+        let key = UnsafeRawBufferPointer(rebasing: key.prefix(KeyResolver.keyBytesMax))
+        if key.isEmpty { return nil }
+        let hash = KeyResolver.hash(key)
+        let place = Int(truncatingIfNeeded: hash) & (KeyResolver.entriesMax - 1)
+        if let entry = entries[place], let identity = entry.identity, identity.hash == hash,
+            KeyResolver.equal(entry.key, key)
+        {
+            hits += 1
+            return identity
+        }
+        misses += 1
+        let bytes = Array(key)
+        let identity = KeyIdentity(
+            hash: hash, bucket: UserBucket(key: bytes), cohort: table.cohorts.index(of: bytes))
+        entries[place] = Entry(key: bytes, identity: identity)
+        return identity
+    }
+
+    package func identity(of key: [UInt8]) -> KeyIdentity? { key.withUnsafeBytes { identity(of: $0) } }
+    package func identity(of key: String) -> KeyIdentity? { identity(of: Array(key.utf8)) }
+
+    private static func equal(_ left: [UInt8], _ right: UnsafeRawBufferPointer) -> Bool {
+        left.count == right.count && left.withUnsafeBytes { $0.elementsEqual(right) }
+    }
+
+    /// FNV-1a with a last mix, the same in all threads: `ReadStamps` is shared by them.
+    private static func hash(_ key: UnsafeRawBufferPointer) -> UInt64 {
+        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+        for byte in key { hash = (hash ^ UInt64(byte)) &* 0x0000_0100_0000_01B3 }
+        hash = (hash ^ (hash >> 32)) &* 0xD6E8_FEB8_6659_FD93
+        return hash ^ (hash >> 32)
+    }
+}

@@ -1,0 +1,76 @@
+import Configuration
+import SQLAnalysis
+
+/// What the configuration says of one database's reads. Immutable, any thread; a reload makes a new one.
+package final class RoutingTable: Sendable {
+    /// Where keys come from; give it to the database's `AnalysisCache`.
+    package let keyPlan: KeyPlan
+    /// Share of users whose reads go to NEW, 0...10000.
+    package let hundredths: Int
+    package let cohorts: Cohorts
+    /// The shares of the cohorts, by index.
+    package let cohortHundredths: [Int]
+    /// Settings whose value is a routing key (`godwit.user`), lower case: Godwit answers their SET.
+    package let keySettings: [String]
+
+    package init(keyPlan: KeyPlan, hundredths: Int, cohorts: [ReadSettings.Cohort] = []) {
+        precondition((0...10_000).contains(hundredths), "a share outside 0...100 percent")
+        self.keyPlan = keyPlan
+        self.hundredths = hundredths
+        self.cohorts = Cohorts(cohorts.map(\.keys))
+        cohortHundredths = cohorts.map(\.hundredths)
+        keySettings = keyPlan.sources.compactMap { source in
+            if case .setting(let name) = source { name } else { nil }
+        }
+    }
+
+    package convenience init(_ settings: ReadSettings) {
+        let sources = settings.key.map { source -> KeyPlan.Source in
+            switch source {
+            case .comment(let name): .comment(name)
+            case .setting(let name): .setting(name.lowercased())
+            case .column(let name): .column(name.lowercased())
+            case .sessionUser: .sessionUser
+            }
+        }
+        self.init(keyPlan: KeyPlan(sources), hundredths: settings.hundredths, cohorts: settings.cohorts)
+    }
+
+    /// True when no key whatever could lead to NEW: analysis may be skipped.
+    package var sendsNothingToNew: Bool { hundredths == 0 && cohortHundredths.allSatisfy { $0 == 0 } }
+
+    /// The share that counts for this key: that of the first cohort that lists it, else everyone's.
+    package func share(of identity: KeyIdentity) -> Int {
+        identity.cohort.map { cohortHundredths[Int($0)] } ?? hundredths
+    }
+}
+
+/// Named lists of keys; the first list that has a key wins. Immutable, any thread.
+package struct Cohorts: Sendable {
+    private let indexes: [[UInt8]: UInt16]
+
+    package init(_ lists: [[String]]) {
+        precondition(lists.count < Int(UInt16.max), "more cohorts than an index holds")
+        var indexes: [[UInt8]: UInt16] = [:]
+        for (index, list) in lists.enumerated() {
+            for key in list where indexes[Array(key.utf8)] == nil { indexes[Array(key.utf8)] = UInt16(index) }
+        }
+        self.indexes = indexes
+    }
+
+    package func index(of key: [UInt8]) -> UInt16? { indexes.isEmpty ? nil : indexes[key] }
+}
+
+/// A routing key, digested: what the hot path carries instead of its text. A value, any thread.
+package struct KeyIdentity: Sendable, Equatable {
+    /// For `ReadStamps`; two keys may share it.
+    package let hash: UInt64
+    package let bucket: UserBucket
+    package let cohort: UInt16?
+
+    package init(hash: UInt64, bucket: UserBucket, cohort: UInt16?) {
+        self.hash = hash
+        self.bucket = bucket
+        self.cohort = cohort
+    }
+}

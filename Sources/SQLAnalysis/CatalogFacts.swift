@@ -1,0 +1,174 @@
+/// What one database's catalog says of its functions, operators, types and relations. Immutable, any thread.
+///
+/// Names that are not qualified are taken at the worst over all schemas, and over all overloads: `search_path` belongs
+/// to the session and may change behind our back.
+package struct CatalogFacts: Sendable {
+    /// One row of `CatalogFacts.query`.
+    package struct Row: Sendable {
+        package var kind: String
+        package var schema: String
+        package var name: String
+        package var detail: String
+
+        package init(kind: String, schema: String, name: String, detail: String) {
+            self.kind = kind
+            self.schema = schema
+            self.name = name
+            self.detail = detail
+        }
+    }
+
+    enum Verdict: Sendable, Equatable { case harmless, serverState, harmful, volatile, unknown }
+
+    private struct QualifiedName: Hashable {
+        var schema: String
+        var name: String
+    }
+
+    /// What holds before any catalog was read: PostgreSQL's own functions.
+    package static let builtIn = CatalogFacts(rows: [Row]())
+
+    /// True for volatile, false for stable and immutable.
+    private var functions: [QualifiedName: Bool] = [:]
+    private var functionsOfUser: [String: Bool] = [:]
+    private var relations: [QualifiedName: Verdict] = [:]
+    private var relationsAnywhere: [String: Verdict] = [:]
+    private var harmfulOperations: Set<String> = []
+    private var harmfulTypes: Set<String> = []
+
+    package init(rows: some Sequence<Row>) {
+        for row in rows {
+            let name = QualifiedName(schema: row.schema, name: row.name)
+            switch row.kind {
+            case "function":
+                let isVolatile = row.detail == "v"
+                functions[name, default: false] = functions[name, default: false] || isVolatile
+                if row.schema != "pg_catalog" {
+                    functionsOfUser[row.name] = functionsOfUser[row.name, default: false] || isVolatile
+                }
+            case "relation":
+                let verdict: Verdict = row.detail == "v" ? .volatile : .serverState
+                relations[name] = worst(relations[name] ?? .harmless, verdict)
+                relationsAnywhere[row.name] = worst(relationsAnywhere[row.name] ?? .harmless, verdict)
+            case "operator": harmfulOperations.insert(row.name)
+            case "type": harmfulTypes.insert(row.name)
+            default: break
+            }
+        }
+    }
+
+    // MARK: what the walk asks
+
+    func verdict(function: String, schema: String?) -> Verdict {
+        switch schema {
+        case nil:
+            guard let own = own(function) else { return ofUser(function) ?? .unknown }
+            return worst(own, ofUser(function) ?? .harmless)
+        case "pg_catalog":
+            return own(function) ?? .unknown
+        case let schema?:
+            // dblink and the like live in any schema, whatever they are declared as.
+            if BuiltinFunctions.verdict(function) == .harmful { return .harmful }
+            guard let isVolatile = functions[QualifiedName(schema: schema, name: function)] else { return .unknown }
+            return isVolatile ? .volatile : .harmless
+        }
+    }
+
+    func verdict(relation: String, schema: String?) -> Verdict {
+        guard let schema else { return relationsAnywhere[relation] ?? .harmless }
+        return relations[QualifiedName(schema: schema, name: relation)] ?? .harmless
+    }
+
+    func isVolatileOfUser(function: String) -> Bool { functionsOfUser[function] ?? false }
+    func isHarmful(operation: String) -> Bool { harmfulOperations.contains(operation) }
+    func isHarmful(type: String) -> Bool { harmfulTypes.contains(type) }
+
+    private func ofUser(_ function: String) -> Verdict? {
+        functionsOfUser[function].map { $0 ? .volatile : .harmless }
+    }
+
+    /// PostgreSQL's own: by our lists, else by the catalog, which knows the functions of newer versions.
+    private func own(_ function: String) -> Verdict? {
+        switch BuiltinFunctions.verdict(function) {
+        case .harmless: .harmless
+        case .serverState: .serverState
+        case .harmful: .harmful
+        case nil:
+            functions[QualifiedName(schema: "pg_catalog", name: function)].map { isVolatile in
+                isVolatile ? .volatile : function.hasPrefix("pg_") ? .serverState : .harmless
+            }
+        }
+    }
+
+    private func worst(_ left: Verdict, _ right: Verdict) -> Verdict {
+        CatalogFacts.rank(left) >= CatalogFacts.rank(right) ? left : right
+    }
+
+    private static func rank(_ verdict: Verdict) -> Int {
+        switch verdict {
+        case .harmless: 0
+        case .serverState: 1
+        case .volatile: 2
+        case .harmful: 3
+        case .unknown: 4
+        }
+    }
+
+    // MARK: where the rows come from
+
+    /// Run on the authority, at start and after DDL; four text columns: kind, schema, name, detail.
+    ///
+    /// Aggregates count as volatile as their support functions. Relations are listed when NEW would not hold the same
+    /// (sequences, materialized views, foreign and unlogged tables) or when they are views over such, or over
+    /// volatile functions. Built-in functions leave no dependency behind, hence the look at the view's text.
+    package static let query = """
+        WITH RECURSIVE view_text AS (
+            SELECT oid, pg_catalog.pg_get_viewdef(oid) AS body FROM pg_catalog.pg_class WHERE relkind = 'v'
+                AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+        ), marked AS (
+            SELECT c.oid, 'x' AS detail FROM pg_catalog.pg_class c
+            WHERE c.relkind IN ('S', 'm', 'f') OR c.relkind IN ('r', 'p') AND c.relpersistence = 'u'
+            UNION
+            SELECT r.ev_class, 'v' FROM pg_catalog.pg_rewrite r
+            JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+                AND d.refclassid = 'pg_catalog.pg_proc'::regclass
+            JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid AND p.provolatile = 'v'
+            UNION
+            SELECT oid, 'v' FROM view_text
+            WHERE body ~ '\\m(nextval|setval|set_config|pg_notify|pg_(try_)?advisory_\\w+|lo_\\w+|dblink\\w*|txid_current'
+                '|\\w+_to_xml\\w*|pg_\\w+_backend|currval|lastval|crosstab\\w*)\\('
+            UNION
+            SELECT oid, 'x' FROM view_text
+            WHERE body ~ '\\m(pg_\\w+|txid_\\w+|inet_\\w+_(addr|port)|version|current_database)\\(|\\mpg_\\w+|information_schema'
+        ), tainted AS (
+            SELECT oid, detail FROM marked
+            UNION
+            SELECT r.ev_class, t.detail FROM tainted t
+            JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = t.oid
+                AND d.classid = 'pg_catalog.pg_rewrite'::regclass
+            JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
+        )
+        SELECT 'function'::text, n.nspname::text, p.proname::text,
+            max(greatest(p.provolatile::text, t.provolatile::text, f.provolatile::text, c.provolatile::text))
+        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+        LEFT JOIN pg_catalog.pg_aggregate a ON a.aggfnoid = p.oid
+        LEFT JOIN pg_catalog.pg_proc t ON t.oid = a.aggtransfn
+        LEFT JOIN pg_catalog.pg_proc f ON f.oid = a.aggfinalfn
+        LEFT JOIN pg_catalog.pg_proc c ON c.oid = a.aggcombinefn
+        GROUP BY 2, 3
+        UNION ALL
+        SELECT DISTINCT 'operator', n.nspname::text, o.oprname::text, 'v' FROM pg_catalog.pg_operator o
+        JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+        JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode AND p.provolatile = 'v' WHERE n.nspname <> 'pg_catalog'
+        UNION ALL
+        SELECT DISTINCT 'type', n.nspname::text, y.typname::text, 'v' FROM pg_catalog.pg_type y
+        JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace
+        LEFT JOIN pg_catalog.pg_cast c ON c.casttarget = y.oid
+        JOIN pg_catalog.pg_proc p ON p.oid IN (c.castfunc, y.typinput) AND p.provolatile = 'v'
+        WHERE n.nspname <> 'pg_catalog'
+        UNION ALL
+        SELECT DISTINCT 'relation', n.nspname::text, c.relname::text, t.detail FROM tainted t
+        JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+        """
+}

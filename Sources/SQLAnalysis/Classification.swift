@@ -1,0 +1,169 @@
+/// What one text of a client (a simple query, or the query of a Parse) is, as far as routing and pooling care.
+/// Immutable, any thread.
+package struct Classification: Sendable, Equatable {
+    package var kind: StatementKind
+    package var reason: ClassificationReason
+    /// What is left in the server's session, in the order of the text. Mostly empty.
+    package var effects: [SessionEffect] = []
+    /// Of BEGIN, START TRANSACTION and SET TRANSACTION.
+    package var transaction = TransactionOptions()
+    /// COMMIT or ROLLBACK `AND CHAIN`.
+    package var chains = false
+    /// The name in SHOW, PREPARE, EXECUTE, DEALLOCATE, DECLARE, FETCH, MOVE, CLOSE, LISTEN; lower case unless quoted.
+    package var objectName: String?
+    /// Statements in the text, empty ones not counted.
+    package var statementCount = 1
+    /// True when a text of several statements holds BEGIN, COMMIT, ROLLBACK or a savepoint.
+    package var mixesTransactionControl = false
+    /// DDL: the catalog may look different afterwards.
+    package var changesSchema = false
+    /// The result comes as, or the statement waits for, a copy stream.
+    package var copy: CopyDirection?
+    /// COMMIT, ROLLBACK and prepared transactions aside: false only when it is sure that nothing was written.
+    package var mayWrite: Bool { kind.mayWrite }
+
+    package init(_ kind: StatementKind, _ reason: ClassificationReason) {
+        self.kind = kind
+        self.reason = reason
+    }
+}
+
+package enum CopyDirection: UInt8, Sendable { case fromStdin, toStdout }
+
+/// The verdict. Only `read` may be answered by the side that is not the authority.
+package enum StatementKind: UInt8, Sendable, CaseIterable {
+    /// Nothing but blanks, comments and semicolons.
+    case empty
+    /// Surely a read, with the same answer on both sides when both hold the same data.
+    case read
+    /// Writes nothing, but its answer belongs to one server: catalogs, statistics, system columns, transaction ids.
+    case sideDependent
+    /// Anything that writes, locks or calls what is not known to be harmless.
+    case write
+    /// Refused by the grammar, too long, too deep, not text, or beyond the parsing budget.
+    case unknown
+    /// Several statements that are not all reads.
+    case multiple
+    case begin, commit, rollback
+    /// SAVEPOINT, RELEASE, ROLLBACK TO.
+    case savepoint
+    /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
+    case preparedTransaction
+    /// SET TRANSACTION and SET SESSION CHARACTERISTICS.
+    case setTransaction
+    case set, reset, show
+    /// PREPARE, EXECUTE and DEALLOCATE in SQL.
+    case prepare, execute, deallocate
+    /// DECLARE, FETCH, MOVE, CLOSE.
+    case cursor
+    case listen, unlisten, discard
+
+    package var mayWrite: Bool {
+        switch self {
+        case .write, .unknown, .multiple, .execute, .cursor, .preparedTransaction, .prepare: true
+        case .empty, .read, .sideDependent, .begin, .commit, .rollback, .savepoint, .setTransaction, .set, .reset,
+            .show, .deallocate, .listen, .unlisten, .discard:
+            false
+        }
+    }
+}
+
+/// Why the verdict is what it is; `explain` prints the raw value.
+package enum ClassificationReason: String, Sendable, CaseIterable {
+    case surelyRead = "surely a read"
+    case emptyText = "no statement"
+    case dataModifying = "modifies data"
+    case dataModifyingCTE = "a WITH query modifies data"
+    case lockingClause = "locks rows"
+    case selectInto = "SELECT INTO makes a table"
+    case temporaryObject = "uses a temporary table"
+    case unknownFunction = "calls a function that is not known to be harmless"
+    case volatileFunction = "calls a volatile function"
+    case harmfulFunction = "calls a function with effects"
+    case harmfulOperator = "uses an operator or cast backed by a volatile function"
+    case unmirroredRelation = "reads a sequence, materialized view, foreign or unlogged table"
+    case serverState = "reads the state of one server"
+    case systemCatalog = "reads system catalogs"
+    case systemColumn = "reads a system column"
+    case unknownNode = "has a form that is not known to be a read"
+    case schemaChange = "changes the schema"
+    case utility = "utility statement"
+    case copyIn = "COPY FROM"
+    case copyToServer = "COPY to a file or program"
+    case explainAnalyze = "EXPLAIN ANALYZE of what is not a read"
+    case sessionState = "session state"
+    case transactionControl = "transaction control"
+    case severalStatements = "several statements, not all reads"
+    case refusedByGrammar = "the grammar refuses it"
+    case tooLong = "too long to analyse"
+    case tooDeep = "nested too deeply to analyse"
+    case notText = "NUL or invalid UTF-8"
+    case unterminated = "unterminated quote or comment"
+    case parseBudgetSpent = "parsing budget of this turn is spent"
+}
+
+/// What a statement leaves behind in its server's session.
+package enum SessionEffect: Sendable, Equatable {
+    /// SET; with `isLocal` it ends with the transaction. A plain SET in a transaction is undone by its rollback.
+    case sets(SettingChange)
+    case resets(String)
+    case resetsAll
+    /// The session must keep this server from now on.
+    case pins(PinReason)
+    /// SQL-level PREPARE.
+    case prepares(String)
+    /// DEALLOCATE; nil: ALL.
+    case deallocates(String?)
+    /// CLOSE; nil: ALL.
+    case closesCursor(String?)
+    case unlistens(String?)
+    case discards(DiscardTarget)
+}
+
+package enum DiscardTarget: UInt8, Sendable { case all, plans, sequences, temporary }
+
+package enum PinReason: String, Sendable, CaseIterable {
+    case temporaryTable = "temporary table"
+    case holdCursor = "cursor WITH HOLD"
+    case listen = "LISTEN"
+    case advisoryLock = "session advisory lock"
+    case library = "LOAD"
+    /// A setting was changed in a way we cannot repeat elsewhere.
+    case untrackedSetting = "setting that cannot be tracked"
+    /// Not analysed, and its words could leave state behind.
+    case unknownStatement = "statement that was not analysed"
+}
+
+/// One SET. `name` is as PostgreSQL's grammar gives it (`TIME ZONE` is `timezone`, `ROLE` is `role`), lower case.
+package struct SettingChange: Sendable, Equatable {
+    package var name: String
+    /// The value in the form that `set_config(name, value, false)` takes; nil: TO DEFAULT.
+    package var value: String?
+    package var isLocal: Bool
+
+    package init(name: String, value: String?, isLocal: Bool) {
+        self.name = name
+        self.value = value
+        self.isLocal = isLocal
+    }
+}
+
+/// The options of BEGIN and SET TRANSACTION; nil: not said.
+package struct TransactionOptions: Sendable, Equatable {
+    package enum Isolation: String, Sendable, CaseIterable {
+        case readUncommitted = "read uncommitted"
+        case readCommitted = "read committed"
+        case repeatableRead = "repeatable read"
+        case serializable
+    }
+
+    package var isolation: Isolation?
+    package var readOnly: Bool?
+    package var deferrable: Bool?
+    /// SET TRANSACTION SNAPSHOT.
+    package var usesSnapshot = false
+    /// SET SESSION CHARACTERISTICS: for all transactions to come.
+    package var isForSession = false
+
+    package init() {}
+}

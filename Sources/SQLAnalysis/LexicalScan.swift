@@ -1,0 +1,195 @@
+/// What the words of a text say when the grammar is not asked. No state, no allocation, any thread.
+enum LexicalScan {
+    /// Bracket levels that are followed; deeper text is too deep whatever the caller's bound.
+    private static let levelsMax = 2048
+
+    /// One open bracket or CASE: how deep the tree below it can be.
+    private struct Level {
+        /// Operators since the last comma, AND, OR, WHEN, THEN or ELSE: each may stand on top of the one before.
+        var chain = 0
+        /// The deepest bracket that was closed among them.
+        var child = 0
+        var deepest = 0
+
+        var depth: Int { max(deepest, chain + child + 1) }
+
+        mutating func cut() {
+            deepest = depth
+            chain = 0
+            child = 0
+        }
+    }
+
+    /// An upper bound, in steps, of how deep the grammar's tree can become, so that neither it nor we recurse without
+    /// end. Joins and set operations count over the whole text.
+    static func depth(of text: UnsafeRawBufferPointer) -> Int {
+        var lexer = SQLLexer(text)
+        var levels = [Level()]
+        var linear = 0
+        while true {
+            let token = lexer.next()
+            switch token.kind {
+            case .end, .unterminated:
+                while levels.count > 1 { close(&levels) }
+                return levels[0].depth + linear
+            case .operation: levels[levels.count - 1].chain += 1
+            case .punctuation:
+                switch text[token.start] {
+                case 0x28, 0x5B: levels.append(Level())
+                case 0x29, 0x5D: close(&levels)
+                case 0x2C, 0x3B: levels[levels.count - 1].cut()
+                case 0x3A: levels[levels.count - 1].chain += 1
+                default: break
+                }
+            case .identifier:
+                switch word(token, text) {
+                case .plain: break
+                case .chains: levels[levels.count - 1].chain += 1
+                case .cuts: levels[levels.count - 1].cut()
+                case .opens: levels.append(Level())
+                case .closes: close(&levels)
+                case .joins: linear += 1
+                }
+            case .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString, .integer, .decimal,
+                .parameter, .lineComment, .blockComment, .stray:
+                break
+            }
+            if levels.count > levelsMax { return Int.max }
+        }
+    }
+
+    private static func close(_ levels: inout [Level]) {
+        guard levels.count > 1, let closed = levels.popLast() else { return }
+        levels[levels.count - 1].child = max(levels[levels.count - 1].child, closed.depth)
+    }
+
+    private enum Word { case plain, chains, cuts, opens, closes, joins }
+
+    private static func word(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Word {
+        if token.is("and", in: text) || token.is("or", in: text) || token.is("when", in: text)
+            || token.is("then", in: text) || token.is("else", in: text)
+        {
+            return .cuts
+        }
+        if token.is("case", in: text) { return .opens }
+        if token.is("end", in: text) { return .closes }
+        if token.is("join", in: text) || token.is("union", in: text) || token.is("intersect", in: text)
+            || token.is("except", in: text)
+        {
+            return .joins
+        }
+        if token.is("not", in: text) || token.is("is", in: text) || token.is("in", in: text)
+            || token.is("like", in: text) || token.is("ilike", in: text) || token.is("similar", in: text)
+            || token.is("isnull", in: text) || token.is("notnull", in: text) || token.is("collate", in: text)
+            || token.is("at", in: text) || token.is("operator", in: text) || token.is("between", in: text)
+            || token.is("explain", in: text) || token.is("any", in: text) || token.is("all", in: text)
+        {
+            return .chains
+        }
+        return .plain
+    }
+
+    /// For texts that were not parsed: a pin when their words could leave something in the session.
+    static func effects(of text: UnsafeRawBufferPointer) -> [SessionEffect] {
+        var lexer = SQLLexer(text)
+        var isFirst = true
+        while true {
+            let token = lexer.next()
+            switch token.kind {
+            case .end, .unterminated: return []
+            case .lineComment, .blockComment: continue
+            case .identifier:
+                if isSuspicious(token, text) || isFirst && isSuspiciousFirst(token, text) {
+                    return [.pins(.unknownStatement)]
+                }
+                isFirst = false
+            case .punctuation: isFirst = token.is(";", in: text)
+            case .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString, .integer, .decimal,
+                .parameter, .operation, .stray:
+                isFirst = false
+            }
+        }
+    }
+
+    private static func isSuspicious(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {
+        if token.is("temp", in: text) || token.is("temporary", in: text) || token.is("set_config", in: text)
+            || token.is("hold", in: text)
+        {
+            return true
+        }
+        guard token.end - token.start > 7 else { return false }
+        let isOfServer = (text[token.start] | 0x20) == 0x70 && (text[token.start + 1] | 0x20) == 0x67
+        return isOfServer && contains("advisory", text, token) || contains("pg_temp", text, token)
+    }
+
+    private static func isSuspiciousFirst(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {
+        token.is("set", in: text) || token.is("reset", in: text) || token.is("listen", in: text)
+            || token.is("load", in: text) || token.is("prepare", in: text) || token.is("discard", in: text)
+            || token.is("deallocate", in: text)
+    }
+
+    private static func contains(_ word: StaticString, _ text: UnsafeRawBufferPointer, _ token: SQLToken) -> Bool {
+        let count = word.utf8CodeUnitCount
+        guard token.end - token.start >= count else { return false }
+        return (token.start...(token.end - count)).contains { start in
+            SQLToken(kind: .identifier, start: start, end: start + count).is(word, in: text)
+        }
+    }
+
+    /// `SET [SESSION | LOCAL] name = 'value'` in full, which applications send once per request with ever new values;
+    /// nil for every other form: then the grammar decides.
+    static func simpleSet(_ text: UnsafeRawBufferPointer) -> Classification? {
+        var lexer = SQLLexer(text)
+        guard lexer.next().is("set", in: text) else { return nil }
+        var token = lexer.next()
+        var isLocal = false
+        if token.is("session", in: text) || token.is("local", in: text) {
+            isLocal = token.is("local", in: text)
+            token = lexer.next()
+        }
+        guard token.kind == .identifier, !isSetKeyword(token, text) else { return nil }
+        let nameStart = token.start
+        var nameEnd = token.end
+        token = lexer.next()
+        if token.is(".", in: text) {
+            let second = lexer.next()
+            guard second.kind == .identifier else { return nil }
+            nameEnd = second.end
+            token = lexer.next()
+        }
+        guard token.is("=", in: text) || token.is("to", in: text) else { return nil }
+        let value = lexer.next()
+        guard let words = plain(value, text) else { return nil }
+        token = lexer.next()
+        if token.is(";", in: text) { token = lexer.next() }
+        guard token.kind == .end else { return nil }
+        let name = string(text[nameStart..<nameEnd]).filter { !$0.isWhitespace }.lowercased()
+        guard !name.contains("*"), name != "search_path", name != "temp_tablespaces",
+            !name.hasSuffix("_preload_libraries")
+        else { return nil }
+        var result = Classification(.set, .sessionState)
+        result.objectName = name
+        result.effects = [.sets(SettingChange(name: name, value: words, isLocal: isLocal))]
+        return result
+    }
+
+    /// Words that begin another form of SET.
+    private static func isSetKeyword(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {
+        token.is("transaction", in: text) || token.is("session", in: text) || token.is("local", in: text)
+            || token.is("time", in: text) || token.is("role", in: text) || token.is("xml", in: text)
+            || token.is("schema", in: text) || token.is("catalog", in: text) || token.is("names", in: text)
+            || token.is("constraints", in: text)
+    }
+
+    /// '…' without a quote or backslash inside, or an integer.
+    private static func plain(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> String? {
+        if token.kind == .integer { return string(text[token.start..<token.end]) }
+        guard token.kind == .string, text[token.start] == 0x27 else { return nil }
+        let inner = text[(token.start + 1)..<(token.end - 1)]
+        return inner.contains { $0 == 0x27 || $0 == 0x5C } ? nil : string(inner)
+    }
+
+    private static func string(_ bytes: Slice<UnsafeRawBufferPointer>) -> String {
+        String(decoding: bytes, as: UTF8.self)
+    }
+}

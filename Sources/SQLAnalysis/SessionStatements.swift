@@ -1,0 +1,226 @@
+import CPgQuery
+
+/// Statements about the session or the transaction, not about data. No state, any thread.
+enum SessionStatements {
+    static func transaction(_ statement: SyntaxTree.Message) -> Classification {
+        let node = SyntaxTree.cast(statement, to: PgQuery__TransactionStmt.self).pointee
+        var result: Classification
+        switch node.kind {
+        case PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_BEGIN, PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_START:
+            result = Classification(.begin, .transactionControl)
+            result.transaction = options(SyntaxTree.options(node.options, node.n_options))
+        case PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_COMMIT:
+            result = Classification(.commit, .transactionControl)
+        case PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_ROLLBACK:
+            result = Classification(.rollback, .transactionControl)
+        case PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_SAVEPOINT,
+            PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_RELEASE,
+            PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_ROLLBACK_TO:
+            result = Classification(.savepoint, .transactionControl)
+            result.objectName = SyntaxTree.string(node.savepoint_name)
+        default:
+            result = Classification(.preparedTransaction, .transactionControl)
+            result.objectName = SyntaxTree.string(node.gid)
+        }
+        result.chains = node.chain != 0
+        return result
+    }
+
+    private static func options(_ given: [SyntaxTree.Option]) -> TransactionOptions {
+        var options = TransactionOptions()
+        for option in given {
+            switch option.name {
+            case "transaction_isolation":
+                // What we do not know is taken at the strictest.
+                options.isolation = TransactionOptions.Isolation(rawValue: option.value ?? "") ?? .serializable
+            case "transaction_read_only": options.readOnly = option.isOn
+            case "transaction_deferrable": options.deferrable = option.isOn
+            default: options.isolation = .serializable
+            }
+        }
+        return options
+    }
+
+    // MARK: SET and RESET
+
+    static func set(_ statement: SyntaxTree.Message) -> Classification {
+        let node = SyntaxTree.cast(statement, to: PgQuery__VariableSetStmt.self).pointee
+        let name = SyntaxTree.string(node.name).lowercased()
+        let isLocal = node.is_local != 0
+        switch node.kind {
+        case PG_QUERY__VARIABLE_SET_KIND__VAR_SET_MULTI: return setTransaction(node, name)
+        case PG_QUERY__VARIABLE_SET_KIND__VAR_RESET:
+            return one(.reset, name, .resets(name))
+        case PG_QUERY__VARIABLE_SET_KIND__VAR_RESET_ALL:
+            return one(.reset, nil, .resetsAll)
+        case PG_QUERY__VARIABLE_SET_KIND__VAR_SET_DEFAULT:
+            return one(.set, name, .sets(SettingChange(name: name, value: nil, isLocal: isLocal)))
+        case PG_QUERY__VARIABLE_SET_KIND__VAR_SET_VALUE:
+            guard let value = value(node, name) else { return one(.set, name, .pins(.untrackedSetting)) }
+            return one(.set, name, .sets(SettingChange(name: name, value: value, isLocal: isLocal)))
+        default:
+            return one(.set, name, .pins(.untrackedSetting))
+        }
+    }
+
+    private static func setTransaction(_ node: PgQuery__VariableSetStmt, _ name: String) -> Classification {
+        var result = Classification(.setTransaction, .transactionControl)
+        if name == "transaction snapshot" {
+            result.transaction.usesSnapshot = true
+            return result
+        }
+        result.transaction = options(SyntaxTree.options(node.args, node.n_args))
+        if name == "session characteristics" {
+            result.transaction.isForSession = true
+            result.effects = characteristics(result.transaction)
+        }
+        return result
+    }
+
+    /// SET SESSION CHARACTERISTICS sets the three defaults.
+    private static func characteristics(_ options: TransactionOptions) -> [SessionEffect] {
+        var effects: [SessionEffect] = []
+        func add(_ name: String, _ value: String?) {
+            guard let value else { return }
+            effects.append(.sets(SettingChange(name: name, value: value, isLocal: false)))
+        }
+        add("default_transaction_isolation", options.isolation?.rawValue)
+        add("default_transaction_read_only", options.readOnly.map { $0 ? "on" : "off" })
+        add("default_transaction_deferrable", options.deferrable.map { $0 ? "on" : "off" })
+        return effects
+    }
+
+    private static func one(_ kind: StatementKind, _ name: String?, _ effect: SessionEffect) -> Classification {
+        var result = Classification(kind, .sessionState)
+        result.objectName = name
+        result.effects = [effect]
+        return result
+    }
+
+    /// As guc.c's flatten_set_variable_args: what set_config takes. nil: a form that cannot be given as text.
+    private static func value(_ node: PgQuery__VariableSetStmt, _ name: String) -> String? {
+        guard let args = node.args, node.n_args > 0 else { return nil }
+        var parts: [String] = []
+        for index in 0..<node.n_args {
+            guard let part = SyntaxTree.constant(args[index]) else { return nil }
+            parts.append(isQuotedList(name) ? quotedIdentifier(part) : part)
+        }
+        return parts.joined(separator: ", ")
+    }
+
+    /// The settings that hold lists of identifiers (GUC_LIST_QUOTE).
+    private static func isQuotedList(_ name: String) -> Bool {
+        switch name {
+        case "search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries",
+            "shared_preload_libraries", "unix_socket_directories":
+            true
+        default: false
+        }
+    }
+
+    /// Quotes more than PostgreSQL would (keywords stay as they are only when they are plain lower-case words).
+    private static func quotedIdentifier(_ part: String) -> String {
+        "\"" + part.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"") + "\""
+    }
+
+    // MARK: the others
+
+    static func other(_ statement: SyntaxTree.Message, _ kind: NodeKind) -> Classification {
+        switch kind {
+        case .variableShowStmt:
+            var result = Classification(.show, .sessionState)
+            result.objectName = SyntaxTree.string(
+                SyntaxTree.cast(statement, to: PgQuery__VariableShowStmt.self).pointee.name)
+            return result
+        case .prepareStmt:
+            let name = SyntaxTree.string(SyntaxTree.cast(statement, to: PgQuery__PrepareStmt.self).pointee.name)
+            return one(.prepare, name, .prepares(name))
+        case .executeStmt:
+            var result = Classification(.execute, .sessionState)
+            result.objectName = SyntaxTree.string(
+                SyntaxTree.cast(statement, to: PgQuery__ExecuteStmt.self).pointee.name)
+            return result
+        case .deallocateStmt:
+            let name = name(SyntaxTree.cast(statement, to: PgQuery__DeallocateStmt.self).pointee.name)
+            return one(.deallocate, name, .deallocates(name))
+        case .declareCursorStmt: return declare(statement)
+        case .fetchStmt:
+            var result = Classification(.cursor, .sessionState)
+            result.objectName = SyntaxTree.string(
+                SyntaxTree.cast(statement, to: PgQuery__FetchStmt.self).pointee.portalname)
+            return result
+        case .closePortalStmt:
+            let name = name(SyntaxTree.cast(statement, to: PgQuery__ClosePortalStmt.self).pointee.portalname)
+            return one(.cursor, name, .closesCursor(name))
+        case .listenStmt:
+            let name = SyntaxTree.string(
+                SyntaxTree.cast(statement, to: PgQuery__ListenStmt.self).pointee.conditionname)
+            return one(.listen, name, .pins(.listen))
+        case .unlistenStmt:
+            let name = name(SyntaxTree.cast(statement, to: PgQuery__UnlistenStmt.self).pointee.conditionname)
+            return one(.unlisten, name, .unlistens(name))
+        case .discardStmt:
+            return discard(SyntaxTree.cast(statement, to: PgQuery__DiscardStmt.self).pointee.target)
+        case .loadStmt:
+            return one(.write, nil, .pins(.library))
+        default:
+            preconditionFailure("not a statement about the session")
+        }
+    }
+
+    private static func declare(_ statement: SyntaxTree.Message) -> Classification {
+        let node = SyntaxTree.cast(statement, to: PgQuery__DeclareCursorStmt.self).pointee
+        var result = Classification(.cursor, .sessionState)
+        result.objectName = SyntaxTree.string(node.portalname)
+        if node.options & 0x20 != 0 { result.effects.append(.pins(.holdCursor)) }     // CURSOR_OPT_HOLD
+        return result
+    }
+
+    private static func discard(_ target: PgQuery__DiscardMode) -> Classification {
+        switch target {
+        case PG_QUERY__DISCARD_MODE__DISCARD_PLANS: one(.discard, nil, .discards(.plans))
+        case PG_QUERY__DISCARD_MODE__DISCARD_SEQUENCES: one(.discard, nil, .discards(.sequences))
+        case PG_QUERY__DISCARD_MODE__DISCARD_TEMP: one(.discard, nil, .discards(.temporary))
+        default: one(.discard, nil, .discards(.all))
+        }
+    }
+
+    /// nil for ALL, which the grammar gives as no name.
+    private static func name(_ pointer: UnsafePointer<CChar>?) -> String? {
+        let name = SyntaxTree.string(pointer)
+        return name.isEmpty ? nil : name
+    }
+}
+
+extension SyntaxTree {
+    /// One `name value` of an option list; no value means on.
+    struct Option {
+        var name: String
+        var value: String?
+
+        var isOn: Bool {
+            switch value?.lowercased() {
+            case nil: true
+            case "0", "false", "off", "f", "no", "n": false
+            default: true                            // unsure: on
+            }
+        }
+    }
+
+    static func options(_ list: UnsafeMutablePointer<UnsafeMutablePointer<PgQuery__Node>?>?, _ count: Int) -> [Option] {
+        guard let list else { return [] }
+        return (0..<count).map { index in
+            guard let node = list[index], node.pointee.node_case == PG_QUERY__NODE__NODE_DEF_ELEM,
+                let element = node.pointee.def_elem
+            else { return Option(name: "", value: nil) }
+            let value = constant(element.pointee.arg) ?? stringValue(element.pointee.arg)
+                ?? integerValue(element.pointee.arg)
+            return Option(name: string(element.pointee.defname), value: value)
+        }
+    }
+
+    private static func integerValue(_ node: UnsafeMutablePointer<PgQuery__Node>?) -> String? {
+        guard let node, node.pointee.node_case == PG_QUERY__NODE__NODE_INTEGER else { return nil }
+        return node.pointee.integer.map { String($0.pointee.ival) }
+    }
+}

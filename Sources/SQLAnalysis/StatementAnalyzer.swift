@@ -1,0 +1,160 @@
+import CPgQuery
+
+/// Asks the grammar about one text and judges the answer. No memory but of the grammar's names; one thread.
+struct StatementAnalyzer {
+    struct Result {
+        var classification: Classification
+        var columnKey: ColumnCandidate?
+        /// The verdict would be the same for every text of the same shape.
+        var isByShape: Bool
+    }
+
+    private let facts: CatalogFacts
+    private let columns: ColumnKeyFinder
+    private var kinds = NodeKinds()
+
+    init(facts: CatalogFacts, keyPlan: KeyPlan) {
+        self.facts = facts
+        columns = ColumnKeyFinder(keyPlan: keyPlan)
+    }
+
+    mutating func analyse(_ text: UnsafeRawBufferPointer) -> Result {
+        var statements: [Classification] = []
+        var columnKey: ColumnCandidate?
+        var isByShape = true
+        var kinds = self.kinds
+        do throws(SyntaxTree.Failure) {
+            try SyntaxTree.parse(text) { statement in
+                let (one, dependsOnLiterals) = classify(statement, &kinds)
+                if statements.isEmpty { columnKey = columns.find(in: statement, &kinds) }
+                statements.append(one)
+                isByShape = isByShape && !dependsOnLiterals
+            }
+        } catch {
+            var refused = Classification(.unknown, .refusedByGrammar)
+            refused.effects = LexicalScan.effects(of: text)
+            return Result(classification: refused, columnKey: nil, isByShape: false)
+        }
+        self.kinds = kinds
+        return Result(
+            classification: combine(statements), columnKey: statements.count == 1 ? columnKey : nil,
+            isByShape: isByShape)
+    }
+
+    // MARK: several statements
+
+    private func combine(_ statements: [Classification]) -> Classification {
+        guard let first = statements.first else {
+            var empty = Classification(.empty, .emptyText)
+            empty.statementCount = 0
+            return empty
+        }
+        if statements.count == 1 { return first }
+        let allRead = statements.allSatisfy { $0.kind == .read }
+        var all = allRead ? first : Classification(.multiple, .severalStatements)
+        all.statementCount = statements.count
+        all.effects = statements.flatMap(\.effects)
+        all.changesSchema = statements.contains(where: \.changesSchema)
+        all.mixesTransactionControl = statements.contains { one in
+            switch one.kind {
+            case .begin, .commit, .rollback, .savepoint, .preparedTransaction: true
+            default: false
+            }
+        }
+        all.copy = statements.lazy.compactMap(\.copy).first
+        return all
+    }
+
+    // MARK: one statement
+
+    private func classify(
+        _ statement: SyntaxTree.Message, _ kinds: inout NodeKinds
+    ) -> (Classification, dependsOnLiterals: Bool) {
+        let kind = kinds.kind(of: statement)
+        var walk = TreeWalk(facts: facts, kinds: kinds)
+        defer { kinds = walk.kinds }
+        var result: Classification
+        switch kind {
+        case .selectStmt: result = select(statement, &walk)
+        case .insertStmt, .updateStmt, .deleteStmt, .mergeStmt, .truncateStmt:
+            result = write(statement, .dataModifying, &walk)
+        case .copyStmt: result = copy(statement, &walk)
+        case .explainStmt: return explain(statement, &walk, &kinds)
+        case .transactionStmt: result = SessionStatements.transaction(statement)
+        case .variableSetStmt: result = SessionStatements.set(statement)
+        case .variableShowStmt, .prepareStmt, .executeStmt, .deallocateStmt, .declareCursorStmt, .fetchStmt,
+            .closePortalStmt, .listenStmt, .unlistenStmt, .discardStmt, .loadStmt:
+            result = SessionStatements.other(statement, kind)
+            if kind == .declareCursorStmt {
+                walk.visit(statement)
+                result.effects += walk.findings.effects
+            }
+        case .notifyStmt, .lockStmt, .constraintsSetStmt, .checkPointStmt, .vacuumStmt, .clusterStmt, .reindexStmt,
+            .refreshMatViewStmt, .alterSystemStmt, .doStmt, .callStmt:
+            result = write(statement, .utility, &walk)
+        default:
+            result = write(statement, .schemaChange, &walk)
+            result.changesSchema = true
+        }
+        let isVerdictOnly = [.read, .write, .sideDependent].contains(result.kind)
+        let hasOnlyPins = result.effects.allSatisfy { effect in
+            if case .pins(let reason) = effect { reason != .untrackedSetting } else { false }
+        }
+        return (result, dependsOnLiterals: !isVerdictOnly || !hasOnlyPins)
+    }
+
+    private func select(_ statement: SyntaxTree.Message, _ walk: inout TreeWalk) -> Classification {
+        walk.visit(statement)
+        var result = Classification(walk.findings.kind, walk.findings.reason)
+        result.effects = walk.findings.effects
+        result.changesSchema = walk.findings.reason == .selectInto
+        return result
+    }
+
+    private func write(
+        _ statement: SyntaxTree.Message, _ reason: ClassificationReason, _ walk: inout TreeWalk
+    ) -> Classification {
+        walk.visit(statement)
+        var result = Classification(.write, reason)
+        result.effects = walk.findings.effects
+        return result
+    }
+
+    private func copy(_ statement: SyntaxTree.Message, _ walk: inout TreeWalk) -> Classification {
+        let node = SyntaxTree.cast(statement, to: PgQuery__CopyStmt.self).pointee
+        if node.is_from != 0 {
+            var result = write(statement, .copyIn, &walk)
+            if node.is_program == 0, SyntaxTree.string(node.filename).isEmpty { result.copy = .fromStdin }
+            return result
+        }
+        if node.is_program != 0 || !SyntaxTree.string(node.filename).isEmpty {
+            return write(statement, .copyToServer, &walk)
+        }
+        // Not the statement itself: its options are no part of a read.
+        if let query = SyntaxTree.content(of: node.query) { walk.visit(query) }
+        if let relation = SyntaxTree.message(node.relation) { walk.visit(relation) }
+        var result = Classification(walk.findings.kind, walk.findings.reason)
+        result.effects = walk.findings.effects
+        result.copy = .toStdout
+        return result
+    }
+
+    /// EXPLAIN plans, and runs nothing unless ANALYZE says so; planning evaluates no volatile function.
+    private func explain(
+        _ statement: SyntaxTree.Message, _ walk: inout TreeWalk, _ kinds: inout NodeKinds
+    ) -> (Classification, dependsOnLiterals: Bool) {
+        let node = SyntaxTree.cast(statement, to: PgQuery__ExplainStmt.self).pointee
+        guard let query = SyntaxTree.content(of: node.query) else {
+            return (Classification(.write, .unknownNode), true)
+        }
+        let isRun = SyntaxTree.options(node.options, node.n_options).contains { $0.name == "analyze" && $0.isOn }
+        let (inner, _) = classify(query, &kinds)
+        if inner.kind == .read { return (Classification(.read, .surelyRead), true) }
+        if inner.kind == .sideDependent { return (Classification(.sideDependent, inner.reason), true) }
+        if !isRun, inner.kind != .execute { return (Classification(.sideDependent, .serverState), true) }
+        var result = Classification(.write, .explainAnalyze)
+        result.effects = inner.effects
+        result.changesSchema = inner.changesSchema
+        return (result, true)
+    }
+}

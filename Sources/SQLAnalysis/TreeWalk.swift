@@ -1,0 +1,182 @@
+import CPgQuery
+
+/// What a walk over one statement's tree found. The worst finding wins; of equals the first. A value, one thread.
+struct Findings {
+    private(set) var kind: StatementKind = .read
+    private(set) var reason: ClassificationReason = .surelyRead
+    private(set) var effects: [SessionEffect] = []
+
+    mutating func add(_ kind: StatementKind, _ reason: ClassificationReason) {
+        guard Findings.severity(kind) > Findings.severity(self.kind) else { return }
+        self.kind = kind
+        self.reason = reason
+    }
+
+    mutating func add(_ effect: SessionEffect) {
+        if !effects.contains(effect) { effects.append(effect) }
+    }
+
+    private static func severity(_ kind: StatementKind) -> Int {
+        switch kind {
+        case .read: 0
+        case .sideDependent: 1
+        default: 2
+        }
+    }
+}
+
+/// Visits every node of a statement and judges each: reads are what holds nothing but nodes known to be harmless.
+struct TreeWalk {
+    /// Far above what `AnalysisLimits.depthMax` lets through to the grammar.
+    private static let depthMax = 10_000
+
+    let facts: CatalogFacts
+    var kinds: NodeKinds
+    var findings = Findings()
+
+    init(facts: CatalogFacts, kinds: NodeKinds) {
+        self.facts = facts
+        self.kinds = kinds
+    }
+
+    mutating func visit(_ message: SyntaxTree.Message, depth: Int = 0) {
+        guard depth < TreeWalk.depthMax else {
+            findings.add(.write, .tooDeep)
+            return
+        }
+        judge(message)
+        SyntaxTree.forEachChild(of: message) { visit($0, depth: depth + 1) }
+    }
+
+    private mutating func judge(_ message: SyntaxTree.Message) {
+        switch kinds.kind(of: message) {
+        case .insertStmt, .updateStmt, .deleteStmt, .mergeStmt: findings.add(.write, .dataModifyingCTE)
+        case .lockingClause: findings.add(.write, .lockingClause)
+        case .intoClause: findings.add(.write, .selectInto)
+        case .funcCall: judge(call: SyntaxTree.cast(message, to: PgQuery__FuncCall.self).pointee)
+        case .rangeVar: judge(relation: SyntaxTree.cast(message, to: PgQuery__RangeVar.self).pointee)
+        case .columnRef: judge(column: SyntaxTree.cast(message, to: PgQuery__ColumnRef.self).pointee)
+        case .indirection:
+            let node = SyntaxTree.cast(message, to: PgQuery__AIndirection.self).pointee
+            judge(attribute: SyntaxTree.strings(node.indirection, node.n_indirection).last)
+        case .expression:
+            let node = SyntaxTree.cast(message, to: PgQuery__AExpr.self).pointee
+            judge(operation: SyntaxTree.strings(node.name, node.n_name).last)
+        case .sortBy:
+            let node = SyntaxTree.cast(message, to: PgQuery__SortBy.self).pointee
+            judge(operation: SyntaxTree.strings(node.use_op, node.n_use_op).last)
+        case .subLink:
+            let node = SyntaxTree.cast(message, to: PgQuery__SubLink.self).pointee
+            judge(operation: SyntaxTree.strings(node.oper_name, node.n_oper_name).last)
+        case .typeName:
+            let node = SyntaxTree.cast(message, to: PgQuery__TypeName.self).pointee
+            judge(type: SyntaxTree.strings(node.names, node.n_names).last)
+        case .tableSample:
+            let node = SyntaxTree.cast(message, to: PgQuery__RangeTableSample.self).pointee
+            let method = SyntaxTree.strings(node.method, node.n_method).last ?? ""
+            if method != "system" && method != "bernoulli" { findings.add(.write, .unknownFunction) }
+        case .valueFunction:
+            let node = SyntaxTree.cast(message, to: PgQuery__SQLValueFunction.self).pointee
+            if node.op == PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_CURRENT_CATALOG {
+                findings.add(.sideDependent, .serverState)
+            }
+        case .selectStmt, .alias, .resTarget, .star, .constant, .integer, .float, .boolean, .string, .bitString,
+            .boolExpr, .nullTest, .booleanTest, .typeCast, .joinExpr, .rangeSubselect, .rangeFunction,
+            .rangeTableFunc, .rangeTableFuncCol, .columnDef, .caseExpr, .caseWhen, .coalesceExpr, .minMaxExpr,
+            .arrayExpr, .rowExpr, .paramRef, .windowDef, .withClause, .commonTableExpr, .cteSearchClause,
+            .cteCycleClause, .list, .indices, .collateClause, .xmlExpr, .xmlSerialize, .namedArgExpr, .groupingSet,
+            .groupingFunc:
+            break
+        case .transactionStmt, .variableSetStmt, .variableShowStmt, .copyStmt, .explainStmt, .prepareStmt,
+            .executeStmt, .deallocateStmt, .declareCursorStmt, .fetchStmt, .closePortalStmt, .listenStmt,
+            .unlistenStmt, .discardStmt, .loadStmt, .truncateStmt, .notifyStmt, .lockStmt, .constraintsSetStmt,
+            .checkPointStmt, .vacuumStmt, .clusterStmt, .reindexStmt, .refreshMatViewStmt, .doStmt, .callStmt,
+            .alterSystemStmt, .other:
+            findings.add(.write, .unknownNode)
+        }
+    }
+
+    private mutating func judge(call: PgQuery__FuncCall) {
+        let name = SyntaxTree.strings(call.funcname, call.n_funcname)
+        guard let function = name.last else {
+            findings.add(.write, .unknownFunction)
+            return
+        }
+        let schema = name.count > 1 ? name[name.count - 2] : nil
+        switch facts.verdict(function: function, schema: schema) {
+        case .harmless: break
+        case .serverState: findings.add(.sideDependent, .serverState)
+        case .harmful: findings.add(.write, .harmfulFunction)
+        case .volatile: findings.add(.write, .volatileFunction)
+        case .unknown: findings.add(.write, .unknownFunction)
+        }
+        guard schema == nil || schema == "pg_catalog" else { return }
+        switch function {
+        case "set_config": findings.add(setConfigEffect(call))
+        case "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared":
+            findings.add(.pins(.advisoryLock))
+        default: break
+        }
+    }
+
+    /// set_config with three constants is a SET; anything else cannot be repeated elsewhere.
+    private func setConfigEffect(_ call: PgQuery__FuncCall) -> SessionEffect {
+        guard call.n_args == 3, let args = call.args, let name = SyntaxTree.constant(args[0]),
+            let value = SyntaxTree.constant(args[1]), let local = boolean(args[2])
+        else { return .pins(.untrackedSetting) }
+        return .sets(SettingChange(name: name.lowercased(), value: value, isLocal: local))
+    }
+
+    /// `true` comes as a cast of 't' to bool from older grammars, as a Boolean constant from newer ones.
+    private func boolean(_ node: UnsafeMutablePointer<PgQuery__Node>?) -> Bool? {
+        guard let text = SyntaxTree.constant(node)?.lowercased() else { return nil }
+        switch text {
+        case "true", "t", "on", "yes", "1": return true
+        case "false", "f", "off", "no", "0": return false
+        default: return nil
+        }
+    }
+
+    private mutating func judge(relation: PgQuery__RangeVar) {
+        let schema = SyntaxTree.string(relation.schemaname)
+        let name = SyntaxTree.string(relation.relname)
+        if SyntaxTree.string(relation.relpersistence) == "t" || schema.hasPrefix("pg_temp") {
+            findings.add(.write, .temporaryObject)
+            findings.add(.pins(.temporaryTable))
+        } else if schema == "pg_catalog" || schema == "information_schema" || schema.hasPrefix("pg_toast")
+            || schema.isEmpty && name.hasPrefix("pg_")
+        {
+            findings.add(.sideDependent, .systemCatalog)
+        } else {
+            switch facts.verdict(relation: name, schema: schema.isEmpty ? nil : schema) {
+            case .harmless: break
+            case .serverState: findings.add(.sideDependent, .unmirroredRelation)
+            case .harmful, .volatile, .unknown: findings.add(.write, .volatileFunction)
+            }
+        }
+    }
+
+    /// `t.f` is the column f of t, or else the function f(t).
+    private mutating func judge(column: PgQuery__ColumnRef) {
+        guard let name = SyntaxTree.strings(column.fields, column.n_fields).last else { return }
+        switch name {
+        case "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid": findings.add(.sideDependent, .systemColumn)
+        default: if column.n_fields > 1 { judge(attribute: name) }
+        }
+    }
+
+    private mutating func judge(attribute name: String?) {
+        if let name, facts.isVolatileOfUser(function: name) { findings.add(.write, .volatileFunction) }
+    }
+
+    private mutating func judge(operation name: String?) {
+        if let name, facts.isHarmful(operation: name) { findings.add(.write, .harmfulOperator) }
+    }
+
+    /// Object identifiers differ between two databases: what is made of names here may not be used there.
+    private mutating func judge(type name: String?) {
+        guard let name else { return }
+        if facts.isHarmful(type: name) { findings.add(.write, .harmfulOperator) }
+        if BuiltinFunctions.identifierTypes.contains(name) { findings.add(.sideDependent, .systemCatalog) }
+    }
+}

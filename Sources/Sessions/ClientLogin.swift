@@ -1,0 +1,290 @@
+import Digests
+import PGWire
+
+/// What a client asked for when it logged in. Immutable.
+package struct LoginRequest: Equatable, Sendable {
+    package var user: String
+    package var database: String
+    /// Every other parameter of the startup packet and every `-c` of its `options`, in order.
+    package var settings: [StartupPacket.Parameter]
+}
+
+/// A client from its first byte until it has proven who it is (PROTOCOL-FLOW-START-UP). Pure; one connection's value.
+package struct ClientLogin {
+    package enum Action: Equatable {
+        case send([UInt8])
+        case authenticated(LoginRequest)
+        case cancel(processID: Int32, secret: [UInt8])
+        /// Send the error and close.
+        case refuse(ErrorResponse)
+        /// Close without a word: nobody is there who would understand one.
+        case close
+    }
+
+    private enum State: Equatable { case startup, md5(expected: String?), saslFirst, saslFinal, done }
+    private var state: State = .startup
+    private var scram: SCRAMServer?
+    private var request = LoginRequest(user: "", database: "", settings: [])
+    private let policy: AuthPolicy
+    private let randomBytes: [UInt8]
+    /// SSLRequest and GSSENCRequest may each come once.
+    private var encryptionRequests = 0
+
+    package static let randomByteCount = 22
+
+    /// - Parameter randomBytes: `randomByteCount` bytes from a secure generator.
+    package init(policy: AuthPolicy, randomBytes: [UInt8]) {
+        precondition(randomBytes.count == Self.randomByteCount, "randomness of the wrong size")
+        self.policy = policy
+        self.randomBytes = randomBytes
+    }
+
+    /// Bytes that one login step may need before it can go on; more than this waiting unread is a malformed login.
+    package static let bufferedMax = WireLimits.authenticationMessageMax + 1
+
+    /// Consumes one packet or message from the start of `bytes`.
+    ///
+    /// - Returns: bytes consumed; 0 when more are needed.
+    package mutating func receive(_ bytes: UnsafeRawBufferPointer, _ actions: inout [Action]) -> Int {
+        switch state {
+        case .startup:
+            do {
+                guard let (packet, size) = try StartupPacket.parse(bytes) else { return 0 }
+                handle(packet, &actions)
+                return size
+            } catch {
+                refuse(error, &actions)
+                return bytes.count
+            }
+        case .md5, .saslFirst, .saslFinal:
+            guard let header = FrameHeader.parse(bytes, at: 0) else { return 0 }
+            guard header.tag == FrontendTag.password, header.frontendError() == nil else {
+                finish(.refuse(Self.protocolError("expected a password message")), &actions)
+                return bytes.count
+            }
+            if bytes.count < header.frameSize { return 0 }
+            handlePassword(Array(bytes[FrameHeader.size..<header.frameSize]), &actions)
+            return header.frameSize
+        case .done:
+            return 0
+        }
+    }
+
+    // MARK: startup
+
+    private mutating func handle(_ packet: StartupPacket, _ actions: inout [Action]) {
+        switch packet {
+        case .sslRequest, .gssEncryptionRequest:
+            encryptionRequests += 1
+            if encryptionRequests > 2 {
+                finish(.close, &actions)
+            } else {
+                actions.append(.send([UInt8(ascii: "N")]))
+            }
+        case .cancelRequest(let processID, let secret):
+            finish(.cancel(processID: processID, secret: secret), &actions)
+        case .startup(let minor, let parameters):
+            start(minor: minor, parameters, &actions)
+        }
+    }
+
+    private mutating func start(
+        minor: UInt16, _ parameters: [StartupPacket.Parameter], _ actions: inout [Action]
+    ) {
+        var options: [StartupPacket.Parameter] = []
+        var unknownExtensions: [String] = []
+        for parameter in parameters {
+            switch parameter.name {
+            case "user": request.user = parameter.value
+            case "database": request.database = parameter.value
+            case "replication":
+                if ["", "0", "false", "off", "no"].contains(parameter.value.lowercased()) { continue }
+                return finish(.refuse(ErrorResponse(
+                    .fatal, .featureNotSupported, "replication connections do not pass through Godwit",
+                    hint: "Connect to the database server itself for replication.")), &actions)
+            case "options":
+                guard let parsed = Self.parseOptions(parameter.value) else {
+                    return finish(.refuse(ErrorResponse(
+                        .fatal, .invalidParameterValue, "cannot read the startup option \"\(parameter.value)\"",
+                        hint: "Godwit takes -c name=value and --name=value.")), &actions)
+                }
+                options = parsed
+            case let name where name.hasPrefix("_pq_."): unknownExtensions.append(name)
+            default: request.settings.append(parameter)
+            }
+        }
+        request.settings += options
+        if request.user.isEmpty {
+            return finish(.refuse(ErrorResponse(
+                .fatal, .invalidAuthorization, "no PostgreSQL user name specified in startup packet")), &actions)
+        }
+        if request.database.isEmpty { request.database = request.user }
+        if minor > 0 || !unknownExtensions.isEmpty {
+            actions.append(.send(Self.negotiation(unknownExtensions)))
+        }
+        authenticate(&actions)
+    }
+
+    /// NegotiateProtocolVersion: the newest minor version we speak (3.0) and the extensions we do not know.
+    private static func negotiation(_ unknown: [String]) -> [UInt8] {
+        var writer = MessageWriter()
+        writer.message(BackendTag.negotiateProtocolVersion) { body in
+            body.int32(0x0003_0000)
+            body.int32(Int32(unknown.count))
+            for name in unknown { body.cString(name) }
+        }
+        return writer.bytes
+    }
+
+    /// `-c name=value`, `-cname=value` and `--name=value`; a backslash takes the next character as it is.
+    static func parseOptions(_ text: String) -> [StartupPacket.Parameter]? {
+        var words: [String] = []
+        var word: String?
+        var isEscaped = false
+        for character in text {
+            if isEscaped {
+                word = (word ?? "") + String(character)
+                isEscaped = false
+            } else if character == "\\" {
+                isEscaped = true
+            } else if character == " " || character == "\t" || character == "\n" {
+                if let word { words.append(word) }
+                word = nil
+            } else {
+                word = (word ?? "") + String(character)
+            }
+        }
+        if let word { words.append(word) }
+        var parameters: [StartupPacket.Parameter] = []
+        var remaining = words[...]
+        while let first = remaining.popFirst() {
+            let assignment: Substring
+            if first == "-c" {
+                guard let next = remaining.popFirst() else { return nil }
+                assignment = next[...]
+            } else if first.hasPrefix("-c") || first.hasPrefix("--") {
+                assignment = first.dropFirst(2)
+            } else {
+                return nil
+            }
+            guard let equals = assignment.firstIndex(of: "="), equals > assignment.startIndex else { return nil }
+            let name = String(assignment[..<equals]).replacing("-", with: "_")
+            let value = String(assignment[assignment.index(after: equals)...])
+            parameters.append(StartupPacket.Parameter(name: name, value: value))
+        }
+        return parameters
+    }
+
+    // MARK: proof
+
+    private mutating func authenticate(_ actions: inout [Action]) {
+        switch policy.exchange(for: request.user) {
+        case .trust:
+            succeed(&actions)
+        case .md5:
+            let salt = Array(randomBytes[18..<22])
+            // A user without an md5 secret goes through the same exchange and fails at its end.
+            let expected = policy.md5Secret(of: request.user).map { MD5Password.response(secret: $0, salt: salt) }
+            state = .md5(expected: expected)
+            var writer = MessageWriter()
+            writer.authentication(5, salt)
+            actions.append(.send(writer.bytes))
+        case .scramSHA256:
+            let (secret, isKnown) = policy.scramSecret(of: request.user)
+            scram = SCRAMServer(secret: secret, isKnownUser: isKnown, randomBytes: Array(randomBytes[..<18]))
+            state = .saslFirst
+            var writer = MessageWriter()
+            writer.authentication(10, Array("SCRAM-SHA-256".utf8) + [0, 0])
+            actions.append(.send(writer.bytes))
+        }
+    }
+
+    private mutating func handlePassword(_ body: [UInt8], _ actions: inout [Action]) {
+        switch state {
+        case .md5(let expected):
+            let answer = Array(body.prefix { $0 != 0 })
+            // Compared in any case, so that an unknown user takes as long.
+            let wanted = Array((expected ?? "md5" + String(repeating: "0", count: 32)).utf8)
+            let isRight = Digest.equal(answer, wanted) && expected != nil
+            if isRight { succeed(&actions) } else { finish(.refuse(wrongPassword), &actions) }
+        case .saslFirst:
+            guard let initial = Self.saslInitialResponse(body) else {
+                return finish(.refuse(Self.protocolError("malformed SASL initial response")), &actions)
+            }
+            step(&actions, code: 11, next: .saslFinal) { (scram: inout SCRAMServer) throws(SCRAMServer.Failure) in
+                try scram.first(initial)
+            }
+        case .saslFinal:
+            step(&actions, code: 12, next: .done) { (scram: inout SCRAMServer) throws(SCRAMServer.Failure) in
+                try scram.final(body)
+            }
+        case .startup, .done:
+            preconditionFailure("a password message is handled in authentication only")
+        }
+    }
+
+    private mutating func step(
+        _ actions: inout [Action], code: Int32, next: State,
+        _ body: (inout SCRAMServer) throws(SCRAMServer.Failure) -> [UInt8]
+    ) {
+        guard var exchange = scram else { preconditionFailure("SASL without an exchange") }
+        do {
+            let answer = try body(&exchange)
+            scram = exchange
+            state = next
+            var writer = MessageWriter()
+            writer.authentication(code, answer)
+            actions.append(.send(writer.bytes))
+            if next == .done { succeed(&actions) }
+        } catch {
+            switch error {
+            case .malformed: finish(.refuse(Self.protocolError("malformed SCRAM message")), &actions)
+            case .wrongPassword: finish(.refuse(wrongPassword), &actions)
+            }
+        }
+    }
+
+    /// SASLInitialResponse: mechanism, length, data.
+    private static func saslInitialResponse(_ body: [UInt8]) -> [UInt8]? {
+        body.withUnsafeBytes { raw in
+            var reader = BodyReader(raw)
+            guard let mechanism = reader.cString(), mechanism.elementsEqual("SCRAM-SHA-256".utf8),
+                let length = reader.int32(), length >= 0, Int(length) == reader.remaining
+            else { return nil }
+            return Array(reader.rest())
+        }
+    }
+
+    private mutating func succeed(_ actions: inout [Action]) {
+        var writer = MessageWriter()
+        writer.authentication(0)
+        actions.append(.send(writer.bytes))
+        finish(.authenticated(request), &actions)
+    }
+
+    private mutating func finish(_ action: Action, _ actions: inout [Action]) {
+        state = .done
+        scram = nil
+        actions.append(action)
+    }
+
+    private var wrongPassword: ErrorResponse {
+        ErrorResponse(
+            .fatal, .invalidPassword, "password authentication failed for user \"\(request.user)\"")
+    }
+
+    private static func protocolError(_ what: String) -> ErrorResponse {
+        ErrorResponse(.fatal, .protocolViolation, what)
+    }
+
+    private mutating func refuse(_ error: WireError, _ actions: inout [Action]) {
+        switch error {
+        case .unsupportedProtocol(let major, let minor):
+            finish(.refuse(ErrorResponse(
+                .fatal, .featureNotSupported,
+                "unsupported frontend protocol \(major).\(minor): Godwit supports 3.0")), &actions)
+        case .malformedStartup, .lengthOutOfRange, .unexpectedMessage, .malformedBody:
+            finish(.refuse(Self.protocolError("invalid startup packet")), &actions)
+        }
+    }
+}

@@ -1,0 +1,169 @@
+import Digests
+import PGWire
+
+/// Our login to a server, from a made connection to the first ReadyForQuery. Pure; one connection's value.
+package struct ServerLogin {
+    /// What we know to prove ourselves with.
+    package struct Credentials: Sendable, Equatable {
+        package var user: String
+        package var password: String?
+        /// Serves the md5 method where no password is known.
+        package var md5Secret: String?
+
+        package init(user: String, password: String?, md5Secret: String?) {
+            self.user = user
+            self.password = password
+            self.md5Secret = md5Secret
+        }
+    }
+
+    package enum Action: Equatable {
+        case send([UInt8])
+        case ready
+        case failed(ErrorResponse)
+    }
+
+    private enum State { case authenticating, saslFinal, saslDone, starting, ended }
+    private var state: State = .authenticating
+    private let credentials: Credentials
+    private var scram: SCRAMClient?
+    private let randomBytes: [UInt8]
+
+    /// As reported before the first ReadyForQuery, in order.
+    package private(set) var parameters: [StartupPacket.Parameter] = []
+    package private(set) var processID: Int32 = 0
+    package private(set) var cancelSecret: [UInt8] = []
+
+    /// Parameters that a server may report before it is ready: a hostile one must not fill our memory.
+    package static let parametersMax = 100
+
+    /// - Parameter randomBytes: 18 bytes from a secure generator.
+    package init(credentials: Credentials, randomBytes: [UInt8]) {
+        self.credentials = credentials
+        self.randomBytes = randomBytes
+    }
+
+    package func startupPacket(database: String, parameters: [StartupPacket.Parameter]) -> [UInt8] {
+        var writer = MessageWriter()
+        writer.startup(
+            parameters: [
+                .init(name: "user", value: credentials.user), .init(name: "database", value: database),
+            ] + parameters)
+        return writer.bytes
+    }
+
+    package mutating func receive(tag: UInt8, body: UnsafeRawBufferPointer, _ actions: inout [Action]) {
+        switch (state, tag) {
+        case (.ended, _):
+            break
+        case (_, BackendTag.errorResponse):
+            fail(ErrorResponse.parse(body: body), &actions)
+        case (_, BackendTag.noticeResponse), (_, BackendTag.negotiateProtocolVersion):
+            break
+        case (.authenticating, BackendTag.authentication), (.saslFinal, BackendTag.authentication),
+            (.saslDone, BackendTag.authentication):
+            authenticate(body, &actions)
+        case (.starting, BackendTag.parameterStatus):
+            var reader = BodyReader(body)
+            guard let name = reader.cString(), let value = reader.cString(),
+                parameters.count < Self.parametersMax
+            else { return fail(Self.unexpected(tag), &actions) }
+            parameters.append(.init(name: String(wire: name), value: String(wire: value)))
+        case (.starting, BackendTag.backendKeyData):
+            var reader = BodyReader(body)
+            guard let processID = reader.int32(), reader.remaining <= StartupPacket.cancelSecretMax else {
+                return fail(Self.unexpected(tag), &actions)
+            }
+            self.processID = processID
+            cancelSecret = Array(reader.rest())
+        case (.starting, BackendTag.readyForQuery):
+            state = .ended
+            actions.append(.ready)
+        case (.authenticating, _), (.saslFinal, _), (.saslDone, _), (.starting, _):
+            fail(Self.unexpected(tag), &actions)
+        }
+    }
+
+    private mutating func authenticate(_ body: UnsafeRawBufferPointer, _ actions: inout [Action]) {
+        var reader = BodyReader(body)
+        guard let code = reader.int32() else { return fail(Self.unexpected(BackendTag.authentication), &actions) }
+        switch (state, code) {
+        case (.authenticating, 0), (.saslDone, 0):
+            state = .starting
+        case (.authenticating, 3):
+            guard let password = credentials.password else { return fail(noPassword, &actions) }
+            answer(Array(password.utf8) + [0], &actions)
+        case (.authenticating, 5):
+            guard let salt = reader.bytes(4) else { return fail(Self.unexpected(BackendTag.authentication), &actions) }
+            let secret = credentials.password.map { MD5Password.secret(password: $0, user: credentials.user) }
+            guard let secret = secret ?? credentials.md5Secret else { return fail(noPassword, &actions) }
+            answer(Array(MD5Password.response(secret: secret, salt: Array(salt)).utf8) + [0], &actions)
+        case (.authenticating, 10):
+            startSCRAM(&reader, &actions)
+        case (.saslFinal, 11):
+            guard var exchange = scram else { preconditionFailure("SASL without an exchange") }
+            do {
+                answer(try exchange.final(serverFirst: Array(reader.rest())), &actions)
+                scram = exchange
+            } catch {
+                fail(Self.badSCRAM, &actions)
+            }
+        case (.saslFinal, 12):
+            do {
+                try scram?.verify(serverFinal: Array(reader.rest()))
+                state = .saslDone
+            } catch {
+                fail(Self.badSCRAM, &actions)
+            }
+        default:
+            fail(ErrorResponse(
+                .fatal, .featureNotSupported,
+                "the server asks for authentication method \(code), which Godwit does not have",
+                hint: "Use scram-sha-256, md5, password or trust for Godwit in the server's pg_hba.conf."), &actions)
+        }
+    }
+
+    private mutating func startSCRAM(_ reader: inout BodyReader, _ actions: inout [Action]) {
+        var isOffered = false
+        while let mechanism = reader.cString(), !mechanism.isEmpty {
+            if mechanism.elementsEqual("SCRAM-SHA-256".utf8) { isOffered = true }
+        }
+        guard isOffered else { return fail(Self.badSCRAM, &actions) }
+        guard let password = credentials.password else { return fail(noPassword, &actions) }
+        let exchange = SCRAMClient(password: password, randomBytes: randomBytes)
+        let first = exchange.first()
+        scram = exchange
+        state = .saslFinal
+        var writer = MessageWriter()
+        writer.message(FrontendTag.password) { body in
+            body.cString("SCRAM-SHA-256")
+            body.int32(Int32(first.count))
+            body.raw(first)
+        }
+        actions.append(.send(writer.bytes))
+    }
+
+    private func answer(_ content: [UInt8], _ actions: inout [Action]) {
+        var writer = MessageWriter()
+        writer.password(content)
+        actions.append(.send(writer.bytes))
+    }
+
+    private mutating func fail(_ error: ErrorResponse, _ actions: inout [Action]) {
+        state = .ended
+        actions.append(.failed(error))
+    }
+
+    private var noPassword: ErrorResponse {
+        ErrorResponse(
+            .fatal, .invalidPassword, "the server wants a password for user \"\(credentials.user)\" and Godwit has none",
+            hint: "Put the password into the database's conninfo, or the plain password into the users' file.")
+    }
+
+    private static let badSCRAM = ErrorResponse(
+        .fatal, .protocolViolation, "the server's SCRAM messages are malformed, or it does not know the password either")
+
+    private static func unexpected(_ tag: UInt8) -> ErrorResponse {
+        ErrorResponse(.fatal, .protocolViolation, "the server sent message type \(tag) where login does not have it")
+    }
+}

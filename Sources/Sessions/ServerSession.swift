@@ -1,0 +1,256 @@
+import PGWire
+
+/// A statement text that servers know under our own name; the Worker's registry gives the numbers.
+package struct StatementID: Hashable, Sendable {
+    package let value: UInt32
+    package init(_ value: UInt32) { self.value = value }
+}
+
+/// What the server still owes, in the order in which we sent it.
+package enum ExpectedReply: Equatable, Sendable {
+    /// Everything up to ReadyForQuery.
+    case query, functionCall, sync
+    /// A client's Parse; nil is the unnamed statement. `definition` numbers the client's naming of it.
+    case parse(StatementID?, definition: UInt32)
+    case bind, describe, execute, close
+    /// Ours: the client does not see the answer.
+    case quietQuery, quietParse(StatementID?), quietClose
+    /// Not sent at all: we answer with a message of this type when its turn comes.
+    case answer(UInt8)
+}
+
+/// The protocol state of one logged-in server: which reply belongs to what, and whether the client sees it
+/// (protocol-flow, PROTOCOL-FLOW-EXT-QUERY). Pure; used on its reactor's thread.
+package struct ServerSession {
+    /// What to do with one message from the server.
+    package enum Verdict: Equatable {
+        /// The client gets it; it announces or completes something but carries no result.
+        case forwardHeader
+        /// The client gets it, and it is part of a result: the unit cannot be run elsewhere any more.
+        case forwardResult
+        case forwardError
+        /// An answer to something of ours.
+        case swallow
+        /// Something of ours failed.
+        case swallowError
+        case ready(TransactionStatus, isForwarded: Bool)
+        /// Not expected now: the server is broken and must be closed.
+        case violation
+    }
+
+    /// Messages in flight at most: beyond it the client's input waits.
+    package static let expectedMax = 100_000
+
+    private var expected: [ExpectedReply] = []
+    private var head = 0
+    /// The server skips messages up to the next Sync, and none was sent yet.
+    private var isSkipping = false
+    /// In COPY FROM STDIN, until the client's CopyDone or CopyFail.
+    private var isCopyingIn = false
+
+    package private(set) var status: TransactionStatus = .idle
+    /// Parses that the server skipped or refused since the last `takeDropped`.
+    private var dropped: [ExpectedReply] = []
+
+    package init() {}
+
+    package var isQuiet: Bool { head == expected.count && !isSkipping }
+    package var expectedCount: Int { expected.count - head }
+    package var isFull: Bool { expectedCount >= Self.expectedMax }
+    /// Nothing is owed and no transaction is open: another client may have it.
+    package var isFree: Bool { isQuiet && status == .idle }
+
+    package mutating func takeDropped() -> [ExpectedReply] {
+        if dropped.isEmpty { return [] }
+        let taken = dropped
+        dropped = []
+        return taken
+    }
+
+    // MARK: what was sent
+
+    /// - Returns: false when the server will skip the message: nothing will come of it.
+    @discardableResult
+    package mutating func sent(_ reply: ExpectedReply) -> Bool {
+        if isSkipping {
+            if reply == .sync {
+                isSkipping = false
+            } else {
+                if case .parse = reply { dropped.append(reply) }
+                return false
+            }
+        }
+        // A Sync that arrives during COPY FROM STDIN is ignored by the server (protocol-flow, PROTOCOL-COPY).
+        if isCopyingIn && reply == .sync { return false }
+        expected.append(reply)
+        return true
+    }
+
+    /// The client sent CopyDone or CopyFail.
+    package mutating func copyInEnded() { isCopyingIn = false }
+
+    /// The type of the reply that we owe the client now in the server's place.
+    package mutating func nextAnswer() -> UInt8? {
+        guard head < expected.count, case .answer(let tag) = expected[head] else { return nil }
+        pop()
+        return tag
+    }
+
+    // MARK: what came
+
+    package mutating func received(tag: UInt8, body: UnsafeRawBufferPointer) -> Verdict {
+        switch tag {
+        case BackendTag.dataRow, BackendTag.copyData, BackendTag.copyDone, BackendTag.copyOutResponse,
+            BackendTag.functionCallResponse, BackendTag.copyBothResponse:
+            return result()
+        case BackendTag.readyForQuery:
+            return ready(body)
+        case BackendTag.errorResponse:
+            return error()
+        case BackendTag.commandComplete, BackendTag.emptyQueryResponse, BackendTag.portalSuspended:
+            return completed()
+        case BackendTag.rowDescription, BackendTag.noData:
+            return described()
+        case BackendTag.parameterDescription:
+            return current == nil ? .violation : .forwardHeader
+        case BackendTag.parseComplete:
+            return parsed()
+        case BackendTag.bindComplete:
+            return popped(ifHead: .bind)
+        case BackendTag.closeComplete:
+            if current == .quietClose {
+                pop()
+                return .swallow
+            }
+            return popped(ifHead: .close)
+        case BackendTag.copyInResponse:
+            return copyIn()
+        case BackendTag.noticeResponse, BackendTag.parameterStatus, BackendTag.notificationResponse:
+            return current == .quietQuery ? .swallow : .forwardHeader
+        default:
+            return .violation
+        }
+    }
+
+    private var current: ExpectedReply? { head < expected.count ? expected[head] : nil }
+
+    private mutating func pop() {
+        head += 1
+        if head == expected.count {
+            expected.removeAll(keepingCapacity: expected.capacity <= 64)
+            head = 0
+        } else if head >= 1024 {
+            expected.removeSubrange(..<head)
+            head = 0
+        }
+    }
+
+    private mutating func popped(ifHead wanted: ExpectedReply) -> Verdict {
+        guard current == wanted else { return .violation }
+        pop()
+        return .forwardHeader
+    }
+
+    private func result() -> Verdict {
+        switch current {
+        case .query, .execute, .functionCall: .forwardResult
+        case .quietQuery: .swallow
+        default: .violation
+        }
+    }
+
+    private mutating func completed() -> Verdict {
+        switch current {
+        case .query:
+            isCopyingIn = false
+            return .forwardResult
+        case .quietQuery:
+            return .swallow
+        case .execute:
+            isCopyingIn = false
+            pop()
+            return .forwardResult
+        default:
+            return .violation
+        }
+    }
+
+    private mutating func described() -> Verdict {
+        switch current {
+        case .query: return .forwardHeader
+        case .quietQuery: return .swallow
+        case .describe:
+            pop()
+            return .forwardHeader
+        default: return .violation
+        }
+    }
+
+    private mutating func parsed() -> Verdict {
+        switch current {
+        case .parse:
+            pop()
+            return .forwardHeader
+        case .quietParse:
+            pop()
+            return .swallow
+        default:
+            return .violation
+        }
+    }
+
+    private mutating func copyIn() -> Verdict {
+        guard current == .query || current == .execute else { return .violation }
+        isCopyingIn = true
+        if current == .execute {
+            // Syncs that were sent with the Execute are read, and ignored, while the server copies.
+            let kept = expected[(head + 1)...].filter { $0 != .sync }
+            expected.replaceSubrange((head + 1)..., with: kept)
+        }
+        return .forwardResult
+    }
+
+    private mutating func error() -> Verdict {
+        isCopyingIn = false
+        switch current {
+        case .query, .functionCall:
+            return .forwardError
+        case .quietQuery:
+            return .swallowError
+        case nil:
+            // Between units a server says only that it closes the connection.
+            return .forwardError
+        case .parse, .bind, .describe, .execute, .close, .quietParse, .quietClose, .answer, .sync:
+            skipToSync()
+            return .forwardError
+        }
+    }
+
+    /// The server ignores everything up to the Sync: nothing will come of what was sent before it.
+    private mutating func skipToSync() {
+        while let reply = current, reply != .sync {
+            switch reply {
+            case .parse, .quietParse: dropped.append(reply)
+            default: break
+            }
+            pop()
+        }
+        isSkipping = current == nil
+    }
+
+    private mutating func ready(_ body: UnsafeRawBufferPointer) -> Verdict {
+        guard body.count == 1, let status = TransactionStatus(rawValue: body[0]) else { return .violation }
+        switch current {
+        case .query, .functionCall, .sync:
+            pop()
+            self.status = status
+            return .ready(status, isForwarded: true)
+        case .quietQuery:
+            pop()
+            self.status = status
+            return .ready(status, isForwarded: false)
+        default:
+            return .violation
+        }
+    }
+}

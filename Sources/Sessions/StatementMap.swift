@@ -1,0 +1,111 @@
+/// A client's names for its prepared statements. Looked up by bytes, without making a String.
+///
+/// Bound: `namesMax` per client; beyond it a Parse is refused.
+package struct StatementMap {
+    package static let namesMax = 10_000
+
+    private struct Entry {
+        var name: [UInt8]
+        var statement: StatementID
+        var definition: UInt32
+    }
+
+    private var buckets: [UInt64: [Entry]] = [:]
+    package private(set) var count = 0
+    private var lastDefinition: UInt32 = 0
+
+    package init() {}
+
+    package func find(_ name: UnsafeRawBufferPointer) -> StatementID? {
+        if count == 0 { return nil }
+        return buckets[Self.hash(name)]?.first { $0.name.elementsEqual(name) }?.statement
+    }
+
+    /// Names a statement, whether or not the name was taken.
+    ///
+    /// - Returns: the number of this definition, for `undefine`; nil when the client has too many names.
+    package mutating func define(_ name: UnsafeRawBufferPointer, as statement: StatementID) -> UInt32? {
+        if count >= Self.namesMax { return nil }
+        let hash = Self.hash(name)
+        lastDefinition &+= 1
+        let entry = Entry(name: Array(name), statement: statement, definition: lastDefinition)
+        if let index = buckets[hash]?.firstIndex(where: { $0.name.elementsEqual(name) }) {
+            buckets[hash]?[index] = entry
+        } else {
+            buckets[hash, default: []].append(entry)
+            count += 1
+        }
+        return lastDefinition
+    }
+
+    /// The server refused or skipped the Parse of this definition.
+    package mutating func undefine(_ definition: UInt32) -> StatementID? {
+        for (hash, entries) in buckets {
+            if let index = entries.firstIndex(where: { $0.definition == definition }) {
+                return remove(hash, index)
+            }
+        }
+        return nil
+    }
+
+    package mutating func remove(_ name: UnsafeRawBufferPointer) -> StatementID? {
+        let hash = Self.hash(name)
+        guard let index = buckets[hash]?.firstIndex(where: { $0.name.elementsEqual(name) }) else { return nil }
+        return remove(hash, index)
+    }
+
+    package mutating func removeAll() -> [StatementID] {
+        let statements = buckets.values.joined().map(\.statement)
+        buckets = [:]
+        count = 0
+        return statements
+    }
+
+    private mutating func remove(_ hash: UInt64, _ index: Int) -> StatementID? {
+        let removed = buckets[hash]?.remove(at: index)
+        if buckets[hash]?.isEmpty == true { buckets[hash] = nil }
+        count -= 1
+        return removed?.statement
+    }
+
+    /// FNV-1a; names are compared as well, a collision only costs time.
+    private static func hash(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+        for byte in bytes { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
+        return hash
+    }
+}
+
+/// Which statements one server has prepared, the least recently used first to go. Used on its reactor's thread.
+package struct ServerStatements {
+    private var lastUse: [StatementID: UInt64] = [:]
+    private var clock: UInt64 = 0
+    /// Statements (`max_prepared_statements`).
+    package var bound: Int
+
+    package init(bound: Int) { self.bound = max(1, bound) }
+
+    package var count: Int { lastUse.count }
+
+    /// Whether the server has it; if so it is the most recently used now.
+    package mutating func use(_ statement: StatementID) -> Bool {
+        guard lastUse[statement] != nil else { return false }
+        clock += 1
+        lastUse[statement] = clock
+        return true
+    }
+
+    /// The server is being told of it. Returns the statement to close in exchange when there are too many.
+    package mutating func insert(_ statement: StatementID) -> StatementID? {
+        clock += 1
+        var victim: StatementID?
+        if lastUse.count >= bound { victim = lastUse.min { $0.value < $1.value }?.key }
+        if let victim { lastUse[victim] = nil }
+        lastUse[statement] = clock
+        return victim
+    }
+
+    package mutating func remove(_ statement: StatementID) { lastUse[statement] = nil }
+
+    package mutating func removeAll() { lastUse = [:] }
+}
