@@ -5,5 +5,5 @@ struct Godwit: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "godwit",
         abstract: "Moves a live application from one PostgreSQL database to another without a stop.",
-        subcommands: [])
+        subcommands: [CheckCommand.self, PrepareCommand.self, VerifyCommand.self])
 }
