@@ -72,5 +72,12 @@ let package = Package(
                 "ControlPlane", arguments, logging,
             ],
             swiftSettings: strict),
+
+        // Real servers, processes and a scripted client for the tests.
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+        tests("TestSupportTests", ["TestSupport"]),
+        tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
+        tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
+        tests("VerificationTests", ["Verification", "Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
     ]
 )
