@@ -9,13 +9,13 @@ import Routing
 import SQLAnalysis
 
 /// The tables of SHOW, with PgBouncer's columns in its order; what is ours stands behind them.
-struct ConsoleTables {
+package struct ConsoleTables {
     let snapshot: ProxySnapshot
     let reports: [WorkerReport]
     /// Wall clock minus monotonic clock, in nanoseconds, now.
     private let wallOffset: Int64
 
-    static let version = "0.1.0"
+    package static let version = "0.1.0"
 
     init(snapshot: ProxySnapshot, reports: [WorkerReport]) {
         self.snapshot = snapshot
@@ -134,7 +134,7 @@ struct ConsoleTables {
         return table
     }
 
-    static func percent(_ hundredths: Int) -> String {
+    package static func percent(_ hundredths: Int) -> String {
         let fraction = hundredths % 100
         return "\(hundredths / 100).\(fraction < 10 ? "0" : "")\(fraction)"
     }

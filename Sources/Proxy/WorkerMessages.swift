@@ -32,4 +32,8 @@ package enum ControlOutcome: Sendable {
 package enum ControlMessage: Sendable {
     case request(ControlRequest, worker: Int, client: ClientID)
     case workerEnded(Int)
+    /// A signal came.
+    case signal(Int32)
+    /// An authority's catalog was read, and differs from what was known.
+    case catalog(database: String, CatalogSnapshot)
 }
