@@ -29,7 +29,7 @@ package enum Journal {
     }
 
     /// Bytes above which even the table in use is worth the moment of exclusive lock that emptying it takes.
-    static let bytesWorthEmptyingInUse: Int64 = 32 << 20
+    static let bytesWorthEmptyingInUse: Int64 = 4 << 20
     static let lockTimeout = "20ms"
 
     /// Empties what can be emptied now. A lock that is not to be had at once is left for the next time.

@@ -182,29 +182,31 @@ final class MirrorSession {
         let isStale = began.nanoseconds(since: lastAdvanced) > UInt64(Self.advanceSeconds * 1e9)
             && head.snapshot != progress.snapshot
         wasEmpty = head.dirty?.isEmpty ?? false
-        if wasEmpty && token == nil && backfill.isComplete && !isStale {
-            try on(.old) { () throws(PostgresFailure) in try reader.end() }
-        } else {
-            try apply(head, token: token)
+        var export: String?
+        if !wasEmpty || token != nil || !backfill.isComplete || isStale {
+            export = try apply(head, isHeld: token != nil)
             lastAdvanced = began
             if !wasEmpty { lag.add(MonotonicInstant.now().microseconds(since: began), at: began) }
         }
         horizon.finishBatch(number)
+        if let token, let export { try hold(token, head.snapshot, export) }
+        try on(.old) { () throws(PostgresFailure) in try reader.end() }
         report(keys: head.dirty?.values.reduce(0) { $0 + $1.keys.count } ?? 0)
         try housekeep()
         return true
     }
 
-    private func apply(_ head: BatchReader.Head, token: String?) throws(Failure) {
+    /// - Returns: the name of the source's exported snapshot when the batch is to be held.
+    private func apply(_ head: BatchReader.Head, isHeld: Bool) throws(Failure) -> String? {
         try on(.old) { () throws(PostgresFailure) in try reader.sendBarrier() }
         var export: String?
-        if token != nil { export = try on(.old) { () throws(PostgresFailure) in try reader.exportSnapshot() } }
+        if isHeld { export = try on(.old) { () throws(PostgresFailure) in try reader.exportSnapshot() } }
         var text = Array(BatchApplier.beginText(progress, next: head.snapshot).utf8)
         if let dirty = head.dirty {
             let wanted = dirty.compactMap { oid, dirty in plans[oid].map { (plan: $0, dirty: dirty) } }
                 .sorted { $0.plan.oid < $1.plan.oid }
             let rows = try on(.old) { () throws(PostgresFailure) in
-                try reader.rows(wanted, isLast: token == nil && backfill.isComplete)
+                try reader.rows(wanted, isLast: !isHeld && backfill.isComplete)
             }
             BatchApplier.append(rows, to: &text)
         }
@@ -221,8 +223,7 @@ final class MirrorSession {
         }
         progress.snapshot = head.snapshot
         progress.batch += 1
-        if let token, let export { try hold(token, head.snapshot, export) }
-        try on(.old) { () throws(PostgresFailure) in try reader.end() }
+        return export
     }
 
     /// A side's failure in a COPY between both is told apart by nothing: NEW is named, the text says the rest.
