@@ -207,4 +207,33 @@ import Testing
                 && new.query("SELECT last_value FROM public.small").integer(0, 0) == 50
         }
     }
+
+    @Test func `a column added behind our back loses no value`() throws {
+        let harness = try Self.filled()
+        harness.start()
+        try harness.waitUntilReadable()
+        let old = try harness.connectOld()
+        try old.execute("ALTER TABLE public.t ADD COLUMN extra numeric(10, 4); UPDATE public.t SET extra = id / 3.0")
+        try harness.wait(for: "the mirror to wait") { $0.state == .waiting && $0.reason.contains("lacks the column") }
+        try harness.connectNew().execute("ALTER TABLE public.t ADD COLUMN extra numeric(10, 4)")
+        try harness.wait(for: "mirroring") { $0.state == .mirroring }
+        try harness.settle()
+        #expect(try harness.differences() == [])
+    }
+
+    @Test func `a transaction larger than a small batch travels by COPY, with its TRUNCATE`() throws {
+        let harness = try Self.filled()
+        harness.start()
+        try harness.waitUntilReadable()
+        try harness.connectOld().execute("""
+            BEGIN; TRUNCATE public.t; INSERT INTO public.t SELECT g, 'bulk' FROM generate_series(1, 20000) g;
+            UPDATE public.w SET k = k || '!' WHERE v % 2 = 0; INSERT INTO public.w SELECT 'new' || g, g
+                FROM generate_series(1, 5000) g; DELETE FROM public.t WHERE id % 5 = 0; COMMIT;
+            """)
+        try harness.settle()
+        #expect(try harness.differences() == [])
+        try harness.connectOld().execute("UPDATE public.t SET id = -id WHERE id > 100")
+        try harness.settle()
+        #expect(try harness.differences() == [])
+    }
 }
