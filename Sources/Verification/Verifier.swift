@@ -2,7 +2,8 @@ import LibPQ
 import Primitives
 import Synchronization
 
-/// Compares every table of both sides at one moment, range by range, down to the differing rows. Blocks its caller.
+/// Compares every table of both sides at one moment, range by range, down to the differing rows. Blocks its
+/// caller.
 package struct Verifier {
     package struct Options: Sendable {
         /// Readers on each side.
