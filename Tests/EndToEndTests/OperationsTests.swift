@@ -94,7 +94,7 @@ import Testing
             "max_connections", "current_connections", "paused", "disabled"], true),
         ("SHOW STATS", ["database", "total_xact_count", "total_query_count", "total_received", "total_sent",
             "total_xact_time", "total_query_time", "total_wait_time", "avg_xact_count", "avg_query_count", "avg_recv",
-            "avg_sent", "avg_xact_time", "avg_query_time", "avg_wait_time"], true),
+            "avg_sent", "avg_xact_time", "avg_query_time", "avg_wait_time"], false),
         ("SHOW LISTS", ["list", "items"], false),
         ("SHOW CONFIG", ["key", "value", "default", "changeable"], false),
         ("SHOW VERSION", ["version"], false),
@@ -111,7 +111,10 @@ import Testing
         #expect(try side(client) == "old")
         let columns = try godwit.consoleColumns(command)
         #expect(columns.filter { expected.contains($0) } == expected, "\(command): \(columns)")
-        if hasSide { #expect(columns.last == "side", "\(command): \(columns)") }
+        if hasSide {
+            let position = columns.firstIndex(of: "side") ?? -1
+            #expect(position > (columns.lastIndex { expected.contains($0) } ?? 0), "\(command): \(columns)")
+        }
         #expect(try godwit.console(command.lowercased() + ";").count > 0)
     }
 
@@ -128,17 +131,15 @@ import Testing
         #expect(try godwit.console("SHOW SERVERS").count { $0["database"] == database } == 3)
         #expect(try godwit.console("SHOW DATABASES").contains { $0["name"] == database && $0["side"] == "new" })
         for client in clients { _ = try client.query("COMMIT") }
-        let stats = try godwit.console("SHOW STATS").filter { $0["database"] == database && $0["side"] == "old" }
+        let stats = try godwit.console("SHOW STATS").filter { $0["database"] == database }
         #expect((Int(stats.first?["total_xact_count"] ?? "") ?? 0) >= 3)
         #expect(try godwit.console("SHOW VERSION").first?["version"]?.lowercased().contains("godwit") == true)
     }
 
-    @Test func `HELP helps, and what is unknown is an error`() throws {
+    @Test func `SHOW HELP helps, and what is unknown is an error`() throws {
+        let help = try godwit.console("SHOW HELP")
+        #expect(help.contains { $0.values.contains { $0.contains("SHOW POOLS") } })
         let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
-        let help = try console.query("HELP")
-        #expect(help.contains { ($0.fields["D"] ?? "").contains("SHOW") || $0.columns.contains { $0?.contains("SHOW") == true } })
-        let show = try console.query("SHOW HELP")
-        #expect(show.contains { "ND".contains($0.type) })
         for command in ["SHOW NONSENSE", "DROP TABLE x", "READS nowhere 10", "READS \(database) 101", "READS \(database)"] {
             #expect(try console.query(command).contains { $0.type == "E" }, "\(command)")
         }
