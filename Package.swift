@@ -62,14 +62,14 @@ let package = Package(
         ]),
         floor("Mirroring", ["Primitives", "LibPQ", logging]),
         floor("Verification", ["Primitives", "LibPQ", logging]),
-        floor("ControlPlane", ["Primitives", "Configuration", "Migration", logging]),
+        floor("ControlPlane", ["Primitives", "Configuration", logging]),
 
         // Floor 3: assemble, parse arguments, nothing else.
         .executableTarget(
             name: "godwit",
             dependencies: [
                 "Primitives", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing", "Proxy",
-                "Mirroring", "Verification", "ControlPlane", arguments, logging,
+                "Migration", "Mirroring", "Verification", "ControlPlane", arguments, logging,
             ],
             swiftSettings: strict),
 
