@@ -72,5 +72,14 @@ let package = Package(
                 "ControlPlane", arguments, logging,
             ],
             swiftSettings: strict),
+
+        // Measuring and testing of analysis, routing and configuration.
+        .executableTarget(
+            name: "analysis-bench", dependencies: ["Primitives", "SQLAnalysis", "Routing"], path: "loadtest/bench",
+            swiftSettings: strict),
+        tests("SQLAnalysisTests", ["SQLAnalysis", "Primitives"]),
+        tests("RoutingTests", ["Routing", "SQLAnalysis", "Configuration", "Primitives"]),
+        tests("ConfigurationTests", ["Configuration"]),
+        tests("TidyTests", ["Configuration"]),
     ]
 )

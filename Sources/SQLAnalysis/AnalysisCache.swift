@@ -127,8 +127,9 @@ package final class AnalysisCache {
             counters.shapeHits += 1
             return remember(text, hash, isKept, Analysis(statement: known, key: key(known.columnKey, text)))
         }
-        if let set = LexicalScan.simpleSet(text) {
-            return remember(text, hash, isKept, Analysis(statement: AnalysedStatement(set), key: nil))
+        if let setting = SimpleSetting.classify(text) {
+            let analysis = Analysis(statement: AnalysedStatement(setting), key: writer.commentKey)
+            return remember(text, hash, isKept, analysis)
         }
         if text.count > limits.parsedBytesMax { return unknown(.tooLong, text) }
         if parsesLeft == 0 {

@@ -268,7 +268,7 @@ extension SQLToken {
     }
 
     /// True when the token is this one byte of punctuation or operator.
-    func `is`(_ byte: Unicode.Scalar, in text: UnsafeRawBufferPointer) -> Bool {
+    func isMark(_ byte: Unicode.Scalar, in text: UnsafeRawBufferPointer) -> Bool {
         (kind == .punctuation || kind == .operation) && end - start == 1 && UInt32(text[start]) == byte.value
     }
 }

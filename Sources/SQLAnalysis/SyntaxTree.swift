@@ -69,7 +69,7 @@ enum SyntaxTree {
                     let list = base.load(fromByteOffset: Int(field.offset), as: UnsafePointer<Message?>?.self)
                 else { continue }
                 for place in 0..<count {
-                    if let child = list[place] { visit(through(child)) }
+                    if let child = list[place].flatMap(through) { visit(child) }
                 }
             } else {
                 // A union's pointer counts only when its case says so.
@@ -78,16 +78,16 @@ enum SyntaxTree {
                 {
                     continue
                 }
-                if let child = base.load(fromByteOffset: Int(field.offset), as: Message?.self) {
-                    visit(through(child))
+                if let child = base.load(fromByteOffset: Int(field.offset), as: Message?.self).flatMap(through) {
+                    visit(child)
                 }
             }
         }
     }
 
-    private static func through(_ message: Message) -> Message {
-        guard isNode(message) else { return message }
-        return content(of: cast(message, to: PgQuery__Node.self)) ?? message
+    /// nil for a node that holds nothing: the grammar's NULL in a list (DISTINCT without ON, ROWS FROM).
+    private static func through(_ message: Message) -> Message? {
+        isNode(message) ? content(of: cast(message, to: PgQuery__Node.self)) : message
     }
 
     private static func isNode(_ message: Message) -> Bool {
