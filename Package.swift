@@ -49,7 +49,7 @@ let package = Package(
         floor("LibPQ", ["Primitives", "CLibPQ"]),
 
         // Floor 1: pure state machines.
-        floor("Sessions", ["Primitives", "PGWire"]),
+        floor("Sessions", ["Primitives", "Digests", "PGWire"]),
         floor("Pooling", ["Primitives"]),
         floor("Routing", ["Primitives", "Digests", "SQLAnalysis", "Configuration"]),
         floor("Migration", ["Primitives"]),

@@ -87,7 +87,8 @@ struct SimpleSetting {
             let inner = text[(token.start + 1)..<(token.end - 1)]
             if inner.contains(0x5C) { return nil }
             let value = string(inner.startIndex..<inner.endIndex)
-            return inner.contains(0x27) ? value.split(separator: "''", omittingEmptySubsequences: false).joined(separator: "'") : value
+            if !inner.contains(0x27) { return value }
+            return value.split(separator: "''", omittingEmptySubsequences: false).joined(separator: "'")
         default: return nil
         }
     }

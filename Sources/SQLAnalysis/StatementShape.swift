@@ -116,7 +116,8 @@ final class ShapeWriter {
 
     private func advance(_ list: inout List, _ token: SQLToken, _ text: UnsafeRawBufferPointer) {
         switch list {
-        case .opening where token.isMark("(", in: text) || token.isMark("[", in: text): list = .inside(lastPlaceholder: 0)
+        case .opening where token.isMark("(", in: text) || token.isMark("[", in: text):
+            list = .inside(lastPlaceholder: 0)
         case .none, .opening, .inside:
             list = token.is("in", in: text) || token.is("array", in: text) ? .opening : .none
         }

@@ -102,7 +102,7 @@ private func refusal(_ text: String) -> String {
         (file("listen: {tls: {mode: require}}"), "g.yaml:2: listen.tls.mode: TLS towards clients (require) is not available in this version"),
         (file("auth: {method: cert}"), "g.yaml:1: auth.method: authentication by certificate is not available in this version"),
         (file("log: {level: loud}"), "g.yaml:2: log.level: expected one of trace, debug, info, notice, warning, error, critical, found \"loud\""),
-        (file("listen: {threads: 21}"), "g.yaml:4: databases.shop.size: must be at least listen.threads (21): each thread owns its share"),
+        (file("listen: {threads: 21}"), "g.yaml:5: databases.shop.pool.size: must be at least listen.threads (21): each thread owns its share"),
         (file("", "pool:\n  size: 0"), "g.yaml:7: databases.shop.pool.size: expected a whole number from 1 to 100000, found \"0\""),
         (file("", "pool: {server_lifetime: -1}"), "seconds, 0 or more"), (file("", "pool: {server_lifetime: inf}"), "seconds, 0 or more"),
         (file("", "pool: {server_lifetime: 1e9}"), "seconds, 0 or more"),

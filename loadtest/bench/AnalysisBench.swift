@@ -7,12 +7,14 @@ import SQLAnalysis
 struct AnalysisBench {
     static func main() {
         let plan = KeyPlan([.comment("user_id"), .setting("godwit.user"), .sessionUser])
-        let keyed = "/* user_id=4711 */ SELECT id, name, balance FROM accounts WHERE id = 815 AND region = 'north-west' LIMIT 10"
+        let keyed =
+            "/* user_id=4711 */ SELECT id, name, balance FROM accounts WHERE id = 815 AND region = 'north' LIMIT 10"
         let select = "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;"
         measure("known text, \(keyed.utf8.count) bytes", 2_000_000, plan) { _ in keyed }
         measure("known text, \(select.utf8.count) bytes", 2_000_000, plan) { _ in select }
         let variants = (0..<10_000).map { index in
-            "/* user_id=\(index) */ SELECT id, name, balance FROM accounts WHERE id = \(index * 7) AND region = 'r\(index)' LIMIT 10"
+            "/* user_id=\(index) */ SELECT id, name, balance FROM accounts "
+                + "WHERE id = \(index * 7) AND region = 'r\(index)' LIMIT 10"
         }
         measure("known shape, about \(variants[5000].utf8.count) bytes", 1_000_000, plan) { variants[$0 % 10_000] }
         let points = (0..<10_000).map { "SELECT abalance FROM pgbench_accounts WHERE aid = \($0 * 7);" }
