@@ -68,8 +68,8 @@ let package = Package(
         .executableTarget(
             name: "godwit",
             dependencies: [
-                "Primitives", "Configuration", "LibPQ", "SQLAnalysis", "Routing", "Proxy", "Mirroring", "Verification",
-                "ControlPlane", arguments, logging,
+                "Primitives", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing", "Proxy",
+                "Mirroring", "Verification", "ControlPlane", arguments, logging,
             ],
             swiftSettings: strict),
 
@@ -81,5 +81,17 @@ let package = Package(
         tests("RoutingTests", ["Routing", "SQLAnalysis", "Configuration", "Primitives"]),
         tests("ConfigurationTests", ["Configuration"]),
         tests("TidyTests", ["Configuration"]),
+
+        // Real servers, processes and a scripted client for the tests.
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+        tests("TestSupportTests", ["TestSupport"]),
+        tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
+        tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
+        tests("VerificationTests", ["Verification", "Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
+
+        // `godwit` is a dependency so that its executable is built before.
+        .testTarget(
+            name: "EndToEndTests", dependencies: ["TestSupport", "godwit"], exclude: ["Drivers"],
+            swiftSettings: strict),
     ]
 )

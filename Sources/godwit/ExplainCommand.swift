@@ -102,7 +102,7 @@ struct Explainer {
             answer.bucket = identity.map { "\($0.bucket)" }
             answer.side = "\(decision.side)"
             answer.reason =
-                decision.reason == .notRead ? analysis.classification.reason.rawValue : decision.reason.rawValue
+                decision.reason == .notRead ? analysis.classification.reason.rawValue : decision.reason.description
         }
         return answer
     }

@@ -1,0 +1,32 @@
+# `make help` lists the targets. The one prerequisite is a Swift 6.3 toolchain; `setup` installs the rest.
+
+export GODWIT_PG18_BIN ?= $(shell cat .build/pg18-bin 2> /dev/null)
+ifeq ($(GODWIT_PG18_BIN),)
+unexport GODWIT_PG18_BIN
+endif
+
+.PHONY: help setup build test demo demo-keep bench clean
+
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup:  ## install what is missing (Debian packages; Python packages and PostgreSQL 18 below .build)
+	@scripts/setup
+
+build: setup  ## release build: .build/release/godwit
+	swift build -c release --product godwit
+
+test: setup  ## every test, with real PostgreSQL 15 and 18
+	@scripts/test
+
+demo: build  ## a migration under load, from PostgreSQL 15 to 18, in three minutes
+	@.build/venv/bin/python demo/demo.py
+
+demo-keep: build  ## the demo's servers and Godwit, kept running to try psql on
+	@.build/venv/bin/python demo/demo.py --keep
+
+bench: build  ## CPU and memory beside PgBouncer (loadtest/README.md)
+	@.build/venv/bin/python loadtest/beside_pgbouncer.py
+
+clean:  ## remove everything that was built or installed below .build
+	rm -rf .build

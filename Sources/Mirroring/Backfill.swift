@@ -1,0 +1,41 @@
+import LibPQ
+
+/// How far the first copy of every table is. Pure: NEW holds the same in godwit.backfill, changed in the
+/// transaction that brings the rows, so that a crash repeats or loses nothing. Used by the mirror's thread.
+struct Backfill {
+    struct Table: Equatable {
+        var name: TableName
+        /// The last key copied; nil before the first range.
+        var after: [String]?
+        var rowsCopied: UInt64
+        var isCopied: Bool
+    }
+
+    private(set) var tables: [Table]
+
+    init(_ tables: [Table]) { self.tables = tables }
+
+    var isComplete: Bool { tables.allSatisfy(\.isCopied) }
+
+    /// The table whose next range is due.
+    var next: Table? { tables.first { !$0.isCopied } }
+
+    /// - Parameter through: the range's last key; nil: the range was the table's last.
+    static func recordText(_ name: TableName, rows: Int, through: [String]?) -> String {
+        """
+        UPDATE godwit.backfill SET rows_copied = rows_copied + \(rows), is_copied = \(through == nil),
+            after_key = \(through.map { SQL.array($0) } ?? "after_key")
+         WHERE schema_name = \(SQL.literal(name.schema)) AND table_name = \(SQL.literal(name.name))
+        """
+    }
+
+    /// After NEW has committed the same.
+    mutating func record(_ name: TableName, rows: Int, through: [String]?) {
+        guard let index = tables.firstIndex(where: { $0.name == name }) else {
+            preconditionFailure("a range of \(name), which has no backfill")
+        }
+        tables[index].rowsCopied += UInt64(rows)
+        tables[index].after = through ?? tables[index].after
+        tables[index].isCopied = through == nil
+    }
+}

@@ -1,0 +1,138 @@
+import LibPQ
+
+/// NEW's half of a batch: one transaction that moves it from one snapshot of OLD to the next, or does
+/// nothing. Used by the mirror's thread.
+final class BatchApplier {
+    struct Progress: Equatable {
+        var epoch: Int64
+        /// Batches that NEW has committed since prepare.
+        var batch: Int64
+        var snapshot: LedgerSnapshot
+        /// The source's identity: see CaptureSchema.
+        var source: String
+    }
+
+    private let target: Connection
+
+    init(target: consuming Connection) { self.target = target }
+
+    /// - Returns: false when another Godwit applies to this NEW.
+    func lock() throws(PostgresFailure) -> Bool {
+        try target.query("SELECT pg_try_advisory_lock(\(CaptureSchema.applierLock))").flag(0, 0)
+    }
+
+    /// - Returns: nil when this NEW was never prepared.
+    func progress() throws(PostgresFailure) -> Progress? {
+        guard try target.query("SELECT to_regclass('godwit.progress') IS NOT NULL").flag(0, 0) else { return nil }
+        let rows = try target.query("SELECT epoch, batch, snapshot, source FROM godwit.progress")
+        guard rows.count == 1, let epoch = rows.integer(0, 0), let batch = rows.integer(0, 1),
+            let snapshot = rows[0, 2].flatMap({ LedgerSnapshot($0) })
+        else { return nil }
+        return Progress(epoch: epoch, batch: batch, snapshot: snapshot, source: rows[0, 3] ?? "")
+    }
+
+    /// Where the backfill of each table stands: committed with the rows it brought.
+    func backfill() throws(PostgresFailure) -> [Backfill.Table] {
+        let rows = try target.query("""
+            SELECT schema_name, table_name, rows_copied, is_copied FROM godwit.backfill ORDER BY 1, 2
+            """)
+        let parts = try target.query("""
+            SELECT schema_name, table_name, part FROM godwit.backfill, unnest(after_key) WITH ORDINALITY k (part, n)
+             ORDER BY 1, 2, n
+            """)
+        var keys: [TableName: [String]] = [:]
+        for row in 0..<parts.count {
+            let name = TableName(schema: parts[row, 0] ?? "", name: parts[row, 1] ?? "")
+            keys[name, default: []].append(parts[row, 2] ?? "")
+        }
+        return (0..<rows.count).map { row in
+            let name = TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "")
+            return Backfill.Table(
+                name: name, after: keys[name], rowsCopied: UInt64(rows.integer(row, 2) ?? 0),
+                isCopied: rows.flag(row, 3))
+        }
+    }
+
+    func tables() throws(PostgresFailure) -> [TableDescription] { try CatalogReader.tables(target) }
+
+    func query(_ sql: String) throws(PostgresFailure) -> Rows? { try target.execute(sql) }
+
+    // MARK: one transaction
+
+    /// The start of the transaction's text: fails with `CaptureSchema.missedState` when NEW is not where we
+    /// think.
+    static func beginText(_ progress: Progress, next: LedgerSnapshot) -> String {
+        """
+        BEGIN; SELECT godwit.advance(\(progress.epoch), \(progress.batch), '\(progress.snapshot.text)', '\(next.text)');
+
+        """
+    }
+
+    /// Deletes and upserts of small tables. Within a table all deletes come first: what OLD's rows exchanged
+    /// among themselves (unique values, keys) never collides.
+    static func append(_ tables: [BatchReader.SmallRows], to text: inout [UInt8]) {
+        for rows in tables {
+            if rows.isTruncated { text.append(contentsOf: "\(rows.table.deleteAll);\n".utf8) }
+            if !rows.absent.isEmpty && !rows.isTruncated {
+                text.append(contentsOf: "\(rows.table.deleteKeys(rows.absent));\n".utf8)
+            }
+            if rows.rows > 0 {
+                text.append(contentsOf: rows.table.insertStart.utf8)
+                text.append(contentsOf: rows.valueLists)
+                text.append(contentsOf: "\(rows.table.insertEnd);\n".utf8)
+            }
+        }
+    }
+
+    func run(_ text: [UInt8]) throws(PostgresFailure) {
+        try target.send(bytes: text)
+        try target.finish()
+    }
+
+    func execute(_ sql: String) throws(PostgresFailure) { try target.execute(sql) }
+
+    /// Brings one table of a large batch: staged keys are deleted, then the rows come, both straight from the
+    /// source.
+    func applyLarge(
+        _ plan: TablePlan, isTruncated: Bool, from reader: BatchReader, unseen: String
+    ) throws(PostgresFailure) {
+        try execute("\(plan.createStaging); \(isTruncated ? plan.deleteAll : "")")
+        if !isTruncated {
+            _ = try pump(reader, plan.copyKeys(from: unseen), plan.copyIntoStaging)
+            try execute(plan.deleteStaged)
+        }
+        _ = try pump(reader, plan.copyRows(from: unseen), plan.copyIntoTable)
+    }
+
+    /// Brings one backfill range; gives how many rows it has.
+    func applyRange(
+        _ plan: TablePlan, after: [String]?, through: [String]?, from reader: BatchReader
+    ) throws(PostgresFailure) -> Int {
+        let copy = plan.copyRange(after: after, through: through)
+        if plan.hasPortableKeyOrder {
+            try execute(plan.deleteRange(after: after, through: through))
+            return try pump(reader, copy, plan.copyIntoTable)
+        }
+        try execute(plan.createStagingRows)
+        let rows = try pump(reader, copy, plan.copyIntoStagingRows)
+        try execute(plan.insertMissing)
+        return rows
+    }
+
+    /// COPY from the source's connection into NEW's, a row at a time, nothing kept.
+    private func pump(_ reader: BatchReader, _ out: String, _ into: String) throws(PostgresFailure) -> Int {
+        try reader.source.send(out)
+        try target.send(into)
+        guard case .copyIn? = try target.next() else { throw PostgresFailure(.lost, "NEW refused a COPY: \(into)") }
+        guard case .copyOut? = try reader.source.next() else { throw PostgresFailure(.lost, "OLD refused: \(out)") }
+        var rows = 0
+        try reader.source.copyOut { (row) throws(PostgresFailure) in
+            rows += 1
+            try target.putCopy(row)
+        }
+        try reader.source.finish()
+        try target.endCopy()
+        try target.finish()
+        return rows
+    }
+}

@@ -1,0 +1,267 @@
+import LibPQ
+
+/// The source's half of a batch: which keys changed since NEW's snapshot, and their rows, all as of one
+/// snapshot. Used by the mirror's thread.
+final class BatchReader {
+    /// Changed keys of one table.
+    struct Dirty {
+        /// Everything before this batch is gone.
+        var isTruncated = false
+        var keys: [[String]] = []
+    }
+
+    struct Head {
+        var snapshot: LedgerSnapshot
+        var epoch: Int64
+        var generation: Int64
+        /// Somebody wants to attach readers to this batch.
+        var holdToken: String?
+        /// By OLD's oid; nil when there are more keys than a small batch takes.
+        var dirty: [UInt32: Dirty]?
+    }
+
+    /// The rows of one table's dirty keys as literals for VALUES, and the keys that have none.
+    struct SmallRows {
+        var table: TablePlan
+        var isTruncated: Bool
+        var valueLists: [UInt8]
+        var rows: Int
+        var absent: [[String]]
+    }
+
+    let source: Connection
+    private let barrier: Connection
+    private var lockTables = ""
+    private var keyParts = 1
+    /// The columns of each table as they were when the statements for it were made.
+    private var definitions: [UInt32: String] = [:]
+    private var isCommitPending = false
+
+    init(source: consuming Connection, barrier: consuming Connection) {
+        self.source = source
+        self.barrier = barrier
+    }
+
+    /// - Parameter definitions: what `readDefinitions` gave before the plans were made.
+    func mirror(_ plans: [TablePlan], definitions: [UInt32: String]) {
+        self.definitions = definitions
+        let names = plans.map { "ONLY \($0.name.sql)" }.joined(separator: ", ")
+        lockTables = plans.isEmpty ? "" : "LOCK TABLE \(names) IN ACCESS SHARE MODE;"
+        keyParts = plans.map(\.keyCount).max() ?? 1
+    }
+
+    // MARK: begin
+
+    /// Takes the batch's snapshot. The locks come first: TRUNCATE would empty a table under an older
+    /// snapshot.
+    func begin(after applied: LedgerSnapshot, keysMax: Int) throws(PostgresFailure) -> Head {
+        if isCommitPending {
+            isCommitPending = false
+            try source.finish()
+        }
+        let likely = Journal.tables(from: applied.xmin, through: applied.xmax)
+        try source.send("""
+            BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \(lockTables)
+            SELECT pg_current_snapshot(), epoch, generation, hold_token FROM godwit.control;
+            \(keysQuery(applied, likely, keysMax))
+            """)
+        var answers: [Rows] = []
+        while let reply = try source.next() {
+            if case .rows(let rows) = reply { answers.append(rows) }
+        }
+        guard answers.count == 2, answers[0].count == 1,
+            let snapshot = answers[0][0, 0].flatMap({ LedgerSnapshot($0) })
+        else { throw PostgresFailure(.refused, "godwit.control on OLD is empty: run godwit prepare") }
+        var keys = answers[1]
+        let all = Journal.tables(from: applied.xmin, through: snapshot.xmax)
+        if all != likely { keys = try source.query(keysQuery(applied, all, keysMax)) }
+        return Head(
+            snapshot: snapshot, epoch: answers[0].integer(0, 1) ?? 0, generation: answers[0].integer(0, 2) ?? 0,
+            holdToken: answers[0][0, 3], dirty: keys.count > keysMax ? nil : collect(keys))
+    }
+
+    private func keysQuery(_ applied: LedgerSnapshot, _ indexes: [Int], _ keysMax: Int) -> String {
+        let parts = (1...keyParts).map { "key[\($0)]" }.joined(separator: ", ")
+        return """
+            SELECT relation::bigint, key IS NULL, \(parts) FROM (SELECT DISTINCT relation, key FROM (
+            \(Journal.unseen(by: applied, in: indexes))) j LIMIT \(keysMax + 1)) d
+            """
+    }
+
+    private func collect(_ keys: Rows) -> [UInt32: Dirty] {
+        var dirty: [UInt32: Dirty] = [:]
+        for row in 0..<keys.count {
+            guard let relation = keys[row, 0].flatMap({ UInt32($0) }) else { continue }
+            if keys.flag(row, 1) {
+                dirty[relation, default: Dirty()].isTruncated = true
+                continue
+            }
+            var key: [String] = []
+            for part in 0..<keyParts {
+                guard let text = keys[row, 2 + part] else { break }
+                key.append(text)
+            }
+            dirty[relation, default: Dirty()].keys.append(key)
+        }
+        return dirty
+    }
+
+    // MARK: barrier
+
+    /// A synchronous write whose commit makes every commit before it durable, also asynchronous ones.
+    func sendBarrier() throws(PostgresFailure) {
+        try barrier.send("UPDATE godwit.heartbeat SET beat = beat + 1")
+    }
+
+    func awaitBarrier() throws(PostgresFailure) { try barrier.finish() }
+
+    // MARK: definitions
+
+    /// DDL on a table behind our back must not lose values: nothing travels by statements made for other columns.
+    static let definitionChanged = "GW002"
+
+    private static func definitionQuery(_ condition: String) -> String {
+        """
+        SELECT attrelid, sum(hashtextextended(concat_ws(' ', attnum, attname, atttypid, atttypmod, attisdropped), 0))
+          FROM pg_attribute WHERE attnum > 0 AND \(condition) GROUP BY attrelid
+        """
+    }
+
+    func readDefinitions() throws(PostgresFailure) -> [UInt32: String] {
+        Self.collectDefinitions(try source.query(Self.definitionQuery("attrelid >= 16384")))
+    }
+
+    private static func collectDefinitions(_ rows: Rows) -> [UInt32: String] {
+        var found: [UInt32: String] = [:]
+        for row in 0..<rows.count {
+            if let oid = rows[row, 0].flatMap({ UInt32($0) }) { found[oid] = rows[row, 1] }
+        }
+        return found
+    }
+
+    private func check(_ answer: Rows, _ plans: [TablePlan]) throws(PostgresFailure) {
+        let found = Self.collectDefinitions(answer)
+        for plan in plans where found[plan.oid] != definitions[plan.oid] {
+            throw PostgresFailure(
+                .refused, sqlState: Self.definitionChanged, "the columns of \(plan.name) have changed")
+        }
+    }
+
+    /// As of the batch's snapshot.
+    func checkDefinitions(_ plans: [TablePlan]) throws(PostgresFailure) {
+        guard !plans.isEmpty else { return }
+        let oids = plans.map { "\($0.oid)" }.joined(separator: ", ")
+        try check(try source.query(Self.definitionQuery("attrelid IN (\(oids))")), plans)
+    }
+
+    // MARK: rows
+
+    /// All small tables in one round trip; `isLast` ends the source's transaction with it.
+    func rows(_ wanted: [(plan: TablePlan, dirty: Dirty)], isLast: Bool) throws(PostgresFailure) -> [SmallRows] {
+        let withKeys = wanted.filter { !$0.dirty.keys.isEmpty }
+        var statements = withKeys.map { $0.plan.selectRows($0.dirty.keys) }
+        if !withKeys.isEmpty {
+            let oids = withKeys.map { "\($0.plan.oid)" }.joined(separator: ", ")
+            statements.insert(Self.definitionQuery("attrelid IN (\(oids))"), at: 0)
+        }
+        if isLast { statements.append("COMMIT") }
+        if !statements.isEmpty { try source.send(statements.joined(separator: ";\n")) }
+        if !withKeys.isEmpty { try check(try nextRows(), withKeys.map(\.plan)) }
+        var found: [SmallRows] = []
+        for (plan, dirty) in wanted {
+            if dirty.keys.isEmpty {
+                let isTruncated = dirty.isTruncated
+                found.append(SmallRows(table: plan, isTruncated: isTruncated, valueLists: [], rows: 0, absent: []))
+            } else {
+                found.append(assemble(plan, dirty, try nextRows()))
+            }
+        }
+        if !statements.isEmpty { try source.finish() }
+        return found
+    }
+
+    private func nextRows() throws(PostgresFailure) -> Rows {
+        guard case .rows(let rows)? = try source.next() else {
+            throw PostgresFailure(.lost, "OLD answered out of turn")
+        }
+        return rows
+    }
+
+    private func assemble(_ plan: TablePlan, _ dirty: Dirty, _ rows: Rows) -> SmallRows {
+        var lists: [UInt8] = []
+        var present: Set<[String]> = []
+        for row in 0..<rows.count {
+            if row > 0 { lists.append(UInt8(ascii: ",")) }
+            lists.append(contentsOf: rows.bytes(row, plan.keyCount))
+            present.insert((0..<plan.keyCount).map { rows[row, $0] ?? "" })
+        }
+        // Without an upsert every dirty key is deleted first. A key may have several texts (1.0, 1.00): a
+        // text that no row has is deleted before the rows come, so deleting too much is mended by the insert.
+        let absent = plan.isUpsertable ? dirty.keys.filter { !present.contains($0) } : dirty.keys
+        return SmallRows(
+            table: plan, isTruncated: dirty.isTruncated, valueLists: lists, rows: rows.count, absent: absent)
+    }
+
+    /// Tables of a large batch: the journal's relation, whether it was truncated, and how many entries name
+    /// it.
+    func largeTables(
+        after applied: LedgerSnapshot, through snapshot: LedgerSnapshot
+    ) throws(PostgresFailure) -> [(relation: UInt32, isTruncated: Bool, entries: Int64)] {
+        let rows = try source.query("""
+            SELECT relation::bigint, bool_or(key IS NULL), count(*)
+              FROM (\(unseen(applied, snapshot))) j GROUP BY relation ORDER BY relation
+            """)
+        return (0..<rows.count).map { row in
+            (rows[row, 0].flatMap { UInt32($0) } ?? 0, rows.flag(row, 1), rows.integer(row, 2) ?? 0)
+        }
+    }
+
+    func unseen(
+        _ applied: LedgerSnapshot, _ snapshot: LedgerSnapshot, _ relation: UInt32? = nil
+    ) -> String {
+        let indexes = Journal.tables(from: applied.xmin, through: snapshot.xmax)
+        return Journal.unseen(by: applied, in: indexes, andRelation: relation)
+    }
+
+    /// The last key of the next backfill range; nil: the table ends before.
+    func rangeEnd(_ plan: TablePlan, after: [String]?, rows: Int) throws(PostgresFailure) -> [String]? {
+        let end = try source.query(plan.selectRangeEnd(after: after, rows: rows))
+        guard end.count == 1 else { return nil }
+        return (0..<plan.keyCount).map { end[0, $0] ?? "" }
+    }
+
+    // MARK: end
+
+    func exportSnapshot() throws(PostgresFailure) -> String {
+        try source.query("SELECT pg_export_snapshot()")[0, 0] ?? ""
+    }
+
+    /// Publishes the held batch, then asks until those who wanted it have attached, or `deadline` passes.
+    func hold(
+        token: String, snapshot: LedgerSnapshot, export: String, until deadline: Deadline, pause: () -> Bool
+    ) throws(PostgresFailure) {
+        let quoted = SQL.literal(token)
+        try barrier.execute("""
+            UPDATE godwit.control SET served_token = hold_token, served_snapshot = \(SQL.literal(snapshot.text)),
+                served_export = \(SQL.literal(export)) WHERE hold_token = \(quoted)
+            """)
+        while !deadline.hasPassed, pause() {
+            let rows = try barrier.query("SELECT hold_token IS DISTINCT FROM \(quoted) FROM godwit.control")
+            if rows.count != 1 || rows.flag(0, 0) { return }
+        }
+    }
+
+    /// Ends the transaction without waiting for the answer, which the next batch collects.
+    func end() throws(PostgresFailure) {
+        guard source.isInTransaction else { return }
+        try source.send("COMMIT")
+        isCommitPending = true
+    }
+
+    func rotateJournal(applied: LedgerSnapshot) throws(PostgresFailure) {
+        try Journal.rotate(barrier, applied: applied)
+    }
+
+    /// For work between batches.
+    func query(_ sql: String) throws(PostgresFailure) -> Rows { try barrier.query(sql) }
+}

@@ -1,0 +1,175 @@
+import LibPQ
+
+/// What Godwit puts into the two databases: the schema `godwit`, nothing else but triggers. Stateless.
+enum CaptureSchema {
+    static let rowTrigger = "godwit_capture"
+    static let truncateTrigger = "godwit_capture_truncate"
+    /// Raised by godwit.advance when the compare-and-set missed.
+    static let missedState = "GW001"
+    /// pg_advisory_lock(this) on NEW makes an applier the only one.
+    static let applierLock = "7451605421"
+
+    /// On the authority: journal, a row for the barrier's write, and what the mirror is asked to do.
+    ///
+    /// `control.hold_token` asks the running mirror to hold after its next batch and to publish under that
+    /// token the batch's snapshot, exported on the source; whoever asked sets it to NULL when its readers are
+    /// attached.
+    static let source = """
+        CREATE SCHEMA IF NOT EXISTS godwit;
+        REVOKE ALL ON SCHEMA godwit FROM PUBLIC;
+        CREATE TABLE IF NOT EXISTS godwit.control (
+            singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+            epoch bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+            generation bigint NOT NULL DEFAULT 1,
+            hold_token text, served_token text, served_snapshot text, served_export text);
+        INSERT INTO godwit.control DEFAULT VALUES ON CONFLICT DO NOTHING;
+        CREATE TABLE IF NOT EXISTS godwit.heartbeat (
+            singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton), beat bigint NOT NULL DEFAULT 0);
+        INSERT INTO godwit.heartbeat DEFAULT VALUES ON CONFLICT DO NOTHING;
+        """ + (0..<Journal.tables).map { index in
+            """
+
+            CREATE TABLE IF NOT EXISTS \(Journal.table(index)) (
+                xid xid8 NOT NULL, relation oid NOT NULL, key text[]) WITH (autovacuum_enabled = false);
+            CREATE INDEX IF NOT EXISTS journal_\(index)_xid ON \(Journal.table(index)) (xid);
+            """
+        }.joined() + "\n" + truncateFunction + "\n" + markDirtyFunction
+
+    static let target = """
+        CREATE SCHEMA IF NOT EXISTS godwit;
+        REVOKE ALL ON SCHEMA godwit FROM PUBLIC;
+        CREATE TABLE IF NOT EXISTS godwit.progress (
+            singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton), epoch bigint NOT NULL, batch bigint NOT NULL,
+            snapshot text NOT NULL, source text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+        CREATE TABLE IF NOT EXISTS godwit.backfill (
+            schema_name text, table_name text, after_key text[], rows_copied bigint NOT NULL DEFAULT 0,
+            is_copied boolean NOT NULL DEFAULT false, PRIMARY KEY (schema_name, table_name));
+        CREATE OR REPLACE FUNCTION godwit.advance(its_epoch bigint, its_batch bigint, seen text, shown text)
+        RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $godwit$
+        BEGIN
+            UPDATE godwit.progress SET snapshot = shown, batch = batch + 1, applied_at = now()
+             WHERE epoch = its_epoch AND batch = its_batch AND snapshot = seen;
+            IF NOT FOUND THEN
+                RAISE EXCEPTION 'another applier has moved NEW on from batch %', its_batch
+                    USING ERRCODE = '\(missedState)';
+            END IF;
+        END $godwit$;
+        """
+
+    private static let truncateFunction = """
+        CREATE OR REPLACE FUNCTION godwit.capture_truncate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp AS $godwit$
+        DECLARE x xid8 := pg_current_xact_id();
+        BEGIN
+            \(insert(["(x, TG_RELID, NULL)"]))
+            RETURN NULL;
+        END $godwit$;
+        """
+
+    /// For verify --repair: the next batch brings this key as it is on OLD.
+    private static let markDirtyFunction = """
+        CREATE OR REPLACE FUNCTION godwit.mark_dirty(its_relation oid, its_key text[]) RETURNS void LANGUAGE plpgsql
+        SET search_path = pg_catalog, pg_temp AS $godwit$
+        DECLARE x xid8 := pg_current_xact_id();
+        BEGIN
+            \(insert(["(x, its_relation, its_key)"]))
+        END $godwit$;
+        """
+
+    static func functionName(_ table: TableDescription) -> String { "godwit.capture_\(table.oid)" }
+
+    /// Types whose text depends on session settings: their capture function pins those at the price of some
+    /// time.
+    private static let settingDependentTypes = [
+        "date", "time", "timestamp", "interval", "real", "double", "bytea", "money", "xml",
+    ]
+
+    private static func isSettingDependent(_ column: TableDescription.Column) -> Bool {
+        !column.isBuiltIn || settingDependentTypes.contains { column.type.hasPrefix($0) }
+            || column.type.hasSuffix("[]") || column.type.contains("range")
+    }
+
+    /// Records the keys of one changed row. SECURITY DEFINER: whoever writes the table needs no rights on the
+    /// journal.
+    static func captureFunction(_ table: TableDescription) -> String {
+        func key(_ record: String) -> String {
+            "ARRAY[" + table.keyColumns.map { "\(record).\($0.sql)::text" }.joined(separator: ", ") + "]"
+        }
+        let pins = table.keyColumns.contains { isSettingDependent($0) } ? """
+            SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' SET TimeZone = 'UTC' \
+            SET extra_float_digits = '3' SET bytea_output = 'hex' SET lc_monetary = 'C'
+            """ : ""
+        return """
+            CREATE OR REPLACE FUNCTION \(functionName(table))() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+            SET search_path = pg_catalog, pg_temp \(pins) AS $godwit$
+            DECLARE x xid8 := pg_current_xact_id(); k text[]; n text[];
+            BEGIN
+                IF TG_OP = 'INSERT' THEN
+                    k := \(key("NEW"));
+                ELSE
+                    k := \(key("OLD"));
+                    IF TG_OP = 'UPDATE' THEN
+                        n := \(key("NEW"));
+                        IF n <> k THEN
+                            \(insert(["(x, \(table.oid), k)", "(x, \(table.oid), n)"]))
+                            RETURN NULL;
+                        END IF;
+                    END IF;
+                END IF;
+                \(insert(["(x, \(table.oid), k)"]))
+                RETURN NULL;
+            END $godwit$
+            """
+    }
+
+    /// plpgsql: into the table of the transaction's segment (see Journal).
+    private static func insert(_ rows: [String]) -> String {
+        func statement(_ index: Int) -> String {
+            "INSERT INTO \(Journal.table(index)) (xid, relation, key) VALUES \(rows.joined(separator: ", "));"
+        }
+        return """
+            CASE (x::text::bigint >> \(Journal.segmentBits)) % \(Journal.tables)
+                    WHEN 0 THEN \(statement(0))
+                    WHEN 1 THEN \(statement(1))
+                    ELSE \(statement(2))
+                END CASE;
+            """
+    }
+
+    /// In one transaction with a lock timeout: what is there already is left alone or replaced.
+    static func createTriggers(_ table: TableDescription) -> String {
+        let name = table.name.sql
+        return """
+            DROP TRIGGER IF EXISTS \(rowTrigger) ON \(name);
+            CREATE TRIGGER \(rowTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
+                FOR EACH ROW EXECUTE FUNCTION \(functionName(table))();
+            ALTER TABLE \(name) ENABLE ALWAYS TRIGGER \(rowTrigger);
+            DROP TRIGGER IF EXISTS \(truncateTrigger) ON \(name);
+            CREATE TRIGGER \(truncateTrigger) AFTER TRUNCATE ON \(name)
+                FOR EACH STATEMENT EXECUTE FUNCTION godwit.capture_truncate();
+            ALTER TABLE \(name) ENABLE ALWAYS TRIGGER \(truncateTrigger);
+            """
+    }
+
+    static func dropTriggers(_ table: TableName) -> String {
+        [rowTrigger, truncateTrigger].map { "DROP TRIGGER IF EXISTS \($0) ON \(table.sql)" }.joined(separator: "; ")
+    }
+
+    /// Tables with any trigger of ours, and whether both are there, enabled ALWAYS, and call the right
+    /// function.
+    static let capturedTables = """
+        SELECT n.nspname, c.relname, count(*) = 2 AND bool_and(t.tgenabled = 'A' AND f.pronamespace = g.oid
+                   AND f.proname IN ('capture_truncate', 'capture_' || c.oid)), c.oid
+          FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+          JOIN pg_proc f ON f.oid = t.tgfoid LEFT JOIN pg_namespace g ON g.nspname = 'godwit'
+         WHERE t.tgname IN ('\(rowTrigger)', '\(truncateTrigger)') AND NOT t.tgisinternal
+         GROUP BY 1, 2, c.oid ORDER BY 1, 2
+        """
+
+    /// System identifier, timeline and database of the source: another value means another history.
+    static let sourceIdentity = """
+        SELECT (SELECT system_identifier FROM pg_control_system()) || '/' \
+            || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/' \
+            || (SELECT oid FROM pg_database WHERE datname = current_database())
+        """
+}

@@ -1,0 +1,65 @@
+import Glibc
+import LibPQ
+import Logging
+import Primitives
+import Synchronization
+
+/// Keeps NEW equal to OLD on a thread of its own. Any thread may start and stop it; each once.
+package final class Mirror: Sendable {
+    private let database: String
+    private let oldConninfo: String
+    private let newConninfo: String
+    private let options: MirrorOptions
+    private let horizon: Horizon
+    private let logger: Logger
+    /// A pipe: closing its write end ends every wait of the mirror's thread.
+    private let stopPipe: (read: CInt, write: CInt)
+    private let thread = Mutex<BlockingThread?>(nil)
+
+    package init(
+        database: String, oldConninfo: String, newConninfo: String, settings: MirrorOptions, horizon: Horizon,
+        logger: Logger
+    ) {
+        self.database = database
+        self.oldConninfo = oldConninfo
+        self.newConninfo = newConninfo
+        options = settings
+        self.horizon = horizon
+        self.logger = logger
+        var ends: [CInt] = [-1, -1]
+        let status = pipe(&ends)
+        precondition(status == 0, "pipe: out of file descriptors")
+        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        stopPipe = (ends[0], ends[1])
+    }
+
+    deinit {
+        stop()
+        close(stopPipe.read)
+    }
+
+    package func start() {
+        thread.withLock { thread in
+            precondition(thread == nil, "a mirror is started once")
+            let (database, old, new) = (database, oldConninfo, newConninfo)
+            let (options, horizon, logger, descriptor) = (options, horizon, logger, stopPipe.read)
+            thread = BlockingThread {
+                let loop = MirrorLoop(
+                    database: database, oldConninfo: old, newConninfo: new, options: options, horizon: horizon,
+                    logger: logger, stopDescriptor: descriptor)
+                loop.run()
+            }
+        }
+    }
+
+    /// Ends the mirror at the next wait and joins its thread. Further calls do nothing.
+    package func stop() {
+        let running = thread.withLock { thread in
+            defer { thread = nil }
+            return thread
+        }
+        guard let running else { return }
+        close(stopPipe.write)
+        running.join()
+    }
+}

@@ -1,0 +1,151 @@
+import Glibc
+import LibPQ
+import Logging
+import Primitives
+
+/// Performs what MirrorStateMachine decides: connects, runs batches, waits. Confined to the mirror's thread.
+final class MirrorLoop {
+    private let database: String
+    private let oldConninfo: String
+    private let newConninfo: String
+    private let options: MirrorOptions
+    private let horizon: Horizon
+    private let logger: Logger
+    private let stopDescriptor: CInt
+
+    private var machine: MirrorStateMachine
+    private var actions = ActionList<MirrorStateMachine.Action>(capacity: MirrorStateMachine.actionsMax)
+    private var isFinished = false
+    private var session: MirrorSession?
+    /// The last batch that NEW acknowledged to us: after it, NEW must not be found before it.
+    private var lastAcknowledged: BatchApplier.Progress?
+    private var reportedReason = ""
+
+    init(
+        database: String, oldConninfo: String, newConninfo: String, options: MirrorOptions, horizon: Horizon,
+        logger: Logger, stopDescriptor: CInt
+    ) {
+        self.database = database
+        self.oldConninfo = oldConninfo
+        self.newConninfo = newConninfo
+        self.options = options
+        self.horizon = horizon
+        self.logger = logger
+        self.stopDescriptor = stopDescriptor
+        machine = MirrorStateMachine(lagMaxSeconds: options.lagMaxSeconds)
+    }
+
+    func run() {
+        var event = MirrorStateMachine.Event.start
+        while !isFinished {
+            machine.handle(event, &actions)
+            var next: MirrorStateMachine.Event?
+            for action in actions.drain() { next = perform(action) ?? next }
+            event = next ?? waitForStop()
+        }
+    }
+
+    // MARK: actions
+
+    private func perform(_ action: MirrorStateMachine.Action) -> MirrorStateMachine.Event? {
+        switch action {
+        case .open: return open()
+        case .close:
+            session = nil
+            return nil
+        case .runBatch: return runBatch()
+        case .backOff(let millis): return pause(millis: millis) ? .backOffElapsed : .stop
+        case .setReadable(let readable):
+            horizon.setReadable(readable)
+            return nil
+        case .report(let state, let reason):
+            report(state, reason)
+            return nil
+        case .finish:
+            isFinished = true
+            return nil
+        }
+    }
+
+    private func report(_ state: MirrorReport.State, _ reason: String) {
+        horizon.updateReport { report in
+            report.state = state
+            report.reason = reason
+        }
+        guard reason != reportedReason || state != .waiting else { return }
+        reportedReason = reason
+        logger.notice("mirror", metadata: [
+            "database": "\(database)", "state": "\(state.rawValue)", "reason": "\(reason)",
+        ])
+    }
+
+    private func open() -> MirrorStateMachine.Event {
+        do throws(MirrorSession.Failure) {
+            let opened = try MirrorSession.open(
+                oldConninfo: oldConninfo, newConninfo: newConninfo, options: options, horizon: horizon,
+                stopDescriptor: stopDescriptor, lastAcknowledged: lastAcknowledged,
+                onSlowWait: { [weak self] in self?.waited() })
+            session = opened
+            return .opened(backfillLeft: !opened.isBackfillComplete, at: .now())
+        } catch {
+            return event(for: error)
+        }
+    }
+
+    private func runBatch() -> MirrorStateMachine.Event {
+        guard let session else { preconditionFailure("a batch without a session") }
+        guard session.waitForWork(kick: horizon.kickDescriptor, stop: stopDescriptor) else { return .stop }
+        do throws(MirrorSession.Failure) {
+            guard try session.runBatch() else { return .tablesChanged }
+            lastAcknowledged = session.progress
+            return .applied(backfillLeft: !session.isBackfillComplete, at: .now())
+        } catch {
+            return event(for: error)
+        }
+    }
+
+    private func event(for failure: MirrorSession.Failure) -> MirrorStateMachine.Event {
+        switch failure {
+        case .side(_, let postgres) where postgres.kind == .interrupted: .stop
+        case .side(.new, let postgres) where postgres.sqlState == CaptureSchema.missedState:
+            .refused(reason: "\(postgres.message): this one stops. Find the other Godwit, then restart this one")
+        case .side(let side, let postgres): .failed(reason: "\(side == .old ? "OLD" : "NEW"): \(postgres)", at: .now())
+        case .notReady(let reason): .failed(reason: reason, at: .now())
+        case .wrongHistory(let reason): .refused(reason: reason)
+        }
+    }
+
+    // MARK: waits
+
+    private func waited() {
+        machine.handle(.waited(at: .now()), &actions)
+        for action in actions.drain() { _ = perform(action) }
+    }
+
+    /// - Returns: false when told to stop.
+    private func pause(millis: UInt64) -> Bool {
+        var left = millis
+        while left > 0 {
+            let turn = min(left, 200)
+            if Self.isReadable([stopDescriptor], millis: CInt(turn))[0] { return false }
+            left -= turn
+            waited()
+        }
+        return true
+    }
+
+    private func waitForStop() -> MirrorStateMachine.Event {
+        guard !isFinished else { return .stop }
+        _ = Self.isReadable([stopDescriptor], millis: -1)
+        return .stop
+    }
+
+    /// Waits until one of the descriptors is readable (or its other end is closed) or the time is over.
+    static func isReadable(_ descriptors: [CInt], millis: CInt) -> [Bool] {
+        var polled = descriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+        while poll(&polled, nfds_t(polled.count), millis) < 0 {
+            precondition(errno == EINTR, "poll: errno \(errno)")
+        }
+        return polled.map { $0.revents != 0 }
+    }
+}

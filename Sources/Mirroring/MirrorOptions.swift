@@ -1,0 +1,21 @@
+/// How one mirror behaves. Immutable, any thread.
+package struct MirrorOptions: Sendable, Equatable {
+    /// Milliseconds between looks at the journal when nobody kicks.
+    package var pollMillis: Int
+    /// Rows of one backfill step.
+    package var backfillRows: Int
+    /// Seconds without an applied batch after which reads leave NEW.
+    package var lagMaxSeconds: Double
+    /// Distinct changed keys up to which a batch travels as one query text; more go by COPY.
+    package var smallBatchKeysMax = 1000
+    /// Milliseconds from the start of one batch to the start of the next at least: several commits share a
+    /// batch.
+    package var batchIntervalMillis: UInt64 = 2
+
+    package init(pollMillis: Int = 20, backfillRows: Int = 10_000, lagMaxSeconds: Double = 30) {
+        precondition(pollMillis > 0 && backfillRows > 0 && lagMaxSeconds > 0, "mirror options out of range")
+        self.pollMillis = pollMillis
+        self.backfillRows = backfillRows
+        self.lagMaxSeconds = lagMaxSeconds
+    }
+}

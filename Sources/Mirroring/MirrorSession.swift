@@ -1,0 +1,342 @@
+import LibPQ
+import Primitives
+
+/// One stretch of mirroring between connecting and the first failure: three connections and what NEW holds.
+/// Confined to the mirror's thread.
+final class MirrorSession {
+    enum Failure: Error {
+        case side(Side, PostgresFailure)
+        /// Something has to be done by somebody else first; trying again may help.
+        case notReady(String)
+        /// OLD or NEW is not the database that it was: going on would be wrong.
+        case wrongHistory(String)
+    }
+
+    private let reader: BatchReader
+    private let applier: BatchApplier
+    private let options: MirrorOptions
+    private let horizon: Horizon
+    private let generation: Int64
+    private let plans: [UInt32: TablePlan]
+    private let planOf: [TableName: TablePlan]
+    private(set) var progress: BatchApplier.Progress
+    private var backfill: Backfill
+    private var sequences = SequenceRaiser()
+    private var lag = LagWindow()
+
+    private var batchBegan = MonotonicInstant.now()
+    private var lastAdvanced = MonotonicInstant.now()
+    private var lastHousekeeping: MonotonicInstant?
+    private var lastReported: MonotonicInstant?
+    private var wasEmpty = false
+    private var heldToken: String?
+    private let stopDescriptor: CInt
+
+    /// Seconds between raises of sequences, rotations of the journal and looks at the triggers.
+    private static let housekeepingSeconds = 5.0
+    /// Seconds after which an idle NEW is told of OLD's newer snapshot, so that the journal can be emptied.
+    private static let advanceSeconds = 1.0
+    /// Seconds that a batch is held for those who asked to attach to it.
+    private static let holdSecondsMax = 2.0
+
+    var isBackfillComplete: Bool { backfill.isComplete }
+
+    // MARK: open
+
+    static func open(
+        oldConninfo: String, newConninfo: String, options: MirrorOptions, horizon: Horizon, stopDescriptor: CInt,
+        lastAcknowledged: BatchApplier.Progress?, onSlowWait: @escaping () -> Void
+    ) throws(Failure) -> MirrorSession {
+        let applier = try on(.new) { () throws(PostgresFailure) in
+            BatchApplier(target: try Connection.open(
+                try parse(newConninfo), purpose: "mirror", settings: [
+                    "session_replication_role": "replica", "lock_timeout": "10s",
+                ], interrupt: stopDescriptor, onSlowWait: onSlowWait))
+        }
+        guard try on(.new, { () throws(PostgresFailure) in try applier.lock() }) else {
+            throw .notReady("NEW: another Godwit applies to it now")
+        }
+        guard let progress = try on(.new, { () throws(PostgresFailure) in try applier.progress() }) else {
+            throw .notReady("NEW is not prepared: run godwit prepare")
+        }
+        let (reader, control, definitions, oldTables, captures) = try on(.old) { () throws(PostgresFailure) in
+            let target = try parse(oldConninfo)
+            let reader = BatchReader(
+                source: try Connection.open(
+                    target, purpose: "mirror reader", settings: ["enable_seqscan": "off", "jit": "off"],
+                    interrupt: stopDescriptor, onSlowWait: onSlowWait),
+                barrier: try Connection.open(
+                    target, purpose: "mirror barrier", interrupt: stopDescriptor, onSlowWait: onSlowWait))
+            let isPrepared = try reader.query("SELECT to_regclass('godwit.control') IS NOT NULL").flag(0, 0)
+            let control = try isPrepared ? reader.query("""
+                SELECT epoch, generation, (\(CaptureSchema.sourceIdentity)) FROM godwit.control
+                """) : nil
+            let definitions = try reader.readDefinitions()
+            return (reader, control, definitions, try CatalogReader.tables(reader.source),
+                try reader.query(CaptureSchema.capturedTables))
+        }
+        guard let control, control.count == 1 else { throw .notReady("OLD is not prepared: run godwit prepare") }
+        try checkHistory(progress, control, lastAcknowledged)
+        let newTables = try on(.new) { () throws(PostgresFailure) in try applier.tables() }
+        let steps = try on(.new) { () throws(PostgresFailure) in try applier.backfill() }
+        let plans = try plan(steps, oldTables, newTables, captures)
+        reader.mirror(plans, definitions: definitions)
+        return MirrorSession(
+            reader: reader, applier: applier, options: options, horizon: horizon,
+            generation: control.integer(0, 1) ?? 0, plans: plans, progress: progress, backfill: Backfill(steps),
+            stopDescriptor: stopDescriptor)
+    }
+
+    private init(
+        reader: BatchReader, applier: BatchApplier, options: MirrorOptions, horizon: Horizon, generation: Int64,
+        plans: [TablePlan], progress: BatchApplier.Progress, backfill: Backfill, stopDescriptor: CInt
+    ) {
+        self.reader = reader
+        self.applier = applier
+        self.options = options
+        self.horizon = horizon
+        self.generation = generation
+        self.plans = Dictionary(uniqueKeysWithValues: plans.map { ($0.oid, $0) })
+        planOf = Dictionary(uniqueKeysWithValues: plans.map { ($0.name, $0) })
+        self.progress = progress
+        self.backfill = backfill
+        self.stopDescriptor = stopDescriptor
+        reportTables()
+    }
+
+    private static func checkHistory(
+        _ progress: BatchApplier.Progress, _ control: Rows, _ lastAcknowledged: BatchApplier.Progress?
+    ) throws(Failure) {
+        if control.integer(0, 0) != progress.epoch {
+            throw .wrongHistory(
+                "NEW was prepared for another OLD (or OLD for another NEW since): epoch \(progress.epoch) against "
+                    + "\(control[0, 0] ?? ""). Run godwit prepare --remove, empty NEW's tables and prepare again")
+        }
+        if let identity = control[0, 2], identity != progress.source {
+            throw .wrongHistory(
+                "OLD is not the server that it was (\(progress.source), now \(identity)): a failover or a restore. "
+                    + "Commits may be missing on it: run godwit prepare --remove, empty NEW's tables and prepare again")
+        }
+        if let lastAcknowledged, lastAcknowledged.epoch == progress.epoch, lastAcknowledged.batch > progress.batch {
+            throw .wrongHistory(
+                "NEW has lost batches that it had committed (\(lastAcknowledged.batch), now \(progress.batch)): "
+                    + "a failover or a restore. Run godwit prepare --remove, empty NEW's tables and prepare again")
+        }
+    }
+
+    private static func plan(
+        _ steps: [Backfill.Table], _ old: [TableDescription], _ new: [TableDescription], _ captures: Rows
+    ) throws(Failure) -> [TablePlan] {
+        var captured: Set<UInt32> = []
+        for row in 0..<captures.count where captures.flag(row, 2) {
+            if let oid = captures[row, 3].flatMap({ UInt32($0) }) { captured.insert(oid) }
+        }
+        var plans: [TablePlan] = []
+        for step in steps {
+            guard let source = old.first(where: { $0.name == step.name }) else {
+                throw .notReady("OLD has no table \(step.name) any more: run godwit prepare --remove and prepare again")
+            }
+            let twin = new.first { $0.name == step.name }
+            let found = (Preflight.defects(of: source) + SchemaMatch.defects(old: source, new: twin))
+                .filter { $0.weight == .blocking }
+            if let first = found.first { throw .notReady("\(first)") }
+            guard let twin else { preconditionFailure("a missing table is a finding") }
+            guard captured.contains(source.oid) else {
+                throw .wrongHistory(
+                    "OLD \(step.name): the capture triggers are gone or disabled, changes may have been missed. "
+                        + "Run godwit prepare, restart the mirror and run godwit verify --repair")
+            }
+            plans.append(TablePlan(old: source, new: twin))
+        }
+        return plans
+    }
+
+    // MARK: waits
+
+    /// Until there may be something to do. - Returns: false when told to stop.
+    func waitForWork(kick: CInt, stop: CInt) -> Bool {
+        // A short pause lets commits share a batch.
+        let sinceBatch = MonotonicInstant.now().nanoseconds(since: batchBegan) / 1_000_000
+        if sinceBatch < options.batchIntervalMillis {
+            let rest = CInt(options.batchIntervalMillis - sinceBatch)
+            if MirrorLoop.isReadable([stop], millis: rest)[0] { return false }
+        }
+        let idle = backfill.isComplete && wasEmpty
+        return !MirrorLoop.isReadable([stop, kick], millis: idle ? CInt(options.pollMillis) : 0)[0]
+    }
+
+    // MARK: batch
+
+    /// - Returns: false when the tables to mirror have changed: open again.
+    func runBatch() throws(Failure) -> Bool {
+        let number = horizon.beginBatch()
+        let began = MonotonicInstant.now()
+        batchBegan = began
+        let head = try on(.old) { () throws(PostgresFailure) in
+            try reader.begin(after: progress.snapshot, keysMax: options.smallBatchKeysMax)
+        }
+        guard head.epoch == progress.epoch else {
+            throw .wrongHistory("OLD was prepared for another NEW meanwhile (epoch \(head.epoch))")
+        }
+        guard head.generation == generation else { return false }
+        let token = head.holdToken.flatMap { $0 == heldToken || !backfill.isComplete ? nil : $0 }
+        let isStale = began.nanoseconds(since: lastAdvanced) > UInt64(Self.advanceSeconds * 1e9)
+            && head.snapshot != progress.snapshot
+        wasEmpty = head.dirty?.isEmpty ?? false
+        var export: String?
+        if !wasEmpty || token != nil || !backfill.isComplete || isStale {
+            export = try apply(head, isHeld: token != nil)
+            lastAdvanced = began
+            if !wasEmpty { lag.add(MonotonicInstant.now().microseconds(since: began), at: began) }
+        }
+        horizon.finishBatch(number)
+        if let token, let export { try hold(token, head.snapshot, export) }
+        try on(.old) { () throws(PostgresFailure) in try reader.end() }
+        report(keys: head.dirty?.values.reduce(0) { $0 + $1.keys.count } ?? 0)
+        try housekeep()
+        return true
+    }
+
+    /// - Returns: the name of the source's exported snapshot when the batch is to be held.
+    private func apply(_ head: BatchReader.Head, isHeld: Bool) throws(Failure) -> String? {
+        try on(.old) { () throws(PostgresFailure) in try reader.sendBarrier() }
+        var export: String?
+        if isHeld { export = try on(.old) { () throws(PostgresFailure) in try reader.exportSnapshot() } }
+        var text = Array(BatchApplier.beginText(progress, next: head.snapshot).utf8)
+        if let dirty = head.dirty {
+            let wanted = dirty.compactMap { oid, dirty in plans[oid].map { (plan: $0, dirty: dirty) } }
+                .sorted { $0.plan.oid < $1.plan.oid }
+            let rows = try on(.old) { () throws(PostgresFailure) in
+                try reader.rows(wanted, isLast: !isHeld && backfill.isComplete)
+            }
+            BatchApplier.append(rows, to: &text)
+        }
+        try on(.old) { () throws(PostgresFailure) in try reader.awaitBarrier() }
+        if head.dirty != nil && backfill.isComplete {
+            text.append(contentsOf: "COMMIT".utf8)
+            try on(.new) { () throws(PostgresFailure) in try applier.run(text) }
+        } else {
+            try on(.new) { () throws(PostgresFailure) in try applier.run(text) }
+            if head.dirty == nil { try applyLarge(head) }
+            let step = try applyBackfillStep()
+            try on(.new) { () throws(PostgresFailure) in try applier.execute("COMMIT") }
+            if let step { backfill.record(step.name, rows: step.rows, through: step.through) }
+        }
+        progress.snapshot = head.snapshot
+        progress.batch += 1
+        return export
+    }
+
+    /// A side's failure in a COPY between both is told apart by nothing: NEW is named, the text says the
+    /// rest.
+    private func applyLarge(_ head: BatchReader.Head) throws(Failure) {
+        let tables = try on(.old) { () throws(PostgresFailure) in
+            try reader.largeTables(after: progress.snapshot, through: head.snapshot)
+        }
+        try on(.old) { () throws(PostgresFailure) in
+            try reader.checkDefinitions(tables.compactMap { plans[$0.relation] })
+        }
+        for table in tables {
+            guard let plan = plans[table.relation] else { continue }
+            let unseen = reader.unseen(progress.snapshot, head.snapshot, table.relation)
+            try on(.new) { () throws(PostgresFailure) in
+                try applier.applyLarge(plan, isTruncated: table.isTruncated, from: reader, unseen: unseen)
+            }
+            horizon.updateReport { $0.keys += UInt64(table.entries) }
+        }
+    }
+
+    private func applyBackfillStep() throws(Failure) -> (name: TableName, rows: Int, through: [String]?)? {
+        guard let next = backfill.next, let plan = planOf[next.name] else { return nil }
+        let through = try on(.old) { () throws(PostgresFailure) in
+            try reader.checkDefinitions([plan])
+            return try reader.rangeEnd(plan, after: next.after, rows: options.backfillRows)
+        }
+        let rows = try on(.new) { () throws(PostgresFailure) in
+            let rows = try applier.applyRange(plan, after: next.after, through: through, from: reader)
+            try applier.execute(Backfill.recordText(next.name, rows: rows, through: through))
+            return rows
+        }
+        return (next.name, rows, through)
+    }
+
+    private func hold(_ token: String, _ snapshot: LedgerSnapshot, _ export: String) throws(Failure) {
+        heldToken = token
+        let deadline = Deadline.now().adding(seconds: Self.holdSecondsMax)
+        try on(.old) { () throws(PostgresFailure) in
+            try reader.hold(token: token, snapshot: snapshot, export: export, until: deadline) {
+                !MirrorLoop.isReadable([stopDescriptor], millis: 1)[0]
+            }
+        }
+    }
+
+    // MARK: between batches
+
+    private func housekeep() throws(Failure) {
+        let now = MonotonicInstant.now()
+        if let lastHousekeeping, now.nanoseconds(since: lastHousekeeping) < UInt64(Self.housekeepingSeconds * 1e9) {
+            return
+        }
+        lastHousekeeping = now
+        let snapshot = progress.snapshot
+        try on(.old) { () throws(PostgresFailure) in try reader.rotateJournal(applied: snapshot) }
+        try checkCapture()
+        try on(.new) { () throws(PostgresFailure) in try sequences.raise(from: reader, on: applier) }
+    }
+
+    /// Triggers may be dropped or disabled behind our back.
+    private func checkCapture() throws(Failure) {
+        let rows = try on(.old) { () throws(PostgresFailure) in try reader.query(CaptureSchema.capturedTables) }
+        let whole = (0..<rows.count).filter { rows.flag($0, 2) }
+        let healthy = Set(whole.compactMap { rows[$0, 3].flatMap { UInt32($0) } })
+        for plan in plans.values where !healthy.contains(plan.oid) {
+            throw .wrongHistory(
+                "OLD \(plan.name): the capture triggers are gone or disabled, changes may have been missed. "
+                    + "Run godwit prepare, restart the mirror and run godwit verify --repair")
+        }
+    }
+
+    // MARK: report
+
+    private func report(keys: Int) {
+        let now = MonotonicInstant.now()
+        let isDue = lastReported.map { now.nanoseconds(since: $0) > 500_000_000 } ?? true
+        let percentiles = isDue ? lag.percentiles(at: now) : nil
+        if isDue { lastReported = now }
+        let copied = backfill.tables.reduce(0) { $0 + $1.rowsCopied }
+        horizon.updateReport { report in
+            report.batches += 1
+            report.keys += UInt64(keys)
+            report.rowsCopied = copied
+            report.lastAppliedNanos = now.nanoseconds
+            if let percentiles { (report.lagMicrosP50, report.lagMicrosP99) = percentiles }
+        }
+        if !backfill.isComplete || isDue { reportTables() }
+    }
+
+    private func reportTables() {
+        let tables = backfill.tables.map { step in
+            var table = MirrorReport.Table(name: "\(step.name)")
+            table.rowsCopied = step.rowsCopied
+            table.rowsEstimated = UInt64(max(0, planOf[step.name]?.rowsEstimated ?? 0))
+            table.isCopied = step.isCopied
+            return table
+        }
+        horizon.updateReport { $0.tables = tables }
+    }
+}
+
+/// Says on which side a failure happened.
+private func on<Value>(
+    _ side: Side, _ body: () throws(PostgresFailure) -> Value
+) throws(MirrorSession.Failure) -> Value {
+    do throws(PostgresFailure) { return try body() } catch { throw .side(side, error) }
+}
+
+private func parse(_ conninfo: String) throws(PostgresFailure) -> ConnectionString {
+    do throws(ConnectionStringError) {
+        return try ConnectionString(parsing: conninfo)
+    } catch {
+        throw PostgresFailure(.connecting, "\(error)")
+    }
+}

@@ -1,0 +1,229 @@
+import LibPQ
+
+/// Finds, before anything is touched, what cannot be carried from OLD to NEW, and says how to mend it.
+/// Stateless.
+package enum Preflight {
+    package struct Finding: Sendable, Equatable, CustomStringConvertible {
+        package enum Weight: String, Sendable { case blocking, note }
+
+        package var weight: Weight
+        /// "OLD" or "NEW" and the object.
+        package var place: String
+        package var problem: String
+        package var fix: String
+
+        package var description: String { "\(place): \(problem). \(fix)." }
+    }
+
+    package struct Result: Sendable {
+        package var findings: [Finding]
+        /// Tables of OLD that can be carried.
+        package var tables: [TableDescription]
+        package var blocking: [Finding] { findings.filter { $0.weight == .blocking } }
+    }
+
+    package static func check(
+        old: borrowing Connection, new: borrowing Connection
+    ) throws(PostgresFailure) -> Result {
+        var findings = try sides(old: old, new: new)
+        let oldTables = try CatalogReader.tables(old)
+        let newTables = try CatalogReader.tables(new)
+        findings += try database(old, "OLD") + database(new, "NEW")
+        findings += try oldOnly(old)
+        findings += try newOnly(new)
+        var carried: [TableDescription] = []
+        for table in oldTables where !table.isPartition {
+            let twin = newTables.first { $0.name == table.name }
+            let found = defects(of: table) + SchemaMatch.defects(old: table, new: twin)
+            findings += found
+            if !found.contains(where: { $0.weight == .blocking }) { carried.append(table) }
+        }
+        findings += try rights(old, new, carried)
+        if !findings.contains(where: { $0.problem.hasPrefix("we may not SELECT") }) {
+            findings += try leftovers(new, carried)
+        }
+        return Result(findings: findings, tables: carried)
+    }
+
+    static func blocking(_ place: String, _ problem: String, _ fix: String) -> Finding {
+        Finding(weight: .blocking, place: place, problem: problem, fix: fix)
+    }
+
+    static func note(_ place: String, _ problem: String, _ fix: String) -> Finding {
+        Finding(weight: .note, place: place, problem: problem, fix: fix)
+    }
+
+    // MARK: one table of OLD
+
+    /// Pure: what the description alone tells.
+    static func defects(of table: TableDescription) -> [Finding] {
+        let place = "OLD \(table.name)"
+        switch table.kind {
+        case .foreign:
+            return [note(place, "is a foreign table: its rows are not in OLD", "Create it on NEW as well")]
+        case .partitioned:
+            return [blocking(place, "is partitioned", "Partitioned tables are not carried yet")]
+        case .ordinary:
+            break
+        }
+        var found: [Finding] = []
+        if table.isUnlogged {
+            found.append(blocking(place, "is unlogged: a crash empties it unseen", "ALTER TABLE ... SET LOGGED"))
+        }
+        if table.primaryKey.isEmpty {
+            found.append(blocking(place, "has no primary key", "ALTER TABLE ... ADD PRIMARY KEY"))
+        }
+        if table.hidesRows {
+            found.append(blocking(
+                place, "row level security hides rows from us", "Give the control user BYPASSRLS"))
+        }
+        if !table.isOwned {
+            found.append(blocking(
+                place, "is not owned by the control user, who cannot put triggers on it",
+                "GRANT the owner's role to the control user"))
+        }
+        return found
+    }
+
+    // MARK: databases
+
+    private static func sides(
+        old: borrowing Connection, new: borrowing Connection
+    ) throws(PostgresFailure) -> [Finding] {
+        let identity = "SELECT system_identifier || '/' || current_database() FROM pg_control_system()"
+        guard try old.query(identity)[0, 0] == new.query(identity)[0, 0] else { return [] }
+        return [blocking("OLD and NEW", "are the same database of the same server", "Name two databases")]
+    }
+
+    private static func database(
+        _ connection: borrowing Connection, _ side: String
+    ) throws(PostgresFailure) -> [Finding] {
+        var found: [Finding] = []
+        let facts = try connection.query("""
+            SELECT pg_is_in_recovery(), current_setting('server_encoding'), current_setting('server_version_num')::int,
+                   has_database_privilege(current_database(), 'CREATE'), current_user,
+                   to_regclass('godwit.\(side == "OLD" ? "control" : "progress")') IS NULL
+                     AND EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('godwit'))
+            """)
+        let user = facts[0, 4] ?? ""
+        if facts.flag(0, 0) {
+            found.append(blocking(side, "is a standby and takes no writes", "Name the primary"))
+        }
+        if facts[0, 1] != "UTF8" {
+            found.append(blocking(side, "has encoding \(facts[0, 1] ?? "")", "Only UTF8 databases are carried yet"))
+        }
+        if facts.integer(0, 2) ?? 0 < 140_000 {
+            found.append(blocking(side, "is older than PostgreSQL 14", "Use 14 or later"))
+        }
+        if !facts.flag(0, 3) {
+            found.append(blocking(
+                side, "\(user) may not create the schema godwit", "GRANT CREATE ON DATABASE ... TO \(user)"))
+        }
+        if facts.flag(0, 5) {
+            found.append(blocking(side, "has a schema godwit that is not ours", "Rename that schema"))
+        }
+        let publications = try connection.query("SELECT pubname FROM pg_publication WHERE puballtables ORDER BY 1")
+        for row in 0..<publications.count {
+            found.append(blocking(
+                "\(side) publication \(publications[row, 0] ?? "")", side == "OLD"
+                    ? "is FOR ALL TABLES: it would send Godwit's journal to its subscribers"
+                    : "is FOR ALL TABLES: it would send every mirrored row, and Godwit's own, to its subscribers",
+                "Publish the tables by name"))
+        }
+        return found
+    }
+
+    private static func oldOnly(_ old: borrowing Connection) throws(PostgresFailure) -> [Finding] {
+        var found: [Finding] = []
+        let objects = try old.query("SELECT count(*) FROM pg_largeobject_metadata")
+        if let count = objects.integer(0, 0), count > 0 {
+            found.append(blocking(
+                "OLD", "has \(count) large objects, which no trigger sees", "Move them to bytea columns (lo_get)"))
+        }
+        let views = try old.query("""
+            SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind = 'm' ORDER BY 1, 2
+            """)
+        for row in 0..<views.count {
+            found.append(note(
+                "OLD \(TableName(schema: views[row, 0] ?? "", name: views[row, 1] ?? ""))",
+                "is a materialized view: its rows are not mirrored", "Refresh it on NEW on its own"))
+        }
+        return found
+    }
+
+    private static func newOnly(_ new: borrowing Connection) throws(PostgresFailure) -> [Finding] {
+        var found: [Finding] = []
+        let triggers = try new.query("""
+            SELECT n.nspname, c.relname, t.tgname, t.tgenabled = 'A'
+              FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE t.tgenabled IN ('A', 'R') AND NOT t.tgisinternal AND n.nspname <> 'godwit'
+               AND t.tgname NOT LIKE 'godwit\\_%' ORDER BY 1, 2, 3
+            """)
+        for row in 0..<triggers.count {
+            let table = TableName(schema: triggers[row, 0] ?? "", name: triggers[row, 1] ?? "")
+            found.append(blocking(
+                "NEW \(table) trigger \(triggers[row, 2] ?? "")",
+                "is enabled \(triggers.flag(row, 3) ? "ALWAYS" : "REPLICA") and would fire on mirrored rows",
+                "ALTER TABLE ... ENABLE TRIGGER (origin) or DISABLE TRIGGER until the cutover"))
+        }
+        do throws(PostgresFailure) {
+            try new.execute("BEGIN; SET LOCAL session_replication_role = replica; ROLLBACK")
+        } catch {
+            guard error.kind == .refused else { throw error }
+            try new.execute("ROLLBACK")
+            found.append(blocking(
+                "NEW", "the control user may not set session_replication_role: foreign keys and triggers would fire",
+                "GRANT SET ON PARAMETER session_replication_role TO it (15 and later), or use a superuser"))
+        }
+        return found
+    }
+
+    // MARK: rights and leftovers
+
+    private static func rights(
+        _ old: borrowing Connection, _ new: borrowing Connection, _ tables: [TableDescription]
+    ) throws(PostgresFailure) -> [Finding] {
+        guard !tables.isEmpty else { return [] }
+        let list = tables.map { "(\(SQL.literal($0.name.sql)), \(SQL.literal($0.name.description)))" }
+            .joined(separator: ", ")
+        func missing(_ rights: [String]) -> String {
+            """
+            SELECT shown, r FROM (VALUES \(list)) t(name, shown),
+                unnest(ARRAY[\(rights.map { "'\($0)'" }.joined(separator: ","))]) r
+             WHERE to_regclass(name) IS NOT NULL AND NOT has_table_privilege(name, r) ORDER BY 1, 2
+            """
+        }
+        var found: [Finding] = []
+        let onOld = try old.query(missing(["SELECT"]))
+        for row in 0..<onOld.count {
+            found.append(blocking("OLD \(onOld[row, 0] ?? "")", "we may not SELECT", "GRANT SELECT"))
+        }
+        let onNew = try new.query(missing(["SELECT", "INSERT", "UPDATE", "DELETE"]))
+        for row in 0..<onNew.count {
+            let right = onNew[row, 1] ?? ""
+            found.append(blocking("NEW \(onNew[row, 0] ?? "")", "we may not \(right)", "GRANT \(right)"))
+        }
+        return found
+    }
+
+    /// Rows on NEW that no backfill of ours brought would stay, and be wrong.
+    private static func leftovers(
+        _ new: borrowing Connection, _ tables: [TableDescription]
+    ) throws(PostgresFailure) -> [Finding] {
+        var known: Set<TableName> = []
+        if try new.query("SELECT to_regclass('godwit.backfill') IS NOT NULL").flag(0, 0) {
+            let rows = try new.query("SELECT schema_name, table_name FROM godwit.backfill")
+            for row in 0..<rows.count { known.insert(TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "")) }
+        }
+        let unknown = tables.map(\.name).filter { !known.contains($0) }
+        guard !unknown.isEmpty else { return [] }
+        let full = try new.query(unknown.map { name in
+            "SELECT \(SQL.literal(name.description)) WHERE EXISTS (SELECT FROM ONLY \(name.sql))"
+        }.joined(separator: " UNION ALL "))
+        return (0..<full.count).map { row in
+            blocking("NEW \(full[row, 0] ?? "")", "already holds rows that Godwit did not bring",
+                "TRUNCATE it: the backfill brings all rows")
+        }
+    }
+}

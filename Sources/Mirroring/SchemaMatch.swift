@@ -1,0 +1,57 @@
+import LibPQ
+
+/// Whether a table of NEW can hold the rows of its twin on OLD. Pure.
+package enum SchemaMatch {
+    package static func defects(old: TableDescription, new: TableDescription?) -> [Preflight.Finding] {
+        guard old.kind == .ordinary else { return [] }
+        let place = "NEW \(old.name)"
+        guard let new else {
+            return [Preflight.blocking(place, "does not exist", "Create it as on OLD (pg_dump --schema-only)")]
+        }
+        var found: [Preflight.Finding] = []
+        if new.kind != .ordinary {
+            found.append(Preflight.blocking(place, "is not an ordinary table", "Create it as on OLD"))
+        }
+        if new.hidesRows {
+            found.append(Preflight.blocking(
+                place, "row level security hides rows from us", "Give the control user BYPASSRLS"))
+        }
+        if new.primaryKey != old.primaryKey {
+            let ours = old.primaryKey.joined(separator: ", "), theirs = new.primaryKey.joined(separator: ", ")
+            found.append(Preflight.blocking(
+                place, "has primary key (\(theirs)), on OLD it is (\(ours))", "Give both the same primary key"))
+        }
+        for column in old.columns {
+            guard let twin = new.column(column.name) else {
+                found.append(Preflight.blocking(
+                    place, "lacks the column \(column.name) \(column.type)", "ALTER TABLE ... ADD COLUMN"))
+                continue
+            }
+            if twin.type != column.type {
+                found.append(Preflight.blocking(
+                    "\(place).\(column.name)", "is \(twin.type), on OLD it is \(column.type)",
+                    "Give both the same type"))
+            }
+            if twin.isNotNull && !column.isNotNull {
+                found.append(Preflight.blocking(
+                    "\(place).\(column.name)", "is NOT NULL, on OLD it may be NULL", "Drop NOT NULL on NEW"))
+            }
+        }
+        for column in new.columns where old.column(column.name) == nil {
+            if column.isNotNull && !column.hasDefault && column.identity == .none && !column.isGenerated {
+                found.append(Preflight.blocking(
+                    "\(place).\(column.name)", "is NOT NULL without default and OLD has no such column",
+                    "Give it a default"))
+            } else {
+                found.append(Preflight.note(
+                    "\(place).\(column.name)", "exists only on NEW", "It keeps its default in mirrored rows"))
+            }
+        }
+        if new.otherUniqueIndexes > old.otherUniqueIndexes {
+            found.append(Preflight.note(
+                place, "has more unique or exclusion constraints than on OLD",
+                "Rows that OLD allows may be refused: make sure that they cannot"))
+        }
+        return found
+    }
+}

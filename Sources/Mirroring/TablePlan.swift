@@ -1,0 +1,145 @@
+import LibPQ
+
+/// How the rows of one table travel: the fixed parts of its statements on both sides. Immutable, any thread.
+package struct TablePlan: Sendable {
+    package let oid: UInt32
+    package let name: TableName
+    package let rowsEstimated: Int64
+    package let keyCount: Int
+    /// Rows may be changed in place: nothing but the primary key can collide.
+    let isUpsertable: Bool
+    /// Both sides order the key alike: a backfill range can be deleted and copied straight into the table.
+    let hasPortableKeyOrder: Bool
+
+    private let keys: [TableDescription.Column]
+    /// The columns that travel: all but those which NEW computes.
+    private let columnList: String
+    private let keyList: String
+    private let keyTexts: String
+    private let valuesText: String
+    private let conflictAction: String
+
+    package init(old: TableDescription, new: TableDescription) {
+        precondition(!old.primaryKey.isEmpty && old.primaryKey == new.primaryKey, "preflight passed no key")
+        oid = old.oid
+        name = old.name
+        rowsEstimated = old.rowsEstimated
+        keys = old.keyColumns
+        keyCount = keys.count
+        let carried = old.columns.filter { column in new.column(column.name)?.isGenerated == false }
+        columnList = carried.map(\.sql).joined(separator: ", ")
+        keyList = keys.map(\.sql).joined(separator: ", ")
+        keyTexts = keys.map { "\($0.sql)::text" }.joined(separator: ", ")
+        valuesText = "'(' || " + carried.map { "quote_nullable(\($0.sql)::text)" }.joined(separator: " || ',' || ")
+            + " || ')'"
+        // An identity column GENERATED ALWAYS cannot be SET; as a part of the key it needs no change either.
+        let fixed = Set(new.columns.filter { $0.identity == .always }.map(\.name))
+        let set = carried.filter { !fixed.contains($0.name) }.map { "\($0.sql) = EXCLUDED.\($0.sql)" }
+        isUpsertable = new.otherUniqueIndexes == 0 && !new.isKeyDeferrable && fixed.isSubset(of: old.primaryKey)
+        conflictAction = set.isEmpty ? "DO NOTHING" : "DO UPDATE SET " + set.joined(separator: ", ")
+        hasPortableKeyOrder = old.hasPortableKeyOrder && new.hasPortableKeyOrder
+    }
+
+    // MARK: keys
+
+    /// `key IN (...)`: equality is the key type's own, so two texts of one value find one row, once.
+    private func condition(_ wanted: [[String]]) -> String {
+        if keyCount == 1 {
+            return "\(keyList) IN (\(wanted.map { SQL.literal($0[0]) }.joined(separator: ",")))"
+        }
+        let tuples = wanted.map { "(" + typed($0) + ")" }
+        return "(\(keyList)) IN (VALUES \(tuples.joined(separator: ",")))"
+    }
+
+    private func typed(_ key: [String]) -> String {
+        precondition(key.count == keyCount, "a key of \(key.count) parts for \(name)")
+        return zip(key, keys).map { "\(SQL.literal($0))::\($1.type)" }.joined(separator: ", ")
+    }
+
+    // MARK: source
+
+    /// Key texts, then the row as a parenthesised list of literals.
+    func selectRows(_ wanted: [[String]]) -> String {
+        "SELECT \(keyTexts), \(valuesText) FROM ONLY \(name.sql) WHERE \(condition(wanted))"
+    }
+
+    /// The distinct keys that the journal names, for COPY into NEW's staging table.
+    func copyKeys(from unseen: String) -> String {
+        let parts = (1...keyCount).map { "key[\($0)]" }.joined(separator: ", ")
+        return "COPY (SELECT DISTINCT \(parts) FROM (\(unseen)) j WHERE key IS NOT NULL) TO STDOUT"
+    }
+
+    func copyRows(from unseen: String) -> String {
+        let parts = keys.enumerated().map { "key[\($0 + 1)]::\($1.type)" }.joined(separator: ", ")
+        return """
+            COPY (SELECT \(columnList) FROM ONLY \(name.sql) WHERE (\(keyList)) IN \
+            (SELECT \(parts) FROM (\(unseen)) j WHERE key IS NOT NULL)) TO STDOUT
+            """
+    }
+
+    // MARK: backfill
+
+    private func range(after: [String]?, through: [String]?) -> String {
+        var parts: [String] = []
+        if let after { parts.append("(\(keyList)) > (\(typed(after)))") }
+        if let through { parts.append("(\(keyList)) <= (\(typed(through)))") }
+        return parts.isEmpty ? "true" : parts.joined(separator: " AND ")
+    }
+
+    /// The last key of the next `rows` rows; no row when fewer are left.
+    func selectRangeEnd(after: [String]?, rows: Int) -> String {
+        """
+        SELECT \(keyTexts) FROM ONLY \(name.sql) WHERE \(range(after: after, through: nil)) \
+        ORDER BY \(keyList) OFFSET \(rows - 1) LIMIT 1
+        """
+    }
+
+    func copyRange(after: [String]?, through: [String]?) -> String {
+        "COPY (SELECT \(columnList) FROM ONLY \(name.sql) WHERE \(range(after: after, through: through))) TO STDOUT"
+    }
+
+    func deleteRange(after: [String]?, through: [String]?) -> String {
+        "DELETE FROM ONLY \(name.sql) WHERE \(range(after: after, through: through))"
+    }
+
+    // MARK: target
+
+    func deleteKeys(_ doomed: [[String]]) -> String {
+        "DELETE FROM ONLY \(name.sql) WHERE \(condition(doomed))"
+    }
+
+    var deleteAll: String { "DELETE FROM ONLY \(name.sql)" }
+
+    /// `INSERT ... VALUES`; the row lists follow, then `insertEnd`.
+    var insertStart: String { "INSERT INTO \(name.sql) (\(columnList)) OVERRIDING SYSTEM VALUE VALUES " }
+    var insertEnd: String { isUpsertable ? " ON CONFLICT (\(keyList)) \(conflictAction)" : "" }
+
+    private var staging: String { "pg_temp.godwit_keys_\(oid)" }
+    private var stagingRows: String { "pg_temp.godwit_rows_\(oid)" }
+
+    /// Session-local and emptied at each commit.
+    var createStaging: String {
+        "CREATE TEMP TABLE IF NOT EXISTS godwit_keys_\(oid) ON COMMIT DELETE ROWS AS "
+            + "SELECT \(keyList) FROM ONLY \(name.sql) WITH NO DATA"
+    }
+    var copyIntoStaging: String { "COPY \(staging) FROM STDIN" }
+    var deleteStaged: String {
+        "DELETE FROM ONLY \(name.sql) WHERE (\(keyList)) IN (SELECT \(keyList) FROM \(staging))"
+    }
+
+    var createStagingRows: String {
+        "CREATE TEMP TABLE IF NOT EXISTS godwit_rows_\(oid) ON COMMIT DELETE ROWS AS "
+            + "SELECT \(columnList) FROM ONLY \(name.sql) WITH NO DATA"
+    }
+    var copyIntoStagingRows: String { "COPY \(stagingRows) (\(columnList)) FROM STDIN" }
+    /// Rows that a dirty key brought earlier are right already: every later change made their keys dirty
+    /// again.
+    var insertMissing: String {
+        let same = keys.map { "t.\($0.sql) = s.\($0.sql)" }.joined(separator: " AND ")
+        return """
+            INSERT INTO \(name.sql) (\(columnList)) OVERRIDING SYSTEM VALUE SELECT \(columnList) FROM \(stagingRows) s \
+            WHERE NOT EXISTS (SELECT FROM ONLY \(name.sql) t WHERE \(same))
+            """
+    }
+    var copyIntoTable: String { "COPY \(name.sql) (\(columnList)) FROM STDIN" }
+}

@@ -1,0 +1,94 @@
+import LibPQ
+
+/// A part of one table: a range of keys, of which only those whose hash ends in certain bits. Immutable, any
+/// thread.
+package struct KeySlice: Sendable, Equatable, Hashable {
+    /// Exclusive; nil: from the first key.
+    package var after: [String]?
+    /// Inclusive; nil: to the last key.
+    package var through: [String]?
+    /// How many low bits of the key's hash are fixed, and to what.
+    package var bits = 0
+    package var bucket: UInt64 = 0
+
+    package init(after: [String]? = nil, through: [String]? = nil) {
+        self.after = after
+        self.through = through
+    }
+
+    /// The slices that this one falls into when `more` further bits are looked at; `bucket` is of all bits
+    /// together.
+    package func part(bucket: UInt64, more: Int) -> KeySlice {
+        precondition(bucket & ((1 << UInt64(bits)) - 1) == self.bucket, "a bucket outside of its slice")
+        var part = self
+        part.bits = bits + more
+        part.bucket = bucket
+        return part
+    }
+}
+
+/// Statements that walk one table slice by slice, the same on both sides. Pure, any thread.
+///
+/// Ranges are used where both servers order the key alike (no collation in it). Other tables are one range,
+/// split by the hash of the key's text, which is the same everywhere.
+package struct KeyRangePlan: Sendable {
+    package let name: TableName
+    package let oid: UInt32
+    package let isRanged: Bool
+    package let keyCount: Int
+    private let keys: [TableDescription.Column]
+    private let keyList: String
+    private let rowText: String
+
+    /// - Parameter table: OLD's description: its columns in its order are what is compared.
+    package init(_ table: TableDescription) {
+        precondition(!table.primaryKey.isEmpty, "\(table.name) has no key to walk along")
+        name = table.name
+        oid = table.oid
+        keys = table.keyColumns
+        keyCount = keys.count
+        isRanged = table.hasPortableKeyOrder
+        keyList = keys.map(\.sql).joined(separator: ", ")
+        rowText = "ROW(\(table.columns.map(\.sql).joined(separator: ", ")))::text COLLATE \"C\""
+    }
+
+    private var keyHash: String { "hashtextextended(ROW(\(keyList))::text COLLATE \"C\", 13)" }
+
+    private func condition(_ slice: KeySlice) -> String {
+        func typed(_ key: [String]) -> String {
+            zip(key, keys).map { "\(SQL.literal($0))::\($1.type)" }.joined(separator: ", ")
+        }
+        var parts: [String] = []
+        if let after = slice.after { parts.append("(\(keyList)) > (\(typed(after)))") }
+        if let through = slice.through { parts.append("(\(keyList)) <= (\(typed(through)))") }
+        if slice.bits > 0 { parts.append("(\(keyHash) & \((1 << slice.bits) - 1)) = \(slice.bucket)") }
+        return parts.isEmpty ? "true" : parts.joined(separator: " AND ")
+    }
+
+    /// The last key of the next `rows` rows; no row when fewer are left.
+    package func rangeEnd(after: [String]?, rows: Int) -> String {
+        """
+        SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")) FROM ONLY \(name.sql) \
+        WHERE \(condition(KeySlice(after: after))) ORDER BY \(keyList) OFFSET \(rows - 1) LIMIT 1
+        """
+    }
+
+    /// Bucket, rows, and two sums of hashes for each part of the slice by `more` further bits of the key's
+    /// hash.
+    package func digest(_ slice: KeySlice, more: Int) -> String {
+        let all = slice.bits + more
+        let bucket = all == 0 ? "0::bigint" : "\(keyHash) & \((1 << all) - 1)"
+        return """
+            SELECT b, count(*), sum(hashtextextended(r, 0)), sum(hashtextextended(r, 4417)) FROM (
+            SELECT \(bucket) b, \(rowText) r FROM ONLY \(name.sql) WHERE \(condition(slice)) OFFSET 0) s GROUP BY b
+            """
+    }
+
+    /// Key texts and both hashes of every row of the slice.
+    package func rows(_ slice: KeySlice) -> String {
+        """
+        SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")), hashtextextended(\(rowText), 0), \
+        hashtextextended(\(rowText), 4417) FROM ONLY \(name.sql) WHERE \(condition(slice))
+        """
+    }
+}

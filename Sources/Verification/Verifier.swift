@@ -1,0 +1,245 @@
+import LibPQ
+import Primitives
+import Synchronization
+
+/// Compares every table of both sides at one moment, range by range, down to the differing rows. Blocks its
+/// caller.
+package struct Verifier {
+    package struct Options: Sendable {
+        /// Readers on each side.
+        package var readers = 2
+        /// Rows of one range.
+        package var rangeRows = 20_000
+        package init() {}
+    }
+
+    private let old: ConnectionString
+    private let new: ConnectionString
+    private let options: Options
+    private let progress: @Sendable (String) -> Void
+
+    package init(
+        old: ConnectionString, new: ConnectionString, options: Options = Options(),
+        progress: @escaping @Sendable (String) -> Void = { _ in }
+    ) {
+        self.old = old
+        self.new = new
+        self.options = options
+        self.progress = progress
+    }
+
+    /// - Parameter only: these tables; nil: all.
+    package func run(only: Set<TableName>? = nil) throws(VerifyFailure) -> VerifyReport {
+        let (tables, incomparable) = try comparable(only)
+        let pair = try PairedSnapshots.take(old: old, new: new, tables: tables.map(\.name))
+        progress(Self.describe(pair.pairing))
+        let queue = Mutex<[TableDescription]>(tables.sorted { $0.rowsEstimated < $1.rowsEstimated })
+        let shared = Shared(queue: queue)
+        let (names, old, new, options, progress) = ((pair.oldName, pair.newName), old, new, options, progress)
+        let threads = (0..<max(1, min(options.readers, tables.count))).map { _ in
+            BlockingThread {
+                do throws(VerifyFailure) {
+                    let reader = try PairReader(
+                        old: old, new: new, names: names, options: options, progress: progress)
+                    while let table = shared.queue.withLock({ $0.popLast() }) {
+                        let result = try reader.compare(table)
+                        shared.results.withLock { $0.append(result) }
+                    }
+                } catch {
+                    shared.failure.withLock { $0 = $0 ?? error }
+                }
+            }
+        }
+        for thread in threads { thread.join() }
+        if let failure = shared.failure.withLock({ $0 }) { throw failure }
+        let results = shared.results.withLock { $0 } + incomparable
+        return VerifyReport(pairing: pair.pairing, tables: results.sorted { $0.name < $1.name })
+    }
+
+    /// Marks differing keys dirty on OLD: the mirror brings them with its next batch.
+    package func repair(_ report: VerifyReport) throws(VerifyFailure) -> Int {
+        let connection = try PairedSnapshots.connect(old, "OLD")
+        var marked = 0
+        for table in report.tables {
+            for key in table.keys {
+                try onSide("OLD") { () throws(PostgresFailure) in
+                    try connection.execute("SELECT godwit.mark_dirty(\(table.oid), \(SQL.array(key.key)))")
+                }
+                marked += 1
+            }
+        }
+        return marked
+    }
+
+    // MARK: parts
+
+    private final class Shared: Sendable {
+        let queue: Mutex<[TableDescription]>
+        let results = Mutex<[VerifyReport.Table]>([])
+        let failure = Mutex<VerifyFailure?>(nil)
+        init(queue: consuming Mutex<[TableDescription]>) { self.queue = queue }
+    }
+
+    /// Tables of OLD that can be walked and have a twin on NEW; the others, each with its reason.
+    private func comparable(
+        _ only: Set<TableName>?
+    ) throws(VerifyFailure) -> (tables: [TableDescription], incomparable: [VerifyReport.Table]) {
+        let onOld = try PairedSnapshots.connect(old, "OLD"), onNew = try PairedSnapshots.connect(new, "NEW")
+        let tables = try onSide("OLD") { () throws(PostgresFailure) in try CatalogReader.tables(onOld) }
+        let twins = try onSide("NEW") { () throws(PostgresFailure) in try CatalogReader.tables(onNew) }
+        var good: [TableDescription] = []
+        var bad: [VerifyReport.Table] = []
+        for table in tables where only?.contains(table.name) ?? true {
+            if table.kind == .foreign || table.isPartition { continue }
+            guard let problem = Self.problem(table, twins.first { $0.name == table.name }) else {
+                good.append(table)
+                continue
+            }
+            var result = VerifyReport.Table(name: table.name, oid: table.oid)
+            result.problem = problem
+            bad.append(result)
+        }
+        return (good, bad)
+    }
+
+    private static func problem(_ table: TableDescription, _ twin: TableDescription?) -> String? {
+        guard let twin else { return "does not exist on NEW" }
+        if table.primaryKey.isEmpty { return "has no primary key" }
+        if table.hidesRows || twin.hidesRows { return "row level security hides rows from us" }
+        if let missing = table.columns.first(where: { twin.column($0.name) == nil }) {
+            return "NEW lacks the column \(missing.name)"
+        }
+        return nil
+    }
+
+    private static func describe(_ pairing: VerifyReport.Pairing) -> String {
+        switch pairing {
+        case .batch(let snapshot): "both sides at OLD's snapshot \(snapshot), held by the running mirror"
+        case .quiet(keysWaiting: 0): "no mirror runs; nothing waits in OLD's journal: plain snapshots of both sides"
+        case .quiet(let waiting):
+            "no mirror runs; \(waiting) changed keys wait in OLD's journal and may show as differences"
+        case .unprepared: "not prepared for mirroring: plain snapshots, right only while nobody writes"
+        }
+    }
+}
+
+/// One reader on each side, joined to the pair. Used by one thread.
+private final class PairReader {
+    private let old: Connection
+    private let new: Connection
+    private let options: Verifier.Options
+    private let progress: (String) -> Void
+
+    init(
+        old oldTarget: ConnectionString, new newTarget: ConnectionString, names: (old: String, new: String),
+        options: Verifier.Options, progress: @escaping (String) -> Void
+    ) throws(VerifyFailure) {
+        old = try Self.join(oldTarget, "OLD", names.old)
+        new = try Self.join(newTarget, "NEW", names.new)
+        self.options = options
+        self.progress = progress
+    }
+
+    private static func join(
+        _ target: ConnectionString, _ side: String, _ name: String
+    ) throws(VerifyFailure) -> Connection {
+        let connection = try PairedSnapshots.connect(target, side)
+        do throws(PostgresFailure) {
+            try connection.execute("""
+                BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT \(SQL.literal(name))
+                """)
+        } catch {
+            throw .side(side, error)
+        }
+        return connection
+    }
+
+    func compare(_ table: TableDescription) throws(VerifyFailure) -> VerifyReport.Table {
+        let plan = KeyRangePlan(table)
+        var result = VerifyReport.Table(name: table.name, oid: table.oid)
+        var after: [String]?
+        repeat {
+            let through = plan.isRanged ? try rangeEnd(plan, after) : nil
+            try compare(KeySlice(after: after, through: through), plan, table, &result)
+            result.ranges += 1
+            after = through
+            if after != nil, result.ranges % 10 == 0 {
+                progress("\(table.name): \(result.rows) rows compared, \(result.differing) keys differ")
+            }
+        } while after != nil
+        progress("\(table.name): done, \(result.rows) rows compared, \(result.differing) keys differ")
+        return result
+    }
+
+    private func rangeEnd(_ plan: KeyRangePlan, _ after: [String]?) throws(VerifyFailure) -> [String]? {
+        try onSide("OLD") { () throws(PostgresFailure) in
+            let end = try old.query(plan.rangeEnd(after: after, rows: options.rangeRows))
+            return end.count == 1 ? (0..<plan.keyCount).map { end[0, $0] ?? "" } : nil
+        }
+    }
+
+    private func compare(
+        _ slice: KeySlice, _ plan: KeyRangePlan, _ table: TableDescription, _ result: inout VerifyReport.Table
+    ) throws(VerifyFailure) {
+        // A table without ranges is split at once, by what the catalog guesses of its size.
+        var more = 0
+        if !plan.isRanged {
+            while more < 16, (table.rowsEstimated >> Int64(more)) > Int64(options.rangeRows) { more += 1 }
+        }
+        var bisection = Bisection()
+        let (left, right) = try digests(plan, slice, more)
+        result.rows += bisection.record(slice, more: more, old: left, new: right)
+        while let step = bisection.next() {
+            switch step {
+            case .split(let slice, let more):
+                let (left, right) = try digests(plan, slice, more)
+                bisection.record(slice, more: more, old: left, new: right)
+            case .compareRows(let slice):
+                try compareRows(plan, slice, &result)
+            }
+        }
+    }
+
+    /// Both sides work at the same time.
+    private func both(_ sql: String) throws(VerifyFailure) -> (old: Rows, new: Rows) {
+        try onSide("OLD") { () throws(PostgresFailure) in try old.send(sql) }
+        try onSide("NEW") { () throws(PostgresFailure) in try new.send(sql) }
+        let left = try onSide("OLD") { () throws(PostgresFailure) in try old.finish() }
+        let right = try onSide("NEW") { () throws(PostgresFailure) in try new.finish() }
+        guard let left, let right else { preconditionFailure("a comparison without rows") }
+        return (left, right)
+    }
+
+    private func digests(
+        _ plan: KeyRangePlan, _ slice: KeySlice, _ more: Int
+    ) throws(VerifyFailure) -> (old: [UInt64: RangeDigest], new: [UInt64: RangeDigest]) {
+        let (left, right) = try both(plan.digest(slice, more: more))
+        return (RangeDigest.collect(left), RangeDigest.collect(right))
+    }
+
+    private func compareRows(
+        _ plan: KeyRangePlan, _ slice: KeySlice, _ result: inout VerifyReport.Table
+    ) throws(VerifyFailure) {
+        let (left, right) = try both(plan.rows(slice))
+        func collect(_ rows: Rows) -> [[String]: String] {
+            var found: [[String]: String] = [:]
+            for row in 0..<rows.count {
+                let key = (0..<plan.keyCount).map { rows[row, $0] ?? "" }
+                found[key] = (rows[row, plan.keyCount] ?? "") + "/" + (rows[row, plan.keyCount + 1] ?? "")
+            }
+            return found
+        }
+        let onOld = collect(left), onNew = collect(right)
+        for (key, hash) in onOld where onNew[key] != hash {
+            result.record(key, onNew[key] == nil ? .onlyOnOld : .changed)
+        }
+        for key in onNew.keys where onOld[key] == nil { result.record(key, .onlyOnNew) }
+    }
+}
+
+extension VerifyReport.Table {
+    fileprivate mutating func record(_ key: [String], _ difference: VerifyReport.Difference) {
+        differing += 1
+        if keys.count < Self.keysMax { keys.append(VerifyReport.Key(key: key, difference: difference)) }
+    }
+}

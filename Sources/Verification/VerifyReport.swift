@@ -1,0 +1,79 @@
+import LibPQ
+
+/// What a comparison of both sides found. Immutable, any thread.
+package struct VerifyReport: Sendable {
+    /// What makes both snapshots show the same moment.
+    package enum Pairing: Sendable, Equatable {
+        /// The running mirror held a batch: both sides at that batch's snapshot, exactly.
+        case batch(snapshot: String)
+        /// No mirror runs; `keysWaiting` keys of OLD's journal are not on NEW yet.
+        case quiet(keysWaiting: Int64)
+        /// Not prepared: two snapshots taken one after the other, right only when nobody writes.
+        case unprepared
+    }
+
+    package enum Difference: String, Sendable { case onlyOnOld = "missing on NEW", onlyOnNew = "extra on NEW", changed }
+
+    package struct Key: Sendable, Equatable {
+        package var key: [String]
+        package var difference: Difference
+    }
+
+    package struct Table: Sendable {
+        package var name: TableName
+        package var oid: UInt32
+        /// Rows of OLD that were compared.
+        package var rows: Int64 = 0
+        package var ranges = 0
+        /// All differing keys, of which `keys` holds the first `keysMax`.
+        package var differing = 0
+        package var keys: [Key] = []
+        /// Why this table could not be compared; nil: it was.
+        package var problem: String?
+
+        package static let keysMax = 10_000
+
+        package init(name: TableName, oid: UInt32) {
+            self.name = name
+            self.oid = oid
+        }
+    }
+
+    package enum Outcome: Int32, Sendable { case equal = 0, different = 1, couldNotTell = 2 }
+
+    package var pairing: Pairing
+    /// By name.
+    package var tables: [Table]
+
+    /// Differences count as found only where the pairing was exact.
+    package var outcome: Outcome {
+        let differing = tables.contains { $0.differing > 0 }
+        if differing {
+            switch pairing {
+            case .batch, .quiet(keysWaiting: 0), .unprepared: return .different
+            case .quiet: return .couldNotTell
+            }
+        }
+        return tables.isEmpty || tables.contains { $0.problem != nil } ? .couldNotTell : .equal
+    }
+}
+
+/// Why nothing could be compared.
+package enum VerifyFailure: Error, CustomStringConvertible {
+    case side(String, PostgresFailure)
+    case backfilling([String])
+    case mirrorSilent(seconds: Int)
+    case pairingLost(tries: Int)
+
+    package var description: String {
+        switch self {
+        case .side(let side, let failure): "\(side): \(failure)"
+        case .backfilling(let tables):
+            "the backfill is not complete yet (\(tables.joined(separator: ", "))): try again when SHOW MIRROR says so"
+        case .mirrorSilent(let seconds):
+            "a mirror holds NEW but did not answer for \(seconds) s: look at its state with SHOW MIRROR"
+        case .pairingLost(let tries):
+            "the mirror went on before all readers were attached, \(tries) times: is this machine overloaded?"
+        }
+    }
+}

@@ -1,0 +1,60 @@
+import ArgumentParser
+import Configuration
+import LibPQ
+import Mirroring
+
+/// Says whether the file is right and both sides can do their part; changes nothing.
+struct CheckCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "check",
+        abstract: "Check the configuration file, the connections to both sides and what could not be mirrored.",
+        discussion: """
+            Exit status: 0 all is well, 1 problems (each named with its fix), 2 file invalid or a side cannot be \
+            reached.
+            """)
+
+    @Option(name: .long, help: "Configuration file.") var config: String
+    @Argument(help: "Name of one database in the file; without it all are checked.") var database: String?
+
+    func run() throws {
+        let settings = try ControlTargets.load(config, failure: ExitCode(2))
+        say("\(config): valid, \(settings.databases.count) databases")
+        var problems = 0
+        var isUnreachable = false
+        if let database, settings.database(named: database) == nil {
+            complain("\(config): no database '\(database)'")
+            throw ExitCode(2)
+        }
+        for entry in settings.databases where database == nil || entry.name == database {
+            do {
+                problems += try check(try ControlTargets(entry, failure: ExitCode(2)))
+            } catch {
+                isUnreachable = true
+            }
+        }
+        if isUnreachable { throw ExitCode(2) }
+        if problems > 0 { throw ExitCode(1) }
+    }
+
+    /// - Returns: how many problems there are.
+    private func check(_ targets: ControlTargets) throws -> Int {
+        let name = targets.database.name
+        let old = try targets.connect(.old, purpose: "check", failure: ExitCode(2))
+        let new = try targets.connect(.new, purpose: "check", failure: ExitCode(2))
+        say("\(name): OLD is PostgreSQL \(Self.version(old)), NEW is PostgreSQL \(Self.version(new))")
+        do throws(PostgresFailure) {
+            let result = try Preflight.check(old: old, new: new)
+            for finding in result.findings { say("\(finding.weight == .blocking ? "PROBLEM" : "note") \(finding)") }
+            let count = result.blocking.count
+            say("\(name): \(result.tables.count) tables can be mirrored, \(count) problems")
+            return count
+        } catch {
+            complain("\(name): \(error)")
+            throw ExitCode(2)
+        }
+    }
+
+    private static func version(_ connection: borrowing Connection) -> String {
+        "\(connection.serverVersion / 10_000).\(connection.serverVersion % 10_000)"
+    }
+}

@@ -1,0 +1,51 @@
+import ArgumentParser
+import LibPQ
+import Mirroring
+
+/// Puts onto OLD and NEW what the mirror needs, or takes it away. May be repeated.
+struct PrepareCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "prepare",
+        abstract: "Install the capture of changes on OLD and the mirror's progress on NEW, or remove both.",
+        discussion: """
+            Checks both sides first and changes nothing when something cannot be carried. Exit status: 0 done, \
+            1 something stands in the way (each with its fix), 2 file invalid or a side cannot be reached.
+            """)
+
+    @Option(name: .long, help: "Configuration file.") var config: String
+    @Argument(help: "Name of the database in the file.") var database: String
+    @Flag(name: .long, help: "Take everything of Godwit away from both sides.") var remove = false
+
+    func run() throws {
+        let unreachable = ExitCode(2)
+        let targets = try ControlTargets(configuration: config, database: database, failure: unreachable)
+        let old = try targets.connect(.old, purpose: "prepare", failure: unreachable)
+        let new = try targets.connect(.new, purpose: "prepare", failure: unreachable)
+        let installer = CaptureInstaller(progress: { say("  \($0)") })
+        do {
+            if remove {
+                try installer.remove(old: old, new: new)
+                say("\(database): nothing of Godwit is left on OLD and NEW (NEW keeps the mirrored rows)")
+                return
+            }
+            let result = try Preflight.check(old: old, new: new)
+            for finding in result.findings { say("\(finding.weight == .blocking ? "PROBLEM" : "note") \(finding)") }
+            guard result.blocking.isEmpty else {
+                complain("\(database): \(result.blocking.count) problems; nothing was changed")
+                throw ExitCode(1)
+            }
+            let report = try installer.install(old: old, new: new, tables: result.tables)
+            for name in report.suspect {
+                complain("\(name): its triggers were missing while it was mirrored, changes may have been missed: "
+                    + "run godwit verify --repair")
+            }
+            say("\(database): \(report.installed.count) tables captured now, \(report.present.count) were already")
+        } catch let failure as CaptureInstaller.Failure {
+            complain("\(database): \(failure)")
+            throw ExitCode(1)
+        } catch let failure as PostgresFailure {
+            complain("\(database): \(failure)")
+            throw ExitCode(failure.isConnectionClass ? 2 : 1)
+        }
+    }
+}

@@ -1,0 +1,92 @@
+import Foundation
+import LibPQ
+import Logging
+import Mirroring
+import Primitives
+import TestSupport
+
+/// A pair of databases, connections to both, and mirrors between them. One test's thread.
+final class MirrorHarness {
+    let pair: MirroredPair
+    let horizon = Horizon()
+    private(set) var mirror: Mirror?
+
+    init(schema: String, ownServers: Bool = false) throws {
+        pair = try MirroredPair(schema: schema, ownServers: ownServers)
+    }
+
+    deinit { mirror?.stop() }
+
+    func connectOld() throws -> Connection {
+        try Connection.open(try ConnectionString(parsing: pair.oldConninfo), purpose: "test")
+    }
+
+    func connectNew() throws -> Connection {
+        try Connection.open(try ConnectionString(parsing: pair.newConninfo), purpose: "test")
+    }
+
+    @discardableResult
+    func prepare() throws -> CaptureInstaller.Report {
+        let old = try connectOld(), new = try connectNew()
+        let result = try Preflight.check(old: old, new: new)
+        guard result.blocking.isEmpty else { throw TestFailure("\(result.blocking)") }
+        return try CaptureInstaller().install(old: old, new: new, tables: result.tables)
+    }
+
+    func start(_ options: MirrorOptions = MirrorOptions()) {
+        let mirror = Mirror(
+            database: pair.database, oldConninfo: pair.oldConninfo, newConninfo: pair.newConninfo,
+            settings: options, horizon: horizon, logger: Logger(label: "test"))
+        mirror.start()
+        self.mirror = mirror
+    }
+
+    func stop() {
+        mirror?.stop()
+        mirror = nil
+    }
+
+    /// Waits until the mirror says so; fails after many turns rather than by the clock.
+    func wait(for what: String, turns: Int = 60_000, until condition: (MirrorReport) throws -> Bool) throws {
+        for _ in 0..<turns {
+            if try condition(horizon.report) { return }
+            var descriptor = pollfd(fd: -1, events: 0, revents: 0)
+            _ = poll(&descriptor, 1, 1)
+        }
+        throw TestFailure("waited in vain for \(what): \(horizon.report)")
+    }
+
+    func waitUntilReadable() throws { try wait(for: "readable") { _ in horizon.readable } }
+
+    /// Waits until NEW holds everything that was committed before the call.
+    func settle() throws {
+        let stamp = horizon.taking
+        horizon.kick()
+        try wait(for: "batch \(stamp + 1)") { _ in horizon.applied > stamp }
+    }
+
+    /// Every row of every table, in key order, as text.
+    static func contents(_ connection: borrowing Connection) throws -> [String: String] {
+        var all: [String: String] = [:]
+        for table in try CatalogReader.tables(connection) {
+            let columns = table.columns.map(\.sql).joined(separator: ", ")
+            let rows = try connection.query("""
+                SELECT coalesce(string_agg(r, E'\\n' ORDER BY r COLLATE "C"), '')
+                  FROM (SELECT ROW(\(columns))::text r FROM ONLY \(table.name.sql)) s
+                """)
+            all["\(table.name)"] = rows[0, 0]
+        }
+        return all
+    }
+
+    /// Tables whose rows differ, with the lines that only one side has.
+    func differences() throws -> [String] {
+        let old = try Self.contents(try connectOld()), new = try Self.contents(try connectNew())
+        return old.keys.sorted().compactMap { table in
+            guard old[table] != new[table] else { return nil }
+            let left = Set((old[table] ?? "").split(separator: "\n")), right = Set((new[table] ?? "").split(separator: "\n"))
+            return "\(table): only OLD \(left.subtracting(right).sorted().prefix(5)), "
+                + "only NEW \(right.subtracting(left).sorted().prefix(5))"
+        }
+    }
+}

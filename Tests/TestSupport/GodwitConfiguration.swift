@@ -1,0 +1,64 @@
+/// A configuration file in the making: what the tests vary, the rest at its default.
+package struct GodwitConfiguration: Sendable {
+    package struct Database: Sendable {
+        package var name: String
+        package var old: String
+        package var new: String
+        /// Empty: as `old` and `new`.
+        package var controlOld = ""
+        package var controlNew = ""
+        package var readsPercent = "0"
+        /// YAML flow sequence, as in `[{comment: user_id}, {session: user}]`; empty: the default.
+        package var readsKey = ""
+        /// Keys and values of the sections of the same name.
+        package var pool: [String: String] = [:]
+        package var mirror: [String: String] = [:]
+        package var breaker: [String: String] = [:]
+
+        package init(name: String, old: String, new: String) {
+            self.name = name
+            self.old = old
+            self.new = new
+        }
+    }
+
+    package var port: UInt16 = 0
+    package var threads = 1
+    package var authMethod = "trust"
+    /// The text of the users file; nil: none is named.
+    package var users: String?
+    package var adminUsers = ["godwit"]
+    package var databases: [Database]
+
+    package init(_ databases: [Database]) { self.databases = databases }
+
+    /// - Parameter directory: where the users file is, and the state.
+    package func text(directory: String) -> String {
+        var text = """
+            listen: {address: 127.0.0.1, port: \(port), threads: \(threads)}
+            auth: {method: \(authMethod)\(users == nil ? "" : ", users_file: \(directory)/users.txt")}
+            admin: {users: [\(adminUsers.joined(separator: ", "))], http: {port: 0}}
+            state: {path: \(directory)/godwit.sqlite}
+            databases:
+
+            """
+        for database in databases {
+            text += """
+                  \(database.name):
+                    old: "\(database.old)"
+                    new: "\(database.new)"
+                    control: {old: "\(database.controlOld)", new: "\(database.controlNew)"}
+                    pool: \(Self.flow(database.pool))
+                    reads: {percent: \(database.readsPercent)\(database.readsKey.isEmpty ? "" : ", key: ")\(database.readsKey)}
+                    mirror: \(Self.flow(database.mirror))
+                    breaker: \(Self.flow(database.breaker))
+
+                """
+        }
+        return text
+    }
+
+    private static func flow(_ section: [String: String]) -> String {
+        "{" + section.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }.joined(separator: ", ") + "}"
+    }
+}

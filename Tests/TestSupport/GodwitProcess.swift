@@ -1,0 +1,124 @@
+import Foundation
+import Glibc
+
+/// A running `godwit serve`, on a port of its own. It is killed with its last reference.
+package final class GodwitProcess: Sendable {
+    package let port: UInt16
+    package let directory: String
+    package let process: ChildProcess
+
+    package var configurationPath: String { directory + "/godwit.yaml" }
+    package var log: CollectedText { process.errors }
+
+    /// The executable under test: GODWIT_BIN, or the debug build's.
+    package static let executable = ProcessInfo.processInfo.environment["GODWIT_BIN"]
+        ?? TestResources.packageRoot + "/.build/debug/godwit"
+
+    /// Starts it and waits until it listens.
+    package convenience init(_ configuration: GodwitConfiguration) throws {
+        let directory = try Self.makeDirectory(configuration)
+        try self.init(directory: directory)
+    }
+
+    private init(directory: String) throws {
+        self.directory = directory
+        process = try ChildProcess([Self.executable, "serve", "--config", directory + "/godwit.yaml"])
+        let line = try process.errors.waitForLine(containing: "listening on 127.0.0.1:")
+        guard let digits = line.components(separatedBy: "listening on 127.0.0.1:").last?.prefix(while: \.isNumber),
+            let port = UInt16(digits)
+        else { throw TestFailure("no port in '\(line)'") }
+        self.port = port
+    }
+
+    /// The directory with godwit.yaml and users.txt for this configuration.
+    package static func makeDirectory(_ configuration: GodwitConfiguration) throws -> String {
+        let directory = TestResources.uniquePath("godwit")
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        try write(configuration, in: directory)
+        return directory
+    }
+
+    private static func write(_ configuration: GodwitConfiguration, in directory: String) throws {
+        let text = configuration.text(directory: directory)
+        try text.write(toFile: directory + "/godwit.yaml", atomically: true, encoding: .utf8)
+        if let users = configuration.users {
+            try users.write(toFile: directory + "/users.txt", atomically: true, encoding: .utf8)
+        }
+    }
+
+    /// Runs another command of godwit to its end.
+    package static func command(_ arguments: [String]) throws -> ChildProcess {
+        let process = try ChildProcess([executable] + arguments)
+        process.wait()
+        return process
+    }
+
+    // MARK: Signals
+
+    /// Writes the configuration, sends SIGHUP and waits for the line of the log that tells of the outcome.
+    /// - Returns: what the log said since.
+    @discardableResult
+    package func reload(_ configuration: GodwitConfiguration) throws -> [String] {
+        try reload(text: configuration.text(directory: directory))
+    }
+
+    @discardableResult
+    package func reload(text: String) throws -> [String] {
+        try text.write(toFile: configurationPath, atomically: true, encoding: .utf8)
+        let before = log.lines.count
+        process.send(SIGHUP)
+        try log.waitForLine(containing: "reload", skipping: before)
+        return Array(log.lines.dropFirst(before))
+    }
+
+    /// SIGTERM, and waits for the end.
+    @discardableResult
+    package func terminate() -> ChildProcess.Exit {
+        process.send(SIGTERM)
+        return process.wait()
+    }
+
+    // MARK: Use
+
+    package func conninfo(database: String, user: String = "app", password: String? = nil) -> String {
+        var text = "host=127.0.0.1 port=\(port) dbname=\(database) user=\(user) sslmode=disable"
+        if let password { text += " password=\(password)" }
+        return text
+    }
+
+    /// Runs SQL through Godwit; rows as unaligned tuples, columns separated by `|`.
+    @discardableResult
+    package func psql(
+        _ sql: String, database: String, user: String = "app", password: String? = nil, options: String = ""
+    ) throws -> String {
+        let conninfo = conninfo(database: database, user: user, password: password)
+        let text = try ChildProcess.run(
+            ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", conninfo, "-c", sql],
+            environment: options.isEmpty ? [:] : ["PGOPTIONS": options])
+        return text.hasSuffix("\n") ? String(text.dropLast()) : text
+    }
+
+    /// A console command's rows, each as a dictionary by column name.
+    package func console(_ command: String, user: String = "godwit") throws -> [[String: String]] {
+        let text = try ChildProcess.run([
+            "psql", "-XqA", "-F", "\t", "-P", "footer=off", "-d", conninfo(database: "godwit", user: user),
+            "-c", command,
+        ])
+        var lines = text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+        while lines.last == "" { lines.removeLast() }
+        guard let head = lines.first else { return [] }
+        let names = head.components(separatedBy: "\t")
+        return lines.dropFirst().map { line in
+            Dictionary(zip(names, line.components(separatedBy: "\t")), uniquingKeysWith: { first, _ in first })
+        }
+    }
+
+    /// The names of a console command's columns, in order.
+    package func consoleColumns(_ command: String) throws -> [String] {
+        let text = try ChildProcess.run([
+            "psql", "-XqA", "-F", "\t", "-P", "footer=off", "-d", conninfo(database: "godwit", user: "godwit"),
+            "-c", command,
+        ])
+        return text.split(separator: "\n").first?.components(separatedBy: "\t") ?? []
+    }
+}

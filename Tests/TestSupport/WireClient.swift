@@ -1,0 +1,166 @@
+import Glibc
+
+/// A frontend that speaks the protocol by hand over a blocking socket: for what a driver would never send.
+package final class WireClient {
+    package struct Message: Equatable, CustomStringConvertible {
+        package let type: Character
+        package let body: [UInt8]
+
+        /// The values of an ErrorResponse or NoticeResponse by field type (`C` is the SQLSTATE).
+        package var fields: [Character: String] {
+            var result: [Character: String] = [:]
+            for field in body.split(separator: 0) {
+                if let type = field.first {
+                    result[Character(UnicodeScalar(type))] = String(decoding: field.dropFirst(), as: UTF8.self)
+                }
+            }
+            return result
+        }
+
+        package var sqlState: String? { type == "E" ? fields["C"] : nil }
+
+        /// The columns of a DataRow in text format.
+        package var columns: [String?] {
+            guard type == "D" else { return [] }
+            var result: [String?] = []
+            var rest = body.dropFirst(2)
+            while rest.count >= 4 {
+                let length = rest.prefix(4).reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
+                rest = rest.dropFirst(4)
+                if length == UInt32.max {
+                    result.append(nil)
+                } else {
+                    result.append(String(decoding: rest.prefix(Int(length)), as: UTF8.self))
+                    rest = rest.dropFirst(Int(length))
+                }
+            }
+            return result
+        }
+
+        package var description: String {
+            switch type {
+            case "E", "N": "\(type) \(fields)"
+            case "D": "D \(columns)"
+            default: "\(type) \(body.prefix(40))"
+            }
+        }
+    }
+
+    private let descriptor: CInt
+    private var buffered: [UInt8] = []
+    private var isOpen = true
+    /// From BackendKeyData, for a cancel request.
+    package private(set) var cancelKey: [UInt8] = []
+
+    package init(port: UInt16) throws {
+        descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        var address = sockaddr_in.loopback(port)
+        let result = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+        }
+        guard result == 0 else { throw TestFailure("connect to port \(port): errno \(errno)") }
+        var one: CInt = 1
+        setsockopt(descriptor, CInt(IPPROTO_TCP), TCP_NODELAY, &one, socklen_t(MemoryLayout<CInt>.size))
+    }
+
+    deinit { close() }
+
+    /// Connects and logs in without a password; reads to ReadyForQuery.
+    package convenience init(
+        port: UInt16, database: String, user: String = "app", parameters: [(String, String)] = []
+    ) throws {
+        try self.init(port: port)
+        send(FrameBuilder.startup([("user", user), ("database", database)] + parameters))
+        let messages = try readToReady()
+        cancelKey = messages.first { $0.type == "K" }?.body ?? []
+    }
+
+    // MARK: Sending
+
+    /// Bytes that the peer no longer takes are dropped: what it answered is still to be read.
+    package func send(_ bytes: [UInt8]) {
+        var sent = 0
+        while sent < bytes.count {
+            let count = bytes.withUnsafeBytes { buffer in
+                Glibc.send(descriptor, buffer.baseAddress! + sent, bytes.count - sent, CInt(MSG_NOSIGNAL))
+            }
+            if count < 0 && errno == EINTR { continue }
+            if count <= 0 { return }
+            sent += count
+        }
+    }
+
+    /// One send per byte: TCP_NODELAY makes each its own segment.
+    package func sendByteByByte(_ bytes: [UInt8]) {
+        for byte in bytes { send([byte]) }
+    }
+
+    /// No more from us; the peer's answers can still be read.
+    package func endSending() { shutdown(descriptor, CInt(SHUT_WR)) }
+
+    /// Goes away without Terminate.
+    package func close() {
+        if isOpen { Glibc.close(descriptor) }
+        isOpen = false
+    }
+
+    // MARK: Reading
+
+    /// - Returns: nil when the peer has closed the connection.
+    package func read() throws -> Message? {
+        guard let header = receive(5) else { return nil }
+        let length = header[1...].reduce(0) { $0 << 8 | Int($1) }
+        guard length >= 4, let body = receive(length - 4) else { throw TestFailure("cut off after \(header)") }
+        return Message(type: Character(UnicodeScalar(header[0])), body: body)
+    }
+
+    /// One byte, as after an SSLRequest; nil when the connection is closed.
+    package func readByte() -> UInt8? { receive(1)?.first }
+
+    /// All messages up to ReadyForQuery, which is the last.
+    package func readToReady() throws -> [Message] {
+        var messages: [Message] = []
+        while let message = try read() {
+            messages.append(message)
+            if message.type == "Z" { return messages }
+        }
+        throw TestFailure("closed before ReadyForQuery, after \(messages)")
+    }
+
+    /// All messages until the peer closes the connection.
+    package func readToEnd() throws -> [Message] {
+        var messages: [Message] = []
+        while let message = try read() { messages.append(message) }
+        return messages
+    }
+
+    // MARK: In one step
+
+    /// Sends a simple query and reads its answers.
+    package func query(_ sql: String) throws -> [Message] {
+        send(FrameBuilder.query(sql))
+        return try readToReady()
+    }
+
+    /// The first column of the first row of a simple query.
+    package func value(_ sql: String) throws -> String? {
+        let messages = try query(sql)
+        if let error = messages.first(where: { $0.type == "E" }) { throw TestFailure("\(sql): \(error)") }
+        return messages.first { $0.type == "D" }?.columns.first ?? nil
+    }
+
+    private func receive(_ count: Int) -> [UInt8]? {
+        while buffered.count < count {
+            var chunk = [UInt8](repeating: 0, count: 65_536)
+            let received = recv(descriptor, &chunk, chunk.count, 0)
+            if received < 0 && errno == EINTR { continue }
+            if received <= 0 { return nil }
+            buffered += chunk[..<received]
+        }
+        let result = Array(buffered.prefix(count))
+        buffered.removeFirst(count)
+        return result
+    }
+}

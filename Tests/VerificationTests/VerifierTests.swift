@@ -1,0 +1,152 @@
+import Glibc
+import LibPQ
+import Logging
+import Mirroring
+import Primitives
+import Synchronization
+import TestSupport
+import Testing
+
+@testable import Verification
+
+@Suite(.serialized) struct VerifierTests {
+    static let schema = """
+        CREATE TABLE numbers (id int PRIMARY KEY, v text, f float8, at timestamptz DEFAULT now());
+        CREATE TABLE words (w text, n int, v text, PRIMARY KEY (w, n));
+        """
+    static let fill = """
+        INSERT INTO public.numbers SELECT g, 'v' || g, g / 3.0 FROM generate_series(1, 12000) g;
+        INSERT INTO public.words SELECT 'w' || g % 100, g, NULL FROM generate_series(1, 5000) g;
+        """
+
+    final class Side {
+        let pair: MirroredPair
+        let horizon = Horizon()
+        let mirror: Mirror
+
+        init() throws {
+            pair = try MirroredPair(schema: VerifierTests.schema)
+            mirror = Mirror(
+                database: pair.database, oldConninfo: pair.oldConninfo, newConninfo: pair.newConninfo,
+                settings: MirrorOptions(pollMillis: 5), horizon: horizon, logger: Logger(label: "test"))
+        }
+
+        deinit { mirror.stop() }
+
+        func connect(_ conninfo: String) throws -> Connection {
+            try Connection.open(try ConnectionString(parsing: conninfo), purpose: "test")
+        }
+
+        func prepare() throws {
+            let old = try connect(pair.oldConninfo), new = try connect(pair.newConninfo)
+            try old.execute(VerifierTests.fill)
+            let result = try Preflight.check(old: old, new: new)
+            _ = try CaptureInstaller().install(old: old, new: new, tables: result.tables)
+        }
+
+        func waitUntilReadable() throws {
+            for _ in 0..<60_000 where !horizon.readable { _ = poll(nil, 0, 1) }
+            #expect(horizon.readable)
+        }
+
+        func verifier() throws -> Verifier {
+            var options = Verifier.Options()
+            options.rangeRows = 3000
+            return Verifier(
+                old: try ConnectionString(parsing: pair.oldConninfo),
+                new: try ConnectionString(parsing: pair.newConninfo), options: options)
+        }
+    }
+
+    @Test func `a changed, a missing and an extra row are found by key, repaired and gone`() throws {
+        let side = try Side()
+        try side.prepare()
+        side.mirror.start()
+        try side.waitUntilReadable()
+        let new = try side.connect(side.pair.newConninfo)
+        let verifier = try side.verifier()
+        let before = try verifier.run()
+        #expect(before.outcome == .equal)
+        #expect(before.tables.map(\.rows) == [12000, 5000])
+        try new.execute("""
+            UPDATE public.numbers SET f = f + 1e-9 WHERE id = 7001;
+            DELETE FROM public.numbers WHERE id = 12000;
+            INSERT INTO public.numbers VALUES (99999, 'extra', NULL, NULL);
+            UPDATE public.words SET v = '' WHERE n = 77;
+            """)
+        let report = try verifier.run()
+        #expect(report.outcome == .different)
+        let found = report.tables[0].keys.sorted { $0.key[0] < $1.key[0] }
+        #expect(found == [
+            VerifyReport.Key(key: ["12000"], difference: .onlyOnOld),
+            VerifyReport.Key(key: ["7001"], difference: .changed),
+            VerifyReport.Key(key: ["99999"], difference: .onlyOnNew),
+        ])
+        #expect(report.tables[1].keys == [VerifyReport.Key(key: ["w77", "77"], difference: .changed)])
+        #expect(try verifier.repair(report) == 4)
+        #expect(try verifier.run().outcome == .equal)
+    }
+
+    @Test func `under write load both sides are equal, every time`() throws {
+        let side = try Side()
+        try side.prepare()
+        side.mirror.start()
+        try side.waitUntilReadable()
+        let isOver = Flag()
+        let conninfo = side.pair.oldConninfo
+        let writers = (0..<2).map { number in
+            BlockingThread {
+                do {
+                    let connection = try Connection.open(try ConnectionString(parsing: conninfo), purpose: "writer")
+                    var random = SeededGenerator(seed: UInt64(number))
+                    while !isOver.isSet {
+                        let id = random.next() % 12000
+                        try connection.execute("""
+                            UPDATE public.numbers SET v = v || '.', f = f + 1 WHERE id = \(id);
+                            UPDATE public.words SET v = '\(id)' WHERE n = \(id % 5000);
+                            """)
+                    }
+                } catch {
+                    Issue.record("\(error)")
+                }
+            }
+        }
+        defer {
+            isOver.set()
+            for writer in writers { writer.join() }
+        }
+        let verifier = try side.verifier()
+        for _ in 0..<5 {
+            let report = try verifier.run()
+            #expect(report.outcome == .equal, "\(report)")
+            guard case .batch = report.pairing else {
+                Issue.record("not paired at a batch: \(report.pairing)")
+                continue
+            }
+        }
+    }
+
+    @Test func `without a mirror plain snapshots are compared, and waiting keys leave a difference open`() throws {
+        let side = try Side()
+        let old = try side.connect(side.pair.oldConninfo)
+        #expect(try side.verifier().run().pairing == .unprepared)
+        try side.prepare()
+        #expect(throws: VerifyFailure.self) { try side.verifier().run() }
+        side.mirror.start()
+        try side.waitUntilReadable()
+        side.mirror.stop()
+        let quiet = try side.verifier().run()
+        #expect(quiet.pairing == .quiet(keysWaiting: 0))
+        #expect(quiet.outcome == .equal)
+        try old.execute("UPDATE public.numbers SET v = 'late' WHERE id = 5")
+        let behind = try side.verifier().run()
+        #expect(behind.pairing == .quiet(keysWaiting: 1))
+        #expect(behind.outcome == .couldNotTell)
+    }
+
+    final class Flag: Sendable {
+        private let value = Atomic<Bool>(false)
+        var isSet: Bool { value.load(ordering: .acquiring) }
+        func set() { value.store(true, ordering: .releasing) }
+    }
+}
