@@ -166,7 +166,9 @@ package enum ReloadPolicy {
     /// `password=…` and `sslpassword=…` in key=value form and in a URI's query, `user:password@` in a URI.
     package static func maskedConninfo(_ conninfo: String) -> String {
         conninfo
-            .replacing(/(password\s*=\s*)('(?:[^'\\]|\\.)*'|(?:[^\s&'\\]|\\.)+)/.ignoresCase()) { "\($0.output.1)***" }
+            .replacing(/(password\s*=\s*)('(?:[^'\\]|\\.|'')*'|(?:[^\s&'\\]|\\.)+)/.ignoresCase()) { match in
+                "\(match.output.1)***"
+            }
             .replacing(/(postgres(?:ql)?:\/\/[^:@\/?]*:)[^@\/]*@/) { "\($0.output.1)***@" }
     }
 }

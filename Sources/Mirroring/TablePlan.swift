@@ -132,7 +132,8 @@ package struct TablePlan: Sendable {
             + "SELECT \(columnList) FROM ONLY \(name.sql) WITH NO DATA"
     }
     var copyIntoStagingRows: String { "COPY \(stagingRows) (\(columnList)) FROM STDIN" }
-    /// Rows that a dirty key brought earlier are right already: every later change made their keys dirty again.
+    /// Rows that a dirty key brought earlier are right already: every later change made their keys dirty
+    /// again.
     var insertMissing: String {
         let same = keys.map { "t.\($0.sql) = s.\($0.sql)" }.joined(separator: " AND ")
         return """

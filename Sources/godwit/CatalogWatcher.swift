@@ -15,12 +15,12 @@ final class CatalogWatcher: Sendable {
     private static let retryMillis: CInt = 2_000
 
     private let stopRequest = Mailbox<Bool>()
-    private let thread: Mutex<BlockingThread?>
+    private let thread: Mutex<OwnThread?>
 
     init(_ snapshot: ProxySnapshot, control: Mailbox<ControlMessage>, logger: Logger) {
         let databases = snapshot.settings.databases
         let stopRequest = stopRequest
-        thread = Mutex(BlockingThread {
+        thread = Mutex(OwnThread(name: "godwit-catalog") {
             var known: [String: [String]] = [:]
             var isFirst = true
             while true {
