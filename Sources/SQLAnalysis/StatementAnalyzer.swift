@@ -50,8 +50,8 @@ struct StatementAnalyzer {
             return empty
         }
         if statements.count == 1 { return first }
-        let allRead = statements.allSatisfy { $0.kind == .read }
-        var all = allRead ? first : Classification(.multiple, .severalStatements)
+        var all = Classification(.multiple, .severalStatements)
+        all.isMixtureOfReads = statements.allSatisfy { !$0.mayWrite }
         all.statementCount = statements.count
         all.effects = statements.flatMap(\.effects)
         all.changesSchema = statements.contains(where: \.changesSchema)

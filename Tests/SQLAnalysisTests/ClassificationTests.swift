@@ -35,7 +35,7 @@ import Testing
         ("declare c cursor for select 1", .cursor), ("fetch 5 from c", .cursor), ("move c", .cursor),
         ("close c", .cursor), ("listen a", .listen), ("unlisten *", .unlisten), ("discard all", .discard),
         ("", .empty), (" ; -- x\n ;", .empty), ("/* a */", .empty), ("begin; select 1; commit", .multiple),
-        ("select 1; delete from t", .multiple), ("select 1; set a.b = 'c'", .multiple), ("set role x", .set),
+        ("select 1; select 2", .multiple), ("select 1; delete from t", .multiple), ("select 1; set a.b = 'c'", .multiple), ("set role x", .set),
     ])
     func `statements about the session have kinds of their own`(text: String, kind: StatementKind) {
         #expect(analysed(text).kind == kind)
@@ -114,6 +114,13 @@ import Testing
         for text in ["insert into t values (1)", "vacuum", "truncate t", "select 1", "call p()", "refresh materialized view v"] {
             #expect(!analysed(text).classification.changesSchema, "\(text)")
         }
+    }
+
+    @Test func `several statements write only when one of them does`() {
+        #expect(!analysed("select 1; select 2; set a.b = 'c'").classification.mayWrite)
+        #expect(analysed("select 1; delete from t").classification.mayWrite)
+        #expect(analysed("begin; select 1; commit").classification.mixesTransactionControl)
+        #expect(analysed("select 1; select 2").classification.statementCount == 2)
     }
 
     @Test func `copy streams are told`() {

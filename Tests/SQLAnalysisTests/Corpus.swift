@@ -84,7 +84,6 @@ enum Corpus {
         select ';', $a$ $b$ ; $a$
         select 1;
         ;select 1;;
-        select 1; select 2
         explain select 1
         explain analyze select * from t
         explain (analyze, buffers, format json) select * from t
