@@ -68,6 +68,8 @@ import Testing
         let before = try verifier.run()
         #expect(before.outcome == .equal)
         #expect(before.tables.map(\.rows) == [12000, 5000])
+        // Four full ranges of 3000 in the key's own order, and the open end; a text key is one range.
+        #expect(before.tables.map(\.ranges) == [5, 1])
         try new.execute("""
             UPDATE public.numbers SET f = f + 1e-9 WHERE id = 7001;
             DELETE FROM public.numbers WHERE id = 12000;
