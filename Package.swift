@@ -62,14 +62,14 @@ let package = Package(
         ]),
         floor("Mirroring", ["Primitives", "LibPQ", logging]),
         floor("Verification", ["Primitives", "LibPQ", logging]),
-        floor("ControlPlane", ["Primitives", "Configuration", "Migration", logging]),
+        floor("ControlPlane", ["Primitives", "Configuration", logging]),
 
         // Floor 3: assemble, parse arguments, nothing else.
         .executableTarget(
             name: "godwit",
             dependencies: [
-                "Primitives", "Configuration", "LibPQ", "SQLAnalysis", "Routing", "Proxy", "Mirroring", "Verification",
-                "ControlPlane", arguments, logging,
+                "Primitives", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing", "Proxy",
+                "Migration", "Mirroring", "Verification", "ControlPlane", arguments, logging,
             ],
             swiftSettings: strict),
 
@@ -79,5 +79,10 @@ let package = Package(
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
         tests("VerificationTests", ["Verification", "Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
+
+        // `godwit` is a dependency so that its executable is built before.
+        .testTarget(
+            name: "EndToEndTests", dependencies: ["TestSupport", "godwit"], exclude: ["Drivers"],
+            swiftSettings: strict),
     ]
 )

@@ -51,7 +51,27 @@ package enum ReloadPolicy {
         guard key.hasPrefix("databases.") else { return .restart }
         let parts = key.split(separator: ".")
         let isReload = ["pool", "reads", "breaker", "shadow"].contains { parts.contains($0) }
-        return isReload && key.hasSuffix(".pool.size") == false ? .reload : .restart
+        return isReload ? .reload : .restart
+    }
+
+    /// What a reload makes of `next`: what needs a restart stays as it runs now.
+    package static func keepingRestartOnly(of running: Settings, in next: Settings) -> Settings {
+        var kept = next
+        kept.listen = running.listen
+        kept.listen.clientsMax = next.listen.clientsMax
+        kept.listen.clientLoginTimeoutSeconds = next.listen.clientLoginTimeoutSeconds
+        kept.admin.http = running.admin.http
+        kept.state = running.state
+        kept.databases = running.databases.map { database in
+            guard let wanted = next.database(named: database.name) else { return database }
+            var merged = database
+            merged.pool = wanted.pool
+            merged.reads = wanted.reads
+            merged.breaker = wanted.breaker
+            merged.shadow = wanted.shadow
+            return merged
+        }
+        return kept
     }
 
     /// Every setting as key and text, in the order of conf/godwit.yaml.
@@ -138,7 +158,7 @@ package enum ReloadPolicy {
 
     // MARK: passwords
 
-    private static func masked(_ value: String, _ key: String) -> String {
+    package static func masked(_ value: String, _ key: String) -> String {
         let isConninfo = key.hasSuffix(".old") || key.hasSuffix(".new")
         return isConninfo ? maskedConninfo(value) : value
     }

@@ -95,7 +95,7 @@ struct SettingsReader {
 
     private func read(_ section: Section, _ listen: inout ListenSettings) throws(SettingsError) {
         try section.text("address", &listen.address)
-        try section.port("port", 1...65_535, &listen.port)
+        try section.port("port", 0...65_535, &listen.port)
         try section.text("unix_socket_directory", &listen.unixSocketDirectory)
         try section.number("threads", 1...SettingsLimits.threadsMax, &listen.threads)
         try section.number("clients_max", 1...SettingsLimits.clientsMax, &listen.clientsMax)

@@ -1,7 +1,7 @@
 /// Remembers the digests of the keys seen last, so that md5 runs once per user and not once per query.
 /// Owned by one thread; make a new one for a new `RoutingTable`, for it also remembers cohorts.
 package final class KeyResolver {
-    /// Longer keys are cut here before they are digested, on every path alike.
+    /// Bytes; longer keys are digested each time and not remembered.
     package static let keyBytesMax = 256
     /// Keys remembered; a newer one takes the place of an older one with the same low hash bits.
     package static let entriesMax = 8192
@@ -23,7 +23,6 @@ package final class KeyResolver {
 
     /// - Returns: nil for an empty key: it is as good as none.
     package func identity(of key: UnsafeRawBufferPointer) -> KeyIdentity? {
-        let key = UnsafeRawBufferPointer(rebasing: key.prefix(KeyResolver.keyBytesMax))
         if key.isEmpty { return nil }
         let hash = KeyResolver.hash(key)
         let place = Int(truncatingIfNeeded: hash) & (KeyResolver.entriesMax - 1)
@@ -37,7 +36,7 @@ package final class KeyResolver {
         let bytes = Array(key)
         let identity = KeyIdentity(
             hash: hash, bucket: UserBucket(key: bytes), cohort: table.cohorts.index(of: bytes))
-        entries[place] = Entry(key: bytes, identity: identity)
+        if key.count <= KeyResolver.keyBytesMax { entries[place] = Entry(key: bytes, identity: identity) }
         return identity
     }
 

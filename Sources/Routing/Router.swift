@@ -58,20 +58,29 @@ package struct HorizonFacts: Sendable, Equatable {
 
 /// Where one unit goes and why. A value, any thread.
 package struct RouteDecision: Sendable, Equatable {
-    package enum Reason: String, Sendable, CaseIterable {
-        case share = "bucket below the share of reads on NEW"
-        case cohort = "bucket below the share of its cohort"
-        case probe = "probe of NEW after an open breaker"
-        case transaction = "in a transaction block"
-        case pinned = "session holds state in its server"
-        case notRead = "not surely a read"
-        case untrustedText = "session reads strings in another way"
-        case noKey = "no routing key"
-        case aboveShare = "bucket not below the share of reads on NEW"
-        case aboveCohortShare = "bucket not below the share of its cohort"
-        case notReadable = "NEW cannot be read yet"
-        case ownWrite = "NEW lacks a write of this user"
-        case breakerOpen = "breaker of NEW is open"
+    package enum Reason: UInt8, Sendable, CaseIterable, CustomStringConvertible {
+        case share, cohort, probe, transaction, pinned, notRead,
+            untrustedText, noKey, aboveShare, aboveCohortShare, notReadable, ownWrite,
+            breakerOpen, newFailed
+
+        package var description: String {
+            switch self {
+            case .share: "bucket below the share of reads on NEW"
+            case .cohort: "bucket below the share of its cohort"
+            case .probe: "probe of NEW after an open breaker"
+            case .transaction: "in a transaction block"
+            case .pinned: "session holds state in its server"
+            case .notRead: "not surely a read"
+            case .untrustedText: "session reads strings in another way"
+            case .noKey: "no routing key"
+            case .aboveShare: "bucket not below the share of reads on NEW"
+            case .aboveCohortShare: "bucket not below the share of its cohort"
+            case .notReadable: "NEW cannot be read yet"
+            case .ownWrite: "NEW lacks a write of this user"
+            case .breakerOpen: "breaker of NEW is open"
+            case .newFailed: "NEW failed this read, it runs again here"
+            }
+        }
     }
 
     package var side: Side

@@ -45,6 +45,32 @@ package final class RoutingTable: Sendable {
     }
 }
 
+/// Which of a unit's possible keys counts. A value, any thread.
+package enum KeyChoice: Sendable, Equatable {
+    /// The text's own key (`Analysis.key`).
+    case text(KeyReference)
+    /// The session's value of the setting at this index of `KeyPlan.sources`.
+    case setting(Int)
+    case sessionUser
+    case none
+}
+
+extension RoutingTable {
+    /// The first source of the plan that has an answer.
+    ///
+    /// - Parameter settingSource: index in `KeyPlan.sources` of the first setting that the session has a value for.
+    package func keyChoice(text key: KeyReference?, settingSource: Int?) -> KeyChoice {
+        for (index, source) in keyPlan.sources.enumerated() {
+            switch source {
+            case .comment, .column: if let key, key.source == index { return .text(key) }
+            case .setting: if settingSource == index { return .setting(index) }
+            case .sessionUser: return .sessionUser
+            }
+        }
+        return .none
+    }
+}
+
 /// Named lists of keys; the first list that has a key wins. Immutable, any thread.
 package struct Cohorts: Sendable {
     private let indexes: [[UInt8]: UInt16]

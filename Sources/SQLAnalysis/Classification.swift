@@ -22,6 +22,18 @@ package struct Classification: Sendable, Equatable {
     /// COMMIT, ROLLBACK and prepared transactions aside: false only when it is sure that nothing was written.
     package var mayWrite: Bool { kind.mayWrite }
 
+    /// In a READ ONLY block that is not on the authority this must not run: it could make the block writable.
+    package var mayLiftReadOnly: Bool {
+        switch kind {
+        case .setTransaction: transaction.readOnly != true
+        case .set, .reset: objectName == nil || objectName == "transaction_read_only"
+        case .discard, .unknown, .multiple: true
+        case .empty, .read, .sideDependent, .write, .begin, .commit, .rollback, .savepoint, .preparedTransaction,
+            .show, .prepare, .execute, .deallocate, .cursor, .listen, .unlisten:
+            false
+        }
+    }
+
     package init(_ kind: StatementKind, _ reason: ClassificationReason) {
         self.kind = kind
         self.reason = reason

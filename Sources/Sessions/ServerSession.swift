@@ -60,6 +60,18 @@ package struct ServerSession {
     /// Nothing is owed and no transaction is open: another client may have it.
     package var isFree: Bool { isQuiet && status == .idle }
 
+    /// Exactly one ReadyForQuery is still to come, as the last thing.
+    package var owesOneReady: Bool {
+        var readies = 0
+        for index in head..<expected.count {
+            switch expected[index] {
+            case .query, .functionCall, .sync: readies += 1
+            case .parse, .bind, .describe, .execute, .close, .quietQuery, .quietParse, .quietClose, .answer: break
+            }
+        }
+        return readies == 1 && !isSkipping && !isCopyingIn
+    }
+
     package mutating func takeDropped() -> [ExpectedReply] {
         if dropped.isEmpty { return [] }
         let taken = dropped

@@ -28,6 +28,12 @@ package struct SessionSettings: Equatable, Sendable {
         entries.append(Entry(name: name, statement: statement))
     }
 
+    /// Puts an entry back as it was.
+    package mutating func restore(_ entry: Entry) {
+        entries.removeAll { $0.name == entry.name }
+        entries.append(entry)
+    }
+
     package mutating func reset(name: String) {
         let name = name.lowercased()
         entries.removeAll { $0.name == name }

@@ -37,7 +37,7 @@ package struct Verifier {
         let shared = Shared(queue: queue)
         let (names, old, new, options, progress) = ((pair.oldName, pair.newName), old, new, options, progress)
         let threads = (0..<max(1, min(options.readers, tables.count))).map { _ in
-            BlockingThread {
+            OwnThread(name: "godwit-verify") {
                 do throws(VerifyFailure) {
                     let reader = try PairReader(
                         old: old, new: new, names: names, options: options, progress: progress)

@@ -1,9 +1,12 @@
 import ArgumentParser
 
 @main
-struct Godwit: AsyncParsableCommand {
+struct Godwit: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "godwit",
         abstract: "Moves a live application from one PostgreSQL database to another without a stop.",
-        subcommands: [CheckCommand.self, PrepareCommand.self, VerifyCommand.self])
+        subcommands: [
+            ServeCommand.self, CheckCommand.self, PrepareCommand.self, VerifyCommand.self, BucketCommand.self,
+            ExplainCommand.self,
+        ])
 }

@@ -14,7 +14,7 @@ package final class ChildProcess: Sendable {
     package let errors: CollectedText
     private let name: String
     private let pidFile: String
-    private let input: CInt
+    private let input: Mutex<CInt>
     private let exit = Mutex<Exit?>(nil)
 
     /// - Parameter keepsInput: standard input is a pipe that `write` fills; otherwise it is /dev/null.
@@ -34,7 +34,7 @@ package final class ChildProcess: Sendable {
         close(output.writeEnd)
         close(errors.writeEnd)
         if let input { close(input.readEnd) }
-        self.input = input?.writeEnd ?? -1
+        self.input = Mutex(input?.writeEnd ?? -1)
         self.output = CollectedText(readingFrom: output.readEnd)
         self.errors = CollectedText(readingFrom: errors.readEnd)
     }
@@ -42,7 +42,7 @@ package final class ChildProcess: Sendable {
     deinit {
         send(SIGKILL)
         _ = wait()
-        if input >= 0 { close(input) }
+        endInput()
     }
 
     /// Nothing happens when the process has ended.
@@ -51,8 +51,18 @@ package final class ChildProcess: Sendable {
     }
 
     package func write(_ text: String) {
-        precondition(input >= 0, "started without keepsInput")
-        _ = text.withCString { Glibc.write(input, $0, strlen($0)) }
+        input.withLock { descriptor in
+            precondition(descriptor >= 0, "started without keepsInput, or ended")
+            _ = text.withCString { Glibc.send(descriptor, $0, strlen($0), CInt(MSG_NOSIGNAL)) }
+        }
+    }
+
+    /// The process finds the end of its standard input.
+    package func endInput() {
+        input.withLock { descriptor in
+            if descriptor >= 0 { close(descriptor) }
+            descriptor = -1
+        }
     }
 
     /// Blocks until the process has ended and all of its output is there.

@@ -4,6 +4,9 @@ package struct GodwitConfiguration: Sendable {
         package var name: String
         package var old: String
         package var new: String
+        /// Empty: as `old` and `new`.
+        package var controlOld = ""
+        package var controlNew = ""
         package var readsPercent = "0"
         /// YAML flow sequence, as in `[{comment: user_id}, {session: user}]`; empty: the default.
         package var readsKey = ""
@@ -44,6 +47,7 @@ package struct GodwitConfiguration: Sendable {
                   \(database.name):
                     old: "\(database.old)"
                     new: "\(database.new)"
+                    control: {old: "\(database.controlOld)", new: "\(database.controlNew)"}
                     pool: \(Self.flow(database.pool))
                     reads: {percent: \(database.readsPercent)\(database.readsKey.isEmpty ? "" : ", key: ")\(database.readsKey)}
                     mirror: \(Self.flow(database.mirror))

@@ -1,0 +1,335 @@
+import Configuration
+import Logging
+import PGWire
+import Pooling
+import Primitives
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// What a server's answers mean for its client: results, ends of units, failures.
+extension ClientConnection {
+    // MARK: within a unit
+
+    /// A part of the result is there: the unit cannot be run elsewhere any more.
+    func resultBegan() { stopHolding() }
+
+    func errorForwarded() { unit.hasFailed = true }
+
+    /// The unit may be run again: NEW has it, and the client has seen nothing of the answer.
+    var canRetry: Bool { isHolding }
+
+    /// COMMIT may be answered by ROLLBACK: the tag tells whether settings stay.
+    func commandCompleted(_ body: UnsafeRawBufferPointer) {
+        if transaction.effects.isEmpty && unit.effects.isEmpty { return }
+        if body.starts(with: "ROLLBACK".utf8) {
+            if server?.session.status == .idle { return }
+            if unit.kind == .savepoint { transaction.isUncertain = true } else { transaction.wasRolledBack = true }
+        }
+    }
+
+    /// A setting was reported as changed.
+    func parameterReported(_ name: String, _ value: String) {
+        noteParameter(name.lowercased(), value)
+    }
+
+    /// Our analysis reads quotes as the standard has it, and bytes as UTF-8 or one by one.
+    func noteParameter(_ name: String, _ value: String) {
+        switch name {
+        case "standard_conforming_strings": isTextTrusted = value.lowercased() == "on"
+        case "client_encoding": isTextTrusted = Self.isSafeEncoding(value)
+        default: break
+        }
+    }
+
+    /// Encodings in which no byte of a longer character looks like a quote or backslash.
+    static func isSafeEncoding(_ name: String) -> Bool {
+        let plain = name.lowercased().filter { $0.isLetter || $0.isNumber }
+        let unsafe = ["sjis", "shiftjis", "mskanji", "win932", "windows932", "shiftjis2004", "shiftjisx0213", "big5",
+            "win950", "windows950", "gbk", "win936", "windows936", "gb18030", "johab", "uhc", "win949", "windows949"]
+        return !unsafe.contains(plain)
+    }
+
+    // MARK: the end of a unit
+
+    func unitEnded(_ status: TransactionStatus, on server: ServerConnection) {
+        guard let database else { return }
+        stampWrites(status, database)
+        let micros = worker.now.microseconds(since: unit.startedAt)
+        database.counters.queries += 1
+        database.counters.queryMicros += micros
+        if server.side == .new {
+            worker.tellBreaker(database, .success(isProbe: unit.isProbe))
+            unit.isProbe = false
+        }
+        if !server.session.isQuiet { return }
+        settleEffects(status, on: server)
+        unit = Unit()
+        if status == .idle {
+            database.counters.transactions += 1
+            database.counters.transactionMicros += worker.now.microseconds(since: transaction.startedAt)
+            transaction = TransactionFacts()
+        }
+    }
+
+    /// Before the client learns of the commit: from now on its user reads on NEW only what includes it.
+    private func stampWrites(_ status: TransactionStatus, _ database: DatabaseState) {
+        guard transaction.hasWritten else { return }
+        let isCommit = status == .idle || unit.mayCommit
+        let horizon = database.route.horizon
+        let taking = horizon.taking
+        batchNeeded = max(batchNeeded, taking + 1)
+        for key in transaction.writtenKeys { database.route.stamps.stamp(key, taking: taking) }
+        if isCommit { horizon.kick() }
+    }
+
+    private func settleEffects(_ status: TransactionStatus, on server: ServerConnection) {
+        if unit.effects.isEmpty && transaction.effects.isEmpty && !transaction.isUncertain { return }
+        if unit.hasFailed {
+            // What was done before the error may have stayed (advisory locks do): keep the server.
+            transaction.effects += unit.effects.filter { if case .pins = $0 { true } else { false } }
+            if unit.statementCount > 1 && unit.effects.contains(where: { if case .pins = $0 { false } else { true } }) {
+                transaction.isUncertain = true
+            }
+        } else {
+            transaction.effects += unit.effects
+        }
+        guard status == .idle else { return }
+        for effect in transaction.effects {
+            if transaction.wasRolledBack, case .pins = effect {} else if transaction.wasRolledBack { continue }
+            apply(effect, on: server)
+        }
+        if transaction.isUncertain { pin(.untrackedSetting) }
+    }
+
+    private func apply(_ effect: SessionEffect, on server: ServerConnection) {
+        switch effect {
+        case .sets(let change):
+            if change.isLocal { return }
+            if database?.route.table.keySettings.contains(change.name) == true {
+                keyValues[change.name] = change.value
+                routingChanged()
+                server.settings = nil  // it is set there too, and the next client must not see it
+            } else if let value = change.value {
+                set(change.name, value, on: server)
+            } else {
+                reset(change.name, on: server)
+            }
+        case .resets(let name):
+            reset(name, on: server)
+        case .resetsAll:
+            settings = startupSettings
+            server.settings = SessionSettings()
+        case .pins(let reason):
+            pin(reason)
+        case .prepares:
+            pin(.unknownStatement)
+        case .deallocates(nil):
+            forgetStatements(on: server)
+        case .discards(.all):
+            settings = startupSettings
+            server.settings = SessionSettings()
+            forgetStatements(on: server)
+            pin = nil
+        case .deallocates, .closesCursor, .unlistens, .discards:
+            break
+        }
+    }
+
+    private func set(_ name: String, _ value: String, on server: ServerConnection) {
+        if settings.entries.count >= SessionSettings.entriesMax { return pin(.untrackedSetting) }
+        settings.set(name: name, value: value)
+        server.settings?.set(name: name, value: value)
+        if name == "application_name" { applicationName = value }
+    }
+
+    /// RESET goes back to what the session started with; the server only knows its own default.
+    private func reset(_ name: String, on server: ServerConnection) {
+        server.settings?.reset(name: name)
+        settings.reset(name: name)
+        if let entry = startupSettings.entries.first(where: { $0.name == name }) {
+            settings.restore(entry)
+        }
+    }
+
+    private func forgetStatements(on server: ServerConnection) {
+        server.statements.removeAll()
+        server.unnamedToken = 0
+        for id in statements.removeAll() { database?.statements.release(id) }
+    }
+
+    private func pin(_ reason: PinReason) {
+        if pin != nil { return }
+        pin = reason
+        pinnedAt = worker.now
+    }
+
+    /// Definitions of statements that the server skipped or refused do not hold.
+    func undefine(_ dropped: [ExpectedReply], on server: ServerConnection) {
+        for reply in dropped {
+            switch reply {
+            case .parse(nil, _):
+                server.unnamedToken = 0
+                unnamed = nil
+            case .parse(let id?, let definition):
+                server.statements.remove(id)
+                if let undefined = statements.undefine(definition) { database?.statements.release(undefined) }
+            case .quietParse(nil):
+                server.unnamedToken = 0
+            case .quietParse(let id?):
+                server.statements.remove(id)
+            default:
+                break
+            }
+        }
+    }
+
+    // MARK: giving the server back
+
+    var mayGiveBack: Bool { phase == .leased && pin == nil && passToServer == 0 && unit.byteCount == 0 }
+
+    func giveBack(_ server: ServerConnection) {
+        self.server = nil
+        phase = .idle
+        startNextUnit()
+        server.release()
+        if worker.isDraining { return drain() }
+        if hasParkedBytes { resumeSoon() }
+    }
+
+    // MARK: failures
+
+    /// NEW has failed a read for reasons of its own, and the client has seen nothing: the authority answers it.
+    func retryOnAuthority(because error: ErrorResponse) {
+        guard let database, let failing = server else { return }
+        // A write that hid in a read is the statement's fault, not NEW's.
+        let isHealthy = error.state == .readOnlyTransaction
+        worker.tellBreaker(
+            database, isHealthy ? .success(isProbe: unit.isProbe) : .failure(isProbe: unit.isProbe))
+        unit.isProbe = false
+        server = nil
+        failing.detach()
+        runAgainOnAuthority()
+    }
+
+    private func runAgainOnAuthority() {
+        dropHeld()
+        putBack(replay)
+        unit.isReplay = true
+        sideFailed()
+    }
+
+    /// The server's connection ended while the client had it.
+    func serverLost(_ lost: ServerConnection, _ error: ErrorResponse) {
+        server = nil
+        guard let database, phase != .closed else { return }
+        worker.logger.warning("lost a server of \(lost.side) of \"\(database.name)\" in use: \(error.message)")
+        if lost.side == .new {
+            worker.tellBreaker(database, .failure(isProbe: unit.isProbe))
+            unit.isProbe = false
+        }
+        if phase == .applyingSettings && lost.side == .new { return sideFailed() }
+        undefine(lost.session.takeDropped(), on: lost)
+        if canRetry { return runAgainOnAuthority() }
+        // Whether it was committed is not known: read where the answer is.
+        if transaction.hasWritten { stampWrites(.idle, database) }
+        let isPlain = lost.session.status == .idle && pin == nil && unit.endsWithReady && !unit.isStreamed
+            && !lost.isWithinMessage && passToServer == 0 && lost.session.owesOneReady
+        let lostError = ErrorResponse(
+            isPlain ? .error : .fatal, .connectionFailure,
+            "the connection to the database was lost: \(error.message)",
+            detail: transaction.hasWritten ? "It is not known whether the last statement took effect." : nil)
+        transaction = TransactionFacts()
+        if !isPlain {
+            return lost.isWithinMessage ? close() : close(with: lostError)
+        }
+        let isApplying = phase == .applyingSettings
+        phase = .idle
+        if isApplying { skipUnit(unit.byteCount) }
+        startNextUnit()
+        var writer = MessageWriter()
+        lostError.write(to: &writer)
+        writer.readyForQuery(.idle)
+        send(writer.bytes)
+        resumeSoon()
+    }
+
+    /// The client is gone: its server must not keep anything of it.
+    func letGo(of last: Phase) {
+        if last == .waiting || last == .greeting { _ = poolEntry(waitingSide)?.pool.abandon(id) }
+        guard let server else { return }
+        self.server = nil
+        if unit.isProbe, let database { worker.tellBreaker(database, .probeAbandoned) }
+        let isQuiet = server.session.isQuiet && passToServer == 0
+        if !isQuiet, let database { stampWrites(.idle, database) }  // a COMMIT may be among what it does not wait for
+        if last == .applyingSettings {
+            server.settings = nil
+            server.detach()
+        } else if isQuiet && server.session.status == .idle && unit.byteCount == 0 {
+            server.settings = pin == nil ? server.settings : SessionSettings()
+            if pin == nil { return server.detach() }
+            server.statements.removeAll()
+            server.settle(with: "DISCARD ALL")
+        } else if isQuiet && pin == nil && unit.byteCount == 0 {
+            server.settings = transaction.effects.isEmpty ? server.settings : nil
+            server.settle(with: "ROLLBACK")
+        } else {
+            // It is at work for nobody: end that, so that its locks go too.
+            if !server.session.isQuiet { CancelConnection.start(to: server, on: worker) }
+            server.close()
+        }
+    }
+
+    // MARK: from outside
+
+    /// A cancel request for this client.
+    func cancelRunning() {
+        switch phase {
+        case .waiting:
+            _ = poolEntry(waitingSide)?.pool.abandon(id)
+            if unit.isProbe, let database { worker.tellBreaker(database, .probeAbandoned) }
+            refuseUnit(ErrorResponse(.error, .queryCanceled, "canceling statement due to user request"))
+        case .leased:
+            if let server, !server.session.isQuiet { CancelConnection.start(to: server, on: worker) }
+        case .login, .greeting, .idle, .applyingSettings, .console, .consoleWaiting, .closed:
+            break
+        }
+    }
+
+    /// Godwit is ending: who has no transaction goes now.
+    func drain() {
+        switch phase {
+        case .login, .greeting, .idle, .console, .consoleWaiting:
+            sayGoodbye()
+        case .leased:
+            if let server, server.session.isFree, unit.byteCount == 0 { sayGoodbye() }
+        case .waiting, .applyingSettings, .closed:
+            break
+        }
+    }
+
+    private func sayGoodbye() {
+        close(with: ErrorResponse(.fatal, .adminShutdown, "Godwit is shutting down", hint: "Connect again."))
+    }
+
+    func databaseWasRemoved() {
+        close(with: ErrorResponse(.fatal, .adminShutdown, "database \"\(databaseName)\" was removed by a reload"))
+    }
+
+    func checkIdleTime() {
+        guard let limits = database?.route.settings.pool else { return }
+        let idleNanos = worker.now.nanoseconds(since: lastActivity)
+        if phase == .idle, Self.isOver(idleNanos, limits.clientIdleTimeoutSeconds) {
+            close(with: ErrorResponse(.fatal, .adminShutdown, "the connection was idle longer than client_idle_timeout"))
+        } else if phase == .leased, let server, server.session.isQuiet, server.session.status != .idle,
+            Self.isOver(idleNanos, limits.idleTransactionTimeoutSeconds)
+        {
+            close(with: ErrorResponse(
+                .fatal, .idleTransactionTimeout, "the transaction was idle longer than idle_transaction_timeout"))
+        }
+    }
+
+    private static func isOver(_ nanos: UInt64, _ limitSeconds: Double) -> Bool {
+        limitSeconds > 0 && Double(nanos) >= limitSeconds * 1e9
+    }
+}

@@ -1,0 +1,344 @@
+import Configuration
+import Logging
+import PGWire
+import Pooling
+import Primitives
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// From bytes to a routed unit.
+extension ClientConnection {
+    /// Gathers the next unit and sends it on its way.
+    ///
+    /// - Returns: bytes that are done with. A unit that waits for a server stays where it is.
+    func processIdle(_ bytes: UnsafeRawBufferPointer) -> Int {
+        let progress = scanner.scan(bytes) { note($0, bytes) }
+        switch progress {
+        case .needsMore:
+            if bytes.count < Self.unitBytesMax { return 0 }
+            unit.isStreamed = true
+            unit.endsWithReady = false
+            unit.byteCount = scanner.offset
+            unit.mayWrite = true
+            dispatch()
+            return 0
+        case .simple(let end):
+            unit.byteCount = end
+            if answerLocally(simple: bytes, end: end) {
+                startNextUnit()
+                return end
+            }
+            dispatch()
+            return 0
+        case .functionCall(let end):
+            unit.byteCount = end
+            dispatch()
+            return 0
+        case .extended(let end, let endsWithSync):
+            unit.byteCount = end
+            unit.endsWithReady = endsWithSync
+            if answerLocally(batch: bytes, end: end) {
+                startNextUnit()
+                return end
+            }
+            dispatch()
+            return 0
+        case .terminate:
+            close()
+            return bytes.count
+        case .violation(let error):
+            violated(error)
+            return bytes.count
+        }
+    }
+
+    func violated(_ error: WireError) {
+        switch error {
+        case .lengthOutOfRange(let tag, let length):
+            close(with: ErrorResponse(
+                .fatal, .protocolViolation, "invalid length \(length) of message type \(tag)"))
+        case .unexpectedMessage(let tag), .malformedBody(let tag):
+            close(with: ErrorResponse(.fatal, .protocolViolation, "invalid message of type \(tag)"))
+        case .unsupportedProtocol, .malformedStartup:
+            close(with: ErrorResponse(.fatal, .protocolViolation, "invalid message"))
+        }
+    }
+
+    func startNextUnit() {
+        scanner = UnitScanner()
+        unit = Unit()
+        isForcedToAuthority = false
+    }
+
+    // MARK: what is in it
+
+    /// Looks at one message: what it would do, and whose it is.
+    func note(_ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer) {
+        guard let database else { preconditionFailure("a unit without a database") }
+        var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart..<frame.end]))
+        switch frame.tag {
+        case FrontendTag.query:
+            unit.executes = true
+            guard let text = reader.cString(), reader.isAtEnd else { return unit.addUnknown() }
+            let (analysis, key) = database.analyse(text)
+            unit.add(analysis, key)
+        case FrontendTag.parse:
+            guard let name = reader.cString(), let text = reader.cString() else { return unit.addUnknown() }
+            let (analysis, key) = database.analyse(text)
+            unit.add(analysis, key)
+            if name.isEmpty {
+                unit.parsesUnnamed = true
+                unit.unnamed = (analysis, key)
+            } else {
+                unit.parsesNamed = true
+            }
+        case FrontendTag.bind:
+            noteBind(&reader, database)
+        case FrontendTag.execute:
+            unit.executes = true
+        case FrontendTag.functionCall:
+            unit.executes = true
+            unit.addUnknown()
+        default:
+            break
+        }
+    }
+
+    func noteBind(_ reader: inout BodyReader, _ database: DatabaseState) {
+        guard reader.cString() != nil, let name = reader.cString() else { return unit.addUnknown() }
+        if name.isEmpty {
+            if unit.parsesUnnamed { return }
+            if let unnamed { unit.add(unnamed.analysis, unnamed.key) } else { unit.addUnknown() }
+        } else if let id = statements.find(name) {
+            let statement = database.statements[id]
+            unit.add(statement.analysis, statement.key)
+        } else if !unit.parsesNamed {
+            unit.addUnknown()
+        }
+    }
+
+    // MARK: answers of our own
+
+    /// `SET godwit.user = '42'` and its kin, and DEALLOCATE of a name that the server does not know.
+    private func answerLocally(simple bytes: UnsafeRawBufferPointer, end: Int) -> Bool {
+        guard unit.statementCount == 1, unit.effects.count == 1, let database else { return false }
+        switch (unit.kind, unit.effects[0]) {
+        case (.set, .sets(let change))
+        where !change.isLocal && database.route.table.keySettings.contains(change.name):
+            keyValues[change.name] = change.value
+            routingChanged()
+            answer(tag: "SET")
+        case (.reset, .resets(let name)) where database.route.table.keySettings.contains(name):
+            keyValues[name] = nil
+            routingChanged()
+            answer(tag: "RESET")
+        case (.deallocate, .deallocates(let name?)):
+            guard deallocate(name) else { return false }
+            answer(tag: "DEALLOCATE")
+        default:
+            return false
+        }
+        return true
+    }
+
+    /// Drivers drop in SQL what they prepared by protocol; servers know the statement under another name.
+    func deallocate(_ name: String) -> Bool {
+        guard let database, let id = Array(name.utf8).withUnsafeBytes({ statements.remove($0) }) else { return false }
+        database.statements.release(id)
+        return true
+    }
+
+    private func answer(tag: String) {
+        var writer = MessageWriter()
+        writer.commandComplete(tag)
+        writer.readyForQuery(.idle)
+        send(writer.bytes)
+    }
+
+    /// A batch of nothing but Sync and Close needs no server: outside a transaction there are no portals to close.
+    private func answerLocally(batch bytes: UnsafeRawBufferPointer, end: Int) -> Bool {
+        guard unit.statementCount == 0, !unit.executes, unit.endsWithReady else { return false }
+        var closes = 0
+        var offset = 0
+        while let header = FrameHeader.parse(bytes, at: offset), offset < end {
+            switch header.tag {
+            case FrontendTag.close: closes += 1
+            case FrontendTag.sync, FrontendTag.flush: break
+            default: return false
+            }
+            offset += header.frameSize
+        }
+        if closes > 0 { forgetClosed(bytes, end: end) }
+        for _ in 0..<closes { queueAnswer(BackendTag.closeComplete) }
+        var writer = MessageWriter()
+        writer.readyForQuery(.idle)
+        send(writer.bytes)
+        return true
+    }
+
+    private func forgetClosed(_ bytes: UnsafeRawBufferPointer, end: Int) {
+        var offset = 0
+        while let header = FrameHeader.parse(bytes, at: offset), offset < end {
+            if header.tag == FrontendTag.close {
+                var reader = BodyReader(UnsafeRawBufferPointer(
+                    rebasing: bytes[(offset + FrameHeader.size)..<(offset + header.frameSize)]))
+                if reader.byte() == UInt8(ascii: "S"), let name = reader.cString() { forget(name) }
+            }
+            offset += header.frameSize
+        }
+    }
+
+    func forget(_ name: UnsafeRawBufferPointer) {
+        if name.isEmpty {
+            unnamed = nil
+        } else if let id = statements.remove(name) {
+            database?.statements.release(id)
+        }
+    }
+
+    // MARK: where it goes
+
+    /// Decides on the side and asks its pool for a server.
+    private func dispatch() {
+        guard let database else { preconditionFailure("a unit without a database") }
+        unit.startedAt = worker.now
+        let decision = route(database)
+        database.count(decision, isRead: unit.routedKind == .read)
+        unit.isProbe = decision.isProbe
+        phase = .waiting
+        waitForServer(decision.side)
+    }
+
+    private func route(_ database: DatabaseState) -> RouteDecision {
+        if isForcedToAuthority { return RouteDecision(.old, .newFailed) }
+        let horizon = database.route.horizon
+        var request = RouteRequest(kind: unit.routedKind, horizon: HorizonFacts(horizon))
+        request.transaction = unit.options
+        request.isTextTrusted = isTextTrusted
+        request.identity = (unitKey ?? sessionKey)?.identity
+        if let identity = request.identity {
+            request.batchNeeded = max(batchNeeded, database.route.stamps.needed(by: identity.hash))
+        }
+        if Router.wantsNew(request, by: database.route.table) {
+            let (verdict, transition) = database.askBreaker(now: worker.now)
+            request.breaker = verdict
+            if let transition { worker.logTransition(database, transition) }
+        }
+        return Router.decide(request, by: database.route.table)
+    }
+
+    /// The text's key, unless the session has one from a source that stands before it.
+    var unitKey: StatementKey? {
+        guard let key = unit.key else { return nil }
+        if let sessionKey, sessionKey.source < key.source { return sessionKey }
+        return key
+    }
+
+    /// Shares, sources or the session's own keys are others now.
+    func routingChanged() {
+        if let database { sessionKey = database.sessionKey(user: user, keyValues: keyValues) }
+    }
+
+    func waitForServer(_ side: Side) {
+        guard let entry = poolEntry(side) else { preconditionFailure("a wait without a database") }
+        waitingSince = worker.now
+        waitingSide = side
+        worker.acquire(self, from: entry)
+    }
+
+    // MARK: the pool's answers
+
+    /// A server is ours; the bytes follow now, or at the end of the batch.
+    func granted(_ server: ServerConnection) {
+        self.server = server
+        server.lease(to: self)
+        database?.counters.waitMicros += worker.now.microseconds(since: waitingSince)
+        if phase == .greeting {
+            self.server = nil
+            server.release()
+            return greet()
+        }
+        if let sql = settings.statements(from: server.settings) {
+            phase = .applyingSettings
+            server.runQuietly(sql)
+            return
+        }
+        begin()
+    }
+
+    var isApplyingSettings: Bool { phase == .applyingSettings }
+
+    func settingsApplied(on server: ServerConnection, failure: ErrorResponse?) {
+        guard phase == .applyingSettings else { return }
+        if let failure {
+            server.settings = nil
+            self.server = nil
+            server.detach()
+            if server.side == .new { return sideFailed() }
+            // The authority does not take what the session has set (any more): nothing may run without it.
+            return close(with: ErrorResponse(
+                .fatal, failure.state, "cannot set up the session on \(server.side): \(failure.message)"))
+        }
+        server.settings = settings
+        begin()
+    }
+
+    private func begin() {
+        phase = .leased
+        isHolding = server?.side == .new && !unit.isStreamed && unit.endsWithReady
+        resumeSoon()
+    }
+
+    /// The unit's answer, instead of a server's. The client goes on where the protocol allows it.
+    func refuseUnit(_ error: ErrorResponse) {
+        if phase == .greeting { return close(with: fatal(error)) }
+        if !unit.endsWithReady || unit.isStreamed { return close(with: fatal(error)) }
+        skipUnit(unit.byteCount)
+        var writer = MessageWriter()
+        error.write(to: &writer)
+        writer.readyForQuery(.idle)
+        phase = .idle
+        startNextUnit()
+        send(writer.bytes)
+        resumeSoon()
+    }
+
+    private func fatal(_ error: ErrorResponse) -> ErrorResponse {
+        var fatal = error
+        fatal.severity = .fatal
+        return fatal
+    }
+
+    func waitTimedOut(_ entry: PoolEntry) {
+        let limit = Double(entry.pool.limits.waitMaxNanos) / 1e9
+        refuseUnit(ErrorResponse(
+            .error, .tooManyConnections,
+            "no server of database \"\(entry.key.database)\" became free within query_wait_timeout (\(limit) s)",
+            detail: entry.lastFailure?.message,
+            hint: entry.lastFailure == nil
+                ? "All \(entry.pool.limits.serversMax) servers are in use: raise pool.size, or look for long transactions."
+                : "Godwit goes on trying to connect."))
+    }
+
+    /// The authority has refused our login for good.
+    func loginRefused(_ error: ErrorResponse) {
+        refuseUnit(ErrorResponse(
+            .error, error.state, "the login to the database failed: \(error.message)", detail: error.detail,
+            hint: error.hint))
+    }
+
+    /// NEW cannot be had: the unit goes to the authority instead.
+    func sideFailed() {
+        if unit.isProbe, let database { worker.tellBreaker(database, .failure(isProbe: true)) }
+        isHolding = false
+        phase = .idle
+        let wasReplay = unit.isReplay
+        scanner = UnitScanner()
+        unit = Unit()
+        unit.isReplay = wasReplay
+        isForcedToAuthority = true
+        database?.retries += 1
+        resumeSoon()
+    }
+}

@@ -1,0 +1,175 @@
+import Configuration
+import Digests
+import PGWire
+import Pooling
+import Primitives
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// The routing key of one statement text: its digest and which of the plan's sources gave it.
+struct StatementKey {
+    var source: Int
+    var identity: KeyIdentity
+}
+
+/// Figures of one database on one thread; names are PgBouncer's.
+struct DatabaseCounters: Sendable {
+    var transactions: UInt64 = 0
+    var queries: UInt64 = 0
+    var received: UInt64 = 0
+    var sent: UInt64 = 0
+    var transactionMicros: UInt64 = 0
+    var queryMicros: UInt64 = 0
+    var waitMicros: UInt64 = 0
+
+    /// Counts and bytes per second, times per transaction or query.
+    func averaged(since start: DatabaseCounters, seconds: Double) -> DatabaseCounters {
+        func rate(_ now: UInt64, _ before: UInt64) -> UInt64 { UInt64(Double(now - before) / seconds) }
+        func mean(_ now: UInt64, _ before: UInt64, _ count: UInt64) -> UInt64 { count == 0 ? 0 : (now - before) / count }
+        var averages = DatabaseCounters()
+        averages.transactions = rate(transactions, start.transactions)
+        averages.queries = rate(queries, start.queries)
+        averages.received = rate(received, start.received)
+        averages.sent = rate(sent, start.sent)
+        let done = (transactions: transactions - start.transactions, queries: queries - start.queries)
+        averages.transactionMicros = mean(transactionMicros, start.transactionMicros, done.transactions)
+        averages.queryMicros = mean(queryMicros, start.queryMicros, done.queries)
+        averages.waitMicros = rate(waitMicros, start.waitMicros)
+        return averages
+    }
+
+    /// Of several threads.
+    static func + (left: DatabaseCounters, right: DatabaseCounters) -> DatabaseCounters {
+        var sum = left
+        sum.transactions += right.transactions
+        sum.queries += right.queries
+        sum.received += right.received
+        sum.sent += right.sent
+        sum.transactionMicros += right.transactionMicros
+        sum.queryMicros += right.queryMicros
+        sum.waitMicros += right.waitMicros
+        return sum
+    }
+}
+
+/// One line of SHOW ROUTES.
+struct RouteKey: Hashable, Sendable {
+    var side: Side
+    var isRead: Bool
+    var reason: RouteDecision.Reason
+}
+
+/// What one thread keeps of one database: caches, breaker, statements, figures. Used on its reactor's thread.
+final class DatabaseState {
+    private(set) var route: DatabaseRoute
+    private(set) var analysis: AnalysisCache
+    private(set) var resolver: KeyResolver
+    private(set) var breaker: CircuitBreaker
+    var statements = StatementRegistry()
+    /// What the authority reported at login: what a new client is told. nil until a server has logged in.
+    var welcome: [StartupPacket.Parameter]?
+    var counters = DatabaseCounters()
+    /// As they were when the present period began; the averages are of the one before.
+    private var periodStart = DatabaseCounters()
+    private var periodStartedAt = MonotonicInstant.now()
+    private(set) var averages = DatabaseCounters()
+    private var routes: [UInt64] = Array(repeating: 0, count: 4 * RouteDecision.Reason.allCases.count)
+    /// Reads that NEW failed and OLD answered.
+    var retries: UInt64 = 0
+
+    var name: String { route.name }
+
+    init(_ route: DatabaseRoute) {
+        self.route = route
+        analysis = Self.makeCache(route)
+        resolver = KeyResolver(table: route.table)
+        breaker = CircuitBreaker(route.settings.breaker)
+    }
+
+    /// A reload: what depends on what changed is made anew, the rest goes on.
+    func apply(_ next: DatabaseRoute) {
+        let previous = route
+        route = next
+        if previous.table.keyPlan != next.table.keyPlan || previous.facts !== next.facts {
+            analysis = Self.makeCache(next)
+        }
+        if previous.table !== next.table { resolver = KeyResolver(table: next.table) }
+        if previous.settings.breaker != next.settings.breaker { breaker = CircuitBreaker(next.settings.breaker) }
+    }
+
+    private static func makeCache(_ route: DatabaseRoute) -> AnalysisCache {
+        let seed = Digest.randomBytes(8).withUnsafeBytes { $0.loadUnaligned(as: UInt64.self) }
+        return AnalysisCache(facts: route.facts.facts, keyPlan: route.table.keyPlan, seed: seed)
+    }
+
+    func count(_ decision: RouteDecision, isRead: Bool) {
+        routes[Self.index(decision.side, isRead, decision.reason)] += 1
+    }
+
+    var routeCounts: [(key: RouteKey, units: UInt64)] {
+        var counts: [(RouteKey, UInt64)] = []
+        for side in Side.allCases {
+            for isRead in [true, false] {
+                for reason in RouteDecision.Reason.allCases {
+                    let units = routes[Self.index(side, isRead, reason)]
+                    if units > 0 { counts.append((RouteKey(side: side, isRead: isRead, reason: reason), units)) }
+                }
+            }
+        }
+        return counts
+    }
+
+    private static func index(_ side: Side, _ isRead: Bool, _ reason: RouteDecision.Reason) -> Int {
+        Int(reason.rawValue) * 4 + Int(side.rawValue) * 2 + (isRead ? 1 : 0)
+    }
+
+    /// Averages are taken over periods of a minute, as PgBouncer's stats_period.
+    func turnPeriod(now: MonotonicInstant) {
+        let nanos = now.nanoseconds(since: periodStartedAt)
+        if nanos < 60_000_000_000 { return }
+        averages = counters.averaged(since: periodStart, seconds: Double(nanos) / 1e9)
+        periodStart = counters
+        periodStartedAt = now
+    }
+
+    func askBreaker(now: MonotonicInstant) -> (verdict: CircuitBreaker.Verdict, transition: CircuitBreaker.Transition?) {
+        breaker.ask(now: now)
+    }
+
+    func tell(_ event: CircuitBreaker.Event, now: MonotonicInstant) -> CircuitBreaker.Transition? {
+        breaker.handle(event, now: now)
+    }
+
+    /// The first source of the plan that the session itself answers.
+    func sessionKey(user: String, keyValues: [String: String]) -> StatementKey? {
+        for (index, source) in route.table.keyPlan.sources.enumerated() {
+            let value: String?
+            switch source {
+            case .setting(let name): value = keyValues[name]
+            case .sessionUser: value = user
+            case .comment, .column: value = nil
+            }
+            if let value, let identity = resolver.identity(of: value) {
+                return StatementKey(source: index, identity: identity)
+            }
+        }
+        return nil
+    }
+
+    /// Analyses a text and digests the key it carries.
+    func analyse(_ text: UnsafeRawBufferPointer) -> (AnalysedStatement, StatementKey?) {
+        let found = analysis.analyse(text)
+        guard let key = found.key else { return (found.statement, nil) }
+        let identity: KeyIdentity?
+        switch key.form {
+        case .text(let offset, let length):
+            identity = resolver.identity(of: UnsafeRawBufferPointer(rebasing: text[offset..<offset + length]))
+        case .urlEncoded:
+            identity = key.bytes(in: text).flatMap { resolver.identity(of: $0) }
+        case .parameter:
+            identity = nil
+        }
+        return (found.statement, identity.map { StatementKey(source: key.source, identity: $0) })
+    }
+}

@@ -1,0 +1,67 @@
+import Configuration
+import Logging
+import Primitives
+import Reactor
+
+/// The data plane as a whole: its reactor threads and how the control thread talks to them. Any thread.
+package final class ProxyServer: Sendable {
+    private let mailboxes: [Mailbox<WorkerMessage>]
+    private let threads: [OwnThread]
+    /// Requests of consoles, and word of workers that ended; taken by the control thread.
+    package let control: Mailbox<ControlMessage>
+    /// Where it listens: the ports are the kernel's choice where 0 was asked for.
+    package let addresses: [SocketAddress]
+
+    /// Opens the sockets and starts the threads.
+    package init(_ snapshot: ProxySnapshot, logger: Logger) throws(SocketError) {
+        let listen = snapshot.settings.listen
+        var wanted: [SocketAddress] = []
+        if let address = SocketAddress.resolve(host: listen.address, port: listen.port) { wanted.append(address) }
+        if !listen.unixSocketDirectory.isEmpty {
+            wanted.append(.unix(path: "\(listen.unixSocketDirectory)/.s.PGSQL.\(listen.port)"))
+        }
+        var descriptors: [ListenerHandle] = []
+        var addresses: [SocketAddress] = []
+        for address in wanted {
+            let listener = try Listener(on: address)
+            addresses.append(listener.address)
+            descriptors.append(ListenerHandle(listener))
+        }
+        self.addresses = addresses
+        let control = Mailbox<ControlMessage>()
+        let mailboxes = (0..<listen.threads).map { _ in Mailbox<WorkerMessage>() }
+        let clientCount = ClientCount()
+        self.control = control
+        self.mailboxes = mailboxes
+        let handles = descriptors
+        threads = (0..<listen.threads).map { index in
+            OwnThread(name: "godwit-\(index)") {
+                let worker = Worker(
+                    index: index, peers: mailboxes, control: control, snapshot: snapshot, clientCount: clientCount,
+                    logger: logger)
+                if index == 0 {
+                    for handle in handles { if let listener = handle.take() { worker.listen(listener) } }
+                }
+                worker.run()
+            }
+        }
+    }
+
+    package var threadCount: Int { threads.count }
+
+    package func apply(_ snapshot: ProxySnapshot) { post(.apply(snapshot)) }
+
+    /// Answers a console's request.
+    package func answer(worker: Int, client: ClientID, _ outcome: ControlOutcome) {
+        mailboxes[worker].post(.controlDone(client: client, outcome))
+    }
+
+    package func drain() { post(.drain) }
+
+    package func stop() { post(.stop) }
+
+    /// Blocks until all threads have ended.
+    package func join() { for thread in threads { thread.join() } }
+
+    private func post(_ message: WorkerMessage) { for mailbox in mailboxes { mailbox.post(message) } }
+}

@@ -1,0 +1,96 @@
+import Configuration
+import PGWire
+import Primitives
+import Reactor
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// Where one side of a database is and how we log in there. Immutable, any thread.
+package struct ServerEndpoint: Sendable, Equatable {
+    package var side: Side
+    /// nil while the host's name cannot be resolved.
+    package var address: SocketAddress?
+    /// As the conninfo has it: for messages and SHOW DATABASES.
+    package var host: String
+    package var port: UInt16
+    package var database: String
+    /// nil: the client's own name.
+    package var user: String?
+    package var password: String?
+    /// The conninfo's `options`.
+    package var options: String?
+
+    package init(
+        side: Side, address: SocketAddress?, host: String, port: UInt16, database: String, user: String? = nil,
+        password: String? = nil, options: String? = nil
+    ) {
+        self.side = side
+        self.address = address
+        self.host = host
+        self.port = port
+        self.database = database
+        self.user = user
+        self.password = password
+        self.options = options
+    }
+}
+
+/// What was read of one authority's catalog; its identity tells whether it was read again. Immutable, any thread.
+package final class CatalogSnapshot: Sendable {
+    package let facts: CatalogFacts
+
+    package init(_ facts: CatalogFacts) { self.facts = facts }
+
+    /// What holds before the authority could be asked.
+    package static let builtIn = CatalogSnapshot(CatalogFacts.builtIn)
+}
+
+/// All that the data plane needs of one `databases` entry. Immutable; shared by all reactors.
+package final class DatabaseRoute: Sendable {
+    package let settings: DatabaseSettings
+    package let old: ServerEndpoint
+    package let new: ServerEndpoint
+    package let table: RoutingTable
+    package let facts: CatalogSnapshot
+    package let horizon: Horizon
+    package let stamps: ReadStamps
+
+    package var name: String { settings.name }
+
+    package init(
+        settings: DatabaseSettings, old: ServerEndpoint, new: ServerEndpoint, facts: CatalogSnapshot, horizon: Horizon,
+        stamps: ReadStamps
+    ) {
+        self.settings = settings
+        self.old = old
+        self.new = new
+        table = RoutingTable(settings.reads)
+        self.facts = facts
+        self.horizon = horizon
+        self.stamps = stamps
+    }
+
+    package func endpoint(_ side: Side) -> ServerEndpoint { side == .old ? old : new }
+
+    /// A copy with another share of reads on NEW.
+    package func with(settings: DatabaseSettings) -> DatabaseRoute {
+        DatabaseRoute(settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps)
+    }
+}
+
+/// One state of the whole configuration, swapped whole. Immutable; shared by all reactors.
+package final class ProxySnapshot: Sendable {
+    package let settings: Settings
+    package let auth: AuthPolicy
+    package let databases: [String: DatabaseRoute]
+
+    package init(settings: Settings, auth: AuthPolicy, databases: [DatabaseRoute]) {
+        self.settings = settings
+        self.auth = auth
+        self.databases = Dictionary(uniqueKeysWithValues: databases.map { ($0.name, $0) })
+    }
+
+    /// The console's database.
+    package static let consoleDatabase = "godwit"
+}

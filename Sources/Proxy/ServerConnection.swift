@@ -1,0 +1,486 @@
+import Configuration
+import Digests
+import Logging
+import PGWire
+import Pooling
+import Primitives
+import Reactor
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// One connection of ours to a database: its socket, its login, and the relay of its answers to the client that holds
+/// it. Used on its reactor's thread.
+final class ServerConnection {
+    enum State {
+        case connecting, login, idle
+        /// A client holds it.
+        case leased
+        /// Nobody holds it, but something of the last holder is still on its way (answers, ROLLBACK, DISCARD ALL).
+        case settling
+        case closed
+    }
+
+    /// A body that we want to look at is kept until it is whole, up to this size; a larger one is passed on unseen.
+    private static let keptBodyMax = 64 * 1024
+
+    let id: ServerID
+    let endpoint: ServerEndpoint
+    let entry: PoolEntry
+    unowned let worker: Worker
+    let openedAt: MonotonicInstant
+    private let socket: SocketDescriptor
+    private let registration: Registration
+    private var interest: Interest = [.write]
+
+    private(set) var state: State = .connecting
+    private(set) var login: ServerLogin
+    var session = ServerSession()
+    var statements: ServerStatements
+    /// Which client's unnamed statement the server has now; 0: nobody's.
+    var unnamedToken: UInt64 = 0
+    /// What is set in the server's session; nil: unknown.
+    var settings: SessionSettings? = SessionSettings()
+    private(set) var client: ClientConnection?
+    var leasedAt = MonotonicInstant(nanoseconds: 0)
+    /// A reload changed where it should lead: it is closed when its client has done.
+    var isOutdated = false
+    /// Cancel requests on their way to it: it is not handed on before they have arrived.
+    private(set) var cancelsInFlight = 0
+
+    private var out = SendQueue()
+    private var inbox: [UInt8] = []
+    /// The rest of a message whose head has been handled.
+    private var passRemaining = 0
+    private var passIsForwarded = false
+    private var isReadingPaused = false
+    /// The server said why it will close the connection.
+    private var farewell: ErrorResponse?
+    private var quietFailure: ErrorResponse?
+
+    init(
+        _ id: ServerID, _ socket: consuming SocketDescriptor, _ endpoint: ServerEndpoint, _ entry: PoolEntry,
+        credentials: ServerLogin.Credentials, worker: Worker
+    ) {
+        self.id = id
+        self.endpoint = endpoint
+        self.entry = entry
+        self.worker = worker
+        openedAt = worker.now
+        login = ServerLogin(credentials: credentials, randomBytes: Digest.randomBytes(18))
+        statements = ServerStatements(bound: entry.database.route.settings.pool.preparedStatementsMax)
+        let raw = socket.raw
+        self.socket = socket
+        // The slot needs self, which needs the registration: the slot is filled in right after.
+        registration = worker.makeRegistration(.mailbox)
+        worker.fill(registration, .server(self))
+        worker.loop.register(raw, interest, as: registration)
+    }
+
+    var side: Side { endpoint.side }
+    var processID: Int32 { login.processID }
+    var cancelSecret: [UInt8] { login.cancelSecret }
+
+    // MARK: sending
+
+    /// Queues without a system call; `send` or `flush` follows.
+    func queue(_ bytes: [UInt8]) { out.append(bytes) }
+    func queue(_ range: UnsafeRawBufferPointer) { out.append(range) }
+
+    func send(_ range: UnsafeRawBufferPointer) {
+        if range.isEmpty && out.isEmpty { return }
+        sent(range.isEmpty ? out.flush(to: socket) : out.send(range, to: socket))
+    }
+
+    func flush() {
+        if !out.isEmpty { sent(out.flush(to: socket)) }
+    }
+
+    private func sent(_ outcome: SocketDescriptor.Outcome) {
+        switch outcome {
+        case .bytes, .wouldBlock:
+            updateInterest()
+        case .closed, .failed:
+            // The read side tells: what the server said before it went is still to be read there.
+            out.clear()
+            updateInterest()
+        }
+    }
+
+    var isCongested: Bool { out.count > SendQueue.highWater }
+
+    private func updateInterest() {
+        var wanted: Interest = isReadingPaused ? [] : [.read]
+        if !out.isEmpty || state == .connecting { wanted.insert(.write) }
+        if wanted == interest || state == .closed { return }
+        interest = wanted
+        worker.loop.modify(socket.raw, wanted, as: registration)
+    }
+
+    /// The client has got the head of a message whose rest never came.
+    var isWithinMessage: Bool { passRemaining > 0 && passIsForwarded }
+
+    func pauseReading() {
+        isReadingPaused = true
+        updateInterest()
+    }
+
+    func resumeReading() {
+        if !isReadingPaused { return }
+        isReadingPaused = false
+        updateInterest()
+    }
+
+    // MARK: readiness
+
+    func onWritable() {
+        if state == .connecting { return connected() }
+        if state == .closed { return }
+        flush()
+        if out.count < SendQueue.lowWater { client?.serverDrained() }
+    }
+
+    private func connected() {
+        let code = socket.connectError()
+        if code != 0 {
+            return fail(worker.connectFailure(
+                endpoint, SocketError(operation: .connect, errno: code).reason))
+        }
+        state = .login
+        var parameters: [StartupPacket.Parameter] = [
+            .init(name: "application_name", value: "godwit"), .init(name: "client_encoding", value: "UTF8"),
+        ]
+        // A write that hides in a read fails on NEW with 25006 instead of being done on one side only.
+        var options = endpoint.options ?? ""
+        if side == .new { options += (options.isEmpty ? "" : " ") + "-c default_transaction_read_only=on" }
+        if !options.isEmpty { parameters.append(.init(name: "options", value: options)) }
+        queue(login.startupPacket(database: endpoint.database, parameters: parameters))
+        flush()
+    }
+
+    func onReadable() {
+        if state == .closed || state == .connecting { return }
+        let outcome = socket.receive(into: worker.buffer)
+        switch outcome {
+        case .bytes(let count):
+            received(UnsafeRawBufferPointer(rebasing: worker.buffer[..<count]))
+        case .wouldBlock:
+            return
+        case .closed:
+            fail(farewell ?? worker.connectFailure(endpoint, "the server closed the connection"))
+        case .failed(let code):
+            fail(farewell ?? worker.connectFailure(
+                endpoint, SocketError(operation: .connect, errno: code).reason))
+        }
+    }
+
+    private func received(_ bytes: UnsafeRawBufferPointer) {
+        if inbox.isEmpty {
+            let consumed = process(bytes)
+            if consumed < bytes.count && state != .closed { inbox.append(contentsOf: bytes[consumed...]) }
+            return
+        }
+        inbox.append(contentsOf: bytes)
+        let whole = inbox
+        inbox = []
+        let consumed = whole.withUnsafeBytes { process($0) }
+        if consumed < whole.count && state != .closed { inbox = Array(whole[consumed...]) }
+    }
+
+    func loginTimedOut() {
+        if state == .connecting || state == .login {
+            fail(worker.connectFailure(endpoint, "no answer within server_connect_timeout"))
+        }
+    }
+
+    // MARK: messages
+
+    private func process(_ bytes: UnsafeRawBufferPointer) -> Int {
+        var relay = Relay(bytes)
+        if passRemaining > 0 {
+            let count = min(passRemaining, bytes.count)
+            passRemaining -= count
+            relay.step(to: count, isForwarded: passIsForwarded, client)
+        }
+        while passRemaining == 0, let header = FrameHeader.parse(bytes, at: relay.offset) {
+            if header.backendError() != nil { return violated(bytes) }
+            let end = relay.offset + header.frameSize
+            let isWhole = end <= bytes.count
+            if !isWhole && wantsBody(header) { break }
+            let body = UnsafeRawBufferPointer(
+                rebasing: bytes[(relay.offset + FrameHeader.size)..<min(end, bytes.count)])
+            if state == .login {
+                logIn(header.tag, body)
+                if state == .closed { return bytes.count }
+                relay.step(to: end, isForwarded: false, client)
+                continue
+            }
+            let isForwarded = handle(header.tag, body, &relay)
+            if state == .closed { return bytes.count }
+            if !isWhole {
+                passRemaining = end - bytes.count
+                passIsForwarded = isForwarded
+            }
+            relay.step(to: min(end, bytes.count), isForwarded: isForwarded, client)
+            while let tag = session.nextAnswer() { relay.insert(tag, client) }
+        }
+        finish(&relay)
+        return relay.offset
+    }
+
+    /// Bodies that decisions need; all others go through as they come.
+    private func wantsBody(_ header: FrameHeader) -> Bool {
+        if Int(header.length) > Self.keptBodyMax { return false }
+        switch header.tag {
+        case BackendTag.readyForQuery, BackendTag.errorResponse, BackendTag.parameterStatus,
+            BackendTag.commandComplete:
+            return true
+        default:
+            return state == .login
+        }
+    }
+
+    private func violated(_ bytes: UnsafeRawBufferPointer) -> Int {
+        fail(ErrorResponse(
+            .fatal, .protocolViolation, "\(side) at \(endpoint.host):\(endpoint.port) broke the protocol"))
+        return bytes.count
+    }
+
+    /// - Returns: whether the client gets the message.
+    private func handle(_ tag: UInt8, _ body: UnsafeRawBufferPointer, _ relay: inout Relay) -> Bool {
+        if tag == BackendTag.parameterStatus { return parameterChanged(body) }
+        let verdict = session.received(tag: tag, body: body)
+        switch verdict {
+        case .forwardHeader:
+            return client != nil
+        case .forwardResult:
+            guard let client else { return false }
+            if tag == BackendTag.commandComplete { client.commandCompleted(body) }
+            client.resultBegan()
+            return true
+        case .forwardError:
+            return error(body, &relay)
+        case .swallow:
+            return false
+        case .swallowError:
+            quietFailure = ErrorResponse.parse(body: body)
+            return false
+        case .ready(let status, isForwarded: true):
+            guard let client else { return false }
+            client.resultBegan()
+            client.unitEnded(status, on: self)
+            return true
+        case .ready(let status, isForwarded: false):
+            quietWorkEnded(status)
+            return false
+        case .violation:
+            _ = violated(body)
+            return false
+        }
+    }
+
+    private func error(_ body: UnsafeRawBufferPointer, _ relay: inout Relay) -> Bool {
+        let error = ErrorResponse.parse(body: body)
+        if error.severity == .fatal {
+            farewell = error  // the end of the connection follows, and is what the client is told of
+            return false
+        }
+        guard let client else { return false }
+        client.undefine(session.takeDropped(), on: self)
+        if client.canRetry && error.state.isServersOwn {
+            relay.discard()
+            client.retryOnAuthority(because: error)
+            return false
+        }
+        client.resultBegan()
+        client.errorForwarded()
+        return true
+    }
+
+    /// A setting that the server reports: told to the client that changed it, and noted for the next login.
+    private func parameterChanged(_ body: UnsafeRawBufferPointer) -> Bool {
+        guard let client, !session.isQuiet, state == .leased else { return false }
+        var reader = BodyReader(body)
+        guard let name = reader.cString(), let value = reader.cString() else { return false }
+        if client.isApplyingSettings { return true }
+        client.parameterReported(String(wire: name), String(wire: value))
+        return true
+    }
+
+    private func finish(_ relay: inout Relay) {
+        guard let client else { return }
+        relay.finish(client)
+        if session.isFree && state == .leased && client.mayGiveBack { client.giveBack(self) }
+    }
+
+    // MARK: login
+
+    private func logIn(_ tag: UInt8, _ body: UnsafeRawBufferPointer) {
+        var actions: [ServerLogin.Action] = []
+        login.receive(tag: tag, body: body, &actions)
+        for action in actions {
+            switch action {
+            case .send(let bytes):
+                queue(bytes)
+                flush()
+            case .ready:
+                state = .idle
+                worker.serverOpened(self)
+            case .failed(let error):
+                fail(error)
+            }
+        }
+    }
+
+    // MARK: leases
+
+    func lease(to client: ClientConnection) {
+        precondition(state == .idle && self.client == nil, "a server with two clients")
+        state = .leased
+        leasedAt = worker.now
+        self.client = client
+    }
+
+    /// The client has done with it and it is free for anybody.
+    func release() {
+        precondition(session.isFree, "a dirty server was about to be handed on")
+        client = nil
+        resumeReading()
+        if cancelsInFlight > 0 {
+            state = .settling
+        } else {
+            state = .idle
+            worker.releaseServer(self)
+        }
+    }
+
+    /// The client lets go while the answer to its last unit is still on its way: it is read and dropped.
+    func detach() {
+        client = nil
+        state = .settling
+        resumeReading()
+        settleIfQuiet()
+    }
+
+    /// Runs `sql` for nobody before the server is handed on.
+    func settle(with sql: String) {
+        client = nil
+        state = .settling
+        resumeReading()
+        runQuietly(sql)
+    }
+
+    /// The client sees nothing of it.
+    func runQuietly(_ sql: String) {
+        var writer = MessageWriter()
+        writer.query(sql)
+        session.sent(.quietQuery)
+        unnamedToken = 0
+        quietFailure = nil
+        queue(writer.bytes)
+        flush()
+    }
+
+    private func quietWorkEnded(_ status: TransactionStatus) {
+        let failure = quietFailure
+        quietFailure = nil
+        if let client {
+            client.settingsApplied(on: self, failure: failure)
+            return
+        }
+        if failure != nil { return close() }
+        settleIfQuiet()
+    }
+
+    private func settleIfQuiet() {
+        guard state == .settling, session.isQuiet, cancelsInFlight == 0 else { return }
+        if session.status != .idle { return close() }
+        state = .idle
+        worker.releaseServer(self)
+    }
+
+    func cancelStarted() { cancelsInFlight += 1 }
+
+    func cancelEnded() {
+        cancelsInFlight -= 1
+        settleIfQuiet()
+    }
+
+    // MARK: the end
+
+    /// Closes in good order.
+    func close() {
+        if state == .closed { return }
+        var writer = MessageWriter()
+        writer.message(FrontendTag.terminate) { _ in }
+        queue(writer.bytes)
+        flush()
+        end()
+    }
+
+    /// The server is gone or broken.
+    private func fail(_ error: ErrorResponse) {
+        let holder = client
+        let wasLoggingIn = state == .connecting || state == .login
+        end()
+        if wasLoggingIn {
+            worker.openFailed(entry, error)
+        } else if let holder {
+            holder.serverLost(self, error)
+        }
+    }
+
+    private func end() {
+        let wasOpen = state != .connecting && state != .login
+        state = .closed
+        client = nil
+        worker.dropRegistration(registration)
+        worker.loop.unregister(socket.raw)
+        worker.serverClosed(self, wasOpen: wasOpen)
+    }
+
+    /// At the end of the process: the socket goes with the object.
+    func closeSocket() {
+        var writer = MessageWriter()
+        writer.message(FrontendTag.terminate) { _ in }
+        queue(writer.bytes)
+        flush()
+    }
+}
+
+/// Which part of a receive buffer goes to the client: runs of forwarded messages are sent as they lie.
+private struct Relay {
+    let bytes: UnsafeRawBufferPointer
+    /// Everything before it has been decided on.
+    private(set) var offset = 0
+    private var runStart = 0
+
+    init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
+
+    mutating func step(to end: Int, isForwarded: Bool, _ client: ClientConnection?) {
+        if !isForwarded {
+            queueRun(client)
+            runStart = end
+        }
+        offset = end
+    }
+
+    /// A message of ours between those of the server.
+    mutating func insert(_ tag: UInt8, _ client: ClientConnection?) {
+        queueRun(client)
+        runStart = offset
+        client?.queueAnswer(tag)
+    }
+
+    /// What has not been handed on yet is not for the client.
+    mutating func discard() { runStart = offset }
+
+    private func queueRun(_ client: ClientConnection?) {
+        if runStart < offset { client?.queueFromServer(UnsafeRawBufferPointer(rebasing: bytes[runStart..<offset])) }
+    }
+
+    mutating func finish(_ client: ClientConnection) {
+        client.sendFromServer(UnsafeRawBufferPointer(rebasing: bytes[runStart..<offset]))
+        runStart = offset
+    }
+}

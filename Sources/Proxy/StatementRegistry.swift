@@ -1,0 +1,61 @@
+import PGWire
+import SQLAnalysis
+import Sessions
+
+/// The statement texts that clients of one database and thread have named, each once however many clients use it.
+/// Used on its reactor's thread. Bounded by the clients' own bound on names: an unused text is forgotten.
+struct StatementRegistry {
+    struct Statement {
+        /// What servers know it as, with the closing NUL.
+        var serverName: [UInt8]
+        /// A Parse message's body behind the name: text, NUL, parameter types.
+        var parseBody: [UInt8]
+        var analysis: AnalysedStatement
+        /// The routing key that the text carries, and its place among the sources.
+        var key: StatementKey?
+        fileprivate var uses: Int
+    }
+
+    private var statements: [StatementID: Statement] = [:]
+    private var byBody: [[UInt8]: StatementID] = [:]
+    private var lastID: UInt32 = 0
+
+    /// Names that begin so are ours; an application's own cannot, for it has a control character.
+    static let namePrefix = "godwit_\u{1}"
+
+    var count: Int { statements.count }
+
+    subscript(id: StatementID) -> Statement {
+        guard let statement = statements[id] else { preconditionFailure("a statement that nobody uses") }
+        return statement
+    }
+
+    /// Counts one more use of the text, which `release` takes back.
+    mutating func intern(
+        _ parseBody: UnsafeRawBufferPointer, _ analysis: @autoclosure () -> (AnalysedStatement, StatementKey?)
+    ) -> StatementID {
+        let body = Array(parseBody)
+        if let id = byBody[body] {
+            statements[id]?.uses += 1
+            return id
+        }
+        lastID &+= 1
+        let id = StatementID(lastID)
+        let (analysed, key) = analysis()
+        statements[id] = Statement(
+            serverName: Array("\(Self.namePrefix)\(lastID)".utf8) + [0], parseBody: body, analysis: analysed,
+            key: key, uses: 1)
+        byBody[body] = id
+        return id
+    }
+
+    mutating func release(_ id: StatementID) {
+        guard let statement = statements[id] else { return }
+        if statement.uses > 1 {
+            statements[id]?.uses -= 1
+        } else {
+            statements[id] = nil
+            byBody[statement.parseBody] = nil
+        }
+    }
+}

@@ -1,0 +1,87 @@
+import Primitives
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// What is known of the unit that a client is sending or waiting for.
+struct Unit {
+    /// Bytes of the unit at the front of the client's input; 0 once they are with a server.
+    var byteCount = 0
+    /// It is longer than we gather: it goes to the authority as it comes.
+    var isStreamed = false
+    /// It ends with ReadyForQuery: a refused one can be answered, and the client goes on.
+    var endsWithReady = true
+    var statementCount = 0
+    /// Every statement seen is surely a read.
+    var isAllReads = true
+    /// Something runs: a batch that only prepares or describes does not.
+    var executes = false
+    var parsesNamed = false
+    var parsesUnnamed = false
+    /// Kind and options of the first statement: they decide when it is the only one.
+    var kind: StatementKind = .empty
+    var options = TransactionOptions()
+    var key: StatementKey?
+    /// What it leaves in the session if it succeeds.
+    var effects: [SessionEffect] = []
+    var mayWrite = false
+    /// It may end a transaction, and what that wrote becomes visible.
+    var mayCommit = false
+    var hasFailed = false
+    var unnamed: (analysis: AnalysedStatement, key: StatementKey?)?
+    var isProbe = false
+    var isReplay = false
+    var startedAt = MonotonicInstant(nanoseconds: 0)
+
+    mutating func add(_ analysis: AnalysedStatement, _ key: StatementKey?) {
+        let classification = analysis.classification
+        statementCount += 1
+        if statementCount == 1 {
+            kind = classification.kind
+            options = classification.transaction
+        }
+        if classification.kind != .read { isAllReads = false }
+        if let key, self.key.map({ key.source < $0.source }) ?? true { self.key = key }
+        if !classification.effects.isEmpty { effects += classification.effects }
+        note(classification.kind)
+    }
+
+    /// What cannot be seen is taken for the worst: a write that may end a transaction.
+    mutating func addUnknown() {
+        statementCount += 1
+        kind = .unknown
+        isAllReads = false
+        note(.unknown)
+    }
+
+    private mutating func note(_ kind: StatementKind) {
+        if kind.mayWrite { mayWrite = true }
+        switch kind {
+        case .commit, .multiple, .unknown, .preparedTransaction, .execute, .write: mayCommit = true
+        case .empty, .read, .sideDependent, .begin, .rollback, .savepoint, .setTransaction, .set, .reset, .show,
+            .prepare, .deallocate, .cursor, .listen, .unlisten, .discard: break
+        }
+    }
+
+    /// What the router is asked about.
+    var routedKind: StatementKind {
+        if isStreamed || !executes { return .unknown }
+        if isAllReads && statementCount > 0 { return .read }
+        if statementCount == 1 { return kind == .read ? .unknown : kind }
+        return .multiple
+    }
+}
+
+/// What the open transaction (or the run of pipelined units) of a client has done so far on the authority.
+struct TransactionFacts {
+    /// Keys whose users may have written; one entry per slot of the stamps at most.
+    var writtenKeys: Set<UInt64> = []
+    var hasWritten = false
+    /// Settings changed since it began: they stay if it commits.
+    var effects: [SessionEffect] = []
+    var wasRolledBack = false
+    /// A savepoint was rolled back to: which settings stay is not known.
+    var isUncertain = false
+    var startedAt = MonotonicInstant(nanoseconds: 0)
+    var isOpen = false
+}

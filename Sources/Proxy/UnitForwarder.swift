@@ -1,0 +1,411 @@
+import PGWire
+import Primitives
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// From a leased client's bytes to its server: messages go as they lie, but for the names of prepared statements.
+extension ClientConnection {
+    /// The largest Parse that is kept whole.
+    private static let parseBytesMax = 16 << 20
+    /// A message larger than this goes on in pieces.
+    private static let pieceMin = 32 * 1024
+
+    func processLeased(_ bytes: UnsafeRawBufferPointer) -> Int {
+        guard let server else { preconditionFailure("leased without a server") }
+        var run = ForwardRun(bytes)
+        if unit.byteCount > 0 {
+            forwardUnit(bytes, &run, server)
+        } else if bytes.isEmpty || holdsNextUnit(server) {
+            return 0
+        }
+        if !holdsNextUnit(server) { stream(bytes, &run, server) }
+        if phase == .closed { return bytes.count }
+        run.finish(server)
+        pumpAnswers(server)
+        if server.isCongested { pauseReading() }
+        return run.offset
+    }
+
+    /// One unit at a time where the present one may still have to be run elsewhere.
+    private func holdsNextUnit(_ server: ServerConnection) -> Bool {
+        isHolding || server.side == .new && server.session.status == .idle && !server.session.isQuiet
+    }
+
+    /// The unit that was routed, which `note` has seen already.
+    private func forwardUnit(_ bytes: UnsafeRawBufferPointer, _ run: inout ForwardRun, _ server: ServerConnection) {
+        let end = unit.byteCount
+        unit.byteCount = 0
+        if isHolding {
+            replay.removeAll(keepingCapacity: true)
+            replay.append(contentsOf: bytes[..<end])
+        }
+        openTransaction()
+        if !unit.executes { unit.effects = [] }
+        while run.offset < end, let header = FrameHeader.parse(bytes, at: run.offset) {
+            forward(FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize), &run, server)
+        }
+    }
+
+    private func openTransaction() {
+        if !transaction.isOpen {
+            transaction.isOpen = true
+            transaction.startedAt = unit.startedAt.nanoseconds == 0 ? worker.now : unit.startedAt
+        }
+        noteWritten()
+    }
+
+    private func noteWritten() {
+        guard unit.mayWrite else { return }
+        transaction.hasWritten = true
+        if let key = unitKey ?? sessionKey { transaction.writtenKeys.insert(key.identity.hash) }
+    }
+
+    /// Messages that follow while the client has its server: as they come.
+    private func stream(_ bytes: UnsafeRawBufferPointer, _ run: inout ForwardRun, _ server: ServerConnection) {
+        if passToServer > 0 {
+            let count = min(passToServer, bytes.count - run.offset)
+            passToServer -= count
+            run.pass(to: run.offset + count)
+        }
+        while passToServer == 0, phase == .leased, !server.isCongested, !server.session.isFull,
+            let header = FrameHeader.parse(bytes, at: run.offset)
+        {
+            if let error = header.frontendError() { return violated(error) }
+            let frame = FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize)
+            if frame.tag == FrontendTag.terminate { return close() }
+            if frame.tag == FrontendTag.password { return violated(.unexpectedMessage(tag: frame.tag)) }
+            if frame.end > bytes.count {
+                if bytes.count - frame.start < Self.pieceMin || !forwardHead(of: frame, bytes, &run, server) { return }
+                continue
+            }
+            if server.session.isQuiet { unit.startedAt = worker.now }
+            let counted = unit.statementCount
+            note(frame, bytes)
+            if unit.statementCount > counted { openTransaction() }
+            if frame.tag == FrontendTag.query && deallocatesLocally(server) {
+                run.drop(frame, server)
+            } else {
+                forward(frame, &run, server)
+            }
+        }
+    }
+
+    /// See `deallocate`: also within a transaction, where the answer must come in its turn.
+    private func deallocatesLocally(_ server: ServerConnection) -> Bool {
+        guard unit.kind == .deallocate, unit.statementCount == 1, case .deallocates(let name?)? = unit.effects.last,
+            server.session.isQuiet, deallocate(name)
+        else { return false }
+        unit.effects.removeLast()
+        var writer = MessageWriter()
+        writer.commandComplete("DEALLOCATE")
+        writer.readyForQuery(server.session.status)
+        send(writer.bytes)
+        return true
+    }
+
+    /// The beginning of a message that is not whole yet.
+    ///
+    /// - Returns: false when it has to be whole first.
+    private func forwardHead(
+        of frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ run: inout ForwardRun, _ server: ServerConnection
+    ) -> Bool {
+        switch frame.tag {
+        case FrontendTag.copyData:
+            break
+        case FrontendTag.query:
+            // Too long to be looked at: it may have set anything.
+            unit.executes = true
+            unit.addUnknown()
+            unit.effects.append(.pins(.unknownStatement))
+            openTransaction()
+            server.session.sent(.query)
+        case FrontendTag.functionCall:
+            unit.addUnknown()
+            openTransaction()
+            server.session.sent(.functionCall)
+        case FrontendTag.bind:
+            return forwardBindHead(frame, bytes, &run, server)
+        case FrontendTag.parse:
+            if frame.end - frame.start <= Self.parseBytesMax { return false }
+            close(with: ErrorResponse(
+                .fatal, SQLState("54000"), "a prepared statement of \(frame.end - frame.start) bytes is too large",
+                hint: "Godwit keeps statements of up to \(Self.parseBytesMax) bytes; send values as parameters."))
+            return false
+        default:
+            return false
+        }
+        passToServer = frame.end - bytes.count
+        run.pass(to: bytes.count)
+        return true
+    }
+
+    private func forwardBindHead(
+        _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ run: inout ForwardRun, _ server: ServerConnection
+    ) -> Bool {
+        let body = UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart...])
+        var reader = BodyReader(body)
+        guard let portal = reader.cString(), let name = reader.cString() else {
+            violated(.malformedBody(tag: frame.tag))
+            return false
+        }
+        var noted = BodyReader(body)
+        if let database { noteBind(&noted, database) }
+        openTransaction()
+        bind(portal, name, rest: reader.rest(), bodySize: frame.end - frame.bodyStart, frame, &run, server)
+        run.passIfAt(frame.start, to: bytes.count)
+        passToServer = frame.end - bytes.count
+        return true
+    }
+
+    // MARK: whole messages
+
+    private func forward(_ frame: FrontendFrame, _ run: inout ForwardRun, _ server: ServerConnection) {
+        let body = UnsafeRawBufferPointer(rebasing: run.bytes[frame.bodyStart..<frame.end])
+        switch frame.tag {
+        case FrontendTag.query:
+            server.session.sent(.query)
+            server.unnamedToken = 0
+            unnamed = nil
+        case FrontendTag.functionCall:
+            server.session.sent(.functionCall)
+        case FrontendTag.parse:
+            return forwardParse(frame, body, &run, server)
+        case FrontendTag.bind:
+            var reader = BodyReader(body)
+            guard let portal = reader.cString(), let name = reader.cString() else {
+                return violated(.malformedBody(tag: frame.tag))
+            }
+            bind(portal, name, rest: reader.rest(), bodySize: body.count, frame, &run, server)
+            return run.passIfAt(frame.start, to: frame.end)
+        case FrontendTag.describe:
+            return forwardDescribe(frame, body, &run, server)
+        case FrontendTag.close:
+            return forwardClose(frame, body, &run, server)
+        case FrontendTag.execute:
+            server.session.sent(.execute)
+        case FrontendTag.sync:
+            server.session.sent(.sync)
+        case FrontendTag.copyDone, FrontendTag.copyFail:
+            server.session.copyInEnded()
+        default:
+            break
+        }
+        run.pass(to: frame.end)
+    }
+
+    private func forwardParse(
+        _ frame: FrontendFrame, _ body: UnsafeRawBufferPointer, _ run: inout ForwardRun, _ server: ServerConnection
+    ) {
+        var reader = BodyReader(body)
+        guard let database, let name = reader.cString() else { return violated(.malformedBody(tag: frame.tag)) }
+        let parseBody = reader.rest()
+        var textReader = BodyReader(parseBody)
+        guard let text = textReader.cString() else { return violated(.malformedBody(tag: frame.tag)) }
+        if name.isEmpty {
+            keepUnnamed(parseBody, text, database)
+            if server.session.sent(.parse(nil, definition: 0)) { server.unnamedToken = unnamed?.token ?? 0 }
+            return run.pass(to: frame.end)
+        }
+        if let taken = statements.find(name), !unit.isReplay {
+            // PostgreSQL refuses a name that is taken; it does so for ours when it has the statement.
+            prepare(taken, &run, server)
+            let statement = database.statements[taken]
+            server.session.sent(.parse(nil, definition: 0))
+            return run.replace(
+                frame, with: rewritten(FrontendTag.parse, statement.serverName, Array(parseBody)), server)
+        }
+        if let previous = statements.remove(name) {
+            database.statements.release(previous)
+        }
+        let id = database.statements.intern(parseBody, database.analyse(text))
+        guard let definition = statements.define(name, as: id) else {
+            database.statements.release(id)
+            return close(with: ErrorResponse(
+                .fatal, .configurationLimitExceeded,
+                "a client may name \(StatementMap.namesMax) prepared statements at most",
+                hint: "Close statements that are not needed any more."))
+        }
+        if server.statements.use(id) {
+            server.session.sent(.answer(BackendTag.parseComplete))
+            return run.drop(frame, server)
+        }
+        makeRoom(for: id, &run, server)
+        if !server.session.sent(.parse(id, definition: definition)) { server.statements.remove(id) }
+        let serverName = database.statements[id].serverName
+        run.replace(frame, with: rewritten(FrontendTag.parse, serverName, Array(parseBody)), server)
+    }
+
+    private func keepUnnamed(
+        _ parseBody: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer, _ database: DatabaseState
+    ) {
+        let (analysis, key) = unit.unnamed ?? database.analyse(text)
+        let token = worker.nextToken()
+        if unnamed == nil {
+            unnamed = UnnamedStatement(parseBody: Array(parseBody), token: token, analysis: analysis, key: key)
+        } else {
+            // In place: the buffer is used again.
+            unnamed?.parseBody.removeAll(keepingCapacity: true)
+            unnamed?.parseBody.append(contentsOf: parseBody)
+            unnamed?.token = token
+            unnamed?.analysis = analysis
+            unnamed?.key = key
+        }
+    }
+
+    private func bind(
+        _ portal: UnsafeRawBufferPointer, _ name: UnsafeRawBufferPointer, rest: UnsafeRawBufferPointer, bodySize: Int,
+        _ frame: FrontendFrame, _ run: inout ForwardRun, _ server: ServerConnection
+    ) {
+        defer { server.session.sent(.bind) }
+        if name.isEmpty { return prepareUnnamed(&run, server) }
+        guard let database, let id = statements.find(name) else { return }
+        prepare(id, &run, server)
+        let serverName = database.statements[id].serverName
+        // The length counts what is still to come of a message that is not whole.
+        let length = UInt32(4 + bodySize - name.count - 1 + serverName.count)
+        var message: [UInt8] = [FrontendTag.bind]
+        message.reserveCapacity(rest.count + portal.count + serverName.count + 8)
+        for shift in [24, 16, 8, 0] as [UInt32] { message.append(UInt8(truncatingIfNeeded: length >> shift)) }
+        message.append(contentsOf: portal)
+        message.append(0)
+        message.append(contentsOf: serverName)
+        message.append(contentsOf: rest)
+        run.replace(upTo: min(frame.end, run.bytes.count), with: message, server)
+    }
+
+    private func forwardDescribe(
+        _ frame: FrontendFrame, _ body: UnsafeRawBufferPointer, _ run: inout ForwardRun, _ server: ServerConnection
+    ) {
+        defer { server.session.sent(.describe) }
+        var reader = BodyReader(body)
+        guard let kind = reader.byte(), let name = reader.cString() else {
+            return violated(.malformedBody(tag: frame.tag))
+        }
+        if kind != UInt8(ascii: "S") { return run.pass(to: frame.end) }
+        if name.isEmpty {
+            prepareUnnamed(&run, server)
+            return run.pass(to: frame.end)
+        }
+        guard let database, let id = statements.find(name) else { return run.pass(to: frame.end) }
+        prepare(id, &run, server)
+        let serverName = database.statements[id].serverName
+        run.replace(frame, with: rewritten(FrontendTag.describe, [kind] + serverName, []), server)
+    }
+
+    /// A named statement is closed for this client only: others, or it itself, may use its text again.
+    private func forwardClose(
+        _ frame: FrontendFrame, _ body: UnsafeRawBufferPointer, _ run: inout ForwardRun, _ server: ServerConnection
+    ) {
+        var reader = BodyReader(body)
+        guard let kind = reader.byte(), let name = reader.cString() else {
+            return violated(.malformedBody(tag: frame.tag))
+        }
+        if kind == UInt8(ascii: "S"), !name.isEmpty {
+            if server.session.sent(.answer(BackendTag.closeComplete)) { forget(name) }
+            return run.drop(frame, server)
+        }
+        if kind == UInt8(ascii: "S") {
+            unnamed = nil
+            server.unnamedToken = 0
+        }
+        server.session.sent(.close)
+        run.pass(to: frame.end)
+    }
+
+    // MARK: statements that follow the client
+
+    /// The server gets the statement before it is used there, if it has not got it.
+    private func prepare(_ id: StatementID, _ run: inout ForwardRun, _ server: ServerConnection) {
+        guard let database, !server.statements.use(id) else { return }
+        let statement = database.statements[id]
+        makeRoom(for: id, &run, server)
+        if server.session.sent(.quietParse(id)) {
+            run.insert(rewritten(FrontendTag.parse, statement.serverName, statement.parseBody), server)
+        } else {
+            server.statements.remove(id)
+        }
+    }
+
+    private func makeRoom(for id: StatementID, _ run: inout ForwardRun, _ server: ServerConnection) {
+        guard let victim = server.statements.insert(id), server.session.sent(.quietClose) else { return }
+        let name = Array("\(StatementRegistry.namePrefix)\(victim.value)".utf8) + [0]
+        run.insert(rewritten(FrontendTag.close, [UInt8(ascii: "S")] + name, []), server)
+    }
+
+    private func prepareUnnamed(_ run: inout ForwardRun, _ server: ServerConnection) {
+        guard let unnamed else {
+            // The client has none: what another left there must not answer.
+            if server.unnamedToken != 0, server.session.sent(.quietClose) {
+                server.unnamedToken = 0
+                run.insert(rewritten(FrontendTag.close, [UInt8(ascii: "S"), 0], []), server)
+            }
+            return
+        }
+        if server.unnamedToken == unnamed.token { return }
+        if server.session.sent(.quietParse(nil)) {
+            server.unnamedToken = unnamed.token
+            run.insert(rewritten(FrontendTag.parse, [0], unnamed.parseBody), server)
+        }
+    }
+
+    private func rewritten(_ tag: UInt8, _ name: [UInt8], _ rest: [UInt8]) -> [UInt8] {
+        let length = UInt32(4 + name.count + rest.count)
+        var message: [UInt8] = [tag]
+        message.reserveCapacity(Int(length) + 1)
+        for shift in [24, 16, 8, 0] as [UInt32] { message.append(UInt8(truncatingIfNeeded: length >> shift)) }
+        message += name
+        message += rest
+        return message
+    }
+
+    /// Answers that need no server, when it is their turn.
+    private func pumpAnswers(_ server: ServerConnection) {
+        var hasAnswers = false
+        while let tag = server.session.nextAnswer() {
+            queueAnswer(tag)
+            hasAnswers = true
+        }
+        if hasAnswers && !isHolding { sendFromServer(UnsafeRawBufferPointer(start: nil, count: 0)) }
+    }
+}
+
+/// Which part of a client's bytes goes to the server as it lies, and what goes instead of the rest.
+private struct ForwardRun {
+    let bytes: UnsafeRawBufferPointer
+    /// Everything before it has been handled.
+    private(set) var offset = 0
+    private var runStart = 0
+
+    init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
+
+    mutating func pass(to end: Int) { offset = end }
+
+    mutating func passIfAt(_ start: Int, to end: Int) {
+        if offset == start { offset = end }
+    }
+
+    mutating func drop(_ frame: FrontendFrame, _ server: ServerConnection) { replace(frame, with: [], server) }
+
+    mutating func replace(_ frame: FrontendFrame, with message: [UInt8], _ server: ServerConnection) {
+        replace(upTo: frame.end, with: message, server)
+    }
+
+    mutating func replace(upTo end: Int, with message: [UInt8], _ server: ServerConnection) {
+        insert(message, server)
+        offset = end
+        runStart = end
+    }
+
+    /// A message of ours before the one at `offset`.
+    mutating func insert(_ message: [UInt8], _ server: ServerConnection) {
+        if runStart < offset { server.queue(UnsafeRawBufferPointer(rebasing: bytes[runStart..<offset])) }
+        runStart = offset
+        server.queue(message)
+    }
+
+    mutating func finish(_ server: ServerConnection) {
+        server.send(UnsafeRawBufferPointer(rebasing: bytes[runStart..<offset]))
+        runStart = offset
+    }
+}

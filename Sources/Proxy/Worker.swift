@@ -1,0 +1,369 @@
+import CEpoll
+import Configuration
+import Console
+import Digests
+import Logging
+import PGWire
+import Pooling
+import Primitives
+import Reactor
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// One reactor thread: its event loop, clients, servers and pools. Everything in it is touched by this thread only;
+/// other threads reach it through its mailbox.
+final class Worker {
+    /// What a registration stands for.
+    enum Slot {
+        case free(next: Int)
+        case listener(Int)
+        case mailbox
+        case client(ClientConnection)
+        case server(ServerConnection)
+        case cancel(CancelConnection)
+    }
+
+    enum TimerToken {
+        case housekeeping
+        case clientLogin(ClientID)
+        case serverLogin(ServerID)
+        /// Waiters may have waited too long, or a pause after failures may be over.
+        case pool(PoolEntry)
+    }
+
+    /// Bytes read at once. One buffer per thread: a connection keeps bytes of its own only while a message is not whole.
+    static let receiveBufferSize = 64 * 1024
+    private static let housekeepingSeconds = 1.0
+
+    let index: Int
+    let logger: Logger
+    let loop = EventLoop()
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: receiveBufferSize, alignment: 16)
+    let peers: [Mailbox<WorkerMessage>]
+    let control: Mailbox<ControlMessage>
+    private(set) var snapshot: ProxySnapshot
+
+    private var slots: [Slot] = []
+    private var generations: [UInt32] = []
+    private var freeSlot = -1
+    private var timers: TimerWheel<TimerToken>
+    /// The time when the present batch of events was taken.
+    private(set) var now = MonotonicInstant.now()
+
+    var clients: [ClientID: ClientConnection] = [:]
+    /// By the process number in the client's cancel key.
+    var clientsByKey: [Int32: ClientConnection] = [:]
+    var servers: [ServerID: ServerConnection] = [:]
+    var databases: [String: DatabaseState] = [:]
+    var pools: [PoolKey: PoolEntry] = [:]
+    /// Pools in which a server may have become free for a waiting client since the batch began.
+    private var poolsToServe: [PoolEntry] = []
+    /// Clients whose kept bytes can go on since the batch began.
+    private var clientsToResume: [ClientConnection] = []
+    /// Connections that were closed in this batch: freed at its end, when nobody above them on the stack uses them.
+    private var closedClients: [ClientConnection] = []
+    private var closedServers: [ServerConnection] = []
+    var console = ConsoleRequests()
+
+    private var lastID: UInt64 = 0
+    private var lastCancelKey: Int32 = 0
+    private var lastToken: UInt64 = 0
+    /// Worker 0 listens and gives clients to all in turn.
+    private var listeners: [ListenerBox] = []
+    private var nextAdopter = 0
+    private(set) var isDraining = false
+    private var isStopped = false
+    private let sharedClientCount: ClientCount
+
+    /// A noncopyable listener in an array.
+    private final class ListenerBox {
+        let listener: Listener
+        init(_ listener: consuming Listener) { self.listener = listener }
+    }
+
+    init(
+        index: Int, peers: [Mailbox<WorkerMessage>], control: Mailbox<ControlMessage>, snapshot: ProxySnapshot,
+        clientCount: ClientCount, logger: Logger
+    ) {
+        self.index = index
+        self.peers = peers
+        self.control = control
+        self.snapshot = snapshot
+        self.logger = logger
+        sharedClientCount = clientCount
+        timers = TimerWheel(now: now)
+        for route in snapshot.databases.values { databases[route.name] = DatabaseState(route) }
+        let registration = makeRegistration(.mailbox)
+        loop.register(peers[index].descriptor, .read, as: registration)
+        schedule(.housekeeping, at: now.advanced(bySeconds: Self.housekeepingSeconds))
+    }
+
+    deinit { buffer.deallocate() }
+
+    func listen(_ listener: consuming Listener) {
+        let box = ListenerBox(listener)
+        listeners.append(box)
+        let registration = makeRegistration(.listener(listeners.count - 1))
+        loop.register(box.listener.descriptor.raw, .read, as: registration)
+    }
+
+    // MARK: the loop
+
+    /// Runs until it is told to stop, or has drained.
+    func run() {
+        while !isStopped {
+            let timeout = timers.timeoutMillis(now: MonotonicInstant.now())
+            var isFirst = true
+            loop.wait(timeoutMillis: timeout) { registration, readable, writable in
+                if isFirst {
+                    beginBatch()
+                    isFirst = false
+                }
+                dispatch(registration, readable: readable, writable: writable)
+            }
+            if isFirst { beginBatch() }
+            for token in timers.expire(now: now) { fire(token) }
+            finishBatch()
+            if isDraining && clients.isEmpty { isStopped = true }
+        }
+        for client in clients.values { client.close() }
+        for server in servers.values { server.closeSocket() }
+        control.post(.workerEnded(index))
+    }
+
+    private func beginBatch() {
+        now = MonotonicInstant.now()
+        for database in databases.values { database.analysis.beginTurn() }
+    }
+
+    /// Servers are handed on and clients go on once per batch: fewer wake-ups, and no recursion between connections.
+    private func finishBatch() {
+        var rounds = 0
+        while !poolsToServe.isEmpty || !clientsToResume.isEmpty {
+            let pools = poolsToServe
+            poolsToServe = []
+            for entry in pools {
+                entry.isToBeServed = false
+                serve(entry)
+            }
+            let resumed = clientsToResume
+            clientsToResume = []
+            for client in resumed { client.resume() }
+            rounds += 1
+            // Clients that never run dry must not keep the thread from its sockets.
+            if rounds >= 8 && !clientsToResume.isEmpty {
+                signal(eventDescriptor: peers[index].descriptor)
+                break
+            }
+        }
+        closedClients.removeAll(keepingCapacity: true)
+        closedServers.removeAll(keepingCapacity: true)
+    }
+
+    private func dispatch(_ registration: Registration, readable: Bool, writable: Bool) {
+        let place = Int(registration.slot)
+        guard generations[place] == registration.generation else { return }
+        switch slots[place] {
+        case .client(let client):
+            if writable { client.onWritable() }
+            if readable { client.onReadable() }
+        case .server(let server):
+            if writable { server.onWritable() }
+            if readable { server.onReadable() }
+        case .cancel(let cancel):
+            cancel.onReady(readable: readable, writable: writable)
+        case .listener(let index):
+            accept(listeners[index].listener)
+        case .mailbox:
+            for message in peers[index].take() { handle(message) }
+        case .free:
+            break
+        }
+    }
+
+    // MARK: registrations, identities, timers
+
+    func makeRegistration(_ slot: Slot) -> Registration {
+        if freeSlot < 0 {
+            slots.append(slot)
+            generations.append(0)
+            return Registration(slot: UInt32(slots.count - 1), generation: 0)
+        }
+        let place = freeSlot
+        guard case .free(let next) = slots[place] else { preconditionFailure("a used slot in the free list") }
+        freeSlot = next
+        slots[place] = slot
+        return Registration(slot: UInt32(place), generation: generations[place])
+    }
+
+    /// Puts its connection into a slot that was made before the connection existed.
+    func fill(_ registration: Registration, _ slot: Slot) { slots[Int(registration.slot)] = slot }
+
+    /// Events that are still queued for it meet another generation.
+    func dropRegistration(_ registration: Registration) {
+        let place = Int(registration.slot)
+        precondition(generations[place] == registration.generation, "a registration dropped twice")
+        generations[place] &+= 1
+        slots[place] = .free(next: freeSlot)
+        freeSlot = place
+    }
+
+    func nextID() -> UInt64 {
+        lastID += 1
+        return lastID
+    }
+
+    /// Tells one unnamed statement from the next.
+    func nextToken() -> UInt64 {
+        lastToken += 1
+        return lastToken
+    }
+
+    /// A process number that tells which worker has the client: number mod workers.
+    func nextCancelKey() -> Int32 {
+        let count = Int32(peers.count)
+        repeat {
+            lastCancelKey = lastCancelKey >= Int32.max / count - 1 ? 1 : lastCancelKey + 1
+        } while clientsByKey[lastCancelKey * count + Int32(index)] != nil
+        return lastCancelKey * count + Int32(index)
+    }
+
+    func schedule(_ token: TimerToken, at deadline: MonotonicInstant) { timers.schedule(token, at: deadline) }
+
+    func serveLater(_ entry: PoolEntry) {
+        if entry.isToBeServed { return }
+        entry.isToBeServed = true
+        poolsToServe.append(entry)
+    }
+
+    func resumeLater(_ client: ClientConnection) { clientsToResume.append(client) }
+
+    func keepUntilBatchEnds(_ client: ClientConnection) { closedClients.append(client) }
+    func keepUntilBatchEnds(_ server: ServerConnection) { closedServers.append(server) }
+
+    private func fire(_ token: TimerToken) {
+        switch token {
+        case .housekeeping:
+            keepHouse()
+            schedule(.housekeeping, at: now.advanced(bySeconds: Self.housekeepingSeconds))
+        case .clientLogin(let id):
+            clients[id]?.loginTimedOut()
+        case .serverLogin(let id):
+            servers[id]?.loginTimedOut()
+        case .pool(let entry):
+            entry.hasTimer = false
+            expireWaiters(entry)
+            serveLater(entry)
+        }
+    }
+
+    private func keepHouse() {
+        expireServers()
+        for client in clients.values { client.checkIdleTime() }
+        for database in databases.values { database.turnPeriod(now: now) }
+    }
+
+    // MARK: messages
+
+    private func handle(_ message: WorkerMessage) {
+        switch message {
+        case .adopt(let descriptor, let address):
+            adopt(SocketDescriptor(owning: descriptor), address)
+        case .apply(let next):
+            apply(next)
+        case .cancel(let processID, let secret):
+            cancel(processID: processID, secret: secret)
+        case .collect(let request, let from):
+            peers[from].post(.collected(request: request, makeReport()))
+        case .collected(let request, let report):
+            console.collected(request, report, on: self)
+        case .controlDone(let client, let outcome):
+            clients[client]?.controlDone(outcome)
+        case .drain:
+            drain()
+        case .stop:
+            isStopped = true
+        }
+    }
+
+    private func apply(_ next: ProxySnapshot) {
+        let previous = snapshot
+        snapshot = next
+        for (name, state) in databases {
+            if let route = next.databases[name] {
+                state.apply(route)
+            } else {
+                databases[name] = nil
+                for client in clients.values where client.database === state { client.databaseWasRemoved() }
+            }
+        }
+        for route in next.databases.values where databases[route.name] == nil {
+            databases[route.name] = DatabaseState(route)
+        }
+        for client in clients.values { client.routingChanged() }
+        retireServers(previous: previous)
+    }
+
+    private func drain() {
+        if isDraining { return }
+        isDraining = true
+        for box in listeners { loop.unregister(box.listener.descriptor.raw) }
+        listeners = []
+        for client in clients.values { client.drain() }
+    }
+
+    // MARK: clients come in
+
+    private func accept(_ listener: borrowing Listener) {
+        // Bounded: a storm of connections must not keep those that are there from being served.
+        for _ in 0..<64 {
+            switch listener.accept() {
+            case .client(let descriptor, let address):
+                if nextAdopter == index {
+                    adopt(descriptor, address)
+                } else {
+                    peers[nextAdopter].post(.adopt(descriptor: descriptor.release(), address: address))
+                }
+                nextAdopter = (nextAdopter + 1) % peers.count
+            case .none:
+                return
+            case .failed(let code):
+                logger.warning("cannot accept a client: \(SocketError(operation: .accept, errno: code).reason)")
+                return
+            }
+        }
+    }
+
+    private func adopt(_ descriptor: consuming SocketDescriptor, _ address: SocketAddress) {
+        let client = ClientConnection(ClientID(nextID()), descriptor, address, worker: self)
+        clients[client.id] = client
+        client.start(isRefused: !sharedClientCount.enter(max: snapshot.settings.listen.clientsMax))
+        if isDraining { client.drain() }
+    }
+
+    func clientClosed(_ client: ClientConnection) {
+        clients[client.id] = nil
+        if let key = client.cancelKey { clientsByKey[key] = nil }
+        sharedClientCount.leave()
+        keepUntilBatchEnds(client)
+    }
+
+    // MARK: cancel requests
+
+    /// A cancel request came in on a connection of its own; the client may be another thread's.
+    func cancelRequested(processID: Int32, secret: [UInt8]) {
+        guard processID > 0 else { return }
+        let owner = Int(processID) % peers.count
+        if owner == index {
+            cancel(processID: processID, secret: secret)
+        } else {
+            peers[owner].post(.cancel(processID: processID, secret: secret))
+        }
+    }
+
+    private func cancel(processID: Int32, secret: [UInt8]) {
+        guard let client = clientsByKey[processID], Digest.equal(client.cancelSecret, secret) else { return }
+        client.cancelRunning()
+    }
+}

@@ -1,0 +1,39 @@
+import Primitives
+import Reactor
+
+/// What other threads ask of a Worker.
+enum WorkerMessage: Sendable {
+    /// A client that worker 0 accepted; the descriptor is owned by the message until it is taken.
+    case adopt(descriptor: CInt, address: SocketAddress)
+    case apply(ProxySnapshot)
+    case cancel(processID: Int32, secret: [UInt8])
+    /// A console on worker `from` wants everybody's figures.
+    case collect(request: UInt64, from: Int)
+    case collected(request: UInt64, WorkerReport)
+    case controlDone(client: ClientID, ControlOutcome)
+    /// Finish: no new clients, those without a transaction go now, the others at its end.
+    case drain
+    /// Finish at once.
+    case stop
+}
+
+/// What a console asks of the control thread.
+package enum ControlRequest: Sendable {
+    case reload
+    case reads(database: String, hundredths: Int)
+}
+
+package enum ControlOutcome: Sendable {
+    case done
+    /// Nothing was changed; the sentence says why.
+    case refused(String)
+}
+
+package enum ControlMessage: Sendable {
+    case request(ControlRequest, worker: Int, client: ClientID)
+    case workerEnded(Int)
+    /// A signal came.
+    case signal(Int32)
+    /// An authority's catalog was read, and differs from what was known.
+    case catalog(database: String, CatalogSnapshot)
+}

@@ -1,0 +1,130 @@
+import Glibc
+import PGWire
+import Pooling
+import Primitives
+import Reactor
+import Routing
+import SQLAnalysis
+
+/// What one thread tells the console of itself: values only, carried by mailbox.
+struct WorkerReport: Sendable {
+    struct PoolRow: Sendable {
+        var key: PoolKey
+        var clientsActive = 0
+        var clientsWaiting = 0
+        var serversActive = 0
+        var serversIdle = 0
+        var serversLogin = 0
+        var serversCanceled = 0
+        var longestWaitMicros: UInt64 = 0
+    }
+
+    /// One line of SHOW CLIENTS or SHOW SERVERS.
+    struct ConnectionRow: Sendable {
+        var user: String
+        var database: String
+        var state: String
+        var address: SocketAddress?
+        var connectedAt: MonotonicInstant
+        var requestAt: MonotonicInstant?
+        var waitMicros: UInt64 = 0
+        var pointer: String
+        var link: String
+        var remoteProcess: Int32 = 0
+        var applicationName: String
+        var side: Side?
+        var pin: String?
+        var pinnedSeconds: UInt64 = 0
+    }
+
+    struct DatabaseRow: Sendable {
+        var name: String
+        var counters: DatabaseCounters
+        var averages: DatabaseCounters
+        var routes: [(key: RouteKey, units: UInt64)]
+        var breaker: CircuitBreaker.Phase
+        var trips: UInt64
+        var retries: UInt64
+        var serverCounts: [Side: Int]
+    }
+
+    var worker: Int
+    var pools: [PoolRow] = []
+    var clients: [ConnectionRow] = []
+    var servers: [ConnectionRow] = []
+    var databases: [DatabaseRow] = []
+    var clientsInLogin = 0
+    var takenAt: MonotonicInstant
+}
+
+extension Worker {
+    func makeReport() -> WorkerReport {
+        var report = WorkerReport(worker: index, takenAt: now)
+        report.pools = pools.values.map(poolRow)
+        report.clients = clients.values.compactMap(clientRow)
+        report.clientsInLogin = clients.values.count { $0.phase == .login }
+        report.servers = servers.values.map(serverRow)
+        report.databases = databases.values.map(databaseRow)
+        return report
+    }
+
+    private func poolRow(_ entry: PoolEntry) -> WorkerReport.PoolRow {
+        var row = WorkerReport.PoolRow(key: entry.key)
+        // A client without a unit belongs to the authority's pool: that is where its next unit is likely to go.
+        row.clientsActive = clients.values.count { client in
+            guard client.database === entry.database, client.poolUser == entry.key.user else { return false }
+            return client.server.map { $0.entry === entry } ?? (entry.key.side == .old && client.phase == .idle)
+        }
+        row.clientsWaiting = entry.pool.waitingCount
+        row.serversActive = entry.pool.leasedCount
+        row.serversIdle = entry.pool.idleCount
+        row.serversLogin = entry.pool.connectingCount
+        row.serversCanceled = servers.values.count { $0.entry === entry && $0.cancelsInFlight > 0 }
+        row.longestWaitMicros = entry.pool.oldestWaiter().map { now.microseconds(since: $0) } ?? 0
+        return row
+    }
+
+    private func clientRow(_ client: ClientConnection) -> WorkerReport.ConnectionRow? {
+        if client.phase == .login || client.phase == .closed { return nil }
+        let isWaiting = client.phase == .waiting || client.phase == .greeting
+        var row = WorkerReport.ConnectionRow(
+            user: client.user, database: client.databaseName, state: isWaiting ? "waiting" : "active",
+            address: client.address, connectedAt: client.connectedAt, requestAt: client.lastActivity,
+            pointer: "c\(index).\(client.id.value)", link: client.server.map { "s\(index).\($0.id.value)" } ?? "",
+            applicationName: client.applicationName)
+        row.waitMicros = isWaiting ? now.microseconds(since: client.waitingSince) : 0
+        row.side = client.server?.side
+        row.pin = client.pin?.rawValue
+        row.pinnedSeconds = now.microseconds(since: client.pinnedAt) / 1_000_000
+        return row
+    }
+
+    private func serverRow(_ server: ServerConnection) -> WorkerReport.ConnectionRow {
+        let state =
+            switch server.state {
+            case .connecting, .login: "login"
+            case .idle: "idle"
+            case .leased: "active"
+            case .settling: "tested"
+            case .closed: "closed"
+            }
+        var row = WorkerReport.ConnectionRow(
+            user: server.entry.key.user, database: server.entry.key.database, state: state,
+            address: server.endpoint.address, connectedAt: server.openedAt,
+            requestAt: server.state == .leased ? server.leasedAt : nil, pointer: "s\(index).\(server.id.value)",
+            link: server.client.map { "c\(index).\($0.id.value)" } ?? "", remoteProcess: server.processID,
+            applicationName: server.client?.applicationName ?? "")
+        row.side = server.side
+        return row
+    }
+
+    private func databaseRow(_ state: DatabaseState) -> WorkerReport.DatabaseRow {
+        var counts: [Side: Int] = [:]
+        for entry in pools.values where entry.database === state {
+            counts[entry.key.side, default: 0] += entry.pool.serverCount
+        }
+        return WorkerReport.DatabaseRow(
+            name: state.name, counters: state.counters, averages: state.averages, routes: state.routeCounts,
+            breaker: state.breaker.phase, trips: state.breaker.trips, retries: state.retries, serverCounts: counts)
+    }
+}

@@ -1,0 +1,215 @@
+import ArgumentParser
+import Configuration
+import ControlPlane
+import Glibc
+import LibPQ
+import Logging
+import Migration
+import Mirroring
+import Primitives
+import Proxy
+import Reactor
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// Puts the parts together and, on the control thread, carries reloads and signals to them.
+struct ServeAssembly {
+    private let path: String
+    private let levels: LogLevelSwitch
+    private let logger: Logger
+    private(set) var snapshot: ProxySnapshot
+    /// What lives longer than a snapshot, by database.
+    private var horizons: [String: Horizon] = [:]
+    private var stamps: [String: ReadStamps] = [:]
+    private var catalogs: [String: CatalogSnapshot] = [:]
+    private var plan = TrafficPlan()
+    private var mirrors: [Mirror] = []
+
+    /// - Throws: ExitCode after having said why.
+    init(path: String, levels: LogLevelSwitch, logger: Logger) throws {
+        self.path = path
+        self.levels = levels
+        self.logger = logger
+        snapshot = ProxySnapshot(
+            settings: Settings(), auth: AuthPolicy(method: .trust, secrets: [:]), databases: [])
+        do {
+            snapshot = try build(try SettingsFile.load(path: path), previous: nil)
+        } catch {
+            complain("\(error)")
+            throw ExitCode(2)
+        }
+        levels.set(snapshot.settings.log.level)
+    }
+
+    // MARK: the control thread
+
+    /// Runs until the data plane has ended.
+    mutating func run(_ server: ProxyServer) {
+        startMirrors()
+        let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
+        var running = server.threadCount
+        var isDraining = false
+        while running > 0 {
+            wait(server.control.descriptor)
+            for message in server.control.take() {
+                switch message {
+                case .request(let request, let worker, let client):
+                    server.answer(worker: worker, client: client, perform(request, server))
+                case .workerEnded:
+                    running -= 1
+                case .catalog(let database, let catalog):
+                    catalogs[database] = catalog
+                    apply(snapshot.settings, server)
+                case .signal(SIGHUP):
+                    _ = reload(server)
+                case .signal(let number):
+                    logger.notice("signal \(number): \(isDraining || number == SIGINT ? "ending" : "draining")")
+                    if isDraining || number == SIGINT { server.stop() } else { server.drain() }
+                    isDraining = true
+                }
+            }
+        }
+        watcher.stop()
+        for mirror in mirrors { mirror.stop() }
+        server.join()
+        logger.notice("ended")
+    }
+
+    private func wait(_ descriptor: CInt) {
+        var ready = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        _ = poll(&ready, 1, -1)
+    }
+
+    private mutating func perform(_ request: ControlRequest, _ server: ProxyServer) -> ControlOutcome {
+        switch request {
+        case .reload:
+            return reload(server)
+        case .reads(let database, let hundredths):
+            guard let route = snapshot.databases[database] else {
+                return .refused("there is no database \"\(database)\"")
+            }
+            plan.order(hundredths, for: database)
+            let before = ConsoleTables.percent(route.table.hundredths)
+            logger.notice("READS \(database): \(before) -> \(ConsoleTables.percent(hundredths))")
+            apply(snapshot.settings, server)
+            return .done
+        }
+    }
+
+    /// All or nothing: what is refused changes nothing.
+    private mutating func reload(_ server: ProxyServer) -> ControlOutcome {
+        do {
+            let next = try SettingsFile.load(path: path)
+            let changes = ReloadPolicy.changes(from: snapshot.settings, to: next)
+            let kept = ReloadPolicy.keepingRestartOnly(of: snapshot.settings, in: next)
+            var replanned = self
+            replanned.plan.fileWasRead()
+            let built = try replanned.build(kept, previous: snapshot)
+            self = replanned
+            snapshot = built
+            server.apply(snapshot)
+            levels.set(next.log.level)
+            let words = changes.map { change in
+                let note = change.effect == .restart ? " (needs a restart)" : ""
+                return "\(change.key): \(change.old) -> \(change.new)\(note)"
+            }
+            logger.notice("reload taken: \(words.isEmpty ? "nothing changed" : words.joined(separator: "; "))")
+            return .done
+        } catch {
+            logger.error("reload refused, nothing changed: \(error)")
+            return .refused("\(error)")
+        }
+    }
+
+    private mutating func apply(_ settings: Settings, _ server: ProxyServer) {
+        do {
+            snapshot = try build(settings, previous: snapshot)
+            server.apply(snapshot)
+        } catch {
+            logger.error("cannot apply: \(error)")
+        }
+    }
+
+    // MARK: building a snapshot
+
+    private mutating func build(_ settings: Settings, previous: ProxySnapshot?) throws -> ProxySnapshot {
+        var routes: [DatabaseRoute] = []
+        for database in settings.databases { routes.append(try route(database, previous)) }
+        return ProxySnapshot(settings: settings, auth: try auth(settings, previous), databases: routes)
+    }
+
+    private func auth(_ settings: Settings, _ previous: ProxySnapshot?) throws -> AuthPolicy {
+        let method: AuthPolicy.Method =
+            switch settings.auth.method {
+            case .trust: .trust
+            case .md5: .md5
+            case .scramSHA256, .cert: .scramSHA256
+            }
+        let list = settings.auth.usersFile.isEmpty
+            ? UserList(secrets: [:]) : try UserList.load(path: settings.auth.usersFile)
+        return AuthPolicy(
+            method: method, secrets: list.secrets.mapValues { AuthPolicy.Secret(parsing: $0) },
+            previous: previous?.auth)
+    }
+
+    private mutating func route(_ settings: DatabaseSettings, _ previous: ProxySnapshot?) throws -> DatabaseRoute {
+        let name = settings.name
+        var settings = settings
+        settings.reads.hundredths = plan.share(of: name, inFile: settings.reads.hundredths)
+        if horizons[name] == nil {
+            let horizon = Horizon()
+            // Without a mirror of ours NEW is kept by other means; users who write through us stay on OLD then.
+            horizon.setReadable(settings.mirror.mode == .off)
+            horizons[name] = horizon
+            stamps[name] = ReadStamps()
+        }
+        guard let horizon = horizons[name], let stamps = stamps[name] else { preconditionFailure("made above") }
+        let facts = catalogs[name] ?? .builtIn
+        if let before = previous?.databases[name], before.settings == settings, before.facts === facts { return before }
+        return DatabaseRoute(
+            settings: settings, old: try endpoint(settings, .old), new: try endpoint(settings, .new), facts: facts,
+            horizon: horizon, stamps: stamps)
+    }
+
+    /// Resolves names, which blocks: on the control thread only.
+    private func endpoint(_ settings: DatabaseSettings, _ side: Side) throws -> ServerEndpoint {
+        let parsed = try ConnectionString(parsing: side == .old ? settings.old : settings.new)
+        if let mode = parsed.sslmode, !["disable", "allow", "prefer"].contains(mode) {
+            throw AssemblyError.encryptionWanted(database: settings.name, side: side, mode: mode)
+        }
+        let host = parsed.hostaddr ?? parsed.host ?? "/var/run/postgresql"
+        let port = parsed.port ?? 5432
+        return ServerEndpoint(
+            side: side, address: SocketAddress.resolve(host: host, port: port), host: parsed.host ?? host, port: port,
+            database: parsed.dbname ?? settings.name, user: parsed.user, password: parsed.password,
+            options: parsed.options)
+    }
+
+    private mutating func startMirrors() {
+        for settings in snapshot.settings.databases where settings.mirror.mode != .off {
+            guard let horizon = horizons[settings.name] else { continue }
+            let mirror = Mirror(
+                database: settings.name, oldConninfo: settings.controlOld.isEmpty ? settings.old : settings.controlOld,
+                newConninfo: settings.controlNew.isEmpty ? settings.new : settings.controlNew,
+                settings: MirrorOptions(
+                    pollMillis: settings.mirror.pollMillis, backfillRows: settings.mirror.backfillRows,
+                    lagMaxSeconds: settings.mirror.lagMaxSeconds),
+                horizon: horizon, logger: logger)
+            mirror.start()
+            mirrors.append(mirror)
+        }
+    }
+}
+
+enum AssemblyError: Error, CustomStringConvertible {
+    case encryptionWanted(database: String, side: Side, mode: String)
+
+    var description: String {
+        switch self {
+        case .encryptionWanted(let database, let side, let mode):
+            "databases.\(database).\(side): sslmode=\(mode) wants TLS towards the server, which Godwit does not speak "
+                + "yet; use sslmode=disable over a network that you trust"
+        }
+    }
+}

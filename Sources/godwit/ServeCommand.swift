@@ -1,0 +1,39 @@
+import ArgumentParser
+import Configuration
+import ControlPlane
+import Logging
+import Primitives
+import Proxy
+import Reactor
+
+/// Runs the proxy and the mirrors until it is told to end.
+struct ServeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "serve",
+        abstract: "Serve clients, mirror writes and route reads.",
+        discussion: """
+            SIGHUP reads the configuration again, all or nothing. SIGTERM lets transactions end and then exits, SIGINT \
+            (or a second SIGTERM) exits at once. Exit status: 0 ended as told, 1 cannot listen, 2 configuration invalid.
+            """)
+
+    @Option(name: .long, help: "Configuration file.") var config: String
+
+    func run() throws {
+        SignalSource.block()
+        let levels = LogLevelSwitch()
+        let logger = Logger(label: "godwit") { _ in LineLogHandler(levels: levels) }
+        var assembly = try ServeAssembly(path: config, levels: levels, logger: logger)
+        let server: ProxyServer
+        do throws(SocketError) {
+            server = try ProxyServer(assembly.snapshot, logger: logger)
+        } catch {
+            let listen = assembly.snapshot.settings.listen
+            complain("cannot \(error.operation.rawValue) \(listen.address):\(listen.port): \(error.reason)")
+            throw ExitCode(1)
+        }
+        for address in server.addresses { logger.notice("listening on \(address)") }
+        let control = server.control
+        SignalSource.forward { control.post(.signal($0)) }
+        assembly.run(server)
+    }
+}

@@ -1,0 +1,209 @@
+import Glibc
+import TestSupport
+import Testing
+
+/// Many clients, few servers.
+@Suite(.serialized) struct PoolingTests {
+    typealias Frame = FrameBuilder
+
+    let servers: Servers
+    let database: String
+
+    init() throws {
+        servers = try Servers.shared.get()
+        database = try servers.makeDatabase("""
+            CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 0);
+            CREATE TABLE arrivals (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, who int)
+            """)
+    }
+
+    func godwit(size: Int, _ pool: [String: String] = [:]) throws -> GodwitProcess {
+        try servers.godwit(database) { $0.database.pool = pool.merging(["size": "\(size)"]) { a, _ in a } }
+    }
+
+    func connect(_ godwit: GodwitProcess) throws -> WireClient {
+        try WireClient(port: godwit.port, database: database)
+    }
+
+    /// Godwit's servers in OLD, as PostgreSQL sees them.
+    func backends() throws -> Int {
+        let text = try servers.old.psql("""
+            SELECT count(*) FROM pg_stat_activity WHERE datname = '\(database)' AND usename = 'app'
+            """)
+        return Int(text) ?? -1
+    }
+
+    func waiting(_ godwit: GodwitProcess) throws -> Int {
+        try godwit.console("SHOW POOLS").filter { $0["database"] == database }
+            .reduce(0) { $0 + (Int($1["cl_waiting"] ?? "") ?? 0) }
+    }
+
+    @Test(arguments: [1, 2])
+    func `forty busy clients never use more servers than the pool has`(threads: Int) throws {
+        let godwit = try servers.godwit(database) {
+            $0.threads = threads
+            $0.database.pool = ["size": "4"]
+        }
+        let script = try TestResources.file("busy", "SELECT pg_sleep(0.01);\n")
+        let load = try ChildProcess([
+            "pgbench", "-n", "-f", script, "-c", "40", "-j", "2", "-t", "25",
+            godwit.conninfo(database: database),
+        ])
+        var most = 0
+        while !load.hasEnded { most = max(most, try backends()) }
+        #expect(try load.waitForSuccess().contains("number of transactions actually processed: 1000/1000"))
+        #expect(most == 4)
+        #expect(try backends() == 4)
+    }
+
+    @Test func `those who wait are served in the order in which they came`() throws {
+        let godwit = try godwit(size: 1)
+        let holder = try connect(godwit)
+        _ = try holder.query("BEGIN")
+        _ = try holder.query("SELECT 1 FROM t FOR UPDATE")
+        var waiters: [WireClient] = []
+        for number in 1...8 {
+            let client = try connect(godwit)
+            client.send(Frame.query("INSERT INTO arrivals (who) VALUES (\(number))"))
+            try waitUntil { try waiting(godwit) == number }
+            waiters.append(client)
+        }
+        _ = try holder.query("COMMIT")
+        for client in waiters { #expect(try client.readToReady().first?.commandTag == "INSERT 0 1") }
+        #expect(try holder.value("SELECT string_agg(who::text, ' ' ORDER BY id) FROM arrivals") == "1 2 3 4 5 6 7 8")
+    }
+
+    @Test func `who has waited too long gets a clear error`() throws {
+        let godwit = try godwit(size: 1, ["query_wait_timeout": "0.2"])
+        let holder = try connect(godwit)
+        _ = try holder.query("BEGIN")
+        _ = try holder.query("SELECT 1 FROM t FOR UPDATE")
+        let waiter = try connect(godwit)
+        waiter.send(Frame.query("SELECT 1"))
+        let error = try waiter.readToEnd().first { $0.type == "E" }
+        #expect(error?.fields["M"]?.contains("query_wait_timeout") == true)
+        #expect(try holder.query("COMMIT").first?.commandTag == "COMMIT")
+        #expect(try connect(godwit).value("SELECT 1") == "1")
+    }
+
+    @Test func `no more clients wait than the configuration allows`() throws {
+        let godwit = try godwit(size: 1, ["waiters_max": "2"])
+        let holder = try connect(godwit)
+        _ = try holder.query("BEGIN")
+        _ = try holder.query("SELECT 1 FROM t FOR UPDATE")
+        let waiters = try (0..<2).map { _ in try connect(godwit) }
+        for waiter in waiters { waiter.send(Frame.query("SELECT 1")) }
+        try waitUntil { try waiting(godwit) == 2 }
+        let refused = try connect(godwit)
+        refused.send(Frame.query("SELECT 1"))
+        #expect(try refused.read()?.type == "E")
+        _ = try holder.query("COMMIT")
+        for waiter in waiters { #expect(try waiter.readToReady().last?.transactionStatus == "I") }
+    }
+
+    @Test func `a client that vanishes in a transaction leaves no lock and no dirty server`() throws {
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
+        _ = try client.query("BEGIN")
+        _ = try client.query("SET LOCAL work_mem = '9MB'")
+        _ = try client.query("UPDATE t SET v = v + 1")
+        client.close()
+        // Waits for the row's lock.
+        #expect(try servers.old.psql("SELECT v FROM t FOR UPDATE", database: database) == "0")
+        let next = try connect(godwit)
+        #expect(try next.query("SHOW work_mem").last?.transactionStatus == "I")
+        #expect(try next.value("SHOW work_mem") != "9MB")
+        #expect(try next.value("SELECT v FROM t") == "0")
+    }
+
+    @Test func `a client that vanishes in a running query does not keep the server`() throws {
+        let godwit = try godwit(size: 1)
+        for message in ["SELECT pg_sleep(0.2)", "SELECT repeat('x', 1000) FROM generate_series(1, 100000)"] {
+            let client = try connect(godwit)
+            client.send(Frame.query(message))
+            client.close()
+            #expect(try connect(godwit).value("SELECT 'next'") == "next")
+        }
+    }
+
+    @Test func `a client that vanishes between Parse and Sync, or in COPY, leaves a clean server`() throws {
+        let godwit = try godwit(size: 1)
+        for bytes in [
+            Frame.parse("SELECT 1"), Frame.parse("SELECT 1") + Frame.bind() + Frame.flush,
+            Frame.query("COPY t FROM STDIN"), Frame.query("COPY t FROM STDIN") + Frame.message("d", Array("5\t".utf8)),
+        ] {
+            let client = try connect(godwit)
+            client.send(bytes)
+            client.close()
+            #expect(try connect(godwit).query("SELECT 'clean'").map(\.type) == ["T", "D", "C", "Z"])
+        }
+        #expect(try connect(godwit).value("SELECT count(*) FROM t") == "1")
+    }
+
+    @Test func `Terminate in a transaction rolls back`() throws {
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
+        _ = try client.query("BEGIN")
+        _ = try client.query("UPDATE t SET v = 7")
+        client.send(Frame.terminate)
+        #expect(try client.readToEnd().isEmpty)
+        #expect(try connect(godwit).value("SELECT v FROM t FOR UPDATE") == "0")
+    }
+
+    /// Ends every server that Godwit has in OLD, and waits until they are gone.
+    func terminateBackends() throws {
+        try servers.old.psql("""
+            SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
+            WHERE datname = '\(database)' AND usename = 'app'
+            """)
+    }
+
+    @Test func `a server that vanishes in a transaction closes its client with an error`() throws {
+        let godwit = try godwit(size: 2)
+        let client = try connect(godwit)
+        _ = try client.query("BEGIN")
+        _ = try client.query("SELECT 1 FROM t FOR UPDATE")
+        try terminateBackends()
+        let answers = try client.readToEnd()
+        #expect(["08006", "57P01"].contains(answers.last { $0.type == "E" }?.sqlState))
+        #expect(try connect(godwit).value("SELECT 1") == "1")
+    }
+
+    @Test func `a server that vanishes in a query is an error, and its place in the pool is free again`() throws {
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
+        client.send(Frame.query("SELECT pg_sleep(3600)"))
+        try waitUntil {
+            try servers.old.psql("""
+                SELECT count(*) FROM pg_stat_activity
+                WHERE datname = '\(database)' AND usename = 'app' AND state = 'active'
+                """) == "1"
+        }
+        try terminateBackends()
+        var answer = try client.read()
+        while let message = answer, message.type != "E" { answer = try client.read() }
+        #expect(["08006", "57P01"].contains(answer?.sqlState))
+        #expect(try connect(godwit).value("SELECT 1") == "1")
+    }
+
+    @Test func `an idle server that vanishes is nobody's error`() throws {
+        let godwit = try godwit(size: 3)
+        let clients = try (0..<3).map { _ in try connect(godwit) }
+        for client in clients { _ = try client.query("BEGIN") }
+        for client in clients { _ = try client.query("SELECT 1 FROM t") }
+        for client in clients { _ = try client.query("COMMIT") }
+        try terminateBackends()
+        for client in clients { #expect(try client.value("SELECT 2") == "2") }
+    }
+
+    @Test func `a thousand idle clients are held and each is served`() throws {
+        var limit = rlimit()
+        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        limit.rlim_cur = min(limit.rlim_max, 8192)
+        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        let godwit = try godwit(size: 5)
+        let clients = try (0..<1000).map { _ in try connect(godwit) }
+        for client in clients { client.send(Frame.query("SELECT 1")) }
+        for client in clients { #expect(try client.readToReady().count == 4) }
+    }
+}
