@@ -39,7 +39,7 @@ final class ClientConnection {
     let id: ClientID
     let address: SocketAddress
     let connectedAt: MonotonicInstant
-    unowned let worker: Worker
+    let worker: Worker
     private let socket: SocketDescriptor
     private let registration: Registration
     private var interest: Interest = .read
@@ -65,7 +65,10 @@ final class ClientConnection {
     var sessionKey: StatementKey?
     var statements = StatementMap()
     var unnamed: UnnamedStatement?
-    var isTextTrusted = true
+    /// The session reads quotes as the standard has it, and its encoding has no quotes inside characters.
+    var hasStandardStrings = true
+    var hasSafeEncoding = true
+    var isTextTrusted: Bool { hasStandardStrings && hasSafeEncoding }
     /// Batch that NEW must have applied before this client may read there.
     var batchNeeded: UInt64 = 0
     var pin: PinReason?

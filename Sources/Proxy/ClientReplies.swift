@@ -36,8 +36,8 @@ extension ClientConnection {
     /// Our analysis reads quotes as the standard has it, and bytes as UTF-8 or one by one.
     func noteParameter(_ name: String, _ value: String) {
         switch name {
-        case "standard_conforming_strings": isTextTrusted = value.lowercased() == "on"
-        case "client_encoding": isTextTrusted = Self.isSafeEncoding(value)
+        case "standard_conforming_strings": hasStandardStrings = value.lowercased() == "on"
+        case "client_encoding": hasSafeEncoding = Self.isSafeEncoding(value)
         default: break
         }
     }
@@ -64,6 +64,7 @@ extension ClientConnection {
         }
         if !server.session.isQuiet { return }
         settleEffects(status, on: server)
+        if unit.kind == .read && !unit.hasFailed { transaction.hasRead = true }
         unit = Unit()
         if status == .idle {
             database.counters.transactions += 1

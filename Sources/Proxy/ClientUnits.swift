@@ -259,12 +259,17 @@ extension ClientConnection {
             server.release()
             return greet()
         }
-        if let sql = settings.statements(from: server.settings) {
+        if let sql = settings(for: server.side).statements(from: server.settings) {
             phase = .applyingSettings
             server.runQuietly(sql)
             return
         }
         begin()
+    }
+
+    /// What the session has set, but for what would let a read write on NEW.
+    private func settings(for side: Side) -> SessionSettings {
+        side == .old ? settings : settings.removing("default_transaction_read_only", "transaction_read_only")
     }
 
     var isApplyingSettings: Bool { phase == .applyingSettings }
@@ -280,7 +285,7 @@ extension ClientConnection {
             return close(with: ErrorResponse(
                 .fatal, failure.state, "cannot set up the session on \(server.side): \(failure.message)"))
         }
-        server.settings = settings
+        server.settings = settings(for: server.side)
         begin()
     }
 

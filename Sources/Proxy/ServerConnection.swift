@@ -27,7 +27,7 @@ final class ServerConnection {
     let id: ServerID
     let endpoint: ServerEndpoint
     let entry: PoolEntry
-    unowned let worker: Worker
+    let worker: Worker
     let openedAt: MonotonicInstant
     private let socket: SocketDescriptor
     private let registration: Registration

@@ -25,6 +25,8 @@ struct Unit {
     /// What it leaves in the session if it succeeds.
     var effects: [SessionEffect] = []
     var mayWrite = false
+    /// It may make a READ ONLY transaction or session READ WRITE.
+    var mayLiftReadOnly = false
     /// It may end a transaction, and what that wrote becomes visible.
     var mayCommit = false
     var hasFailed = false
@@ -43,7 +45,8 @@ struct Unit {
         if classification.kind != .read { isAllReads = false }
         if let key, self.key.map({ key.source < $0.source }) ?? true { self.key = key }
         if !classification.effects.isEmpty { effects += classification.effects }
-        note(classification.kind)
+        if classification.mayLiftReadOnly { mayLiftReadOnly = true }
+        note(classification.kind, mayWrite: classification.mayWrite)
     }
 
     /// What cannot be seen is taken for the worst: a write that may end a transaction.
@@ -51,11 +54,12 @@ struct Unit {
         statementCount += 1
         kind = .unknown
         isAllReads = false
-        note(.unknown)
+        mayLiftReadOnly = true
+        note(.unknown, mayWrite: true)
     }
 
-    private mutating func note(_ kind: StatementKind) {
-        if kind.mayWrite { mayWrite = true }
+    private mutating func note(_ kind: StatementKind, mayWrite: Bool) {
+        if mayWrite { self.mayWrite = true }
         switch kind {
         case .commit, .multiple, .unknown, .preparedTransaction, .execute, .write: mayCommit = true
         case .empty, .read, .sideDependent, .begin, .rollback, .savepoint, .setTransaction, .set, .reset, .show,
@@ -84,4 +88,6 @@ struct TransactionFacts {
     var isUncertain = false
     var startedAt = MonotonicInstant(nanoseconds: 0)
     var isOpen = false
+    /// A read has been answered: the transaction has its snapshot.
+    var hasRead = false
 }

@@ -1,4 +1,3 @@
-import CEpoll
 import Configuration
 import Console
 import Digests

@@ -44,7 +44,7 @@ import Testing
         for round in 0..<3 {
             let conninfo = harness.pair.oldConninfo
             let writers = (0..<4).map { number in
-                BlockingThread {
+                OwnThread(name: "test") {
                     do {
                         let connection = try Connection.open(try ConnectionString(parsing: conninfo), purpose: "writer")
                         var writer = HostileWriter(seed: seed &+ UInt64(round), number: number)

@@ -95,7 +95,7 @@ import Testing
         let isOver = Flag()
         let conninfo = side.pair.oldConninfo
         let writers = (0..<2).map { number in
-            BlockingThread {
+            OwnThread(name: "test") {
                 do {
                     let connection = try Connection.open(try ConnectionString(parsing: conninfo), purpose: "writer")
                     var random = SeededGenerator(seed: UInt64(number))
