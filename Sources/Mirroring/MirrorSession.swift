@@ -50,7 +50,8 @@ final class MirrorSession {
         let applier = try on(.new) { () throws(PostgresFailure) in
             BatchApplier(target: try Connection.open(
                 try parse(newConninfo), purpose: "mirror", settings: [
-                    "session_replication_role": "replica", "lock_timeout": "10s",
+                    // A table that fills has no statistics yet: the planner would scan all of it for every range.
+                    "session_replication_role": "replica", "lock_timeout": "10s", "enable_seqscan": "off", "jit": "off",
                 ], interrupt: stopDescriptor, onSlowWait: onSlowWait))
         }
         guard try on(.new, { () throws(PostgresFailure) in try applier.lock() }) else {

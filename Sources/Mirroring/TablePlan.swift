@@ -86,11 +86,12 @@ package struct TablePlan: Sendable {
         return parts.isEmpty ? "true" : parts.joined(separator: " AND ")
     }
 
-    /// The last key of the next `rows` rows; no row when fewer are left.
+    /// The last key of the next `rows` rows; no row when fewer are left. The order is by the columns, not by their
+    /// texts, which have the same names in the result.
     func selectRangeEnd(after: [String]?, rows: Int) -> String {
         """
-        SELECT \(keyTexts) FROM ONLY \(name.sql) WHERE \(range(after: after, through: nil)) \
-        ORDER BY \(keyList) OFFSET \(rows - 1) LIMIT 1
+        SELECT \(keyTexts) FROM ONLY \(name.sql) t WHERE \(range(after: after, through: nil)) \
+        ORDER BY \(keys.map { "t.\($0.sql)" }.joined(separator: ", ")) OFFSET \(rows - 1) LIMIT 1
         """
     }
 

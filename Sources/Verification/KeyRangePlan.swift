@@ -65,11 +65,13 @@ package struct KeyRangePlan: Sendable {
         return parts.isEmpty ? "true" : parts.joined(separator: " AND ")
     }
 
-    /// The last key of the next `rows` rows; no row when fewer are left.
+    /// The last key of the next `rows` rows; no row when fewer are left. The order is by the columns, not by their
+    /// texts, which have the same names in the result.
     package func rangeEnd(after: [String]?, rows: Int) -> String {
         """
-        SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")) FROM ONLY \(name.sql) \
-        WHERE \(condition(KeySlice(after: after))) ORDER BY \(keyList) OFFSET \(rows - 1) LIMIT 1
+        SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")) FROM ONLY \(name.sql) t \
+        WHERE \(condition(KeySlice(after: after))) ORDER BY \(keys.map { "t.\($0.sql)" }.joined(separator: ", ")) \
+        OFFSET \(rows - 1) LIMIT 1
         """
     }
 

@@ -15,6 +15,7 @@ import Testing
             CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
             CREATE TABLE strict (id int PRIMARY KEY, v int); CREATE TABLE full_one (id int PRIMARY KEY);
             CREATE TABLE fired (id int PRIMARY KEY); CREATE TABLE fine (id int PRIMARY KEY);
+            CREATE TABLE fragile (id int PRIMARY KEY);
             CREATE PUBLICATION everything_old FOR ALL TABLES; SELECT lo_create(0);
             """)
         try new.execute("""
@@ -25,6 +26,7 @@ import Testing
             CREATE TABLE strict (id int PRIMARY KEY, v int NOT NULL, w int NOT NULL);
             CREATE TABLE full_one (id int PRIMARY KEY); INSERT INTO full_one VALUES (1);
             CREATE TABLE fired (id int PRIMARY KEY); CREATE TABLE fine (id int PRIMARY KEY);
+            CREATE UNLOGGED TABLE fragile (id int PRIMARY KEY);
             CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
             CREATE TRIGGER always AFTER INSERT ON fired FOR EACH ROW EXECUTE FUNCTION f();
             ALTER TABLE fired ENABLE ALWAYS TRIGGER always;
@@ -34,7 +36,7 @@ import Testing
         let lines = result.blocking.map { "\($0.place): \($0.problem)" }
         for expected in [
             "OLD public.nokey: has no primary key", "OLD public.volatile: is unlogged",
-            "NEW public.absent: does not exist", "NEW public.thin: lacks the column gone text",
+            "NEW public.absent: does not exist", "NEW public.fragile: is unlogged", "NEW public.thin: lacks the column gone text",
             "NEW public.typed.v: is bigint, on OLD it is integer", "NEW public.keyed: has primary key (b, a)",
             "OLD public.parts: is partitioned", "NEW public.strict.v: is NOT NULL",
             "NEW public.strict.w: is NOT NULL without default", "NEW public.full_one: already holds rows",
