@@ -131,7 +131,8 @@ import Testing
         "SELECT side FROM side_marker WHERE clock_timestamp() > '2001-01-01' ORDER BY 1 LIMIT 1;",
     ])
     func `what is surely a read goes to NEW at 100 percent`(sql: String) throws {
-        let client = try connect(try godwit(percent: "100"))
+        let godwit = try godwit(percent: "100")
+        let client = try connect(godwit)
         #expect(try client.value(sql) == "new")
     }
 
@@ -146,13 +147,15 @@ import Testing
         "SELECT side FROM side_marker; INSERT INTO log (what) VALUES ('second')",
     ])
     func `what is not surely a read goes to OLD at 100 percent`(sql: String) throws {
-        let client = try connect(try godwit(percent: "100"))
+        let godwit = try godwit(percent: "100")
+        let client = try connect(godwit)
         let answers = try client.query(sql)
         #expect(answers.last { $0.type == "D" }?.columns.last == "old", "\(answers)")
     }
 
     @Test func `what goes to OLD leaves nothing on NEW`() throws {
-        let client = try connect(try godwit(percent: "100"))
+        let godwit = try godwit(percent: "100")
+        let client = try connect(godwit)
         for sql in [
             "INSERT INTO t VALUES (1, 1)", "SELECT id INTO made FROM t", "CREATE TABLE also_made AS SELECT 1 AS one",
             "EXPLAIN ANALYZE INSERT INTO t VALUES (2, 2)", "DO $$ BEGIN INSERT INTO t VALUES (3, 3); END $$",
@@ -168,7 +171,8 @@ import Testing
     }
 
     @Test func `a write hidden in a read is refused by NEW and runs once on OLD`() throws {
-        let client = try connect(try godwit(percent: "100"))
+        let godwit = try godwit(percent: "100")
+        let client = try connect(godwit)
         #expect(try client.value("SELECT says_stable()") == "old")
         client.send(
             FrameBuilder.parse("SELECT says_stable()") + FrameBuilder.bind() + FrameBuilder.execute()
@@ -181,7 +185,8 @@ import Testing
     }
 
     @Test func `a transaction goes to OLD unless it is READ ONLY`() throws {
-        let client = try connect(try godwit(percent: "100"))
+        let godwit = try godwit(percent: "100")
+        let client = try connect(godwit)
         for (begin, side) in [
             ("BEGIN", "old"), ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ", "old"), ("BEGIN READ WRITE", "old"),
             ("BEGIN READ ONLY", "new"), ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY", "new"),
@@ -198,7 +203,8 @@ import Testing
     }
 
     @Test func `an SQL error of a read is the application's own`() throws {
-        let client = try connect(try godwit(percent: "100"))
+        let godwit = try godwit(percent: "100")
+        let client = try connect(godwit)
         #expect(try client.query("SELECT 1/0 FROM side_marker").first { $0.type == "E" }?.sqlState == "22012")
         #expect(try client.query("SELECT nothing FROM side_marker").first?.sqlState == "42703")
         #expect(try client.query("SELEC").first?.sqlState == "42601")
