@@ -84,7 +84,8 @@ package struct MirrorReport: Sendable, Equatable {
     /// Keys applied since the start (dirty keys, not backfilled rows).
     package var keys: UInt64 = 0
     package var rowsCopied: UInt64 = 0
-    /// Microseconds from the start of a batch (or the kick that asked for it) to its commit on NEW, over the last minute.
+    /// Microseconds from the start of a batch (or the kick that asked for it) to its commit on NEW, over the last
+    /// minute.
     package var lagMicrosP50: UInt64 = 0
     package var lagMicrosP99: UInt64 = 0
     /// Monotonic nanoseconds of the last commit on NEW; 0 before the first.

@@ -321,7 +321,8 @@ extension ClientConnection {
         guard let limits = database?.route.settings.pool else { return }
         let idleNanos = worker.now.nanoseconds(since: lastActivity)
         if phase == .idle, Self.isOver(idleNanos, limits.clientIdleTimeoutSeconds) {
-            close(with: ErrorResponse(.fatal, .adminShutdown, "the connection was idle longer than client_idle_timeout"))
+            close(with: ErrorResponse(
+                .fatal, .adminShutdown, "the connection was idle longer than client_idle_timeout"))
         } else if phase == .leased, let server, server.session.isQuiet, server.session.status != .idle,
             Self.isOver(idleNanos, limits.idleTransactionTimeoutSeconds)
         {

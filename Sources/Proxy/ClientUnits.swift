@@ -322,7 +322,7 @@ extension ClientConnection {
             "no server of database \"\(entry.key.database)\" became free within query_wait_timeout (\(limit) s)",
             detail: entry.lastFailure?.message,
             hint: entry.lastFailure == nil
-                ? "All \(entry.pool.limits.serversMax) servers are in use: raise pool.size, or look for long transactions."
+                ? "All \(entry.pool.limits.serversMax) servers are in use: raise pool.size, or end long transactions."
                 : "Godwit goes on trying to connect."))
     }
 

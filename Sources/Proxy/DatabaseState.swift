@@ -26,7 +26,9 @@ struct DatabaseCounters: Sendable {
     /// Counts and bytes per second, times per transaction or query.
     func averaged(since start: DatabaseCounters, seconds: Double) -> DatabaseCounters {
         func rate(_ now: UInt64, _ before: UInt64) -> UInt64 { UInt64(Double(now - before) / seconds) }
-        func mean(_ now: UInt64, _ before: UInt64, _ count: UInt64) -> UInt64 { count == 0 ? 0 : (now - before) / count }
+        func mean(_ now: UInt64, _ before: UInt64, _ count: UInt64) -> UInt64 {
+            count == 0 ? 0 : (now - before) / count
+        }
         var averages = DatabaseCounters()
         averages.transactions = rate(transactions, start.transactions)
         averages.queries = rate(queries, start.queries)
@@ -133,7 +135,9 @@ final class DatabaseState {
         periodStartedAt = now
     }
 
-    func askBreaker(now: MonotonicInstant) -> (verdict: CircuitBreaker.Verdict, transition: CircuitBreaker.Transition?) {
+    func askBreaker(
+        now: MonotonicInstant
+    ) -> (verdict: CircuitBreaker.Verdict, transition: CircuitBreaker.Transition?) {
         breaker.ask(now: now)
     }
 

@@ -31,7 +31,7 @@ final class Worker {
         case pool(PoolEntry)
     }
 
-    /// Bytes read at once. One buffer per thread: a connection keeps bytes of its own only while a message is not whole.
+    /// Bytes read at once. One buffer per thread: a connection keeps bytes only while a message is not whole.
     static let receiveBufferSize = 64 * 1024
     private static let housekeepingSeconds = 1.0
 
