@@ -22,7 +22,9 @@ struct SettingsReader {
             "server_idle_timeout", "server_lifetime", "idle_transaction_timeout", "client_idle_timeout",
             "max_prepared_statements",
         ],
-        "databases.*.reads": ["percent", "key", "cohorts"],
+        "databases.*.reads": [
+            "percent", "key", "cohorts", "transactions", "consistency", "consistency_wait_millis",
+        ],
         "databases.*.mirror": ["mode", "poll_millis", "backfill_rows", "lag_max"],
         "databases.*.breaker": ["failures", "held", "probes"],
         "databases.*.shadow": ["percent"],
@@ -224,6 +226,9 @@ struct SettingsReader {
 
     private func read(_ section: Section, _ reads: inout ReadSettings) throws(SettingsError) {
         try section.percent("percent", &reads.hundredths)
+        try section.choice("transactions", &reads.transactions)
+        try section.choice("consistency", &reads.consistency)
+        try section.number("consistency_wait_millis", 0...60_000, &reads.consistencyWaitMillis)
         if let sources = try section.list("key", max: SettingsLimits.keySourcesMax) {
             reads.key = []
             for node in sources { reads.key.append(try keySource(node, section.key)) }

@@ -55,6 +55,7 @@ package struct LineLogHandler: LogHandler {
         let length = strftime(&text, text.count, "%Y-%m-%dT%H:%M:%S", &parts)
         let millis = now.tv_nsec / 1_000_000
         let padding = millis < 10 ? "00" : millis < 100 ? "0" : ""
-        return String(decoding: text.prefix(length).map { UInt8(bitPattern: $0) }, as: UTF8.self) + ".\(padding)\(millis)Z"
+        let seconds = String(decoding: text.prefix(length).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        return "\(seconds).\(padding)\(millis)Z"
     }
 }

@@ -63,7 +63,7 @@ extension Worker {
         case .refused:
             client.refuseUnit(ErrorResponse(
                 .error, .tooManyConnections,
-                "\(entry.pool.limits.waitersMax) clients wait for a server of database \"\(entry.key.database)\" already",
+                "\(entry.pool.limits.waitersMax) clients of database \"\(entry.key.database)\" wait for a server already",
                 hint: "Raise pool.size or pool.waiters_max, or let the application send less at once."))
         }
     }

@@ -19,6 +19,8 @@ package struct Classification: Sendable, Equatable {
     package var changesSchema = false
     /// The result comes as, or the statement waits for, a copy stream.
     package var copy: CopyDirection?
+    /// It asks for the time at which the transaction began: now(), CURRENT_DATE and their kin.
+    package var seesTransactionTime = false
     /// Of several statements: none of them writes.
     package var isMixtureOfReads = false
     /// COMMIT, ROLLBACK and prepared transactions aside: false only when it is sure that nothing was written.

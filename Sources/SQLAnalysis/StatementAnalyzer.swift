@@ -106,6 +106,7 @@ struct StatementAnalyzer {
     private func select(_ statement: SyntaxTree.Message, _ walk: inout TreeWalk) -> Classification {
         walk.visit(statement)
         var result = Classification(walk.findings.kind, walk.findings.reason)
+        result.seesTransactionTime = walk.findings.seesTransactionTime
         result.effects = walk.findings.effects
         result.changesSchema = walk.findings.reason == .selectInto
         return result
@@ -134,6 +135,7 @@ struct StatementAnalyzer {
         if let query = SyntaxTree.content(of: node.query) { walk.visit(query) }
         if let relation = SyntaxTree.message(node.relation) { walk.visit(relation) }
         var result = Classification(walk.findings.kind, walk.findings.reason)
+        result.seesTransactionTime = walk.findings.seesTransactionTime
         result.effects = walk.findings.effects
         result.copy = .toStdout
         return result
