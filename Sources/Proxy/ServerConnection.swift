@@ -313,7 +313,7 @@ final class ServerConnection {
         guard state == .leased else { return }
         if session.isFree && client.mayGiveBack {
             client.giveBack(self)
-        } else if session.isQuiet && client.mayPark {
+        } else if session.isBetweenUnits && client.mayPark {
             client.parkOnNew()
         }
     }

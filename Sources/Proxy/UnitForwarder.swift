@@ -29,7 +29,7 @@ extension ClientConnection {
 
     /// One unit at a time where the present one may still have to be run elsewhere.
     private func holdsNextUnit(_ server: ServerConnection) -> Bool {
-        isHolding || server.side == .new && server.session.status == .idle && !server.session.isQuiet
+        isHolding || server.side == .new && !server.session.isQuiet
     }
 
     /// The unit that was routed, which `note` has seen already.
@@ -86,24 +86,13 @@ extension ClientConnection {
             if server.session.isQuiet { unit.startedAt = worker.now }
             let counted = unit.statementCount
             note(frame, bytes)
-            if unit.statementCount > counted {
-                openTransaction()
-                if server.side == .new, unit.mayLiftReadOnly, !transaction.hasRead { return refuseWritesOnNew() }
-            }
+            if unit.statementCount > counted { openTransaction() }
             if frame.tag == FrontendTag.query && deallocatesLocally(server) {
                 run.drop(frame, server)
             } else {
                 forward(frame, &run, server)
             }
         }
-    }
-
-    /// A transaction that was declared READ ONLY is being read on NEW; nothing may turn it into one that writes there.
-    /// PostgreSQL itself allows that before the first query only.
-    private func refuseWritesOnNew() {
-        close(with: ErrorResponse(
-            .fatal, .readOnlyTransaction, "a transaction that began READ ONLY cannot become READ WRITE through Godwit",
-            hint: "Begin it without READ ONLY."))
     }
 
     /// See `deallocate`: also within a transaction, where the answer must come in its turn.

@@ -109,6 +109,13 @@ struct TreeWalk {
             return
         }
         let schema = name.count > 1 ? name[name.count - 2] : nil
+        if function == "set_config", schema == nil || schema == "pg_catalog" {
+            let effect = setConfigEffect(call)
+            findings.add(effect)
+            // A SET by another name: the authority's, but it writes no data.
+            if case .sets = effect { findings.add(.sideDependent, .sessionState) } else { findings.add(.write, .harmfulFunction) }
+            return
+        }
         switch facts.verdict(function: function, schema: schema) {
         case .harmless: break
         case .serverState: findings.add(.sideDependent, .serverState)
@@ -119,7 +126,6 @@ struct TreeWalk {
         guard schema == nil || schema == "pg_catalog" else { return }
         switch function {
         case "now", "transaction_timestamp", "age": findings.seesTransactionTime = true
-        case "set_config": findings.add(setConfigEffect(call))
         case "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared":
             findings.add(.pins(.advisoryLock))
         default: break

@@ -48,6 +48,8 @@ package struct ServerSession {
     /// In COPY FROM STDIN, until the client's CopyDone or CopyFail.
     private var isCopyingIn = false
 
+    /// Nothing was sent since the last ReadyForQuery.
+    package private(set) var isBetweenUnits = true
     package private(set) var status: TransactionStatus = .idle
     /// Parses that the server skipped or refused since the last `takeDropped`.
     private var dropped: [ExpectedReply] = []
@@ -84,6 +86,7 @@ package struct ServerSession {
     /// - Returns: false when the server will skip the message: nothing will come of it.
     @discardableResult
     package mutating func sent(_ reply: ExpectedReply) -> Bool {
+        isBetweenUnits = false
         if isSkipping {
             if reply == .sync {
                 isSkipping = false
@@ -256,10 +259,12 @@ package struct ServerSession {
         case .query, .functionCall, .sync:
             pop()
             self.status = status
+            isBetweenUnits = head == expected.count
             return .ready(status, isForwarded: true)
         case .quietQuery:
             pop()
             self.status = status
+            isBetweenUnits = head == expected.count
             return .ready(status, isForwarded: false)
         default:
             return .violation
