@@ -76,6 +76,7 @@ let package = Package(
         // Real servers, processes and a scripted client for the tests.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         tests("TestSupportTests", ["TestSupport"]),
+        tests("PrimitivesTests", ["Primitives"]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
         tests("VerificationTests", ["Verification", "Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
