@@ -78,6 +78,7 @@ let package = Package(
         tests("TestSupportTests", ["TestSupport"]),
         tests("PrimitivesTests", ["Primitives"]),
         tests("DigestsTests", ["Digests"]),
+        tests("PGWireTests", ["PGWire", "Digests", "Primitives"]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
         tests("VerificationTests", ["Verification", "Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
