@@ -79,6 +79,7 @@ let package = Package(
         tests("PrimitivesTests", ["Primitives"]),
         tests("DigestsTests", ["Digests"]),
         tests("PGWireTests", ["PGWire", "Digests", "Primitives"]),
+        tests("SessionsTests", ["Sessions", "PGWire", "Digests", "Primitives"]),
         tests("PoolingTests", ["Pooling", "Primitives"]),
         tests("ConsoleTests", ["Console", "PGWire"]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
