@@ -81,6 +81,7 @@ let package = Package(
         tests("PGWireTests", ["PGWire", "Digests", "Primitives"]),
         tests("SessionsTests", ["Sessions", "PGWire", "Digests", "Primitives"]),
         tests("PoolingTests", ["Pooling", "Primitives"]),
+        tests("ReactorTests", ["Reactor", "Primitives", "CEpoll"]),
         tests("ConsoleTests", ["Console", "PGWire"]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
