@@ -49,7 +49,7 @@ let package = Package(
         floor("LibPQ", ["Primitives", "CLibPQ"]),
 
         // Floor 1: pure state machines.
-        floor("Sessions", ["Primitives", "PGWire"]),
+        floor("Sessions", ["Primitives", "Digests", "PGWire"]),
         floor("Pooling", ["Primitives"]),
         floor("Routing", ["Primitives", "Digests", "SQLAnalysis", "Configuration"]),
         floor("Migration", ["Primitives"]),
@@ -62,16 +62,25 @@ let package = Package(
         ]),
         floor("Mirroring", ["Primitives", "LibPQ", logging]),
         floor("Verification", ["Primitives", "LibPQ", logging]),
-        floor("ControlPlane", ["Primitives", "Configuration", "Migration", logging]),
+        floor("ControlPlane", ["Primitives", "Configuration", logging]),
 
         // Floor 3: assemble, parse arguments, nothing else.
         .executableTarget(
             name: "godwit",
             dependencies: [
                 "Primitives", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing", "Proxy",
-                "Mirroring", "Verification", "ControlPlane", arguments, logging,
+                "Migration", "Mirroring", "Verification", "ControlPlane", arguments, logging,
             ],
             swiftSettings: strict),
+
+        // Measuring and testing of analysis, routing and configuration.
+        .executableTarget(
+            name: "analysis-bench", dependencies: ["Primitives", "SQLAnalysis", "Routing"], path: "loadtest/bench",
+            swiftSettings: strict),
+        tests("SQLAnalysisTests", ["SQLAnalysis", "Primitives"]),
+        tests("RoutingTests", ["Routing", "SQLAnalysis", "Configuration", "Primitives"]),
+        tests("ConfigurationTests", ["Configuration"]),
+        tests("TidyTests", ["Configuration"]),
 
         // Real servers, processes and a scripted client for the tests.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),

@@ -46,7 +46,7 @@ def wait_for_backfill(godwit: Godwit):
         if state != shown:
             say(f"mirror: {state}")
             shown = state
-        if row["state"] == "mirroring":
+        if row["state"] == "mirroring" and row["readable"] == "yes":
             return
         if row["state"] == "stopped":
             raise DemoFailure(f"the mirror stopped: {row['reason']}")

@@ -120,6 +120,9 @@ package enum ReloadPolicy {
             ("reads.percent", Percent.text(database.reads.hundredths)),
             ("reads.key", database.reads.key.map(text).joined(separator: ", ")),
             ("reads.cohorts", database.reads.cohorts.map(text).joined(separator: ", ")),
+            ("reads.transactions", database.reads.transactions.rawValue),
+            ("reads.consistency", database.reads.consistency.rawValue),
+            ("reads.consistency_wait_millis", "\(database.reads.consistencyWaitMillis)"),
             ("mirror.mode", database.mirror.mode.rawValue),
             ("mirror.poll_millis", "\(database.mirror.pollMillis)"),
             ("mirror.backfill_rows", "\(database.mirror.backfillRows)"),
@@ -166,7 +169,9 @@ package enum ReloadPolicy {
     /// `password=…` and `sslpassword=…` in key=value form and in a URI's query, `user:password@` in a URI.
     package static func maskedConninfo(_ conninfo: String) -> String {
         conninfo
-            .replacing(/(password\s*=\s*)('(?:[^'\\]|\\.)*'|(?:[^\s&'\\]|\\.)+)/.ignoresCase()) { "\($0.output.1)***" }
+            .replacing(/(password\s*=\s*)('(?:[^'\\]|\\.|'')*'|(?:[^\s&'\\]|\\.)+)/.ignoresCase()) { match in
+                "\(match.output.1)***"
+            }
             .replacing(/(postgres(?:ql)?:\/\/[^:@\/?]*:)[^@\/]*@/) { "\($0.output.1)***@" }
     }
 }

@@ -21,7 +21,8 @@ struct Section {
         for (name, value) in mapping {
             let place = name.mark?.line ?? line
             guard case .scalar(let scalar) = name else {
-                throw SettingsError(path: path, line: place, key: key, .expected("a plain key", found: Section.name(name)))
+                throw SettingsError(
+                    path: path, line: place, key: key, .expected("a plain key", found: Section.name(name)))
             }
             let full = Section.join(key, scalar.string)
             if let keys, !keys.contains(scalar.string) {
@@ -69,8 +70,8 @@ struct Section {
     func number(_ name: String, _ range: ClosedRange<Int>, _ target: inout Int) throws(SettingsError) {
         guard let node = entries[name] else { return }
         guard let text = Section.plain(node), let value = Int(text), range.contains(value) else {
-            throw error(
-                name, .expected("a whole number from \(range.lowerBound) to \(range.upperBound)", found: Section.name(node)))
+            let what = "a whole number from \(range.lowerBound) to \(range.upperBound)"
+            throw error(name, .expected(what, found: Section.name(node)))
         }
         target = value
     }
@@ -86,8 +87,9 @@ struct Section {
         guard let text = Section.plain(node), text.allSatisfy({ $0.isASCII && $0.isNumber || $0 == "." }),
             let value = Double(text), value >= least, value <= SettingsLimits.secondsMax
         else {
-            let what = least > 0 ? "seconds, at least \(least)" : "seconds, 0 or more"
-            throw error(name, .expected("\(what), at most \(Int(SettingsLimits.secondsMax))", found: Section.name(node)))
+            let range = least > 0 ? "seconds, at least \(least)" : "seconds, 0 or more"
+            let what = "\(range), at most \(Int(SettingsLimits.secondsMax))"
+            throw error(name, .expected(what, found: Section.name(node)))
         }
         target = value
     }
@@ -159,7 +161,8 @@ package enum Percent {
         else { return nil }
         var fraction = 0
         if parts.count == 2 {
-            guard !parts[1].isEmpty, isDigits(parts[1]), parts[1].dropFirst(2).allSatisfy({ $0 == "0" }) else { return nil }
+            guard !parts[1].isEmpty, isDigits(parts[1]), parts[1].dropFirst(2).allSatisfy({ $0 == "0" })
+            else { return nil }
             let digits = parts[1].prefix(2)
             fraction = (Int(digits) ?? 0) * (digits.count == 1 ? 10 : 1)
         }

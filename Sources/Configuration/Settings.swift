@@ -155,10 +155,30 @@ package struct ReadSettings: Sendable, Equatable {
         }
     }
 
+    /// What becomes of BEGIN (`transactions`).
+    package enum Transactions: String, Sendable, CaseIterable {
+        /// Answered by Godwit; reads go to their user's side until the first statement that is not surely a read.
+        case lazy
+        /// Begins on the authority at once, unless it is declared READ ONLY.
+        case authority
+    }
+
+    /// What a read on NEW is sure to see (`consistency`).
+    package enum Consistency: String, Sendable, CaseIterable {
+        /// Everything that its user, or its connection, has written or read before.
+        case user
+        /// Every commit that was acknowledged through this process before it began.
+        case global
+    }
+
     /// Share of users whose reads go to NEW, in hundredths of a percent, 0...10000 (`percent: 12.34` is 1234).
     package var hundredths = 0
     package var key: [KeySource] = [.comment("user_id"), .setting("godwit.user"), .sessionUser]
     package var cohorts: [Cohort] = []
+    package var transactions: Transactions = .lazy
+    package var consistency: Consistency = .user
+    /// Milliseconds that a read waits at most for NEW to catch up, before OLD answers it.
+    package var consistencyWaitMillis = 50
 
     package init() {}
 }

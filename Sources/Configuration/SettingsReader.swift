@@ -22,7 +22,9 @@ struct SettingsReader {
             "server_idle_timeout", "server_lifetime", "idle_transaction_timeout", "client_idle_timeout",
             "max_prepared_statements",
         ],
-        "databases.*.reads": ["percent", "key", "cohorts"],
+        "databases.*.reads": [
+            "percent", "key", "cohorts", "transactions", "consistency", "consistency_wait_millis",
+        ],
         "databases.*.mirror": ["mode", "poll_millis", "backfill_rows", "lag_max"],
         "databases.*.breaker": ["failures", "held", "probes"],
         "databases.*.shadow": ["percent"],
@@ -95,7 +97,7 @@ struct SettingsReader {
 
     private func read(_ section: Section, _ listen: inout ListenSettings) throws(SettingsError) {
         try section.text("address", &listen.address)
-        try section.port("port", 1...65_535, &listen.port)
+        try section.port("port", 0...65_535, &listen.port)
         try section.text("unix_socket_directory", &listen.unixSocketDirectory)
         try section.number("threads", 1...SettingsLimits.threadsMax, &listen.threads)
         try section.number("clients_max", 1...SettingsLimits.clientsMax, &listen.clientsMax)
@@ -154,7 +156,8 @@ struct SettingsReader {
             let key = "databases.\(text)"
             let line = name.mark?.line ?? top.line
             if text == Self.reservedDatabase {
-                throw SettingsError(path: path, line: line, key: key, .conflict("is the name of the console's database"))
+                let why = "is the name of the console's database"
+                throw SettingsError(path: path, line: line, key: key, .conflict(why))
             }
             if text.isEmpty || text.utf8.count > 63 {
                 throw SettingsError(
@@ -181,9 +184,9 @@ struct SettingsReader {
         if database.controlNew.isEmpty { database.controlNew = database.new }
         if let pool = try self.section(section, "pool") { try read(pool, &database.pool) }
         if database.pool.size < threads {
-            let place = try self.section(section, "pool") ?? section
-            throw place.error(
-                "size", .conflict("must be at least listen.threads (\(threads)): each thread owns its share"))
+            let line = section.node("pool")?.mark?.line ?? section.line
+            let why = "must be at least listen.threads (\(threads)): each thread owns its share"
+            throw SettingsError(path: path, line: line, key: "\(section.key).pool.size", .conflict(why))
         }
         if let reads = try self.section(section, "reads") { try read(reads, &database.reads) }
         if let mirror = try self.section(section, "mirror") { try read(mirror, &database.mirror) }
@@ -223,6 +226,9 @@ struct SettingsReader {
 
     private func read(_ section: Section, _ reads: inout ReadSettings) throws(SettingsError) {
         try section.percent("percent", &reads.hundredths)
+        try section.choice("transactions", &reads.transactions)
+        try section.choice("consistency", &reads.consistency)
+        try section.number("consistency_wait_millis", 0...60_000, &reads.consistencyWaitMillis)
         if let sources = try section.list("key", max: SettingsLimits.keySourcesMax) {
             reads.key = []
             for node in sources { reads.key.append(try keySource(node, section.key)) }
@@ -266,7 +272,9 @@ struct SettingsReader {
 
     private func isName(_ text: String) -> Bool {
         (1...63).contains(text.utf8.count)
-            && text.utf8.allSatisfy { $0 | 0x20 &- 0x61 < 26 || $0 &- 0x30 < 10 || $0 == 0x5F || $0 == 0x2E || $0 == 0x2D }
+            && text.utf8.allSatisfy { byte in
+                (byte | 0x20) &- 0x61 < 26 || byte &- 0x30 < 10 || byte == 0x5F || byte == 0x2E || byte == 0x2D
+            }
     }
 
     private func cohort(_ node: Node, _ parent: String) throws(SettingsError) -> ReadSettings.Cohort {
@@ -278,7 +286,9 @@ struct SettingsReader {
         if name.isEmpty { throw entry.error("name", .missing) }
         if entry.node("percent") == nil { throw entry.error("percent", .missing) }
         try entry.percent("percent", &hundredths)
-        guard let keys = try entry.list("keys", max: SettingsLimits.nodesMax) else { throw entry.error("keys", .missing) }
+        guard let keys = try entry.list("keys", max: SettingsLimits.nodesMax) else {
+            throw entry.error("keys", .missing)
+        }
         return ReadSettings.Cohort(name: name, keys: try texts(keys, "\(key).keys"), hundredths: hundredths)
     }
 }

@@ -1,6 +1,7 @@
 import Foundation
 
-/// PgBouncer's userlist: lines of `"user" "secret"`, quotes inside doubled, `;` begins a comment. Immutable, any thread.
+/// PgBouncer's userlist: lines of `"user" "secret"`, quotes inside doubled, `;` begins a comment.
+/// Immutable, any thread.
 package struct UserList: Sendable, Equatable {
     /// By user: plain text, `md5…` or `SCRAM-SHA-256$…`.
     package let secrets: [String: String]
@@ -23,7 +24,8 @@ package struct UserList: Sendable, Equatable {
     package static func parse(text: String, path: String) throws(SettingsError) -> UserList {
         var secrets: [String: String] = [:]
         // By bytes: "\r\n" is one Character.
-        for (index, line) in text.utf8.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
+        let lines = text.utf8.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+        for (index, line) in lines.enumerated() {
             var fields = Fields(rest: line, path: path, line: index + 1)
             guard let user = try fields.next() else { continue }
             guard let secret = try fields.next() else {
@@ -65,7 +67,8 @@ package struct UserList: Sendable, Equatable {
             skipBlanks()
             guard let first = rest.first, first != UInt8(ascii: ";") else { return nil }
             guard first == UInt8(ascii: "\"") else {
-                throw error(.expected("a name or secret in double quotes", found: "\"\(Character(Unicode.Scalar(first)))\""))
+                let found = "\"\(Character(Unicode.Scalar(first)))\""
+                throw error(.expected("a name or secret in double quotes", found: found))
             }
             rest = rest.dropFirst()
             var bytes: [UInt8] = []

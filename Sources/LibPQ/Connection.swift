@@ -3,7 +3,8 @@ import Glibc
 
 /// One session with a server, used by one thread that may block. Closed when it goes away.
 ///
-/// Every wait is ours (poll), not libpq's: it ends at a deadline, and at once when `interrupt` becomes readable.
+/// Every wait is ours (poll), not libpq's: it ends at a deadline, and at once when `interrupt` becomes
+/// readable.
 package struct Connection: ~Copyable {
     /// What the server answered to one statement of a query text.
     package enum Reply {
@@ -119,7 +120,8 @@ package struct Connection: ~Copyable {
         try flush(until: nil)
     }
 
-    /// The next statement's answer; nil when the query text is done. After a throw with `.refused` call `drain`.
+    /// The next statement's answer; nil when the query text is done. After a throw with `.refused` call
+    /// `drain`.
     package borrowing func next(until deadline: Deadline? = nil) throws(PostgresFailure) -> Reply? {
         while PQisBusy(raw) == 1 { try consume(until: deadline) }
         guard let result = PQgetResult(raw) else { return nil }
@@ -138,7 +140,8 @@ package struct Connection: ~Copyable {
         }
     }
 
-    /// Takes all answers that are left and gives the last rows; throws the first error after the last answer was taken.
+    /// Takes all answers that are left and gives the last rows; throws the first error after the last answer
+    /// was taken.
     @discardableResult
     package borrowing func finish(timeoutSeconds: Double? = nil) throws(PostgresFailure) -> Rows? {
         let deadline = timeoutSeconds.map { Deadline.now().adding(seconds: $0) }
@@ -163,7 +166,8 @@ package struct Connection: ~Copyable {
 
     // MARK: COPY
 
-    /// After `.copyOut`: hands over every row as the server sent it. The statement's own end comes with `next`.
+    /// After `.copyOut`: hands over every row as the server sent it. The statement's own end comes with
+    /// `next`.
     package borrowing func copyOut(
         _ take: (UnsafeRawBufferPointer) throws(PostgresFailure) -> Void
     ) throws(PostgresFailure) {

@@ -17,7 +17,8 @@ package struct TableName: Hashable, Sendable, Comparable, CustomStringConvertibl
     }
 }
 
-/// What the catalog says of one table, as far as carrying and comparing its rows depends on it. Immutable, any thread.
+/// What the catalog says of one table, as far as carrying and comparing its rows depends on it. Immutable,
+/// any thread.
 package struct TableDescription: Sendable, Equatable {
     package enum Kind: String, Sendable { case ordinary = "r", partitioned = "p", foreign = "f" }
     package enum Identity: String, Sendable { case none = "", always = "a", byDefault = "d" }

@@ -1,7 +1,7 @@
 import LibPQ
 
-/// How far the first copy of every table is. Pure: NEW holds the same in godwit.backfill, changed in the transaction
-/// that brings the rows, so that a crash repeats or loses nothing. Used by the mirror's thread.
+/// How far the first copy of every table is. Pure: NEW holds the same in godwit.backfill, changed in the
+/// transaction that brings the rows, so that a crash repeats or loses nothing. Used by the mirror's thread.
 struct Backfill {
     struct Table: Equatable {
         var name: TableName

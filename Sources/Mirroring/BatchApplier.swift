@@ -1,7 +1,7 @@
 import LibPQ
 
-/// NEW's half of a batch: one transaction that moves it from one snapshot of OLD to the next, or does nothing.
-/// Used by the mirror's thread.
+/// NEW's half of a batch: one transaction that moves it from one snapshot of OLD to the next, or does
+/// nothing. Used by the mirror's thread.
 final class BatchApplier {
     struct Progress: Equatable {
         var epoch: Int64
@@ -59,7 +59,8 @@ final class BatchApplier {
 
     // MARK: one transaction
 
-    /// The start of the transaction's text: fails with `CaptureSchema.missedState` when NEW is not where we think.
+    /// The start of the transaction's text: fails with `CaptureSchema.missedState` when NEW is not where we
+    /// think.
     static func beginText(_ progress: Progress, next: LedgerSnapshot) -> String {
         """
         BEGIN; SELECT godwit.advance(\(progress.epoch), \(progress.batch), '\(progress.snapshot.text)', '\(next.text)');
@@ -67,8 +68,8 @@ final class BatchApplier {
         """
     }
 
-    /// Deletes and upserts of small tables. Within a table all deletes come first: what OLD's rows exchanged among
-    /// themselves (unique values, keys) never collides.
+    /// Deletes and upserts of small tables. Within a table all deletes come first: what OLD's rows exchanged
+    /// among themselves (unique values, keys) never collides.
     static func append(_ tables: [BatchReader.SmallRows], to text: inout [UInt8]) {
         for rows in tables {
             if rows.isTruncated { text.append(contentsOf: "\(rows.table.deleteAll);\n".utf8) }
@@ -90,7 +91,8 @@ final class BatchApplier {
 
     func execute(_ sql: String) throws(PostgresFailure) { try target.execute(sql) }
 
-    /// Brings one table of a large batch: staged keys are deleted, then the rows come, both straight from the source.
+    /// Brings one table of a large batch: staged keys are deleted, then the rows come, both straight from the
+    /// source.
     func applyLarge(
         _ plan: TablePlan, isTruncated: Bool, from reader: BatchReader, unseen: String
     ) throws(PostgresFailure) {

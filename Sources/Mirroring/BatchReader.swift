@@ -1,7 +1,7 @@
 import LibPQ
 
-/// The source's half of a batch: which keys changed since NEW's snapshot, and their rows, all as of one snapshot.
-/// Used by the mirror's thread.
+/// The source's half of a batch: which keys changed since NEW's snapshot, and their rows, all as of one
+/// snapshot. Used by the mirror's thread.
 final class BatchReader {
     /// Changed keys of one table.
     struct Dirty {
@@ -33,6 +33,8 @@ final class BatchReader {
     private let barrier: Connection
     private var lockTables = ""
     private var keyParts = 1
+    /// The columns of each table as they were when the statements for it were made.
+    private var definitions: [UInt32: String] = [:]
     private var isCommitPending = false
 
     init(source: consuming Connection, barrier: consuming Connection) {
@@ -40,7 +42,9 @@ final class BatchReader {
         self.barrier = barrier
     }
 
-    func mirror(_ plans: [TablePlan]) {
+    /// - Parameter definitions: what `readDefinitions` gave before the plans were made.
+    func mirror(_ plans: [TablePlan], definitions: [UInt32: String]) {
+        self.definitions = definitions
         let names = plans.map { "ONLY \($0.name.sql)" }.joined(separator: ", ")
         lockTables = plans.isEmpty ? "" : "LOCK TABLE \(names) IN ACCESS SHARE MODE;"
         keyParts = plans.map(\.keyCount).max() ?? 1
@@ -48,7 +52,8 @@ final class BatchReader {
 
     // MARK: begin
 
-    /// Takes the batch's snapshot. The locks come first: TRUNCATE would empty a table under an older snapshot.
+    /// Takes the batch's snapshot. The locks come first: TRUNCATE would empty a table under an older
+    /// snapshot.
     func begin(after applied: LedgerSnapshot, keysMax: Int) throws(PostgresFailure) -> Head {
         if isCommitPending {
             isCommitPending = false
@@ -110,27 +115,76 @@ final class BatchReader {
 
     func awaitBarrier() throws(PostgresFailure) { try barrier.finish() }
 
+    // MARK: definitions
+
+    /// DDL on a table behind our back must not lose values: nothing travels by statements made for other columns.
+    static let definitionChanged = "GW002"
+
+    private static func definitionQuery(_ condition: String) -> String {
+        """
+        SELECT attrelid, sum(hashtextextended(concat_ws(' ', attnum, attname, atttypid, atttypmod, attisdropped), 0))
+          FROM pg_attribute WHERE attnum > 0 AND \(condition) GROUP BY attrelid
+        """
+    }
+
+    func readDefinitions() throws(PostgresFailure) -> [UInt32: String] {
+        Self.collectDefinitions(try source.query(Self.definitionQuery("attrelid >= 16384")))
+    }
+
+    private static func collectDefinitions(_ rows: Rows) -> [UInt32: String] {
+        var found: [UInt32: String] = [:]
+        for row in 0..<rows.count {
+            if let oid = rows[row, 0].flatMap({ UInt32($0) }) { found[oid] = rows[row, 1] }
+        }
+        return found
+    }
+
+    private func check(_ answer: Rows, _ plans: [TablePlan]) throws(PostgresFailure) {
+        let found = Self.collectDefinitions(answer)
+        for plan in plans where found[plan.oid] != definitions[plan.oid] {
+            throw PostgresFailure(
+                .refused, sqlState: Self.definitionChanged, "the columns of \(plan.name) have changed")
+        }
+    }
+
+    /// As of the batch's snapshot.
+    func checkDefinitions(_ plans: [TablePlan]) throws(PostgresFailure) {
+        guard !plans.isEmpty else { return }
+        let oids = plans.map { "\($0.oid)" }.joined(separator: ", ")
+        try check(try source.query(Self.definitionQuery("attrelid IN (\(oids))")), plans)
+    }
+
     // MARK: rows
 
     /// All small tables in one round trip; `isLast` ends the source's transaction with it.
     func rows(_ wanted: [(plan: TablePlan, dirty: Dirty)], isLast: Bool) throws(PostgresFailure) -> [SmallRows] {
         let withKeys = wanted.filter { !$0.dirty.keys.isEmpty }
         var statements = withKeys.map { $0.plan.selectRows($0.dirty.keys) }
+        if !withKeys.isEmpty {
+            let oids = withKeys.map { "\($0.plan.oid)" }.joined(separator: ", ")
+            statements.insert(Self.definitionQuery("attrelid IN (\(oids))"), at: 0)
+        }
         if isLast { statements.append("COMMIT") }
         if !statements.isEmpty { try source.send(statements.joined(separator: ";\n")) }
+        if !withKeys.isEmpty { try check(try nextRows(), withKeys.map(\.plan)) }
         var found: [SmallRows] = []
         for (plan, dirty) in wanted {
-            guard !dirty.keys.isEmpty else {
-                found.append(SmallRows(table: plan, isTruncated: dirty.isTruncated, valueLists: [], rows: 0, absent: []))
-                continue
+            if dirty.keys.isEmpty {
+                let isTruncated = dirty.isTruncated
+                found.append(SmallRows(table: plan, isTruncated: isTruncated, valueLists: [], rows: 0, absent: []))
+            } else {
+                found.append(assemble(plan, dirty, try nextRows()))
             }
-            guard case .rows(let rows)? = try source.next() else {
-                throw PostgresFailure(.lost, "OLD answered out of turn")
-            }
-            found.append(assemble(plan, dirty, rows))
         }
         if !statements.isEmpty { try source.finish() }
         return found
+    }
+
+    private func nextRows() throws(PostgresFailure) -> Rows {
+        guard case .rows(let rows)? = try source.next() else {
+            throw PostgresFailure(.lost, "OLD answered out of turn")
+        }
+        return rows
     }
 
     private func assemble(_ plan: TablePlan, _ dirty: Dirty, _ rows: Rows) -> SmallRows {
@@ -141,14 +195,15 @@ final class BatchReader {
             lists.append(contentsOf: rows.bytes(row, plan.keyCount))
             present.insert((0..<plan.keyCount).map { rows[row, $0] ?? "" })
         }
-        // Without an upsert every dirty key is deleted first. A key may have several texts (1.0, 1.00): a text that no
-        // row has is deleted before the rows come, so deleting too much is mended by the insert.
+        // Without an upsert every dirty key is deleted first. A key may have several texts (1.0, 1.00): a
+        // text that no row has is deleted before the rows come, so deleting too much is mended by the insert.
         let absent = plan.isUpsertable ? dirty.keys.filter { !present.contains($0) } : dirty.keys
         return SmallRows(
             table: plan, isTruncated: dirty.isTruncated, valueLists: lists, rows: rows.count, absent: absent)
     }
 
-    /// Tables of a large batch: the journal's relation, whether it was truncated, and how many entries name it.
+    /// Tables of a large batch: the journal's relation, whether it was truncated, and how many entries name
+    /// it.
     func largeTables(
         after applied: LedgerSnapshot, through snapshot: LedgerSnapshot
     ) throws(PostgresFailure) -> [(relation: UInt32, isTruncated: Bool, entries: Int64)] {

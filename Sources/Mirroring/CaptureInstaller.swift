@@ -1,7 +1,8 @@
 import Glibc
 import LibPQ
 
-/// Puts journal, triggers and progress into the two databases, and takes all of it away again. Used by one thread.
+/// Puts journal, triggers and progress into the two databases, and takes all of it away again. Used by one
+/// thread.
 package struct CaptureInstaller {
     package enum Failure: Error, Equatable, CustomStringConvertible {
         case postgres(String, PostgresFailure)
@@ -33,7 +34,8 @@ package struct CaptureInstaller {
         package var suspect: [TableName] = []
     }
 
-    /// Milliseconds to wait for one table's lock, and how often to try; the pause between doubles up to a second.
+    /// Milliseconds to wait for one table's lock, and how often to try; the pause between doubles up to a
+    /// second.
     package var lockTimeoutMillis = 1000
     package var triesMax = 20
     private let progress: (String) -> Void
@@ -83,7 +85,8 @@ package struct CaptureInstaller {
 
     // MARK: steps
 
-    /// NEW's first snapshot is taken after the last trigger is there: what any trigger missed, the backfill sees.
+    /// NEW's first snapshot is taken after the last trigger is there: what any trigger missed, the backfill
+    /// sees.
     private func recordStart(
         old: borrowing Connection, new: borrowing Connection, tables: [TableDescription]
     ) throws(Failure) {

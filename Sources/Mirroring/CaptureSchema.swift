@@ -11,8 +11,9 @@ enum CaptureSchema {
 
     /// On the authority: journal, a row for the barrier's write, and what the mirror is asked to do.
     ///
-    /// `control.hold_token` asks the running mirror to hold after its next batch and to publish under that token the
-    /// batch's snapshot, exported on the source; whoever asked sets it to NULL when its readers are attached.
+    /// `control.hold_token` asks the running mirror to hold after its next batch and to publish under that
+    /// token the batch's snapshot, exported on the source; whoever asked sets it to NULL when its readers are
+    /// attached.
     static let source = """
         CREATE SCHEMA IF NOT EXISTS godwit;
         REVOKE ALL ON SCHEMA godwit FROM PUBLIC;
@@ -77,7 +78,8 @@ enum CaptureSchema {
 
     static func functionName(_ table: TableDescription) -> String { "godwit.capture_\(table.oid)" }
 
-    /// Types whose text depends on session settings: their capture function pins those at the price of some time.
+    /// Types whose text depends on session settings: their capture function pins those at the price of some
+    /// time.
     private static let settingDependentTypes = [
         "date", "time", "timestamp", "interval", "real", "double", "bytea", "money", "xml",
     ]
@@ -87,14 +89,15 @@ enum CaptureSchema {
             || column.type.hasSuffix("[]") || column.type.contains("range")
     }
 
-    /// Records the keys of one changed row. SECURITY DEFINER: whoever writes the table needs no rights on the journal.
+    /// Records the keys of one changed row. SECURITY DEFINER: whoever writes the table needs no rights on the
+    /// journal.
     static func captureFunction(_ table: TableDescription) -> String {
         func key(_ record: String) -> String {
             "ARRAY[" + table.keyColumns.map { "\(record).\($0.sql)::text" }.joined(separator: ", ") + "]"
         }
         let pins = table.keyColumns.contains { isSettingDependent($0) } ? """
-            SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' SET TimeZone = 'UTC' SET extra_float_digits = '3' \
-            SET bytea_output = 'hex' SET lc_monetary = 'C'
+            SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' SET TimeZone = 'UTC' \
+            SET extra_float_digits = '3' SET bytea_output = 'hex' SET lc_monetary = 'C'
             """ : ""
         return """
             CREATE OR REPLACE FUNCTION \(functionName(table))() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -149,10 +152,11 @@ enum CaptureSchema {
     }
 
     static func dropTriggers(_ table: TableName) -> String {
-        "DROP TRIGGER IF EXISTS \(rowTrigger) ON \(table.sql); DROP TRIGGER IF EXISTS \(truncateTrigger) ON \(table.sql)"
+        [rowTrigger, truncateTrigger].map { "DROP TRIGGER IF EXISTS \($0) ON \(table.sql)" }.joined(separator: "; ")
     }
 
-    /// Tables with any trigger of ours, and whether both are there, enabled ALWAYS, and call the right function.
+    /// Tables with any trigger of ours, and whether both are there, enabled ALWAYS, and call the right
+    /// function.
     static let capturedTables = """
         SELECT n.nspname, c.relname, count(*) = 2 AND bool_and(t.tgenabled = 'A' AND f.pronamespace = g.oid
                    AND f.proname IN ('capture_truncate', 'capture_' || c.oid)), c.oid

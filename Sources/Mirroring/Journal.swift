@@ -2,9 +2,10 @@ import LibPQ
 
 /// Which keys changed: three tables on the source that take turns and are emptied by TRUNCATE. Stateless.
 ///
-/// A transaction writes to the table of its segment: its id divided by 2^18, modulo 3. So writers need neither a row
-/// nor a function that says which table is the active one. A table may be emptied when, under ACCESS EXCLUSIVE (all
-/// its writers have ended), every row in it belongs to a transaction that NEW's committed snapshot shows.
+/// A transaction writes to the table of its segment: its id divided by 2^18, modulo 3. So writers need
+/// neither a row nor a function that says which table is the active one. A table may be emptied when, under
+/// ACCESS EXCLUSIVE (all its writers have ended), every row in it belongs to a transaction that NEW's
+/// committed snapshot shows.
 package enum Journal {
     package static let tables = 3
     package static let segmentBits = 18
@@ -21,7 +22,9 @@ package enum Journal {
     }
 
     /// `SELECT relation, key` of everything that `applied` does not show, with repetitions.
-    package static func unseen(by applied: LedgerSnapshot, in indexes: [Int], andRelation relation: UInt32? = nil) -> String {
+    package static func unseen(
+        by applied: LedgerSnapshot, in indexes: [Int], andRelation relation: UInt32? = nil
+    ) -> String {
         indexes.map { index in
             "SELECT relation, key FROM \(table(index)) WHERE \(applied.unseenPredicate)"
                 + (relation.map { " AND relation = \($0)" } ?? "")
@@ -29,7 +32,7 @@ package enum Journal {
     }
 
     /// Bytes above which even the table in use is worth the moment of exclusive lock that emptying it takes.
-    static let bytesWorthEmptyingInUse: Int64 = 32 << 20
+    static let bytesWorthEmptyingInUse: Int64 = 4 << 20
     static let lockTimeout = "20ms"
 
     /// Empties what can be emptied now. A lock that is not to be had at once is left for the next time.

@@ -24,8 +24,9 @@ package struct LedgerSnapshot: Sendable, Equatable {
         self.open = open
     }
 
-    /// SQL that is true for the rows of transactions which this snapshot does not show. Exact, and an index on `xid`
-    /// serves it: what was open then, and what came later. (pg_visible_in_snapshot would read everything since xmin.)
+    /// SQL that is true for the rows of transactions which this snapshot does not show. Exact, and an index
+    /// on `xid` serves it: what was open then, and what came later. (pg_visible_in_snapshot would read
+    /// everything since xmin.)
     package var unseenPredicate: String {
         let later = "xid >= '\(xmax)'::xid8"
         guard !open.isEmpty else { return later }

@@ -14,7 +14,7 @@ package final class Mirror: Sendable {
     private let logger: Logger
     /// A pipe: closing its write end ends every wait of the mirror's thread.
     private let stopPipe: (read: CInt, write: CInt)
-    private let thread = Mutex<BlockingThread?>(nil)
+    private let thread = Mutex<OwnThread?>(nil)
 
     package init(
         database: String, oldConninfo: String, newConninfo: String, settings: MirrorOptions, horizon: Horizon,
@@ -43,7 +43,7 @@ package final class Mirror: Sendable {
             precondition(thread == nil, "a mirror is started once")
             let (database, old, new) = (database, oldConninfo, newConninfo)
             let (options, horizon, logger, descriptor) = (options, horizon, logger, stopPipe.read)
-            thread = BlockingThread {
+            thread = OwnThread(name: "mirror-\(database)") {
                 let loop = MirrorLoop(
                     database: database, oldConninfo: old, newConninfo: new, options: options, horizon: horizon,
                     logger: logger, stopDescriptor: descriptor)

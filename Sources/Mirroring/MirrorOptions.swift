@@ -8,7 +8,8 @@ package struct MirrorOptions: Sendable, Equatable {
     package var lagMaxSeconds: Double
     /// Distinct changed keys up to which a batch travels as one query text; more go by COPY.
     package var smallBatchKeysMax = 1000
-    /// Milliseconds from the start of one batch to the start of the next at least: several commits share a batch.
+    /// Milliseconds from the start of one batch to the start of the next at least: several commits share a
+    /// batch.
     package var batchIntervalMillis: UInt64 = 2
 
     package init(pollMillis: Int = 20, backfillRows: Int = 10_000, lagMaxSeconds: Double = 30) {

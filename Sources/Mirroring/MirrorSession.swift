@@ -50,7 +50,8 @@ final class MirrorSession {
         let applier = try on(.new) { () throws(PostgresFailure) in
             BatchApplier(target: try Connection.open(
                 try parse(newConninfo), purpose: "mirror", settings: [
-                    "session_replication_role": "replica", "lock_timeout": "10s",
+                    // A table that fills has no statistics yet: the planner would scan all of it for every range.
+                    "session_replication_role": "replica", "lock_timeout": "10s", "enable_seqscan": "off", "jit": "off",
                 ], interrupt: stopDescriptor, onSlowWait: onSlowWait))
         }
         guard try on(.new, { () throws(PostgresFailure) in try applier.lock() }) else {
@@ -59,7 +60,7 @@ final class MirrorSession {
         guard let progress = try on(.new, { () throws(PostgresFailure) in try applier.progress() }) else {
             throw .notReady("NEW is not prepared: run godwit prepare")
         }
-        let (reader, control, oldTables, captures) = try on(.old) { () throws(PostgresFailure) in
+        let (reader, control, definitions, oldTables, captures) = try on(.old) { () throws(PostgresFailure) in
             let target = try parse(oldConninfo)
             let reader = BatchReader(
                 source: try Connection.open(
@@ -71,7 +72,8 @@ final class MirrorSession {
             let control = try isPrepared ? reader.query("""
                 SELECT epoch, generation, (\(CaptureSchema.sourceIdentity)) FROM godwit.control
                 """) : nil
-            return (reader, control, try CatalogReader.tables(reader.source),
+            let definitions = try reader.readDefinitions()
+            return (reader, control, definitions, try CatalogReader.tables(reader.source),
                 try reader.query(CaptureSchema.capturedTables))
         }
         guard let control, control.count == 1 else { throw .notReady("OLD is not prepared: run godwit prepare") }
@@ -79,6 +81,7 @@ final class MirrorSession {
         let newTables = try on(.new) { () throws(PostgresFailure) in try applier.tables() }
         let steps = try on(.new) { () throws(PostgresFailure) in try applier.backfill() }
         let plans = try plan(steps, oldTables, newTables, captures)
+        reader.mirror(plans, definitions: definitions)
         return MirrorSession(
             reader: reader, applier: applier, options: options, horizon: horizon,
             generation: control.integer(0, 1) ?? 0, plans: plans, progress: progress, backfill: Backfill(steps),
@@ -99,7 +102,6 @@ final class MirrorSession {
         self.progress = progress
         self.backfill = backfill
         self.stopDescriptor = stopDescriptor
-        reader.mirror(plans)
         reportTables()
     }
 
@@ -182,29 +184,31 @@ final class MirrorSession {
         let isStale = began.nanoseconds(since: lastAdvanced) > UInt64(Self.advanceSeconds * 1e9)
             && head.snapshot != progress.snapshot
         wasEmpty = head.dirty?.isEmpty ?? false
-        if wasEmpty && token == nil && backfill.isComplete && !isStale {
-            try on(.old) { () throws(PostgresFailure) in try reader.end() }
-        } else {
-            try apply(head, token: token)
+        var export: String?
+        if !wasEmpty || token != nil || !backfill.isComplete || isStale {
+            export = try apply(head, isHeld: token != nil)
             lastAdvanced = began
             if !wasEmpty { lag.add(MonotonicInstant.now().microseconds(since: began), at: began) }
         }
         horizon.finishBatch(number)
+        if let token, let export { try hold(token, head.snapshot, export) }
+        try on(.old) { () throws(PostgresFailure) in try reader.end() }
         report(keys: head.dirty?.values.reduce(0) { $0 + $1.keys.count } ?? 0)
         try housekeep()
         return true
     }
 
-    private func apply(_ head: BatchReader.Head, token: String?) throws(Failure) {
+    /// - Returns: the name of the source's exported snapshot when the batch is to be held.
+    private func apply(_ head: BatchReader.Head, isHeld: Bool) throws(Failure) -> String? {
         try on(.old) { () throws(PostgresFailure) in try reader.sendBarrier() }
         var export: String?
-        if token != nil { export = try on(.old) { () throws(PostgresFailure) in try reader.exportSnapshot() } }
+        if isHeld { export = try on(.old) { () throws(PostgresFailure) in try reader.exportSnapshot() } }
         var text = Array(BatchApplier.beginText(progress, next: head.snapshot).utf8)
         if let dirty = head.dirty {
             let wanted = dirty.compactMap { oid, dirty in plans[oid].map { (plan: $0, dirty: dirty) } }
                 .sorted { $0.plan.oid < $1.plan.oid }
             let rows = try on(.old) { () throws(PostgresFailure) in
-                try reader.rows(wanted, isLast: token == nil && backfill.isComplete)
+                try reader.rows(wanted, isLast: !isHeld && backfill.isComplete)
             }
             BatchApplier.append(rows, to: &text)
         }
@@ -221,14 +225,17 @@ final class MirrorSession {
         }
         progress.snapshot = head.snapshot
         progress.batch += 1
-        if let token, let export { try hold(token, head.snapshot, export) }
-        try on(.old) { () throws(PostgresFailure) in try reader.end() }
+        return export
     }
 
-    /// A side's failure in a COPY between both is told apart by nothing: NEW is named, the text says the rest.
+    /// A side's failure in a COPY between both is told apart by nothing: NEW is named, the text says the
+    /// rest.
     private func applyLarge(_ head: BatchReader.Head) throws(Failure) {
         let tables = try on(.old) { () throws(PostgresFailure) in
             try reader.largeTables(after: progress.snapshot, through: head.snapshot)
+        }
+        try on(.old) { () throws(PostgresFailure) in
+            try reader.checkDefinitions(tables.compactMap { plans[$0.relation] })
         }
         for table in tables {
             guard let plan = plans[table.relation] else { continue }
@@ -243,7 +250,8 @@ final class MirrorSession {
     private func applyBackfillStep() throws(Failure) -> (name: TableName, rows: Int, through: [String]?)? {
         guard let next = backfill.next, let plan = planOf[next.name] else { return nil }
         let through = try on(.old) { () throws(PostgresFailure) in
-            try reader.rangeEnd(plan, after: next.after, rows: options.backfillRows)
+            try reader.checkDefinitions([plan])
+            return try reader.rangeEnd(plan, after: next.after, rows: options.backfillRows)
         }
         let rows = try on(.new) { () throws(PostgresFailure) in
             let rows = try applier.applyRange(plan, after: next.after, through: through, from: reader)
@@ -280,7 +288,8 @@ final class MirrorSession {
     /// Triggers may be dropped or disabled behind our back.
     private func checkCapture() throws(Failure) {
         let rows = try on(.old) { () throws(PostgresFailure) in try reader.query(CaptureSchema.capturedTables) }
-        let healthy = Set((0..<rows.count).filter { rows.flag($0, 2) }.compactMap { rows[$0, 3].flatMap { UInt32($0) } })
+        let whole = (0..<rows.count).filter { rows.flag($0, 2) }
+        let healthy = Set(whole.compactMap { rows[$0, 3].flatMap { UInt32($0) } })
         for plan in plans.values where !healthy.contains(plan.oid) {
             throw .wrongHistory(
                 "OLD \(plan.name): the capture triggers are gone or disabled, changes may have been missed. "

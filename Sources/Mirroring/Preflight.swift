@@ -1,6 +1,7 @@
 import LibPQ
 
-/// Finds, before anything is touched, what cannot be carried from OLD to NEW, and says how to mend it. Stateless.
+/// Finds, before anything is touched, what cannot be carried from OLD to NEW, and says how to mend it.
+/// Stateless.
 package enum Preflight {
     package struct Finding: Sendable, Equatable, CustomStringConvertible {
         package enum Weight: String, Sendable { case blocking, note }
@@ -38,7 +39,9 @@ package enum Preflight {
             if !found.contains(where: { $0.weight == .blocking }) { carried.append(table) }
         }
         findings += try rights(old, new, carried)
-        findings += try leftovers(new, carried)
+        if !findings.contains(where: { $0.problem.hasPrefix("we may not SELECT") }) {
+            findings += try leftovers(new, carried)
+        }
         return Result(findings: findings, tables: carried)
     }
 
@@ -99,7 +102,7 @@ package enum Preflight {
         let facts = try connection.query("""
             SELECT pg_is_in_recovery(), current_setting('server_encoding'), current_setting('server_version_num')::int,
                    has_database_privilege(current_database(), 'CREATE'), current_user,
-                   to_regnamespace('godwit') IS NOT NULL AND to_regclass('godwit.\(side == "OLD" ? "control" : "progress")') IS NULL
+                   to_regclass('godwit.\(side == "OLD" ? "control" : "progress")') IS NULL
                      AND EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('godwit'))
             """)
         let user = facts[0, 4] ?? ""

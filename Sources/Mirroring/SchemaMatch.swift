@@ -12,6 +12,10 @@ package enum SchemaMatch {
         if new.kind != .ordinary {
             found.append(Preflight.blocking(place, "is not an ordinary table", "Create it as on OLD"))
         }
+        if new.isUnlogged {
+            found.append(Preflight.blocking(
+                place, "is unlogged: a crash of NEW would empty it unseen", "ALTER TABLE ... SET LOGGED"))
+        }
         if new.hidesRows {
             found.append(Preflight.blocking(
                 place, "row level security hides rows from us", "Give the control user BYPASSRLS"))

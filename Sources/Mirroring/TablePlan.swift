@@ -86,11 +86,12 @@ package struct TablePlan: Sendable {
         return parts.isEmpty ? "true" : parts.joined(separator: " AND ")
     }
 
-    /// The last key of the next `rows` rows; no row when fewer are left.
+    /// The last key of the next `rows` rows; no row when fewer are left. The order is by the columns, not by their
+    /// texts, which have the same names in the result.
     func selectRangeEnd(after: [String]?, rows: Int) -> String {
         """
-        SELECT \(keyTexts) FROM ONLY \(name.sql) WHERE \(range(after: after, through: nil)) \
-        ORDER BY \(keyList) OFFSET \(rows - 1) LIMIT 1
+        SELECT \(keyTexts) FROM ONLY \(name.sql) t WHERE \(range(after: after, through: nil)) \
+        ORDER BY \(keys.map { "t.\($0.sql)" }.joined(separator: ", ")) OFFSET \(rows - 1) LIMIT 1
         """
     }
 
@@ -132,7 +133,8 @@ package struct TablePlan: Sendable {
             + "SELECT \(columnList) FROM ONLY \(name.sql) WITH NO DATA"
     }
     var copyIntoStagingRows: String { "COPY \(stagingRows) (\(columnList)) FROM STDIN" }
-    /// Rows that a dirty key brought earlier are right already: every later change made their keys dirty again.
+    /// Rows that a dirty key brought earlier are right already: every later change made their keys dirty
+    /// again.
     var insertMissing: String {
         let same = keys.map { "t.\($0.sql) = s.\($0.sql)" }.joined(separator: " AND ")
         return """

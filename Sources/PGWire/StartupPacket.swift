@@ -21,7 +21,9 @@ package enum StartupPacket: Equatable, Sendable {
     /// Reads one packet from the start of `bytes`.
     ///
     /// - Returns: nil when the packet is not whole yet; otherwise the packet and its size in bytes.
-    package static func parse(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> (packet: StartupPacket, size: Int)? {
+    package static func parse(
+        _ bytes: UnsafeRawBufferPointer
+    ) throws(WireError) -> (packet: StartupPacket, size: Int)? {
         if bytes.count < 4 { return nil }
         let length = Int(UInt32(bigEndian: bytes.loadUnaligned(as: UInt32.self)))
         if length < 8 || length > WireLimits.startupPacketMax { throw .malformedStartup }

@@ -4,8 +4,8 @@ import Synchronization
 
 /// Messages from any thread to the one that owns the mailbox; an eventfd makes its epoll or poll wake up.
 ///
-/// Unbounded by design: senders are other threads of ours (control, other reactors), whose messages answer requests that
-/// are themselves bounded. It is not on the path of a query.
+/// Unbounded by design: senders are other threads of ours (control, other reactors), whose messages answer requests
+/// that are themselves bounded. It is not on the path of a query.
 package final class Mailbox<Message: Sendable>: Sendable {
     private let messages = Mutex<[Message]>([])
     /// Readable while messages wait; registered with the owner's epoll.

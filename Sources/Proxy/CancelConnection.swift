@@ -8,7 +8,7 @@ import Reactor
 final class CancelConnection {
     private let socket: SocketDescriptor
     private let registration: Registration
-    private unowned let worker: Worker
+    private let worker: Worker
     private let target: ServerConnection
     private var out = SendQueue()
     private var hasSent = false

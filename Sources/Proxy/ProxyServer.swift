@@ -6,7 +6,7 @@ import Reactor
 /// The data plane as a whole: its reactor threads and how the control thread talks to them. Any thread.
 package final class ProxyServer: Sendable {
     private let mailboxes: [Mailbox<WorkerMessage>]
-    private let threads: [ReactorThread.Handle]
+    private let threads: [OwnThread]
     /// Requests of consoles, and word of workers that ended; taken by the control thread.
     package let control: Mailbox<ControlMessage>
     /// Where it listens: the ports are the kernel's choice where 0 was asked for.
@@ -35,7 +35,7 @@ package final class ProxyServer: Sendable {
         self.mailboxes = mailboxes
         let handles = descriptors
         threads = (0..<listen.threads).map { index in
-            ReactorThread.start(name: "godwit-\(index)") {
+            OwnThread(name: "godwit-\(index)") {
                 let worker = Worker(
                     index: index, peers: mailboxes, control: control, snapshot: snapshot, clientCount: clientCount,
                     logger: logger)

@@ -21,10 +21,29 @@ struct Unit {
     /// Kind and options of the first statement: they decide when it is the only one.
     var kind: StatementKind = .empty
     var options = TransactionOptions()
+    /// COMMIT or ROLLBACK AND CHAIN.
+    var chains = false
+    /// The text of BEGIN, where it is the first statement.
+    var beginSQL: String?
+    /// Every statement but the first is surely a read.
+    var isRestReads = true
+    /// Execute messages, statements seen before the first of them, and where that one ends.
+    var executeCount = 0
+    var statementsAtFirstExecute = 0
+    var firstExecuteEnd = 0
+    /// The batch holds its own BEGIN, which has been answered if it runs on NEW.
+    var carriesBegin = false
+    var seesTransactionTime = false
+    /// A portal may be left that a later unit goes on with.
+    var leavesPortal = false
+    /// It has waited for NEW to catch up.
+    var hasWaited = false
     var key: StatementKey?
     /// What it leaves in the session if it succeeds.
     var effects: [SessionEffect] = []
     var mayWrite = false
+    /// It may make a READ ONLY transaction or session READ WRITE.
+    var mayLiftReadOnly = false
     /// It may end a transaction, and what that wrote becomes visible.
     var mayCommit = false
     var hasFailed = false
@@ -39,11 +58,16 @@ struct Unit {
         if statementCount == 1 {
             kind = classification.kind
             options = classification.transaction
+            chains = classification.chains
+        } else if classification.kind != .read {
+            isRestReads = false
         }
+        if classification.seesTransactionTime { seesTransactionTime = true }
         if classification.kind != .read { isAllReads = false }
         if let key, self.key.map({ key.source < $0.source }) ?? true { self.key = key }
         if !classification.effects.isEmpty { effects += classification.effects }
-        note(classification.kind)
+        if classification.mayLiftReadOnly { mayLiftReadOnly = true }
+        note(classification.kind, mayWrite: classification.mayWrite)
     }
 
     /// What cannot be seen is taken for the worst: a write that may end a transaction.
@@ -51,11 +75,13 @@ struct Unit {
         statementCount += 1
         kind = .unknown
         isAllReads = false
-        note(.unknown)
+        isRestReads = false
+        mayLiftReadOnly = true
+        note(.unknown, mayWrite: true)
     }
 
-    private mutating func note(_ kind: StatementKind) {
-        if kind.mayWrite { mayWrite = true }
+    private mutating func note(_ kind: StatementKind, mayWrite: Bool) {
+        if mayWrite { self.mayWrite = true }
         switch kind {
         case .commit, .multiple, .unknown, .preparedTransaction, .execute, .write: mayCommit = true
         case .empty, .read, .sideDependent, .begin, .rollback, .savepoint, .setTransaction, .set, .reset, .show,
@@ -84,4 +110,6 @@ struct TransactionFacts {
     var isUncertain = false
     var startedAt = MonotonicInstant(nanoseconds: 0)
     var isOpen = false
+    /// A read has been answered: the transaction has its snapshot.
+    var hasRead = false
 }

@@ -42,6 +42,10 @@ extension ClientConnection {
         }
         openTransaction()
         if !unit.executes { unit.effects = [] }
+        if unit.carriesBegin && server.side == .new {
+            answerFrames(bytes, from: 0, to: unit.firstExecuteEnd, tag: "BEGIN")
+            run.dropAll(upTo: unit.firstExecuteEnd)
+        }
         while run.offset < end, let header = FrameHeader.parse(bytes, at: run.offset) {
             forward(FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize), &run, server)
         }
@@ -82,13 +86,24 @@ extension ClientConnection {
             if server.session.isQuiet { unit.startedAt = worker.now }
             let counted = unit.statementCount
             note(frame, bytes)
-            if unit.statementCount > counted { openTransaction() }
+            if unit.statementCount > counted {
+                openTransaction()
+                if server.side == .new, unit.mayLiftReadOnly, !transaction.hasRead { return refuseWritesOnNew() }
+            }
             if frame.tag == FrontendTag.query && deallocatesLocally(server) {
                 run.drop(frame, server)
             } else {
                 forward(frame, &run, server)
             }
         }
+    }
+
+    /// A transaction that was declared READ ONLY is being read on NEW; nothing may turn it into one that writes there.
+    /// PostgreSQL itself allows that before the first query only.
+    private func refuseWritesOnNew() {
+        close(with: ErrorResponse(
+            .fatal, .readOnlyTransaction, "a transaction that began READ ONLY cannot become READ WRITE through Godwit",
+            hint: "Begin it without READ ONLY."))
     }
 
     /// See `deallocate`: also within a transaction, where the answer must come in its turn.
@@ -99,7 +114,7 @@ extension ClientConnection {
         unit.effects.removeLast()
         var writer = MessageWriter()
         writer.commandComplete("DEALLOCATE")
-        writer.readyForQuery(server.session.status)
+        writer.readyForQuery(status)
         send(writer.bytes)
         return true
     }
@@ -236,7 +251,7 @@ extension ClientConnection {
         run.replace(frame, with: rewritten(FrontendTag.parse, serverName, Array(parseBody)), server)
     }
 
-    private func keepUnnamed(
+    func keepUnnamed(
         _ parseBody: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer, _ database: DatabaseState
     ) {
         let (analysis, key) = unit.unnamed ?? database.analyse(text)
@@ -380,6 +395,13 @@ private struct ForwardRun {
     init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
 
     mutating func pass(to end: Int) { offset = end }
+
+    /// The first messages are not for the server.
+    mutating func dropAll(upTo end: Int) {
+        precondition(runStart == 0 && offset == 0, "only the first messages can be dropped so")
+        offset = end
+        runStart = end
+    }
 
     mutating func passIfAt(_ start: Int, to end: Int) {
         if offset == start { offset = end }

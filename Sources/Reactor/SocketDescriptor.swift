@@ -118,8 +118,8 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
         }
         var six = in6_addr()
         if inet_pton(AF_INET6, host, &six) == 1 {
-            let halves = withUnsafeBytes(of: &six) { ($0.loadUnaligned(as: UInt64.self), $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self)) }
-            self = .ipv6(high: UInt64(bigEndian: halves.0), low: UInt64(bigEndian: halves.1), scope: 0, port: port)
+            let (high, low) = Self.halves(&six)
+            self = .ipv6(high: high, low: low, scope: 0, port: port)
             return
         }
         return nil
@@ -141,15 +141,17 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
         switch CInt(sockaddr.pointee.sa_family) {
         case AF_INET:
             self = sockaddr.withMemoryRebound(to: sockaddr_in.self, capacity: 1) {
-                .ipv4(address: UInt32(bigEndian: $0.pointee.sin_addr.s_addr), port: UInt16(bigEndian: $0.pointee.sin_port))
+                .ipv4(
+                    address: UInt32(bigEndian: $0.pointee.sin_addr.s_addr),
+                    port: UInt16(bigEndian: $0.pointee.sin_port))
             }
         case AF_INET6:
             self = sockaddr.withMemoryRebound(to: sockaddr_in6.self, capacity: 1) { six in
                 var address = six.pointee.sin6_addr
-                let halves = withUnsafeBytes(of: &address) { ($0.loadUnaligned(as: UInt64.self), $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self)) }
+                let (high, low) = Self.halves(&address)
                 return .ipv6(
-                    high: UInt64(bigEndian: halves.0), low: UInt64(bigEndian: halves.1),
-                    scope: six.pointee.sin6_scope_id, port: UInt16(bigEndian: six.pointee.sin6_port))
+                    high: high, low: low, scope: six.pointee.sin6_scope_id,
+                    port: UInt16(bigEndian: six.pointee.sin6_port))
             }
         case AF_UNIX:
             self = .unix(path: "")
@@ -221,6 +223,15 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
             local.sun_path.0 = 0
             let length = MemoryLayout<sockaddr_un>.offset(of: \.sun_path).map { $0 + name.count }
             return Self.rebound(&local) { pointer, whole in body(pointer, length.map { socklen_t($0) } ?? whole) }
+        }
+    }
+
+    private static func halves(_ address: inout in6_addr) -> (high: UInt64, low: UInt64) {
+        withUnsafeBytes(of: &address) {
+            (
+                UInt64(bigEndian: $0.loadUnaligned(as: UInt64.self)),
+                UInt64(bigEndian: $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+            )
         }
     }
 

@@ -6,19 +6,16 @@ package final class KeyResolver {
     /// Keys remembered; a newer one takes the place of an older one with the same low hash bits.
     package static let entriesMax = 8192
 
-    private struct Entry {
-        var key: [UInt8] = []
-        var identity: KeyIdentity?
-    }
-
     private let table: RoutingTable
-    private var entries: [Entry?]
+    private var keys: [[UInt8]]
+    private var identities: [KeyIdentity?]
     package private(set) var hits: UInt64 = 0
     package private(set) var misses: UInt64 = 0
 
     package init(table: RoutingTable) {
         self.table = table
-        entries = Array(repeating: nil, count: KeyResolver.entriesMax)
+        keys = Array(repeating: [], count: KeyResolver.entriesMax)
+        identities = Array(repeating: nil, count: KeyResolver.entriesMax)
     }
 
     /// - Returns: nil for an empty key: it is as good as none.
@@ -26,9 +23,7 @@ package final class KeyResolver {
         if key.isEmpty { return nil }
         let hash = KeyResolver.hash(key)
         let place = Int(truncatingIfNeeded: hash) & (KeyResolver.entriesMax - 1)
-        if let entry = entries[place], let identity = entry.identity, identity.hash == hash,
-            KeyResolver.equal(entry.key, key)
-        {
+        if let identity = identities[place], identity.hash == hash, KeyResolver.equal(keys[place], key) {
             hits += 1
             return identity
         }
@@ -36,7 +31,10 @@ package final class KeyResolver {
         let bytes = Array(key)
         let identity = KeyIdentity(
             hash: hash, bucket: UserBucket(key: bytes), cohort: table.cohorts.index(of: bytes))
-        if key.count <= KeyResolver.keyBytesMax { entries[place] = Entry(key: bytes, identity: identity) }
+        if key.count <= KeyResolver.keyBytesMax {
+            keys[place] = bytes
+            identities[place] = identity
+        }
         return identity
     }
 
@@ -44,7 +42,9 @@ package final class KeyResolver {
     package func identity(of key: String) -> KeyIdentity? { identity(of: Array(key.utf8)) }
 
     private static func equal(_ left: [UInt8], _ right: UnsafeRawBufferPointer) -> Bool {
-        left.count == right.count && left.withUnsafeBytes { $0.elementsEqual(right) }
+        guard left.count == right.count else { return false }
+        for (index, byte) in left.enumerated() where byte != right[index] { return false }
+        return true
     }
 
     /// FNV-1a with a last mix, the same in all threads: `ReadStamps` is shared by them.

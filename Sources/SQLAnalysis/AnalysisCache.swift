@@ -39,8 +39,10 @@ package struct AnalysisLimits: Sendable {
     package var textBytesMax = 1 << 20
     /// Longest text that the grammar is asked about.
     package var parsedBytesMax = 64 << 10
-    /// Deepest nesting that the grammar is asked about.
-    package var depthMax = 500
+    /// Deepest nesting that the grammar is asked about; its functions and ours recurse some kilobytes a level.
+    package var depthMax = 200
+    /// Stack that the thread of an `AnalysisCache` must have for `depthMax` (measured: between 1 and 2 MiB).
+    package static let stackBytesMin = 4 << 20
     /// Times that the grammar is asked between two `beginTurn()`.
     package var parsesPerTurnMax = 64
 
@@ -127,8 +129,9 @@ package final class AnalysisCache {
             counters.shapeHits += 1
             return remember(text, hash, isKept, Analysis(statement: known, key: key(known.columnKey, text)))
         }
-        if let set = LexicalScan.simpleSet(text) {
-            return remember(text, hash, isKept, Analysis(statement: AnalysedStatement(set), key: nil))
+        if let setting = SimpleSetting.classify(text) {
+            let analysis = Analysis(statement: AnalysedStatement(setting), key: writer.commentKey)
+            return remember(text, hash, isKept, analysis)
         }
         if text.count > limits.parsedBytesMax { return unknown(.tooLong, text) }
         if parsesLeft == 0 {

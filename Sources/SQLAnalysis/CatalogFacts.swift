@@ -135,11 +135,12 @@ package struct CatalogFacts: Sendable {
             JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid AND p.provolatile = 'v'
             UNION
             SELECT oid, 'v' FROM view_text
-            WHERE body ~ '\\m(nextval|setval|set_config|pg_notify|pg_(try_)?advisory_\\w+|lo_\\w+|dblink\\w*|txid_current'
-                '|\\w+_to_xml\\w*|pg_\\w+_backend|currval|lastval|crosstab\\w*)\\('
+            WHERE body ~ '\\m(nextval|setval|set_config|pg_notify|pg_(try_)?advisory_\\w+|lo_\\w+|dblink\\w*'
+                '|txid_current|\\w+_to_xml\\w*|pg_\\w+_backend|currval|lastval|crosstab\\w*)\\('
             UNION
             SELECT oid, 'x' FROM view_text
-            WHERE body ~ '\\m(pg_\\w+|txid_\\w+|inet_\\w+_(addr|port)|version|current_database)\\(|\\mpg_\\w+|information_schema'
+            WHERE body ~ '\\m(txid_\\w+|inet_\\w+_(addr|port)|version|current_database)\\(|\\mpg_\\w+'
+                '|information_schema'
         ), tainted AS (
             SELECT oid, detail FROM marked
             UNION

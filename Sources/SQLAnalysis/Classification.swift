@@ -19,8 +19,12 @@ package struct Classification: Sendable, Equatable {
     package var changesSchema = false
     /// The result comes as, or the statement waits for, a copy stream.
     package var copy: CopyDirection?
+    /// It asks for the time at which the transaction began: now(), CURRENT_DATE and their kin.
+    package var seesTransactionTime = false
+    /// Of several statements: none of them writes.
+    package var isMixtureOfReads = false
     /// COMMIT, ROLLBACK and prepared transactions aside: false only when it is sure that nothing was written.
-    package var mayWrite: Bool { kind.mayWrite }
+    package var mayWrite: Bool { kind.mayWrite && !isMixtureOfReads }
 
     /// In a READ ONLY block that is not on the authority this must not run: it could make the block writable.
     package var mayLiftReadOnly: Bool {
@@ -54,7 +58,7 @@ package enum StatementKind: UInt8, Sendable, CaseIterable {
     case write
     /// Refused by the grammar, too long, too deep, not text, or beyond the parsing budget.
     case unknown
-    /// Several statements that are not all reads.
+    /// Several statements in one text: the authority's, whatever they are.
     case multiple
     case begin, commit, rollback
     /// SAVEPOINT, RELEASE, ROLLBACK TO.
@@ -105,7 +109,7 @@ package enum ClassificationReason: String, Sendable, CaseIterable {
     case explainAnalyze = "EXPLAIN ANALYZE of what is not a read"
     case sessionState = "session state"
     case transactionControl = "transaction control"
-    case severalStatements = "several statements, not all reads"
+    case severalStatements = "several statements"
     case refusedByGrammar = "the grammar refuses it"
     case tooLong = "too long to analyse"
     case tooDeep = "nested too deeply to analyse"

@@ -55,7 +55,8 @@ struct ColumnKeyFinder {
     private func value(of column: String, in node: NodePointer?) -> ColumnCandidate.Value? {
         guard let node else { return nil }
         if node.pointee.node_case == PG_QUERY__NODE__NODE_BOOL_EXPR, let and = node.pointee.bool_expr {
-            guard and.pointee.boolop == PG_QUERY__BOOL_EXPR_TYPE__AND_EXPR, let args = and.pointee.args else { return nil }
+            guard and.pointee.boolop == PG_QUERY__BOOL_EXPR_TYPE__AND_EXPR, let args = and.pointee.args
+            else { return nil }
             for index in 0..<and.pointee.n_args {
                 if let found = value(of: column, in: args[index]) { return found }
             }

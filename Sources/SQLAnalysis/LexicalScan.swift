@@ -103,7 +103,7 @@ enum LexicalScan {
                     return [.pins(.unknownStatement)]
                 }
                 isFirst = false
-            case .punctuation: isFirst = token.is(";", in: text)
+            case .punctuation: isFirst = token.isMark(";", in: text)
             case .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString, .integer, .decimal,
                 .parameter, .operation, .stray:
                 isFirst = false
@@ -134,62 +134,5 @@ enum LexicalScan {
         return (token.start...(token.end - count)).contains { start in
             SQLToken(kind: .identifier, start: start, end: start + count).is(word, in: text)
         }
-    }
-
-    /// `SET [SESSION | LOCAL] name = 'value'` in full, which applications send once per request with ever new values;
-    /// nil for every other form: then the grammar decides.
-    static func simpleSet(_ text: UnsafeRawBufferPointer) -> Classification? {
-        var lexer = SQLLexer(text)
-        guard lexer.next().is("set", in: text) else { return nil }
-        var token = lexer.next()
-        var isLocal = false
-        if token.is("session", in: text) || token.is("local", in: text) {
-            isLocal = token.is("local", in: text)
-            token = lexer.next()
-        }
-        guard token.kind == .identifier, !isSetKeyword(token, text) else { return nil }
-        let nameStart = token.start
-        var nameEnd = token.end
-        token = lexer.next()
-        if token.is(".", in: text) {
-            let second = lexer.next()
-            guard second.kind == .identifier else { return nil }
-            nameEnd = second.end
-            token = lexer.next()
-        }
-        guard token.is("=", in: text) || token.is("to", in: text) else { return nil }
-        let value = lexer.next()
-        guard let words = plain(value, text) else { return nil }
-        token = lexer.next()
-        if token.is(";", in: text) { token = lexer.next() }
-        guard token.kind == .end else { return nil }
-        let name = string(text[nameStart..<nameEnd]).filter { !$0.isWhitespace }.lowercased()
-        guard !name.contains("*"), name != "search_path", name != "temp_tablespaces",
-            !name.hasSuffix("_preload_libraries")
-        else { return nil }
-        var result = Classification(.set, .sessionState)
-        result.objectName = name
-        result.effects = [.sets(SettingChange(name: name, value: words, isLocal: isLocal))]
-        return result
-    }
-
-    /// Words that begin another form of SET.
-    private static func isSetKeyword(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {
-        token.is("transaction", in: text) || token.is("session", in: text) || token.is("local", in: text)
-            || token.is("time", in: text) || token.is("role", in: text) || token.is("xml", in: text)
-            || token.is("schema", in: text) || token.is("catalog", in: text) || token.is("names", in: text)
-            || token.is("constraints", in: text)
-    }
-
-    /// '…' without a quote or backslash inside, or an integer.
-    private static func plain(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> String? {
-        if token.kind == .integer { return string(text[token.start..<token.end]) }
-        guard token.kind == .string, text[token.start] == 0x27 else { return nil }
-        let inner = text[(token.start + 1)..<(token.end - 1)]
-        return inner.contains { $0 == 0x27 || $0 == 0x5C } ? nil : string(inner)
-    }
-
-    private static func string(_ bytes: Slice<UnsafeRawBufferPointer>) -> String {
-        String(decoding: bytes, as: UTF8.self)
     }
 }

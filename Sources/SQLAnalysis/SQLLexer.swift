@@ -82,7 +82,9 @@ package struct SQLLexer {
             }
         }
         if first | 0x20 == 0x75, second == 0x26 {
-            if peek(2) == 0x27 { return quoted(from: position + 3, backslashes: false) ? .unicodeString : .unterminated }
+            if peek(2) == 0x27 {
+                return quoted(from: position + 3, backslashes: false) ? .unicodeString : .unterminated
+            }
             if peek(2) == 0x22 {
                 return quoted(from: position + 3, by: 0x22, backslashes: false) ? .quotedIdentifier : .unterminated
             }
@@ -268,7 +270,7 @@ extension SQLToken {
     }
 
     /// True when the token is this one byte of punctuation or operator.
-    func `is`(_ byte: Unicode.Scalar, in text: UnsafeRawBufferPointer) -> Bool {
+    func isMark(_ byte: Unicode.Scalar, in text: UnsafeRawBufferPointer) -> Bool {
         (kind == .punctuation || kind == .operation) && end - start == 1 && UInt32(text[start]) == byte.value
     }
 }

@@ -50,8 +50,8 @@ struct StatementAnalyzer {
             return empty
         }
         if statements.count == 1 { return first }
-        let allRead = statements.allSatisfy { $0.kind == .read }
-        var all = allRead ? first : Classification(.multiple, .severalStatements)
+        var all = Classification(.multiple, .severalStatements)
+        all.isMixtureOfReads = statements.allSatisfy { !$0.mayWrite }
         all.statementCount = statements.count
         all.effects = statements.flatMap(\.effects)
         all.changesSchema = statements.contains(where: \.changesSchema)
@@ -106,6 +106,7 @@ struct StatementAnalyzer {
     private func select(_ statement: SyntaxTree.Message, _ walk: inout TreeWalk) -> Classification {
         walk.visit(statement)
         var result = Classification(walk.findings.kind, walk.findings.reason)
+        result.seesTransactionTime = walk.findings.seesTransactionTime
         result.effects = walk.findings.effects
         result.changesSchema = walk.findings.reason == .selectInto
         return result
@@ -134,6 +135,7 @@ struct StatementAnalyzer {
         if let query = SyntaxTree.content(of: node.query) { walk.visit(query) }
         if let relation = SyntaxTree.message(node.relation) { walk.visit(relation) }
         var result = Classification(walk.findings.kind, walk.findings.reason)
+        result.seesTransactionTime = walk.findings.seesTransactionTime
         result.effects = walk.findings.effects
         result.copy = .toStdout
         return result

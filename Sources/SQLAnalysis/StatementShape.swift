@@ -90,7 +90,7 @@ final class ShapeWriter {
                 }
                 literal(token, from: token.start, &list, &heldComma)
                 signAllowed = false
-            case .punctuation where token.is(",", in: text):
+            case .punctuation where token.isMark(",", in: text):
                 if case .inside = list, !heldComma {
                     heldComma = true
                 } else {
@@ -98,7 +98,7 @@ final class ShapeWriter {
                 }
                 signAllowed = true
             case .identifier, .quotedIdentifier, .parameter, .operation, .punctuation:
-                if token.is("-", in: text), signAllowed {
+                if token.isMark("-", in: text), signAllowed {
                     sign = token
                     previousString = -1
                     continue
@@ -116,7 +116,8 @@ final class ShapeWriter {
 
     private func advance(_ list: inout List, _ token: SQLToken, _ text: UnsafeRawBufferPointer) {
         switch list {
-        case .opening where token.is("(", in: text) || token.is("[", in: text): list = .inside(lastPlaceholder: 0)
+        case .opening where token.isMark("(", in: text) || token.isMark("[", in: text):
+            list = .inside(lastPlaceholder: 0)
         case .none, .opening, .inside:
             list = token.is("in", in: text) || token.is("array", in: text) ? .opening : .none
         }
@@ -166,9 +167,9 @@ final class ShapeWriter {
     /// After these a minus is a sign: folding it into the number cannot change what the grammar makes of the text.
     private func allowsSign(after token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {
         switch token.kind {
-        case .punctuation: token.is("(", in: text) || token.is("[", in: text)
+        case .punctuation: token.isMark("(", in: text) || token.isMark("[", in: text)
         case .operation:
-            token.is("=", in: text) || token.is("<", in: text) || token.is(">", in: text)
+            token.isMark("=", in: text) || token.isMark("<", in: text) || token.isMark(">", in: text)
         case .identifier:
             token.is("select", in: text) || token.is("and", in: text) || token.is("between", in: text)
                 || token.is("then", in: text) || token.is("else", in: text) || token.is("or", in: text)

@@ -2,8 +2,8 @@ import CPgQuery
 
 // unsafe, all of this file: libpg_query hands out C structs; they are read in place and freed before the call returns.
 
-/// The grammar's tree of one text, walked through protobuf-c's own description of its messages, so that no node type can
-/// be forgotten: what is not named in `NodeKind` is visited all the same, as `other`. Lives within one call.
+/// The grammar's tree of one text, walked through protobuf-c's own description of its messages, so that no node type
+/// can be forgotten: what is not named in `NodeKind` is visited all the same, as `other`. Lives within one call.
 enum SyntaxTree {
     typealias Message = UnsafePointer<ProtobufCMessage>
 
@@ -69,7 +69,7 @@ enum SyntaxTree {
                     let list = base.load(fromByteOffset: Int(field.offset), as: UnsafePointer<Message?>?.self)
                 else { continue }
                 for place in 0..<count {
-                    if let child = list[place] { visit(through(child)) }
+                    if let child = list[place].flatMap(through) { visit(child) }
                 }
             } else {
                 // A union's pointer counts only when its case says so.
@@ -78,16 +78,16 @@ enum SyntaxTree {
                 {
                     continue
                 }
-                if let child = base.load(fromByteOffset: Int(field.offset), as: Message?.self) {
-                    visit(through(child))
+                if let child = base.load(fromByteOffset: Int(field.offset), as: Message?.self).flatMap(through) {
+                    visit(child)
                 }
             }
         }
     }
 
-    private static func through(_ message: Message) -> Message {
-        guard isNode(message) else { return message }
-        return content(of: cast(message, to: PgQuery__Node.self)) ?? message
+    /// nil for a node that holds nothing: the grammar's NULL in a list (DISTINCT without ON, ROWS FROM).
+    private static func through(_ message: Message) -> Message? {
+        isNode(message) ? content(of: cast(message, to: PgQuery__Node.self)) : message
     }
 
     private static func isNode(_ message: Message) -> Bool {
@@ -124,7 +124,8 @@ extension SyntaxTree {
         case PG_QUERY__A__CONST__VAL_IVAL: return value.pointee.ival.map { String($0.pointee.ival) }
         case PG_QUERY__A__CONST__VAL_FVAL: return value.pointee.fval.map { string($0.pointee.fval) }
         case PG_QUERY__A__CONST__VAL_SVAL: return value.pointee.sval.map { string($0.pointee.sval) }
-        case PG_QUERY__A__CONST__VAL_BOOLVAL: return value.pointee.boolval.map { $0.pointee.boolval != 0 ? "true" : "false" }
+        case PG_QUERY__A__CONST__VAL_BOOLVAL:
+            return value.pointee.boolval.map { $0.pointee.boolval != 0 ? "true" : "false" }
         default: return nil
         }
     }

@@ -5,6 +5,7 @@ struct Findings {
     private(set) var kind: StatementKind = .read
     private(set) var reason: ClassificationReason = .surelyRead
     private(set) var effects: [SessionEffect] = []
+    var seesTransactionTime = false
 
     mutating func add(_ kind: StatementKind, _ reason: ClassificationReason) {
         guard Findings.severity(kind) > Findings.severity(self.kind) else { return }
@@ -77,8 +78,13 @@ struct TreeWalk {
             if method != "system" && method != "bernoulli" { findings.add(.write, .unknownFunction) }
         case .valueFunction:
             let node = SyntaxTree.cast(message, to: PgQuery__SQLValueFunction.self).pointee
-            if node.op == PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_CURRENT_CATALOG {
-                findings.add(.sideDependent, .serverState)
+            switch node.op {
+            case PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_CURRENT_CATALOG: findings.add(.sideDependent, .serverState)
+            case PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_CURRENT_USER, PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_USER,
+                PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_CURRENT_ROLE,
+                PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_SESSION_USER,
+                PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_CURRENT_SCHEMA: break
+            default: findings.seesTransactionTime = true
             }
         case .selectStmt, .alias, .resTarget, .star, .constant, .integer, .float, .boolean, .string, .bitString,
             .boolExpr, .nullTest, .booleanTest, .typeCast, .joinExpr, .rangeSubselect, .rangeFunction,
@@ -112,6 +118,7 @@ struct TreeWalk {
         }
         guard schema == nil || schema == "pg_catalog" else { return }
         switch function {
+        case "now", "transaction_timestamp", "age": findings.seesTransactionTime = true
         case "set_config": findings.add(setConfigEffect(call))
         case "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared":
             findings.add(.pins(.advisoryLock))

@@ -156,12 +156,14 @@ package struct ServerLogin {
 
     private var noPassword: ErrorResponse {
         ErrorResponse(
-            .fatal, .invalidPassword, "the server wants a password for user \"\(credentials.user)\" and Godwit has none",
+            .fatal, .invalidPassword,
+            "the server wants a password for user \"\(credentials.user)\" and Godwit has none",
             hint: "Put the password into the database's conninfo, or the plain password into the users' file.")
     }
 
     private static let badSCRAM = ErrorResponse(
-        .fatal, .protocolViolation, "the server's SCRAM messages are malformed, or it does not know the password either")
+        .fatal, .protocolViolation,
+        "the server's SCRAM messages are malformed, or it does not know the password either")
 
     private static func unexpected(_ tag: UInt8) -> ErrorResponse {
         ErrorResponse(.fatal, .protocolViolation, "the server sent message type \(tag) where login does not have it")

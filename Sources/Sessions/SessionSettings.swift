@@ -34,6 +34,13 @@ package struct SessionSettings: Equatable, Sendable {
         entries.append(entry)
     }
 
+    package func removing(_ names: String...) -> SessionSettings {
+        if !entries.contains(where: { names.contains($0.name) }) { return self }
+        var rest = self
+        rest.entries.removeAll { names.contains($0.name) }
+        return rest
+    }
+
     package mutating func reset(name: String) {
         let name = name.lowercased()
         entries.removeAll { $0.name == name }

@@ -1,6 +1,7 @@
 import LibPQ
 
-/// A part of one table: a range of keys, of which only those whose hash ends in certain bits. Immutable, any thread.
+/// A part of one table: a range of keys, of which only those whose hash ends in certain bits. Immutable, any
+/// thread.
 package struct KeySlice: Sendable, Equatable, Hashable {
     /// Exclusive; nil: from the first key.
     package var after: [String]?
@@ -15,7 +16,8 @@ package struct KeySlice: Sendable, Equatable, Hashable {
         self.through = through
     }
 
-    /// The slices that this one falls into when `more` further bits are looked at; `bucket` is of all bits together.
+    /// The slices that this one falls into when `more` further bits are looked at; `bucket` is of all bits
+    /// together.
     package func part(bucket: UInt64, more: Int) -> KeySlice {
         precondition(bucket & ((1 << UInt64(bits)) - 1) == self.bucket, "a bucket outside of its slice")
         var part = self
@@ -27,8 +29,8 @@ package struct KeySlice: Sendable, Equatable, Hashable {
 
 /// Statements that walk one table slice by slice, the same on both sides. Pure, any thread.
 ///
-/// Ranges are used where both servers order the key alike (no collation in it). Other tables are one range, split by
-/// the hash of the key's text, which is the same everywhere.
+/// Ranges are used where both servers order the key alike (no collation in it). Other tables are one range,
+/// split by the hash of the key's text, which is the same everywhere.
 package struct KeyRangePlan: Sendable {
     package let name: TableName
     package let oid: UInt32
@@ -63,15 +65,18 @@ package struct KeyRangePlan: Sendable {
         return parts.isEmpty ? "true" : parts.joined(separator: " AND ")
     }
 
-    /// The last key of the next `rows` rows; no row when fewer are left.
+    /// The last key of the next `rows` rows; no row when fewer are left. The order is by the columns, not by their
+    /// texts, which have the same names in the result.
     package func rangeEnd(after: [String]?, rows: Int) -> String {
         """
-        SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")) FROM ONLY \(name.sql) \
-        WHERE \(condition(KeySlice(after: after))) ORDER BY \(keyList) OFFSET \(rows - 1) LIMIT 1
+        SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")) FROM ONLY \(name.sql) t \
+        WHERE \(condition(KeySlice(after: after))) ORDER BY \(keys.map { "t.\($0.sql)" }.joined(separator: ", ")) \
+        OFFSET \(rows - 1) LIMIT 1
         """
     }
 
-    /// Bucket, rows, and two sums of hashes for each part of the slice by `more` further bits of the key's hash.
+    /// Bucket, rows, and two sums of hashes for each part of the slice by `more` further bits of the key's
+    /// hash.
     package func digest(_ slice: KeySlice, more: Int) -> String {
         let all = slice.bits + more
         let bucket = all == 0 ? "0::bigint" : "\(keyHash) & \((1 << all) - 1)"

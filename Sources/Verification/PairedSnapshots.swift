@@ -1,15 +1,16 @@
 import Glibc
 import LibPQ
 
-/// Two open transactions, one on each side, that show the same moment, and names under which others can join them.
-/// Used by one thread.
+/// Two open transactions, one on each side, that show the same moment, and names under which others can join
+/// them. Used by one thread.
 ///
-/// With a running mirror, which is another process: `godwit.control.hold_token` on OLD asks it to hold after its next
-/// batch. It exports that batch's source snapshot, commits the batch on NEW, publishes both, and waits (at most two
-/// seconds) until the token is gone. What makes the pair sound is not this wait but three checks made here:
+/// With a running mirror, which is another process: `godwit.control.hold_token` on OLD asks it to hold after
+/// its next batch. It exports that batch's source snapshot, commits the batch on NEW, publishes both, and
+/// waits (at most two seconds) until the token is gone. What makes the pair sound is not this wait but three
+/// checks made here:
 /// 1. OLD's reader imports the exported snapshot, and so sees what the batch saw;
-/// 2. after it has locked the tables the snapshot can be imported once more: the mirror's transaction still lived, with
-///    its own locks on the tables, so no TRUNCATE came in between;
+/// 2. after it has locked the tables the snapshot can be imported once more: the mirror's transaction still
+///    lived, with    its own locks on the tables, so no TRUNCATE came in between;
 /// 3. NEW's reader finds, inside its own snapshot, godwit.progress at exactly that source snapshot.
 package struct PairedSnapshots: ~Copyable {
     package let pairing: VerifyReport.Pairing

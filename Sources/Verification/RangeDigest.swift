@@ -1,7 +1,7 @@
 import LibPQ
 
-/// What a set of rows amounts to, in any order: their number and two sums of independent 64-bit hashes of each row's
-/// text. Sums, not XOR: a row that is there twice must not vanish. Immutable, any thread.
+/// What a set of rows amounts to, in any order: their number and two sums of independent 64-bit hashes of
+/// each row's text. Sums, not XOR: a row that is there twice must not vanish. Immutable, any thread.
 package struct RangeDigest: Sendable, Equatable {
     package var rows: Int64 = 0
     /// Decimal: the sum of many 64-bit numbers.

@@ -3,7 +3,8 @@ import Configuration
 import Foundation
 import LibPQ
 
-/// What every command needs that talks to one database's two sides: the checked file, and where OLD and NEW are.
+/// What every command needs that talks to one database's two sides: the checked file, and where OLD and NEW
+/// are.
 struct ControlTargets {
     let database: DatabaseSettings
     let old: ConnectionString

@@ -1,8 +1,10 @@
 import ArgumentParser
 import Configuration
+import ControlPlane
 import Glibc
 import LibPQ
 import Logging
+import Migration
 import Mirroring
 import Primitives
 import Proxy
@@ -21,8 +23,7 @@ struct ServeAssembly {
     private var horizons: [String: Horizon] = [:]
     private var stamps: [String: ReadStamps] = [:]
     private var catalogs: [String: CatalogSnapshot] = [:]
-    /// Shares set by READS since the file was read last, in hundredths.
-    private var overrides: [String: Int] = [:]
+    private var plan = TrafficPlan()
     private var mirrors: [Mirror] = []
 
     /// - Throws: ExitCode after having said why.
@@ -88,7 +89,7 @@ struct ServeAssembly {
             guard let route = snapshot.databases[database] else {
                 return .refused("there is no database \"\(database)\"")
             }
-            overrides[database] = hundredths
+            plan.order(hundredths, for: database)
             let before = ConsoleTables.percent(route.table.hundredths)
             logger.notice("READS \(database): \(before) -> \(ConsoleTables.percent(hundredths))")
             apply(snapshot.settings, server)
@@ -101,9 +102,12 @@ struct ServeAssembly {
         do {
             let next = try SettingsFile.load(path: path)
             let changes = ReloadPolicy.changes(from: snapshot.settings, to: next)
-            overrides = [:]
             let kept = ReloadPolicy.keepingRestartOnly(of: snapshot.settings, in: next)
-            snapshot = try build(kept, previous: snapshot)
+            var replanned = self
+            replanned.plan.fileWasRead()
+            let built = try replanned.build(kept, previous: snapshot)
+            self = replanned
+            snapshot = built
             server.apply(snapshot)
             levels.set(next.log.level)
             let words = changes.map { change in
@@ -152,7 +156,7 @@ struct ServeAssembly {
     private mutating func route(_ settings: DatabaseSettings, _ previous: ProxySnapshot?) throws -> DatabaseRoute {
         let name = settings.name
         var settings = settings
-        if let share = overrides[name] { settings.reads.hundredths = share }
+        settings.reads.hundredths = plan.share(of: name, inFile: settings.reads.hundredths)
         if horizons[name] == nil {
             let horizon = Horizon()
             // Without a mirror of ours NEW is kept by other means; users who write through us stay on OLD then.

@@ -1,6 +1,6 @@
 import ArgumentParser
 import Configuration
-import Glibc
+import ControlPlane
 import Logging
 import Primitives
 import Proxy
@@ -19,7 +19,7 @@ struct ServeCommand: ParsableCommand {
     @Option(name: .long, help: "Configuration file.") var config: String
 
     func run() throws {
-        ServeSignals.block()
+        SignalSource.block()
         let levels = LogLevelSwitch()
         let logger = Logger(label: "godwit") { _ in LineLogHandler(levels: levels) }
         var assembly = try ServeAssembly(path: config, levels: levels, logger: logger)
@@ -32,36 +32,8 @@ struct ServeCommand: ParsableCommand {
             throw ExitCode(1)
         }
         for address in server.addresses { logger.notice("listening on \(address)") }
-        ServeSignals.forward(to: server.control)
+        let control = server.control
+        SignalSource.forward { control.post(.signal($0)) }
         assembly.run(server)
-    }
-}
-
-/// Signals as messages to the control thread.
-enum ServeSignals {
-    private static let handled: [CInt] = [SIGHUP, SIGTERM, SIGINT]
-
-    private static func set() -> sigset_t {
-        var set = sigset_t()
-        sigemptyset(&set)
-        for signal in handled { sigaddset(&set, signal) }
-        return set
-    }
-
-    /// Before any thread starts: all inherit it, and none is interrupted.
-    static func block() {
-        var blocked = set()
-        pthread_sigmask(SIG_BLOCK, &blocked, nil)
-        signal(SIGPIPE, SIG_IGN)
-    }
-
-    static func forward(to control: Mailbox<ControlMessage>) {
-        _ = ReactorThread.start(name: "godwit-signals") {
-            var awaited = set()
-            while true {
-                var number: CInt = 0
-                if sigwait(&awaited, &number) == 0 { control.post(.signal(number)) }
-            }
-        }
     }
 }

@@ -54,7 +54,7 @@ struct VerifyCommand: ParsableCommand {
         func line(_ name: String, _ rows: String, _ ranges: String, _ differing: String) {
             let padded = name.padding(toLength: width, withPad: " ", startingAt: 0)
             let cells = [rows, ranges, differing].map { cell in
-                String(repeating: " ", count: max(0, 14 - cell.count)) + cell
+                String(repeating: " ", count: max(0, 16 - cell.count)) + cell
             }
             say(padded + cells.joined())
         }

@@ -103,7 +103,7 @@ import Testing
             "pg_dump", "--schema-only", "-t", "pgbench_*", old.conninfo(database: database, user: "postgres"),
         ])
         try servers.new.psql(tables, database: database)
-        try servers.new.psql("UPDATE side_marker SET side = 'old'", database: database)
+        try servers.new.psql("TRUNCATE side_marker", database: database)
 
         var configuration = configuration()
         configuration.database.mirror = ["mode": "async"]
@@ -111,7 +111,7 @@ import Testing
         let prepare = try GodwitProcess.command(["prepare", "--config", directory + "/godwit.yaml", database])
         try #require(prepare.wait() == .code(0), "\(prepare.errors.text)")
         let godwit = try GodwitProcess(configuration)
-        try waitUntil { try godwit.console("SHOW MIRROR").contains { $0["state"] == "mirroring" } }
+        try waitUntil { try godwit.console("SHOW MIRROR").contains { $0["readable"] == "yes" } }
 
         let loads = try [["-S"], []].map { kind in
             try ChildProcess(
@@ -121,7 +121,7 @@ import Testing
         servers.new.kill9()
         try servers.new.start()
         for load in loads { #expect(try load.waitForSuccess().contains("number of failed transactions: 0 ")) }
-        try waitUntil { try godwit.console("SHOW MIRROR").contains { $0["state"] == "mirroring" } }
+        try waitUntil { try godwit.console("SHOW MIRROR").contains { $0["readable"] == "yes" } }
         let verify = try GodwitProcess.command(["verify", "--config", directory + "/godwit.yaml", database])
         #expect(verify.wait() == .code(0), "\(verify.output.text)\(verify.errors.text)")
     }

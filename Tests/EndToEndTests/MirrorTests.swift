@@ -46,7 +46,7 @@ import Testing
         try waitUntil {
             let row = try godwit.console("SHOW MIRROR").first { $0["database"] == database }
             try #require(row?["state"] != "stopped", "\(row ?? [:])")
-            return row?["state"] == "mirroring"
+            return row?["state"] == "mirroring" && row?["readable"] == "yes"
         }
     }
 

@@ -80,8 +80,8 @@ import Testing
         _ = try holder.query("SELECT 1 FROM t FOR UPDATE")
         let waiter = try connect(godwit)
         waiter.send(Frame.query("SELECT 1"))
-        let error = try waiter.readToEnd().first { $0.type == "E" }
-        #expect(error?.fields["M"]?.contains("query_wait_timeout") == true)
+        let error = try waiter.readToError()
+        #expect(error?.fields["M"]?.contains("query_wait_timeout") == true, "\(String(describing: error))")
         #expect(try holder.query("COMMIT").first?.commandTag == "COMMIT")
         #expect(try connect(godwit).value("SELECT 1") == "1")
     }
@@ -180,9 +180,7 @@ import Testing
                 """) == "1"
         }
         try terminateBackends()
-        var answer = try client.read()
-        while let message = answer, message.type != "E" { answer = try client.read() }
-        #expect(["08006", "57P01"].contains(answer?.sqlState))
+        #expect(["08006", "57P01"].contains(try client.readToError()?.sqlState))
         #expect(try connect(godwit).value("SELECT 1") == "1")
     }
 

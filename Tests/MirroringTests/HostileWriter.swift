@@ -2,9 +2,9 @@ import LibPQ
 import Primitives
 import TestSupport
 
-/// Transactions that break mirrors which replay row images: key changes, deferred swaps, savepoints, TRUNCATE,
-/// sibling-row triggers, cascades, odd session settings. One writer per thread, reproducible from its seed but for
-/// how the writers interleave.
+/// Transactions that break mirrors which replay row images: key changes, deferred swaps, savepoints,
+/// TRUNCATE, sibling-row triggers, cascades, odd session settings. One writer per thread, reproducible from
+/// its seed but for how the writers interleave.
 struct HostileWriter {
     static let schema = """
         CREATE TABLE accounts (id bigint PRIMARY KEY, code int, balance numeric(20, 4), note text,
@@ -49,7 +49,8 @@ struct HostileWriter {
         self.number = number
     }
 
-    /// Runs this many transactions; what the server refuses (conflicts, deadlocks) is rolled back, as in life.
+    /// Runs this many transactions; what the server refuses (conflicts, deadlocks) is rolled back, as in
+    /// life.
     /// - Returns: what was refused, one line each.
     mutating func run(
         transactions: Int, _ connection: borrowing Connection

@@ -1,3 +1,4 @@
+import Foundation
 import LibPQ
 import Mirroring
 import Primitives
@@ -32,8 +33,9 @@ import Testing
     }
 
     @Test func `hostile writers, a backfill and a NEW killed by signal 9 leave both sides equal`() throws {
-        let seed = UInt64.random(in: 0...UInt64(UInt32.max))
-        print("seed \(seed)")
+        let given = ProcessInfo.processInfo.environment["GODWIT_TEST_SEED"].flatMap { UInt64($0) }
+        let seed = given ?? UInt64.random(in: 0...UInt64(UInt32.max))
+        print("seed \(seed) (GODWIT_TEST_SEED)")
         let harness = try MirrorHarness(schema: HostileWriter.schema, ownServers: true)
         let old = try harness.connectOld()
         try old.execute("SET search_path = public; \(HostileWriter.fill)")
@@ -44,7 +46,7 @@ import Testing
         for round in 0..<3 {
             let conninfo = harness.pair.oldConninfo
             let writers = (0..<4).map { number in
-                BlockingThread {
+                OwnThread(name: "writer") {
                     do {
                         let connection = try Connection.open(try ConnectionString(parsing: conninfo), purpose: "writer")
                         var writer = HostileWriter(seed: seed &+ UInt64(round), number: number)

@@ -2,7 +2,8 @@ import Foundation
 
 /// One database on a PostgreSQL 15 and one of the same name on a PostgreSQL 18. Any thread.
 ///
-/// The servers are shared by all tests of the process that do not break them; the databases are the test's own.
+/// The servers are shared by all tests of the process that do not break them; the databases are the test's
+/// own.
 package final class MirroredPair: Sendable {
     package let old: PostgresCluster
     package let new: PostgresCluster

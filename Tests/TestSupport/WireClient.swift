@@ -129,6 +129,14 @@ package final class WireClient {
         throw TestFailure("closed before ReadyForQuery, after \(messages)")
     }
 
+    /// The next ErrorResponse; nil when the connection is closed without one.
+    package func readToError() throws -> Message? {
+        while let message = try read() {
+            if message.type == "E" { return message }
+        }
+        return nil
+    }
+
     /// All messages until the peer closes the connection.
     package func readToEnd() throws -> [Message] {
         var messages: [Message] = []

@@ -68,6 +68,8 @@ import Testing
         let before = try verifier.run()
         #expect(before.outcome == .equal)
         #expect(before.tables.map(\.rows) == [12000, 5000])
+        // Four full ranges of 3000 in the key's own order, and the open end; a text key is one range.
+        #expect(before.tables.map(\.ranges) == [5, 1])
         try new.execute("""
             UPDATE public.numbers SET f = f + 1e-9 WHERE id = 7001;
             DELETE FROM public.numbers WHERE id = 12000;
@@ -95,7 +97,7 @@ import Testing
         let isOver = Flag()
         let conninfo = side.pair.oldConninfo
         let writers = (0..<2).map { number in
-            BlockingThread {
+            OwnThread(name: "writer") {
                 do {
                     let connection = try Connection.open(try ConnectionString(parsing: conninfo), purpose: "writer")
                     var random = SeededGenerator(seed: UInt64(number))
@@ -142,6 +144,56 @@ import Testing
         let behind = try side.verifier().run()
         #expect(behind.pairing == .quiet(keysWaiting: 1))
         #expect(behind.outcome == .couldNotTell)
+    }
+
+    @Test func `a TRUNCATE waits for a pair, so that its readers miss no row`() throws {
+        let side = try Side()
+        try side.prepare()
+        side.mirror.start()
+        try side.waitUntilReadable()
+        let tables = [TableName(schema: "public", name: "numbers"), TableName(schema: "public", name: "words")]
+        let old = try side.connect(side.pair.oldConninfo)
+        do {
+            let pair = try PairedSnapshots.take(
+                old: try ConnectionString(parsing: side.pair.oldConninfo),
+                new: try ConnectionString(parsing: side.pair.newConninfo), tables: tables)
+            let error = #expect(throws: PostgresFailure.self) {
+                try old.execute("SET lock_timeout = '50ms'; TRUNCATE public.numbers")
+            }
+            #expect(error?.isLockConflict == true)
+            let applied = side.horizon.applied
+            for _ in 0..<60_000 where side.horizon.applied <= applied + 3 { _ = poll(nil, 0, 1) }
+            #expect(side.horizon.applied > applied + 3, "the mirror goes on while the pair lives")
+            _ = consume pair
+        }
+        try old.execute("SET lock_timeout = 0; TRUNCATE public.numbers")
+        #expect(try side.verifier().run().outcome == .equal)
+    }
+
+    @Test func `a verify that dies after asking holds the mirror only for a moment`() throws {
+        let side = try Side()
+        try side.prepare()
+        side.mirror.start()
+        try side.waitUntilReadable()
+        let old = try side.connect(side.pair.oldConninfo)
+        try old.execute("UPDATE godwit.control SET hold_token = 'nobody'")
+        for _ in 0..<60_000 {
+            if try old.query("SELECT served_token = 'nobody' FROM godwit.control").flag(0, 0) { break }
+            _ = poll(nil, 0, 1)
+        }
+        try old.execute("UPDATE public.numbers SET v = 'after' WHERE id = 1")
+        let stamp = side.horizon.taking
+        for _ in 0..<60_000 where side.horizon.applied <= stamp { _ = poll(nil, 0, 1) }
+        #expect(side.horizon.applied > stamp)
+        #expect(try side.verifier().run().outcome == .equal)
+    }
+
+    @Test func `a partitioned table is not called equal`() throws {
+        let pair = try MirroredPair(schema: "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+        let report = try Verifier(
+            old: try ConnectionString(parsing: pair.oldConninfo), new: try ConnectionString(parsing: pair.newConninfo)
+        ).run()
+        #expect(report.outcome == .couldNotTell)
     }
 
     final class Flag: Sendable {

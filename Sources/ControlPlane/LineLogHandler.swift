@@ -4,38 +4,40 @@ import Logging
 import Synchronization
 
 /// Which messages are written; a reload may change it while every thread logs. Any thread.
-final class LogLevelSwitch: Sendable {
+package final class LogLevelSwitch: Sendable {
     private let order = Atomic<Int>(2)
 
-    func set(_ level: LogSettings.Level) {
+    package init() {}
+
+    package func set(_ level: LogSettings.Level) {
         order.store(LogSettings.Level.allCases.firstIndex(of: level) ?? 2, ordering: .relaxed)
     }
 
-    var level: Logger.Level {
+    package var level: Logger.Level {
         let cases = Logger.Level.allCases
         return cases[min(order.load(ordering: .relaxed), cases.count - 1)]
     }
 }
 
 /// One line on standard error for each message, in one write, so that threads do not mix.
-struct LineLogHandler: LogHandler {
-    let levels: LogLevelSwitch
-    var metadata: Logger.Metadata = [:]
+package struct LineLogHandler: LogHandler {
+    private let levels: LogLevelSwitch
+    package var metadata: Logger.Metadata = [:]
 
-    init(levels: LogLevelSwitch) { self.levels = levels }
+    package init(levels: LogLevelSwitch) { self.levels = levels }
 
     /// The switch decides, for all loggers at once.
-    var logLevel: Logger.Level {
+    package var logLevel: Logger.Level {
         get { levels.level }
         set {}
     }
 
-    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+    package subscript(metadataKey key: String) -> Logger.Metadata.Value? {
         get { metadata[key] }
         set { metadata[key] = newValue }
     }
 
-    func log(event: LogEvent) {
+    package func log(event: LogEvent) {
         var line = "\(Self.timestamp()) \(event.level): \(event.message)"
         let all = metadata.merging(event.metadata ?? [:]) { _, new in new }
         for (key, value) in all.sorted(by: { $0.key < $1.key }) { line += " \(key)=\(value)" }
@@ -53,6 +55,7 @@ struct LineLogHandler: LogHandler {
         let length = strftime(&text, text.count, "%Y-%m-%dT%H:%M:%S", &parts)
         let millis = now.tv_nsec / 1_000_000
         let padding = millis < 10 ? "00" : millis < 100 ? "0" : ""
-        return String(decoding: text.prefix(length).map { UInt8(bitPattern: $0) }, as: UTF8.self) + ".\(padding)\(millis)Z"
+        let seconds = String(decoding: text.prefix(length).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        return "\(seconds).\(padding)\(millis)Z"
     }
 }

@@ -1,0 +1,239 @@
+import Glibc
+import LibPQ
+import Logging
+import Mirroring
+import Primitives
+import TestSupport
+import Testing
+
+/// What goes wrong around a mirror, one thing at a time.
+@Suite(.serialized) struct MirrorFaultTests {
+    static let schema = "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE w (k text PRIMARY KEY, v int);"
+
+    static func filled(ownServers: Bool = false, rows: Int = 200) throws -> MirrorHarness {
+        let harness = try MirrorHarness(schema: schema, ownServers: ownServers)
+        try harness.connectOld().execute("""
+            INSERT INTO public.t SELECT g, 'v' || g FROM generate_series(1, \(rows)) g;
+            INSERT INTO public.w SELECT 'k' || g, g FROM generate_series(1, \(rows)) g;
+            """)
+        try harness.prepare()
+        return harness
+    }
+
+    static func mirror(_ harness: MirrorHarness, _ horizon: Horizon) -> Mirror {
+        Mirror(
+            database: "other", oldConninfo: harness.pair.oldConninfo, newConninfo: harness.pair.newConninfo,
+            settings: MirrorOptions(pollMillis: 5), horizon: horizon, logger: Logger(label: "other"))
+    }
+
+    static func wait(_ what: String, _ condition: () throws -> Bool) throws {
+        for _ in 0..<60_000 {
+            if try condition() { return }
+            _ = poll(nil, 0, 1)
+        }
+        throw TestFailure("waited in vain for \(what)")
+    }
+
+    @Test func `a backfill stopped half way goes on where it was`() throws {
+        let harness = try Self.filled(rows: 5000)
+        harness.start(MirrorOptions(pollMillis: 5, backfillRows: 20))
+        try harness.wait(for: "some rows") { $0.rowsCopied > 200 }
+        harness.stop()
+        #expect(!harness.horizon.readable)
+        let copied = try harness.connectNew().query("SELECT sum(rows_copied) FROM godwit.backfill").integer(0, 0) ?? 0
+        #expect(copied > 200 && copied < 10_000)
+        #expect(try harness.connectNew().query("SELECT count(*) FROM public.t").integer(0, 0) == copied)
+        try harness.connectOld().execute("""
+            UPDATE public.t SET v = 'late' WHERE id % 3 = 0; DELETE FROM public.t WHERE id % 7 = 0;
+            UPDATE public.w SET k = 'moved' || k WHERE v % 11 = 0; INSERT INTO public.t VALUES (-5, 'before');
+            """)
+        harness.start(MirrorOptions(pollMillis: 5, backfillRows: 500))
+        try harness.waitUntilReadable()
+        try harness.settle()
+        #expect(try harness.differences() == [])
+    }
+
+    @Test func `a second mirror waits, and takes over when the first ends`() throws {
+        let harness = try Self.filled()
+        harness.start()
+        try harness.waitUntilReadable()
+        let horizon = Horizon()
+        let second = Self.mirror(harness, horizon)
+        second.start()
+        defer { second.stop() }
+        try Self.wait("the second to wait") { horizon.report.state == .waiting }
+        #expect(horizon.report.reason.contains("another Godwit"))
+        #expect(!horizon.readable)
+        harness.stop()
+        try Self.wait("the second to take over") { horizon.readable }
+        try harness.connectOld().execute("UPDATE public.t SET v = 'second'")
+        let stamp = horizon.taking
+        try Self.wait("a batch") { horizon.applied > stamp }
+        #expect(try harness.differences() == [])
+    }
+
+    @Test func `a mirror that finds NEW moved on by another stops and says so`() throws {
+        let harness = try Self.filled()
+        harness.start()
+        try harness.waitUntilReadable()
+        // What a second applier without the lock would do.
+        try harness.connectNew().execute("UPDATE godwit.progress SET batch = batch + 1")
+        try harness.connectOld().execute("UPDATE public.t SET v = 'x' WHERE id = 1")
+        try harness.wait(for: "the stop") { $0.state == .stopped }
+        #expect(harness.horizon.report.reason.contains("another applier"))
+        #expect(!harness.horizon.readable)
+    }
+
+    @Test func `OLD killed by signal 9 comes back and nothing is lost`() throws {
+        let harness = try Self.filled(ownServers: true)
+        harness.start(MirrorOptions(pollMillis: 5))
+        try harness.waitUntilReadable()
+        try harness.connectOld().execute("SET synchronous_commit = off; UPDATE public.t SET v = 'just before'")
+        harness.pair.old.kill9()
+        try harness.wait(for: "the loss to be noticed") { $0.state == .waiting }
+        #expect(harness.horizon.readable, "a short loss leaves reads where they are")
+        try harness.pair.old.start()
+        try harness.connectOld().execute("DELETE FROM public.t WHERE id % 2 = 0")
+        try harness.wait(for: "mirroring") { $0.state == .mirroring }
+        try harness.settle()
+        #expect(try harness.differences() == [])
+    }
+
+    @Test func `a NEW that answers no more loses its reads after the lag limit, and gets them back`() throws {
+        let harness = try Self.filled(ownServers: true)
+        harness.start(MirrorOptions(pollMillis: 5, lagMaxSeconds: 0.5))
+        try harness.waitUntilReadable()
+        harness.pair.new.pause()
+        try harness.connectOld().execute("UPDATE public.t SET v = 'meanwhile'")
+        try harness.wait(for: "reads to leave") { _ in !harness.horizon.readable }
+        harness.pair.new.resume()
+        try harness.waitUntilReadable()
+        try harness.settle()
+        #expect(try harness.differences() == [])
+    }
+
+    @Test func `a mirror stops at once while NEW answers no more`() throws {
+        let harness = try Self.filled(ownServers: true)
+        harness.start(MirrorOptions(pollMillis: 5))
+        try harness.waitUntilReadable()
+        harness.pair.new.pause()
+        try harness.connectOld().execute("UPDATE public.t SET v = 'meanwhile'")
+        harness.stop()
+        harness.pair.new.resume()
+        #expect(harness.horizon.report.state == .stopped)
+    }
+
+    @Test func `a table that prepare adds is mirrored without a restart`() throws {
+        let harness = try Self.filled()
+        harness.start()
+        try harness.waitUntilReadable()
+        try harness.connectOld().execute("CREATE TABLE public.added (id int PRIMARY KEY); INSERT INTO public.added VALUES (1)")
+        try harness.connectNew().execute("CREATE TABLE public.added (id int PRIMARY KEY)")
+        #expect(try harness.prepare().installed.count == 1)
+        try harness.wait(for: "the new table") { report in
+            report.tables.contains { $0.name == "public.added" && $0.isCopied }
+        }
+        try harness.connectOld().execute("INSERT INTO public.added VALUES (2)")
+        try harness.settle()
+        #expect(try harness.differences() == [])
+    }
+
+    @Test func `capture disabled behind our back stops the mirror`() throws {
+        let harness = try Self.filled()
+        try harness.connectOld().execute("ALTER TABLE public.t DISABLE TRIGGER godwit_capture")
+        harness.start()
+        try harness.wait(for: "the stop") { $0.state == .stopped }
+        #expect(harness.horizon.report.reason.contains("public.t: the capture triggers are gone or disabled"))
+    }
+
+    @Test func `what is not prepared is waited for`() throws {
+        let harness = try MirrorHarness(schema: Self.schema)
+        harness.start()
+        try harness.wait(for: "a reason") { $0.state == .waiting }
+        #expect(harness.horizon.report.reason == "NEW is not prepared: run godwit prepare")
+        try harness.prepare()
+        try harness.waitUntilReadable()
+    }
+
+    @Test func `roles without superuser rights mirror the writes of users who know nothing of it`() throws {
+        let harness = try MirrorHarness(schema: "")
+        let owner = harness.pair.database + "_owner", user = harness.pair.database + "_user"
+        for side in [harness.pair.old, harness.pair.new] {
+            try side.psql("""
+                CREATE ROLE \(owner) LOGIN; CREATE ROLE \(user) LOGIN; ALTER DATABASE \(harness.pair.database) OWNER TO \(owner);
+                """)
+            try side.psql("""
+                CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t OWNER TO \(owner); GRANT ALL ON t TO \(user);
+                """, database: harness.pair.database)
+        }
+        try harness.pair.new.psql("GRANT SET ON PARAMETER session_replication_role TO \(owner)")
+        let oldTarget = try ConnectionString(parsing: harness.pair.oldConninfo).overriding(["user": owner])
+        let newTarget = try ConnectionString(parsing: harness.pair.newConninfo).overriding(["user": owner])
+        let old = try Connection.open(oldTarget, purpose: "test"), new = try Connection.open(newTarget, purpose: "test")
+        let result = try Preflight.check(old: old, new: new)
+        #expect(result.blocking == [])
+        _ = try CaptureInstaller().install(old: old, new: new, tables: result.tables)
+        let horizon = Horizon()
+        let mirror = Mirror(
+            database: "t", oldConninfo: oldTarget.text, newConninfo: newTarget.text, settings: MirrorOptions(),
+            horizon: horizon, logger: Logger(label: "test"))
+        mirror.start()
+        defer { mirror.stop() }
+        let writer = try Connection.open(oldTarget.overriding(["user": user]), purpose: "writer")
+        try writer.execute("INSERT INTO public.t SELECT g, 'x' FROM generate_series(1, 100) g; DELETE FROM public.t WHERE id = 7")
+        try Self.wait("readable") { horizon.readable }
+        let stamp = horizon.taking
+        try Self.wait("a batch") { horizon.applied > stamp }
+        #expect(try harness.differences() == [])
+        #expect(throws: PostgresFailure.self) { try writer.execute("SELECT * FROM godwit.journal_0") }
+    }
+
+    @Test func `sequences on NEW stay ahead of OLD's`() throws {
+        let harness = try MirrorHarness(schema: """
+            CREATE TABLE s (id bigserial PRIMARY KEY); CREATE SEQUENCE down INCREMENT -2;
+            CREATE SEQUENCE small MAXVALUE 50;
+            """)
+        try harness.connectOld().execute("""
+            INSERT INTO public.s SELECT FROM generate_series(1, 10) g; SELECT nextval('public.down'), nextval('public.small');
+            SELECT nextval('public.down');
+            """)
+        try harness.prepare()
+        harness.start()
+        try harness.waitUntilReadable()
+        let new = try harness.connectNew()
+        try Self.wait("sequences") {
+            try new.query("SELECT last_value FROM public.s_id_seq").integer(0, 0) == 1010
+                && new.query("SELECT last_value FROM public.down").integer(0, 0) == -2003
+                && new.query("SELECT last_value FROM public.small").integer(0, 0) == 50
+        }
+    }
+
+    @Test func `a column added behind our back loses no value`() throws {
+        let harness = try Self.filled()
+        harness.start()
+        try harness.waitUntilReadable()
+        let old = try harness.connectOld()
+        try old.execute("ALTER TABLE public.t ADD COLUMN extra numeric(10, 4); UPDATE public.t SET extra = id / 3.0")
+        try harness.wait(for: "the mirror to wait") { $0.state == .waiting && $0.reason.contains("lacks the column") }
+        try harness.connectNew().execute("ALTER TABLE public.t ADD COLUMN extra numeric(10, 4)")
+        try harness.wait(for: "mirroring") { $0.state == .mirroring }
+        try harness.settle()
+        #expect(try harness.differences() == [])
+    }
+
+    @Test func `a transaction larger than a small batch travels by COPY, with its TRUNCATE`() throws {
+        let harness = try Self.filled()
+        harness.start()
+        try harness.waitUntilReadable()
+        try harness.connectOld().execute("""
+            BEGIN; TRUNCATE public.t; INSERT INTO public.t SELECT g, 'bulk' FROM generate_series(1, 20000) g;
+            UPDATE public.w SET k = k || '!' WHERE v % 2 = 0; INSERT INTO public.w SELECT 'new' || g, g
+                FROM generate_series(1, 5000) g; DELETE FROM public.t WHERE id % 5 = 0; COMMIT;
+            """)
+        try harness.settle()
+        #expect(try harness.differences() == [])
+        try harness.connectOld().execute("UPDATE public.t SET id = -id WHERE id > 100")
+        try harness.settle()
+        #expect(try harness.differences() == [])
+    }
+}

@@ -1,0 +1,79 @@
+import LibPQ
+import Mirroring
+import TestSupport
+import Testing
+
+@Suite(.serialized) struct PreflightTests {
+    @Test func `every defect is named with its place, and nothing is touched`() throws {
+        let harness = try MirrorHarness(schema: "")
+        let old = try harness.connectOld(), new = try harness.connectNew()
+        try old.execute("""
+            SET search_path = public;
+            CREATE TABLE nokey (a int); CREATE UNLOGGED TABLE volatile (id int PRIMARY KEY);
+            CREATE TABLE absent (id int PRIMARY KEY); CREATE TABLE thin (id int PRIMARY KEY, gone text);
+            CREATE TABLE typed (id int PRIMARY KEY, v int); CREATE TABLE keyed (a int, b int, PRIMARY KEY (a, b));
+            CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
+            CREATE TABLE strict (id int PRIMARY KEY, v int); CREATE TABLE full_one (id int PRIMARY KEY);
+            CREATE TABLE fired (id int PRIMARY KEY); CREATE TABLE fine (id int PRIMARY KEY);
+            CREATE TABLE fragile (id int PRIMARY KEY);
+            CREATE PUBLICATION everything_old FOR ALL TABLES; SELECT lo_create(0);
+            """)
+        try new.execute("""
+            SET search_path = public;
+            CREATE TABLE nokey (a int); CREATE TABLE volatile (id int PRIMARY KEY);
+            CREATE TABLE thin (id int PRIMARY KEY); CREATE TABLE typed (id int PRIMARY KEY, v bigint);
+            CREATE TABLE keyed (a int, b int, PRIMARY KEY (b, a)); CREATE TABLE parts (id int PRIMARY KEY);
+            CREATE TABLE strict (id int PRIMARY KEY, v int NOT NULL, w int NOT NULL);
+            CREATE TABLE full_one (id int PRIMARY KEY); INSERT INTO full_one VALUES (1);
+            CREATE TABLE fired (id int PRIMARY KEY); CREATE TABLE fine (id int PRIMARY KEY);
+            CREATE UNLOGGED TABLE fragile (id int PRIMARY KEY);
+            CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+            CREATE TRIGGER always AFTER INSERT ON fired FOR EACH ROW EXECUTE FUNCTION f();
+            ALTER TABLE fired ENABLE ALWAYS TRIGGER always;
+            CREATE PUBLICATION everything_new FOR ALL TABLES;
+            """)
+        let result = try Preflight.check(old: old, new: new)
+        let lines = result.blocking.map { "\($0.place): \($0.problem)" }
+        for expected in [
+            "OLD public.nokey: has no primary key", "OLD public.volatile: is unlogged",
+            "NEW public.absent: does not exist", "NEW public.fragile: is unlogged", "NEW public.thin: lacks the column gone text",
+            "NEW public.typed.v: is bigint, on OLD it is integer", "NEW public.keyed: has primary key (b, a)",
+            "OLD public.parts: is partitioned", "NEW public.strict.v: is NOT NULL",
+            "NEW public.strict.w: is NOT NULL without default", "NEW public.full_one: already holds rows",
+            "NEW public.fired trigger always: is enabled ALWAYS", "OLD publication everything_old: is FOR ALL TABLES",
+            "NEW publication everything_new: is FOR ALL TABLES", "OLD: has 1 large objects",
+        ] {
+            #expect(lines.contains { $0.hasPrefix(expected) }, "\(expected) in \(lines)")
+        }
+        #expect(!lines.contains { $0.contains("public.fine") })
+        #expect(result.blocking.allSatisfy { !$0.fix.isEmpty })
+        #expect(try old.query("SELECT to_regnamespace('godwit') IS NULL").flag(0, 0))
+    }
+
+    @Test func `an ordinary role without the needed rights is told which`() throws {
+        let harness = try MirrorHarness(schema: """
+            CREATE TABLE guarded (id int PRIMARY KEY); ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+            GRANT SELECT ON guarded TO PUBLIC;
+            """)
+        let role = harness.pair.database + "_r"
+        for side in [harness.pair.old, harness.pair.new] { try side.psql("CREATE ROLE \(role) LOGIN") }
+        let old = try Connection.open(
+            try ConnectionString(parsing: harness.pair.oldConninfo).overriding(["user": role]), purpose: "test")
+        let new = try Connection.open(
+            try ConnectionString(parsing: harness.pair.newConninfo).overriding(["user": role]), purpose: "test")
+        let lines = try Preflight.check(old: old, new: new).blocking.map { "\($0.place): \($0.problem)" }
+        for expected in [
+            "OLD: \(role) may not create the schema godwit", "NEW: \(role) may not create the schema godwit",
+            "NEW: the control user may not set session_replication_role",
+            "OLD public.guarded: row level security hides rows", "OLD public.guarded: is not owned",
+        ] {
+            #expect(lines.contains { $0.hasPrefix(expected) }, "\(expected) in \(lines)")
+        }
+    }
+
+    @Test func `the same database twice is refused`() throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY)")
+        let one = try harness.connectOld(), two = try harness.connectOld()
+        #expect(try Preflight.check(old: one, new: two).blocking.contains { $0.problem.hasPrefix("are the same") })
+    }
+}

@@ -1,0 +1,39 @@
+import LibPQ
+import TestSupport
+import Testing
+
+@testable import Mirroring
+
+@Suite(.serialized) struct TablePlanTests {
+    static func plan(_ harness: MirrorHarness, _ name: String) throws -> TablePlan {
+        let tables = try CatalogReader.tables(try harness.connectOld())
+        let table = try #require(tables.first { $0.name.name == name })
+        return TablePlan(old: table, new: table)
+    }
+
+    @Test func `a range ends at the key's own order, not at that of its text`() throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY)")
+        let old = try harness.connectOld()
+        try old.execute("INSERT INTO public.t SELECT generate_series(1, 1000)")
+        let plan = try Self.plan(harness, "t")
+        #expect(try old.query(plan.selectRangeEnd(after: nil, rows: 200))[0, 0] == "200")
+        #expect(try old.query(plan.selectRangeEnd(after: ["200"], rows: 50))[0, 0] == "250")
+        #expect(try old.query(plan.selectRangeEnd(after: ["990"], rows: 11)).count == 0)
+    }
+
+    @Test(arguments: [
+        ("id int PRIMARY KEY, v int", true), ("id int PRIMARY KEY, v int UNIQUE", false),
+        ("id int PRIMARY KEY DEFERRABLE", false), ("id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int", true),
+        ("id int PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY", false), ("id int PRIMARY KEY", true),
+    ])
+    func `rows change in place only where nothing but the key can collide`(columns: String, isUpsertable: Bool) throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (\(columns))")
+        #expect(try Self.plan(harness, "t").isUpsertable == isUpsertable)
+    }
+
+    @Test(arguments: [("int", true), ("uuid", true), ("text", false), ("varchar(9)", false), ("timestamptz", true)])
+    func `a key whose order depends on a collation has no portable ranges`(type: String, isPortable: Bool) throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (k \(type), n int, PRIMARY KEY (n, k))")
+        #expect(try Self.plan(harness, "t").hasPortableKeyOrder == isPortable)
+    }
+}

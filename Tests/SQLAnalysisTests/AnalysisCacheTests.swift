@@ -1,0 +1,144 @@
+import Primitives
+import Testing
+
+@testable import SQLAnalysis
+
+@Suite struct AnalysisCacheTests {
+    private func cache(_ plan: KeyPlan = KeyPlan([]), _ limits: AnalysisLimits = AnalysisLimits()) -> AnalysisCache {
+        AnalysisCache(facts: .builtIn, keyPlan: plan, limits: limits, seed: 99)
+    }
+
+    @Test func `a text is parsed once per shape and kept whole at its second sight`() {
+        let cache = cache()
+        for number in 0..<10 { #expect(cache.analyse("select \(number)").kind == .read) }
+        #expect(cache.counters.parses == 1)
+        #expect(cache.counters.shapeHits == 9)
+        _ = cache.analyse("select 5")
+        _ = cache.analyse("select 5")
+        #expect(cache.counters.textHits == 1)
+    }
+
+    @Test func `literals never change the verdict`() {
+        let seed: UInt64 = 4711
+        var generator = SeededGenerator(seed: seed)
+        let literals = ["0", "7", "-3", "'x'", "'it''s'", "''", "'; delete from t; --'", "'/*'", "$$'$$", "E'\\''", "1.5", "'\\'"]
+        let shapes = [
+            "select * from t where a = ?", "select * from t where a in (?, ?)", "delete from t where a = ?",
+            "select nextval('s') from t where a = ?", "insert into t values (?, ?)", "select coalesce(?, b) from t",
+        ]
+        for shape in shapes {
+            let cache = cache()
+            var verdicts: Set<StatementKind> = []
+            for _ in 0..<300 {
+                let parts = shape.split(separator: "?", omittingEmptySubsequences: false)
+                let text = parts.dropFirst().reduce(String(parts[0])) { text, part in
+                    text + literals[Int.random(in: 0..<literals.count, using: &generator)] + part
+                }
+                cache.beginTurn()
+                verdicts.insert(cache.analyse(text).kind)
+            }
+            #expect(verdicts.count == 1, "seed \(seed): \(shape)")
+        }
+    }
+
+    @Test func `beyond the budget of a turn the verdict is unknown and not remembered`() {
+        var limits = AnalysisLimits()
+        limits.parsesPerTurnMax = 3
+        let cache = cache(KeyPlan([]), limits)
+        for column in ["a", "b", "c"] { #expect(cache.analyse("select \(column)").kind == .read) }
+        #expect(cache.analyse("select d").classification.reason == .parseBudgetSpent)
+        #expect(cache.analyse("select a").kind == .read)
+        #expect(cache.counters.refusals == 1)
+        cache.beginTurn()
+        #expect(cache.analyse("select d").kind == .read)
+    }
+
+    @Test func `a SET of ever new values never asks the grammar`() {
+        let cache = cache()
+        for user in 0..<1000 { #expect(cache.analyse("SET godwit.user = '\(user)'").kind == .set) }
+        #expect(cache.counters.parses == 0)
+    }
+
+    @Test(arguments: [
+        ("SET godwit.user = 'it''s'", StatementKind.set, "it's"), ("set godwit.user to 42;", .set, "42"),
+        ("/* x */ SET LOCAL godwit.user = Bob", .set, "bob"), ("set godwit.user to default", .set, nil),
+        ("reset godwit.user", .reset, nil), ("show godwit.user", .show, nil),
+        ("set godwit.user = '4'; select 1", .unknown, nil), ("set godwit.user = E'\\x'", .unknown, nil),
+    ] as [(String, StatementKind, String?)])
+    func `a setting with a reserved word in its name is ours to read`(
+        text: String, kind: StatementKind, value: String?
+    ) {
+        let verdict = analysed(text).classification
+        #expect(verdict.kind == kind)
+        if kind == .set { #expect(verdict.effects == [.sets(SettingChange(name: "godwit.user", value: value, isLocal: text.contains("LOCAL")))]) }
+    }
+
+    @Test func `a flood of shapes stays within entries and bytes`() {
+        let table = TextTable<Int>(entriesMax: 64, bytesMax: 1000)
+        for number in 0..<10_000 {
+            let key = Array("key \(number)".utf8)
+            key.withUnsafeBytes { table.insert($0, hash: TextHash.hash($0, seed: 1), number) }
+            #expect(table.count <= 64 && table.bytesHeld <= 1000)
+        }
+        let whole = [UInt8](repeating: 1, count: 1000)
+        whole.withUnsafeBytes { table.insert($0, hash: 5, -1) }
+        #expect(table.bytesHeld == 1000 && table.count == 1)
+        let more = [UInt8](repeating: 1, count: 1001)
+        more.withUnsafeBytes { table.insert($0, hash: 6, -1) }
+        #expect(more.withUnsafeBytes { table.find($0, hash: 6) } == nil)
+    }
+
+    @Test func `two texts with one hash are two texts`() {
+        let table = TextTable<Int>(entriesMax: 64, bytesMax: 1000)
+        let (left, right) = (Array("select a".utf8), Array("delete a".utf8))
+        left.withUnsafeBytes { table.insert($0, hash: 1, 10) }
+        #expect(right.withUnsafeBytes { table.find($0, hash: 1) } == nil)
+        #expect(left.withUnsafeBytes { table.find($0, hash: 1) } == 10)
+    }
+
+    @Test func `new facts forget the old verdicts`() {
+        let cache = cache()
+        #expect(cache.analyse("select my_function()").kind == .write)
+        let rows = [CatalogFacts.Row(kind: "function", schema: "public", name: "my_function", detail: "s")]
+        cache.replace(facts: CatalogFacts(rows: rows))
+        #expect(cache.analyse("select my_function()").kind == .read)
+    }
+
+    @Test func `EXPLAIN and set_config are judged by their literals each time`() {
+        let cache = cache()
+        #expect(cache.analyse("explain (analyze 'off') delete from t").kind == .sideDependent)
+        #expect(cache.analyse("explain (analyze 'on') delete from t").kind == .write)
+        let one = cache.analyse("select set_config('a.b', '1', false)").classification.effects
+        let two = cache.analyse("select set_config('a.b', '2', false)").classification.effects
+        #expect(one != two)
+    }
+}
+
+@Suite struct CatalogFactsTests {
+    private let facts = CatalogFacts(rows: [
+        .init(kind: "function", schema: "public", name: "f", detail: "s"),
+        .init(kind: "function", schema: "other", name: "f", detail: "v"),
+        .init(kind: "function", schema: "public", name: "g", detail: "i"),
+        .init(kind: "function", schema: "public", name: "lower", detail: "v"),
+        .init(kind: "function", schema: "pg_catalog", name: "new_in_19", detail: "i"),
+        .init(kind: "function", schema: "pg_catalog", name: "pg_new_in_19", detail: "s"),
+        .init(kind: "function", schema: "pg_catalog", name: "volatile_in_19", detail: "v"),
+        .init(kind: "operator", schema: "public", name: "@@@", detail: "v"),
+        .init(kind: "type", schema: "public", name: "odd", detail: "v"),
+        .init(kind: "relation", schema: "public", name: "v", detail: "v"),
+        .init(kind: "relation", schema: "public", name: "s", detail: "x"),
+    ])
+
+    @Test(arguments: [
+        ("select f()", StatementKind.write), ("select public.f()", .read), ("select other.f()", .write),
+        ("select g()", .read), ("select lower('a')", .write), ("select pg_catalog.lower('a')", .read),
+        ("select new_in_19()", .read), ("select pg_new_in_19()", .sideDependent), ("select volatile_in_19()", .write),
+        ("select a @@@ b", .write), ("select a operator(public.@@@) b", .write), ("select * from t order by a using @@@", .write),
+        ("select a::odd", .write), ("select * from v", .write), ("select * from public.v", .write),
+        ("select * from other.v", .read), ("select last_value from s", .sideDependent), ("select t.f from t", .write),
+        ("select (t).f from t", .write), ("select t.g from t", .read), ("select unknown()", .write),
+    ])
+    func `the catalog decides what is ours to know`(text: String, kind: StatementKind) {
+        #expect(analysed(text, facts: facts).kind == kind)
+    }
+}

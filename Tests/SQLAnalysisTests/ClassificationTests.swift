@@ -1,0 +1,131 @@
+import Primitives
+import Testing
+
+@testable import SQLAnalysis
+
+@Suite struct ClassificationTests {
+    @Test(arguments: Corpus.reads) func `a read is a read`(text: String) {
+        let verdict = analysed(text).classification
+        #expect(verdict.kind == .read, "\(verdict.reason.rawValue)")
+    }
+
+    @Test(arguments: Corpus.writes) func `a write is never taken for a read`(text: String) {
+        let verdict = analysed(text).classification
+        #expect(verdict.kind == .write, "\(verdict.reason.rawValue)")
+        #expect(verdict.mayWrite)
+    }
+
+    @Test(arguments: Corpus.sideDependent) func `what belongs to one server stays on the authority`(text: String) {
+        let verdict = analysed(text).classification
+        #expect(verdict.kind == .sideDependent, "\(verdict.reason.rawValue)")
+    }
+
+    @Test(arguments: Corpus.unknown) func `what is not understood is unknown`(text: String) {
+        #expect(analysed(text).kind == .unknown)
+    }
+
+    @Test(arguments: [
+        ("begin", StatementKind.begin), ("start transaction read only", .begin), ("commit", .commit), ("end", .commit),
+        ("rollback", .rollback), ("abort", .rollback), ("savepoint a", .savepoint), ("release a", .savepoint),
+        ("rollback to a", .savepoint), ("prepare transaction 'x'", .preparedTransaction),
+        ("commit prepared 'x'", .preparedTransaction), ("set transaction read only", .setTransaction),
+        ("set session characteristics as transaction read only", .setTransaction), ("set a.b = 'c'", .set),
+        ("set time zone 'utc'", .set), ("reset a.b", .reset), ("reset all", .reset), ("show all", .show),
+        ("prepare p as select 1", .prepare), ("execute p(1)", .execute), ("deallocate p", .deallocate),
+        ("declare c cursor for select 1", .cursor), ("fetch 5 from c", .cursor), ("move c", .cursor),
+        ("close c", .cursor), ("listen a", .listen), ("unlisten *", .unlisten), ("discard all", .discard),
+        ("", .empty), (" ; -- x\n ;", .empty), ("/* a */", .empty), ("begin; select 1; commit", .multiple),
+        ("select 1; select 2", .multiple), ("select 1; delete from t", .multiple), ("select 1; set a.b = 'c'", .multiple), ("set role x", .set),
+    ])
+    func `statements about the session have kinds of their own`(text: String, kind: StatementKind) {
+        #expect(analysed(text).kind == kind)
+    }
+
+    @Test func `BEGIN tells its options`() {
+        let text = "begin isolation level repeatable read, read only, not deferrable"
+        let options = analysed(text).classification.transaction
+        #expect(options.isolation == .repeatableRead)
+        #expect(options.readOnly == true)
+        #expect(options.deferrable == false)
+        #expect(analysed("begin read write").classification.transaction.readOnly == false)
+        #expect(analysed("begin").classification.transaction == TransactionOptions())
+        #expect(analysed("commit and chain").classification.chains)
+        #expect(analysed("set transaction snapshot 'x'").classification.transaction.usesSnapshot)
+    }
+
+    @Test(arguments: [
+        ("set a.b = 'c'", [SessionEffect.sets(SettingChange(name: "a.b", value: "c", isLocal: false))]),
+        ("SET LOCAL A.B TO 'c';", [.sets(SettingChange(name: "a.b", value: "c", isLocal: true))]),
+        ("/* x */ set session work_mem = 64", [.sets(SettingChange(name: "work_mem", value: "64", isLocal: false))]),
+        ("set work_mem to default", [.sets(SettingChange(name: "work_mem", value: nil, isLocal: false))]),
+        ("set search_path to a, \"B\"", [.sets(SettingChange(name: "search_path", value: "\"a\", \"B\"", isLocal: false))]),
+        ("set enable_seqscan = off", [.sets(SettingChange(name: "enable_seqscan", value: "off", isLocal: false))]),
+        ("set time zone 'utc'", [.sets(SettingChange(name: "timezone", value: "utc", isLocal: false))]),
+        ("set time zone interval '1' hour", [.pins(.untrackedSetting)]),
+        ("set role x", [.sets(SettingChange(name: "role", value: "x", isLocal: false))]),
+        ("select set_config('A.b', 'c', true)", [.sets(SettingChange(name: "a.b", value: "c", isLocal: true))]),
+        ("select set_config('a.b', x, true) from t", [.pins(.untrackedSetting)]),
+        ("reset all", [.resetsAll]), ("reset work_mem", [.resets("work_mem")]),
+        ("create temp table t (a int)", [.pins(.temporaryTable)]),
+        ("create table pg_temp.t (a int)", [.pins(.temporaryTable)]),
+        ("create temp view v as select 1", [.pins(.temporaryTable)]),
+        ("create temp sequence s", [.pins(.temporaryTable)]),
+        ("create temp table t as select 1", [.pins(.temporaryTable)]),
+        ("select 1 into temp t", [.pins(.temporaryTable)]),
+        ("declare c cursor with hold for select 1", [.pins(.holdCursor)]),
+        ("declare c cursor for select 1", []),
+        ("listen a", [.pins(.listen)]), ("unlisten *", [.unlistens(nil)]),
+        ("select pg_advisory_lock(1)", [.pins(.advisoryLock)]),
+        ("update t set a = 1 where pg_try_advisory_lock(1)", [.pins(.advisoryLock)]),
+        ("select pg_advisory_xact_lock(1)", []),
+        ("prepare p as select 1", [.prepares("p")]), ("deallocate p", [.deallocates("p")]),
+        ("deallocate all", [.deallocates(nil)]), ("discard all", [.discards(.all)]), ("close all", [.closesCursor(nil)]),
+        ("load 'x'", [.pins(.library)]),
+        ("set a.b = 'c'; listen d", [.sets(SettingChange(name: "a.b", value: "c", isLocal: false)), .pins(.listen)]),
+        ("select 1", []), ("insert into t values (1)", []),
+    ])
+    func `what stays in the session is told`(text: String, effects: [SessionEffect]) {
+        #expect(analysed(text).classification.effects == effects)
+    }
+
+    @Test(arguments: [
+        ("creat temp table", true), ("set set set", true), ("select set_config(", false), ("selct 1", false),
+        ("insert into t set x", false), ("select pg_advisory_lock( from", true), ("listen 1", true),
+    ])
+    func `a text that was not analysed pins only when its words could leave something`(text: String, pins: Bool) {
+        let effects = analysed(text).classification.effects
+        #expect(analysed(text).kind == .unknown)
+        if text != "select set_config(" { #expect((effects == [.pins(.unknownStatement)]) == pins) }
+    }
+
+    @Test(arguments: [
+        ("set transaction read write", true), ("set transaction_read_only = off", true), ("reset all", true),
+        ("reset transaction_read_only", true), ("set transaction isolation level serializable", true),
+        ("set a.b = 'c'", false), ("select 1", false), ("set transaction read only", false), ("commit", false),
+    ])
+    func `what could make a READ ONLY block writable is told`(text: String, lifts: Bool) {
+        #expect(analysed(text).classification.mayLiftReadOnly == lifts)
+    }
+
+    @Test func `DDL is told from other writes`() {
+        for text in ["create table t (a int)", "alter table t add b int", "drop view v", "select 1 into t"] {
+            #expect(analysed(text).classification.changesSchema, "\(text)")
+        }
+        for text in ["insert into t values (1)", "vacuum", "truncate t", "select 1", "call p()", "refresh materialized view v"] {
+            #expect(!analysed(text).classification.changesSchema, "\(text)")
+        }
+    }
+
+    @Test func `several statements write only when one of them does`() {
+        #expect(!analysed("select 1; select 2; set a.b = 'c'").classification.mayWrite)
+        #expect(analysed("select 1; delete from t").classification.mayWrite)
+        #expect(analysed("begin; select 1; commit").classification.mixesTransactionControl)
+        #expect(analysed("select 1; select 2").classification.statementCount == 2)
+    }
+
+    @Test func `copy streams are told`() {
+        #expect(analysed("copy t from stdin").classification.copy == .fromStdin)
+        #expect(analysed("copy t to stdout").classification.copy == .toStdout)
+        #expect(analysed("copy t from '/x'").classification.copy == nil)
+    }
+}

@@ -1,0 +1,66 @@
+import Testing
+
+@testable import SQLAnalysis
+
+@Suite struct KeyExtractorTests {
+    private func key(_ text: String, _ plan: KeyPlan = KeyPlan([.comment("user_id")])) -> String? {
+        let bytes = Array(text.utf8)
+        guard let reference = analysed(text, plan: plan).key else { return nil }
+        if case .parameter(let number) = reference.form { return "$\(number)" }
+        return bytes.withUnsafeBytes { reference.bytes(in: $0) }.map { String(decoding: $0, as: UTF8.self) }
+    }
+
+    @Test(arguments: [
+        ("/* user_id=42 */ select 1", "42"), ("select 1 /* user_id=42 */", "42"), ("/*user_id=42*/ select 1", "42"),
+        ("/* a=1, user_id = 42 , b=2 */ select 1", "42"), ("/*a='x',user_id='42',traceparent='00-1-2-01'*/ select 1", "42"),
+        ("/*user_id='a%20b'*/ select 1", "a b"), ("/*user_id='%C3%A4'*/ select 1", "ä"), ("/*user_id='a\\'b'*/ select 1", "a'b"),
+        ("/* x */ /* user_id=7 */ select 1 /* user_id=8 */", "7"), ("/* user_id=42 */ insert into t values (1)", "42"),
+        ("/* user_id=42 */ selct", "42"), ("/* user_id=a-b_c@d.e */ select 1", "a-b_c@d.e"),
+        ("/* user_id=42 */ begin", "42"), ("/*user_id='%zz'*/ select 1", "%zz"),
+    ])
+    func `a key is found in comments`(text: String, expected: String) {
+        #expect(key(text) == expected)
+    }
+
+    @Test(arguments: [
+        "select 1", "select '/* user_id=42 */'", "select $$/* user_id=42 */$$", "select \"/* user_id=42 */\"",
+        "-- user_id=42\nselect 1", "/* user_id= */ select 1", "/* user_id */ select 1", "/* my_user_id=42 */ select 1",
+        "/* user_idx=42 */ select 1", "/* user_id='' */ select 1", "/* USER_ID=42 */ select 1",
+        "/*a='user_id=42'*/ select 1", "/* user_id='42 */ select 1", "/**/ select 1", "/* user_id=*/ select 1",
+    ])
+    func `what only looks like a key is none`(text: String) {
+        #expect(key(text) == nil)
+    }
+
+    private let columns = KeyPlan([.comment("user_id"), .column("user_id")])
+
+    @Test(arguments: [
+        ("select * from t where user_id = 42", "42"), ("select * from t where 42 = t.user_id and a = 1", "42"),
+        ("select * from t where a = 1 and user_id = $3", "$3"), ("update t set a = 1 where user_id = 'x'", "x"),
+        ("delete from t where user_id = -5", "-5"), ("insert into t (a, user_id) values (1, 42)", "42"),
+        ("insert into t (user_id) values ($1)", "$1"), ("select * from t where user_id = $1::int", "$1"),
+        ("/* user_id=7 */ select * from t where user_id = 42", "7"), ("select * from t where a in (1,2,3) and user_id = 9", "9"),
+    ])
+    func `a key is found by its column`(text: String, expected: String) {
+        #expect(key(text, columns) == expected)
+    }
+
+    @Test(arguments: [
+        "select * from t where user_id > 42", "select * from t where user_id = 1 or a = 2", "select user_id from t",
+        "select * from t where user_id = null", "insert into t values (42)", "insert into t (user_id) values (1), (2)",
+        "select * from t where not user_id = 1", "select * from t where user_id = 'it''s'", "select * from t where user_id = b",
+    ])
+    func `what does not name one user is no key`(text: String) {
+        #expect(key(text, columns) == nil)
+    }
+
+    @Test func `each text of a shape has its own key`() {
+        let cache = AnalysisCache(facts: .builtIn, keyPlan: columns, seed: 1)
+        for user in [1, 22, 333] {
+            let text = Array("select * from t where a in (1, \(user)) and user_id = \(user)".utf8)
+            let bytes = text.withUnsafeBytes { cache.analyse($0).key?.bytes(in: $0) }
+            #expect(bytes == Array("\(user)".utf8))
+        }
+        #expect(cache.counters.parses == 1)
+    }
+}
