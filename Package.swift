@@ -85,6 +85,13 @@ let package = Package(
         // Real servers, processes and a scripted client for the tests.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         tests("TestSupportTests", ["TestSupport"]),
+        tests("PrimitivesTests", ["Primitives"]),
+        tests("DigestsTests", ["Digests"]),
+        tests("PGWireTests", ["PGWire", "Digests", "Primitives"]),
+        tests("SessionsTests", ["Sessions", "PGWire", "Digests", "Primitives"]),
+        tests("PoolingTests", ["Pooling", "Primitives"]),
+        tests("ReactorTests", ["Reactor", "Primitives", "CEpoll"]),
+        tests("ConsoleTests", ["Console", "PGWire"]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
         tests("VerificationTests", ["Verification", "Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),

@@ -188,6 +188,8 @@ extension ClientConnection {
             case .parse(let id?, let definition):
                 server.statements.remove(id)
                 if let undefined = statements.undefine(definition) { database?.statements.release(undefined) }
+            case .answerParse(let definition):
+                if let undefined = statements.undefine(definition) { database?.statements.release(undefined) }
             case .quietParse(nil):
                 server.unnamedToken = 0
             case .quietParse(let id?):

@@ -268,6 +268,7 @@ final class ServerConnection {
         case .ready(let status, isForwarded: true):
             guard let client else { return false }
             client.resultBegan()
+            client.undefine(session.takeDropped(), on: self)  // what came after the error and was skipped
             client.unitEnded(status, on: self)
             return true
         case .ready(let status, isForwarded: false):

@@ -231,7 +231,7 @@ extension ClientConnection {
                 hint: "Close statements that are not needed any more."))
         }
         if server.statements.use(id) {
-            server.session.sent(.answer(BackendTag.parseComplete))
+            server.session.sent(.answerParse(definition: definition))
             return run.drop(frame, server)
         }
         makeRoom(for: id, &run, server)
