@@ -37,7 +37,9 @@ import Testing
         let godwit = try servers.mirroring(database) {
             $0.database.readsPercent = "100"
             // Waiting for NEW brings as many reads there as may go.
-            $0.database.reads = ["transactions": mode, "consistency": "global"]
+            $0.database.reads = [
+                "transactions": mode, "consistency": "global", "consistency_wait_millis": "10000",
+            ]
         }
         let seed = Self.seed + offset
         print("seed \(seed)")
