@@ -271,7 +271,10 @@ extension ClientConnection {
     /// authority shows ever more than NEW has. So after a while one waits for NEW instead.
     private func waits(for batch: UInt64, _ database: DatabaseState) -> Bool {
         let settings = database.route.settings.reads
-        if unit.hasWaited || settings.consistencyWaitMillis == 0 || !database.isMirrored || server != nil { return false }
+        if unit.hasWaited || settings.consistencyWaitMillis == 0 { return false }
+        if !database.isMirrored || server != nil { return false }
+        // A NEW that is down, or too far behind for a wait to help, must not slow reads that OLD can answer.
+        if database.breaker.phase == .open || worker.now < database.waitsAgainAt { return false }
         let since = divertedSince ?? worker.now
         divertedSince = since
         let isLong = worker.now.nanoseconds(since: since) > Self.diversionNanosMax
@@ -282,9 +285,10 @@ extension ClientConnection {
     }
 
     /// NEW has caught up, or has taken too long: the unit is routed again, and does not wait again.
-    func horizonReached() {
+    func horizonReached(inTime: Bool) {
         guard phase == .awaitingHorizon else { return }
         phase = .idle
+        if !inTime { database?.waitsAgainAt = worker.now.advanced(byMillis: Self.waitPauseMillis) }
         let hasReplayed = unit.isReplay
         scanner = UnitScanner()
         unit = Unit()
@@ -339,6 +343,8 @@ extension ClientConnection {
 
     /// Nanoseconds that reads go elsewhere before one waits.
     private static var diversionNanosMax: UInt64 { 10_000_000 }
+    /// After a wait in vain nobody waits for so long.
+    private static var waitPauseMillis: UInt64 { 1000 }
 
     var isApplyingSettings: Bool { phase == .applyingSettings }
 

@@ -79,9 +79,12 @@ final class DatabaseState {
     private var routes: [UInt64] = Array(repeating: 0, count: 4 * RouteDecision.Reason.allCases.count)
     /// Reads that NEW failed and OLD answered.
     var retries: UInt64 = 0
-    /// Batch that NEW must have applied before anybody reads there: since the shares changed last. Who read on OLD until
-    /// then must not go back in time.
+    /// Batch that NEW must have applied before anybody reads there: since the shares changed last. Who read on OLD
+    /// until then must not go back in time.
     private(set) var batchNeededByAll: UInt64 = 0
+
+    /// NEW was waited for in vain: until then nobody waits for it.
+    var waitsAgainAt = MonotonicInstant(nanoseconds: 0)
 
     var isMirrored: Bool { route.settings.mirror.mode != .off }
 

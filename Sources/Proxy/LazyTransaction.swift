@@ -8,8 +8,8 @@ import Sessions
 /// A transaction whose BEGIN we have answered, and that is not on the authority yet.
 ///
 /// At READ COMMITTED every statement has a snapshot of its own, so reads may run on their user's side, in a READ ONLY
-/// block there, until the first statement that is not surely a read: then the block is ended, and the transaction begins
-/// on the authority with the client's own words. What would notice the change of side goes there at once.
+/// block there, until the first statement that is not surely a read: then the block is ended, and the transaction
+/// begins on the authority with the client's own words. What would notice the change of side goes there at once.
 struct LazyTransaction {
     /// The client's own BEGIN.
     let beginSQL: String
@@ -43,7 +43,9 @@ extension ClientConnection {
         case nil, .readCommitted, .readUncommitted: break
         }
         if options.deferrable == true || options.usesSnapshot || options.isForSession { return false }
-        return !settings.entries.contains { $0.name.hasPrefix("default_transaction_") || $0.name == "transaction_isolation" }
+        return !settings.entries.contains {
+            $0.name.hasPrefix("default_transaction_") || $0.name == "transaction_isolation"
+        }
     }
 
     // MARK: answered without a server

@@ -265,7 +265,7 @@ final class Worker {
             expireWaiters(entry)
             serveLater(entry)
         case .horizonWait(let id):
-            clients[id]?.horizonReached()
+            clients[id]?.horizonReached(inTime: false)
         }
     }
 
@@ -336,7 +336,7 @@ final class Worker {
         horizonWaiters = []
         for waiter in waiters where waiter.client.phase == .awaitingHorizon {
             if waiter.horizon.applied >= waiter.batch || !waiter.horizon.readable {
-                waiter.client.horizonReached()
+                waiter.client.horizonReached(inTime: true)
             } else {
                 horizonWaiters.append(waiter)
             }
