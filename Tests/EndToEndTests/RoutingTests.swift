@@ -200,7 +200,7 @@ import Testing
     @Test func `where transactions belong to the authority, only those that are READ ONLY go to NEW`() throws {
         let godwit = try servers.godwit(database) {
             $0.database.readsPercent = "100"
-            $0.database.readsTransactions = "authority"
+            $0.database.reads = ["transactions": "authority"]
         }
         let client = try connect(godwit)
         for (begin, side) in [

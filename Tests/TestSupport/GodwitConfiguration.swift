@@ -12,16 +12,10 @@ package struct GodwitConfiguration: Sendable {
         package var readsKey = ""
         /// Further keys and values of `reads`.
         package var reads: [String: String] = [:]
-        /// `lazy` or `authority`; empty: the default.
-        package var readsTransactions = ""
         /// Keys and values of the sections of the same name.
         package var pool: [String: String] = [:]
         package var mirror: [String: String] = [:]
         package var breaker: [String: String] = [:]
-
-        var reads: [String: String] {
-            ["percent": readsPercent, "key": readsKey, "transactions": readsTransactions].filter { !$0.value.isEmpty }
-        }
 
         package init(name: String, old: String, new: String) {
             self.name = name
