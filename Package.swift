@@ -44,7 +44,7 @@ let package = Package(
         floor("Digests", ["COpenSSL"]),
         floor("PGWire", ["Primitives", "Digests"]),
         floor("SQLAnalysis", ["Primitives", "CPgQuery"]),
-        floor("Configuration", ["Primitives", yams]),
+        floor("Configuration", ["Primitives", "Digests", yams]),
         floor("Reactor", ["Primitives", "CEpoll"]),
         floor("LibPQ", ["Primitives", "CLibPQ"]),
 

@@ -111,15 +111,22 @@ struct Explainer {
         let settingSource = question.setting == nil ? nil : settingSource
         switch table.keyChoice(text: analysis.key, settingSource: settingSource) {
         case .text(let reference):
-            if case .parameter(let number) = reference.form {
-                let params = question.params ?? []
-                return number <= params.count ? params[number - 1].map { Array($0.utf8) } : nil
+            switch reference.form {
+            case .parameter(let number): return parameter(number, question)
+            case .parameters(let numbers):
+                let keys = numbers.map { parameter($0, question) }
+                return keys.allSatisfy { $0 == keys[0] } ? keys[0] : nil
+            case .text, .urlEncoded, .literal: return reference.bytes(in: text)
             }
-            return reference.bytes(in: text)
         case .setting: return question.setting.map { Array($0.utf8) }
         case .sessionUser: return question.user.map { Array($0.utf8) }
         case .none: return nil
         }
+    }
+
+    private func parameter(_ number: Int, _ question: Question) -> [UInt8]? {
+        let params = question.params ?? []
+        return number <= params.count ? params[number - 1].flatMap { RoutingKeyText.text(Array($0.utf8)) } : nil
     }
 
     static func encode(_ answer: Answer) throws -> String {
