@@ -12,6 +12,8 @@ package final class Horizon: Sendable {
     private let appliedBatch = Atomic<UInt64>(0)
     private let isReadable = Atomic<Bool>(false)
     private let isKicked = Atomic<Bool>(false)
+    private let hasWaiters = Atomic<Bool>(false)
+    private let sleepers = Mutex<[CInt]>([])
     private let currentReport = Mutex<MirrorReport>(MirrorReport())
     /// An eventfd, readable when a commit was acknowledged since the mirror last took a kick.
     package let kickDescriptor: CInt
@@ -40,6 +42,14 @@ package final class Horizon: Sendable {
         if !isKicked.exchange(true, ordering: .acquiringAndReleasing) { signal(eventDescriptor: kickDescriptor) }
     }
 
+    /// An eventfd that is signalled after batches while somebody waits. Any thread; once per reactor.
+    package func wakeAfterBatches(_ eventDescriptor: CInt) {
+        sleepers.withLock { if !$0.contains(eventDescriptor) { $0.append(eventDescriptor) } }
+    }
+
+    /// Somebody waits for the next batch: its end is to be told. To be said again after each wake-up.
+    package func announceWaiter() { hasWaiters.store(true, ordering: .sequentiallyConsistent) }
+
     // MARK: the mirror's thread
 
     /// Numbers the next batch. Call before the batch's snapshot is taken.
@@ -52,7 +62,10 @@ package final class Horizon: Sendable {
     /// NEW has committed `batch` (or it was empty).
     package func finishBatch(_ batch: UInt64) {
         precondition(batch <= taking, "a batch that was never begun")
-        appliedBatch.store(batch, ordering: .releasing)
+        appliedBatch.store(batch, ordering: .sequentiallyConsistent)
+        if hasWaiters.exchange(false, ordering: .sequentiallyConsistent) {
+            sleepers.withLock { for descriptor in $0 { signal(eventDescriptor: descriptor) } }
+        }
     }
 
     package func setReadable(_ readable: Bool) { isReadable.store(readable, ordering: .releasing) }

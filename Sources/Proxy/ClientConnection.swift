@@ -20,6 +20,8 @@ final class ClientConnection {
         case idle
         /// A unit waits for a server.
         case waiting
+        /// A read waits until NEW has caught up.
+        case awaitingHorizon
         /// It has a server, which is being given the session's settings first.
         case applyingSettings
         case leased
@@ -80,7 +82,10 @@ final class ClientConnection {
     var transaction = TransactionFacts()
     var server: ServerConnection?
     private var pools: (old: PoolEntry?, new: PoolEntry?) = (nil, nil)
+    var lazy: LazyTransaction?
     var isForcedToAuthority = false
+    /// Since when reads that would go to NEW have gone to the authority, because NEW lacks something.
+    var divertedSince: MonotonicInstant?
     /// The unit's bytes while it may still be run again on the authority.
     var replay: [UInt8] = []
     /// Answers of NEW that are held back until it is sure that the unit need not be run again.
@@ -210,7 +215,7 @@ final class ClientConnection {
             case .idle: consumed = rest.isEmpty ? 0 : processIdle(rest)
             case .leased: consumed = processLeased(rest)
             case .console: consumed = rest.isEmpty ? 0 : processConsole(rest)
-            case .greeting, .waiting, .applyingSettings, .consoleWaiting: consumed = 0
+            case .greeting, .waiting, .awaitingHorizon, .applyingSettings, .consoleWaiting: consumed = 0
             case .closed: return bytes.count
             }
             offset += consumed

@@ -61,6 +61,8 @@ extension ClientConnection {
         if server.side == .new {
             worker.tellBreaker(database, .success(isProbe: unit.isProbe))
             unit.isProbe = false
+        } else {
+            stampReads(database)
         }
         if !server.session.isQuiet { return }
         settleEffects(status, on: server)
@@ -82,6 +84,16 @@ extension ClientConnection {
         batchNeeded = max(batchNeeded, taking + 1)
         for key in transaction.writtenKeys { database.route.stamps.stamp(key, taking: taking) }
         if isCommit { horizon.kick() }
+    }
+
+    /// What was read on the authority must still be there when the user reads on NEW next.
+    private func stampReads(_ database: DatabaseState) {
+        guard database.isMirrored, let identity = (unitKey ?? sessionKey)?.identity,
+            identity.bucket.isWithin(share: database.route.table.share(of: identity))
+        else { return }
+        let taking = database.route.horizon.taking
+        batchNeeded = max(batchNeeded, taking + 1)
+        database.route.stamps.stamp(identity.hash, taking: taking)
     }
 
     private func settleEffects(_ status: TransactionStatus, on server: ServerConnection) {
@@ -192,6 +204,7 @@ extension ClientConnection {
     func giveBack(_ server: ServerConnection) {
         self.server = nil
         phase = .idle
+        lazy = nil
         startNextUnit()
         server.release()
         if worker.isDraining { return drain() }
@@ -224,6 +237,7 @@ extension ClientConnection {
     func serverLost(_ lost: ServerConnection, _ error: ErrorResponse) {
         server = nil
         guard let database, phase != .closed else { return }
+        if phase == .idle { return parkedServerLost(lost, database, error) }
         worker.logger.warning("lost a server of \(lost.side) of \"\(database.name)\" in use: \(error.message)")
         if lost.side == .new {
             worker.tellBreaker(database, .failure(isProbe: unit.isProbe))
@@ -253,6 +267,16 @@ extension ClientConnection {
         writer.readyForQuery(.idle)
         send(writer.bytes)
         resumeSoon()
+    }
+
+    /// NEW went away between two reads of a transaction: nothing of it is needed any more, unless it had failed.
+    private func parkedServerLost(_ lost: ServerConnection, _ database: DatabaseState, _ error: ErrorResponse) {
+        worker.tellBreaker(database, .failure(isProbe: false))
+        lazy?.isOnNew = false
+        if lost.session.status == .failed {
+            close(with: ErrorResponse(
+                .fatal, .connectionFailure, "the connection to the database was lost: \(error.message)"))
+        }
     }
 
     /// The client is gone: its server must not keep anything of it.
@@ -290,6 +314,8 @@ extension ClientConnection {
             _ = poolEntry(waitingSide)?.pool.abandon(id)
             if unit.isProbe, let database { worker.tellBreaker(database, .probeAbandoned) }
             refuseUnit(ErrorResponse(.error, .queryCanceled, "canceling statement due to user request"))
+        case .awaitingHorizon:
+            refuseUnit(ErrorResponse(.error, .queryCanceled, "canceling statement due to user request"))
         case .leased:
             if let server, !server.session.isQuiet { CancelConnection.start(to: server, on: worker) }
         case .login, .greeting, .idle, .applyingSettings, .console, .consoleWaiting, .closed:
@@ -300,11 +326,13 @@ extension ClientConnection {
     /// Godwit is ending: who has no transaction goes now.
     func drain() {
         switch phase {
-        case .login, .greeting, .idle, .console, .consoleWaiting:
+        case .login, .greeting, .console, .consoleWaiting:
             sayGoodbye()
+        case .idle:
+            if lazy == nil { sayGoodbye() }
         case .leased:
             if let server, server.session.isFree, unit.byteCount == 0 { sayGoodbye() }
-        case .waiting, .applyingSettings, .closed:
+        case .waiting, .awaitingHorizon, .applyingSettings, .closed:
             break
         }
     }
@@ -320,15 +348,20 @@ extension ClientConnection {
     func checkIdleTime() {
         guard let limits = database?.route.settings.pool else { return }
         let idleNanos = worker.now.nanoseconds(since: lastActivity)
-        if phase == .idle, Self.isOver(idleNanos, limits.clientIdleTimeoutSeconds) {
+        if phase == .idle, lazy == nil, Self.isOver(idleNanos, limits.clientIdleTimeoutSeconds) {
             close(with: ErrorResponse(
                 .fatal, .adminShutdown, "the connection was idle longer than client_idle_timeout"))
-        } else if phase == .leased, let server, server.session.isQuiet, server.session.status != .idle,
+        } else if lazy != nil && phase == .idle || isIdleInTransaction,
             Self.isOver(idleNanos, limits.idleTransactionTimeoutSeconds)
         {
             close(with: ErrorResponse(
                 .fatal, .idleTransactionTimeout, "the transaction was idle longer than idle_transaction_timeout"))
         }
+    }
+
+    private var isIdleInTransaction: Bool {
+        guard phase == .leased, let server else { return false }
+        return server.session.isQuiet && server.session.status != .idle
     }
 
     private static func isOver(_ nanos: UInt64, _ limitSeconds: Double) -> Bool {

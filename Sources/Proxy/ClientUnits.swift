@@ -38,7 +38,7 @@ extension ClientConnection {
         case .extended(let end, let endsWithSync):
             unit.byteCount = end
             unit.endsWithReady = endsWithSync
-            if answerLocally(batch: bytes, end: end) {
+            if answerLocally(batch: bytes, end: end) || answerLazily(batch: bytes, end: end) {
                 startNextUnit()
                 return end
             }
@@ -82,10 +82,12 @@ extension ClientConnection {
             unit.executes = true
             guard let text = reader.cString(), reader.isAtEnd else { return unit.addUnknown() }
             let (analysis, key) = database.analyse(text)
+            noteBegin(analysis, text)
             unit.add(analysis, key)
         case FrontendTag.parse:
             guard let name = reader.cString(), let text = reader.cString() else { return unit.addUnknown() }
             let (analysis, key) = database.analyse(text)
+            noteBegin(analysis, text)
             unit.add(analysis, key)
             if name.isEmpty {
                 unit.parsesUnnamed = true
@@ -96,7 +98,14 @@ extension ClientConnection {
         case FrontendTag.bind:
             noteBind(&reader, database)
         case FrontendTag.execute:
+            if unit.executeCount == 0 {
+                unit.statementsAtFirstExecute = unit.statementCount
+                unit.firstExecuteEnd = frame.end
+            }
+            unit.executeCount += 1
             unit.executes = true
+            // Of another portal than the unnamed one, or a part of its rows only.
+            if reader.cString()?.isEmpty != true || reader.int32() != 0 { unit.leavesPortal = true }
         case FrontendTag.functionCall:
             unit.executes = true
             unit.addUnknown()
@@ -106,22 +115,36 @@ extension ClientConnection {
     }
 
     func noteBind(_ reader: inout BodyReader, _ database: DatabaseState) {
-        guard reader.cString() != nil, let name = reader.cString() else { return unit.addUnknown() }
+        guard let portal = reader.cString(), let name = reader.cString() else { return unit.addUnknown() }
+        if !portal.isEmpty { unit.leavesPortal = true }
         if name.isEmpty {
             if unit.parsesUnnamed { return }
-            if let unnamed { unit.add(unnamed.analysis, unnamed.key) } else { unit.addUnknown() }
+            guard let unnamed else { return unit.addUnknown() }
+            unnamed.parseBody.withUnsafeBytes { noteBegin(unnamed.analysis, $0) }
+            unit.add(unnamed.analysis, unnamed.key)
         } else if let id = statements.find(name) {
             let statement = database.statements[id]
+            statement.parseBody.withUnsafeBytes { noteBegin(statement.analysis, $0) }
             unit.add(statement.analysis, statement.key)
         } else if !unit.parsesNamed {
             unit.addUnknown()
         }
     }
 
+    /// Keeps the words of a BEGIN that comes first: they may be needed on the authority later.
+    private func noteBegin(_ analysis: AnalysedStatement, _ text: UnsafeRawBufferPointer) {
+        guard analysis.kind == .begin, unit.statementCount == 0 else { return }
+        unit.beginSQL = String(wire: UnsafeRawBufferPointer(rebasing: text.prefix { $0 != 0 }))
+    }
+
     // MARK: answers of our own
 
     /// `SET godwit.user = '42'` and its kin, and DEALLOCATE of a name that the server does not know.
     private func answerLocally(simple bytes: UnsafeRawBufferPointer, end: Int) -> Bool {
+        if let tag = lazyTag() {
+            answer(tag: tag)
+            return true
+        }
         guard unit.statementCount == 1, unit.effects.count == 1, let database else { return false }
         switch (unit.kind, unit.effects[0]) {
         case (.set, .sets(let change))
@@ -152,13 +175,14 @@ extension ClientConnection {
     private func answer(tag: String) {
         var writer = MessageWriter()
         writer.commandComplete(tag)
-        writer.readyForQuery(.idle)
+        writer.readyForQuery(status)
         send(writer.bytes)
+        if worker.isDraining { drain() }
     }
 
-    /// A batch of nothing but Sync and Close needs no server: outside a transaction there are no portals to close.
+    /// A batch of nothing but Sync and Close needs no server: without one there are no portals to close.
     private func answerLocally(batch bytes: UnsafeRawBufferPointer, end: Int) -> Bool {
-        guard unit.statementCount == 0, !unit.executes, unit.endsWithReady else { return false }
+        guard unit.statementCount == 0, !unit.executes, unit.endsWithReady, server == nil else { return false }
         var closes = 0
         var offset = 0
         while let header = FrameHeader.parse(bytes, at: offset), offset < end {
@@ -172,7 +196,7 @@ extension ClientConnection {
         if closes > 0 { forgetClosed(bytes, end: end) }
         for _ in 0..<closes { queueAnswer(BackendTag.closeComplete) }
         var writer = MessageWriter()
-        writer.readyForQuery(.idle)
+        writer.readyForQuery(status)
         send(writer.bytes)
         return true
     }
@@ -203,29 +227,74 @@ extension ClientConnection {
     private func dispatch() {
         guard let database else { preconditionFailure("a unit without a database") }
         unit.startedAt = worker.now
-        let decision = route(database)
-        database.count(decision, isRead: unit.routedKind == .read)
+        if splitsBegin(), let text = unit.beginSQL {
+            unit.carriesBegin = true
+            lazy = LazyTransaction(beginSQL: text)
+        }
+        guard let decision = route(database) else { return }
+        database.count(decision, isRead: unit.routedKind == .read || unit.carriesBegin)
         unit.isProbe = decision.isProbe
+        if decision.side == .new { divertedSince = nil }
+        if goesOnOnNew(decision.side) { return }
         phase = .waiting
         waitForServer(decision.side)
     }
 
-    private func route(_ database: DatabaseState) -> RouteDecision {
+    /// - Returns: nil when the read waits for NEW to catch up first.
+    private func route(_ database: DatabaseState) -> RouteDecision? {
         if isForcedToAuthority { return RouteDecision(.old, .newFailed) }
         let horizon = database.route.horizon
-        var request = RouteRequest(kind: unit.routedKind, horizon: HorizonFacts(horizon))
+        var request = RouteRequest(
+            kind: unit.carriesBegin ? .read : unit.routedKind, horizon: HorizonFacts(horizon))
+        if lazy != nil && (request.kind != .read || !isMovable) { request.kind = .unknown }
         request.transaction = unit.options
         request.isTextTrusted = isTextTrusted
         request.identity = (unitKey ?? sessionKey)?.identity
         if let identity = request.identity {
-            request.batchNeeded = max(batchNeeded, database.route.stamps.needed(by: identity.hash))
+            request.batchNeeded = max(
+                batchNeeded, database.route.stamps.needed(by: identity.hash), database.batchNeededByAll)
+            if database.route.settings.reads.consistency == .global && database.isMirrored && !unit.hasWaited {
+                request.batchNeeded = horizon.taking + 1
+            }
         }
         if Router.wantsNew(request, by: database.route.table) {
             let (verdict, transition) = database.askBreaker(now: worker.now)
             request.breaker = verdict
             if let transition { worker.logTransition(database, transition) }
         }
-        return Router.decide(request, by: database.route.table)
+        let decision = Router.decide(request, by: database.route.table)
+        if decision.reason == .ownWrite && waits(for: request.batchNeeded, database) { return nil }
+        return decision
+    }
+
+    /// A read that NEW cannot answer yet goes to the authority; but one after the other would never come back, for the
+    /// authority shows ever more than NEW has. So after a while one waits for NEW instead.
+    private func waits(for batch: UInt64, _ database: DatabaseState) -> Bool {
+        let settings = database.route.settings.reads
+        if unit.hasWaited || settings.consistencyWaitMillis == 0 { return false }
+        if !database.isMirrored || server != nil { return false }
+        // A NEW that is down, or too far behind for a wait to help, must not slow reads that OLD can answer.
+        if database.breaker.phase == .open || worker.now < database.waitsAgainAt { return false }
+        let since = divertedSince ?? worker.now
+        divertedSince = since
+        let isLong = worker.now.nanoseconds(since: since) > Self.diversionNanosMax
+        guard settings.consistency == .global || isLong else { return false }
+        phase = .awaitingHorizon
+        worker.awaitHorizon(self, batch, database, millis: UInt64(settings.consistencyWaitMillis))
+        return true
+    }
+
+    /// NEW has caught up, or has taken too long: the unit is routed again, and does not wait again.
+    func horizonReached(inTime: Bool) {
+        guard phase == .awaitingHorizon else { return }
+        phase = .idle
+        if !inTime { database?.waitsAgainAt = worker.now.advanced(byMillis: Self.waitPauseMillis) }
+        let hasReplayed = unit.isReplay
+        scanner = UnitScanner()
+        unit = Unit()
+        unit.isReplay = hasReplayed
+        unit.hasWaited = true
+        resumeSoon()
     }
 
     /// The text's key, unless the session has one from a source that stands before it.
@@ -272,6 +341,11 @@ extension ClientConnection {
         side == .old ? settings : settings.removing("default_transaction_read_only", "transaction_read_only")
     }
 
+    /// Nanoseconds that reads go elsewhere before one waits.
+    private static var diversionNanosMax: UInt64 { 10_000_000 }
+    /// After a wait in vain nobody waits for so long.
+    private static var waitPauseMillis: UInt64 { 1000 }
+
     var isApplyingSettings: Bool { phase == .applyingSettings }
 
     func settingsApplied(on server: ServerConnection, failure: ErrorResponse?) {
@@ -291,6 +365,7 @@ extension ClientConnection {
 
     private func begin() {
         phase = .leased
+        if let server { beginLazily(on: server) }
         isHolding = server?.side == .new && !unit.isStreamed && unit.endsWithReady
         resumeSoon()
     }
@@ -298,7 +373,8 @@ extension ClientConnection {
     /// The unit's answer, instead of a server's. The client goes on where the protocol allows it.
     func refuseUnit(_ error: ErrorResponse) {
         if phase == .greeting { return close(with: fatal(error)) }
-        if !unit.endsWithReady || unit.isStreamed { return close(with: fatal(error)) }
+        // Within a transaction the client would have to be told that it has failed: it begins anew instead.
+        if !unit.endsWithReady || unit.isStreamed || lazy != nil { return close(with: fatal(error)) }
         skipUnit(unit.byteCount)
         var writer = MessageWriter()
         error.write(to: &writer)
@@ -338,6 +414,8 @@ extension ClientConnection {
         if unit.isProbe, let database { worker.tellBreaker(database, .failure(isProbe: true)) }
         isHolding = false
         phase = .idle
+        lazy?.isOnNew = false
+        if unit.carriesBegin { lazy = nil }
         let wasReplay = unit.isReplay
         scanner = UnitScanner()
         unit = Unit()

@@ -79,6 +79,14 @@ final class DatabaseState {
     private var routes: [UInt64] = Array(repeating: 0, count: 4 * RouteDecision.Reason.allCases.count)
     /// Reads that NEW failed and OLD answered.
     var retries: UInt64 = 0
+    /// Batch that NEW must have applied before anybody reads there: since the shares changed last. Who read on OLD
+    /// until then must not go back in time.
+    private(set) var batchNeededByAll: UInt64 = 0
+
+    /// NEW was waited for in vain: until then nobody waits for it.
+    var waitsAgainAt = MonotonicInstant(nanoseconds: 0)
+
+    var isMirrored: Bool { route.settings.mirror.mode != .off }
 
     var name: String { route.name }
 
@@ -96,7 +104,10 @@ final class DatabaseState {
         if previous.table.keyPlan != next.table.keyPlan || previous.facts !== next.facts {
             analysis = Self.makeCache(next)
         }
-        if previous.table !== next.table { resolver = KeyResolver(table: next.table) }
+        if previous.table !== next.table {
+            resolver = KeyResolver(table: next.table)
+            if isMirrored { batchNeededByAll = route.horizon.taking + 1 }
+        }
         if previous.settings.breaker != next.settings.breaker { breaker = CircuitBreaker(next.settings.breaker) }
     }
 

@@ -39,11 +39,17 @@ package struct ServerEndpoint: Sendable, Equatable {
 /// What was read of one authority's catalog; its identity tells whether it was read again. Immutable, any thread.
 package final class CatalogSnapshot: Sendable {
     package let facts: CatalogFacts
+    /// A BEGIN without words is READ COMMITTED for every user of the database. False until it is known.
+    package let isReadCommittedDefault: Bool
 
-    package init(_ facts: CatalogFacts) { self.facts = facts }
+    package init(_ facts: CatalogFacts, isReadCommittedDefault: Bool) {
+        self.facts = facts
+        self.isReadCommittedDefault = isReadCommittedDefault
+    }
 
     /// What holds before the authority could be asked.
-    package static let builtIn = CatalogSnapshot(CatalogFacts.builtIn)
+    package static let builtIn = CatalogSnapshot(
+        CatalogFacts.builtIn, isReadCommittedDefault: false)
 }
 
 /// All that the data plane needs of one `databases` entry. Immutable; shared by all reactors.

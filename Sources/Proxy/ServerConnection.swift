@@ -310,7 +310,12 @@ final class ServerConnection {
     private func finish(_ relay: inout Relay) {
         guard let client else { return }
         relay.finish(client)
-        if session.isFree && state == .leased && client.mayGiveBack { client.giveBack(self) }
+        guard state == .leased else { return }
+        if session.isFree && client.mayGiveBack {
+            client.giveBack(self)
+        } else if session.isQuiet && client.mayPark {
+            client.parkOnNew()
+        }
     }
 
     // MARK: login
@@ -372,20 +377,29 @@ final class ServerConnection {
 
     /// The client sees nothing of it.
     func runQuietly(_ sql: String) {
+        queueQuietly(sql)
+        flush()
+    }
+
+    /// The same, sent together with what is queued next.
+    func queueQuietly(_ sql: String) {
         var writer = MessageWriter()
         writer.query(sql)
         session.sent(.quietQuery)
         unnamedToken = 0
         quietFailure = nil
         queue(writer.bytes)
-        flush()
     }
 
     private func quietWorkEnded(_ status: TransactionStatus) {
         let failure = quietFailure
         quietFailure = nil
         if let client {
-            client.settingsApplied(on: self, failure: failure)
+            if client.isApplyingSettings {
+                client.settingsApplied(on: self, failure: failure)
+            } else if let failure {
+                client.beginFailed(on: self, failure)
+            }
             return
         }
         if failure != nil { return close() }

@@ -21,6 +21,23 @@ struct Unit {
     /// Kind and options of the first statement: they decide when it is the only one.
     var kind: StatementKind = .empty
     var options = TransactionOptions()
+    /// COMMIT or ROLLBACK AND CHAIN.
+    var chains = false
+    /// The text of BEGIN, where it is the first statement.
+    var beginSQL: String?
+    /// Every statement but the first is surely a read.
+    var isRestReads = true
+    /// Execute messages, statements seen before the first of them, and where that one ends.
+    var executeCount = 0
+    var statementsAtFirstExecute = 0
+    var firstExecuteEnd = 0
+    /// The batch holds its own BEGIN, which has been answered if it runs on NEW.
+    var carriesBegin = false
+    var seesTransactionTime = false
+    /// A portal may be left that a later unit goes on with.
+    var leavesPortal = false
+    /// It has waited for NEW to catch up.
+    var hasWaited = false
     var key: StatementKey?
     /// What it leaves in the session if it succeeds.
     var effects: [SessionEffect] = []
@@ -41,7 +58,11 @@ struct Unit {
         if statementCount == 1 {
             kind = classification.kind
             options = classification.transaction
+            chains = classification.chains
+        } else if classification.kind != .read {
+            isRestReads = false
         }
+        if classification.seesTransactionTime { seesTransactionTime = true }
         if classification.kind != .read { isAllReads = false }
         if let key, self.key.map({ key.source < $0.source }) ?? true { self.key = key }
         if !classification.effects.isEmpty { effects += classification.effects }
@@ -54,6 +75,7 @@ struct Unit {
         statementCount += 1
         kind = .unknown
         isAllReads = false
+        isRestReads = false
         mayLiftReadOnly = true
         note(.unknown, mayWrite: true)
     }

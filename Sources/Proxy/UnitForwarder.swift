@@ -42,6 +42,10 @@ extension ClientConnection {
         }
         openTransaction()
         if !unit.executes { unit.effects = [] }
+        if unit.carriesBegin && server.side == .new {
+            answerFrames(bytes, from: 0, to: unit.firstExecuteEnd, tag: "BEGIN")
+            run.dropAll(upTo: unit.firstExecuteEnd)
+        }
         while run.offset < end, let header = FrameHeader.parse(bytes, at: run.offset) {
             forward(FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize), &run, server)
         }
@@ -110,7 +114,7 @@ extension ClientConnection {
         unit.effects.removeLast()
         var writer = MessageWriter()
         writer.commandComplete("DEALLOCATE")
-        writer.readyForQuery(server.session.status)
+        writer.readyForQuery(status)
         send(writer.bytes)
         return true
     }
@@ -247,7 +251,7 @@ extension ClientConnection {
         run.replace(frame, with: rewritten(FrontendTag.parse, serverName, Array(parseBody)), server)
     }
 
-    private func keepUnnamed(
+    func keepUnnamed(
         _ parseBody: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer, _ database: DatabaseState
     ) {
         let (analysis, key) = unit.unnamed ?? database.analyse(text)
@@ -391,6 +395,13 @@ private struct ForwardRun {
     init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
 
     mutating func pass(to end: Int) { offset = end }
+
+    /// The first messages are not for the server.
+    mutating func dropAll(upTo end: Int) {
+        precondition(runStart == 0 && offset == 0, "only the first messages can be dropped so")
+        offset = end
+        runStart = end
+    }
 
     mutating func passIfAt(_ start: Int, to end: Int) {
         if offset == start { offset = end }

@@ -29,6 +29,8 @@ final class Worker {
         case serverLogin(ServerID)
         /// Waiters may have waited too long, or a pause after failures may be over.
         case pool(PoolEntry)
+        /// A read has waited for NEW as long as it may.
+        case horizonWait(ClientID)
     }
 
     /// Bytes read at once. One buffer per thread: a connection keeps bytes only while a message is not whole.
@@ -64,6 +66,13 @@ final class Worker {
     private var closedClients: [ClientConnection] = []
     private var closedServers: [ServerConnection] = []
     var console = ConsoleRequests()
+    private var horizonWaiters: [HorizonWaiter] = []
+
+    private struct HorizonWaiter {
+        let client: ClientConnection
+        let batch: UInt64
+        let horizon: Horizon
+    }
 
     private var lastID: UInt64 = 0
     private var lastCancelKey: Int32 = 0
@@ -92,7 +101,7 @@ final class Worker {
         self.logger = logger
         sharedClientCount = clientCount
         timers = TimerWheel(now: now)
-        for route in snapshot.databases.values { databases[route.name] = DatabaseState(route) }
+        for route in snapshot.databases.values { add(route) }
         let registration = makeRegistration(.mailbox)
         loop.register(peers[index].descriptor, .read, as: registration)
         schedule(.housekeeping, at: now.advanced(bySeconds: Self.housekeepingSeconds))
@@ -176,6 +185,7 @@ final class Worker {
             accept(listeners[index].listener)
         case .mailbox:
             for message in peers[index].take() { handle(message) }
+            checkHorizons()
         case .free:
             break
         }
@@ -254,6 +264,8 @@ final class Worker {
             entry.hasTimer = false
             expireWaiters(entry)
             serveLater(entry)
+        case .horizonWait(let id):
+            clients[id]?.horizonReached(inTime: false)
         }
     }
 
@@ -297,11 +309,39 @@ final class Worker {
                 for client in clients.values where client.database === state { client.databaseWasRemoved() }
             }
         }
-        for route in next.databases.values where databases[route.name] == nil {
-            databases[route.name] = DatabaseState(route)
-        }
+        for route in next.databases.values where databases[route.name] == nil { add(route) }
         for client in clients.values { client.routingChanged() }
         retireServers(previous: previous)
+    }
+
+    private func add(_ route: DatabaseRoute) {
+        databases[route.name] = DatabaseState(route)
+        route.horizon.wakeAfterBatches(peers[index].descriptor)
+    }
+
+    // MARK: reads that wait for NEW
+
+    func awaitHorizon(_ client: ClientConnection, _ batch: UInt64, _ database: DatabaseState, millis: UInt64) {
+        horizonWaiters.append(HorizonWaiter(client: client, batch: batch, horizon: database.route.horizon))
+        database.route.horizon.kick()
+        database.route.horizon.announceWaiter()
+        schedule(.horizonWait(client.id), at: now.advanced(byMillis: millis))
+        // The batch may have been applied just before the waiter was announced.
+        checkHorizons()
+    }
+
+    private func checkHorizons() {
+        if horizonWaiters.isEmpty { return }
+        let waiters = horizonWaiters
+        horizonWaiters = []
+        for waiter in waiters where waiter.client.phase == .awaitingHorizon {
+            if waiter.horizon.applied >= waiter.batch || !waiter.horizon.readable {
+                waiter.client.horizonReached(inTime: true)
+            } else {
+                horizonWaiters.append(waiter)
+            }
+        }
+        for waiter in horizonWaiters { waiter.horizon.announceWaiter() }
     }
 
     private func drain() {

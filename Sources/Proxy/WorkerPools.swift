@@ -63,7 +63,8 @@ extension Worker {
         case .refused:
             client.refuseUnit(ErrorResponse(
                 .error, .tooManyConnections,
-                "\(entry.pool.limits.waitersMax) clients of database \"\(entry.key.database)\" wait for a server already",
+                "too many clients of database \"\(entry.key.database)\" wait for a server already",
+                detail: "At most \(entry.pool.limits.waitersMax) may wait.",
                 hint: "Raise pool.size or pool.waiters_max, or let the application send less at once."))
         }
     }

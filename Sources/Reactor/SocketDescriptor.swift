@@ -133,7 +133,8 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
         case AF_INET:
             self = sockaddr.withMemoryRebound(to: sockaddr_in.self, capacity: 1) {
                 .ipv4(
-                    address: UInt32(bigEndian: $0.pointee.sin_addr.s_addr), port: UInt16(bigEndian: $0.pointee.sin_port))
+                    address: UInt32(bigEndian: $0.pointee.sin_addr.s_addr),
+                    port: UInt16(bigEndian: $0.pointee.sin_port))
             }
         case AF_INET6:
             self = sockaddr.withMemoryRebound(to: sockaddr_in6.self, capacity: 1) { six in

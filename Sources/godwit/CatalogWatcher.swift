@@ -27,14 +27,18 @@ final class CatalogWatcher: Sendable {
                 var isComplete = true
                 for database in databases {
                     if isFirst { Self.reportReachability(database, logger, stopRequest.descriptor) }
-                    guard let rows = Self.read(database, stopRequest.descriptor) else {
+                    guard let (rows, isReadCommitted) = Self.read(database, stopRequest.descriptor) else {
                         isComplete = isComplete && known[database.name] != nil
                         continue
                     }
                     let words = rows.map { "\($0.kind)\u{0}\($0.schema)\u{0}\($0.name)\u{0}\($0.detail)" }
+                        + ["\(isReadCommitted)"]
                     if known[database.name] == words { continue }
                     known[database.name] = words
-                    control.post(.catalog(database: database.name, CatalogSnapshot(CatalogFacts(rows: rows))))
+                    let facts = CatalogFacts(rows: rows)
+                    control.post(.catalog(
+                        database: database.name,
+                        CatalogSnapshot(facts, isReadCommittedDefault: isReadCommitted)))
                 }
                 isFirst = false
                 var ready = pollfd(fd: stopRequest.descriptor, events: Int16(POLLIN), revents: 0)
@@ -73,15 +77,28 @@ final class CatalogWatcher: Sendable {
     }
 
     /// nil: the authority does not answer.
-    private static func read(_ database: DatabaseSettings, _ interrupt: CInt) -> [CatalogFacts.Row]? {
+    private static func read(
+        _ database: DatabaseSettings, _ interrupt: CInt
+    ) -> (rows: [CatalogFacts.Row], isReadCommittedDefault: Bool)? {
         guard let target = try? ConnectionString(parsing: conninfo(database, .old)),
             let connection = try? Connection.open(target, purpose: "catalog", interrupt: interrupt),
-            let rows = try? connection.query(CatalogFacts.query, timeoutSeconds: 30)
+            let rows = try? connection.query(CatalogFacts.query, timeoutSeconds: 30),
+            let isolation = try? connection.query(isolationQuery, timeoutSeconds: 30)
         else { return nil }
-        return (0..<rows.count).map { row in
+        let facts = (0..<rows.count).map { row in
             CatalogFacts.Row(
                 kind: rows[row, 0] ?? "", schema: rows[row, 1] ?? "", name: rows[row, 2] ?? "",
                 detail: rows[row, 3] ?? "")
         }
+        return (facts, isolation.flag(0, 0))
     }
+
+    /// True when neither the server nor any role or database has another default isolation than READ COMMITTED.
+    private static let isolationQuery = """
+        SELECT (SELECT reset_val FROM pg_settings WHERE name = 'default_transaction_isolation') = 'read committed'
+           AND (SELECT reset_val FROM pg_settings WHERE name = 'default_transaction_deferrable') = 'off'
+           AND NOT EXISTS (SELECT FROM pg_db_role_setting, unnest(setconfig) AS entry
+                            WHERE entry LIKE 'default_transaction_isolation=%'
+                              AND entry <> 'default_transaction_isolation=read committed')
+        """
 }

@@ -17,9 +17,13 @@ import Testing
 
     @Test(arguments: ["simple", "extended", "prepared"])
     func `pgbench runs without a failed transaction`(mode: String) throws {
-        let godwit = try godwit(size: 4)
+        // pgbench waits for a Parse with all clients of a thread: one that waits for a server while the others of its
+        // thread hold theirs in transactions would wait for ever. So in prepared mode each client can have one.
+        let godwit = try godwit(size: mode == "prepared" ? 12 : 4)
         let conninfo = godwit.conninfo(database: database)
         try ChildProcess.run(["pgbench", "-iq", "-s", "1", conninfo])
+        let reads = try ChildProcess.run(["pgbench", "-S", "-M", mode, "-c", "12", "-j", "2", "-t", "100", conninfo])
+        #expect(reads.contains("number of failed transactions: 0 "))
         let output = try ChildProcess.run(["pgbench", "-M", mode, "-c", "12", "-j", "2", "-t", "100", conninfo])
         #expect(output.contains("number of transactions actually processed: 1200/1200"))
         #expect(output.contains("number of failed transactions: 0 "))

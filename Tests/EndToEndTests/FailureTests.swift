@@ -103,7 +103,7 @@ import Testing
             "pg_dump", "--schema-only", "-t", "pgbench_*", old.conninfo(database: database, user: "postgres"),
         ])
         try servers.new.psql(tables, database: database)
-        try servers.new.psql("UPDATE side_marker SET side = 'old'", database: database)
+        try servers.new.psql("TRUNCATE side_marker", database: database)
 
         var configuration = configuration()
         configuration.database.mirror = ["mode": "async"]

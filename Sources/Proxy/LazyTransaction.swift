@@ -1,0 +1,201 @@
+import Configuration
+import PGWire
+import Primitives
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// A transaction whose BEGIN we have answered, and that is not on the authority yet.
+///
+/// At READ COMMITTED every statement has a snapshot of its own, so reads may run on their user's side, in a READ ONLY
+/// block there, until the first statement that is not surely a read: then the block is ended, and the transaction
+/// begins on the authority with the client's own words. What would notice the change of side goes there at once.
+struct LazyTransaction {
+    /// The client's own BEGIN.
+    let beginSQL: String
+    /// Its READ ONLY block is open on the server that the client has.
+    var isOnNew = false
+
+    static let readOnlyBegin = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
+
+    /// `START TRANSACTION` is answered with its own words, all others with BEGIN.
+    var tag: String {
+        let text = beginSQL.drop { !$0.isLetter }
+        return text.prefix(5).lowercased() == "start" ? "START TRANSACTION" : "BEGIN"
+    }
+}
+
+extension ClientConnection {
+    /// What ReadyForQuery says to this client now.
+    var status: TransactionStatus {
+        if let server { return server.session.status == .idle && lazy != nil ? .inTransaction : server.session.status }
+        return lazy == nil ? .idle : .inTransaction
+    }
+
+    /// Whether BEGIN with these options may be answered before any server has it.
+    func mayBeLazy(_ options: TransactionOptions) -> Bool {
+        guard let database, lazy == nil, server == nil, pin == nil, isTextTrusted, !isForcedToAuthority,
+            database.route.settings.reads.transactions == .lazy, !database.route.table.sendsNothingToNew,
+            database.route.facts.isReadCommittedDefault
+        else { return false }
+        switch options.isolation {
+        case .repeatableRead, .serializable: return false
+        case nil, .readCommitted, .readUncommitted: break
+        }
+        if options.deferrable == true || options.usesSnapshot || options.isForSession { return false }
+        return !settings.entries.contains {
+            $0.name.hasPrefix("default_transaction_") || $0.name == "transaction_isolation"
+        }
+    }
+
+    // MARK: answered without a server
+
+    /// BEGIN, and COMMIT or ROLLBACK of a transaction that no server has seen.
+    ///
+    /// - Returns: the tag to answer with; nil when a server is needed.
+    func lazyTag() -> String? {
+        guard unit.statementCount == 1 else { return nil }
+        switch unit.kind {
+        case .begin:
+            guard mayBeLazy(unit.options), let text = unit.beginSQL else { return nil }
+            let begun = LazyTransaction(beginSQL: text)
+            lazy = begun
+            return begun.tag
+        case .commit, .rollback:
+            guard lazy != nil, server == nil, !unit.chains else { return nil }
+            lazy = nil
+            return unit.kind == .commit ? "COMMIT" : "ROLLBACK"
+        default:
+            return nil
+        }
+    }
+
+    /// A batch up to Sync that holds nothing but one such statement.
+    func answerLazily(batch bytes: UnsafeRawBufferPointer, end: Int) -> Bool {
+        guard unit.statementCount == 1, unit.executes, unit.endsWithReady, unit.executeCount == 1,
+            isAnswerable(bytes, from: 0, to: end), let tag = lazyTag()
+        else { return false }
+        answerFrames(bytes, from: 0, to: end, tag: tag)
+        var writer = MessageWriter()
+        writer.readyForQuery(status)
+        send(writer.bytes)
+        return true
+    }
+
+    /// BEGIN and the first reads in one batch, as some drivers send them.
+    func splitsBegin() -> Bool {
+        unit.kind == .begin && unit.statementCount > 1 && unit.isRestReads && unit.executes && !unit.isStreamed
+            && unit.endsWithReady && unit.statementsAtFirstExecute == 1 && !unit.leavesPortal && mayBeLazy(unit.options)
+    }
+
+    /// Whether we can answer each of these messages in a server's place.
+    func isAnswerable(_ bytes: UnsafeRawBufferPointer, from start: Int, to end: Int) -> Bool {
+        var offset = start
+        while offset < end, let header = FrameHeader.parse(bytes, at: offset) {
+            var reader = BodyReader(UnsafeRawBufferPointer(
+                rebasing: bytes[(offset + FrameHeader.size)..<(offset + header.frameSize)]))
+            switch header.tag {
+            case FrontendTag.parse:
+                guard let name = reader.cString(), name.isEmpty || statements.find(name) == nil else { return false }
+            case FrontendTag.bind:
+                // Parameters and formats would be an error of the client's: PostgreSQL has the words for it.
+                guard let portal = reader.cString(), portal.isEmpty, reader.cString() != nil, reader.int16() != nil,
+                    reader.int16() == 0
+                else { return false }
+            case FrontendTag.describe:
+                guard reader.byte() == UInt8(ascii: "P"), reader.cString()?.isEmpty == true else { return false }
+            case FrontendTag.execute, FrontendTag.sync, FrontendTag.flush: break
+            default: return false
+            }
+            offset += header.frameSize
+        }
+        return true
+    }
+
+    /// Queues what a server would have answered, but for ReadyForQuery.
+    func answerFrames(_ bytes: UnsafeRawBufferPointer, from start: Int, to end: Int, tag: String) {
+        var offset = start
+        while offset < end, let header = FrameHeader.parse(bytes, at: offset) {
+            let body = UnsafeRawBufferPointer(
+                rebasing: bytes[(offset + FrameHeader.size)..<(offset + header.frameSize)])
+            switch header.tag {
+            case FrontendTag.parse:
+                define(body)
+                queueAnswer(BackendTag.parseComplete)
+            case FrontendTag.bind: queueAnswer(BackendTag.bindComplete)
+            case FrontendTag.describe: queueAnswer(BackendTag.noData)
+            case FrontendTag.execute:
+                var writer = MessageWriter()
+                writer.commandComplete(tag)
+                writer.bytes.withUnsafeBytes { queueFromServer($0) }
+            default: break
+            }
+            offset += header.frameSize
+        }
+    }
+
+    /// The client knows the statement from now on; a server learns of it when it is used there.
+    private func define(_ body: UnsafeRawBufferPointer) {
+        var reader = BodyReader(body)
+        guard let database, let name = reader.cString() else { return }
+        let parseBody = reader.rest()
+        var text = BodyReader(parseBody)
+        guard let sql = text.cString() else { return }
+        if name.isEmpty { return keepUnnamed(parseBody, sql, database) }
+        let id = database.statements.intern(parseBody, database.analyse(sql))
+        if statements.define(name, as: id) == nil { database.statements.release(id) }
+    }
+
+    // MARK: on its way
+
+    /// Whether the present unit may run in a READ ONLY block on NEW without anybody noticing.
+    var isMovable: Bool { !unit.seesTransactionTime && !unit.leavesPortal }
+
+    /// The client has its server on NEW from an earlier read of this transaction: use it, or leave it.
+    ///
+    /// - Returns: false when the unit has to wait for a server of the authority.
+    func goesOnOnNew(_ side: Side) -> Bool {
+        guard let server, lazy?.isOnNew == true else { return false }
+        let isEnd = unit.statementCount == 1 && (unit.kind == .commit || unit.kind == .rollback) && !unit.chains
+        let hasFailed = server.session.status == .failed
+        if hasFailed || isEnd || side == .new {
+            phase = .leased
+            isHolding = !hasFailed && unit.endsWithReady && !unit.isStreamed
+            resumeSoon()
+            return true
+        }
+        lazy?.isOnNew = false
+        self.server = nil
+        server.settle(with: "ROLLBACK")
+        return false
+    }
+
+    /// Begins the transaction on the server that was just granted, ahead of its first unit there.
+    func beginLazily(on server: ServerConnection) {
+        guard let begun = lazy, !begun.isOnNew else { return }
+        if server.side == .new {
+            lazy?.isOnNew = true
+            server.queueQuietly(LazyTransaction.readOnlyBegin)
+        } else {
+            lazy = nil
+            if !unit.carriesBegin { server.queueQuietly(begun.beginSQL) }
+        }
+    }
+
+    /// The server did not begin the transaction: what was sent behind must not count.
+    func beginFailed(on server: ServerConnection, _ failure: ErrorResponse) {
+        if canRetry { return retryOnAuthority(because: failure) }
+        self.server = nil
+        server.close()
+        close(with: ErrorResponse(.fatal, failure.state, "cannot begin the transaction: \(failure.message)"))
+    }
+
+    /// A read of the transaction has been answered on NEW: the next unit is gathered and routed anew.
+    var mayPark: Bool { lazy?.isOnNew == true && phase == .leased && passToServer == 0 && unit.byteCount == 0 }
+
+    func parkOnNew() {
+        phase = .idle
+        startNextUnit()
+        if hasParkedBytes { resumeSoon() }
+    }
+}
