@@ -79,7 +79,8 @@ let package = Package(
             swiftSettings: strict),
         tests("SQLAnalysisTests", ["SQLAnalysis", "Primitives"]),
         tests("RoutingTests", ["Routing", "SQLAnalysis", "Configuration", "Primitives"]),
-        tests("ConfigurationTests", ["Configuration"]),
+        tests("ConfigurationTests", ["Configuration", "Digests", "Primitives"]),
+        tests("PGWireTests", ["PGWire", "SQLAnalysis", "Primitives"]),
         tests("TidyTests", ["Configuration"]),
 
         // Real servers, processes and a scripted client for the tests.

@@ -35,7 +35,7 @@ struct ExplainCommand: ParsableCommand {
         guard let database = settings.database(named: database) else {
             throw ValidationError("\(config) has no database '\(database)'")
         }
-        var explainer = Explainer(RoutingTable(database.reads))
+        var explainer = Explainer(RoutingTable(database.reads, rules: database.rules))
         var failed = false
         while let line = readLine() {
             if line.allSatisfy(\.isWhitespace) { continue }
@@ -96,13 +96,16 @@ struct Explainer {
             var request = RouteRequest(
                 analysis.classification, horizon: HorizonFacts(isReadable: true, applied: .max))
             request.identity = identity
+            let match = table.rules.match(analysis.statement, text, user: question.user ?? "")
+            request.rule = match?.outcome
             let decision = Router.decide(request, by: table)
             answer.kind = "\(analysis.kind)"
             answer.key = key.map { String(decoding: $0, as: UTF8.self) }
             answer.bucket = identity.map { "\($0.bucket)" }
             answer.side = "\(decision.side)"
             answer.reason =
-                decision.reason == .notRead ? analysis.classification.reason.rawValue : decision.reason.description
+                match?.outcome == .deny ? "denied by rule \(table.rules.rules[match?.rule ?? 0].name)"
+                : decision.reason == .notRead ? analysis.classification.reason.rawValue : decision.reason.description
         }
         return answer
     }

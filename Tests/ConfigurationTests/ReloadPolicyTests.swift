@@ -51,8 +51,8 @@ import Testing
 
     @Test func `a database that comes or goes is told`() {
         let after = settings { $0.databases = [] }
-        #expect(ReloadPolicy.changes(from: settings(), to: after).count == 25)
-        #expect(ReloadPolicy.changes(from: after, to: settings()).count == 25)
+        #expect(ReloadPolicy.changes(from: settings(), to: after).count == 33)
+        #expect(ReloadPolicy.changes(from: after, to: settings()).count == 33)
     }
 }
 
