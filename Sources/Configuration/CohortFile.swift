@@ -34,7 +34,8 @@ package struct CohortFile: Sendable, Equatable {
     /// Blanks at the end of a line and empty lines do not count; a key that is there twice counts once.
     package static func load(path: String) throws(SettingsError.Reason) -> CohortFile {
         guard let file = FileHandle(forReadingAtPath: path) else {
-            throw .unreadable("\(path): \(FileManager.default.fileExists(atPath: path) ? "no permission" : "no such file")")
+            let isThere = FileManager.default.fileExists(atPath: path)
+            throw .unreadable("\(path): \(isThere ? "no permission" : "no such file")")
         }
         defer { try? file.close() }
         var digests: [UInt128] = []

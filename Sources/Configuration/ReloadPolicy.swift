@@ -174,7 +174,9 @@ package enum ReloadPolicy {
         return "\(cohort.name): \(Percent.text(cohort.hundredths)) % of \(members)"
     }
 
-    private static func text(_ rule: RuleSettings) -> String { "\(rule.name): \(rule.actionName) for \(rule.matchText)" }
+    private static func text(_ rule: RuleSettings) -> String {
+        "\(rule.name): \(rule.actionName) for \(rule.matchText)"
+    }
 
     // MARK: passwords
 

@@ -67,7 +67,9 @@ extension SettingsReader {
 
     /// `{from: 1, to: 9}`
     private func range(_ entry: Section) throws(SettingsError) -> ClosedRange<Int64> {
-        guard let section = try entry.section("range", keys: ["from", "to"]) else { throw entry.error("range", .missing) }
+        guard let section = try entry.section("range", keys: ["from", "to"]) else {
+            throw entry.error("range", .missing)
+        }
         var ends = (from: 0, to: 0)
         if section.node("from") == nil { throw section.error("from", .missing) }
         if section.node("to") == nil { throw section.error("to", .missing) }
@@ -115,7 +117,9 @@ extension SettingsReader {
 
     private func action(_ entry: Section) throws(SettingsError) -> RuleSettings.Action {
         if let rewrite = try entry.section("rewrite", keys: ["table", "to"]) {
-            if entry.node("action") != nil { throw entry.error("action", .conflict("a rule rewrites or acts, not both")) }
+            if entry.node("action") != nil {
+                throw entry.error("action", .conflict("a rule rewrites or acts, not both"))
+            }
             guard let table = try text(rewrite, "table") else { throw rewrite.error("table", .missing) }
             guard let other = try text(rewrite, "to") else { throw rewrite.error("to", .missing) }
             return .rewrite(

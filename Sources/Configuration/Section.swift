@@ -99,7 +99,8 @@ struct Section {
         guard let text = Section.plain(node), text.allSatisfy({ $0.isASCII && $0.isNumber || $0 == "." }),
             let value = Double(text), range.contains(value)
         else {
-            throw error(name, .expected("a number from \(range.lowerBound) to \(range.upperBound)", found: Section.name(node)))
+            let what = "a number from \(range.lowerBound) to \(range.upperBound)"
+            throw error(name, .expected(what, found: Section.name(node)))
         }
         target = value
     }

@@ -251,7 +251,8 @@ struct SettingsReader {
         guard case .mapping(let mapping) = node, mapping.count == 1, let name = mapping.first?.key.string else {
             throw SettingsError(
                 path: path, line: entry.line, key: key,
-                .expected("one of {comment: …}, {setting: …}, {column: …}, {session: user}", found: Section.name(node)))
+                .expected(
+                    "one of {comment: …}, {setting: …}, {column: …}, {session: user}", found: Section.name(node)))
         }
         var value = ""
         try entry.text(name, &value)

@@ -58,7 +58,9 @@ package struct ErrorResponse: Equatable, Sendable, Error {
         var reader = BodyReader(body)
         while let field = reader.byte(), field != 0, let text = reader.cString() {
             switch field {
-            case UInt8(ascii: "S"): if text.elementsEqual("FATAL".utf8) { result.severity = .fatal }
+            // S is in the server's language, V is not but came with PostgreSQL 9.6.
+            case UInt8(ascii: "S"), UInt8(ascii: "V"):
+                if text.elementsEqual("FATAL".utf8) || text.elementsEqual("PANIC".utf8) { result.severity = .fatal }
             case UInt8(ascii: "C"): if text.count == 5 { result.state = SQLState(String(wire: text)) }
             case UInt8(ascii: "M"): result.message = String(wire: text)
             case UInt8(ascii: "D"): result.detail = String(wire: text)

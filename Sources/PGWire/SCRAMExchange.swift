@@ -101,7 +101,9 @@ package struct SCRAMClient {
     package func first() -> [UInt8] { Array("n,,".utf8) + firstBare }
 
     /// server-first-message in, client-final-message out.
+    /// Once only: a server must not make us derive keys over and over.
     package mutating func final(serverFirst: [UInt8]) throws(Failure) -> [UInt8] {
+        guard authMessage.isEmpty else { throw .malformed }
         let parts = serverFirst.split(separator: UInt8(ascii: ","), omittingEmptySubsequences: false)
         guard serverFirst.count <= Self.serverFirstMax, parts.count >= 3,
             parts[0].starts(with: Array("r=".utf8)), parts[1].starts(with: Array("s=".utf8)),

@@ -105,6 +105,8 @@ package struct Pool {
     package mutating func openFailed(now: MonotonicInstant) {
         precondition(connectingCount > 0, "a failure that nobody waited for")
         connectingCount -= 1
+        // Attempts that began together fail together: one outage is one failure, not one for each server.
+        if now < retryAt { return }
         failuresInRow = min(failuresInRow + 1, 30)
         let pause = min(limits.retryMaxNanos, (limits.retryMaxNanos / 128) << UInt64(min(failuresInRow - 1, 7)))
         retryAt = MonotonicInstant(nanoseconds: now.nanoseconds + pause)

@@ -7,9 +7,15 @@ package struct WaiterQueue {
         package let since: MonotonicInstant
     }
 
-    private var queue: BoundedQueue<Waiter>
-    /// Clients whose entry still counts.
-    private var live: [ClientID: MonotonicInstant] = [:]
+    private struct Entry {
+        var waiter: Waiter
+        var ticket: UInt64
+    }
+
+    private var queue: BoundedQueue<Entry>
+    /// The entry that counts for each client. Not told by its time: a client may leave and come back in one instant.
+    private var live: [ClientID: UInt64] = [:]
+    private var lastTicket: UInt64 = 0
     private let bound: Int
 
     /// Holes are at most as many as waiters before the queue is swept.
@@ -26,8 +32,9 @@ package struct WaiterQueue {
         precondition(live[client] == nil, "a client waits once")
         if live.count >= bound { return false }
         if queue.isFull { sweep() }
-        live[client] = now
-        let isQueued = queue.append(Waiter(client: client, since: now))
+        lastTicket += 1
+        live[client] = lastTicket
+        let isQueued = queue.append(Entry(waiter: Waiter(client: client, since: now), ticket: lastTicket))
         precondition(isQueued, "a swept queue has room")
         return true
     }
@@ -35,7 +42,7 @@ package struct WaiterQueue {
     /// The one that has waited longest.
     package mutating func popFirst() -> Waiter? {
         skipHoles()
-        guard let waiter = queue.popFirst() else { return nil }
+        guard let waiter = queue.popFirst()?.waiter else { return nil }
         live[waiter.client] = nil
         return waiter
     }
@@ -43,7 +50,7 @@ package struct WaiterQueue {
     /// Since when the first one has waited.
     package mutating func oldest() -> MonotonicInstant? {
         skipHoles()
-        return queue.first?.since
+        return queue.first?.waiter.since
     }
 
     package mutating func remove(_ client: ClientID) -> Bool { live.removeValue(forKey: client) != nil }
@@ -54,16 +61,16 @@ package struct WaiterQueue {
         return clients
     }
 
-    private func isLive(_ waiter: Waiter) -> Bool { live[waiter.client] == waiter.since }
+    private func isLive(_ entry: Entry) -> Bool { live[entry.waiter.client] == entry.ticket }
 
     private mutating func skipHoles() {
         while let first = queue.first, !isLive(first) { _ = queue.popFirst() }
     }
 
     private mutating func sweep() {
-        var swept = BoundedQueue<Waiter>(bound: bound * 2)
-        while let waiter = queue.popFirst() {
-            if isLive(waiter) { _ = swept.append(waiter) }
+        var swept = BoundedQueue<Entry>(bound: bound * 2)
+        while let entry = queue.popFirst() {
+            if isLive(entry) { _ = swept.append(entry) }
         }
         queue = swept
     }

@@ -54,8 +54,10 @@ package final class Horizon: Sendable {
 
     /// Numbers the next batch. Call before the batch's snapshot is taken.
     package func beginBatch() -> UInt64 {
-        isKicked.store(false, ordering: .sequentiallyConsistent)
+        // Drained first: a kick between the two is in this batch anyway; the other way round its signal would be
+        // drained with the mark left set, and no later kick would wake anybody.
         drain(eventDescriptor: kickDescriptor)
+        isKicked.store(false, ordering: .sequentiallyConsistent)
         return takingBatch.wrappingAdd(1, ordering: .sequentiallyConsistent).newValue
     }
 

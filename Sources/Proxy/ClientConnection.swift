@@ -88,6 +88,8 @@ final class ClientConnection {
     var isForcedToAuthority = false
     /// Since when reads that would go to NEW have gone to the authority, because NEW lacks something.
     var divertedSince: MonotonicInstant?
+    /// Tells the present wait for NEW from earlier ones.
+    var horizonWait: UInt64 = 0
     /// The unit's bytes while it may still be run again on the authority.
     var replay: [UInt8] = []
     /// Answers of NEW that are held back until it is sure that the unit need not be run again.

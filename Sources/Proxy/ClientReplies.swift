@@ -68,6 +68,7 @@ extension ClientConnection {
         }
         if !server.session.isQuiet { return }
         settleEffects(status, on: server)
+        if server.side == .new && status != .idle { fixOnNew() }
         if unit.kind == .read && !unit.hasFailed { transaction.hasRead = true }
         unit = Unit()
         if status == .idle {
@@ -192,6 +193,8 @@ extension ClientConnection {
             case .parse(let id?, let definition):
                 server.statements.remove(id)
                 if let undefined = statements.undefine(definition) { database?.statements.release(undefined) }
+            case .answerParse(let definition):
+                if let undefined = statements.undefine(definition) { database?.statements.release(undefined) }
             case .quietParse(nil):
                 server.unnamedToken = 0
             case .quietParse(let id?):
@@ -278,7 +281,7 @@ extension ClientConnection {
     private func parkedServerLost(_ lost: ServerConnection, _ database: DatabaseState, _ error: ErrorResponse) {
         worker.tellBreaker(database, .failure(isProbe: false))
         lazy?.isOnNew = false
-        if lost.session.status == .failed {
+        if lost.session.status == .failed || lazy?.isFixed == true {
             close(with: ErrorResponse(
                 .fatal, .connectionFailure, "the connection to the database was lost: \(error.message)"))
         }

@@ -313,6 +313,7 @@ extension ClientConnection {
         unit = Unit()
         unit.isReplay = hasReplayed
         unit.hasWaited = true
+        isForcedToAuthority = !inTime && database?.route.settings.reads.consistency == .global
         resumeSoon()
     }
 

@@ -15,13 +15,44 @@ struct LazyTransaction {
     let beginSQL: String
     /// Its READ ONLY block is open on the server that the client has.
     var isOnNew = false
+    /// The client itself declared it READ ONLY, and began it on NEW: it has its snapshot there and cannot move.
+    var isFixed = false
+    /// It has failed on NEW, and fails on the authority in the same way when it begins there.
+    var hasFailed = false
 
     static let readOnlyBegin = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
 
     /// `START TRANSACTION` is answered with its own words, all others with BEGIN.
     var tag: String {
-        let text = beginSQL.drop { !$0.isLetter }
-        return text.prefix(5).lowercased() == "start" ? "START TRANSACTION" : "BEGIN"
+        var text = beginSQL[...]
+        while true {
+            text = text.drop { $0.isWhitespace || $0 == ";" }
+            if text.hasPrefix("--") {
+                text = text.drop { !$0.isNewline }
+            } else if text.hasPrefix("/*") {
+                text = Self.behindComment(text)
+            } else {
+                return text.prefix(5).lowercased() == "start" ? "START TRANSACTION" : "BEGIN"
+            }
+        }
+    }
+
+    /// Comments nest in PostgreSQL.
+    private static func behindComment(_ comment: Substring) -> Substring {
+        var text = comment.dropFirst(2)
+        var depth = 1
+        while depth > 0, !text.isEmpty {
+            if text.hasPrefix("*/") {
+                depth -= 1
+                text = text.dropFirst(2)
+            } else if text.hasPrefix("/*") {
+                depth += 1
+                text = text.dropFirst(2)
+            } else {
+                text = text.dropFirst()
+            }
+        }
+        return text
     }
 }
 
@@ -158,16 +189,36 @@ extension ClientConnection {
         guard let server, lazy?.isOnNew == true else { return false }
         let isEnd = unit.statementCount == 1 && (unit.kind == .commit || unit.kind == .rollback) && !unit.chains
         let hasFailed = server.session.status == .failed
-        if hasFailed || isEnd || side == .new {
+        let isFixed = lazy?.isFixed == true
+        // A BEGIN within the block is only warned of; behind its end it would begin the next one here.
+        let mayBeginAnew = unit.hasBegin && (hasFailed || unit.statementCount > 1)
+        if isEnd || (hasFailed || isFixed ? !mayBeginAnew : side == .new) {
+            let mayLift = unit.mayLiftReadOnly || unit.hasBegin && unit.options.readOnly == false
+            if isFixed, !hasFailed, mayLift, !transaction.hasRead {
+                refuseOnNew("cannot become READ WRITE")
+                return true
+            }
             phase = .leased
-            isHolding = !hasFailed && unit.endsWithReady && !unit.isStreamed
+            isHolding = !hasFailed && !isFixed && unit.endsWithReady && !unit.isStreamed
             resumeSoon()
             return true
         }
+        if isFixed && !hasFailed {
+            refuseOnNew("cannot end and begin anew in one batch")
+            return true
+        }
+        lazy?.hasFailed = hasFailed
         lazy?.isOnNew = false
         self.server = nil
         server.settle(with: "ROLLBACK")
         return false
+    }
+
+    /// A transaction that was declared READ ONLY is read on NEW as a whole; nothing may turn it into one that writes.
+    private func refuseOnNew(_ what: String) {
+        close(with: ErrorResponse(
+            .fatal, .featureNotSupported, "a transaction that began READ ONLY \(what) through Godwit",
+            hint: "Begin it without READ ONLY, or set reads.transactions to authority."))
     }
 
     /// Begins the transaction on the server that was just granted, ahead of its first unit there.
@@ -179,11 +230,13 @@ extension ClientConnection {
         } else {
             lazy = nil
             if !unit.carriesBegin { server.queueQuietly(begun.beginSQL) }
+            if begun.hasFailed { server.queueQuietly("SELECT godwit_this_transaction_has_failed") }
         }
     }
 
     /// The server did not begin the transaction: what was sent behind must not count.
     func beginFailed(on server: ServerConnection, _ failure: ErrorResponse) {
+        if failure.state == SQLState("42703") { return }  // see `hasFailed`: it was to fail
         if canRetry { return retryOnAuthority(because: failure) }
         self.server = nil
         server.close()
@@ -192,6 +245,11 @@ extension ClientConnection {
 
     /// A read of the transaction has been answered on NEW: the next unit is gathered and routed anew.
     var mayPark: Bool { lazy?.isOnNew == true && phase == .leased && passToServer == 0 && unit.byteCount == 0 }
+
+    /// A transaction that the client declared READ ONLY has begun on NEW with its own BEGIN.
+    func fixOnNew() {
+        if lazy == nil { lazy = LazyTransaction(beginSQL: unit.beginSQL ?? "BEGIN", isOnNew: true, isFixed: true) }
+    }
 
     func parkOnNew() {
         phase = .idle

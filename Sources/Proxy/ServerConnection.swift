@@ -268,6 +268,7 @@ final class ServerConnection {
         case .ready(let status, isForwarded: true):
             guard let client else { return false }
             client.resultBegan()
+            client.undefine(session.takeDropped(), on: self)  // what came after the error and was skipped
             client.unitEnded(status, on: self)
             return true
         case .ready(let status, isForwarded: false):
@@ -313,7 +314,7 @@ final class ServerConnection {
         guard state == .leased else { return }
         if session.isFree && client.mayGiveBack {
             client.giveBack(self)
-        } else if session.isQuiet && client.mayPark {
+        } else if session.isBetweenUnits && client.mayPark {
             client.parkOnNew()
         }
     }

@@ -23,6 +23,8 @@ struct Unit {
     var options = TransactionOptions()
     /// COMMIT or ROLLBACK AND CHAIN.
     var chains = false
+    /// BEGIN is among its statements.
+    var hasBegin = false
     /// The text of BEGIN, where it is the first statement.
     var beginSQL: String?
     /// Every statement but the first is surely a read.
@@ -66,6 +68,7 @@ struct Unit {
         }
         if classification.seesTransactionTime { seesTransactionTime = true }
         if classification.kind != .read { isAllReads = false }
+        if classification.kind == .begin { hasBegin = true }
         if let key, self.key.map({ key.source < $0.source }) ?? true { self.key = key }
         if !classification.effects.isEmpty { effects += classification.effects }
         if classification.mayLiftReadOnly { mayLiftReadOnly = true }
@@ -93,7 +96,8 @@ struct Unit {
 
     /// What the router is asked about.
     var routedKind: StatementKind {
-        if isStreamed || !executes { return .unknown }
+        // A batch that ends with Flush goes on: what follows is not known yet.
+        if isStreamed || !executes || !endsWithReady { return .unknown }
         if isAllReads && statementCount > 0 { return .read }
         if statementCount == 1 { return kind == .read ? .unknown : kind }
         return .multiple

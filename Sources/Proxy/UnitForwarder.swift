@@ -29,7 +29,7 @@ extension ClientConnection {
 
     /// One unit at a time where the present one may still have to be run elsewhere.
     private func holdsNextUnit(_ server: ServerConnection) -> Bool {
-        isHolding || server.side == .new && server.session.status == .idle && !server.session.isQuiet
+        isHolding || server.side == .new && !server.session.isQuiet
     }
 
     /// The unit that was routed, which `note` has seen already.
@@ -86,10 +86,7 @@ extension ClientConnection {
             if server.session.isQuiet { unit.startedAt = worker.now }
             let counted = unit.statementCount
             note(frame, bytes)
-            if unit.statementCount > counted {
-                openTransaction()
-                if server.side == .new, unit.mayLiftReadOnly, !transaction.hasRead { return refuseWritesOnNew() }
-            }
+            if unit.statementCount > counted { openTransaction() }
             if let refusal = ruleRefusal {
                 if frame.tag != FrontendTag.query { return close(with: refusal) }
                 server.session.sent(.query)
@@ -100,14 +97,6 @@ extension ClientConnection {
                 forward(frame, &run, server)
             }
         }
-    }
-
-    /// A transaction that was declared READ ONLY is being read on NEW; nothing may turn it into one that writes there.
-    /// PostgreSQL itself allows that before the first query only.
-    private func refuseWritesOnNew() {
-        close(with: ErrorResponse(
-            .fatal, .readOnlyTransaction, "a transaction that began READ ONLY cannot become READ WRITE through Godwit",
-            hint: "Begin it without READ ONLY."))
     }
 
     /// See `deallocate`: also within a transaction, where the answer must come in its turn.
@@ -258,7 +247,7 @@ extension ClientConnection {
                 hint: "Close statements that are not needed any more."))
         }
         if server.statements.use(id) {
-            server.session.sent(.answer(BackendTag.parseComplete))
+            server.session.sent(.answerParse(definition: definition))
             return run.drop(frame, server)
         }
         makeRoom(for: id, &run, server)

@@ -30,7 +30,7 @@ final class Worker {
         /// Waiters may have waited too long, or a pause after failures may be over.
         case pool(PoolEntry)
         /// A read has waited for NEW as long as it may.
-        case horizonWait(ClientID)
+        case horizonWait(ClientID, wait: UInt64)
     }
 
     /// Bytes read at once. One buffer per thread: a connection keeps bytes only while a message is not whole.
@@ -264,8 +264,8 @@ final class Worker {
             entry.hasTimer = false
             expireWaiters(entry)
             serveLater(entry)
-        case .horizonWait(let id):
-            clients[id]?.horizonReached(inTime: false)
+        case .horizonWait(let id, let wait):
+            if let client = clients[id], client.horizonWait == wait { client.horizonReached(inTime: false) }
         }
     }
 
@@ -324,9 +324,8 @@ final class Worker {
     func awaitHorizon(_ client: ClientConnection, _ batch: UInt64, _ database: DatabaseState, millis: UInt64) {
         horizonWaiters.append(HorizonWaiter(client: client, batch: batch, horizon: database.route.horizon))
         database.route.horizon.kick()
-        database.route.horizon.announceWaiter()
-        schedule(.horizonWait(client.id), at: now.advanced(byMillis: millis))
-        // The batch may have been applied just before the waiter was announced.
+        client.horizonWait = nextToken()
+        schedule(.horizonWait(client.id, wait: client.horizonWait), at: now.advanced(byMillis: millis))
         checkHorizons()
     }
 
@@ -334,6 +333,8 @@ final class Worker {
         if horizonWaiters.isEmpty { return }
         let waiters = horizonWaiters
         horizonWaiters = []
+        // Announced before it is looked: a batch that ends in between wakes us again.
+        for waiter in waiters { waiter.horizon.announceWaiter() }
         for waiter in waiters where waiter.client.phase == .awaitingHorizon {
             if waiter.horizon.applied >= waiter.batch || !waiter.horizon.readable {
                 waiter.client.horizonReached(inTime: true)
@@ -341,7 +342,6 @@ final class Worker {
                 horizonWaiters.append(waiter)
             }
         }
-        for waiter in horizonWaiters { waiter.horizon.announceWaiter() }
     }
 
     private func drain() {

@@ -11,6 +11,7 @@ package struct Listener: ~Copyable {
     private static let backlog: CInt = 4096
 
     package init(on wanted: SocketAddress) throws(SocketError) {
+        if wanted.isTooLong { throw SocketError(operation: .bind, errno: ENAMETOOLONG) }
         let type = CInt(SOCK_STREAM.rawValue) | CInt(SOCK_NONBLOCK.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
         let raw = socket(wanted.family, type, 0)
         if raw < 0 { throw SocketError(operation: .open, errno: errno) }

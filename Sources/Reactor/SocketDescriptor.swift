@@ -55,13 +55,15 @@ package struct SocketDescriptor: ~Copyable {
 
     /// Starts a connection; it is made when the socket becomes writable.
     package static func connect(to address: SocketAddress) throws(SocketError) -> SocketDescriptor {
+        if address.isTooLong { throw SocketError(operation: .connect, errno: ENAMETOOLONG) }
         let type = CInt(SOCK_STREAM.rawValue) | CInt(SOCK_NONBLOCK.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
         let raw = socket(address.family, type, 0)
         if raw < 0 { throw SocketError(operation: .open, errno: errno) }
         let descriptor = SocketDescriptor(owning: raw)
         descriptor.setNoDelay(for: address)
         let result = address.withSockaddr { Glibc.connect(raw, $0, $1) }
-        if result != 0 && errno != EINPROGRESS && errno != EAGAIN {
+        // EAGAIN is a Unix socket whose listener's queue is full: no connection is under way.
+        if result != 0 && errno != EINPROGRESS {
             throw SocketError(operation: .connect, errno: errno)
         }
         return descriptor
@@ -94,7 +96,14 @@ package struct SocketError: Error, Equatable, Sendable {
 package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
     case ipv4(address: UInt32, port: UInt16)
     case ipv6(high: UInt64, low: UInt64, scope: UInt32, port: UInt16)
+    /// A path that starts with `@` is a name in Linux's abstract namespace, as libpq has it.
     case unix(path: String)
+
+    /// Bytes of a Unix socket's path: sun_path without its NUL.
+    package static let unixPathMax = 107
+
+    /// A path that the kernel could only be given a part of.
+    var isTooLong: Bool { if case .unix(let path) = self { path.utf8.count > Self.unixPathMax } else { false } }
 
     /// Reads an address in numbers; names are resolved elsewhere, for that blocks.
     package init?(host: String, port: UInt16) {
@@ -207,8 +216,13 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
         case .unix(let path):
             var local = sockaddr_un()
             local.sun_family = sa_family_t(AF_UNIX)
-            withUnsafeMutableBytes(of: &local.sun_path) { $0.copyBytes(from: path.utf8.prefix($0.count - 1)) }
-            return Self.rebound(&local, body)
+            let name = path.utf8.prefix(Self.unixPathMax)
+            withUnsafeMutableBytes(of: &local.sun_path) { $0.copyBytes(from: name) }
+            if name.first != UInt8(ascii: "@") { return Self.rebound(&local, body) }
+            // An abstract name starts with NUL and is as long as the length says.
+            local.sun_path.0 = 0
+            let length = MemoryLayout<sockaddr_un>.offset(of: \.sun_path).map { $0 + name.count }
+            return Self.rebound(&local) { pointer, whole in body(pointer, length.map { socklen_t($0) } ?? whole) }
         }
     }
 

@@ -83,7 +83,7 @@ package final class RuleSet: Sendable {
 
     /// The text with its tables' names replaced, and the rules that did so; nil: none applies.
     ///
-    /// Names are replaced where the grammar has seen a table, so never in strings, comments or for columns of that name.
+    /// Names are replaced where the grammar has seen a table, so never in strings or comments, nor those of columns.
     /// A table without an alias keeps its old name as one, so that `old.column` still means it.
     package func rewritten(
         _ text: UnsafeRawBufferPointer, _ statement: AnalysedStatement, user: String

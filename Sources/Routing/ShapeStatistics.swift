@@ -5,10 +5,10 @@ import SQLAnalysis
 /// What is known of each statement shape on each side, and whether NEW may answer it. Owned by one thread, no clock
 /// inside; nothing is allocated for a call of a shape that is known.
 ///
-/// With `promote: proven` a shape begins unproven: OLD answers it, and one in `trialEvery` of the calls that would go to
-/// NEW does. After `promoteAfter` calls on each side it is proven or degraded: proven when NEW's p95 is within the factor
-/// of OLD's (and a slack, for times that are all noise), NEW fails no more often, and no answer differed. A proven shape
-/// that is so no more is degraded: it goes back alone, for `heldSeconds`, and then has to prove itself again.
+/// With `promote: proven` a shape begins unproven: OLD answers it, and one in `trialEvery` of the calls that would go
+/// to NEW does. After `promoteAfter` calls on each side it is proven or degraded: proven when NEW's p95 is within the
+/// factor of OLD's (and a slack, for times that are all noise), NEW fails no more often, and no answer differed. A
+/// proven shape that is so no more is degraded: it goes back alone, for `heldSeconds`, and then proves itself again.
 package struct ShapeStatistics: Sendable {
     /// Shapes kept; the one not used for the longest time goes first.
     package static let shapesMax = 512

@@ -21,8 +21,8 @@ struct ColumnCandidate: Equatable {
     var values: [Value]
 }
 
-/// Finds `column = literal` or `column = $n` among the top-level ANDs of WHERE and of inner joins, `column IN (one)`, and
-/// the column's values in INSERT … VALUES. Immutable, one thread.
+/// Finds `column = literal` or `column = $n` among the top-level ANDs of WHERE and of inner joins, `column IN (one)`,
+/// and the column's values in INSERT … VALUES. Immutable, one thread.
 struct ColumnKeyFinder {
     /// Rows of one INSERT that are looked at; a longer one has no key.
     private static let rowsMax = 64

@@ -51,6 +51,7 @@ struct TreeWalk {
 
     private mutating func judge(_ message: SyntaxTree.Message) {
         switch kinds.kind(of: message) {
+        case .selectStmt where facts.hasHarmfulImplicitCast: findings.add(.write, .harmfulOperator)
         case .insertStmt, .updateStmt, .deleteStmt, .mergeStmt: findings.add(.write, .dataModifyingCTE)
         case .lockingClause: findings.add(.write, .lockingClause)
         case .intoClause: findings.add(.write, .selectInto)
@@ -109,6 +110,13 @@ struct TreeWalk {
             return
         }
         let schema = name.count > 1 ? name[name.count - 2] : nil
+        if function == "set_config", schema == nil || schema == "pg_catalog" {
+            let effect = setConfigEffect(call)
+            findings.add(effect)
+            // A SET by another name: the authority's, but it writes no data.
+            if case .sets = effect { findings.add(.sideDependent, .sessionState) } else { findings.add(.write, .harmfulFunction) }
+            return
+        }
         switch facts.verdict(function: function, schema: schema) {
         case .harmless: break
         case .serverState: findings.add(.sideDependent, .serverState)
@@ -119,7 +127,6 @@ struct TreeWalk {
         guard schema == nil || schema == "pg_catalog" else { return }
         switch function {
         case "now", "transaction_timestamp", "age": findings.seesTransactionTime = true
-        case "set_config": findings.add(setConfigEffect(call))
         case "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared":
             findings.add(.pins(.advisoryLock))
         default: break

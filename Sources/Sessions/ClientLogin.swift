@@ -7,6 +7,12 @@ package struct LoginRequest: Equatable, Sendable {
     package var database: String
     /// Every other parameter of the startup packet and every `-c` of its `options`, in order.
     package var settings: [StartupPacket.Parameter]
+
+    package init(user: String, database: String, settings: [StartupPacket.Parameter]) {
+        self.user = user
+        self.database = database
+        self.settings = settings
+    }
 }
 
 /// A client from its first byte until it has proven who it is (PROTOCOL-FLOW-START-UP). Pure; one connection's value.

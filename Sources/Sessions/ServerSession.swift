@@ -17,6 +17,8 @@ package enum ExpectedReply: Equatable, Sendable {
     case quietQuery, quietParse(StatementID?), quietClose
     /// Not sent at all: we answer with a message of this type when its turn comes.
     case answer(UInt8)
+    /// A client's Parse of a statement that the server has already: answered by us with ParseComplete.
+    case answerParse(definition: UInt32)
 }
 
 /// The protocol state of one logged-in server: which reply belongs to what, and whether the client sees it
@@ -47,7 +49,14 @@ package struct ServerSession {
     private var isSkipping = false
     /// In COPY FROM STDIN, until the client's CopyDone or CopyFail.
     private var isCopyingIn = false
+    /// Replies owed when a CopyDone or CopyFail was sent before the server announced the COPY, counted from the first
+    /// reply ever.
+    private var copyEnds: [Int] = []
+    /// Replies that are not in `expected` any more.
+    private var poppedCount = 0
 
+    /// Nothing was sent since the last ReadyForQuery.
+    package private(set) var isBetweenUnits = true
     package private(set) var status: TransactionStatus = .idle
     /// Parses that the server skipped or refused since the last `takeDropped`.
     private var dropped: [ExpectedReply] = []
@@ -63,13 +72,18 @@ package struct ServerSession {
     /// Exactly one ReadyForQuery is still to come, as the last thing.
     package var owesOneReady: Bool {
         var readies = 0
+        var isReadyLast = false
         for index in head..<expected.count {
             switch expected[index] {
-            case .query, .functionCall, .sync: readies += 1
-            case .parse, .bind, .describe, .execute, .close, .quietQuery, .quietParse, .quietClose, .answer: break
+            case .query, .functionCall, .sync:
+                readies += 1
+                isReadyLast = true
+            case .parse, .bind, .describe, .execute, .close, .quietQuery, .quietParse, .quietClose, .answer,
+                .answerParse:
+                isReadyLast = false
             }
         }
-        return readies == 1 && !isSkipping && !isCopyingIn
+        return readies == 1 && isReadyLast && !isSkipping && !isCopyingIn
     }
 
     package mutating func takeDropped() -> [ExpectedReply] {
@@ -84,28 +98,50 @@ package struct ServerSession {
     /// - Returns: false when the server will skip the message: nothing will come of it.
     @discardableResult
     package mutating func sent(_ reply: ExpectedReply) -> Bool {
+        isBetweenUnits = false
         if isSkipping {
             if reply == .sync {
                 isSkipping = false
             } else {
-                if case .parse = reply { dropped.append(reply) }
+                switch reply {
+                case .parse, .answerParse: dropped.append(reply)
+                case .query, .functionCall, .sync, .bind, .describe, .execute, .close, .quietQuery, .quietParse,
+                    .quietClose, .answer:
+                    break
+                }
                 return false
             }
         }
-        // A Sync that arrives during COPY FROM STDIN is ignored by the server (protocol-flow, PROTOCOL-COPY).
-        if isCopyingIn && reply == .sync { return false }
+        // A Sync that arrives during COPY FROM STDIN is ignored by the server (protocol-flow, PROTOCOL-COPY); any
+        // other message ends the COPY with an error, and a Sync behind that one counts.
+        if isCopyingIn && reply == .sync && expectedCount == 1 { return false }
         expected.append(reply)
         return true
     }
 
     /// The client sent CopyDone or CopyFail.
-    package mutating func copyInEnded() { isCopyingIn = false }
+    package mutating func copyInEnded() {
+        if isCopyingIn {
+            isCopyingIn = false
+        } else if expectedCount > 0 && !isSkipping && copyEnds.count < Self.expectedMax {
+            // The client did not wait for the server's CopyInResponse.
+            copyEnds.append(poppedCount + expectedCount)
+        }
+    }
 
     /// The type of the reply that we owe the client now in the server's place.
     package mutating func nextAnswer() -> UInt8? {
-        guard head < expected.count, case .answer(let tag) = expected[head] else { return nil }
-        pop()
-        return tag
+        switch current {
+        case .answer(let tag):
+            pop()
+            return tag
+        case .answerParse:
+            pop()
+            return BackendTag.parseComplete
+        case .query, .functionCall, .sync, .parse, .bind, .describe, .execute, .close, .quietQuery, .quietParse,
+            .quietClose, nil:
+            return nil
+        }
     }
 
     // MARK: what came
@@ -148,6 +184,8 @@ package struct ServerSession {
 
     private mutating func pop() {
         head += 1
+        poppedCount += 1
+        if !copyEnds.isEmpty { copyEnds.removeAll { $0 <= poppedCount } }
         if head == expected.count {
             expected.removeAll(keepingCapacity: expected.capacity <= 64)
             head = 0
@@ -213,11 +251,17 @@ package struct ServerSession {
 
     private mutating func copyIn() -> Verdict {
         guard current == .query || current == .execute else { return .violation }
-        isCopyingIn = true
-        if current == .execute {
-            // Syncs that were sent with the Execute are read, and ignored, while the server copies.
-            let kept = expected[(head + 1)...].filter { $0 != .sync }
-            expected.replaceSubrange((head + 1)..., with: kept)
+        // Syncs that were sent right behind, before the end of the data, are read and ignored while the server copies.
+        var end = head + 1
+        let dataEnd = copyEnds.first.map { head + ($0 - poppedCount) }
+        while end < expected.count, expected[end] == .sync, end < dataEnd ?? expected.count { end += 1 }
+        let ignored = end - (head + 1)
+        expected.removeSubrange((head + 1)..<end)
+        if dataEnd == nil {
+            isCopyingIn = true
+        } else {
+            copyEnds.removeFirst()
+            for index in copyEnds.indices { copyEnds[index] -= ignored }
         }
         return .forwardResult
     }
@@ -232,7 +276,7 @@ package struct ServerSession {
         case nil:
             // Between units a server says only that it closes the connection.
             return .forwardError
-        case .parse, .bind, .describe, .execute, .close, .quietParse, .quietClose, .answer, .sync:
+        case .parse, .bind, .describe, .execute, .close, .quietParse, .quietClose, .answer, .answerParse, .sync:
             skipToSync()
             return .forwardError
         }
@@ -242,8 +286,9 @@ package struct ServerSession {
     private mutating func skipToSync() {
         while let reply = current, reply != .sync {
             switch reply {
-            case .parse, .quietParse: dropped.append(reply)
-            default: break
+            case .parse, .quietParse, .answerParse: dropped.append(reply)
+            case .query, .functionCall, .sync, .bind, .describe, .execute, .close, .quietQuery, .quietClose, .answer:
+                break
             }
             pop()
         }
@@ -256,10 +301,12 @@ package struct ServerSession {
         case .query, .functionCall, .sync:
             pop()
             self.status = status
+            isBetweenUnits = head == expected.count
             return .ready(status, isForwarded: true)
         case .quietQuery:
             pop()
             self.status = status
+            isBetweenUnits = head == expected.count
             return .ready(status, isForwarded: false)
         default:
             return .violation

@@ -63,13 +63,27 @@ package struct SessionSettings: Equatable, Sendable {
         return statements.isEmpty ? nil : statements.joined(separator: ";")
     }
 
-    static func literal(_ text: String) -> String {
-        let quoted = text.replacing("'", with: "''")
-        return text.contains("\\") ? " E'" + quoted.replacing("\\", with: "\\\\") + "'" : "'" + quoted + "'"
+    /// By scalars, not characters: a quote with a combining accent behind it is one Character that is no quote.
+    private static func literal(_ text: String) -> String {
+        let hasBackslash = text.utf8.contains(UInt8(ascii: "\\"))
+        var quoted = hasBackslash ? " E'" : "'"
+        for scalar in text.unicodeScalars {
+            if scalar == "'" || scalar == "\\" { quoted.unicodeScalars.append(scalar) }
+            quoted.unicodeScalars.append(scalar)
+        }
+        return quoted + "'"
     }
 
     /// `work_mem`, or `"my"."setting"` part by part.
-    static func quotedName(_ name: String) -> String {
-        name.split(separator: ".").map { "\"" + $0.replacing("\"", with: "\"\"") + "\"" }.joined(separator: ".")
+    private static func quotedName(_ name: String) -> String {
+        var quoted = "\""
+        for scalar in name.unicodeScalars {
+            switch scalar {
+            case ".": quoted += "\".\""
+            case "\"": quoted += "\"\""
+            default: quoted.unicodeScalars.append(scalar)
+            }
+        }
+        return quoted + "\""
     }
 }

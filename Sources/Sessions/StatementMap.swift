@@ -23,13 +23,14 @@ package struct StatementMap {
 
     /// Names a statement, whether or not the name was taken.
     ///
-    /// - Returns: the number of this definition, for `undefine`; nil when the client has too many names.
+    /// - Returns: the number of this definition, for `undefine`; nil when it would be one name too many.
     package mutating func define(_ name: UnsafeRawBufferPointer, as statement: StatementID) -> UInt32? {
-        if count >= Self.namesMax { return nil }
         let hash = Self.hash(name)
+        let index = buckets[hash]?.firstIndex { $0.name.elementsEqual(name) }
+        if index == nil && count >= Self.namesMax { return nil }
         lastDefinition &+= 1
         let entry = Entry(name: Array(name), statement: statement, definition: lastDefinition)
-        if let index = buckets[hash]?.firstIndex(where: { $0.name.elementsEqual(name) }) {
+        if let index {
             buckets[hash]?[index] = entry
         } else {
             buckets[hash, default: []].append(entry)

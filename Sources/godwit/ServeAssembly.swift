@@ -61,6 +61,7 @@ struct ServeAssembly {
                 case .catalog(let database, let catalog):
                     catalogs[database] = catalog
                     apply(snapshot.settings, server)
+                    logger.info("catalog of \"\(database)\" read")
                 case .signal(SIGHUP):
                     _ = reload(server)
                 case .signal(let number):

@@ -15,7 +15,10 @@ import Testing
     let godwit: GodwitProcess
     let database: String
 
-    init() throws { (godwit, database) = try Self.godwit.get() }
+    init() throws {
+        (godwit, database) = try Self.godwit.get()
+        guard !godwit.process.hasEnded else { throw TestFailure("Godwit has ended:\n\(godwit.log.text)") }
+    }
 
     func expectAlive() throws {
         #expect(!godwit.process.hasEnded)

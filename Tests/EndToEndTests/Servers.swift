@@ -64,6 +64,27 @@ struct Servers: Sendable {
     }
 }
 
+extension Servers {
+    /// Prepared and serving with its mirror running, once NEW equals OLD at some snapshot and OLD's catalog is known.
+    func mirroring(
+        _ name: String, _ change: (inout GodwitConfiguration) -> Void = { _ in }
+    ) throws -> GodwitProcess {
+        var configuration = GodwitConfiguration([entry(name)])
+        configuration.database.mirror = ["mode": "async"]
+        change(&configuration)
+        let directory = try GodwitProcess.makeDirectory(configuration)
+        let prepare = try GodwitProcess.command(["prepare", "--config", directory + "/godwit.yaml", name])
+        guard prepare.wait() == .code(0) else { throw TestFailure("prepare: \(prepare.errors.text)") }
+        let godwit = try GodwitProcess(configuration)
+        try waitUntil {
+            let row = try godwit.console("SHOW MIRROR").first { $0["database"] == name }
+            return row?["state"] == "mirroring" && row?["readable"] == "yes"
+        }
+        try godwit.log.waitForLine(containing: "catalog of \"\(name)\"")
+        return godwit
+    }
+}
+
 extension GodwitConfiguration {
     /// The only database of most tests.
     var database: Database {
@@ -85,6 +106,13 @@ func runDriver(_ name: String, _ arguments: [String]) throws -> String {
     let python = TestResources.packageRoot + "/.build/venv/bin/python"
     let program = TestResources.packageRoot + "/Tests/EndToEndTests/Drivers/\(name).py"
     return try ChildProcess.run([python, "-X", "faulthandler", program] + arguments)
+}
+
+/// Starts one, to go on while the test does something else.
+func startDriver(_ name: String, _ arguments: [String]) throws -> ChildProcess {
+    let python = TestResources.packageRoot + "/.build/venv/bin/python"
+    let program = TestResources.packageRoot + "/Tests/EndToEndTests/Drivers/\(name).py"
+    return try ChildProcess([python, "-X", "faulthandler", program] + arguments)
 }
 
 extension WireClient.Message {

@@ -10,6 +10,8 @@ package struct GodwitConfiguration: Sendable {
         package var readsPercent = "0"
         /// YAML flow sequence, as in `[{comment: user_id}, {session: user}]`; empty: the default.
         package var readsKey = ""
+        /// Further keys and values of `reads`.
+        package var reads: [String: String] = [:]
         /// Keys and values of the sections of the same name.
         package var pool: [String: String] = [:]
         package var mirror: [String: String] = [:]
@@ -49,13 +51,20 @@ package struct GodwitConfiguration: Sendable {
                     new: "\(database.new)"
                     control: {old: "\(database.controlOld)", new: "\(database.controlNew)"}
                     pool: \(Self.flow(database.pool))
-                    reads: {percent: \(database.readsPercent)\(database.readsKey.isEmpty ? "" : ", key: ")\(database.readsKey)}
+                    reads: \(reads(database))
                     mirror: \(Self.flow(database.mirror))
                     breaker: \(Self.flow(database.breaker))
 
                 """
         }
         return text
+    }
+
+    private func reads(_ database: Database) -> String {
+        var reads = database.reads
+        reads["percent"] = database.readsPercent
+        if !database.readsKey.isEmpty { reads["key"] = database.readsKey }
+        return Self.flow(reads)
     }
 
     private static func flow(_ section: [String: String]) -> String {

@@ -1,0 +1,83 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// Transactions that begin lazily, and what their users are promised.
+@Suite struct TransactionTests {
+    private let servers: Servers
+
+    init() throws { servers = try Servers.shared.get() }
+
+    private static let seed = ProcessInfo.processInfo.environment["GODWIT_TEST_SEED"].flatMap { UInt64($0) }
+        ?? UInt64.random(in: 0..<1_000_000)
+
+    private func onNew(_ godwit: GodwitProcess) throws -> Int {
+        try godwit.console("SHOW ROUTES").filter { $0["side"] == "new" && $0["kind"] == "read" }
+            .reduce(0) { $0 + (Int($1["units"] ?? "") ?? 0) }
+    }
+
+    @Test func `reads that drivers wrap in transactions move by share`() throws {
+        let database = try servers.makeMarkedDatabase()
+        let godwit = try servers.godwit(database) { $0.database.readsPercent = "50" }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        let users = 60
+        let buckets = try GodwitProcess.command(["bucket"] + (0..<users).map { "\($0)" }).output.lines
+        let expected = buckets.filter { (Double($0.split(separator: "\t").last ?? "") ?? 100) < 50 }.count
+        let output = try runDriver(
+            "wrapped_reads", ["127.0.0.1", "\(godwit.port)", database, "\(users)"])
+        #expect(output == "psycopg \(expected)\nSQLAlchemy \(expected)\nDjango \(expected)\n")
+    }
+
+    @Test(arguments: [("lazy", 0), ("lazy", 1), ("authority", 2)])
+    func `every answer in random transactions is the one that PostgreSQL gives`(mode: String, offset: UInt64) throws {
+        let schema = "CREATE TABLE shelf (id int PRIMARY KEY, n int, note text)"
+        let rows = "INSERT INTO shelf SELECT g, g * 10, 'note ' || g FROM generate_series(1, 8) g"
+        let database = try servers.makeDatabase(schema, old: rows)
+        let twin = try servers.makeDatabase(schema, old: rows)
+        let godwit = try servers.mirroring(database) {
+            $0.database.readsPercent = "100"
+            // Waiting for NEW brings as many reads there as may go.
+            $0.database.reads = [
+                "transactions": mode, "consistency": "global", "consistency_wait_millis": "10000",
+            ]
+        }
+        let seed = Self.seed + offset
+        print("seed \(seed)")
+        let output = try runDriver(
+            "same_transactions",
+            [godwit.conninfo(database: database), servers.old.conninfo(database: twin, user: "app"), "\(seed)", "1500"])
+        #expect(output.hasSuffix("ok\n"), "\(output)")
+        if mode == "lazy" { #expect(try onNew(godwit) > 0) }
+    }
+
+    @Test(arguments: ["user", "global"])
+    func `no user ever goes back in time while shares move and NEW dies`(consistency: String) throws {
+        let servers = try Servers()
+        let database = try servers.makeDatabase(
+            "CREATE TABLE counter (who int PRIMARY KEY, n int NOT NULL)",
+            old: "INSERT INTO counter SELECT g, 0 FROM generate_series(0, 19) g")
+        let godwit = try servers.mirroring(database) {
+            $0.database.readsPercent = "60"
+            $0.database.reads = ["consistency": consistency]
+            $0.database.breaker = ["held": "1"]
+            $0.threads = 2
+        }
+        print("seed \(Self.seed)")
+        #expect(try onNew(godwit) == 0)
+        let load = try startDriver(
+            "history", [godwit.conninfo(database: database), "\(Self.seed)", "20", "2", "1300"])
+        for share in ["100", "30", "80", "0", "100"] {
+            _ = try godwit.console("READS \(database) \(share)")
+            let before = try onNew(godwit)
+            // Goes on when this share has served something (or the load has ended): an event, not a time.
+            try waitUntil { try share == "0" || onNew(godwit) > before + 200 || load.hasEnded }
+            if share == "80" {
+                servers.new.kill9()
+                try servers.new.start()
+            }
+        }
+        load.wait()
+        #expect(load.output.text.hasSuffix("ok\n"), "\(load.output.text) \(load.errors.text)")
+        #expect(try onNew(godwit) > 1000)
+    }
+}

@@ -1,0 +1,208 @@
+import Pooling
+import Primitives
+import Testing
+
+@Suite struct PoolTests {
+    private static let second: UInt64 = 1_000_000_000
+
+    static func limits(
+        servers: Int = 2, waiters: Int = 10, wait: UInt64 = 0, idle: UInt64 = 0, lifetime: UInt64 = 0,
+        retry: UInt64 = 12_800
+    ) -> PoolLimits {
+        PoolLimits(
+            serversMax: servers, waitersMax: waiters, waitMaxNanos: wait, idleMaxNanos: idle,
+            lifetimeMaxNanos: lifetime, retryMaxNanos: retry)
+    }
+
+    private func at(_ nanoseconds: UInt64) -> MonotonicInstant { MonotonicInstant(nanoseconds: nanoseconds) }
+
+    /// A pool with `count` idle servers, numbered from 1, all opened at instant 0.
+    private func pool(_ limits: PoolLimits, idle count: Int) -> Pool {
+        var pool = Pool(limits: limits)
+        for client in 0..<count { _ = pool.acquire(ClientID(UInt64(1_000 + client)), now: at(0)) }
+        #expect(pool.serversToOpen(now: at(0)) == count)
+        for client in 0..<count { _ = pool.abandon(ClientID(UInt64(1_000 + client))) }
+        for server in 0..<count { pool.serverOpened(ServerID(UInt64(server + 1)), now: at(0)) }
+        #expect(pool.idleCount == count)
+        return pool
+    }
+
+    @Test func `a client waits until a server has been opened for it`() {
+        var pool = Pool(limits: Self.limits())
+        #expect(pool.acquire(ClientID(1), now: at(0)) == .wait)
+        #expect(pool.serversToOpen(now: at(0)) == 1)
+        #expect(pool.serversToOpen(now: at(0)) == 0)
+        #expect(pool.nextPair()?.client == nil)
+        pool.serverOpened(ServerID(1), now: at(5))
+        let pair = pool.nextPair()
+        #expect(pair?.client == ClientID(1))
+        #expect(pair?.server == ServerID(1))
+        #expect(pool.release(ServerID(1), now: at(6)) == true)
+        #expect(pool.acquire(ClientID(2), now: at(7)) == .lease(ServerID(1)))
+    }
+
+    @Test func `the server used last is used again`() {
+        var pool = pool(Self.limits(servers: 3), idle: 3)
+        #expect(pool.acquire(ClientID(1), now: at(1)) == .lease(ServerID(3)))
+        #expect(pool.acquire(ClientID(2), now: at(1)) == .lease(ServerID(2)))
+        #expect(pool.release(ServerID(3), now: at(2)) == true)
+        #expect(pool.acquire(ClientID(3), now: at(3)) == .lease(ServerID(3)))
+        #expect(pool.idleServers == [ServerID(1)])
+    }
+
+    @Test func `a newcomer does not overtake those who wait`() {
+        var pool = pool(Self.limits(servers: 1), idle: 1)
+        _ = pool.acquire(ClientID(1), now: at(1))
+        #expect(pool.acquire(ClientID(2), now: at(2)) == .wait)
+        #expect(pool.release(ServerID(1), now: at(3)) == true)
+        #expect(pool.acquire(ClientID(3), now: at(3)) == .wait)
+        #expect(pool.nextPair()?.client == ClientID(2))
+        #expect(pool.nextPair()?.client == nil)
+    }
+
+    @Test(arguments: [1, 2, 17])
+    func `a pool refuses when as many wait as may, and not before`(waitersMax: Int) {
+        var pool = Pool(limits: Self.limits(waiters: waitersMax))
+        for client in 0..<waitersMax { #expect(pool.acquire(ClientID(UInt64(client)), now: at(0)) == .wait) }
+        #expect(pool.acquire(ClientID(100), now: at(0)) == .refused)
+        #expect(pool.abandon(ClientID(0)) == true)
+        #expect(pool.acquire(ClientID(100), now: at(0)) == .wait)
+        #expect(pool.acquire(ClientID(101), now: at(0)) == .refused)
+        #expect(pool.takeAllWaiters().count == waitersMax)
+        #expect(pool.waitingCount == 0)
+    }
+
+    @Test func `servers are opened for those who wait, up to the limit`() {
+        var pool = Pool(limits: Self.limits(servers: 3))
+        for client in 0..<2 { _ = pool.acquire(ClientID(UInt64(client)), now: at(0)) }
+        #expect(pool.serversToOpen(now: at(0)) == 2)
+        for client in 2..<8 { _ = pool.acquire(ClientID(UInt64(client)), now: at(0)) }
+        #expect(pool.serversToOpen(now: at(0)) == 1)
+        #expect(pool.serversToOpen(now: at(0)) == 0)
+        #expect(pool.serverCount == 3)
+    }
+
+    @Test func `pauses between failed attempts double up to the maximum and end with a success`() {
+        var pool = Pool(limits: Self.limits(retry: 12_800))
+        _ = pool.acquire(ClientID(1), now: at(0))
+        var now: UInt64 = 1
+        for pause in [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 12_800, 12_800] as [UInt64] {
+            #expect(pool.serversToOpen(now: at(now)) == 1)
+            #expect(pool.retryTime(now: at(now)) == nil)
+            pool.openFailed(now: at(now))
+            #expect(pool.retryTime(now: at(now)) == at(now + pause))
+            #expect(pool.serversToOpen(now: at(now + pause - 1)) == 0)
+            now += pause
+        }
+        #expect(pool.serversToOpen(now: at(now)) == 1)
+        pool.serverOpened(ServerID(1), now: at(now))
+        _ = pool.nextPair()
+        _ = pool.acquire(ClientID(2), now: at(now))
+        #expect(pool.serversToOpen(now: at(now)) == 1)
+        pool.openFailed(now: at(now))
+        #expect(pool.retryTime(now: at(now)) == at(now + 100))
+    }
+
+    @Test func `attempts that fail together are one failure, and one attempt finds out when it is over`() {
+        var pool = Pool(limits: Self.limits(servers: 8))
+        for client in 0..<8 { _ = pool.acquire(ClientID(UInt64(client)), now: at(0)) }
+        #expect(pool.serversToOpen(now: at(0)) == 8)
+        for _ in 0..<8 { pool.openFailed(now: at(10)) }
+        #expect(pool.retryTime(now: at(10)) == at(110))
+        #expect(pool.serversToOpen(now: at(110)) == 1)
+        #expect(pool.serversToOpen(now: at(111)) == 0)
+        pool.serverOpened(ServerID(1), now: at(120))
+        _ = pool.nextPair()
+        #expect(pool.serversToOpen(now: at(120)) == 7)
+    }
+
+    @Test func `nobody who waits means no retry`() {
+        var pool = Pool(limits: Self.limits())
+        _ = pool.acquire(ClientID(1), now: at(0))
+        _ = pool.serversToOpen(now: at(0))
+        pool.openFailed(now: at(0))
+        _ = pool.abandon(ClientID(1))
+        #expect(pool.retryTime(now: at(0)) == nil)
+        #expect(pool.serversToOpen(now: at(1_000_000)) == 0)
+    }
+
+    @Test func `who has waited to the limit is sent away, and who has not stays`() {
+        var pool = Pool(limits: Self.limits(wait: 100))
+        _ = pool.acquire(ClientID(1), now: at(0))
+        _ = pool.acquire(ClientID(2), now: at(0))
+        _ = pool.acquire(ClientID(3), now: at(1))
+        #expect(pool.expireWaiters(now: at(99)) == [])
+        #expect(pool.expireWaiters(now: at(100)) == [ClientID(1), ClientID(2)])
+        #expect(pool.oldestWaiter() == at(1))
+        #expect(pool.expireWaiters(now: at(101)) == [ClientID(3)])
+        #expect(pool.oldestWaiter() == nil)
+    }
+
+    @Test func `without limits nobody is sent away and nothing expires`() {
+        var pool = pool(Self.limits(servers: 1), idle: 1)
+        #expect(pool.expiredServers(now: at(.max)) == [])
+        _ = pool.acquire(ClientID(1), now: at(0))
+        _ = pool.acquire(ClientID(2), now: at(0))
+        #expect(pool.expireWaiters(now: at(.max)) == [])
+        #expect(pool.release(ServerID(1), now: at(.max)) == true)
+    }
+
+    @Test func `a server that was idle to the limit expires`() {
+        var pool = pool(Self.limits(idle: 100), idle: 2)
+        _ = pool.acquire(ClientID(1), now: at(10))
+        #expect(pool.release(ServerID(2), now: at(50)) == true)
+        #expect(pool.expiredServers(now: at(99)) == [])
+        #expect(pool.expiredServers(now: at(100)) == [ServerID(1)])
+        #expect(pool.expiredServers(now: at(150)) == [ServerID(1), ServerID(2)])
+        pool.serverClosed(ServerID(1))
+        #expect(pool.idleServers == [ServerID(2)])
+    }
+
+    @Test func `a server that has lived to the limit expires when idle and is not taken back when leased`() {
+        var pool = pool(Self.limits(lifetime: 100), idle: 2)
+        _ = pool.acquire(ClientID(1), now: at(10))
+        #expect(pool.expiredServers(now: at(99)) == [])
+        #expect(pool.expiredServers(now: at(100)) == [ServerID(1)])
+        #expect(pool.release(ServerID(2), now: at(100)) == false)
+        pool.serverClosed(ServerID(2))
+        #expect(pool.serverCount == 1)
+        #expect(pool.leasedCount == 0)
+    }
+
+    @Test func `a smaller limit lets servers go as they are given back`() {
+        var pool = pool(Self.limits(servers: 3), idle: 3)
+        for client in 1...3 { _ = pool.acquire(ClientID(UInt64(client)), now: at(1)) }
+        pool.apply(Self.limits(servers: 1))
+        #expect(pool.release(ServerID(1), now: at(2)) == false)
+        pool.serverClosed(ServerID(1))
+        #expect(pool.release(ServerID(2), now: at(2)) == false)
+        pool.serverClosed(ServerID(2))
+        #expect(pool.release(ServerID(3), now: at(2)) == true)
+        #expect(pool.serverCount == 1)
+    }
+
+    @Test func `giving back what was not leased is a bug`() async {
+        await #expect(processExitsWith: .failure) {
+            var pool = Pool(limits: PoolTests.limits())
+            _ = pool.release(ServerID(1), now: MonotonicInstant(nanoseconds: 0))
+        }
+    }
+
+    @Test func `closing a server twice is a bug`() async {
+        await #expect(processExitsWith: .failure) {
+            var pool = Pool(limits: PoolTests.limits())
+            _ = pool.acquire(ClientID(1), now: MonotonicInstant(nanoseconds: 0))
+            _ = pool.serversToOpen(now: MonotonicInstant(nanoseconds: 0))
+            pool.serverOpened(ServerID(1), now: MonotonicInstant(nanoseconds: 0))
+            pool.serverClosed(ServerID(1))
+            pool.serverClosed(ServerID(1))
+        }
+    }
+
+    @Test func `a server that nobody opened is a bug`() async {
+        await #expect(processExitsWith: .failure) {
+            var pool = Pool(limits: PoolTests.limits())
+            pool.serverOpened(ServerID(1), now: MonotonicInstant(nanoseconds: 0))
+        }
+    }
+}

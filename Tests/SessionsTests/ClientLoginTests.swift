@@ -1,0 +1,257 @@
+import PGWire
+import Sessions
+import Testing
+
+/// A client that feeds a login and keeps what comes of it.
+struct LoginClient {
+    var login: ClientLogin
+    var actions: [ClientLogin.Action] = []
+    private var waiting: [UInt8] = []
+    private let isBytewise: Bool
+
+    static let randomBytes = (0..<ClientLogin.randomByteCount).map { UInt8($0 + 1) }
+    static let salt: [UInt8] = [19, 20, 21, 22]
+
+    init(_ method: AuthPolicy.Method = .trust, _ secrets: [String: String] = [:], isBytewise: Bool = false) {
+        let policy = AuthPolicy(method: method, secrets: secrets.mapValues { AuthPolicy.Secret(parsing: $0) })
+        login = ClientLogin(policy: policy, randomBytes: Self.randomBytes)
+        self.isBytewise = isBytewise
+    }
+
+    mutating func send(_ bytes: [UInt8]) {
+        if !isBytewise { return receive(bytes) }
+        for byte in bytes { receive([byte]) }
+    }
+
+    private mutating func receive(_ bytes: [UInt8]) {
+        waiting += bytes
+        while true {
+            let consumed = waiting.withUnsafeBytes { login.receive($0, &actions) }
+            #expect(consumed >= 0 && consumed <= waiting.count)
+            waiting.removeFirst(consumed)
+            if consumed == 0 || waiting.isEmpty { return }
+        }
+    }
+
+    mutating func start(_ parameters: [(String, String)], minor: UInt32 = 0) {
+        var writer = MessageWriter()
+        writer.framed { body in
+            body.int32(Int32(0x0003_0000 | minor))
+            for (name, value) in parameters {
+                body.cString(name)
+                body.cString(value)
+            }
+            body.byte(0)
+        }
+        send(writer.bytes)
+    }
+
+    mutating func password(_ content: [UInt8]) {
+        var writer = MessageWriter()
+        writer.password(content)
+        send(writer.bytes)
+    }
+
+    /// The body of the last message that was sent to the client, behind the authentication code.
+    var challenge: [UInt8] {
+        for case .send(let bytes) in actions.reversed() { return Array(bytes.dropFirst(9)) }
+        return []
+    }
+
+    /// SASL from the first message to the last of the client's.
+    mutating func scram(_ password: String, user: String) throws {
+        var half = SCRAMClient(password: password, randomBytes: Array(101...118))
+        let first = half.first()
+        var writer = MessageWriter()
+        writer.cString("SCRAM-SHA-256")
+        writer.int32(Int32(first.count))
+        writer.raw(first)
+        self.password(writer.bytes)
+        self.password(try half.final(serverFirst: challenge))
+        if case .authenticated? = actions.last, actions.count >= 3,
+            case .send(let final) = actions[actions.count - 3]
+        {
+            try half.verify(serverFinal: Array(final.dropFirst(9)))
+        }
+    }
+
+    var request: LoginRequest? {
+        if case .authenticated(let request)? = actions.last { request } else { nil }
+    }
+
+    var refusal: ErrorResponse? {
+        if case .refuse(let error)? = actions.last { error } else { nil }
+    }
+
+    /// The sizes and types of what was sent, without its contents.
+    var shape: [[Int]] {
+        actions.map { action in
+            switch action {
+            case .send(let bytes): [Int(bytes.first ?? 0), bytes.count]
+            case .authenticated, .cancel, .refuse, .close: []
+            }
+        }
+    }
+}
+
+@Suite struct ClientLoginTests {
+    static let ok: [UInt8] = [0x52, 0, 0, 0, 8, 0, 0, 0, 0]
+
+    @Test(arguments: [false, true])
+    func `a trusted client is in with its first packet, whole or byte by byte`(isBytewise: Bool) {
+        var client = LoginClient(isBytewise: isBytewise)
+        client.start([("user", "ann"), ("database", "shop"), ("application_name", "x"), ("TimeZone", "UTC")])
+        #expect(
+            client.actions == [
+                .send(Self.ok),
+                .authenticated(
+                    LoginRequest(
+                        user: "ann", database: "shop",
+                        settings: [
+                            .init(name: "application_name", value: "x"),
+                            .init(name: "TimeZone", value: "UTC"),
+                        ])),
+            ])
+    }
+
+    @Test func `a database that is not named is named like the user`() {
+        for parameters in [[("user", "ann")], [("user", "ann"), ("database", "")]] {
+            var client = LoginClient()
+            client.start(parameters)
+            #expect(client.request?.database == "ann")
+        }
+    }
+
+    @Test(arguments: [[], [("user", "")], [("database", "shop")]] as [[(String, String)]])
+    func `a client without a user is refused`(parameters: [(String, String)]) {
+        var client = LoginClient()
+        client.start(parameters)
+        #expect(client.refusal?.state == .invalidAuthorization)
+        #expect(client.refusal?.severity == .fatal)
+    }
+
+    @Test func `nothing behind the end of a login is consumed`() {
+        var client = LoginClient()
+        client.start([("user", "ann")])
+        let before = client.actions
+        let consumed = [UInt8](repeating: 0x51, count: 20).withUnsafeBytes {
+            client.login.receive($0, &client.actions)
+        }
+        #expect(consumed == 0)
+        #expect(client.actions == before)
+    }
+
+    // MARK: before the startup packet
+
+    private static let ssl: [UInt8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F]
+    private static let gss: [UInt8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x30]
+
+    @Test(arguments: [[ssl], [gss], [gss, ssl], [ssl, gss], [ssl, ssl]], [false, true])
+    func `encryption is declined twice and the login goes on`(requests: [[UInt8]], isBytewise: Bool) {
+        var client = LoginClient(isBytewise: isBytewise)
+        for request in requests { client.send(request) }
+        #expect(client.actions == requests.map { _ in .send([0x4E]) })
+        client.start([("user", "ann")])
+        #expect(client.request?.user == "ann")
+    }
+
+    @Test func `a third request for encryption ends the connection`() {
+        var client = LoginClient()
+        for request in [Self.gss, Self.ssl, Self.ssl] { client.send(request) }
+        #expect(client.actions == [.send([0x4E]), .send([0x4E]), .close])
+    }
+
+    @Test(arguments: [4, 256])
+    func `a cancel request is passed on and nothing is answered`(size: Int) {
+        var client = LoginClient()
+        let secret = [UInt8](repeating: 9, count: size)
+        var writer = MessageWriter()
+        writer.cancelRequest(processID: -7, secret: secret)
+        client.send(writer.bytes)
+        #expect(client.actions == [.cancel(processID: -7, secret: secret)])
+    }
+
+    @Test(
+        arguments: [
+            ([0, 0, 0, 0], .protocolViolation), ([0, 0, 0, 7], .protocolViolation),
+            ([0xFF, 0xFF, 0xFF, 0xFF], .protocolViolation),
+            (Array("GET / HTTP/1.1\r\n".utf8), .protocolViolation),
+            ([0, 0, 0, 9, 0, 3, 0, 0, 1], .protocolViolation),
+            ([0, 0, 0, 8, 0, 2, 0, 0], .featureNotSupported),
+            ([0, 0, 0, 9, 0x04, 0xD2, 0x16, 0x2F, 0], .protocolViolation),
+            (Array("Q\0\0\0\u{5}\0".utf8), .protocolViolation),
+        ] as [([UInt8], SQLState)])
+    func `what is no startup packet is refused`(bytes: [UInt8], state: SQLState) {
+        var client = LoginClient()
+        client.send(bytes)
+        #expect(client.actions.count == 1)
+        #expect(client.refusal?.state == state)
+    }
+
+    // MARK: what the startup packet asks for
+
+    @Test(
+        arguments: [
+            (1, [], 0), (2, [], 0), (0, ["_pq_.a"], 1), (2, ["_pq_.a", "_pq_.b"], 2),
+        ] as [(UInt32, [String], UInt8)])
+    func `newer minor versions and unknown extensions are negotiated down`(
+        minor: UInt32, names: [String], count: UInt8
+    ) {
+        var client = LoginClient()
+        client.start([("user", "ann")] + names.map { ($0, "1") }, minor: minor)
+        let list: [UInt8] = names.flatMap { (name: String) -> [UInt8] in Array(name.utf8) + [0] }
+        let negotiation: [UInt8] = [0x76, 0, 0, 0, UInt8(12 + list.count), 0, 3, 0, 0, 0, 0, 0, count] + list
+        #expect(
+            client.actions == [
+                .send(negotiation), .send(Self.ok),
+                .authenticated(LoginRequest(user: "ann", database: "ann", settings: [])),
+            ])
+    }
+
+    @Test(arguments: ["true", "on", "1", "database", "yes", "t"])
+    func `replication is refused`(value: String) {
+        var client = LoginClient()
+        client.start([("user", "ann"), ("replication", value)])
+        #expect(client.refusal?.state == .featureNotSupported)
+        #expect(client.actions.count == 1)
+    }
+
+    @Test(arguments: ["", "0", "false", "OFF", "no"])
+    func `replication that is off is nothing`(value: String) {
+        var client = LoginClient()
+        client.start([("user", "ann"), ("replication", value)])
+        #expect(client.request?.settings == [])
+    }
+
+    @Test(
+        arguments: [
+            ("", []), ("  ", []), ("-c a=b", ["a", "b"]), ("-ca=b", ["a", "b"]), ("--a=b", ["a", "b"]),
+            ("--search-path=x", ["search_path", "x"]),
+            ("-c  a=b \t --c=d\n-ce=", ["a", "b", "c", "d", "e", ""]),
+            ("-c a=b=c", ["a", "b=c"]), ("-c a=x\\ y", ["a", "x y"]), ("-c a=\\\\", ["a", "\\"]),
+            ("-c a=x\\", ["a", "x"]), ("-c\\ a=b", [" a", "b"]), ("-c my.a-b=1-2", ["my.a_b", "1-2"]),
+            ("-c a='; DROP", ["a", "';"]),
+        ] as [(String, [String])])
+    func `options are read as PostgreSQL reads them`(text: String, expected: [String]) {
+        var client = LoginClient()
+        client.start([("user", "ann"), ("options", text)])
+        if text.hasSuffix("DROP") {
+            #expect(client.refusal?.state == .invalidParameterValue)
+        } else {
+            #expect(client.request.map { $0.settings.flatMap { [$0.name, $0.value] } } == expected)
+        }
+    }
+
+    @Test(arguments: ["a=b", "-c", "-c a", "-c =b", "--", "--a", "-d 5", "-B 100", "-", "-c a=b -c", "--=x"])
+    func `options of another form are refused`(text: String) {
+        var client = LoginClient()
+        client.start([("user", "ann"), ("options", text)])
+        #expect(client.refusal?.state == .invalidParameterValue)
+    }
+
+    @Test func `options come behind the other parameters`() {
+        var client = LoginClient()
+        client.start([("options", "-c a=1"), ("user", "ann"), ("a", "2")])
+        #expect(client.request?.settings.map(\.value) == ["2", "1"])
+    }
+}

@@ -1,0 +1,84 @@
+import Sessions
+import Testing
+
+@Suite struct SessionSettingsTests {
+    private func settings(_ pairs: [(String, String)]) -> SessionSettings {
+        var settings = SessionSettings()
+        for (name, value) in pairs { settings.set(name: name, value: value) }
+        return settings
+    }
+
+    private func sets(_ name: String, _ value: String) -> String {
+        "SELECT pg_catalog.set_config('\(name)', \(value), false)"
+    }
+
+    @Test func `equal settings need nothing`() {
+        let both = settings([("a", "1"), ("b", "2")])
+        #expect(both.statements(from: both) == nil)
+        #expect(both.statements(from: settings([("b", "2"), ("a", "1")])) == nil)
+        #expect(SessionSettings().statements(from: SessionSettings()) == nil)
+    }
+
+    @Test func `only what differs is set or reset`() {
+        let wanted = settings([("a", "1"), ("b", "2"), ("c", "3")])
+        let current = settings([("b", "2"), ("c", "4"), ("d", "5"), ("my.x", "6")])
+        #expect(
+            wanted.statements(from: current)
+                == "RESET \"d\";RESET \"my\".\"x\";" + sets("a", "'1'") + ";" + sets("c", "'3'"))
+        #expect(SessionSettings().statements(from: settings([("a", "1")])) == "RESET \"a\"")
+        #expect(settings([("a", "1")]).statements(from: SessionSettings()) == sets("a", "'1'"))
+    }
+
+    @Test func `from an unknown state everything is reset first, the role too`() {
+        #expect(SessionSettings().statements(from: nil) == "RESET SESSION AUTHORIZATION;RESET ALL")
+        #expect(
+            settings([("a", "1")]).statements(from: nil)
+                == "RESET SESSION AUTHORIZATION;RESET ALL;" + sets("a", "'1'"))
+    }
+
+    @Test func `names are the same in any case and a later value replaces an earlier one`() {
+        let both = settings([("DateStyle", "ISO"), ("a", "1"), ("datestyle", "German")])
+        #expect(both.entries.map(\.name) == ["a", "datestyle"])
+        #expect(both.entries.last?.statement == sets("datestyle", "'German'"))
+        var reset = both
+        reset.reset(name: "DATESTYLE")
+        #expect(reset.entries.map(\.name) == ["a"])
+        reset.resetAll()
+        #expect(reset.isEmpty)
+    }
+
+    @Test func `an entry is put back as it was`() throws {
+        var settings = settings([("a", "1"), ("b", "2")])
+        let before = settings
+        let entry = try #require(settings.entries.last)
+        settings.set(name: "b", value: "3")
+        #expect(settings != before)
+        settings.restore(entry)
+        #expect(settings == before)
+        settings.reset(name: "b")
+        settings.restore(entry)
+        #expect(settings == before)
+    }
+
+    @Test(arguments: [
+        ("", "''"), ("a b", "'a b'"), ("it's", "'it''s'"), ("'; DROP TABLE t; --", "'''; DROP TABLE t; --'"),
+        ("a\\", " E'a\\\\'"), ("\\'", " E'\\\\'''"), ("'\u{301}", "'''\u{301}'"),
+        ("x'\u{301} y", "'x''\u{301} y'"),
+        ("\\\u{301}'", " E'\\\\\u{301}'''"), ("'\u{200D}'", "'''\u{200D}'''"), ("\r\n'", "'\r\n'''"),
+        ("\"$user\", public", "'\"$user\", public'"), ("$$'$$", "'$$''$$'"),
+    ])
+    func `a hostile value stays within its quotes`(value: String, literal: String) {
+        let statement = settings([("a", value)]).statements(from: SessionSettings()) ?? ""
+        #expect(Array(statement.utf8) == Array(sets("a", literal).utf8))
+    }
+
+    @Test(arguments: [
+        ("a\"b", "\"a\"\"b\""), ("a\"\u{301}b", "\"a\"\"\u{301}b\""), ("a;b", "\"a;b\""),
+        ("a.b.c", "\"a\".\"b\".\"c\""),
+        ("a'b", "\"a'b\""), ("a.\u{301}b", "\"a\".\"\u{301}b\""),
+    ])
+    func `a hostile name stays within its quotes`(name: String, quoted: String) {
+        let statement = SessionSettings().statements(from: settings([(name, "1")])) ?? ""
+        #expect(Array(statement.utf8) == Array("RESET \(quoted)".utf8))
+    }
+}

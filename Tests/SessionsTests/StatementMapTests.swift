@@ -1,0 +1,129 @@
+import PGWire
+import Primitives
+import Sessions
+import Testing
+
+extension StatementMap {
+    fileprivate func find(_ name: String) -> StatementID? { Array(name.utf8).withUnsafeBytes { find($0) } }
+
+    fileprivate mutating func define(_ name: String, _ statement: UInt32) -> UInt32? {
+        Array(name.utf8).withUnsafeBytes { define($0, as: StatementID(statement)) }
+    }
+
+    fileprivate mutating func remove(_ name: String) -> StatementID? {
+        Array(name.utf8).withUnsafeBytes { remove($0) }
+    }
+}
+
+@Suite struct StatementMapTests {
+    @Test(arguments: [1, 2, 3, 4] as [UInt64])
+    func `the map does what a dictionary does`(seed: UInt64) {
+        var random = SeededGenerator(seed: seed)
+        var map = StatementMap()
+        var model: [String: (statement: UInt32, definition: UInt32)] = [:]
+        var definitions: [UInt32] = [999_999]
+        for step in 0..<5_000 {
+            let name = ["", "s", "S", "é", "a\u{301}", "á"].randomElement(using: &random) ?? ""
+            let key = name.utf8.map { String($0) }.joined(separator: " ") + "/\(step % 7)"
+            let full = name + "\(step % 7)"
+            switch Int.random(in: 0..<100, using: &random) {
+            case 0..<45:
+                guard let definition = map.define(full, UInt32(step)) else {
+                    Issue.record("refused: seed \(seed), step \(step)")
+                    continue
+                }
+                #expect(!definitions.contains(definition), "seed \(seed), step \(step)")
+                definitions.append(definition)
+                model[key] = (UInt32(step), definition)
+            case 45..<70:
+                let removed = model.removeValue(forKey: key)
+                #expect(map.remove(full)?.value == removed?.statement, "seed \(seed), step \(step)")
+            case 70..<98:
+                // Mostly of late ones, some of which were replaced or removed since.
+                let definition = definitions.suffix(20).randomElement(using: &random) ?? 0
+                let owner = model.first { $0.value.definition == definition }
+                #expect(
+                    map.undefine(definition)?.value == owner?.value.statement, "seed \(seed), step \(step)")
+                if let owner { model[owner.key] = nil }
+            default:
+                #expect(Set(map.removeAll().map(\.value)) == Set(model.values.map(\.statement)))
+                model = [:]
+            }
+            #expect(map.count == model.count, "seed \(seed), step \(step)")
+            #expect(map.find(full)?.value == model[key]?.statement, "seed \(seed), step \(step)")
+        }
+    }
+
+    @Test func `a client may name as many statements as the bound and not one more`() {
+        var map = StatementMap()
+        for number in 0..<StatementMap.namesMax { _ = map.define("s\(number)", UInt32(number)) }
+        #expect(map.count == StatementMap.namesMax)
+        #expect(map.define("one more", 1) == nil)
+        #expect(map.find("one more") == nil)
+        // A name that is taken is not one more.
+        #expect(map.define("s7", 77) != nil)
+        #expect(map.find("s7") == StatementID(77))
+        #expect(map.remove("s0") == StatementID(0))
+        #expect(map.define("one more", 1) != nil)
+        #expect(map.count == StatementMap.namesMax)
+    }
+
+    @Test func `undefining an older definition leaves the name to the newer one`() {
+        var map = StatementMap()
+        let first = map.define("s", 1)
+        let second = map.define("s", 2)
+        #expect(first.flatMap { map.undefine($0) } == nil)
+        #expect(map.find("s") == StatementID(2))
+        #expect(second.flatMap { map.undefine($0) } == StatementID(2))
+        #expect(map.find("s") == nil)
+    }
+
+    @Test func `the server's statement used least recently goes first`() {
+        var statements = ServerStatements(bound: 2)
+        #expect(statements.insert(StatementID(1)) == nil)
+        #expect(statements.insert(StatementID(2)) == nil)
+        #expect(statements.use(StatementID(1)) == true)
+        #expect(statements.insert(StatementID(3)) == StatementID(2))
+        #expect(statements.use(StatementID(2)) == false)
+        #expect(statements.insert(StatementID(4)) == StatementID(1))
+        statements.remove(StatementID(3))
+        #expect(statements.insert(StatementID(5)) == nil)
+        #expect(statements.count == 2)
+        statements.removeAll()
+        #expect(statements.count == 0)
+        #expect(statements.use(StatementID(5)) == false)
+    }
+
+    @Test(arguments: [(0, 1), (-5, 1), (1, 1), (7, 7)])
+    func `a server keeps at least one statement`(bound: Int, kept: Int) {
+        var statements = ServerStatements(bound: bound)
+        for number in 0..<20 { _ = statements.insert(StatementID(UInt32(number))) }
+        #expect(statements.count == kept)
+    }
+
+    @Test(arguments: [61, 62] as [UInt64])
+    func `a server's statements are what a list in order of use is`(seed: UInt64) {
+        var random = SeededGenerator(seed: seed)
+        let bound = Int.random(in: 1...9, using: &random)
+        var statements = ServerStatements(bound: bound)
+        var model: [StatementID] = []
+        for step in 0..<3_000 {
+            let statement = StatementID(UInt32.random(in: 0..<15, using: &random))
+            let place = model.firstIndex(of: statement)
+            if Int.random(in: 0..<10, using: &random) == 0 {
+                statements.remove(statement)
+                if let place { model.remove(at: place) }
+                continue
+            }
+            #expect(statements.use(statement) == (place != nil), "seed \(seed), step \(step)")
+            if let place {
+                model.append(model.remove(at: place))
+            } else {
+                let victim = model.count == bound ? model.removeFirst() : nil
+                #expect(statements.insert(statement) == victim, "seed \(seed), step \(step)")
+                model.append(statement)
+            }
+            #expect(statements.count == model.count)
+        }
+    }
+}
