@@ -50,7 +50,7 @@ let package = Package(
         floor("Digests", ["COpenSSL"]),
         floor("PGWire", ["Primitives", "Digests"], isHot: true),
         floor("SQLAnalysis", ["Primitives", "CPgQuery"], isHot: true),
-        floor("Configuration", ["Primitives", yams]),
+        floor("Configuration", ["Primitives", "Digests", yams]),
         floor("Reactor", ["Primitives", "CEpoll"], isHot: true),
         floor("LibPQ", ["Primitives", "CLibPQ"]),
 
@@ -85,7 +85,7 @@ let package = Package(
             swiftSettings: strict),
         tests("SQLAnalysisTests", ["SQLAnalysis", "Primitives"]),
         tests("RoutingTests", ["Routing", "SQLAnalysis", "Configuration", "Primitives"]),
-        tests("ConfigurationTests", ["Configuration"]),
+        tests("ConfigurationTests", ["Configuration", "Digests", "Primitives"]),
         tests("TidyTests", ["Configuration"]),
 
         // Real servers, processes and a scripted client for the tests.
@@ -93,7 +93,7 @@ let package = Package(
         tests("TestSupportTests", ["TestSupport"]),
         tests("PrimitivesTests", ["Primitives"]),
         tests("DigestsTests", ["Digests"]),
-        tests("PGWireTests", ["PGWire", "Digests", "Primitives"]),
+        tests("PGWireTests", ["PGWire", "SQLAnalysis", "Digests", "Primitives"]),
         tests("SessionsTests", ["Sessions", "PGWire", "Digests", "Primitives"]),
         tests("PoolingTests", ["Pooling", "Primitives"]),
         tests("ReactorTests", ["Reactor", "Primitives", "CEpoll"]),
