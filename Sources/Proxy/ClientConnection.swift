@@ -428,9 +428,8 @@ final class ClientConnection {
 
     private func updateInterest() {
         if phase == .closed { return }
-        var wanted: Interest = isReadingPaused ? [] : .read
-        if !out.isEmpty { wanted.insert(.write) }
-        if wanted == interest { return }
+        let wanted = Interest(reads: !isReadingPaused, writes: !out.isEmpty)
+        if wanted.rawValue == interest.rawValue { return }
         interest = wanted
         worker.loop.modify(socket.raw, wanted, as: registration)
     }

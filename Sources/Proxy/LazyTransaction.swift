@@ -190,8 +190,9 @@ extension ClientConnection {
         let isEnd = unit.statementCount == 1 && (unit.kind == .commit || unit.kind == .rollback) && !unit.chains
         let hasFailed = server.session.status == .failed
         let isFixed = lazy?.isFixed == true
-        // A BEGIN within the block is only warned of; behind its end it would begin the next one here.
-        let mayBeginAnew = unit.hasBegin && (hasFailed || unit.statementCount > 1)
+        // A BEGIN within the block is only warned of; behind its end it would begin the next one here. So would AND
+        // CHAIN behind a failure, for PostgreSQL then forgets that the block was READ ONLY.
+        let mayBeginAnew = unit.hasBegin && (hasFailed || unit.statementCount > 1) || unit.hasChain && hasFailed
         if isEnd || (hasFailed || isFixed ? !mayBeginAnew : side == .new) {
             let mayLift = unit.mayLiftReadOnly || unit.hasBegin && unit.options.readOnly == false
             if isFixed, !hasFailed, mayLift, !transaction.hasRead {

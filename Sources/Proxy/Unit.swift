@@ -25,6 +25,8 @@ struct Unit {
     var chains = false
     /// BEGIN is among its statements.
     var hasBegin = false
+    /// COMMIT or ROLLBACK AND CHAIN is among them.
+    var hasChain = false
     /// The text of BEGIN, where it is the first statement.
     var beginSQL: String?
     /// Every statement but the first is surely a read.
@@ -69,6 +71,7 @@ struct Unit {
         if classification.seesTransactionTime { seesTransactionTime = true }
         if classification.kind != .read { isAllReads = false }
         if classification.kind == .begin { hasBegin = true }
+        if classification.chains { hasChain = true }
         if let key, self.key.map({ key.source < $0.source }) ?? true { self.key = key }
         if !classification.effects.isEmpty { effects += classification.effects }
         if classification.mayLiftReadOnly { mayLiftReadOnly = true }

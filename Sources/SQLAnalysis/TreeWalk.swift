@@ -114,7 +114,11 @@ struct TreeWalk {
             let effect = setConfigEffect(call)
             findings.add(effect)
             // A SET by another name: the authority's, but it writes no data.
-            if case .sets = effect { findings.add(.sideDependent, .sessionState) } else { findings.add(.write, .harmfulFunction) }
+            if case .sets = effect {
+                findings.add(.sideDependent, .sessionState)
+            } else {
+                findings.add(.write, .harmfulFunction)
+            }
             return
         }
         switch facts.verdict(function: function, schema: schema) {

@@ -106,8 +106,8 @@ import Testing
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let godwit = try mirroring(database)
         let script = try TestResources.file("hostile", """
-            \\set a random(1, 25000)
-            \\set b random(1, 25000)
+            \\set a :client_id * 4000 + random(1, 3990)
+            \\set b :client_id * 4000 + random(1, 3990)
             BEGIN;
             INSERT INTO accounts VALUES (:a, 'new', 1) ON CONFLICT (id) DO UPDATE SET balance = accounts.balance + 1;
             DELETE FROM accounts WHERE id = :b;

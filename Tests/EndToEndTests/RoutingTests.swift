@@ -197,8 +197,11 @@ import Testing
         #expect(try servers.new.psql("SELECT count(*) FROM log", database: database) == "0")
     }
 
-    @Test func `a transaction goes to OLD unless it is READ ONLY`() throws {
-        let godwit = try godwit(percent: "100")
+    @Test func `where transactions belong to the authority, only those that are READ ONLY go to NEW`() throws {
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "100"
+            $0.database.reads = ["transactions": "authority"]
+        }
         let client = try connect(godwit)
         for (begin, side) in [
             ("BEGIN", "old"), ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ", "old"), ("BEGIN READ WRITE", "old"),

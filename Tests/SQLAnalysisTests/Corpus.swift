@@ -166,8 +166,6 @@ enum Corpus {
         values (nextval('s'))
         select 1 union select nextval('s')
         select * from rows from (generate_series(1,2), nextval('s')) x
-        select set_config('a.b', 'c', false)
-        select set_config('search_path', 'x', true)
         select pg_notify('a', 'b')
         select pg_advisory_lock(1)
         select pg_try_advisory_lock(1)
@@ -291,12 +289,14 @@ enum Corpus {
         select * from t where a = (select nextval('s'))
         select * from pg_temp.t
         select lastval(), nextval('s')
-        select t.a from t where exists (select set_config('a.b', 'c', false))
         select a from t tablesample my_method (1)
         insert into t select * from u for update
         """)
 
     static let sideDependent: [String] = lines("""
+        select set_config('a.b', 'c', false)
+        select set_config('search_path', 'x', true)
+        select t.a from t where exists (select set_config('a.b', 'c', false))
         select * from pg_class
         select * from pg_catalog.pg_type
         select * from pg_stat_activity
