@@ -2,8 +2,8 @@
 /// states advance together, nothing is ever tried again. Immutable, any thread; equal when written equally.
 ///
 /// Known: literals, `.`, `[a-z]`, `[^…]`, `\d \w \s \D \W \S`, `\t \n \r`, `^ $`, `( ) (?: ) |`, `* + ? {m,n}`, and
-/// `(?i)` at the front. A regular expression matches anywhere, a glob (`*` and `?`) the whole text. A dot, a question mark and
-/// a negated class take one UTF-8 character; classes hold ASCII only. No look-around, no back references.
+/// `(?i)` at the front. A regular expression matches anywhere, a glob (`*` and `?`) the whole text. A dot, a question
+/// mark and a negated class take one UTF-8 character; classes hold ASCII only. No look-around, no back references.
 package struct LinearPattern: Sendable, Equatable, CustomStringConvertible {
     package enum Failure: Error, Equatable, Sendable, CustomStringConvertible {
         case unclosed(String)

@@ -329,7 +329,7 @@ extension Corpus {
         """)
 
     static let harmfulCalls = [
-        "nextval('s')", "setval('s', 1)", "set_config('a.b', 'c', false)", "pg_notify('a', 'b')", "pg_advisory_lock(1)",
+        "nextval('s')", "setval('s', 1)", "set_config('a.b', a, false)", "pg_notify('a', 'b')", "pg_advisory_lock(1)",
         "pg_advisory_xact_lock(1)", "lo_create(0)", "dblink_exec('delete from t')", "my_function(1)", "s.my_function()",
         "pg_terminate_backend(1)", "query_to_xml('delete from t', true, true, '')", "pg_read_file('x')", "txid_status_x(1)",
         "PG_CATALOG.NEXTVAL('s')", "\"nextval\"('s')",

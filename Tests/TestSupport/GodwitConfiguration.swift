@@ -10,6 +10,8 @@ package struct GodwitConfiguration: Sendable {
         package var readsPercent = "0"
         /// YAML flow sequence, as in `[{comment: user_id}, {session: user}]`; empty: the default.
         package var readsKey = ""
+        /// YAML flow sequence.
+        package var rules = "[]"
         /// Further keys and values of `reads`.
         package var reads: [String: String] = [:]
         /// Keys and values of the sections of the same name.
@@ -52,6 +54,7 @@ package struct GodwitConfiguration: Sendable {
                     control: {old: "\(database.controlOld)", new: "\(database.controlNew)"}
                     pool: \(Self.flow(database.pool))
                     reads: \(reads(database))
+                    rules: \(database.rules)
                     mirror: \(Self.flow(database.mirror))
                     breaker: \(Self.flow(database.breaker))
 

@@ -1,0 +1,102 @@
+import TestSupport
+import Testing
+
+/// Keys in columns and parameters, and rules. The two databases differ in one row, so the answer itself tells.
+@Suite(.serialized) struct RuleTests {
+    let servers: Servers
+    let database: String
+
+    init() throws {
+        servers = try Servers.shared.get()
+        database = try servers.makeMarkedDatabase("""
+            CREATE TABLE t (user_id int, what text);
+            CREATE FUNCTION watches() RETURNS bool LANGUAGE sql VOLATILE AS 'SELECT true';
+            CREATE TABLE guarded (id int); ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+            CREATE POLICY p ON guarded USING (watches());
+            CREATE DOMAIN checked AS int CHECK (VALUE > 0 AND watches())
+            """)
+    }
+
+    func connect(_ godwit: GodwitProcess) throws -> WireClient {
+        try WireClient(port: godwit.port, database: database, user: "app")
+    }
+
+    @Test func `a user is found in a column, as a literal or bound`() throws {
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "50"
+            $0.database.readsKey = "[{column: user_id}]"
+        }
+        let client = try connect(godwit)
+        let read = "SELECT side FROM side_marker, (SELECT 1 AS user_id) u WHERE"
+        for user in (1...20).map({ "\($0)" }) {
+            let none = try client.value("SELECT side FROM side_marker")
+            #expect(none == "old")
+            let command = try GodwitProcess.command(["bucket", user])
+            _ = command.wait()
+            let bucket = Double(command.output.lines.first?.split(separator: "\t").last ?? "") ?? -1
+            let expected = bucket < 50 ? "new" : "old"
+            // Nobody's row is there: the side is told by the statement that has one.
+            let literal = try client.value("\(read) user_id = \(user) OR true AND side <> '' LIMIT 1")
+            #expect(literal == "old", "an OR names nobody")
+            #expect(try client.value("SELECT max(side) FROM side_marker WHERE NOT EXISTS "
+                + "(SELECT FROM t WHERE user_id = \(user))") == "old", "not at the top")
+            let sql = "SELECT (SELECT side FROM side_marker) FROM generate_series(1, 20) u(user_id) WHERE user_id = "
+            #expect(try client.value("\(sql)\(user)") == expected)
+            client.send(
+                FrameBuilder.parse("\(sql)$1::int", name: "s\(user)")
+                    + FrameBuilder.bind(statement: "s\(user)", parameters: [user]) + FrameBuilder.execute()
+                    + FrameBuilder.sync)
+            #expect(try client.readToReady().first { $0.type == "D" }?.columns.first == expected)
+            client.send(
+                FrameBuilder.bind(statement: "s\(user)", parameters: [user]) + FrameBuilder.execute()
+                    + FrameBuilder.sync)
+            #expect(try client.readToReady().first { $0.type == "D" }?.columns.first == expected)
+        }
+    }
+
+    @Test func `rules choose the side, deny and rename, and are counted`() throws {
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "0"
+            $0.database.readsKey = "[{session: user}]"
+            $0.database.rules = "[{name: marker, shape: SELECT side FROM side_marker, action: new}, "
+                + "{name: secret, table: guarded, action: deny}, {name: moved, rewrite: {table: marker, to: side_marker}}]"
+        }
+        let client = try connect(godwit)
+        #expect(try client.value("SELECT side FROM side_marker") == "new")
+        #expect(try client.value("SELECT side FROM side_marker LIMIT 1") == "old")
+        #expect(try client.value("SELECT marker.side FROM marker WHERE 'marker' <> side") == "old")
+        client.send(
+            FrameBuilder.parse("SELECT marker.side FROM marker WHERE id = $1::int", name: "m")
+                + FrameBuilder.bind(statement: "m", parameters: ["1"]) + FrameBuilder.execute() + FrameBuilder.sync)
+        #expect(try client.readToReady().first { $0.type == "D" }?.columns.first == "old")
+        #expect(try client.query("SELECT * FROM guarded").map(\.type) == ["E", "Z"])
+        #expect(try client.value("SELECT 1") == "1")
+        let rules = try godwit.console("SHOW RULES")
+        #expect(rules.map { $0["units"] } == ["1", "1", "2"])
+        #expect(try godwit.console("SHOW SHAPES").contains { $0["side"] == "new" && $0["calls"] == "1" })
+        #expect(try godwit.console("SHOW CACHES").count == 1)
+    }
+
+    @Test func `a denied statement fails its transaction`() throws {
+        let godwit = try servers.godwit(database) {
+            $0.database.rules = "[{name: secret, regex: \"(?i)guarded\", action: deny}]"
+        }
+        let client = try connect(godwit)
+        _ = try client.query("BEGIN")
+        _ = try client.query("INSERT INTO t VALUES (1)")
+        #expect(try client.query("SELECT * FROM guarded").map(\.type) == ["E", "Z"])
+        #expect(try client.query("COMMIT").map(\.type) == ["C", "Z"])
+        #expect(try client.value("SELECT count(*)::text FROM t") == "0")
+    }
+
+    @Test func `what the catalog says of policies and domains keeps reads on OLD`() throws {
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "100"
+            $0.database.readsKey = "[{session: user}]"
+        }
+        let client = try connect(godwit)
+        #expect(try client.value("SELECT side FROM side_marker") == "new")
+        #expect(try client.value("SELECT side FROM side_marker WHERE NOT EXISTS (SELECT FROM guarded)") == "old")
+        #expect(try client.value("SELECT side FROM side_marker WHERE 1::checked = 1") == "old")
+    }
+}
