@@ -50,7 +50,7 @@ package enum ReloadPolicy {
         }
         guard key.hasPrefix("databases.") else { return .restart }
         let parts = key.split(separator: ".")
-        let isReload = ["pool", "reads", "breaker", "shadow"].contains { parts.contains($0) }
+        let isReload = ["pool", "reads", "rules", "breaker", "shadow"].contains { parts.contains($0) }
         return isReload ? .reload : .restart
     }
 
@@ -67,6 +67,7 @@ package enum ReloadPolicy {
             var merged = database
             merged.pool = wanted.pool
             merged.reads = wanted.reads
+            merged.rules = wanted.rules
             merged.breaker = wanted.breaker
             merged.shadow = wanted.shadow
             return merged
@@ -119,10 +120,15 @@ package enum ReloadPolicy {
             ("pool.max_prepared_statements", "\(pool.preparedStatementsMax)"),
             ("reads.percent", Percent.text(database.reads.hundredths)),
             ("reads.key", database.reads.key.map(text).joined(separator: ", ")),
+            ("reads.keyless", database.reads.keyless.rawValue),
             ("reads.cohorts", database.reads.cohorts.map(text).joined(separator: ", ")),
+            ("reads.promote", database.reads.promote.rawValue),
+            ("reads.promote_after", "\(database.reads.promoteAfter)"),
+            ("reads.promote_p95_factor", seconds(database.reads.promoteFactor)),
             ("reads.transactions", database.reads.transactions.rawValue),
             ("reads.consistency", database.reads.consistency.rawValue),
             ("reads.consistency_wait_millis", "\(database.reads.consistencyWaitMillis)"),
+            ("rules", database.rules.map(text).joined(separator: "; ")),
             ("mirror.mode", database.mirror.mode.rawValue),
             ("mirror.poll_millis", "\(database.mirror.pollMillis)"),
             ("mirror.backfill_rows", "\(database.mirror.backfillRows)"),
@@ -145,18 +151,31 @@ package enum ReloadPolicy {
         case .setting(let name): "setting: \(name)"
         case .column(let name): "column: \(name)"
         case .sessionUser: "session: user"
+        case .applicationName: "session: application_name"
+        case .clientAddress: "session: client_address"
         }
     }
 
     /// Keys are users: their number is enough for a log, the list is in the file. A digest tells lists apart.
     private static func text(_ cohort: ReadSettings.Cohort) -> String {
-        var digest: UInt64 = 0xCBF2_9CE4_8422_2325
-        for key in cohort.keys {
-            for byte in key.utf8 { digest = (digest ^ UInt64(byte)) &* 0x0000_0100_0000_01B3 }
-            digest = (digest ^ 0xFF) &* 0x0000_0100_0000_01B3
+        let members: String
+        switch cohort.members {
+        case .keys(let keys):
+            var digest: UInt64 = 0xCBF2_9CE4_8422_2325
+            for key in keys {
+                for byte in key.utf8 { digest = (digest ^ UInt64(byte)) &* 0x0000_0100_0000_01B3 }
+                digest = (digest ^ 0xFF) &* 0x0000_0100_0000_01B3
+            }
+            members = "\(keys.count) keys (\(String(digest, radix: 16)))"
+        case .file(let file): members = "\(file.count) keys of \(file.path) (\(String(file.mark, radix: 16)))"
+        case .pattern(let pattern): members = "\(cohort.members.kind) \(pattern)"
+        case .range(let range): members = "\(range.lowerBound) to \(range.upperBound)"
         }
-        let mark = String(digest, radix: 16)
-        return "\(cohort.name): \(Percent.text(cohort.hundredths)) % of \(cohort.keys.count) keys (\(mark))"
+        return "\(cohort.name): \(Percent.text(cohort.hundredths)) % of \(members)"
+    }
+
+    private static func text(_ rule: RuleSettings) -> String {
+        "\(rule.name): \(rule.actionName) for \(rule.matchText)"
     }
 
     // MARK: passwords

@@ -94,6 +94,17 @@ struct Section {
         target = value
     }
 
+    func factor(_ name: String, _ range: ClosedRange<Double>, _ target: inout Double) throws(SettingsError) {
+        guard let node = entries[name] else { return }
+        guard let text = Section.plain(node), text.allSatisfy({ $0.isASCII && $0.isNumber || $0 == "." }),
+            let value = Double(text), range.contains(value)
+        else {
+            let what = "a number from \(range.lowerBound) to \(range.upperBound)"
+            throw error(name, .expected(what, found: Section.name(node)))
+        }
+        target = value
+    }
+
     /// 0 to 100 in steps of 0.01, to hundredths; by digits, because 0.29 is no binary fraction.
     func percent(_ name: String, _ target: inout Int) throws(SettingsError) {
         guard let node = entries[name] else { return }

@@ -103,6 +103,8 @@ package struct DatabaseSettings: Sendable, Equatable {
     package var controlNew = ""
     package var pool = PoolSettings()
     package var reads = ReadSettings()
+    /// In the order of the file: the first that matches decides, and every one that rewrites is applied.
+    package var rules: [RuleSettings] = []
     package var mirror = MirrorSettings()
     package var breaker = BreakerSettings()
     package var shadow = ShadowSettings()
@@ -138,20 +140,28 @@ package struct ReadSettings: Sendable, Equatable {
         case setting(String)
         /// Equality of this column with a literal or parameter.
         case column(String)
-        /// A property of the session: only `user` is known.
+        /// The name the client logged in with.
         case sessionUser
+        /// What the session calls itself: `application_name`.
+        case applicationName
+        /// The host the client connected from.
+        case clientAddress
     }
 
     package struct Cohort: Sendable, Equatable {
         package var name: String
-        package var keys: [String]
+        package var members: CohortMembers
         /// Hundredths of a percent, 0...10000.
         package var hundredths: Int
 
-        package init(name: String, keys: [String], hundredths: Int) {
+        package init(name: String, members: CohortMembers, hundredths: Int) {
             self.name = name
-            self.keys = keys
+            self.members = members
             self.hundredths = hundredths
+        }
+
+        package init(name: String, keys: [String], hundredths: Int) {
+            self.init(name: name, members: .keys(keys), hundredths: hundredths)
         }
     }
 
@@ -171,10 +181,26 @@ package struct ReadSettings: Sendable, Equatable {
         case global
     }
 
+    /// Who answers reads without a routing key (`keyless`).
+    package enum Keyless: String, Sendable, CaseIterable {
+        case old
+        /// The name the client logged in with is their key.
+        case session
+    }
+
+    /// Which statement shapes NEW may answer (`promote`).
+    package enum Promotion: String, Sendable, CaseIterable { case all, proven }
+
     /// Share of users whose reads go to NEW, in hundredths of a percent, 0...10000 (`percent: 12.34` is 1234).
     package var hundredths = 0
     package var key: [KeySource] = [.comment("user_id"), .setting("godwit.user"), .sessionUser]
+    package var keyless: Keyless = .old
     package var cohorts: [Cohort] = []
+    package var promote: Promotion = .all
+    /// Calls of a shape on each side after which it may be judged (`promote_after`).
+    package var promoteAfter = 100
+    /// Times OLD's p95 that NEW's may be (`promote_p95_factor`).
+    package var promoteFactor = 2.0
     package var transactions: Transactions = .lazy
     package var consistency: Consistency = .user
     /// Milliseconds that a read waits at most for NEW to catch up, before OLD answers it.

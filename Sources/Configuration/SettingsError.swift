@@ -64,6 +64,7 @@ package enum SettingsLimits {
     package static let databasesMax = 1000
     package static let keySourcesMax = 16
     package static let cohortsMax = 1000
+    package static let rulesMax = 1000
     package static let threadsMax = 64
     package static let clientsMax = 1_000_000
     package static let poolSizeMax = 100_000

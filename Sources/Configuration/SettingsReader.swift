@@ -15,7 +15,10 @@ struct SettingsReader {
         "admin.http": ["address", "port", "token_file"],
         "state": ["path"],
         "log": ["level"],
-        "databases.*": ["old", "new", "control", "pool", "reads", "mirror", "breaker", "shadow"],
+        "databases.*": [
+            "old", "new", "control", "pool", "reads", "rules", "mirror", "breaker",
+            "shadow",
+        ],
         "databases.*.control": ["old", "new"],
         "databases.*.pool": [
             "size", "waiters_max", "query_wait_timeout", "server_connect_timeout", "server_login_retry",
@@ -23,7 +26,8 @@ struct SettingsReader {
             "max_prepared_statements",
         ],
         "databases.*.reads": [
-            "percent", "key", "cohorts", "transactions", "consistency", "consistency_wait_millis",
+            "percent", "key", "keyless", "cohorts", "promote", "promote_after", "promote_p95_factor", "transactions",
+            "consistency", "consistency_wait_millis",
         ],
         "databases.*.mirror": ["mode", "poll_millis", "backfill_rows", "lag_max"],
         "databases.*.breaker": ["failures", "held", "probes"],
@@ -87,7 +91,7 @@ struct SettingsReader {
     }
 
     /// Relative to the folder of the configuration file; empty stays empty.
-    private func resolved(_ file: String) -> String {
+    func resolved(_ file: String) -> String {
         if file.isEmpty || file.hasPrefix("/") { return file }
         let folder = (path as NSString).deletingLastPathComponent
         return folder.isEmpty ? file : "\(folder)/\(file)"
@@ -133,7 +137,7 @@ struct SettingsReader {
         admin.http.tokenFile = resolved(admin.http.tokenFile)
     }
 
-    private func texts(_ nodes: [Node], _ key: String) throws(SettingsError) -> [String] {
+    func texts(_ nodes: [Node], _ key: String) throws(SettingsError) -> [String] {
         var texts: [String] = []
         for node in nodes { texts.append(try Section.text(node, path: path, key: key)) }
         return texts
@@ -189,6 +193,7 @@ struct SettingsReader {
             throw SettingsError(path: path, line: line, key: "\(section.key).pool.size", .conflict(why))
         }
         if let reads = try self.section(section, "reads") { try read(reads, &database.reads) }
+        if let rules = try rules(section) { database.rules = rules }
         if let mirror = try self.section(section, "mirror") { try read(mirror, &database.mirror) }
         if let breaker = try self.section(section, "breaker") {
             try breaker.number("failures", 1...1000, &database.breaker.failures)
@@ -233,16 +238,11 @@ struct SettingsReader {
             reads.key = []
             for node in sources { reads.key.append(try keySource(node, section.key)) }
         }
-        guard let cohorts = try section.list("cohorts", max: SettingsLimits.cohortsMax) else { return }
-        for node in cohorts {
-            let cohort = try self.cohort(node, section.key)
-            if reads.cohorts.contains(where: { $0.name == cohort.name }) {
-                throw SettingsError(
-                    path: path, line: node.mark?.line ?? section.line, key: "\(section.key).cohorts",
-                    .conflict("two cohorts are named \"\(cohort.name)\""))
-            }
-            reads.cohorts.append(cohort)
-        }
+        try section.choice("keyless", &reads.keyless)
+        try section.choice("promote", &reads.promote)
+        try section.number("promote_after", 1...1_000_000, &reads.promoteAfter)
+        try section.factor("promote_p95_factor", 1...1000, &reads.promoteFactor)
+        if let cohorts = try cohorts(section) { reads.cohorts = cohorts }
     }
 
     private func keySource(_ node: Node, _ parent: String) throws(SettingsError) -> ReadSettings.KeySource {
@@ -251,7 +251,8 @@ struct SettingsReader {
         guard case .mapping(let mapping) = node, mapping.count == 1, let name = mapping.first?.key.string else {
             throw SettingsError(
                 path: path, line: entry.line, key: key,
-                .expected("one of {comment: …}, {setting: …}, {session: user}", found: Section.name(node)))
+                .expected(
+                    "one of {comment: …}, {setting: …}, {column: …}, {session: user}", found: Section.name(node)))
         }
         var value = ""
         try entry.text(name, &value)
@@ -263,10 +264,16 @@ struct SettingsReader {
         case "setting":
             if value.contains(".") { return .setting(value) }
             throw entry.error(name, .expected("a name with a dot (godwit.user)", found: "\"\(value)\""))
-        case "column": throw entry.error(name, .unsupported("a key taken from a column"))
+        case "column": return .column(value)
         default:
-            if value == "user" { return .sessionUser }
-            throw entry.error(name, .expected("user", found: "\"\(value)\""))
+            switch value {
+            case "user": return .sessionUser
+            case "application_name": return .applicationName
+            case "client_address": return .clientAddress
+            default:
+                throw entry.error(
+                    name, .expected("user, application_name or client_address", found: "\"\(value)\""))
+            }
         }
     }
 
@@ -275,20 +282,5 @@ struct SettingsReader {
             && text.utf8.allSatisfy { byte in
                 (byte | 0x20) &- 0x61 < 26 || byte &- 0x30 < 10 || byte == 0x5F || byte == 0x2E || byte == 0x2D
             }
-    }
-
-    private func cohort(_ node: Node, _ parent: String) throws(SettingsError) -> ReadSettings.Cohort {
-        let key = "\(parent).cohorts"
-        let entry = try Section(node, path: path, key: key, keys: ["name", "keys", "percent"])
-        var name = ""
-        var hundredths = 0
-        try entry.text("name", &name)
-        if name.isEmpty { throw entry.error("name", .missing) }
-        if entry.node("percent") == nil { throw entry.error("percent", .missing) }
-        try entry.percent("percent", &hundredths)
-        guard let keys = try entry.list("keys", max: SettingsLimits.nodesMax) else {
-            throw entry.error("keys", .missing)
-        }
-        return ReadSettings.Cohort(name: name, keys: try texts(keys, "\(key).keys"), hundredths: hundredths)
     }
 }

@@ -1,7 +1,8 @@
 /// One command of the console (the database `godwit`), as PgBouncer's users know them. Immutable.
 package enum ConsoleCommand: Equatable, Sendable {
     package enum Subject: String, CaseIterable, Sendable {
-        case pools, clients, servers, databases, stats, lists, config, version, help, mirror, breakers, routes, pins
+        case pools, clients, servers, databases, stats, lists, config, version, help, mirror, breakers, routes, pins,
+            cohorts, rules, shapes, caches
     }
 
     case show(Subject)

@@ -3,6 +3,12 @@ import COpenSSL
 /// The digests that PostgreSQL's authentication and our buckets need, by OpenSSL. Any thread, no state.
 package enum Digest {
     package static func md5(_ bytes: [UInt8]) -> [UInt8] { digest(bytes, EVP_md5(), size: 16) }
+
+    /// MD5 as one number, the first byte the most significant.
+    package static func md5Value(_ bytes: [UInt8]) -> UInt128 {
+        md5(bytes).reduce(0) { $0 << 8 | UInt128($1) }
+    }
+
     package static func sha256(_ bytes: [UInt8]) -> [UInt8] { digest(bytes, EVP_sha256(), size: 32) }
 
     package static func hmacSHA256(key: [UInt8], _ bytes: [UInt8]) -> [UInt8] {

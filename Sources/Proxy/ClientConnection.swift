@@ -65,6 +65,8 @@ final class ClientConnection {
     /// Values of the settings that are routing keys (`godwit.user`).
     var keyValues: [String: String] = [:]
     var sessionKey: StatementKey?
+    /// The open transaction has changed the schema.
+    var hasChangedSchema = false
     var statements = StatementMap()
     var unnamed: UnnamedStatement?
     /// The session reads quotes as the standard has it, and its encoding has no quotes inside characters.
@@ -314,7 +316,7 @@ final class ClientConnection {
             }
         }
         startupSettings = settings
-        sessionKey = state.sessionKey(user: user, keyValues: keyValues)
+        routingChanged()
     }
 
     /// ParameterStatus as the authority reports them, with what this client asked for, then the cancel key.
@@ -426,9 +428,8 @@ final class ClientConnection {
 
     private func updateInterest() {
         if phase == .closed { return }
-        var wanted: Interest = isReadingPaused ? [] : .read
-        if !out.isEmpty { wanted.insert(.write) }
-        if wanted == interest { return }
+        let wanted = Interest(reads: !isReadingPaused, writes: !out.isEmpty)
+        if wanted.rawValue == interest.rawValue { return }
         interest = wanted
         worker.loop.modify(socket.raw, wanted, as: registration)
     }

@@ -21,6 +21,7 @@ extension ClientConnection {
 
     /// COMMIT may be answered by ROLLBACK: the tag tells whether settings stay.
     func commandCompleted(_ body: UnsafeRawBufferPointer) {
+        unit.notes.noteRows(body)
         if transaction.effects.isEmpty && unit.effects.isEmpty { return }
         if body.starts(with: "ROLLBACK".utf8) {
             if server?.session.status == .idle { return }
@@ -58,6 +59,7 @@ extension ClientConnection {
         let micros = worker.now.microseconds(since: unit.startedAt)
         database.counters.queries += 1
         database.counters.queryMicros += micros
+        noteEnd(status, on: server.side, micros: micros, database)
         if server.side == .new {
             worker.tellBreaker(database, .success(isProbe: unit.isProbe))
             unit.isProbe = false
@@ -154,7 +156,10 @@ extension ClientConnection {
         if settings.entries.count >= SessionSettings.entriesMax { return pin(.untrackedSetting) }
         settings.set(name: name, value: value)
         server.settings?.set(name: name, value: value)
-        if name == "application_name" { applicationName = value }
+        if name == "application_name" {
+            applicationName = value
+            routingChanged()
+        }
     }
 
     /// RESET goes back to what the session started with; the server only knows its own default.

@@ -3,6 +3,7 @@ import Logging
 import PGWire
 import Pooling
 import Primitives
+import Reactor
 import Routing
 import SQLAnalysis
 import Sessions
@@ -81,12 +82,13 @@ extension ClientConnection {
         case FrontendTag.query:
             unit.executes = true
             guard let text = reader.cString(), reader.isAtEnd else { return unit.addUnknown() }
-            let (analysis, key) = database.analyse(text)
+            let (analysis, key) = look(at: text, database)
             noteBegin(analysis, text)
             unit.add(analysis, key)
         case FrontendTag.parse:
             guard let name = reader.cString(), let text = reader.cString() else { return unit.addUnknown() }
-            let (analysis, key) = database.analyse(text)
+            let (analysis, key) = look(at: text, database)
+            unit.notes.noteParse(name, analysis, types: reader)
             noteBegin(analysis, text)
             unit.add(analysis, key)
             if name.isEmpty {
@@ -118,15 +120,25 @@ extension ClientConnection {
         guard let portal = reader.cString(), let name = reader.cString() else { return unit.addUnknown() }
         if !portal.isEmpty { unit.leavesPortal = true }
         if name.isEmpty {
-            if unit.parsesUnnamed { return }
+            if unit.parsesUnnamed { return noteKey(ofParsed: name, reader, database) }
             guard let unnamed else { return unit.addUnknown() }
-            unnamed.parseBody.withUnsafeBytes { noteBegin(unnamed.analysis, $0) }
+            unnamed.parseBody.withUnsafeBytes {
+                noteBegin(unnamed.analysis, $0)
+                noteStatement(unnamed.analysis, $0, database)
+            }
             unit.add(unnamed.analysis, unnamed.key)
+            noteKey(unnamed.analysis, reader, parseBody: unnamed.parseBody, database)
         } else if let id = statements.find(name) {
             let statement = database.statements[id]
-            statement.parseBody.withUnsafeBytes { noteBegin(statement.analysis, $0) }
+            statement.parseBody.withUnsafeBytes {
+                noteBegin(statement.analysis, $0)
+                noteStatement(statement.analysis, $0, database)
+            }
             unit.add(statement.analysis, statement.key)
-        } else if !unit.parsesNamed {
+            noteKey(statement.analysis, reader, parseBody: statement.parseBody, database)
+        } else if unit.parsesNamed {
+            noteKey(ofParsed: name, reader, database)
+        } else {
             unit.addUnknown()
         }
     }
@@ -227,12 +239,14 @@ extension ClientConnection {
     private func dispatch() {
         guard let database else { preconditionFailure("a unit without a database") }
         unit.startedAt = worker.now
+        if let refusal = ruleRefusal { return refuseUnit(refusal) }
         if splitsBegin(), let text = unit.beginSQL {
             unit.carriesBegin = true
             lazy = LazyTransaction(beginSQL: text)
         }
         guard let decision = route(database) else { return }
         database.count(decision, isRead: unit.routedKind == .read || unit.carriesBegin)
+        database.count((unitKey ?? sessionKey)?.identity)
         unit.isProbe = decision.isProbe
         if decision.side == .new { divertedSince = nil }
         if goesOnOnNew(decision.side) { return }
@@ -250,12 +264,17 @@ extension ClientConnection {
         request.transaction = unit.options
         request.isTextTrusted = isTextTrusted
         request.identity = (unitKey ?? sessionKey)?.identity
+        request.rule = unit.notes.outcome
+        request.batchNeeded = max(batchNeeded, database.batchNeededByAll)
         if let identity = request.identity {
             request.batchNeeded = max(
                 batchNeeded, database.route.stamps.needed(by: identity.hash), database.batchNeededByAll)
             if database.route.settings.reads.consistency == .global && database.isMirrored && !unit.hasWaited {
                 request.batchNeeded = horizon.taking + 1
             }
+        }
+        if Router.wantsNew(request, by: database.route.table) {
+            request.shape = database.askShape(unit, now: worker.now)
         }
         if Router.wantsNew(request, by: database.route.table) {
             let (verdict, transition) = database.askBreaker(now: worker.now)
@@ -307,7 +326,9 @@ extension ClientConnection {
 
     /// Shares, sources or the session's own keys are others now.
     func routingChanged() {
-        if let database { sessionKey = database.sessionKey(user: user, keyValues: keyValues) }
+        guard let database else { return }
+        sessionKey = database.sessionKey(
+            user: user, applicationName: applicationName, clientAddress: address.host, keyValues: keyValues)
     }
 
     func waitForServer(_ side: Side) {

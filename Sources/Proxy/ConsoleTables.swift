@@ -41,6 +41,10 @@ package struct ConsoleTables {
         case .breakers: breakers()
         case .routes: routes()
         case .pins: pins()
+        case .cohorts: cohorts()
+        case .rules: rules()
+        case .shapes: shapes()
+        case .caches: caches()
         }
     }
 
@@ -206,6 +210,9 @@ package struct ConsoleTables {
             ("SHOW STATS", "transactions, queries, bytes and times per database"),
             ("SHOW ROUTES", "units per side, kind and reason of the decision"),
             ("SHOW MIRROR", "how far NEW follows OLD"), ("SHOW BREAKERS", "health of NEW per reactor thread"),
+            ("SHOW COHORTS", "groups of users, their shares and units"), ("SHOW RULES", "rules and the units they met"),
+            ("SHOW SHAPES", "statement shapes on both sides, and which NEW may answer"),
+            ("SHOW CACHES", "hits of the statement and key caches per reactor thread"),
             ("SHOW PINS", "clients that keep their server, and why"), ("SHOW LISTS", "counts"),
             ("SHOW CONFIG", "every setting"), ("SHOW VERSION", "this program"), ("SHOW HELP", "this list"),
             ("RELOAD", "read the configuration file again; all or nothing"),

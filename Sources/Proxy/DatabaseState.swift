@@ -77,6 +77,13 @@ final class DatabaseState {
     private var periodStartedAt = MonotonicInstant.now()
     private(set) var averages = DatabaseCounters()
     private var routes: [UInt64] = Array(repeating: 0, count: 4 * RouteDecision.Reason.allCases.count)
+    /// Units by the rule that met them, and by the cohort of their key; indexes as in the configuration.
+    private(set) var ruleUnits: [UInt64] = []
+    private(set) var cohortUnits: [UInt64] = []
+    var shapes: ShapeStatistics
+    private(set) var schemaChanges: UInt64 = 0
+    /// Asked to have the catalog read again; called on the reactor's thread with the database's name.
+    var onSchemaChange: ((String) -> Void)?
     /// Reads that NEW failed and OLD answered.
     var retries: UInt64 = 0
     /// Batch that NEW must have applied before anybody reads there: since the shares changed last. Who read on OLD
@@ -95,6 +102,13 @@ final class DatabaseState {
         analysis = Self.makeCache(route)
         resolver = KeyResolver(table: route.table)
         breaker = CircuitBreaker(route.settings.breaker)
+        shapes = ShapeStatistics(route.settings.reads)
+        resetUnits()
+    }
+
+    private func resetUnits() {
+        ruleUnits = Array(repeating: 0, count: route.settings.rules.count)
+        cohortUnits = Array(repeating: 0, count: route.settings.reads.cohorts.count)
     }
 
     /// A reload: what depends on what changed is made anew, the rest goes on.
@@ -157,19 +171,24 @@ final class DatabaseState {
     }
 
     /// The first source of the plan that the session itself answers.
-    func sessionKey(user: String, keyValues: [String: String]) -> StatementKey? {
+    func sessionKey(
+        user: String, applicationName: String, clientAddress: String, keyValues: [String: String]
+    ) -> StatementKey? {
         for (index, source) in route.table.keyPlan.sources.enumerated() {
             let value: String?
             switch source {
             case .setting(let name): value = keyValues[name]
             case .sessionUser: value = user
+            case .applicationName: value = applicationName
+            case .clientAddress: value = clientAddress
             case .comment, .column: value = nil
             }
             if let value, let identity = resolver.identity(of: value) {
                 return StatementKey(source: index, identity: identity)
             }
         }
-        return nil
+        guard route.table.usesSessionWhenKeyless else { return nil }
+        return resolver.identity(of: user).map { StatementKey(source: route.table.keyPlan.sources.count, identity: $0) }
     }
 
     /// Analyses a text and digests the key it carries.
@@ -180,11 +199,61 @@ final class DatabaseState {
         switch key.form {
         case .text(let offset, let length):
             identity = resolver.identity(of: UnsafeRawBufferPointer(rebasing: text[offset..<offset + length]))
-        case .urlEncoded:
+        case .urlEncoded, .literal:
             identity = key.bytes(in: text).flatMap { resolver.identity(of: $0) }
-        case .parameter:
-            identity = nil
+        case .parameter, .parameters:
+            identity = nil                           // see `boundKey`
         }
         return (found.statement, identity.map { StatementKey(source: key.source, identity: $0) })
+    }
+
+    /// The key that the statement's Bind carries; nil when it has none, or its rows have several.
+    ///
+    /// - Parameter reader: positioned behind the statement's name.
+    func boundKey(_ statement: AnalysedStatement, _ reader: BodyReader, types: ParameterTypes) -> StatementKey? {
+        guard let column = statement.columnKey, case .parameters(let numbers) = column.value,
+            let parameters = BindParameters(reader)
+        else { return nil }
+        var key: [UInt8]?
+        for number in numbers {
+            guard let value = parameters.value(number),
+                let bytes = RoutingKeyText.parameter(value.bytes, isBinary: value.isBinary, type: types[number])
+            else { return nil }
+            if let key, key != bytes { return nil }
+            key = bytes
+        }
+        return key.flatMap { resolver.identity(of: $0) }.map { StatementKey(source: column.source, identity: $0) }
+    }
+
+    // MARK: rules, cohorts, shapes
+
+    func rewritten(
+        _ text: UnsafeRawBufferPointer, _ statement: AnalysedStatement, user: String, isCounted: Bool
+    ) -> [UInt8]? {
+        let rules = route.table.rules
+        guard rules.rewrites, let (other, applied) = rules.rewritten(text, statement, user: user) else { return nil }
+        if isCounted { for rule in applied { count(rule: rule) } }
+        return other
+    }
+
+    func count(rule index: Int) {
+        if index < ruleUnits.count { ruleUnits[index] += 1 }
+    }
+
+    func count(_ identity: KeyIdentity?) {
+        if let cohort = identity?.cohort, Int(cohort) < cohortUnits.count { cohortUnits[Int(cohort)] += 1 }
+    }
+
+    /// Whether NEW may answer the unit's statement, by what is known of its shape.
+    func askShape(_ unit: Unit, now: MonotonicInstant) -> ShapeStatistics.Answer {
+        if route.settings.reads.promote == .all { return .allow }
+        guard unit.statementCount == 1, let statement = unit.notes.statement else { return .unproven }
+        return shapes.ask(statement, now: now)
+    }
+
+    /// A transaction that changed the schema through us has ended: what is known of the catalog is out of date.
+    func noteSchemaChange() {
+        schemaChanges += 1
+        onSchemaChange?(name)
     }
 }

@@ -71,7 +71,7 @@ package final class DatabaseRoute: Sendable {
         self.settings = settings
         self.old = old
         self.new = new
-        table = RoutingTable(settings.reads)
+        table = RoutingTable(settings.reads, rules: settings.rules)
         self.facts = facts
         self.horizon = horizon
         self.stamps = stamps

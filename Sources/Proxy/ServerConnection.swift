@@ -110,9 +110,8 @@ final class ServerConnection {
     var isCongested: Bool { out.count > SendQueue.highWater }
 
     private func updateInterest() {
-        var wanted: Interest = isReadingPaused ? [] : [.read]
-        if !out.isEmpty || state == .connecting { wanted.insert(.write) }
-        if wanted == interest || state == .closed { return }
+        let wanted = Interest(reads: !isReadingPaused, writes: !out.isEmpty || state == .connecting)
+        if wanted.rawValue == interest.rawValue || state == .closed { return }
         interest = wanted
         worker.loop.modify(socket.raw, wanted, as: registration)
     }

@@ -51,6 +51,8 @@ struct Unit {
     /// It may end a transaction, and what that wrote becomes visible.
     var mayCommit = false
     var hasFailed = false
+    /// For rules, keys in Bind and statistics.
+    var notes = UnitNotes()
     var unnamed: (analysis: AnalysedStatement, key: StatementKey?)?
     var isProbe = false
     var isReplay = false

@@ -87,7 +87,11 @@ extension ClientConnection {
             let counted = unit.statementCount
             note(frame, bytes)
             if unit.statementCount > counted { openTransaction() }
-            if frame.tag == FrontendTag.query && deallocatesLocally(server) {
+            if let refusal = ruleRefusal {
+                if frame.tag != FrontendTag.query { return close(with: refusal) }
+                server.session.sent(.query)
+                run.replace(frame, with: raising(refusal), server)
+            } else if frame.tag == FrontendTag.query && deallocatesLocally(server) {
                 run.drop(frame, server)
             } else {
                 forward(frame, &run, server)
@@ -171,6 +175,10 @@ extension ClientConnection {
             server.session.sent(.query)
             server.unnamedToken = 0
             unnamed = nil
+            var reader = BodyReader(body)
+            if let database, let text = reader.cString(), let other = rewritten(text, database) {
+                return run.replace(frame, with: rewritten(frame.tag, other, [0]), server)
+            }
         case FrontendTag.functionCall:
             server.session.sent(.functionCall)
         case FrontendTag.parse:
@@ -199,16 +207,24 @@ extension ClientConnection {
     }
 
     private func forwardParse(
-        _ frame: FrontendFrame, _ body: UnsafeRawBufferPointer, _ run: inout ForwardRun, _ server: ServerConnection
+        _ frame: FrontendFrame, _ body: UnsafeRawBufferPointer, _ run: inout ForwardRun, _ server: ServerConnection,
+        isRewritten: Bool = false
     ) {
         var reader = BodyReader(body)
         guard let database, let name = reader.cString() else { return violated(.malformedBody(tag: frame.tag)) }
         let parseBody = reader.rest()
         var textReader = BodyReader(parseBody)
         guard let text = textReader.cString() else { return violated(.malformedBody(tag: frame.tag)) }
+        if !isRewritten, let other = rewritten(text, database) {
+            let whole = Array(name) + [0] + other + [0] + Array(textReader.rest())
+            return whole.withUnsafeBytes { forwardParse(frame, $0, &run, server, isRewritten: true) }
+        }
         if name.isEmpty {
             keepUnnamed(parseBody, text, database)
             if server.session.sent(.parse(nil, definition: 0)) { server.unnamedToken = unnamed?.token ?? 0 }
+            if isRewritten {
+                return run.replace(frame, with: rewritten(FrontendTag.parse, [0], Array(parseBody)), server)
+            }
             return run.pass(to: frame.end)
         }
         if let taken = statements.find(name), !unit.isReplay {

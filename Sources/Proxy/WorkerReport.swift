@@ -46,6 +46,23 @@ struct WorkerReport: Sendable {
         var trips: UInt64
         var retries: UInt64
         var serverCounts: [Side: Int]
+        /// By index in the configuration.
+        var ruleUnits: [UInt64]
+        var cohortUnits: [UInt64]
+        var shapes: [ShapeStatistics.Figures]
+        var caches: CacheRow
+    }
+
+    /// One line of SHOW CACHES.
+    struct CacheRow: Sendable {
+        var analysis: AnalysisCounters
+        var textEntries: Int
+        var shapeEntries: Int
+        var bytes: Int
+        var keyHits: UInt64
+        var keyMisses: UInt64
+        var statistics: Int
+        var schemaChanges: UInt64
     }
 
     var worker: Int
@@ -125,6 +142,12 @@ extension Worker {
         }
         return WorkerReport.DatabaseRow(
             name: state.name, counters: state.counters, averages: state.averages, routes: state.routeCounts,
-            breaker: state.breaker.phase, trips: state.breaker.trips, retries: state.retries, serverCounts: counts)
+            breaker: state.breaker.phase, trips: state.breaker.trips, retries: state.retries, serverCounts: counts,
+            ruleUnits: state.ruleUnits, cohortUnits: state.cohortUnits, shapes: state.shapes.figures,
+            caches: WorkerReport.CacheRow(
+                analysis: state.analysis.counters, textEntries: state.analysis.textEntries,
+                shapeEntries: state.analysis.shapeEntries, bytes: state.analysis.bytesHeld,
+                keyHits: state.resolver.hits, keyMisses: state.resolver.misses, statistics: state.shapes.count,
+                schemaChanges: state.schemaChanges))
     }
 }

@@ -1,3 +1,5 @@
+import Digests
+
 /// Remembers the digests of the keys seen last, so that md5 runs once per user and not once per query.
 /// Owned by one thread; make a new one for a new `RoutingTable`, for it also remembers cohorts.
 package final class KeyResolver {
@@ -29,8 +31,9 @@ package final class KeyResolver {
         }
         misses += 1
         let bytes = Array(key)
+        let digest = Digest.md5Value(bytes)
         let identity = KeyIdentity(
-            hash: hash, bucket: UserBucket(key: bytes), cohort: table.cohorts.index(of: bytes))
+            hash: hash, bucket: UserBucket(digest: digest), cohort: table.cohorts.index(of: bytes, digest: digest))
         if key.count <= KeyResolver.keyBytesMax {
             keys[place] = bytes
             identities[place] = identity

@@ -28,6 +28,10 @@ package struct RouteRequest: Sendable {
     /// What NEW's breaker says.
     package var breaker: CircuitBreaker.Verdict = .allow
     package var authority: Side = .old
+    /// What the database's rules say; `deny` never comes here.
+    package var rule: RuleSet.Outcome?
+    /// What is known of the statement's shape on NEW; ask only when NEW is wanted, for it counts trials.
+    package var shape: ShapeStatistics.Answer = .allow
 
     package init(kind: StatementKind, horizon: HorizonFacts) {
         self.kind = kind
@@ -61,7 +65,7 @@ package struct RouteDecision: Sendable, Equatable {
     package enum Reason: UInt8, Sendable, CaseIterable, CustomStringConvertible {
         case share, cohort, probe, transaction, pinned, notRead,
             untrustedText, noKey, aboveShare, aboveCohortShare, notReadable, ownWrite,
-            breakerOpen, newFailed
+            breakerOpen, newFailed, rule, unprovenShape, degradedShape
 
         package var description: String {
             switch self {
@@ -79,6 +83,9 @@ package struct RouteDecision: Sendable, Equatable {
             case .ownWrite: "NEW lacks a write of this user"
             case .breakerOpen: "breaker of NEW is open"
             case .newFailed: "NEW failed this read, it runs again here"
+            case .rule: "a rule says so"
+            case .unprovenShape: "statement shape has not proven itself on NEW"
+            case .degradedShape: "statement shape does worse on NEW"
             }
         }
     }
@@ -104,19 +111,26 @@ package enum Router {
         if case .inside(let side) = request.scope { return RouteDecision(side, .transaction) }
         let authority = request.authority
         if request.isPinned { return RouteDecision(authority, .pinned) }
+        if request.rule == .old { return RouteDecision(authority, .rule) }
         if !isRead(request) { return RouteDecision(authority, .notRead) }
         if !request.isTextTrusted { return RouteDecision(authority, .untrustedText) }
-        guard let identity = request.identity else { return RouteDecision(authority, .noKey) }
-        let isInCohort = identity.cohort != nil
-        if !identity.bucket.isWithin(share: table.share(of: identity)) {
+        let isForced = request.rule == .new
+        if !isForced, request.identity == nil { return RouteDecision(authority, .noKey) }
+        let isInCohort = request.identity?.cohort != nil
+        if !isForced, let identity = request.identity, !identity.bucket.isWithin(share: table.share(of: identity)) {
             return RouteDecision(authority, isInCohort ? .aboveCohortShare : .aboveShare)
+        }
+        switch request.shape {
+        case .allow, .trial: break
+        case .unproven: if !isForced { return RouteDecision(authority, .unprovenShape) }
+        case .degraded: if !isForced { return RouteDecision(authority, .degradedShape) }
         }
         if !request.horizon.isReadable { return RouteDecision(authority, .notReadable) }
         if request.horizon.applied < request.batchNeeded { return RouteDecision(authority, .ownWrite) }
         switch request.breaker {
         case .deny: return RouteDecision(authority, .breakerOpen)
         case .probe: return RouteDecision(.new, .probe)
-        case .allow: return RouteDecision(.new, isInCohort ? .cohort : .share)
+        case .allow: return RouteDecision(.new, isForced ? .rule : isInCohort ? .cohort : .share)
         }
     }
 

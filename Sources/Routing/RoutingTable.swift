@@ -12,32 +12,46 @@ package final class RoutingTable: Sendable {
     package let cohortHundredths: [Int]
     /// Settings whose value is a routing key (`godwit.user`), lower case: Godwit answers their SET.
     package let keySettings: [String]
+    /// What has no key of its own has its session's user as one.
+    package let usesSessionWhenKeyless: Bool
+    package let rules: RuleSet
 
-    package init(keyPlan: KeyPlan, hundredths: Int, cohorts: [ReadSettings.Cohort] = []) {
+    package init(
+        keyPlan: KeyPlan, hundredths: Int, cohorts: [ReadSettings.Cohort] = [],
+        keyless: ReadSettings.Keyless = .old, rules: [RuleSettings] = []
+    ) {
         precondition((0...10_000).contains(hundredths), "a share outside 0...100 percent")
         self.keyPlan = keyPlan
         self.hundredths = hundredths
-        self.cohorts = Cohorts(cohorts.map(\.keys))
+        self.cohorts = Cohorts(cohorts.map(\.members))
+        usesSessionWhenKeyless = keyless == .session
+        self.rules = RuleSet(rules)
         cohortHundredths = cohorts.map(\.hundredths)
         keySettings = keyPlan.sources.compactMap { source in
             if case .setting(let name) = source { name } else { nil }
         }
     }
 
-    package convenience init(_ settings: ReadSettings) {
+    package convenience init(_ settings: ReadSettings, rules: [RuleSettings] = []) {
         let sources = settings.key.map { source -> KeyPlan.Source in
             switch source {
             case .comment(let name): .comment(name)
             case .setting(let name): .setting(name.lowercased())
             case .column(let name): .column(name.lowercased())
             case .sessionUser: .sessionUser
+            case .applicationName: .applicationName
+            case .clientAddress: .clientAddress
             }
         }
-        self.init(keyPlan: KeyPlan(sources), hundredths: settings.hundredths, cohorts: settings.cohorts)
+        self.init(
+            keyPlan: KeyPlan(sources), hundredths: settings.hundredths, cohorts: settings.cohorts,
+            keyless: settings.keyless, rules: rules)
     }
 
     /// True when no key whatever could lead to NEW: analysis may be skipped.
-    package var sendsNothingToNew: Bool { hundredths == 0 && cohortHundredths.allSatisfy { $0 == 0 } }
+    package var sendsNothingToNew: Bool {
+        hundredths == 0 && cohortHundredths.allSatisfy { $0 == 0 } && !rules.rules.contains { $0.action == .new }
+    }
 
     /// The share that counts for this key: that of the first cohort that lists it, else everyone's.
     package func share(of identity: KeyIdentity) -> Int {
@@ -65,26 +79,11 @@ extension RoutingTable {
             case .comment, .column: if let key, key.source == index { return .text(key) }
             case .setting: if settingSource == index { return .setting(index) }
             case .sessionUser: return .sessionUser
+            case .applicationName, .clientAddress: break   // known to a session only
             }
         }
-        return .none
+        return usesSessionWhenKeyless ? .sessionUser : .none
     }
-}
-
-/// Named lists of keys; the first list that has a key wins. Immutable, any thread.
-package struct Cohorts: Sendable {
-    private let indexes: [[UInt8]: UInt16]
-
-    package init(_ lists: [[String]]) {
-        precondition(lists.count < Int(UInt16.max), "more cohorts than an index holds")
-        var indexes: [[UInt8]: UInt16] = [:]
-        for (index, list) in lists.enumerated() {
-            for key in list where indexes[Array(key.utf8)] == nil { indexes[Array(key.utf8)] = UInt16(index) }
-        }
-        self.indexes = indexes
-    }
-
-    package func index(of key: [UInt8]) -> UInt16? { indexes.isEmpty ? nil : indexes[key] }
 }
 
 /// A routing key, digested: what the hot path carries instead of its text. A value, any thread.

@@ -13,9 +13,10 @@ package struct UserBucket: Sendable, Equatable, Comparable, CustomStringConverti
         self.hundredths = hundredths
     }
 
-    package init(key: [UInt8]) {
-        var value: UInt128 = 0
-        for byte in Digest.md5(key) { value = value << 8 | UInt128(byte) }
+    package init(key: [UInt8]) { self.init(digest: Digest.md5Value(key)) }
+
+    /// - Parameter value: the key's MD5 as a number.
+    package init(digest value: UInt128) {
         self.init(hundredths: UInt16(truncatingIfNeeded: value % 100 * 100 + value / 100 % 100))
     }
 

@@ -2,12 +2,26 @@
 package final class AnalysedStatement: Sendable {
     package let classification: Classification
     package let columnKey: ColumnKey?
+    /// nil: the text is not told by its shape (it was not analysed, or its literals matter).
+    package let shape: ShapeID?
+    /// The shape as text, cut to `ShapeID.textBytesMax` bytes; empty without a shape.
+    package let shapeText: String
+    /// The tables that it names, in the order of the grammar's tree; none when it was not analysed.
+    package let relations: [RelationReference]
 
     package var kind: StatementKind { classification.kind }
+    /// Its key, if it has one, is in the Bind message.
+    package var hasBoundKey: Bool { if case .parameters? = columnKey?.value { true } else { false } }
 
-    package init(_ classification: Classification, columnKey: ColumnKey? = nil) {
+    package init(
+        _ classification: Classification, columnKey: ColumnKey? = nil, shape: ShapeID? = nil, shapeText: String = "",
+        relations: [RelationReference] = []
+    ) {
         self.classification = classification
         self.columnKey = columnKey
+        self.shape = shape
+        self.shapeText = shapeText
+        self.relations = relations
     }
 }
 
@@ -142,8 +156,12 @@ package final class AnalysisCache {
         parsesLeft -= 1
         counters.parses += 1
         let result = analyzer.analyse(text)
-        let statement = AnalysedStatement(result.classification, columnKey: columnKey(result.columnKey))
-        if outcome == .shape, result.isByShape { shapes.insert(writer.shape, hash: shapeHash, statement) }
+        let isByShape = outcome == .shape && result.isByShape
+        let statement = AnalysedStatement(
+            result.classification, columnKey: columnKey(result.columnKey),
+            shape: isByShape ? ShapeID(writer.shape) : nil, shapeText: isByShape ? ShapeID.text(writer.shape) : "",
+            relations: references(result.relations, text))
+        if isByShape { shapes.insert(writer.shape, hash: shapeHash, statement) }
         return remember(text, hash, isKept, Analysis(statement: statement, key: key(statement.columnKey, text)))
     }
 
@@ -173,17 +191,43 @@ package final class AnalysisCache {
         return Analysis(statement: AnalysedStatement(classification), key: key)
     }
 
+    /// Where the tables' names stand, by the number of the word: texts of one shape have the same words.
+    private func references(_ found: [FoundRelation], _ text: UnsafeRawBufferPointer) -> [RelationReference] {
+        if found.isEmpty { return [] }
+        let words = TableRewriter.words(at: Set(found.map(\.offset)), in: text)
+        return found.map { relation in
+            let word = words[relation.offset]
+            return RelationReference(
+                schema: relation.schema, name: relation.name, word: word ?? 0, parts: relation.parts,
+                takesAlias: relation.takesAlias, isTable: relation.isTable && word != nil)
+        }
+    }
+
+    // MARK: figures
+
+    package var textEntries: Int { texts.count }
+    package var shapeEntries: Int { shapes.count }
+    package var bytesHeld: Int { texts.bytesHeld + shapes.bytesHeld }
+
     // MARK: keys
 
+    /// A list whose length the shape does not show has a key when it has one element; a shape that shows more has none.
     private func columnKey(_ candidate: ColumnCandidate?) -> ColumnKey? {
         guard let candidate else { return nil }
-        switch candidate.value {
-        case .parameter(let number): return ColumnKey(source: candidate.source, value: .parameter(number))
-        case .offset(let offset):
-            return writer.literals.firstIndex { $0.offset == offset }.map { index in
-                ColumnKey(source: candidate.source, value: .literal(index))
+        var places: [Int] = []
+        var numbers: [Int] = []
+        for value in candidate.values {
+            switch value {
+            case .parameter(let number): numbers.append(number)
+            case .offset(let offset, let items):
+                guard let place = writer.literals.firstIndex(where: { $0.offset == offset }),
+                    writer.literals[place].repeats == items - 1, !writer.literals[place].isJoined
+                else { return nil }
+                places.append(place)
             }
         }
+        if numbers.isEmpty { return ColumnKey(source: candidate.source, value: .literals(places)) }
+        return places.isEmpty ? ColumnKey(source: candidate.source, value: .parameters(numbers)) : nil
     }
 
     /// The text's key by the first source of the plan that it answers.
@@ -191,25 +235,31 @@ package final class AnalysisCache {
         guard let column else { return writer.commentKey }
         if let comment = writer.commentKey, comment.source < column.source { return comment }
         switch column.value {
-        case .parameter(let number): return KeyReference(source: column.source, form: .parameter(number))
-        case .literal(let index):
-            guard index < writer.literals.count, let form = literalForm(writer.literals[index], text)
-            else { return writer.commentKey }
+        case .parameters(let numbers):
+            return KeyReference(
+                source: column.source, form: numbers.count == 1 ? .parameter(numbers[0]) : .parameters(numbers))
+        case .literals(let places):
+            guard let form = literalForm(places, text) else { return writer.commentKey }
             return KeyReference(source: column.source, form: form)
         }
     }
 
-    /// A literal whose bytes are its value; strings with escapes in them are no keys.
-    private func literalForm(
-        _ literal: (offset: Int, length: Int), _ text: UnsafeRawBufferPointer
-    ) -> KeyReference.Form? {
-        let first = text[literal.offset]
-        if first == 0x27 {
-            let inner = text[(literal.offset + 1)..<(literal.offset + literal.length - 1)]
-            if inner.isEmpty || inner.contains(0x27) { return nil }
-            return .text(offset: literal.offset + 1, length: literal.length - 2)
+    /// The key of a literal, or of several that mean one value.
+    private func literalForm(_ places: [Int], _ text: UnsafeRawBufferPointer) -> KeyReference.Form? {
+        var first: [UInt8]?
+        for place in places {
+            guard place < writer.literals.count, writer.literals[place].repeats == 0 else { return nil }
+            let literal = writer.literals[place]
+            let token = text[literal.offset..<(literal.offset + literal.length)]
+            if places.count == 1, RoutingKeyText.isPlain(token) {
+                let quote = token.first == 0x27 ? 1 : 0
+                return .text(offset: literal.offset + quote, length: literal.length - 2 * quote)
+            }
+            guard let value = RoutingKeyText.literal(token) else { return nil }
+            if let first, first != value { return nil }
+            first = value
         }
-        let isNumber = SQLLexer.isDigit(first) || first == 0x2D && SQLLexer.isDigit(text[literal.offset + 1])
-        return isNumber ? .text(offset: literal.offset, length: literal.length) : nil
+        guard let place = places.first, first != nil else { return nil }
+        return .literal(offset: writer.literals[place].offset, length: writer.literals[place].length)
     }
 }

@@ -35,6 +35,8 @@ package struct CatalogFacts: Sendable {
     private var relationsAnywhere: [String: Verdict] = [:]
     private var harmfulOperations: Set<String> = []
     private var harmfulTypes: Set<String> = []
+    /// A cast that nobody writes may call a volatile function: then nothing is surely a read.
+    private(set) var hasHarmfulImplicitCast = false
 
     package init(rows: some Sequence<Row>) {
         for row in rows {
@@ -52,6 +54,7 @@ package struct CatalogFacts: Sendable {
                 relationsAnywhere[row.name] = worst(relationsAnywhere[row.name] ?? .harmless, verdict)
             case "operator": harmfulOperations.insert(row.name)
             case "type": harmfulTypes.insert(row.name)
+            case "implicit": hasHarmfulImplicitCast = true
             default: break
             }
         }
@@ -118,44 +121,70 @@ package struct CatalogFacts: Sendable {
 
     /// Run on the authority, at start and after DDL; four text columns: kind, schema, name, detail.
     ///
-    /// Aggregates count as volatile as their support functions. Relations are listed when NEW would not hold the same
-    /// (sequences, materialized views, foreign and unlogged tables) or when they are views over such, or over
-    /// volatile functions. Built-in functions leave no dependency behind, hence the look at the view's text.
+    /// Functions are as volatile as the worst of their overloads, of the support functions of aggregates, and of the
+    /// domains among their arguments. Relations are listed when NEW would not hold the same (sequences, materialized
+    /// views, foreign and unlogged tables), when a row security policy or a rule of theirs calls volatile functions, or
+    /// when they are views over, or parents of, such. Types are listed when a cast, a domain's check or their own input
+    /// function is volatile; `implicit` when such a cast may happen without being written. Built-in functions leave no
+    /// dependency behind, hence the looks at texts.
     package static let query = """
-        WITH RECURSIVE view_text AS (
-            SELECT oid, pg_catalog.pg_get_viewdef(oid) AS body FROM pg_catalog.pg_class WHERE relkind = 'v'
+        WITH RECURSIVE body AS (
+            SELECT oid, pg_catalog.pg_get_viewdef(oid) AS text FROM pg_catalog.pg_class WHERE relkind = 'v'
                 AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+            UNION ALL
+            SELECT polrelid, pg_catalog.pg_get_expr(polqual, polrelid) FROM pg_catalog.pg_policy
+        ), owner (classid, objid, relation) AS (
+            SELECT 'pg_catalog.pg_rewrite'::regclass::oid, oid, ev_class FROM pg_catalog.pg_rewrite
+            UNION ALL
+            SELECT 'pg_catalog.pg_policy'::regclass::oid, oid, polrelid FROM pg_catalog.pg_policy
+        ), edge (source, relation) AS (
+            SELECT d.refobjid, o.relation FROM pg_catalog.pg_depend d
+            JOIN owner o ON o.classid = d.classid AND o.objid = d.objid
+            WHERE d.refclassid = 'pg_catalog.pg_class'::regclass
+            UNION
+            SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits
+        ), domain_check AS (
+            SELECT k.contypid AS oid FROM pg_catalog.pg_constraint k
+            JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = k.oid
+                AND d.refclassid = 'pg_catalog.pg_proc'::regclass
+            JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid AND p.provolatile = 'v' WHERE k.contypid <> 0
+            UNION
+            SELECT contypid FROM pg_catalog.pg_constraint
+            WHERE contypid <> 0 AND pg_catalog.pg_get_constraintdef(oid) ~ '\(Self.harmfulText)'
+        ), harmful_type AS (
+            SELECT oid FROM domain_check
+            UNION
+            SELECT y.oid FROM pg_catalog.pg_type y JOIN harmful_type h ON h.oid IN (y.typbasetype, y.typelem)
         ), marked AS (
             SELECT c.oid, 'x' AS detail FROM pg_catalog.pg_class c
             WHERE c.relkind IN ('S', 'm', 'f') OR c.relkind IN ('r', 'p') AND c.relpersistence = 'u'
             UNION
-            SELECT r.ev_class, 'v' FROM pg_catalog.pg_rewrite r
-            JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+            SELECT o.relation, 'v' FROM owner o
+            JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid
                 AND d.refclassid = 'pg_catalog.pg_proc'::regclass
             JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid AND p.provolatile = 'v'
             UNION
-            SELECT oid, 'v' FROM view_text
-            WHERE body ~ '\\m(nextval|setval|set_config|pg_notify|pg_(try_)?advisory_\\w+|lo_\\w+|dblink\\w*'
-                '|txid_current|\\w+_to_xml\\w*|pg_\\w+_backend|currval|lastval|crosstab\\w*)\\('
+            SELECT oid, 'v' FROM body WHERE text ~ '\(Self.harmfulText)'
             UNION
-            SELECT oid, 'x' FROM view_text
-            WHERE body ~ '\\m(txid_\\w+|inet_\\w+_(addr|port)|version|current_database)\\(|\\mpg_\\w+'
+            SELECT oid, 'x' FROM body
+            WHERE text ~ '\\m(txid_\\w+|inet_\\w+_(addr|port)|version|current_database)\\(|\\mpg_\\w+'
                 '|information_schema'
         ), tainted AS (
             SELECT oid, detail FROM marked
             UNION
-            SELECT r.ev_class, t.detail FROM tainted t
-            JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = t.oid
-                AND d.classid = 'pg_catalog.pg_rewrite'::regclass
-            JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
+            SELECT e.relation, t.detail FROM tainted t JOIN edge e ON e.source = t.oid
         )
         SELECT 'function'::text, n.nspname::text, p.proname::text,
-            max(greatest(p.provolatile::text, t.provolatile::text, f.provolatile::text, c.provolatile::text))
+            max(greatest(p.provolatile::text, t.provolatile::text, f.provolatile::text, c.provolatile::text,
+                m.provolatile::text, l.provolatile::text,
+                CASE WHEN p.proargtypes::oid[] && ARRAY(SELECT oid FROM harmful_type) THEN 'v' END))
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
         LEFT JOIN pg_catalog.pg_aggregate a ON a.aggfnoid = p.oid
         LEFT JOIN pg_catalog.pg_proc t ON t.oid = a.aggtransfn
         LEFT JOIN pg_catalog.pg_proc f ON f.oid = a.aggfinalfn
         LEFT JOIN pg_catalog.pg_proc c ON c.oid = a.aggcombinefn
+        LEFT JOIN pg_catalog.pg_proc m ON m.oid = a.aggmtransfn
+        LEFT JOIN pg_catalog.pg_proc l ON l.oid = a.aggmfinalfn
         GROUP BY 2, 3
         UNION ALL
         SELECT DISTINCT 'operator', n.nspname::text, o.oprname::text, 'v' FROM pg_catalog.pg_operator o
@@ -164,12 +193,22 @@ package struct CatalogFacts: Sendable {
         UNION ALL
         SELECT DISTINCT 'type', n.nspname::text, y.typname::text, 'v' FROM pg_catalog.pg_type y
         JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace
-        LEFT JOIN pg_catalog.pg_cast c ON c.casttarget = y.oid
-        JOIN pg_catalog.pg_proc p ON p.oid IN (c.castfunc, y.typinput) AND p.provolatile = 'v'
-        WHERE n.nspname <> 'pg_catalog'
+        WHERE y.oid IN (SELECT oid FROM harmful_type)
+            OR y.oid IN (SELECT c.casttarget FROM pg_catalog.pg_cast c
+                JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc AND p.provolatile = 'v')
+            OR n.nspname <> 'pg_catalog'
+                AND EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid = y.typinput AND p.provolatile = 'v'
+                    AND y.typtype <> 'd')
+        UNION ALL
+        SELECT DISTINCT 'implicit', '', '', 'v' FROM pg_catalog.pg_cast c
+        JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc AND p.provolatile = 'v' WHERE c.castcontext = 'i'
         UNION ALL
         SELECT DISTINCT 'relation', n.nspname::text, c.relname::text, t.detail FROM tainted t
         JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
         """
+
+    /// Built-in functions with effects, as a regular expression within a SQL literal.
+    private static let harmfulText = "\\m(nextval|setval|set_config|pg_notify|pg_(try_)?advisory_\\w+|lo_\\w+"
+        + "|dblink\\w*|txid_current|\\w+_to_xml\\w*|pg_\\w+_backend|currval|lastval|crosstab\\w*)\\("
 }

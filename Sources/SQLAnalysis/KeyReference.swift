@@ -9,6 +9,10 @@ package struct KeyPlan: Sendable, Equatable {
         case setting(String)
         /// The name the client logged in with: known to the session.
         case sessionUser
+        /// What the session calls itself at the moment.
+        case applicationName
+        /// The host that the client connected from.
+        case clientAddress
     }
 
     package var sources: [Source]
@@ -30,8 +34,12 @@ package struct KeyReference: Sendable, Equatable {
         case text(offset: Int, length: Int)
         /// sqlcommenter's value: percent-decoding is to be done (`KeyReference.bytes(in:)` does).
         case urlEncoded(offset: Int, length: Int)
+        /// A literal with its quotes, whose bytes are not the key yet (`KeyReference.bytes(in:)` makes them so).
+        case literal(offset: Int, length: Int)
         /// `$number`, from 1: the value is in the Bind message.
         case parameter(Int)
+        /// These parameters, if all of them have one value: the rows of one INSERT.
+        case parameters([Int])
     }
 
     /// Index in `KeyPlan.sources`: a setting that stands before it wins over it.
@@ -48,7 +56,8 @@ package struct KeyReference: Sendable, Equatable {
         switch form {
         case .text(let offset, let length): Array(text[offset..<offset + length])
         case .urlEncoded(let offset, let length): KeyExtractor.percentDecoded(text[offset..<offset + length])
-        case .parameter: nil
+        case .literal(let offset, let length): RoutingKeyText.literal(text[offset..<offset + length])
+        case .parameter, .parameters: nil
         }
     }
 }

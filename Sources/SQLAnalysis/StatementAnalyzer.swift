@@ -7,6 +7,7 @@ struct StatementAnalyzer {
         var columnKey: ColumnCandidate?
         /// The verdict would be the same for every text of the same shape.
         var isByShape: Bool
+        var relations: [FoundRelation] = []
     }
 
     private let facts: CatalogFacts
@@ -22,10 +23,12 @@ struct StatementAnalyzer {
         var statements: [Classification] = []
         var columnKey: ColumnCandidate?
         var isByShape = true
+        var relations: [FoundRelation] = []
         var kinds = self.kinds
         do throws(SyntaxTree.Failure) {
             try SyntaxTree.parse(text) { statement in
                 let (one, dependsOnLiterals) = classify(statement, &kinds)
+                relations += TableFinder.relations(in: statement, &kinds)
                 if statements.isEmpty { columnKey = columns.find(in: statement, &kinds) }
                 statements.append(one)
                 isByShape = isByShape && !dependsOnLiterals
@@ -38,7 +41,7 @@ struct StatementAnalyzer {
         self.kinds = kinds
         return Result(
             classification: combine(statements), columnKey: statements.count == 1 ? columnKey : nil,
-            isByShape: isByShape)
+            isByShape: isByShape, relations: relations)
     }
 
     // MARK: several statements

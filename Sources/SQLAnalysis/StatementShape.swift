@@ -1,3 +1,32 @@
+/// Names a statement shape: the same in every thread and process. Two shapes may share one, with a chance of 1 in 2^64.
+package struct ShapeID: Sendable, Hashable {
+    package let value: UInt64
+
+    /// Of the text that is shown to people.
+    package static let textBytesMax = 300
+    private static let seed: UInt64 = 0x676F_6477_6974
+
+    package init(_ value: UInt64) { self.value = value }
+
+    init(_ shape: UnsafeRawBufferPointer) { self.init(TextHash.hash(shape, seed: ShapeID.seed)) }
+
+    /// Of an example; nil when its text has no shape.
+    package init?(ofText text: String) {
+        let writer = ShapeWriter(keyPlan: KeyPlan([]))
+        let found = Array(text.utf8).withUnsafeBytes { bytes in
+            writer.write(bytes) == .shape ? ShapeID(writer.shape) : nil
+        }
+        guard let found else { return nil }
+        self = found
+    }
+
+    /// A shape for people: literals are `?`.
+    static func text(_ shape: UnsafeRawBufferPointer) -> String {
+        let head = shape.prefix(textBytesMax).map { $0 < 0x20 ? UInt8(ascii: "?") : $0 }
+        return String(decoding: head.first == 0x20 ? head.dropFirst() : head[...], as: UTF8.self)
+    }
+}
+
 /// A text with its literals cut out: the same bytes for all texts that differ in literals, blanks, comments, the case
 /// of unquoted words and the length of IN lists only. One thread; the buffers are reused from text to text.
 ///
@@ -31,7 +60,19 @@ final class ShapeWriter {
     // unsafe: one scratch buffer that outlives each text; written below `shapeBytesMax` only, freed in deinit.
     private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: ShapeWriter.shapeBytesMax, alignment: 8)
     private var length = 0
-    private(set) var literals: [(offset: Int, length: Int)] = []
+    /// A constant of the text, its sign included.
+    struct Literal {
+        var offset: Int
+        var length: Int
+        /// Further constants of its list that the shape does not show.
+        var repeats = 0
+        /// The grammar takes it and the next one, on another line, as one string.
+        var isJoined = false
+    }
+
+    private(set) var literals: [Literal] = []
+    /// The constant written last is the last of `literals`.
+    private var isLastLiteralNoted = false
     private(set) var commentKey: KeyReference?
     private var commentSources: [(source: Int, name: [UInt8])] = []
 
@@ -52,6 +93,7 @@ final class ShapeWriter {
     func write(_ text: UnsafeRawBufferPointer) -> Outcome {
         length = 0
         literals.removeAll(keepingCapacity: true)
+        isLastLiteralNoted = false
         commentKey = nil
         var lexer = SQLLexer(text)
         var list = List.none
@@ -87,6 +129,7 @@ final class ShapeWriter {
             case .string:
                 if previousString >= 0, hasLineBreak(text, previousString..<token.start) {
                     append(Placeholder.lineBreak)
+                    if isLastLiteralNoted { literals[literals.count - 1].isJoined = true }
                 }
                 literal(token, from: token.start, &list, &heldComma)
                 signAllowed = false
@@ -132,13 +175,15 @@ final class ShapeWriter {
             list = .inside(lastPlaceholder: placeholder)
             if heldComma, last == placeholder {
                 heldComma = false
+                if isLastLiteralNoted { literals[literals.count - 1].repeats += 1 }
                 return
             }
         }
         flush(&heldComma)
         append(0x20)
         append(placeholder)
-        if literals.count < ShapeWriter.literalsMax { literals.append((start, token.end - start)) }
+        isLastLiteralNoted = literals.count < ShapeWriter.literalsMax
+        if isLastLiteralNoted { literals.append(Literal(offset: start, length: token.end - start)) }
     }
 
     private func flush(_ heldComma: inout Bool) {

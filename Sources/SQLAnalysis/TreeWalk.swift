@@ -51,6 +51,7 @@ struct TreeWalk {
 
     private mutating func judge(_ message: SyntaxTree.Message) {
         switch kinds.kind(of: message) {
+        case .selectStmt where facts.hasHarmfulImplicitCast: findings.add(.write, .harmfulOperator)
         case .insertStmt, .updateStmt, .deleteStmt, .mergeStmt: findings.add(.write, .dataModifyingCTE)
         case .lockingClause: findings.add(.write, .lockingClause)
         case .intoClause: findings.add(.write, .selectInto)

@@ -35,7 +35,7 @@ struct ExplainCommand: ParsableCommand {
         guard let database = settings.database(named: database) else {
             throw ValidationError("\(config) has no database '\(database)'")
         }
-        var explainer = Explainer(RoutingTable(database.reads))
+        var explainer = Explainer(RoutingTable(database.reads, rules: database.rules))
         var failed = false
         while let line = readLine() {
             if line.allSatisfy(\.isWhitespace) { continue }
@@ -96,13 +96,16 @@ struct Explainer {
             var request = RouteRequest(
                 analysis.classification, horizon: HorizonFacts(isReadable: true, applied: .max))
             request.identity = identity
+            let match = table.rules.match(analysis.statement, text, user: question.user ?? "")
+            request.rule = match?.outcome
             let decision = Router.decide(request, by: table)
             answer.kind = "\(analysis.kind)"
             answer.key = key.map { String(decoding: $0, as: UTF8.self) }
             answer.bucket = identity.map { "\($0.bucket)" }
             answer.side = "\(decision.side)"
             answer.reason =
-                decision.reason == .notRead ? analysis.classification.reason.rawValue : decision.reason.description
+                match?.outcome == .deny ? "denied by rule \(table.rules.rules[match?.rule ?? 0].name)"
+                : decision.reason == .notRead ? analysis.classification.reason.rawValue : decision.reason.description
         }
         return answer
     }
@@ -111,15 +114,22 @@ struct Explainer {
         let settingSource = question.setting == nil ? nil : settingSource
         switch table.keyChoice(text: analysis.key, settingSource: settingSource) {
         case .text(let reference):
-            if case .parameter(let number) = reference.form {
-                let params = question.params ?? []
-                return number <= params.count ? params[number - 1].map { Array($0.utf8) } : nil
+            switch reference.form {
+            case .parameter(let number): return parameter(number, question)
+            case .parameters(let numbers):
+                let keys = numbers.map { parameter($0, question) }
+                return keys.allSatisfy { $0 == keys[0] } ? keys[0] : nil
+            case .text, .urlEncoded, .literal: return reference.bytes(in: text)
             }
-            return reference.bytes(in: text)
         case .setting: return question.setting.map { Array($0.utf8) }
         case .sessionUser: return question.user.map { Array($0.utf8) }
         case .none: return nil
         }
+    }
+
+    private func parameter(_ number: Int, _ question: Question) -> [UInt8]? {
+        let params = question.params ?? []
+        return number <= params.count ? params[number - 1].flatMap { RoutingKeyText.text(Array($0.utf8)) } : nil
     }
 
     static func encode(_ answer: Answer) throws -> String {

@@ -1,0 +1,102 @@
+import Configuration
+import Console
+import Primitives
+import Routing
+import SQLAnalysis
+
+/// SHOW COHORTS, RULES, SHAPES and CACHES.
+extension ConsoleTables {
+    func cohorts() -> ConsoleReport {
+        var table = ConsoleReport([
+            .init("database"), .init("cohort"), .init("kind"), .init("keys", .bigint), .init("percent", .numeric),
+            .init("units", .bigint),
+        ])
+        for settings in snapshot.settings.databases {
+            for (index, cohort) in settings.reads.cohorts.enumerated() {
+                table.append([
+                    settings.name, cohort.name, cohort.members.kind, cohort.members.count.map { "\($0)" },
+                    Self.percent(cohort.hundredths), "\(sum(settings.name, index, \.cohortUnits))",
+                ])
+            }
+        }
+        return table
+    }
+
+    func rules() -> ConsoleReport {
+        var table = ConsoleReport([
+            .init("database"), .init("rule"), .init("match"), .init("action"), .init("units", .bigint),
+        ])
+        for settings in snapshot.settings.databases {
+            for (index, rule) in settings.rules.enumerated() {
+                table.append([
+                    settings.name, rule.name, rule.matchText, rule.actionName,
+                    "\(sum(settings.name, index, \.ruleUnits))",
+                ])
+            }
+        }
+        return table
+    }
+
+    private func sum(_ database: String, _ index: Int, _ units: KeyPath<WorkerReport.DatabaseRow, [UInt64]>) -> UInt64 {
+        reports.flatMap(\.databases).filter { $0.name == database }
+            .reduce(0) { $0 + (index < $1[keyPath: units].count ? $1[keyPath: units][index] : 0) }
+    }
+
+    /// Each reactor thread judges by what it has seen itself.
+    func shapes() -> ConsoleReport {
+        var table = ConsoleReport([
+            .init("database"), .init("reactor", .integer), .init("shape"), .init("text"), .init("side"),
+            .init("calls", .bigint), .init("errors", .bigint), .init("rows", .bigint), .init("p50_us", .bigint),
+            .init("p95_us", .bigint), .init("p99_us", .bigint), .init("verdict"), .init("reason"),
+        ])
+        for report in reports {
+            for row in report.databases.sorted(by: { $0.name < $1.name }) {
+                let isProvenOnly = snapshot.databases[row.name]?.settings.reads.promote == .proven
+                for figures in row.shapes {
+                    for (side, figure) in [(Side.old, figures.old), (Side.new, figures.new)] {
+                        table.append([
+                            row.name, "\(report.worker)", String(figures.shape.value, radix: 16), figures.text,
+                            side.description, "\(figure.calls)", "\(figure.errors)", "\(figure.rows)",
+                            figure.p50.map { "\($0)" }, figure.p95.map { "\($0)" }, figure.p99.map { "\($0)" },
+                            isProvenOnly ? word(figures.verdict) : "all", isProvenOnly ? reason(figures.verdict) : "",
+                        ])
+                    }
+                }
+            }
+        }
+        return table
+    }
+
+    private func word(_ verdict: ShapeStatistics.Verdict) -> String {
+        switch verdict {
+        case .unproven: "unproven"
+        case .proven: "proven"
+        case .degraded: "degraded"
+        }
+    }
+
+    private func reason(_ verdict: ShapeStatistics.Verdict) -> String {
+        if case .degraded(_, let reason) = verdict { reason.description } else { "" }
+    }
+
+    func caches() -> ConsoleReport {
+        var table = ConsoleReport([
+            .init("database"), .init("reactor", .integer), .init("text_hits", .bigint), .init("shape_hits", .bigint),
+            .init("parses", .bigint), .init("refusals", .bigint), .init("text_entries", .integer),
+            .init("shape_entries", .integer), .init("bytes", .bigint), .init("key_hits", .bigint),
+            .init("key_misses", .bigint), .init("statistics", .integer), .init("schema_changes", .bigint),
+        ])
+        for report in reports {
+            for row in report.databases.sorted(by: { $0.name < $1.name }) {
+                let caches = row.caches
+                table.append([
+                    row.name, "\(report.worker)", "\(caches.analysis.textHits)", "\(caches.analysis.shapeHits)",
+                    "\(caches.analysis.parses)", "\(caches.analysis.refusals)", "\(caches.textEntries)",
+                    "\(caches.shapeEntries)", "\(caches.bytes)", "\(caches.keyHits)", "\(caches.keyMisses)",
+                    "\(caches.statistics)", "\(caches.schemaChanges)",
+                ])
+            }
+        }
+        return table
+    }
+}

@@ -1,0 +1,170 @@
+import Configuration
+import PGWire
+import Primitives
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// What rules, bound keys and statistics need to know of a client's present unit.
+struct UnitNotes {
+    /// A Parse of this unit whose key will be in a Bind.
+    struct Parsed {
+        var name: [UInt8]
+        var analysis: AnalysedStatement
+        /// The message's body behind the text: parameter types.
+        var types: [UInt8]
+    }
+
+    /// Statements with bound keys that one unit may prepare; the keys of further ones are not found.
+    private static let parsedMax = 64
+
+    private(set) var parsed: [Parsed] = []
+    /// The first statement.
+    private(set) var statement: AnalysedStatement?
+    /// The strictest word of the rules: `new` only where they say it of every statement.
+    private(set) var outcome: RuleSet.Outcome?
+    /// Index of the rule that denies it.
+    private(set) var deniedBy: Int?
+    private(set) var changesSchema = false
+    /// Of all its results, as their command tags say.
+    private(set) var rows: UInt64 = 0
+
+    mutating func add(_ analysis: AnalysedStatement, _ match: RuleSet.Match?) {
+        let isFirst = statement == nil
+        if isFirst { statement = analysis }
+        if analysis.classification.changesSchema { changesSchema = true }
+        switch (outcome, match?.outcome) {
+        case (.deny, _): break
+        case (_, .deny):
+            outcome = .deny
+            deniedBy = match?.rule
+        case (.old, _): break
+        case (_, .old): outcome = .old
+        case (.new, .new): break
+        case (.new, nil): outcome = nil
+        case (nil, .new): outcome = isFirst ? .new : nil
+        case (nil, nil): break
+        }
+    }
+
+    mutating func noteParse(_ name: UnsafeRawBufferPointer, _ analysis: AnalysedStatement, types: BodyReader) {
+        guard analysis.hasBoundKey else { return }
+        var types = types
+        let entry = Parsed(name: Array(name), analysis: analysis, types: Array(types.rest()))
+        if let index = parsed.firstIndex(where: { $0.name == entry.name }) {
+            parsed[index] = entry
+        } else if parsed.count < Self.parsedMax {
+            parsed.append(entry)
+        }
+    }
+
+    /// `SELECT 5`, `INSERT 0 1`: the last number of a command tag.
+    mutating func noteRows(_ tag: UnsafeRawBufferPointer) {
+        var number: UInt64 = 0
+        var unit: UInt64 = 1
+        for byte in tag.reversed() {
+            if byte == 0 { continue }
+            guard byte &- 0x30 < 10, unit < 10_000_000_000_000 else { break }
+            number += UInt64(byte - 0x30) * unit
+            unit *= 10
+        }
+        rows += number
+    }
+}
+
+extension ClientConnection {
+    // MARK: rules
+
+    /// Analyses a text as it will run: rules are asked first, and may replace names in it.
+    func look(at text: UnsafeRawBufferPointer, _ database: DatabaseState) -> (AnalysedStatement, StatementKey?) {
+        let found = database.analyse(text)
+        noteStatement(found.0, text, database)
+        guard let rewritten = database.rewritten(text, found.0, user: user, isCounted: true) else { return found }
+        return rewritten.withUnsafeBytes { database.analyse($0) }
+    }
+
+    /// Also for a statement that was prepared before. `text` may go on behind a NUL.
+    func noteStatement(_ analysis: AnalysedStatement, _ text: UnsafeRawBufferPointer, _ database: DatabaseState) {
+        let rules = database.route.table.rules
+        if rules.isEmpty { return unit.notes.add(analysis, nil) }
+        let end = text.firstIndex(of: 0) ?? text.count
+        let match = rules.match(analysis, UnsafeRawBufferPointer(rebasing: text[0..<end]), user: user)
+        if let match { database.count(rule: match.rule) }
+        unit.notes.add(analysis, match)
+    }
+
+    /// nil: the rules let the unit run.
+    var ruleRefusal: ErrorResponse? {
+        guard let index = unit.notes.deniedBy, let rules = database?.route.table.rules.rules else { return nil }
+        let name = index < rules.count ? rules[index].name : ""
+        return ErrorResponse(
+            .error, .insufficientPrivilege, "statement denied by rule \"\(name)\" of Godwit",
+            hint: "SHOW RULES on Godwit's console lists the rules of database \"\(databaseName)\".")
+    }
+
+    /// In a transaction the server itself has to fail, so that the transaction does: a query that raises our error.
+    func raising(_ error: ErrorResponse) -> [UInt8] {
+        let message = error.message.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "''")
+        let text = "DO $godwit$BEGIN RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = '\(message)'; END$godwit$"
+        var writer = MessageWriter()
+        writer.message(FrontendTag.query) { $0.cString(text) }
+        return writer.bytes
+    }
+
+    /// A Parse or Query body's text with its tables' names replaced; nil: it stays as it is.
+    func rewritten(_ text: UnsafeRawBufferPointer, _ database: DatabaseState) -> [UInt8]? {
+        guard database.route.table.rules.rewrites else { return nil }
+        return database.rewritten(text, database.analyse(text).0, user: user, isCounted: false)
+    }
+
+    // MARK: keys in Bind
+
+    /// - Parameter reader: positioned behind the statement's name.
+    func noteKey(
+        _ analysis: AnalysedStatement, _ reader: BodyReader, types: ParameterTypes, _ database: DatabaseState
+    ) {
+        guard analysis.hasBoundKey, let found = database.boundKey(analysis, reader, types: types) else { return }
+        if let own = unit.key, own.source <= found.source {
+            // One unit for two users can only be answered where both are up to date.
+            if own.source == found.source && own.identity != found.identity { unit.isAllReads = false }
+        } else {
+            unit.key = found
+        }
+        if analysis.classification.mayWrite { transaction.writtenKeys.insert(found.identity.hash) }
+    }
+
+    /// A Bind to a statement that this very unit prepares.
+    func noteKey(ofParsed name: UnsafeRawBufferPointer, _ reader: BodyReader, _ database: DatabaseState) {
+        guard let parsed = unit.notes.parsed.first(where: { $0.name.elementsEqual(name) }) else { return }
+        parsed.types.withUnsafeBytes {
+            noteKey(parsed.analysis, reader, types: ParameterTypes(BodyReader($0)), database)
+        }
+    }
+
+    /// A Bind to a statement that was prepared before; `parseBody` is its text, a NUL and its types.
+    func noteKey(
+        _ analysis: AnalysedStatement, _ reader: BodyReader, parseBody: [UInt8], _ database: DatabaseState
+    ) {
+        guard analysis.hasBoundKey else { return }
+        parseBody.withUnsafeBytes { bytes in
+            var types = BodyReader(bytes)
+            _ = types.cString()
+            noteKey(analysis, reader, types: ParameterTypes(types), database)
+        }
+    }
+
+    // MARK: the end of a unit
+
+    /// Before `unit` is reset: its shape's figures, and whether the catalog has to be read again.
+    func noteEnd(_ status: TransactionStatus, on side: Side, micros: UInt64, _ database: DatabaseState) {
+        if unit.statementCount == 1, let statement = unit.notes.statement, statement.kind == .read, unit.executes {
+            database.shapes.record(
+                statement, on: side, micros: micros, rows: unit.notes.rows, isError: unit.hasFailed, now: worker.now)
+        }
+        if unit.notes.changesSchema && !unit.hasFailed { hasChangedSchema = true }
+        if hasChangedSchema && status == .idle {
+            hasChangedSchema = false
+            database.noteSchemaChange()
+        }
+    }
+}
