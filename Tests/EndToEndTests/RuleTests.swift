@@ -94,6 +94,7 @@ import Testing
             $0.database.readsPercent = "100"
             $0.database.readsKey = "[{session: user}]"
         }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\" read")
         let client = try connect(godwit)
         #expect(try client.value("SELECT side FROM side_marker") == "new")
         #expect(try client.value("SELECT side FROM side_marker WHERE NOT EXISTS (SELECT FROM guarded)") == "old")
