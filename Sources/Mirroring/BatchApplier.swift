@@ -119,16 +119,24 @@ final class BatchApplier {
         return rows
     }
 
+    /// Bytes of a COPY that wait in memory for NEW to take them, besides the row at hand.
+    private static let copyQueueBytesMax = 256 << 10
+
     /// COPY from the source's connection into NEW's, a row at a time, nothing kept.
     private func pump(_ reader: BatchReader, _ out: String, _ into: String) throws(PostgresFailure) -> Int {
         try reader.source.send(out)
         try target.send(into)
         guard case .copyIn? = try target.next() else { throw PostgresFailure(.lost, "NEW refused a COPY: \(into)") }
         guard case .copyOut? = try reader.source.next() else { throw PostgresFailure(.lost, "OLD refused: \(out)") }
-        var rows = 0
+        var rows = 0, queued = 0
         try reader.source.copyOut { (row) throws(PostgresFailure) in
             rows += 1
             try target.putCopy(row)
+            queued += row.count
+            if queued > Self.copyQueueBytesMax {
+                try target.flushQueued()
+                queued = 0
+            }
         }
         try reader.source.finish()
         try target.endCopy()

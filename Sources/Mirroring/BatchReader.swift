@@ -33,6 +33,7 @@ final class BatchReader {
     private let barrier: Connection
     private var lockTables = ""
     private var keyParts = 1
+    private var keyCounts: [UInt32: Int] = [:]
     /// The columns of each table as they were when the statements for it were made.
     private var definitions: [UInt32: String] = [:]
     private var isCommitPending = false
@@ -48,6 +49,7 @@ final class BatchReader {
         let names = plans.map { "ONLY \($0.name.sql)" }.joined(separator: ", ")
         lockTables = plans.isEmpty ? "" : "LOCK TABLE \(names) IN ACCESS SHARE MODE;"
         keyParts = plans.map(\.keyCount).max() ?? 1
+        keyCounts = Dictionary(uniqueKeysWithValues: plans.map { ($0.oid, $0.keyCount) })
     }
 
     // MARK: begin
@@ -77,7 +79,7 @@ final class BatchReader {
         if all != likely { keys = try source.query(keysQuery(applied, all, keysMax)) }
         return Head(
             snapshot: snapshot, epoch: answers[0].integer(0, 1) ?? 0, generation: answers[0].integer(0, 2) ?? 0,
-            holdToken: answers[0][0, 3], dirty: keys.count > keysMax ? nil : collect(keys))
+            holdToken: answers[0][0, 3], dirty: keys.count > keysMax ? nil : try collect(keys))
     }
 
     private func keysQuery(_ applied: LedgerSnapshot, _ indexes: [Int], _ keysMax: Int) -> String {
@@ -88,7 +90,7 @@ final class BatchReader {
             """
     }
 
-    private func collect(_ keys: Rows) -> [UInt32: Dirty] {
+    private func collect(_ keys: Rows) throws(PostgresFailure) -> [UInt32: Dirty] {
         var dirty: [UInt32: Dirty] = [:]
         for row in 0..<keys.count {
             guard let relation = keys[row, 0].flatMap({ UInt32($0) }) else { continue }
@@ -101,6 +103,9 @@ final class BatchReader {
                 guard let text = keys[row, 2 + part] else { break }
                 key.append(text)
             }
+            guard key.count == keyCounts[relation] ?? key.count else {
+                throw PostgresFailure(.refused, sqlState: Self.definitionChanged, "a key of \(relation) holds a NULL")
+            }
             dirty[relation, default: Dirty()].keys.append(key)
         }
         return dirty
@@ -108,9 +113,10 @@ final class BatchReader {
 
     // MARK: barrier
 
-    /// A synchronous write whose commit makes every commit before it durable, also asynchronous ones.
+    /// A synchronous write whose commit makes every commit before it durable, also asynchronous ones. To the log
+    /// only: a row would grow versions for as long as any transaction of OLD stays open.
     func sendBarrier() throws(PostgresFailure) {
-        try barrier.send("UPDATE godwit.heartbeat SET beat = beat + 1")
+        try barrier.send("SELECT pg_logical_emit_message(true, 'godwit', '')")
     }
 
     func awaitBarrier() throws(PostgresFailure) { try barrier.finish() }
@@ -156,10 +162,35 @@ final class BatchReader {
 
     // MARK: rows
 
+    /// Bytes of one table's rows above which they travel by COPY, which holds one row at a time.
+    static let smallBytesMax = 8 << 20
+    /// What PostgreSQL says of a value that does not fit into memory as a literal.
+    private static let tooLargeStates: Set<String> = ["54000", "53200", "XX000"]
+
     /// All small tables in one round trip; `isLast` ends the source's transaction with it.
-    func rows(_ wanted: [(plan: TablePlan, dirty: Dirty)], isLast: Bool) throws(PostgresFailure) -> [SmallRows] {
+    ///
+    /// - Returns: nil when the rows are too large to travel so; the source's transaction has ended then.
+    func rows(_ wanted: [(plan: TablePlan, dirty: Dirty)], isLast: Bool) throws(PostgresFailure) -> [SmallRows]? {
+        do throws(PostgresFailure) {
+            if let found = try smallRows(wanted, isLast: isLast) { return found }
+            try end()
+        } catch {
+            guard error.kind == .refused, Self.tooLargeStates.contains(error.sqlState) else { throw error }
+            do throws(PostgresFailure) {
+                try source.finish()
+            } catch {
+                guard error.kind == .refused else { throw error }
+            }
+            try source.execute("ROLLBACK")
+        }
+        return nil
+    }
+
+    private func smallRows(
+        _ wanted: [(plan: TablePlan, dirty: Dirty)], isLast: Bool
+    ) throws(PostgresFailure) -> [SmallRows]? {
         let withKeys = wanted.filter { !$0.dirty.keys.isEmpty }
-        var statements = withKeys.map { $0.plan.selectRows($0.dirty.keys) }
+        var statements = withKeys.map { $0.plan.selectRows($0.dirty.keys, bytesMax: Self.smallBytesMax) }
         if !withKeys.isEmpty {
             let oids = withKeys.map { "\($0.plan.oid)" }.joined(separator: ", ")
             statements.insert(Self.definitionQuery("attrelid IN (\(oids))"), at: 0)
@@ -168,16 +199,20 @@ final class BatchReader {
         if !statements.isEmpty { try source.send(statements.joined(separator: ";\n")) }
         if !withKeys.isEmpty { try check(try nextRows(), withKeys.map(\.plan)) }
         var found: [SmallRows] = []
+        var isTooLarge = false
         for (plan, dirty) in wanted {
             if dirty.keys.isEmpty {
                 let isTruncated = dirty.isTruncated
                 found.append(SmallRows(table: plan, isTruncated: isTruncated, valueLists: [], rows: 0, absent: []))
             } else {
-                found.append(assemble(plan, dirty, try nextRows()))
+                let rows = try nextRows()
+                // A row past the bound comes without its values.
+                isTooLarge = isTooLarge || (0..<rows.count).contains { rows.isNull($0, plan.keyCount) }
+                if !isTooLarge { found.append(assemble(plan, dirty, rows)) }
             }
         }
         if !statements.isEmpty { try source.finish() }
-        return found
+        return isTooLarge ? nil : found
     }
 
     private func nextRows() throws(PostgresFailure) -> Rows {

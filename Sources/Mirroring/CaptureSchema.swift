@@ -9,7 +9,7 @@ enum CaptureSchema {
     /// pg_advisory_lock(this) on NEW makes an applier the only one.
     static let applierLock = "7451605421"
 
-    /// On the authority: journal, a row for the barrier's write, and what the mirror is asked to do.
+    /// On the authority: the journal, and what the mirror is asked to do.
     ///
     /// `control.hold_token` asks the running mirror to hold after its next batch and to publish under that
     /// token the batch's snapshot, exported on the source; whoever asked sets it to NULL when its readers are
@@ -23,9 +23,6 @@ enum CaptureSchema {
             generation bigint NOT NULL DEFAULT 1,
             hold_token text, served_token text, served_snapshot text, served_export text);
         INSERT INTO godwit.control DEFAULT VALUES ON CONFLICT DO NOTHING;
-        CREATE TABLE IF NOT EXISTS godwit.heartbeat (
-            singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton), beat bigint NOT NULL DEFAULT 0);
-        INSERT INTO godwit.heartbeat DEFAULT VALUES ON CONFLICT DO NOTHING;
         """ + (0..<Journal.tables).map { index in
             """
 
@@ -41,6 +38,8 @@ enum CaptureSchema {
         CREATE TABLE IF NOT EXISTS godwit.progress (
             singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton), epoch bigint NOT NULL, batch bigint NOT NULL,
             snapshot text NOT NULL, source text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+        -- While a long query holds NEW's old row versions, each batch still finds the one that lives.
+        CREATE INDEX IF NOT EXISTS progress_batch ON godwit.progress (batch);
         CREATE TABLE IF NOT EXISTS godwit.backfill (
             schema_name text, table_name text, after_key text[], rows_copied bigint NOT NULL DEFAULT 0,
             is_copied boolean NOT NULL DEFAULT false, PRIMARY KEY (schema_name, table_name));

@@ -29,6 +29,8 @@ final class MirrorSession {
     private var lastHousekeeping: MonotonicInstant?
     private var lastReported: MonotonicInstant?
     private var wasEmpty = false
+    /// Few keys, but their rows are too large to be held in memory at once.
+    private var isLargeNext = false
     private var heldToken: String?
     private let stopDescriptor: CInt
 
@@ -174,8 +176,9 @@ final class MirrorSession {
         let began = MonotonicInstant.now()
         batchBegan = began
         let head = try on(.old) { () throws(PostgresFailure) in
-            try reader.begin(after: progress.snapshot, keysMax: options.smallBatchKeysMax)
+            try reader.begin(after: progress.snapshot, keysMax: isLargeNext ? -1 : options.smallBatchKeysMax)
         }
+        isLargeNext = false
         guard head.epoch == progress.epoch else {
             throw .wrongHistory("OLD was prepared for another NEW meanwhile (epoch \(head.epoch))")
         }
@@ -186,7 +189,8 @@ final class MirrorSession {
         wasEmpty = head.dirty?.isEmpty ?? false
         var export: String?
         if !wasEmpty || token != nil || !backfill.isComplete || isStale {
-            export = try apply(head, isHeld: token != nil)
+            guard let applied = try apply(head, isHeld: token != nil) else { return true }
+            export = applied
             lastAdvanced = began
             if !wasEmpty { lag.add(MonotonicInstant.now().microseconds(since: began), at: began) }
         }
@@ -198,8 +202,9 @@ final class MirrorSession {
         return true
     }
 
-    /// - Returns: the name of the source's exported snapshot when the batch is to be held.
-    private func apply(_ head: BatchReader.Head, isHeld: Bool) throws(Failure) -> String? {
+    /// - Returns: nil when nothing was applied, and the same has to be taken again as a large batch; otherwise the
+    ///   name of the source's exported snapshot when the batch is to be held.
+    private func apply(_ head: BatchReader.Head, isHeld: Bool) throws(Failure) -> String?? {
         try on(.old) { () throws(PostgresFailure) in try reader.sendBarrier() }
         var export: String?
         if isHeld { export = try on(.old) { () throws(PostgresFailure) in try reader.exportSnapshot() } }
@@ -209,6 +214,11 @@ final class MirrorSession {
                 .sorted { $0.plan.oid < $1.plan.oid }
             let rows = try on(.old) { () throws(PostgresFailure) in
                 try reader.rows(wanted, isLast: !isHeld && backfill.isComplete)
+            }
+            guard let rows else {
+                try on(.old) { () throws(PostgresFailure) in try reader.awaitBarrier() }
+                isLargeNext = true
+                return nil
             }
             BatchApplier.append(rows, to: &text)
         }
@@ -225,7 +235,7 @@ final class MirrorSession {
         }
         progress.snapshot = head.snapshot
         progress.batch += 1
-        return export
+        return .some(export)
     }
 
     /// A side's failure in a COPY between both is told apart by nothing: NEW is named, the text says the

@@ -36,6 +36,11 @@ package enum SchemaMatch {
                     "\(place).\(column.name)", "is \(twin.type), on OLD it is \(column.type)",
                     "Give both the same type"))
             }
+            if twin.isGenerated && !column.isGenerated {
+                found.append(Preflight.blocking(
+                    "\(place).\(column.name)", "is generated, on OLD it is an ordinary column",
+                    "ALTER TABLE ... ALTER COLUMN ... DROP EXPRESSION on NEW"))
+            }
             if twin.isNotNull && !column.isNotNull {
                 found.append(Preflight.blocking(
                     "\(place).\(column.name)", "is NOT NULL, on OLD it may be NULL", "Drop NOT NULL on NEW"))

@@ -45,7 +45,9 @@ package struct TablePlan: Sendable {
     /// `key IN (...)`: equality is the key type's own, so two texts of one value find one row, once.
     private func condition(_ wanted: [[String]]) -> String {
         if keyCount == 1 {
-            return "\(keyList) IN (\(wanted.map { SQL.literal($0[0]) }.joined(separator: ",")))"
+            // The parser takes an untyped literal for the column's type, but for composite types.
+            let type = keys[0].isBuiltIn ? "" : "::\(keys[0].type)"
+            return "\(keyList) IN (\(wanted.map { SQL.literal($0[0]) + type }.joined(separator: ",")))"
         }
         let tuples = wanted.map { "(" + typed($0) + ")" }
         return "(\(keyList)) IN (VALUES \(tuples.joined(separator: ",")))"
@@ -58,9 +60,14 @@ package struct TablePlan: Sendable {
 
     // MARK: source
 
-    /// Key texts, then the row as a parenthesised list of literals.
-    func selectRows(_ wanted: [[String]]) -> String {
-        "SELECT \(keyTexts), \(valuesText) FROM ONLY \(name.sql) WHERE \(condition(wanted))"
+    /// Key texts, then the row as a parenthesised list of literals: NULL once all so far are beyond `bytesMax`.
+    func selectRows(_ wanted: [[String]], bytesMax: Int) -> String {
+        let texts = keys.enumerated().map { "\($1.sql)::text AS k\($0)" }.joined(separator: ", ")
+        let names = keys.indices.map { "k\($0)" }.joined(separator: ", ")
+        return """
+            SELECT \(names), CASE WHEN sum(octet_length(v)) OVER (ROWS UNBOUNDED PRECEDING) <= \(bytesMax) THEN v END \
+            FROM (SELECT \(texts), \(valuesText) AS v FROM ONLY \(name.sql) WHERE \(condition(wanted)) OFFSET 0) s
+            """
     }
 
     /// The distinct keys that the journal names, for COPY into NEW's staging table.
