@@ -104,6 +104,45 @@ final class BatchApplier {
         _ = try pump(reader, plan.copyRows(from: unseen), plan.copyIntoTable)
     }
 
+    /// Replaces the rows of partitions that came, went or were emptied.
+    func applyPartitions(_ change: PartitionTracker.Change, from reader: BatchReader) throws(PostgresFailure) {
+        for condition in change.deletions { try execute(change.plan.deletePartition(condition)) }
+        guard let copies = change.copies else {
+            _ = try pump(reader, change.plan.copyPartition(nil), change.plan.copyIntoTable)
+            return
+        }
+        for leaf in copies { _ = try pump(reader, change.plan.copyPartition(leaf), change.plan.copyIntoTable) }
+    }
+
+    // MARK: what NEW's tables are
+
+    func firing() throws(PostgresFailure) -> Preflight.Finding? { try Preflight.firing(target).first }
+
+    /// By NEW's oid. Read before the tables' descriptions, so that a change in between is not missed.
+    func definitions() throws(PostgresFailure) -> [UInt32: String] {
+        let rows = try target.query("""
+            SELECT to_regclass(format('%I.%I', schema_name, table_name))::oid::bigint,
+                   godwit.definition(to_regclass(format('%I.%I', schema_name, table_name))) FROM godwit.backfill
+            """)
+        var found: [UInt32: String] = [:]
+        for row in 0..<rows.count {
+            if let oid = rows[row, 0].flatMap({ UInt32($0) }) { found[oid] = rows[row, 1] }
+        }
+        return found
+    }
+
+    /// Fails with `CaptureSchema.changedState` when one of them is no longer what it was. Right only under a lock on
+    /// them: after they were written.
+    static func expectText(_ tables: [UInt32], _ definitions: [UInt32: String]) -> String {
+        guard !tables.isEmpty else { return "" }
+        let list = tables.map { "\($0)" }.joined(separator: ",")
+        return "SELECT godwit.expect('{\(list)}', \(SQL.array(tables.map { definitions[$0] ?? "" })));\n"
+    }
+
+    func partitions() throws(PostgresFailure) -> PartitionTracker {
+        PartitionTracker(try target.query(PartitionTracker.knownQuery))
+    }
+
     /// Brings one backfill range; gives how many rows it has.
     func applyRange(
         _ plan: TablePlan, after: [String]?, through: [String]?, from reader: BatchReader

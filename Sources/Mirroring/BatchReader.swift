@@ -16,6 +16,8 @@ final class BatchReader {
         var generation: Int64
         /// Somebody wants to attach readers to this batch.
         var holdToken: String?
+        /// Of partitioned tables, by OLD's oid: see PartitionTracker.
+        var partitions: [UInt32: String]
         /// By OLD's oid; nil when there are more keys than a small batch takes.
         var dirty: [UInt32: Dirty]?
     }
@@ -34,6 +36,7 @@ final class BatchReader {
     private var lockTables = ""
     private var keyParts = 1
     private var keyCounts: [UInt32: Int] = [:]
+    private var partitionsQuery = ""
     /// The columns of each table as they were when the statements for it were made.
     private var definitions: [UInt32: String] = [:]
     private var isCommitPending = false
@@ -46,9 +49,11 @@ final class BatchReader {
     /// - Parameter definitions: what `readDefinitions` gave before the plans were made.
     func mirror(_ plans: [TablePlan], definitions: [UInt32: String]) {
         self.definitions = definitions
-        let names = plans.map { "ONLY \($0.name.sql)" }.joined(separator: ", ")
+        let names = plans.map(\.oldRows).joined(separator: ", ")
         lockTables = plans.isEmpty ? "" : "LOCK TABLE \(names) IN ACCESS SHARE MODE;"
         keyParts = plans.map(\.keyCount).max() ?? 1
+        let roots = plans.filter(\.isPartitioned).map(\.oid)
+        partitionsQuery = roots.isEmpty ? "" : PartitionTracker.digestQuery(roots) + ";"
         keyCounts = Dictionary(uniqueKeysWithValues: plans.map { ($0.oid, $0.keyCount) })
     }
 
@@ -65,21 +70,23 @@ final class BatchReader {
         try source.send("""
             BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \(lockTables)
             SELECT pg_current_snapshot(), epoch, generation, hold_token FROM godwit.control;
+            \(partitionsQuery)
             \(keysQuery(applied, likely, keysMax))
             """)
         var answers: [Rows] = []
         while let reply = try source.next() {
             if case .rows(let rows) = reply { answers.append(rows) }
         }
-        guard answers.count == 2, answers[0].count == 1,
+        guard answers.count == (partitionsQuery.isEmpty ? 2 : 3), answers[0].count == 1,
             let snapshot = answers[0][0, 0].flatMap({ LedgerSnapshot($0) })
         else { throw PostgresFailure(.refused, "godwit.control on OLD is empty: run godwit prepare") }
-        var keys = answers[1]
+        var keys = answers[answers.count - 1]
+        let partitions = partitionsQuery.isEmpty ? [:] : PartitionTracker.collectDigests(answers[1])
         let all = Journal.tables(from: applied.xmin, through: snapshot.xmax)
         if all != likely { keys = try source.query(keysQuery(applied, all, keysMax)) }
         return Head(
             snapshot: snapshot, epoch: answers[0].integer(0, 1) ?? 0, generation: answers[0].integer(0, 2) ?? 0,
-            holdToken: answers[0][0, 3], dirty: keys.count > keysMax ? nil : try collect(keys))
+            holdToken: answers[0][0, 3], partitions: partitions, dirty: keys.count > keysMax ? nil : try collect(keys))
     }
 
     private func keysQuery(_ applied: LedgerSnapshot, _ indexes: [Int], _ keysMax: Int) -> String {
@@ -128,7 +135,8 @@ final class BatchReader {
 
     private static func definitionQuery(_ condition: String) -> String {
         """
-        SELECT attrelid, sum(hashtextextended(concat_ws(' ', attnum, attname, atttypid, atttypmod, attisdropped), 0))
+        SELECT attrelid, sum(hashtextextended(concat_ws(' ', attnum, attname, atttypid, atttypmod, attisdropped,
+                   attnotnull), 0))
           FROM pg_attribute WHERE attnum > 0 AND \(condition) GROUP BY attrelid
         """
     }
@@ -151,6 +159,14 @@ final class BatchReader {
             throw PostgresFailure(
                 .refused, sqlState: Self.definitionChanged, "the columns of \(plan.name) have changed")
         }
+    }
+
+    /// Of all tables, between batches.
+    func haveDefinitionsChanged() throws(PostgresFailure) -> Bool {
+        guard !keyCounts.isEmpty else { return false }
+        let oids = keyCounts.keys.map { "\($0)" }.joined(separator: ", ")
+        let found = Self.collectDefinitions(try barrier.query(Self.definitionQuery("attrelid IN (\(oids))")))
+        return keyCounts.keys.contains { found[$0] != definitions[$0] }
     }
 
     /// As of the batch's snapshot.
@@ -265,6 +281,11 @@ final class BatchReader {
         return (0..<plan.keyCount).map { end[0, $0] ?? "" }
     }
 
+    /// As of the batch's snapshot.
+    func partitions(of plan: TablePlan) throws(PostgresFailure) -> Rows {
+        try source.query(PartitionTracker.leavesQuery(plan.oid))
+    }
+
     // MARK: end
 
     func exportSnapshot() throws(PostgresFailure) -> String {
@@ -295,6 +316,16 @@ final class BatchReader {
 
     func rotateJournal(applied: LedgerSnapshot) throws(PostgresFailure) {
         try Journal.rotate(barrier, applied: applied)
+    }
+
+    /// The next batch brings these keys as OLD has them.
+    func markDirty(_ keys: [(oid: UInt32, key: [String])]) throws(PostgresFailure) {
+        for start in stride(from: 0, to: keys.count, by: 500) {
+            let calls = keys[start..<min(start + 500, keys.count)].map { "(\($0.oid)::oid, \(SQL.array($0.key)))" }
+            try barrier.execute("""
+                SELECT godwit.mark_dirty(r, k) FROM (VALUES \(calls.joined(separator: ", "))) v (r, k)
+                """)
+        }
     }
 
     /// For work between batches.
