@@ -187,7 +187,8 @@ package struct Connection: ~Copyable {
         }
     }
 
-    /// After `.copyIn`: queues rows for the server.
+    /// After `.copyIn`: queues rows for the server. Without `flushQueued` in between the queue may grow to all of
+    /// them.
     package borrowing func putCopy(_ data: UnsafeRawBufferPointer) throws(PostgresFailure) {
         while true {
             let queued = PQputCopyData(raw, data.baseAddress?.assumingMemoryBound(to: CChar.self), CInt(data.count))
@@ -196,6 +197,9 @@ package struct Connection: ~Copyable {
             try flush(until: nil)
         }
     }
+
+    /// Waits until the server has taken what is queued.
+    package borrowing func flushQueued() throws(PostgresFailure) { try flush(until: nil) }
 
     /// Ends the COPY that `putCopy` fed. The statement's own answer comes with `next`.
     package borrowing func endCopy() throws(PostgresFailure) {

@@ -48,16 +48,24 @@ package struct TableDescription: Sendable, Equatable {
     package var hidesRows: Bool
     package var isOwned: Bool
     package var rowsEstimated: Int64
-    /// Unique and exclusion constraints besides the primary key.
+    /// The table that this one inherits from, other than as its partition.
+    package var inheritsFrom: String?
+    /// A partition, at any depth, is a foreign or an unlogged table.
+    package var hasUnfitPartition: Bool
+    /// Unique and exclusion constraints besides the key.
     package var otherUniqueIndexes: Int
     package var isKeyDeferrable: Bool
     package var columns: [Column]
-    /// Names of the primary key's columns in its order; empty: none.
-    package var primaryKey: [String]
+    /// Names of the key's columns in its order; empty: none. The primary key, or else a unique index that tells
+    /// rows apart as well: no column of it may be NULL, it is immediate, and has neither predicate nor expression.
+    package var key: [String]
 
     package func column(_ name: String) -> Column? { columns.first { $0.name == name } }
 
-    package var keyColumns: [Column] { primaryKey.compactMap { column($0) } }
+    /// What FROM, LOCK and DELETE name: a partitioned table with its partitions, any other without its children.
+    package var rows: String { kind == .partitioned ? name.sql : "ONLY \(name.sql)" }
+
+    package var keyColumns: [Column] { key.compactMap { column($0) } }
 
     /// True where both sides order the key alike, so that a range of keys is the same set on both.
     package var hasPortableKeyOrder: Bool { keyColumns.allSatisfy { $0.isBuiltIn && !$0.isCollatable } }
@@ -65,13 +73,30 @@ package struct TableDescription: Sendable, Equatable {
 
 /// Reads descriptions out of the catalog. Stateless.
 package enum CatalogReader {
+    private static let keyIndex = """
+        LEFT JOIN LATERAL (SELECT i.indexrelid, i.indkey::int2[] AS attributes, i.indnkeyatts, i.indimmediate
+            FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+           WHERE i.indrelid = c.oid AND (i.indisprimary OR (i.indisunique AND i.indimmediate AND i.indisvalid
+                 AND i.indpred IS NULL AND i.indexprs IS NULL AND NOT EXISTS (SELECT FROM pg_attribute a
+                     WHERE a.attrelid = c.oid AND NOT a.attnotnull
+                       AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))))
+           ORDER BY i.indisprimary DESC, i.indnkeyatts, x.relname LIMIT 1) k ON true
+        """
+
     private static let tablesQuery = """
         SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence = 'u', c.relispartition,
-               row_security_active(c.oid), pg_has_role(c.relowner, 'USAGE'), greatest(c.reltuples, 0)::bigint,
-               (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid AND NOT i.indisprimary
+               row_security_active(c.oid), pg_has_role(c.relowner, 'USAGE'),
+               CASE c.relkind WHEN 'p' THEN (SELECT coalesce(sum(greatest(l.reltuples, 0)), 0)::bigint
+                   FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid WHERE p.isleaf)
+                   ELSE greatest(c.reltuples, 0)::bigint END,
+               (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid AND i.indexrelid IS DISTINCT FROM k.indexrelid
                  AND (i.indisunique OR i.indisexclusion)),
-               coalesce((SELECT NOT i.indimmediate FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary), false)
-          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               coalesce(NOT k.indimmediate, false),
+               CASE WHEN NOT c.relispartition THEN (SELECT string_agg(h.inhparent::regclass::text, ', ')
+                   FROM pg_inherits h WHERE h.inhrelid = c.oid) END,
+               c.relkind = 'p' AND EXISTS (SELECT FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid
+                   WHERE l.relkind = 'f' OR l.relpersistence = 'u')
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \(keyIndex)
          WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
            AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'godwit') AND n.nspname !~ '^pg_(toast|temp)'
            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
@@ -82,10 +107,11 @@ package enum CatalogReader {
     private static let columnsQuery = """
         SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef,
                a.attgenerated <> '', a.attidentity, a.attcollation <> 0, a.atttypid < 16384 AND t.typtype <> 'd',
-               array_position(i.indkey::int2[], a.attnum)
+               CASE WHEN array_position(k.attributes, a.attnum) < k.indnkeyatts
+                    THEN array_position(k.attributes, a.attnum) END
           FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
           JOIN pg_type t ON t.oid = a.atttypid
-          LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
+          \(keyIndex)
          WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'f')
            AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'godwit') AND n.nspname !~ '^pg_(toast|temp)'
          ORDER BY a.attrelid, a.attnum
@@ -113,9 +139,10 @@ package enum CatalogReader {
                 kind: TableDescription.Kind(rawValue: rows[row, 3] ?? "") ?? .ordinary,
                 isUnlogged: rows.flag(row, 4), isPartition: rows.flag(row, 5), hidesRows: rows.flag(row, 6),
                 isOwned: rows.flag(row, 7), rowsEstimated: rows.integer(row, 8) ?? 0,
+                inheritsFrom: rows[row, 11], hasUnfitPartition: rows.flag(row, 12),
                 otherUniqueIndexes: Int(rows.integer(row, 9) ?? 0), isKeyDeferrable: rows.flag(row, 10),
                 columns: columnsOf[oid] ?? [],
-                primaryKey: (keysOf[oid] ?? []).sorted { $0.position < $1.position }.map(\.name))
+                key: (keysOf[oid] ?? []).sorted { $0.position < $1.position }.map(\.name))
         }
     }
 }

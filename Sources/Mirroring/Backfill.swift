@@ -9,6 +9,8 @@ struct Backfill {
         var after: [String]?
         var rowsCopied: UInt64
         var isCopied: Bool
+        /// No range of it has been copied yet.
+        var isUntouched: Bool { after == nil && !isCopied }
     }
 
     private(set) var tables: [Table]
@@ -25,6 +27,14 @@ struct Backfill {
         """
         UPDATE godwit.backfill SET rows_copied = rows_copied + \(rows), is_copied = \(through == nil),
             after_key = \(through.map { SQL.array($0) } ?? "after_key")
+         WHERE schema_name = \(SQL.literal(name.schema)) AND table_name = \(SQL.literal(name.name))
+        """
+    }
+
+    /// NEW has lost rows that the copy had brought: all come again.
+    static func restartText(_ name: TableName) -> String {
+        """
+        UPDATE godwit.backfill SET rows_copied = 0, is_copied = false, after_key = NULL
          WHERE schema_name = \(SQL.literal(name.schema)) AND table_name = \(SQL.literal(name.name))
         """
     }

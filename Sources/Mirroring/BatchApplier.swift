@@ -104,6 +104,45 @@ final class BatchApplier {
         _ = try pump(reader, plan.copyRows(from: unseen), plan.copyIntoTable)
     }
 
+    /// Replaces the rows of partitions that came, went or were emptied.
+    func applyPartitions(_ change: PartitionTracker.Change, from reader: BatchReader) throws(PostgresFailure) {
+        for condition in change.deletions { try execute(change.plan.deletePartition(condition)) }
+        guard let copies = change.copies else {
+            _ = try pump(reader, change.plan.copyPartition(nil), change.plan.copyIntoTable)
+            return
+        }
+        for leaf in copies { _ = try pump(reader, change.plan.copyPartition(leaf), change.plan.copyIntoTable) }
+    }
+
+    // MARK: what NEW's tables are
+
+    func firing() throws(PostgresFailure) -> Preflight.Finding? { try Preflight.firing(target).first }
+
+    /// By NEW's oid. Read before the tables' descriptions, so that a change in between is not missed.
+    func definitions() throws(PostgresFailure) -> [UInt32: String] {
+        let rows = try target.query("""
+            SELECT to_regclass(format('%I.%I', schema_name, table_name))::oid::bigint,
+                   godwit.definition(to_regclass(format('%I.%I', schema_name, table_name))) FROM godwit.backfill
+            """)
+        var found: [UInt32: String] = [:]
+        for row in 0..<rows.count {
+            if let oid = rows[row, 0].flatMap({ UInt32($0) }) { found[oid] = rows[row, 1] }
+        }
+        return found
+    }
+
+    /// Fails with `CaptureSchema.changedState` when one of them is no longer what it was. Right only under a lock on
+    /// them: after they were written.
+    static func expectText(_ tables: [UInt32], _ definitions: [UInt32: String]) -> String {
+        guard !tables.isEmpty else { return "" }
+        let list = tables.map { "\($0)" }.joined(separator: ",")
+        return "SELECT godwit.expect('{\(list)}', \(SQL.array(tables.map { definitions[$0] ?? "" })));\n"
+    }
+
+    func partitions() throws(PostgresFailure) -> PartitionTracker {
+        PartitionTracker(try target.query(PartitionTracker.knownQuery))
+    }
+
     /// Brings one backfill range; gives how many rows it has.
     func applyRange(
         _ plan: TablePlan, after: [String]?, through: [String]?, from reader: BatchReader
@@ -119,16 +158,24 @@ final class BatchApplier {
         return rows
     }
 
+    /// Bytes of a COPY that wait in memory for NEW to take them, besides the row at hand.
+    private static let copyQueueBytesMax = 256 << 10
+
     /// COPY from the source's connection into NEW's, a row at a time, nothing kept.
     private func pump(_ reader: BatchReader, _ out: String, _ into: String) throws(PostgresFailure) -> Int {
         try reader.source.send(out)
         try target.send(into)
         guard case .copyIn? = try target.next() else { throw PostgresFailure(.lost, "NEW refused a COPY: \(into)") }
         guard case .copyOut? = try reader.source.next() else { throw PostgresFailure(.lost, "OLD refused: \(out)") }
-        var rows = 0
+        var rows = 0, queued = 0
         try reader.source.copyOut { (row) throws(PostgresFailure) in
             rows += 1
             try target.putCopy(row)
+            queued += row.count
+            if queued > Self.copyQueueBytesMax {
+                try target.flushQueued()
+                queued = 0
+            }
         }
         try reader.source.finish()
         try target.endCopy()

@@ -16,6 +16,8 @@ final class BatchReader {
         var generation: Int64
         /// Somebody wants to attach readers to this batch.
         var holdToken: String?
+        /// Of partitioned tables, by OLD's oid: see PartitionTracker.
+        var partitions: [UInt32: String]
         /// By OLD's oid; nil when there are more keys than a small batch takes.
         var dirty: [UInt32: Dirty]?
     }
@@ -33,6 +35,8 @@ final class BatchReader {
     private let barrier: Connection
     private var lockTables = ""
     private var keyParts = 1
+    private var keyCounts: [UInt32: Int] = [:]
+    private var partitionsQuery = ""
     /// The columns of each table as they were when the statements for it were made.
     private var definitions: [UInt32: String] = [:]
     private var isCommitPending = false
@@ -45,9 +49,12 @@ final class BatchReader {
     /// - Parameter definitions: what `readDefinitions` gave before the plans were made.
     func mirror(_ plans: [TablePlan], definitions: [UInt32: String]) {
         self.definitions = definitions
-        let names = plans.map { "ONLY \($0.name.sql)" }.joined(separator: ", ")
+        let names = plans.map(\.oldRows).joined(separator: ", ")
         lockTables = plans.isEmpty ? "" : "LOCK TABLE \(names) IN ACCESS SHARE MODE;"
         keyParts = plans.map(\.keyCount).max() ?? 1
+        let roots = plans.filter(\.isPartitioned).map(\.oid)
+        partitionsQuery = roots.isEmpty ? "" : PartitionTracker.digestQuery(roots) + ";"
+        keyCounts = Dictionary(uniqueKeysWithValues: plans.map { ($0.oid, $0.keyCount) })
     }
 
     // MARK: begin
@@ -63,21 +70,23 @@ final class BatchReader {
         try source.send("""
             BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \(lockTables)
             SELECT pg_current_snapshot(), epoch, generation, hold_token FROM godwit.control;
+            \(partitionsQuery)
             \(keysQuery(applied, likely, keysMax))
             """)
         var answers: [Rows] = []
         while let reply = try source.next() {
             if case .rows(let rows) = reply { answers.append(rows) }
         }
-        guard answers.count == 2, answers[0].count == 1,
+        guard answers.count == (partitionsQuery.isEmpty ? 2 : 3), answers[0].count == 1,
             let snapshot = answers[0][0, 0].flatMap({ LedgerSnapshot($0) })
         else { throw PostgresFailure(.refused, "godwit.control on OLD is empty: run godwit prepare") }
-        var keys = answers[1]
+        var keys = answers[answers.count - 1]
+        let partitions = partitionsQuery.isEmpty ? [:] : PartitionTracker.collectDigests(answers[1])
         let all = Journal.tables(from: applied.xmin, through: snapshot.xmax)
         if all != likely { keys = try source.query(keysQuery(applied, all, keysMax)) }
         return Head(
             snapshot: snapshot, epoch: answers[0].integer(0, 1) ?? 0, generation: answers[0].integer(0, 2) ?? 0,
-            holdToken: answers[0][0, 3], dirty: keys.count > keysMax ? nil : collect(keys))
+            holdToken: answers[0][0, 3], partitions: partitions, dirty: keys.count > keysMax ? nil : try collect(keys))
     }
 
     private func keysQuery(_ applied: LedgerSnapshot, _ indexes: [Int], _ keysMax: Int) -> String {
@@ -88,7 +97,7 @@ final class BatchReader {
             """
     }
 
-    private func collect(_ keys: Rows) -> [UInt32: Dirty] {
+    private func collect(_ keys: Rows) throws(PostgresFailure) -> [UInt32: Dirty] {
         var dirty: [UInt32: Dirty] = [:]
         for row in 0..<keys.count {
             guard let relation = keys[row, 0].flatMap({ UInt32($0) }) else { continue }
@@ -101,6 +110,9 @@ final class BatchReader {
                 guard let text = keys[row, 2 + part] else { break }
                 key.append(text)
             }
+            guard key.count == keyCounts[relation] ?? key.count else {
+                throw PostgresFailure(.refused, sqlState: Self.definitionChanged, "a key of \(relation) holds a NULL")
+            }
             dirty[relation, default: Dirty()].keys.append(key)
         }
         return dirty
@@ -108,9 +120,10 @@ final class BatchReader {
 
     // MARK: barrier
 
-    /// A synchronous write whose commit makes every commit before it durable, also asynchronous ones.
+    /// A synchronous write whose commit makes every commit before it durable, also asynchronous ones. To the log
+    /// only: a row would grow versions for as long as any transaction of OLD stays open.
     func sendBarrier() throws(PostgresFailure) {
-        try barrier.send("UPDATE godwit.heartbeat SET beat = beat + 1")
+        try barrier.send("SELECT pg_logical_emit_message(true, 'godwit', '')")
     }
 
     func awaitBarrier() throws(PostgresFailure) { try barrier.finish() }
@@ -122,7 +135,8 @@ final class BatchReader {
 
     private static func definitionQuery(_ condition: String) -> String {
         """
-        SELECT attrelid, sum(hashtextextended(concat_ws(' ', attnum, attname, atttypid, atttypmod, attisdropped), 0))
+        SELECT attrelid, sum(hashtextextended(concat_ws(' ', attnum, attname, atttypid, atttypmod, attisdropped,
+                   attnotnull), 0))
           FROM pg_attribute WHERE attnum > 0 AND \(condition) GROUP BY attrelid
         """
     }
@@ -147,6 +161,14 @@ final class BatchReader {
         }
     }
 
+    /// Of all tables, between batches.
+    func haveDefinitionsChanged() throws(PostgresFailure) -> Bool {
+        guard !keyCounts.isEmpty else { return false }
+        let oids = keyCounts.keys.map { "\($0)" }.joined(separator: ", ")
+        let found = Self.collectDefinitions(try barrier.query(Self.definitionQuery("attrelid IN (\(oids))")))
+        return keyCounts.keys.contains { found[$0] != definitions[$0] }
+    }
+
     /// As of the batch's snapshot.
     func checkDefinitions(_ plans: [TablePlan]) throws(PostgresFailure) {
         guard !plans.isEmpty else { return }
@@ -156,10 +178,35 @@ final class BatchReader {
 
     // MARK: rows
 
+    /// Bytes of one table's rows above which they travel by COPY, which holds one row at a time.
+    static let smallBytesMax = 8 << 20
+    /// What PostgreSQL says of a value that does not fit into memory as a literal.
+    private static let tooLargeStates: Set<String> = ["54000", "53200", "XX000"]
+
     /// All small tables in one round trip; `isLast` ends the source's transaction with it.
-    func rows(_ wanted: [(plan: TablePlan, dirty: Dirty)], isLast: Bool) throws(PostgresFailure) -> [SmallRows] {
+    ///
+    /// - Returns: nil when the rows are too large to travel so; the source's transaction has ended then.
+    func rows(_ wanted: [(plan: TablePlan, dirty: Dirty)], isLast: Bool) throws(PostgresFailure) -> [SmallRows]? {
+        do throws(PostgresFailure) {
+            if let found = try smallRows(wanted, isLast: isLast) { return found }
+            try end()
+        } catch {
+            guard error.kind == .refused, Self.tooLargeStates.contains(error.sqlState) else { throw error }
+            do throws(PostgresFailure) {
+                try source.finish()
+            } catch {
+                guard error.kind == .refused else { throw error }
+            }
+            try source.execute("ROLLBACK")
+        }
+        return nil
+    }
+
+    private func smallRows(
+        _ wanted: [(plan: TablePlan, dirty: Dirty)], isLast: Bool
+    ) throws(PostgresFailure) -> [SmallRows]? {
         let withKeys = wanted.filter { !$0.dirty.keys.isEmpty }
-        var statements = withKeys.map { $0.plan.selectRows($0.dirty.keys) }
+        var statements = withKeys.map { $0.plan.selectRows($0.dirty.keys, bytesMax: Self.smallBytesMax) }
         if !withKeys.isEmpty {
             let oids = withKeys.map { "\($0.plan.oid)" }.joined(separator: ", ")
             statements.insert(Self.definitionQuery("attrelid IN (\(oids))"), at: 0)
@@ -168,16 +215,20 @@ final class BatchReader {
         if !statements.isEmpty { try source.send(statements.joined(separator: ";\n")) }
         if !withKeys.isEmpty { try check(try nextRows(), withKeys.map(\.plan)) }
         var found: [SmallRows] = []
+        var isTooLarge = false
         for (plan, dirty) in wanted {
             if dirty.keys.isEmpty {
                 let isTruncated = dirty.isTruncated
                 found.append(SmallRows(table: plan, isTruncated: isTruncated, valueLists: [], rows: 0, absent: []))
             } else {
-                found.append(assemble(plan, dirty, try nextRows()))
+                let rows = try nextRows()
+                // A row past the bound comes without its values.
+                isTooLarge = isTooLarge || (0..<rows.count).contains { rows.isNull($0, plan.keyCount) }
+                if !isTooLarge { found.append(assemble(plan, dirty, rows)) }
             }
         }
         if !statements.isEmpty { try source.finish() }
-        return found
+        return isTooLarge ? nil : found
     }
 
     private func nextRows() throws(PostgresFailure) -> Rows {
@@ -230,6 +281,11 @@ final class BatchReader {
         return (0..<plan.keyCount).map { end[0, $0] ?? "" }
     }
 
+    /// As of the batch's snapshot.
+    func partitions(of plan: TablePlan) throws(PostgresFailure) -> Rows {
+        try source.query(PartitionTracker.leavesQuery(plan.oid))
+    }
+
     // MARK: end
 
     func exportSnapshot() throws(PostgresFailure) -> String {
@@ -260,6 +316,16 @@ final class BatchReader {
 
     func rotateJournal(applied: LedgerSnapshot) throws(PostgresFailure) {
         try Journal.rotate(barrier, applied: applied)
+    }
+
+    /// The next batch brings these keys as OLD has them.
+    func markDirty(_ keys: [(oid: UInt32, key: [String])]) throws(PostgresFailure) {
+        for start in stride(from: 0, to: keys.count, by: 500) {
+            let calls = keys[start..<min(start + 500, keys.count)].map { "(\($0.oid)::oid, \(SQL.array($0.key)))" }
+            try barrier.execute("""
+                SELECT godwit.mark_dirty(r, k) FROM (VALUES \(calls.joined(separator: ", "))) v (r, k)
+                """)
+        }
     }
 
     /// For work between batches.

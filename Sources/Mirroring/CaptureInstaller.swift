@@ -63,11 +63,31 @@ package struct CaptureInstaller {
             if mirrored.contains(table.name) { report.suspect.append(table.name) }
             report.installed.append(table.name)
         }
+        try watch(new, tables: tables)
         try recordStart(old: old, new: new, tables: tables)
         if !report.installed.isEmpty {
             try run(old, "OLD, godwit.control", "UPDATE godwit.control SET generation = generation + 1")
         }
         return report
+    }
+
+    /// Triggers on NEW that name whoever else writes there. A table where we may not is passed over.
+    private func watch(_ new: borrowing Connection, tables: [TableDescription]) throws(Failure) {
+        let names = Set(tables.map(\.name)), watched = Set(try self.names(new, RogueWatch.watched))
+        let twins: [TableDescription]
+        do throws(PostgresFailure) {
+            twins = try CatalogReader.tables(new)
+        } catch {
+            throw .postgres("NEW, tables", error)
+        }
+        for table in twins where names.contains(table.name) && !watched.contains(table.name) {
+            do throws(Failure) {
+                try underLock(new, table.name, RogueWatch.install(table))
+            } catch {
+                guard case .postgres(_, let failure) = error, failure.sqlState == "42501" else { throw error }
+                progress("may not put a trigger on NEW's \(table.name): writes there will not be noticed")
+            }
+        }
     }
 
     /// Leaves no trace on either side.

@@ -9,7 +9,7 @@ enum CaptureSchema {
     /// pg_advisory_lock(this) on NEW makes an applier the only one.
     static let applierLock = "7451605421"
 
-    /// On the authority: journal, a row for the barrier's write, and what the mirror is asked to do.
+    /// On the authority: the journal, and what the mirror is asked to do.
     ///
     /// `control.hold_token` asks the running mirror to hold after its next batch and to publish under that
     /// token the batch's snapshot, exported on the source; whoever asked sets it to NULL when its readers are
@@ -23,9 +23,6 @@ enum CaptureSchema {
             generation bigint NOT NULL DEFAULT 1,
             hold_token text, served_token text, served_snapshot text, served_export text);
         INSERT INTO godwit.control DEFAULT VALUES ON CONFLICT DO NOTHING;
-        CREATE TABLE IF NOT EXISTS godwit.heartbeat (
-            singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton), beat bigint NOT NULL DEFAULT 0);
-        INSERT INTO godwit.heartbeat DEFAULT VALUES ON CONFLICT DO NOTHING;
         """ + (0..<Journal.tables).map { index in
             """
 
@@ -41,9 +38,14 @@ enum CaptureSchema {
         CREATE TABLE IF NOT EXISTS godwit.progress (
             singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton), epoch bigint NOT NULL, batch bigint NOT NULL,
             snapshot text NOT NULL, source text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+        -- While a long query holds NEW's old row versions, each batch still finds the one that lives.
+        CREATE INDEX IF NOT EXISTS progress_batch ON godwit.progress (batch);
         CREATE TABLE IF NOT EXISTS godwit.backfill (
             schema_name text, table_name text, after_key text[], rows_copied bigint NOT NULL DEFAULT 0,
             is_copied boolean NOT NULL DEFAULT false, PRIMARY KEY (schema_name, table_name));
+        -- OLD's partitions as of progress.snapshot: see PartitionTracker.
+        CREATE TABLE IF NOT EXISTS godwit.partition (
+            root oid, leaf oid, stamp text NOT NULL, condition text NOT NULL, PRIMARY KEY (root, leaf));
         CREATE OR REPLACE FUNCTION godwit.advance(its_epoch bigint, its_batch bigint, seen text, shown text)
         RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $godwit$
         BEGIN
@@ -53,6 +55,38 @@ enum CaptureSchema {
                 RAISE EXCEPTION 'another applier has moved NEW on from batch %', its_batch
                     USING ERRCODE = '\(missedState)';
             END IF;
+        END $godwit$;
+        \(definitionFunctions)
+        \(RogueWatch.schema)
+        """
+
+    /// Raised by godwit.expect when a table of NEW is not what the statements were made for.
+    static let changedState = "GW003"
+
+    /// What a table of NEW is, as far as it decides what becomes of a row that we bring.
+    private static let definitionFunctions = """
+        CREATE OR REPLACE FUNCTION godwit.definition(its oid) RETURNS text LANGUAGE sql
+        SET search_path = pg_catalog, pg_temp AS $godwit$
+            SELECT md5(concat_ws('/',
+                (SELECT string_agg(concat_ws(' ', attnum, attname, atttypid, atttypmod, attnotnull, attgenerated,
+                        attidentity), ',' ORDER BY attnum) FROM pg_attribute
+                  WHERE attrelid = its AND attnum > 0 AND NOT attisdropped),
+                (SELECT string_agg(concat_ws(' ', tgname, tgenabled), ',' ORDER BY tgname) FROM pg_trigger
+                  WHERE tgrelid = its AND tgenabled IN ('A', 'R') AND NOT tgisinternal),
+                (SELECT string_agg(concat_ws(' ', rulename, ev_enabled), ',' ORDER BY rulename) FROM pg_rewrite
+                  WHERE ev_class = its AND ev_enabled IN ('A', 'R')),
+                (SELECT concat_ws(' ', relkind, relpersistence, relrowsecurity, relforcerowsecurity) FROM pg_class
+                  WHERE oid = its)))
+        $godwit$;
+        CREATE OR REPLACE FUNCTION godwit.expect(tables oid[], definitions text[]) RETURNS void LANGUAGE plpgsql
+        SET search_path = pg_catalog, pg_temp AS $godwit$
+        BEGIN
+            FOR i IN 1 .. cardinality(tables) LOOP
+                IF godwit.definition(tables[i]) IS DISTINCT FROM definitions[i] THEN
+                    RAISE EXCEPTION 'the definition of % has changed', tables[i]::regclass
+                        USING ERRCODE = '\(changedState)';
+                END IF;
+            END LOOP;
         END $godwit$;
         """
 
@@ -155,15 +189,18 @@ enum CaptureSchema {
         [rowTrigger, truncateTrigger].map { "DROP TRIGGER IF EXISTS \($0) ON \(table.sql)" }.joined(separator: "; ")
     }
 
-    /// Tables with any trigger of ours, and whether both are there, enabled ALWAYS, and call the right
-    /// function.
+    /// Tables with any trigger of ours (not partitions, which inherit it), and whether both are there, on all of it,
+    /// enabled ALWAYS, and call the right function.
     static let capturedTables = """
         SELECT n.nspname, c.relname, count(*) = 2 AND bool_and(t.tgenabled = 'A' AND f.pronamespace = g.oid
-                   AND f.proname IN ('capture_truncate', 'capture_' || c.oid)), c.oid
+                   AND f.proname IN ('capture_truncate', 'capture_' || c.oid))
+                   AND (c.relkind <> 'p' OR NOT EXISTS (SELECT FROM pg_partition_tree(c.oid) p WHERE p.relid <> c.oid
+                       AND NOT EXISTS (SELECT FROM pg_trigger x WHERE x.tgrelid = p.relid AND x.tgparentid <> 0
+                                          AND x.tgname = '\(rowTrigger)' AND x.tgenabled = 'A'))), c.oid
           FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
           JOIN pg_proc f ON f.oid = t.tgfoid LEFT JOIN pg_namespace g ON g.nspname = 'godwit'
-         WHERE t.tgname IN ('\(rowTrigger)', '\(truncateTrigger)') AND NOT t.tgisinternal
-         GROUP BY 1, 2, c.oid ORDER BY 1, 2
+         WHERE t.tgname IN ('\(rowTrigger)', '\(truncateTrigger)') AND NOT t.tgisinternal AND t.tgparentid = 0
+         GROUP BY 1, 2, c.oid, c.relkind ORDER BY 1, 2
         """
 
     /// System identifier, timeline and database of the source: another value means another history.

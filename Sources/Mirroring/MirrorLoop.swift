@@ -86,6 +86,7 @@ final class MirrorLoop {
                 stopDescriptor: stopDescriptor, lastAcknowledged: lastAcknowledged,
                 onSlowWait: { [weak self] in self?.waited() })
             session = opened
+            logNotices(opened)
             return .opened(backfillLeft: !opened.isBackfillComplete, at: .now())
         } catch {
             return event(for: error)
@@ -96,12 +97,20 @@ final class MirrorLoop {
         guard let session else { preconditionFailure("a batch without a session") }
         guard session.waitForWork(kick: horizon.kickDescriptor, stop: stopDescriptor) else { return .stop }
         do throws(MirrorSession.Failure) {
+            defer { logNotices(session) }
             guard try session.runBatch() else { return .tablesChanged }
             lastAcknowledged = session.progress
             return .applied(backfillLeft: !session.isBackfillComplete, at: .now())
         } catch {
             return event(for: error)
         }
+    }
+
+    private func logNotices(_ session: MirrorSession) {
+        for notice in session.notices {
+            logger.warning("mirror", metadata: ["database": "\(database)", "notice": "\(notice)"])
+        }
+        session.notices = []
     }
 
     private func event(for failure: MirrorSession.Failure) -> MirrorStateMachine.Event {

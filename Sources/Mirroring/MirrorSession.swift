@@ -18,9 +18,14 @@ final class MirrorSession {
     private let horizon: Horizon
     private let generation: Int64
     private let plans: [UInt32: TablePlan]
+    /// Of NEW's tables when the plans were made, by NEW's oid.
+    private let definitions: [UInt32: String]
+    /// What the operator should read in the log, oldest first; whoever logs it empties it.
+    var notices: [String] = []
     private let planOf: [TableName: TablePlan]
     private(set) var progress: BatchApplier.Progress
     private var backfill: Backfill
+    private var partitions: PartitionTracker
     private var sequences = SequenceRaiser()
     private var lag = LagWindow()
 
@@ -29,6 +34,8 @@ final class MirrorSession {
     private var lastHousekeeping: MonotonicInstant?
     private var lastReported: MonotonicInstant?
     private var wasEmpty = false
+    /// Few keys, but their rows are too large to be held in memory at once.
+    private var isLargeNext = false
     private var heldToken: String?
     private let stopDescriptor: CInt
 
@@ -78,20 +85,31 @@ final class MirrorSession {
         }
         guard let control, control.count == 1 else { throw .notReady("OLD is not prepared: run godwit prepare") }
         try checkHistory(progress, control, lastAcknowledged)
+        let newDefinitions = try on(.new) { () throws(PostgresFailure) in try applier.definitions() }
+        if let finding = try on(.new, { () throws(PostgresFailure) in try applier.firing() }) {
+            throw .notReady("\(finding)")
+        }
         let newTables = try on(.new) { () throws(PostgresFailure) in try applier.tables() }
         let steps = try on(.new) { () throws(PostgresFailure) in try applier.backfill() }
+        let partitions = try on(.new) { () throws(PostgresFailure) in try applier.partitions() }
         let plans = try plan(steps, oldTables, newTables, captures)
         reader.mirror(plans, definitions: definitions)
-        return MirrorSession(
+        let session = MirrorSession(
             reader: reader, applier: applier, options: options, horizon: horizon,
             generation: control.integer(0, 1) ?? 0, plans: plans, progress: progress, backfill: Backfill(steps),
-            stopDescriptor: stopDescriptor)
+            partitions: partitions, definitions: newDefinitions, stopDescriptor: stopDescriptor)
+        // Before the first batch: a stranger's row may be what the last one failed on.
+        if try session.mendRogueWrites() { throw .notReady("NEW: somebody emptied a table, it is copied again") }
+        return session
     }
 
     private init(
         reader: BatchReader, applier: BatchApplier, options: MirrorOptions, horizon: Horizon, generation: Int64,
-        plans: [TablePlan], progress: BatchApplier.Progress, backfill: Backfill, stopDescriptor: CInt
+        plans: [TablePlan], progress: BatchApplier.Progress, backfill: Backfill,
+        partitions: PartitionTracker, definitions: [UInt32: String], stopDescriptor: CInt
     ) {
+        self.definitions = definitions
+        self.partitions = partitions
         self.reader = reader
         self.applier = applier
         self.options = options
@@ -174,8 +192,9 @@ final class MirrorSession {
         let began = MonotonicInstant.now()
         batchBegan = began
         let head = try on(.old) { () throws(PostgresFailure) in
-            try reader.begin(after: progress.snapshot, keysMax: options.smallBatchKeysMax)
+            try reader.begin(after: progress.snapshot, keysMax: isLargeNext ? -1 : options.smallBatchKeysMax)
         }
+        isLargeNext = false
         guard head.epoch == progress.epoch else {
             throw .wrongHistory("OLD was prepared for another NEW meanwhile (epoch \(head.epoch))")
         }
@@ -185,8 +204,10 @@ final class MirrorSession {
             && head.snapshot != progress.snapshot
         wasEmpty = head.dirty?.isEmpty ?? false
         var export: String?
-        if !wasEmpty || token != nil || !backfill.isComplete || isStale {
-            export = try apply(head, isHeld: token != nil)
+        let moved = partitions.changed(head.partitions, Array(plans.values))
+        if !wasEmpty || token != nil || !backfill.isComplete || isStale || !moved.isEmpty {
+            guard let applied = try apply(head, moved, isHeld: token != nil) else { return true }
+            export = applied
             lastAdvanced = began
             if !wasEmpty { lag.add(MonotonicInstant.now().microseconds(since: began), at: began) }
         }
@@ -194,43 +215,64 @@ final class MirrorSession {
         if let token, let export { try hold(token, head.snapshot, export) }
         try on(.old) { () throws(PostgresFailure) in try reader.end() }
         report(keys: head.dirty?.values.reduce(0) { $0 + $1.keys.count } ?? 0)
-        try housekeep()
-        return true
+        return try housekeep()
     }
 
-    /// - Returns: the name of the source's exported snapshot when the batch is to be held.
-    private func apply(_ head: BatchReader.Head, isHeld: Bool) throws(Failure) -> String? {
+    /// - Returns: nil when nothing was applied, and the same has to be taken again as a large batch; otherwise the
+    ///   name of the source's exported snapshot when the batch is to be held.
+    private func apply(
+        _ head: BatchReader.Head, _ moved: [TablePlan], isHeld: Bool
+    ) throws(Failure) -> String?? {
         try on(.old) { () throws(PostgresFailure) in try reader.sendBarrier() }
         var export: String?
         if isHeld { export = try on(.old) { () throws(PostgresFailure) in try reader.exportSnapshot() } }
         var text = Array(BatchApplier.beginText(progress, next: head.snapshot).utf8)
+        let isSimple = backfill.isComplete && moved.isEmpty
+        var small: [BatchReader.SmallRows] = []
         if let dirty = head.dirty {
             let wanted = dirty.compactMap { oid, dirty in plans[oid].map { (plan: $0, dirty: dirty) } }
                 .sorted { $0.plan.oid < $1.plan.oid }
             let rows = try on(.old) { () throws(PostgresFailure) in
-                try reader.rows(wanted, isLast: !isHeld && backfill.isComplete)
+                try reader.rows(wanted, isLast: !isHeld && isSimple)
             }
-            BatchApplier.append(rows, to: &text)
+            guard let rows else {
+                try on(.old) { () throws(PostgresFailure) in try reader.awaitBarrier() }
+                isLargeNext = true
+                return nil
+            }
+            small = rows
         }
         try on(.old) { () throws(PostgresFailure) in try reader.awaitBarrier() }
-        if head.dirty != nil && backfill.isComplete {
+        if head.dirty != nil && isSimple {
+            BatchApplier.append(small, to: &text)
+            text.append(contentsOf: BatchApplier.expectText(small.map(\.table.newOid), definitions).utf8)
             text.append(contentsOf: "COMMIT".utf8)
             try on(.new) { () throws(PostgresFailure) in try applier.run(text) }
         } else {
             try on(.new) { () throws(PostgresFailure) in try applier.run(text) }
-            if head.dirty == nil { try applyLarge(head) }
+            let changes = try applyPartitions(moved)
+            var rest: [UInt8] = []
+            BatchApplier.append(small, to: &rest)
+            if !rest.isEmpty { try on(.new) { () throws(PostgresFailure) in try applier.run(rest) } }
+            var touched = moved.map(\.newOid) + small.map(\.table.newOid)
+            if head.dirty == nil { touched += try applyLarge(head) }
             let step = try applyBackfillStep()
-            try on(.new) { () throws(PostgresFailure) in try applier.execute("COMMIT") }
+            if let step, let plan = planOf[step.name] { touched.append(plan.newOid) }
+            let expect = BatchApplier.expectText(touched, definitions)
+            try on(.new) { () throws(PostgresFailure) in try applier.execute("\(expect)COMMIT") }
+            partitions.record(changes)
             if let step { backfill.record(step.name, rows: step.rows, through: step.through) }
         }
         progress.snapshot = head.snapshot
         progress.batch += 1
-        return export
+        return .some(export)
     }
 
     /// A side's failure in a COPY between both is told apart by nothing: NEW is named, the text says the
     /// rest.
-    private func applyLarge(_ head: BatchReader.Head) throws(Failure) {
+    ///
+    /// - Returns: NEW's oids of the tables.
+    private func applyLarge(_ head: BatchReader.Head) throws(Failure) -> [UInt32] {
         let tables = try on(.old) { () throws(PostgresFailure) in
             try reader.largeTables(after: progress.snapshot, through: head.snapshot)
         }
@@ -245,6 +287,25 @@ final class MirrorSession {
             }
             horizon.updateReport { $0.keys += UInt64(table.entries) }
         }
+        return tables.compactMap { plans[$0.relation]?.newOid }
+    }
+
+    private func applyPartitions(_ moved: [TablePlan]) throws(Failure) -> [PartitionTracker.Change] {
+        var changes: [PartitionTracker.Change] = []
+        for plan in moved {
+            let step = backfill.tables.first { $0.name == plan.name }
+            let leaves = try on(.old) { () throws(PostgresFailure) in
+                try reader.checkDefinitions([plan])
+                return try reader.partitions(of: plan)
+            }
+            let change = partitions.change(plan, leaves: leaves, isUntouched: step?.isUntouched ?? true)
+            try on(.new) { () throws(PostgresFailure) in
+                try applier.applyPartitions(change, from: reader)
+                try applier.execute(PartitionTracker.recordText(change))
+            }
+            changes.append(change)
+        }
+        return changes
     }
 
     private func applyBackfillStep() throws(Failure) -> (name: TableName, rows: Int, through: [String]?)? {
@@ -273,16 +334,42 @@ final class MirrorSession {
 
     // MARK: between batches
 
-    private func housekeep() throws(Failure) {
+    /// - Returns: false when the tables have changed: open again.
+    private func housekeep() throws(Failure) -> Bool {
         let now = MonotonicInstant.now()
         if let lastHousekeeping, now.nanoseconds(since: lastHousekeeping) < UInt64(Self.housekeepingSeconds * 1e9) {
-            return
+            return true
         }
         lastHousekeeping = now
         let snapshot = progress.snapshot
         try on(.old) { () throws(PostgresFailure) in try reader.rotateJournal(applied: snapshot) }
         try checkCapture()
         try on(.new) { () throws(PostgresFailure) in try sequences.raise(from: reader, on: applier) }
+        if try mendRogueWrites() { return false }
+        if try on(.new, { () throws(PostgresFailure) in try applier.definitions() }) != definitions { return false }
+        return try !on(.old) { () throws(PostgresFailure) in try reader.haveDefinitionsChanged() }
+    }
+
+    /// Makes the keys dirty that somebody else wrote on NEW.
+    ///
+    /// - Returns: true when a table has to be copied again: open again.
+    private func mendRogueWrites() throws(Failure) -> Bool {
+        let rows = try on(.new) { () throws(PostgresFailure) in try applier.query(RogueWatch.keysQuery) }
+        guard let found = rows.flatMap({ RogueWatch.collect($0) }) else { return false }
+        var keys: [(oid: UInt32, key: [String])] = []
+        for (name, written) in found.keys {
+            guard let plan = planOf[name] else { continue }
+            keys += written.filter { $0.count == plan.keyCount }.map { (plan.oid, $0) }
+        }
+        let marked = keys
+        try on(.old) { () throws(PostgresFailure) in try reader.markDirty(marked) }
+        try on(.new) { () throws(PostgresFailure) in
+            for name in found.truncated { try applier.execute(Backfill.restartText(name)) }
+            try applier.execute(RogueWatch.forget(found))
+        }
+        horizon.updateReport { $0.rogueKeys += UInt64(marked.count) }
+        notices.append("NEW: somebody else wrote \(RogueWatch.describe(found)): brought back to what OLD has")
+        return !found.truncated.isEmpty
     }
 
     /// Triggers may be dropped or disabled behind our back.

@@ -40,7 +40,8 @@ package enum Preflight {
         }
         findings += try rights(old, new, carried)
         if !findings.contains(where: { $0.problem.hasPrefix("we may not SELECT") }) {
-            findings += try leftovers(new, carried)
+            let names = Set(carried.map(\.name))
+            findings += try leftovers(new, newTables.filter { names.contains($0.name) })
         }
         return Result(findings: findings, tables: carried)
     }
@@ -61,17 +62,22 @@ package enum Preflight {
         switch table.kind {
         case .foreign:
             return [note(place, "is a foreign table: its rows are not in OLD", "Create it on NEW as well")]
-        case .partitioned:
-            return [blocking(place, "is partitioned", "Partitioned tables are not carried yet")]
-        case .ordinary:
+        case .partitioned, .ordinary:
             break
         }
         var found: [Finding] = []
         if table.isUnlogged {
             found.append(blocking(place, "is unlogged: a crash empties it unseen", "ALTER TABLE ... SET LOGGED"))
         }
-        if table.primaryKey.isEmpty {
-            found.append(blocking(place, "has no primary key", "ALTER TABLE ... ADD PRIMARY KEY"))
+        if table.hasUnfitPartition {
+            found.append(blocking(
+                place, "has a foreign or unlogged partition", "DETACH it, or make it an ordinary table"))
+        }
+        if table.key.isEmpty {
+            let inherits = table.inheritsFrom.map { " (it inherits from \($0), and keys are not inherited)" } ?? ""
+            found.append(blocking(
+                place, "has no primary key" + inherits,
+                "ALTER TABLE ... ADD PRIMARY KEY, or a unique index on columns that are NOT NULL"))
         }
         if table.hidesRows {
             found.append(blocking(
@@ -153,7 +159,43 @@ package enum Preflight {
     }
 
     private static func newOnly(_ new: borrowing Connection) throws(PostgresFailure) -> [Finding] {
+        var found = try firing(new)
+        let subscribed = try new.query("""
+            SELECT DISTINCT n.nspname, c.relname FROM pg_subscription_rel s JOIN pg_class c ON c.oid = s.srrelid
+              JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2
+            """)
+        for row in 0..<subscribed.count {
+            let table = TableName(schema: subscribed[row, 0] ?? "", name: subscribed[row, 1] ?? "")
+            found.append(blocking(
+                "NEW \(table)", "is fed by a subscription, which would write beside the mirror", "DROP SUBSCRIPTION"))
+        }
+        do throws(PostgresFailure) {
+            try new.execute("BEGIN; SET LOCAL session_replication_role = replica; ROLLBACK")
+        } catch {
+            guard error.kind == .refused else { throw error }
+            try new.execute("ROLLBACK")
+            found.append(blocking(
+                "NEW", "the control user may not set session_replication_role: foreign keys and triggers would fire",
+                "GRANT SET ON PARAMETER session_replication_role TO it (15 and later), or use a superuser"))
+        }
+        return found
+    }
+
+    /// What would act on mirrored rows although we write them in replica role.
+    static func firing(_ new: borrowing Connection) throws(PostgresFailure) -> [Finding] {
         var found: [Finding] = []
+        let rules = try new.query("""
+            SELECT n.nspname, c.relname, r.rulename, r.ev_enabled = 'A' FROM pg_rewrite r
+              JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE r.ev_enabled IN ('A', 'R') AND c.relkind IN ('r', 'p') ORDER BY 1, 2, 3
+            """)
+        for row in 0..<rules.count {
+            let table = TableName(schema: rules[row, 0] ?? "", name: rules[row, 1] ?? "")
+            found.append(blocking(
+                "NEW \(table) rule \(rules[row, 2] ?? "")",
+                "is enabled \(rules.flag(row, 3) ? "ALWAYS" : "REPLICA") and would rewrite mirrored rows",
+                "ALTER TABLE ... ENABLE RULE (origin) or DISABLE RULE until the cutover"))
+        }
         let triggers = try new.query("""
             SELECT n.nspname, c.relname, t.tgname, t.tgenabled = 'A'
               FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -166,15 +208,6 @@ package enum Preflight {
                 "NEW \(table) trigger \(triggers[row, 2] ?? "")",
                 "is enabled \(triggers.flag(row, 3) ? "ALWAYS" : "REPLICA") and would fire on mirrored rows",
                 "ALTER TABLE ... ENABLE TRIGGER (origin) or DISABLE TRIGGER until the cutover"))
-        }
-        do throws(PostgresFailure) {
-            try new.execute("BEGIN; SET LOCAL session_replication_role = replica; ROLLBACK")
-        } catch {
-            guard error.kind == .refused else { throw error }
-            try new.execute("ROLLBACK")
-            found.append(blocking(
-                "NEW", "the control user may not set session_replication_role: foreign keys and triggers would fire",
-                "GRANT SET ON PARAMETER session_replication_role TO it (15 and later), or use a superuser"))
         }
         return found
     }
@@ -216,10 +249,10 @@ package enum Preflight {
             let rows = try new.query("SELECT schema_name, table_name FROM godwit.backfill")
             for row in 0..<rows.count { known.insert(TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "")) }
         }
-        let unknown = tables.map(\.name).filter { !known.contains($0) }
+        let unknown = tables.filter { !known.contains($0.name) }
         guard !unknown.isEmpty else { return [] }
-        let full = try new.query(unknown.map { name in
-            "SELECT \(SQL.literal(name.description)) WHERE EXISTS (SELECT FROM ONLY \(name.sql))"
+        let full = try new.query(unknown.map { table in
+            "SELECT \(SQL.literal(table.name.description)) WHERE EXISTS (SELECT FROM \(table.rows))"
         }.joined(separator: " UNION ALL "))
         return (0..<full.count).map { row in
             blocking("NEW \(full[row, 0] ?? "")", "already holds rows that Godwit did not bring",

@@ -3,14 +3,15 @@ import LibPQ
 /// Whether a table of NEW can hold the rows of its twin on OLD. Pure.
 package enum SchemaMatch {
     package static func defects(old: TableDescription, new: TableDescription?) -> [Preflight.Finding] {
-        guard old.kind == .ordinary else { return [] }
+        guard old.kind != .foreign else { return [] }
         let place = "NEW \(old.name)"
         guard let new else {
             return [Preflight.blocking(place, "does not exist", "Create it as on OLD (pg_dump --schema-only)")]
         }
         var found: [Preflight.Finding] = []
-        if new.kind != .ordinary {
-            found.append(Preflight.blocking(place, "is not an ordinary table", "Create it as on OLD"))
+        if new.kind == .foreign || new.hasUnfitPartition {
+            found.append(Preflight.blocking(
+                place, "is a foreign table or has a foreign or unlogged partition", "Create it as on OLD"))
         }
         if new.isUnlogged {
             found.append(Preflight.blocking(
@@ -20,8 +21,8 @@ package enum SchemaMatch {
             found.append(Preflight.blocking(
                 place, "row level security hides rows from us", "Give the control user BYPASSRLS"))
         }
-        if new.primaryKey != old.primaryKey {
-            let ours = old.primaryKey.joined(separator: ", "), theirs = new.primaryKey.joined(separator: ", ")
+        if new.key != old.key {
+            let ours = old.key.joined(separator: ", "), theirs = new.key.joined(separator: ", ")
             found.append(Preflight.blocking(
                 place, "has primary key (\(theirs)), on OLD it is (\(ours))", "Give both the same primary key"))
         }
@@ -35,6 +36,11 @@ package enum SchemaMatch {
                 found.append(Preflight.blocking(
                     "\(place).\(column.name)", "is \(twin.type), on OLD it is \(column.type)",
                     "Give both the same type"))
+            }
+            if twin.isGenerated && !column.isGenerated {
+                found.append(Preflight.blocking(
+                    "\(place).\(column.name)", "is generated, on OLD it is an ordinary column",
+                    "ALTER TABLE ... ALTER COLUMN ... DROP EXPRESSION on NEW"))
             }
             if twin.isNotNull && !column.isNotNull {
                 found.append(Preflight.blocking(

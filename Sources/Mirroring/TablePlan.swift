@@ -3,6 +3,7 @@ import LibPQ
 /// How the rows of one table travel: the fixed parts of its statements on both sides. Immutable, any thread.
 package struct TablePlan: Sendable {
     package let oid: UInt32
+    let newOid: UInt32
     package let name: TableName
     package let rowsEstimated: Int64
     package let keyCount: Int
@@ -10,6 +11,12 @@ package struct TablePlan: Sendable {
     let isUpsertable: Bool
     /// Both sides order the key alike: a backfill range can be deleted and copied straight into the table.
     let hasPortableKeyOrder: Bool
+
+    /// OLD's table has partitions: see PartitionTracker.
+    let isPartitioned: Bool
+    /// What LOCK, FROM and DELETE name on each side.
+    let oldRows: String
+    let newRows: String
 
     private let keys: [TableDescription.Column]
     /// The columns that travel: all but those which NEW computes.
@@ -20,10 +27,14 @@ package struct TablePlan: Sendable {
     private let conflictAction: String
 
     package init(old: TableDescription, new: TableDescription) {
-        precondition(!old.primaryKey.isEmpty && old.primaryKey == new.primaryKey, "preflight passed no key")
+        precondition(!old.key.isEmpty && old.key == new.key, "preflight passed no key")
         oid = old.oid
+        newOid = new.oid
         name = old.name
         rowsEstimated = old.rowsEstimated
+        isPartitioned = old.kind == .partitioned
+        oldRows = old.rows
+        newRows = new.rows
         keys = old.keyColumns
         keyCount = keys.count
         let carried = old.columns.filter { column in new.column(column.name)?.isGenerated == false }
@@ -35,7 +46,8 @@ package struct TablePlan: Sendable {
         // An identity column GENERATED ALWAYS cannot be SET; as a part of the key it needs no change either.
         let fixed = Set(new.columns.filter { $0.identity == .always }.map(\.name))
         let set = carried.filter { !fixed.contains($0.name) }.map { "\($0.sql) = EXCLUDED.\($0.sql)" }
-        isUpsertable = new.otherUniqueIndexes == 0 && !new.isKeyDeferrable && fixed.isSubset(of: old.primaryKey)
+        isUpsertable = new.kind == .ordinary && new.otherUniqueIndexes == 0 && !new.isKeyDeferrable
+            && fixed.isSubset(of: old.key)
         conflictAction = set.isEmpty ? "DO NOTHING" : "DO UPDATE SET " + set.joined(separator: ", ")
         hasPortableKeyOrder = old.hasPortableKeyOrder && new.hasPortableKeyOrder
     }
@@ -45,7 +57,9 @@ package struct TablePlan: Sendable {
     /// `key IN (...)`: equality is the key type's own, so two texts of one value find one row, once.
     private func condition(_ wanted: [[String]]) -> String {
         if keyCount == 1 {
-            return "\(keyList) IN (\(wanted.map { SQL.literal($0[0]) }.joined(separator: ",")))"
+            // The parser takes an untyped literal for the column's type, but for composite types.
+            let type = keys[0].isBuiltIn ? "" : "::\(keys[0].type)"
+            return "\(keyList) IN (\(wanted.map { SQL.literal($0[0]) + type }.joined(separator: ",")))"
         }
         let tuples = wanted.map { "(" + typed($0) + ")" }
         return "(\(keyList)) IN (VALUES \(tuples.joined(separator: ",")))"
@@ -58,9 +72,14 @@ package struct TablePlan: Sendable {
 
     // MARK: source
 
-    /// Key texts, then the row as a parenthesised list of literals.
-    func selectRows(_ wanted: [[String]]) -> String {
-        "SELECT \(keyTexts), \(valuesText) FROM ONLY \(name.sql) WHERE \(condition(wanted))"
+    /// Key texts, then the row as a parenthesised list of literals: NULL once all so far are beyond `bytesMax`.
+    func selectRows(_ wanted: [[String]], bytesMax: Int) -> String {
+        let texts = keys.enumerated().map { "\($1.sql)::text AS k\($0)" }.joined(separator: ", ")
+        let names = keys.indices.map { "k\($0)" }.joined(separator: ", ")
+        return """
+            SELECT \(names), CASE WHEN sum(octet_length(v)) OVER (ROWS UNBOUNDED PRECEDING) <= \(bytesMax) THEN v END \
+            FROM (SELECT \(texts), \(valuesText) AS v FROM \(oldRows) WHERE \(condition(wanted)) OFFSET 0) s
+            """
     }
 
     /// The distinct keys that the journal names, for COPY into NEW's staging table.
@@ -72,7 +91,7 @@ package struct TablePlan: Sendable {
     func copyRows(from unseen: String) -> String {
         let parts = keys.enumerated().map { "key[\($0 + 1)]::\($1.type)" }.joined(separator: ", ")
         return """
-            COPY (SELECT \(columnList) FROM ONLY \(name.sql) WHERE (\(keyList)) IN \
+            COPY (SELECT \(columnList) FROM \(oldRows) WHERE (\(keyList)) IN \
             (SELECT \(parts) FROM (\(unseen)) j WHERE key IS NOT NULL)) TO STDOUT
             """
     }
@@ -90,26 +109,33 @@ package struct TablePlan: Sendable {
     /// texts, which have the same names in the result.
     func selectRangeEnd(after: [String]?, rows: Int) -> String {
         """
-        SELECT \(keyTexts) FROM ONLY \(name.sql) t WHERE \(range(after: after, through: nil)) \
+        SELECT \(keyTexts) FROM \(oldRows) t WHERE \(range(after: after, through: nil)) \
         ORDER BY \(keys.map { "t.\($0.sql)" }.joined(separator: ", ")) OFFSET \(rows - 1) LIMIT 1
         """
     }
 
     func copyRange(after: [String]?, through: [String]?) -> String {
-        "COPY (SELECT \(columnList) FROM ONLY \(name.sql) WHERE \(range(after: after, through: through))) TO STDOUT"
+        "COPY (SELECT \(columnList) FROM \(oldRows) WHERE \(range(after: after, through: through))) TO STDOUT"
     }
 
+    /// The rows of one partition, or of all.
+    func copyPartition(_ leaf: TableName?) -> String {
+        "COPY (SELECT \(columnList) FROM \(leaf.map { "ONLY \($0.sql)" } ?? oldRows)) TO STDOUT"
+    }
+
+    func deletePartition(_ condition: String) -> String { "DELETE FROM \(newRows) WHERE \(condition)" }
+
     func deleteRange(after: [String]?, through: [String]?) -> String {
-        "DELETE FROM ONLY \(name.sql) WHERE \(range(after: after, through: through))"
+        "DELETE FROM \(newRows) WHERE \(range(after: after, through: through))"
     }
 
     // MARK: target
 
     func deleteKeys(_ doomed: [[String]]) -> String {
-        "DELETE FROM ONLY \(name.sql) WHERE \(condition(doomed))"
+        "DELETE FROM \(newRows) WHERE \(condition(doomed))"
     }
 
-    var deleteAll: String { "DELETE FROM ONLY \(name.sql)" }
+    var deleteAll: String { "DELETE FROM \(newRows)" }
 
     /// `INSERT ... VALUES`; the row lists follow, then `insertEnd`.
     var insertStart: String { "INSERT INTO \(name.sql) (\(columnList)) OVERRIDING SYSTEM VALUE VALUES " }
@@ -121,16 +147,16 @@ package struct TablePlan: Sendable {
     /// Session-local and emptied at each commit.
     var createStaging: String {
         "CREATE TEMP TABLE IF NOT EXISTS godwit_keys_\(oid) ON COMMIT DELETE ROWS AS "
-            + "SELECT \(keyList) FROM ONLY \(name.sql) WITH NO DATA"
+            + "SELECT \(keyList) FROM \(newRows) WITH NO DATA"
     }
     var copyIntoStaging: String { "COPY \(staging) FROM STDIN" }
     var deleteStaged: String {
-        "DELETE FROM ONLY \(name.sql) WHERE (\(keyList)) IN (SELECT \(keyList) FROM \(staging))"
+        "DELETE FROM \(newRows) WHERE (\(keyList)) IN (SELECT \(keyList) FROM \(staging))"
     }
 
     var createStagingRows: String {
         "CREATE TEMP TABLE IF NOT EXISTS godwit_rows_\(oid) ON COMMIT DELETE ROWS AS "
-            + "SELECT \(columnList) FROM ONLY \(name.sql) WITH NO DATA"
+            + "SELECT \(columnList) FROM \(newRows) WITH NO DATA"
     }
     var copyIntoStagingRows: String { "COPY \(stagingRows) (\(columnList)) FROM STDIN" }
     /// Rows that a dirty key brought earlier are right already: every later change made their keys dirty
@@ -139,7 +165,7 @@ package struct TablePlan: Sendable {
         let same = keys.map { "t.\($0.sql) = s.\($0.sql)" }.joined(separator: " AND ")
         return """
             INSERT INTO \(name.sql) (\(columnList)) OVERRIDING SYSTEM VALUE SELECT \(columnList) FROM \(stagingRows) s \
-            WHERE NOT EXISTS (SELECT FROM ONLY \(name.sql) t WHERE \(same))
+            WHERE NOT EXISTS (SELECT FROM \(newRows) t WHERE \(same))
             """
     }
     var copyIntoTable: String { "COPY \(name.sql) (\(columnList)) FROM STDIN" }

@@ -99,6 +99,8 @@ package struct MirrorReport: Sendable, Equatable {
     /// Keys applied since the start (dirty keys, not backfilled rows).
     package var keys: UInt64 = 0
     package var rowsCopied: UInt64 = 0
+    /// Keys on NEW that somebody else wrote, and that were brought back to what OLD has.
+    package var rogueKeys: UInt64 = 0
     /// Microseconds from the start of a batch (or the kick that asked for it) to its commit on NEW, over the last
     /// minute.
     package var lagMicrosP50: UInt64 = 0

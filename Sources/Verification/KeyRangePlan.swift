@@ -39,14 +39,16 @@ package struct KeyRangePlan: Sendable {
     private let keys: [TableDescription.Column]
     private let keyList: String
     private let rowText: String
+    private let source: String
 
     /// - Parameter table: OLD's description: its columns in its order are what is compared.
     package init(_ table: TableDescription) {
-        precondition(!table.primaryKey.isEmpty, "\(table.name) has no key to walk along")
+        precondition(!table.key.isEmpty, "\(table.name) has no key to walk along")
         name = table.name
         oid = table.oid
         keys = table.keyColumns
         keyCount = keys.count
+        source = table.rows
         isRanged = table.hasPortableKeyOrder
         keyList = keys.map(\.sql).joined(separator: ", ")
         rowText = "ROW(\(table.columns.map(\.sql).joined(separator: ", ")))::text COLLATE \"C\""
@@ -69,7 +71,7 @@ package struct KeyRangePlan: Sendable {
     /// texts, which have the same names in the result.
     package func rangeEnd(after: [String]?, rows: Int) -> String {
         """
-        SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")) FROM ONLY \(name.sql) t \
+        SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")) FROM \(source) t \
         WHERE \(condition(KeySlice(after: after))) ORDER BY \(keys.map { "t.\($0.sql)" }.joined(separator: ", ")) \
         OFFSET \(rows - 1) LIMIT 1
         """
@@ -82,7 +84,7 @@ package struct KeyRangePlan: Sendable {
         let bucket = all == 0 ? "0::bigint" : "\(keyHash) & \((1 << all) - 1)"
         return """
             SELECT b, count(*), sum(hashtextextended(r, 0)), sum(hashtextextended(r, 4417)) FROM (
-            SELECT \(bucket) b, \(rowText) r FROM ONLY \(name.sql) WHERE \(condition(slice)) OFFSET 0) s GROUP BY b
+            SELECT \(bucket) b, \(rowText) r FROM \(source) WHERE \(condition(slice)) OFFSET 0) s GROUP BY b
             """
     }
 
@@ -90,7 +92,7 @@ package struct KeyRangePlan: Sendable {
     package func rows(_ slice: KeySlice) -> String {
         """
         SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")), hashtextextended(\(rowText), 0), \
-        hashtextextended(\(rowText), 4417) FROM ONLY \(name.sql) WHERE \(condition(slice))
+        hashtextextended(\(rowText), 4417) FROM \(source) WHERE \(condition(slice))
         """
     }
 }

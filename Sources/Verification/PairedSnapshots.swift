@@ -49,7 +49,7 @@ package struct PairedSnapshots: ~Copyable {
         let control = try connect(oldTarget, "OLD"), old = try connect(oldTarget, "OLD")
         let new = try connect(newTarget, "NEW")
         let lock = tables.isEmpty ? "" : "LOCK TABLE "
-            + tables.map { "ONLY \($0.sql)" }.joined(separator: ", ") + " IN ACCESS SHARE MODE;"
+            + tables.map { $0.sql }.joined(separator: ", ") + " IN ACCESS SHARE MODE;"
         let pairing = try pair(control: control, old: old, new: new, lock: lock)
         let oldName = try export(old, "OLD"), newName = try export(new, "NEW")
         return PairedSnapshots(pairing, old: old, oldName: oldName, new: new, newName: newName)

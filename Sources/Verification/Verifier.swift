@@ -91,8 +91,9 @@ package struct Verifier {
         var bad: [VerifyReport.Table] = []
         for table in tables where only?.contains(table.name) ?? true {
             if table.kind == .foreign || table.isPartition { continue }
-            guard let problem = Self.problem(table, twins.first { $0.name == table.name }) else {
-                good.append(table)
+            let twin = twins.first { $0.name == table.name }
+            guard let problem = Self.problem(table, twin) else {
+                good.append(Self.withTwin(table, twin))
                 continue
             }
             var result = VerifyReport.Table(name: table.name, oid: table.oid)
@@ -102,10 +103,16 @@ package struct Verifier {
         return (good, bad)
     }
 
+    /// Where either side is partitioned, its partitions are meant too.
+    private static func withTwin(_ table: TableDescription, _ twin: TableDescription?) -> TableDescription {
+        var table = table
+        if twin?.kind == .partitioned { table.kind = .partitioned }
+        return table
+    }
+
     private static func problem(_ table: TableDescription, _ twin: TableDescription?) -> String? {
         guard let twin else { return "does not exist on NEW" }
-        if table.kind == .partitioned { return "is partitioned: such tables are not compared yet" }
-        if table.primaryKey.isEmpty { return "has no primary key" }
+        if table.key.isEmpty { return "has no primary key" }
         if table.hidesRows || twin.hidesRows { return "row level security hides rows from us" }
         if let missing = table.columns.first(where: { twin.column($0.name) == nil }) {
             return "NEW lacks the column \(missing.name)"

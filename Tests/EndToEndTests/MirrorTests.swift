@@ -162,7 +162,9 @@ import Testing
     @Test func `verify finds a single different row, and says when it cannot tell`() throws {
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let godwit = try mirroring(database)
-        try servers.new.psql("UPDATE accounts SET balance = 0 WHERE id = 777", database: database)
+        // In replica role, or the mirror might notice and mend it before we look.
+        try servers.new.psql(
+            "SET session_replication_role = replica; UPDATE accounts SET balance = 0 WHERE id = 777", database: database)
         let verify = try command("verify", database, ["--json"])
         #expect(verify.wait() == .code(1))
         #expect(verify.output.text.contains("accounts") && verify.output.text.contains("777"))

@@ -33,9 +33,10 @@ final class MirrorHarness {
         return try CaptureInstaller().install(old: old, new: new, tables: result.tables)
     }
 
-    func start(_ options: MirrorOptions = MirrorOptions()) {
+    /// - Parameter newConninfo: another way to NEW than the straight one.
+    func start(_ options: MirrorOptions = MirrorOptions(), newConninfo: String? = nil) {
         let mirror = Mirror(
-            database: pair.database, oldConninfo: pair.oldConninfo, newConninfo: pair.newConninfo,
+            database: pair.database, oldConninfo: pair.oldConninfo, newConninfo: newConninfo ?? pair.newConninfo,
             settings: options, horizon: horizon, logger: Logger(label: "test"))
         mirror.start()
         self.mirror = mirror
@@ -65,14 +66,34 @@ final class MirrorHarness {
         try wait(for: "batch \(stamp + 1)") { _ in horizon.applied > stamp }
     }
 
+    /// Prepared, started, and equal for the first time.
+    static func mirroring(
+        _ schema: String, fill: String = "", options: MirrorOptions = MirrorOptions(pollMillis: 5),
+        ownServers: Bool = false
+    ) throws -> MirrorHarness {
+        let harness = try MirrorHarness(schema: schema, ownServers: ownServers)
+        if !fill.isEmpty { try harness.connectOld().execute("SET search_path = public; \(fill)") }
+        try harness.prepare()
+        harness.start(options)
+        try harness.waitUntilReadable()
+        return harness
+    }
+
+    /// A session of the application's, with the usual search path.
+    func writer(_ settings: String = "") throws -> Connection {
+        let connection = try connectOld()
+        try connection.execute("SET search_path = public; \(settings)")
+        return connection
+    }
+
     /// Every row of every table, in key order, as text.
     static func contents(_ connection: borrowing Connection) throws -> [String: String] {
         var all: [String: String] = [:]
-        for table in try CatalogReader.tables(connection) {
+        for table in try CatalogReader.tables(connection) where !table.isPartition {
             let columns = table.columns.map(\.sql).joined(separator: ", ")
             let rows = try connection.query("""
                 SELECT coalesce(string_agg(r, E'\\n' ORDER BY r COLLATE "C"), '')
-                  FROM (SELECT ROW(\(columns))::text r FROM ONLY \(table.name.sql)) s
+                  FROM (SELECT ROW(\(columns))::text r FROM \(table.rows)) s
                 """)
             all["\(table.name)"] = rows[0, 0]
         }

@@ -38,7 +38,7 @@ import Testing
             "OLD public.nokey: has no primary key", "OLD public.volatile: is unlogged",
             "NEW public.absent: does not exist", "NEW public.fragile: is unlogged", "NEW public.thin: lacks the column gone text",
             "NEW public.typed.v: is bigint, on OLD it is integer", "NEW public.keyed: has primary key (b, a)",
-            "OLD public.parts: is partitioned", "NEW public.strict.v: is NOT NULL",
+            "NEW public.strict.v: is NOT NULL",
             "NEW public.strict.w: is NOT NULL without default", "NEW public.full_one: already holds rows",
             "NEW public.fired trigger always: is enabled ALWAYS", "OLD publication everything_old: is FOR ALL TABLES",
             "NEW publication everything_new: is FOR ALL TABLES", "OLD: has 1 large objects",

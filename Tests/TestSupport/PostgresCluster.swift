@@ -196,7 +196,9 @@ package final class PostgresCluster: Sendable {
         var settings = [
             "listen_addresses": "127.0.0.1", "port": "\(port)", "unix_socket_directories": directory,
             // With fsync off and synchronous commits, a commit outlives signal 9, though not the machine.
-            "max_connections": "\(options.maxConnections)", "fsync": "off", "full_page_writes": "off", "shared_buffers": "32MB", "max_wal_size": "1GB", "log_min_messages": "warning",
+            "max_connections": "\(options.maxConnections)", "fsync": "off", "full_page_writes": "off",
+            "shared_buffers": "32MB", "max_wal_size": "1GB", "log_min_messages": "warning",
+            "max_prepared_transactions": "10",
         ]
         settings.merge(options.settings) { _, given in given }
         let text = settings.sorted { $0.key < $1.key }.map { "\($0.key) = '\($0.value)'\n" }.joined()

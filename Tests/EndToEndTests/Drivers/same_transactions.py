@@ -74,6 +74,7 @@ def pipeline(connection, texts):
     while True:
         result = pgconn.get_result()
         if result is None:
+            assert pgconn.status == pq.ConnStatus.OK, pgconn.error_message
             continue
         if result.status == pq.ExecStatus.PIPELINE_SYNC:
             break

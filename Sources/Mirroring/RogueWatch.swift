@@ -1,0 +1,98 @@
+import LibPQ
+
+/// Writes on NEW that are not the mirror's. Used by the mirror's thread.
+///
+/// Ordinary triggers on NEW's tables leave the key of every row that somebody else changes. They cost the mirror
+/// nothing: in its replica role they do not fire. Nor do they for a stranger in that role, whom only verify finds.
+enum RogueWatch {
+    static let rowTrigger = "godwit_rogue"
+    static let truncateTrigger = "godwit_rogue_truncate"
+    /// Keys taken at once; the rest wait for the next look.
+    static let keysMax = 10_000
+
+    /// What to do about the strangers' writes.
+    struct Found {
+        /// By table of NEW.
+        var keys: [TableName: [[String]]] = [:]
+        var truncated: Set<TableName> = []
+        var lastID: Int64
+    }
+
+    static let schema = """
+        CREATE TABLE IF NOT EXISTS godwit.rogue (
+            id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, schema_name text NOT NULL, table_name text NOT NULL,
+            key text[]);
+        CREATE OR REPLACE FUNCTION godwit.rogue_truncate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp AS $godwit$
+        BEGIN
+            INSERT INTO godwit.rogue (schema_name, table_name) VALUES (TG_ARGV[0], TG_ARGV[1]);
+            RETURN NULL;
+        END $godwit$;
+        """
+
+    /// - Parameter table: NEW's.
+    static func install(_ table: TableDescription) -> String {
+        let function = "godwit.rogue_\(table.oid)", name = table.name.sql
+        let names = "\(SQL.literal(table.name.schema)), \(SQL.literal(table.name.name))"
+        func insert(_ record: String) -> String {
+            let key = table.keyColumns.map { "\(record).\($0.sql)::text" }.joined(separator: ", ")
+            return "INSERT INTO godwit.rogue (schema_name, table_name, key) VALUES (\(names), ARRAY[\(key)]);"
+        }
+        return """
+            CREATE OR REPLACE FUNCTION \(function)() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+            SET search_path = pg_catalog, pg_temp SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres'
+            SET TimeZone = 'UTC' SET extra_float_digits = '3' SET bytea_output = 'hex' SET lc_monetary = 'C' AS $godwit$
+            BEGIN
+                IF TG_OP <> 'INSERT' THEN \(insert("OLD")) END IF;
+                IF TG_OP <> 'DELETE' THEN \(insert("NEW")) END IF;
+                RETURN NULL;
+            END $godwit$;
+            CREATE OR REPLACE TRIGGER \(rowTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
+                FOR EACH ROW EXECUTE FUNCTION \(function)();
+            CREATE OR REPLACE TRIGGER \(truncateTrigger) AFTER TRUNCATE ON \(name)
+                FOR EACH STATEMENT EXECUTE FUNCTION godwit.rogue_truncate(\(names));
+            """
+    }
+
+    /// Tables of NEW that are watched already.
+    static let watched = """
+        SELECT n.nspname, c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.tgname = '\(rowTrigger)' AND t.tgparentid = 0
+        """
+
+    static let keysQuery = """
+        SELECT r.id, schema_name, table_name, key IS NULL, part
+          FROM (SELECT * FROM godwit.rogue ORDER BY id LIMIT \(keysMax)) r
+          LEFT JOIN LATERAL unnest(r.key) WITH ORDINALITY k (part, n) ON true ORDER BY r.id, k.n
+        """
+
+    /// - Returns: nil when nobody has written.
+    static func collect(_ rows: Rows) -> Found? {
+        guard rows.count > 0 else { return nil }
+        var found = Found(lastID: 0)
+        var row = 0
+        while row < rows.count {
+            let id = rows.integer(row, 0) ?? 0
+            let name = TableName(schema: rows[row, 1] ?? "", name: rows[row, 2] ?? "")
+            if rows.flag(row, 3) { found.truncated.insert(name) }
+            var key: [String] = []
+            while row < rows.count, rows.integer(row, 0) == id {
+                if let part = rows[row, 4] { key.append(part) }
+                row += 1
+            }
+            if !key.isEmpty { found.keys[name, default: []].append(key) }
+            found.lastID = max(found.lastID, id)
+        }
+        return found
+    }
+
+    static func forget(_ found: Found) -> String { "DELETE FROM godwit.rogue WHERE id <= \(found.lastID)" }
+
+    static func describe(_ found: Found) -> String {
+        let tables = found.keys.sorted { $0.key < $1.key }.map { name, keys in
+            let shown = keys.prefix(5).map { "(\($0.joined(separator: ", ")))" }.joined(separator: ", ")
+            return "\(name) \(shown)" + (keys.count > 5 ? " and \(keys.count - 5) more" : "")
+        }
+        return (tables + found.truncated.sorted().map { "\($0) TRUNCATE" }).joined(separator: "; ")
+    }
+}
