@@ -69,7 +69,10 @@ extension ClientConnection {
         if !server.session.isQuiet { return }
         settleEffects(status, on: server)
         if server.side == .new && status != .idle { fixOnNew() }
-        if unit.kind == .read && !unit.hasFailed { transaction.hasRead = true }
+        switch unit.kind {
+        case .begin, .set, .setTransaction, .show, .empty: if unit.statementCount > 1 { transaction.hasRead = true }
+        default: transaction.hasRead = true
+        }
         unit = Unit()
         if status == .idle {
             database.counters.transactions += 1

@@ -192,22 +192,22 @@ extension ClientConnection {
         let isFixed = lazy?.isFixed == true
         // A BEGIN within the block is only warned of; behind its end it would begin the next one here. So would AND
         // CHAIN behind a failure, for PostgreSQL then forgets that the block was READ ONLY.
-        let mayBeginAnew = unit.hasBegin && (hasFailed || unit.statementCount > 1) || unit.hasChain && hasFailed
-        if isEnd || (hasFailed || isFixed ? !mayBeginAnew : side == .new) {
-            let mayLift = unit.mayLiftReadOnly || unit.hasBegin && unit.options.readOnly == false
-            if isFixed, !hasFailed, mayLift, !transaction.hasRead {
-                refuseOnNew("cannot become READ WRITE")
-                return true
-            }
+        let mayBeginAnew = unit.hasBegin && (hasFailed || unit.hasEnd) || unit.hasChain && hasFailed
+        // Before its first read nobody can tell where it is: what could make it write begins on the authority instead.
+        let mayMove = !transaction.hasRead
+        let mayLift = isFixed && mayMove && unit.mayLiftReadOnly
+        let staysAway = hasFailed || isFixed ? mayBeginAnew || !hasFailed && mayLift : side != .new
+        if isEnd || !staysAway {
             phase = .leased
             isHolding = !hasFailed && !isFixed && unit.endsWithReady && !unit.isStreamed
             resumeSoon()
             return true
         }
-        if isFixed && !hasFailed {
-            refuseOnNew("cannot end and begin anew in one batch")
+        if isFixed && !hasFailed && !mayMove {
+            refuseOnNew()
             return true
         }
+        lazy?.isFixed = false
         lazy?.hasFailed = hasFailed
         lazy?.isOnNew = false
         self.server = nil
@@ -215,11 +215,12 @@ extension ClientConnection {
         return false
     }
 
-    /// A transaction that was declared READ ONLY is read on NEW as a whole; nothing may turn it into one that writes.
-    private func refuseOnNew(_ what: String) {
+    /// A transaction that was declared READ ONLY has its snapshot on NEW; the next one must not begin there.
+    private func refuseOnNew() {
         close(with: ErrorResponse(
-            .fatal, .featureNotSupported, "a transaction that began READ ONLY \(what) through Godwit",
-            hint: "Begin it without READ ONLY, or set reads.transactions to authority."))
+            .fatal, .featureNotSupported,
+            "a READ ONLY transaction cannot end and the next one begin in one batch through Godwit",
+            hint: "Send a Sync between COMMIT and BEGIN, or set reads.transactions to authority."))
     }
 
     /// Begins the transaction on the server that was just granted, ahead of its first unit there.

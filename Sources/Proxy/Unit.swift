@@ -25,6 +25,8 @@ struct Unit {
     var chains = false
     /// BEGIN is among its statements.
     var hasBegin = false
+    /// COMMIT or ROLLBACK is among them.
+    var hasEnd = false
     /// COMMIT or ROLLBACK AND CHAIN is among them.
     var hasChain = false
     /// The text of BEGIN, where it is the first statement.
@@ -70,7 +72,13 @@ struct Unit {
         }
         if classification.seesTransactionTime { seesTransactionTime = true }
         if classification.kind != .read { isAllReads = false }
-        if classification.kind == .begin { hasBegin = true }
+        switch classification.kind {
+        case .begin:
+            hasBegin = true
+            if classification.transaction.readOnly == false { mayLiftReadOnly = true }
+        case .commit, .rollback: hasEnd = true
+        default: break
+        }
         if classification.chains { hasChain = true }
         if let key, self.key.map({ key.source < $0.source }) ?? true { self.key = key }
         if !classification.effects.isEmpty { effects += classification.effects }
