@@ -145,7 +145,7 @@ def keep_running(godwit: Godwit, load: Load, old: Postgres, new: Postgres):
 Godwit runs, with a gentle load through it. Things to try in another terminal:
 
   psql -h 127.0.0.1 -p {port} -U {USER} {DATABASE}                          # the application's way in
-  psql -h 127.0.0.1 -p {port} -U godwit godwit -c 'SHOW MIRROR'         # also HELP, SHOW POOLS, STATS, ROUTES, ...
+  psql -h 127.0.0.1 -p {port} -U godwit godwit -c 'SHOW MIRROR'         # SHOW HELP lists the others
   psql -h 127.0.0.1 -p {port} -U godwit godwit -c 'READS {DATABASE} 25'     # a quarter of the users read from NEW
   psql -h 127.0.0.1 -p {old.port} -U {USER} {DATABASE}                          # OLD, PostgreSQL 15
   psql -h 127.0.0.1 -p {new.port} -U {USER} {DATABASE}                          # NEW, PostgreSQL 18
