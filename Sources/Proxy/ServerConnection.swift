@@ -302,7 +302,8 @@ final class ServerConnection {
         guard let client, !session.isQuiet, state == .leased else { return false }
         var reader = BodyReader(body)
         guard let name = reader.cString(), let value = reader.cString() else { return false }
-        if client.isApplyingSettings { return true }
+        // The greeting has told its name; one without a name must not hear of ours.
+        if client.isApplyingSettings { return !name.elementsEqual("application_name".utf8) }
         client.parameterReported(String(wire: name), String(wire: value))
         return true
     }

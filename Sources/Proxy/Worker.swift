@@ -315,7 +315,9 @@ final class Worker {
     }
 
     private func add(_ route: DatabaseRoute) {
-        databases[route.name] = DatabaseState(route)
+        let state = DatabaseState(route)
+        state.onSchemaChange = { [control] name in control.post(.schemaChanged(database: name)) }
+        databases[route.name] = state
         route.horizon.wakeAfterBatches(peers[index].descriptor)
     }
 

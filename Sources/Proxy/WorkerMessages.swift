@@ -32,6 +32,8 @@ package enum ControlOutcome: Sendable {
 package enum ControlMessage: Sendable {
     case request(ControlRequest, worker: Int, client: ClientID)
     case workerEnded(Int)
+    /// DDL was committed through us: what is known of the catalog may be old.
+    case schemaChanged(database: String)
     /// A signal came.
     case signal(Int32)
     /// An authority's catalog was read, and differs from what was known.

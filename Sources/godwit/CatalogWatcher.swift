@@ -14,6 +14,7 @@ final class CatalogWatcher: Sendable {
     /// While an authority has not been read yet.
     private static let retryMillis: CInt = 2_000
 
+    /// true: stop; false: read again now.
     private let stopRequest = Mailbox<Bool>()
     private let thread: Mutex<OwnThread?>
 
@@ -42,10 +43,14 @@ final class CatalogWatcher: Sendable {
                 }
                 isFirst = false
                 var ready = pollfd(fd: stopRequest.descriptor, events: Int16(POLLIN), revents: 0)
-                if poll(&ready, 1, isComplete ? Self.pauseMillis : Self.retryMillis) != 0 { return }
+                _ = poll(&ready, 1, isComplete ? Self.pauseMillis : Self.retryMillis)
+                if stopRequest.take().contains(true) { return }
             }
         })
     }
+
+    /// Reads again now.
+    func wake() { stopRequest.post(false) }
 
     func stop() {
         let running = thread.withLock { thread in

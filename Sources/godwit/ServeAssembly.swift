@@ -62,6 +62,8 @@ struct ServeAssembly {
                     catalogs[database] = catalog
                     apply(snapshot.settings, server)
                     logger.info("catalog of \"\(database)\" read")
+                case .schemaChanged:
+                    watcher.wake()
                 case .signal(SIGHUP):
                     _ = reload(server)
                 case .signal(let number):
