@@ -459,7 +459,9 @@ final class ClientConnection {
         phase = .closed
         letGo(of: last)
         if let database {
-            for statement in statements.removeAll() + changes.settle() { database.statements.release(statement) }
+            for statement in statements.removeAll() + changes.settle() {
+                database.statements.release(statement)
+            }
         }
         worker.dropRegistration(registration)
         worker.loop.unregister(socket.raw)

@@ -174,8 +174,8 @@ package struct ServerSession {
         case .answerClose:
             pop()
             return BackendTag.closeComplete
-        case .query, .queryInBatch, .closeUnnamed, .functionCall, .sync, .parse, .bind, .describe, .execute, .close, .quietQuery, .quietParse,
-            .quietClose, nil:
+        case .query, .queryInBatch, .closeUnnamed, .functionCall, .sync, .parse, .bind, .describe, .execute, .close,
+            .quietQuery, .quietParse, .quietClose, nil:
             return nil
         }
     }

@@ -310,7 +310,7 @@ private struct ConformanceGenerator {
         case 13: return ("INSERT INTO t\(lane) VALUES ($1, 'bound') RETURNING id", 1)
         case 14, 15: return (write(), 0)
         case 16: return (bad(), 0)
-        case 17: return (sessionStatement(), 0)
+        case 17: return (withoutDeallocate(), 0)
         case 18: return (["", "SELECT 1; SELECT 2", "-- nothing"][roll(3)], 0)
         default: return (transaction(), 0)
         }
@@ -333,7 +333,7 @@ private struct ConformanceGenerator {
                 case 4: write()
                 case 5: transaction()
                 case 6: bad()
-                default: sessionStatement()
+                default: withoutDeallocate()
                 }
             }.joined(separator: "; ")
         }
@@ -389,6 +389,12 @@ private struct ConformanceGenerator {
             "DEALLOCATE s1", "DEALLOCATE s2", "DEALLOCATE nothing_there", "SET DateStyle = 'SQL, DMY'",
             "SELECT current_setting('work_mem')", "SET application_name = 'conformance \(roll(2))'", "DISCARD PLANS",
         ][roll(20)]
+    }
+
+    /// DEALLOCATE of a name that was prepared by protocol works alone in a simple query only.
+    private mutating func withoutDeallocate() -> String {
+        let text = sessionStatement()
+        return text.hasPrefix("DEALLOCATE s") || text == "DEALLOCATE ALL" ? "SHOW work_mem" : text
     }
 
     /// Statements prepared in SQL, under names that the protocol's are not.
