@@ -115,10 +115,18 @@ extension ClientConnection {
         }
         guard status == .idle else { return }
         for effect in transaction.effects {
-            if transaction.wasRolledBack, case .pins = effect {} else if transaction.wasRolledBack { continue }
-            apply(effect, on: server)
+            if !transaction.wasRolledBack || staysInRollback(effect) { apply(effect, on: server) }
         }
         if transaction.isUncertain { pin(.untrackedSetting) }
+    }
+
+    /// PostgreSQL does not bring back what was deallocated. DISCARD ALL runs outside of transactions only, so that
+    /// it came behind the ROLLBACK in a pipeline.
+    private func staysInRollback(_ effect: SessionEffect) -> Bool {
+        switch effect {
+        case .pins, .deallocates, .discards(.all): true
+        default: false
+        }
     }
 
     private func apply(_ effect: SessionEffect, on server: ServerConnection) {
