@@ -104,7 +104,7 @@ let package = Package(
 
         // `godwit` is a dependency so that its executable is built before.
         .testTarget(
-            name: "EndToEndTests", dependencies: ["TestSupport", "godwit"], exclude: ["Drivers"],
+            name: "EndToEndTests", dependencies: ["TestSupport", "Primitives", "godwit"], exclude: ["Drivers"],
             swiftSettings: strict),
     ]
 )

@@ -69,6 +69,12 @@ final class ClientConnection {
     var hasChangedSchema = false
     var statements = StatementMap()
     var unnamed: UnnamedStatement?
+    /// What messages in flight changed in them, the names apart from the unnamed statement.
+    var changes = StatementChanges()
+    var unnamedBefore: [UnnamedChange] = []
+    var lastUnnamedChange: UInt32 = 0
+    /// Processing goes on when the server owes no more than so many replies.
+    var repliesAwaited: Int?
     /// The session reads quotes as the standard has it, and its encoding has no quotes inside characters.
     var hasStandardStrings = true
     var hasSafeEncoding = true
@@ -454,7 +460,9 @@ final class ClientConnection {
         phase = .closed
         letGo(of: last)
         if let database {
-            for statement in statements.removeAll() { database.statements.release(statement) }
+            for statement in statements.removeAll() + changes.settle() {
+                database.statements.release(statement)
+            }
         }
         worker.dropRegistration(registration)
         worker.loop.unregister(socket.raw)
@@ -473,4 +481,11 @@ struct UnnamedStatement {
     var token: UInt64
     var analysis: AnalysedStatement
     var key: StatementKey?
+}
+
+/// What the unnamed statement was before a message in flight that the server may yet skip.
+struct UnnamedChange {
+    let change: UInt32
+    var previousChange: UInt32
+    var statement: UnnamedStatement?
 }

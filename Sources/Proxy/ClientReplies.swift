@@ -66,7 +66,12 @@ extension ClientConnection {
         } else {
             stampReads(database)
         }
+        if changes.hasUnsettled && !server.session.owesReady {
+            // An unfinished batch may be behind it, whose answers come with its own Sync.
+            for id in changes.settleEarlier() { database.statements.release(id) }
+        }
         if !server.session.isQuiet { return }
+        settleNames()
         settleEffects(status, on: server)
         if server.side == .new && status != .idle { fixOnNew() }
         switch unit.kind {
@@ -115,10 +120,18 @@ extension ClientConnection {
         }
         guard status == .idle else { return }
         for effect in transaction.effects {
-            if transaction.wasRolledBack, case .pins = effect {} else if transaction.wasRolledBack { continue }
-            apply(effect, on: server)
+            if !transaction.wasRolledBack || staysInRollback(effect) { apply(effect, on: server) }
         }
         if transaction.isUncertain { pin(.untrackedSetting) }
+    }
+
+    /// PostgreSQL does not bring back what was deallocated. DISCARD ALL runs outside of transactions only, so that
+    /// it came behind the ROLLBACK in a pipeline.
+    private func staysInRollback(_ effect: SessionEffect) -> Bool {
+        switch effect {
+        case .pins, .deallocates, .discards(.all): true
+        default: false
+        }
     }
 
     private func apply(_ effect: SessionEffect, on server: ServerConnection) {
@@ -176,7 +189,6 @@ extension ClientConnection {
 
     private func forgetStatements(on server: ServerConnection) {
         server.statements.removeAll()
-        server.unnamedToken = 0
         for id in statements.removeAll() { database?.statements.release(id) }
     }
 
@@ -186,26 +198,67 @@ extension ClientConnection {
         pinnedAt = worker.now
     }
 
-    /// Definitions of statements that the server skipped or refused do not hold.
+    // MARK: names of statements
+
+    /// Changes of names that the server skipped or refused do not hold.
     func undefine(_ dropped: [ExpectedReply], on server: ServerConnection) {
-        for reply in dropped {
+        for reply in dropped.reversed() {
             switch reply {
-            case .parse(nil, _):
-                server.unnamedToken = 0
-                unnamed = nil
+            case .parse(nil, let definition):
+                if definition == 0 { continue }  // of a name that was taken
+                server.unnamedToken = ServerConnection.unknownToken
+                takeBackUnnamed(definition, isRefused: definition == server.session.refusedDefinition)
+            case .closeUnnamed(let change), .queryInBatch(let change):
+                server.unnamedToken = ServerConnection.unknownToken
+                takeBackUnnamed(change, isRefused: false)
             case .parse(let id?, let definition):
                 server.statements.remove(id)
-                if let undefined = statements.undefine(definition) { database?.statements.release(undefined) }
-            case .answerParse(let definition):
-                if let undefined = statements.undefine(definition) { database?.statements.release(undefined) }
+                takeBack(definition)
+            case .answerParse(let change), .answerClose(let change):
+                takeBack(change)
             case .quietParse(nil):
-                server.unnamedToken = 0
+                server.unnamedToken = ServerConnection.unknownToken
             case .quietParse(let id?):
                 server.statements.remove(id)
-            default:
+            case .query, .functionCall, .sync, .bind, .describe, .execute, .close, .quietQuery, .quietClose, .answer:
                 break
             }
         }
+    }
+
+    private func takeBack(_ change: UInt32) {
+        if let unused = changes.takeBack(change, in: &statements) { database?.statements.release(unused) }
+    }
+
+    /// - Parameter isRefused: a Parse that fails has dropped the statement before; one that is skipped has not.
+    private func takeBackUnnamed(_ change: UInt32, isRefused: Bool) {
+        var before = UnnamedChange(change: change, previousChange: 0, statement: nil)
+        if let index = unnamedBefore.lastIndex(where: { $0.change == change }) {
+            before = unnamedBefore.remove(at: index)
+            if isRefused { before.statement = nil }
+        }
+        if let later = unnamedBefore.firstIndex(where: { $0.previousChange == change }) {
+            unnamedBefore[later].statement = before.statement
+            unnamedBefore[later].previousChange = before.previousChange
+        } else if lastUnnamedChange == change {
+            unnamed = before.statement
+            lastUnnamedChange = before.previousChange
+        }
+    }
+
+    /// Everything is answered: what was taken for done is done.
+    private func settleNames() {
+        unnamedBefore.removeAll(keepingCapacity: true)
+        if !changes.isEmpty {
+            for id in changes.settle() { database?.statements.release(id) }
+        }
+    }
+
+    /// The unit is run again elsewhere, as if it had not been seen yet.
+    private func takeBackNames() {
+        if let first = unnamedBefore.first { unnamed = first.statement }
+        unnamedBefore = []
+        for id in changes.takeBackAll(in: &statements) { database?.statements.release(id) }
     }
 
     // MARK: giving the server back
@@ -239,6 +292,7 @@ extension ClientConnection {
 
     private func runAgainOnAuthority() {
         dropHeld()
+        takeBackNames()
         putBack(replay)
         unit.isReplay = true
         sideFailed()

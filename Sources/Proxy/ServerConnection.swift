@@ -39,6 +39,8 @@ final class ServerConnection {
     var statements: ServerStatements
     /// Which client's unnamed statement the server has now; 0: nobody's.
     var unnamedToken: UInt64 = 0
+    /// The server may have anybody's.
+    static let unknownToken = UInt64.max
     /// What is set in the server's session; nil: unknown.
     var settings: SessionSettings? = SessionSettings()
     private(set) var client: ClientConnection?
@@ -316,6 +318,11 @@ final class ServerConnection {
             client.giveBack(self)
         } else if session.isBetweenUnits && client.mayPark {
             client.parkOnNew()
+        } else if let awaited = client.repliesAwaited,
+            session.expectedCount <= awaited || awaited == 0 && !client.changes.hasUnsettled
+        {
+            client.repliesAwaited = nil
+            worker.resumeLater(client)
         }
     }
 

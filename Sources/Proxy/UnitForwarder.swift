@@ -83,6 +83,10 @@ extension ClientConnection {
                 if bytes.count - frame.start < Self.pieceMin || !forwardHead(of: frame, bytes, &run, server) { return }
                 continue
             }
+            if waitsForNames(frame, bytes, server) {
+                repliesAwaited = 0
+                return
+            }
             if server.session.isQuiet { unit.startedAt = worker.now }
             let counted = unit.statementCount
             note(frame, bytes)
@@ -97,6 +101,24 @@ extension ClientConnection {
                 forward(frame, &run, server)
             }
         }
+        if server.session.isFull { repliesAwaited = ServerSession.expectedMax / 2 }
+    }
+
+    /// What a name stands for is not known before an earlier batch, which changes it, has been answered.
+    private func waitsForNames(
+        _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection
+    ) -> Bool {
+        if changes.isEmpty || server.session.isQuiet { return false }
+        var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart..<frame.end]))
+        switch frame.tag {
+        case FrontendTag.parse: break
+        case FrontendTag.bind: _ = reader.cString()
+        case FrontendTag.describe, FrontendTag.close:
+            if reader.byte() != UInt8(ascii: "S") { return false }
+        default: return false
+        }
+        guard let name = reader.cString() else { return false }
+        return changes.isUnsettled(name)
     }
 
     /// See `deallocate`: also within a transaction, where the answer must come in its turn.
@@ -169,18 +191,26 @@ extension ClientConnection {
     // MARK: whole messages
 
     private func forward(_ frame: FrontendFrame, _ run: inout ForwardRun, _ server: ServerConnection) {
+        if server.session.skipsNext && frame.tag != FrontendTag.sync { return run.pass(to: frame.end) }
         let body = UnsafeRawBufferPointer(rebasing: run.bytes[frame.bodyStart..<frame.end])
         switch frame.tag {
         case FrontendTag.query:
-            server.session.sent(.query)
+            if server.session.isAtBatchStart {
+                server.session.sent(.query)
+                unnamed = nil
+                lastUnnamedChange = statements.nextNumber()
+            } else {
+                server.session.sent(.queryInBatch(change: dropUnnamed()))
+            }
             server.unnamedToken = 0
-            unnamed = nil
+            changes.batchEnded()
             var reader = BodyReader(body)
             if let database, let text = reader.cString(), let other = rewritten(text, database) {
                 return run.replace(frame, with: rewritten(frame.tag, other, [0]), server)
             }
         case FrontendTag.functionCall:
             server.session.sent(.functionCall)
+            changes.batchEnded()
         case FrontendTag.parse:
             return forwardParse(frame, body, &run, server)
         case FrontendTag.bind:
@@ -198,6 +228,7 @@ extension ClientConnection {
             server.session.sent(.execute)
         case FrontendTag.sync:
             server.session.sent(.sync)
+            changes.batchEnded()
         case FrontendTag.copyDone, FrontendTag.copyFail:
             server.session.copyInEnded()
         default:
@@ -220,23 +251,23 @@ extension ClientConnection {
             return whole.withUnsafeBytes { forwardParse(frame, $0, &run, server, isRewritten: true) }
         }
         if name.isEmpty {
+            let number = server.session.isAtBatchStart ? statements.nextNumber() : dropUnnamed()
             keepUnnamed(parseBody, text, database)
-            if server.session.sent(.parse(nil, definition: 0)) { server.unnamedToken = unnamed?.token ?? 0 }
+            lastUnnamedChange = number
+            server.session.sent(.parse(nil, definition: number))
+            server.unnamedToken = unnamed?.token ?? 0
             if isRewritten {
                 return run.replace(frame, with: rewritten(FrontendTag.parse, [0], Array(parseBody)), server)
             }
             return run.pass(to: frame.end)
         }
-        if let taken = statements.find(name), !unit.isReplay {
+        if let taken = statements.find(name) {
             // PostgreSQL refuses a name that is taken; it does so for ours when it has the statement.
             prepare(taken, &run, server)
             let statement = database.statements[taken]
             server.session.sent(.parse(nil, definition: 0))
             return run.replace(
                 frame, with: rewritten(FrontendTag.parse, statement.serverName, Array(parseBody)), server)
-        }
-        if let previous = statements.remove(name) {
-            database.statements.release(previous)
         }
         let id = database.statements.intern(parseBody, database.analyse(text))
         guard let definition = statements.define(name, as: id) else {
@@ -246,6 +277,7 @@ extension ClientConnection {
                 "a client may name \(StatementMap.namesMax) prepared statements at most",
                 hint: "Close statements that are not needed any more."))
         }
+        changes.note(definition, name, previous: nil)
         if server.statements.use(id) {
             server.session.sent(.answerParse(definition: definition))
             return run.drop(frame, server)
@@ -254,6 +286,17 @@ extension ClientConnection {
         if !server.session.sent(.parse(id, definition: definition)) { server.statements.remove(id) }
         let serverName = database.statements[id].serverName
         run.replace(frame, with: rewritten(FrontendTag.parse, serverName, Array(parseBody)), server)
+    }
+
+    /// The client has no unnamed statement from now on, unless the server skips what drops it.
+    ///
+    /// - Returns: the number of the change.
+    private func dropUnnamed() -> UInt32 {
+        let number = statements.nextNumber()
+        unnamedBefore.append(UnnamedChange(change: number, previousChange: lastUnnamedChange, statement: unnamed))
+        lastUnnamedChange = number
+        unnamed = nil
+        return number
     }
 
     func keepUnnamed(
@@ -322,14 +365,17 @@ extension ClientConnection {
             return violated(.malformedBody(tag: frame.tag))
         }
         if kind == UInt8(ascii: "S"), !name.isEmpty {
-            if server.session.sent(.answer(BackendTag.closeComplete)) { forget(name) }
+            let number = statements.nextNumber()
+            if let closed = statements.remove(name) { changes.note(number, name, previous: closed) }
+            server.session.sent(.answerClose(change: number))
             return run.drop(frame, server)
         }
         if kind == UInt8(ascii: "S") {
-            unnamed = nil
+            server.session.sent(.closeUnnamed(change: dropUnnamed()))
             server.unnamedToken = 0
+        } else {
+            server.session.sent(.close)
         }
-        server.session.sent(.close)
         run.pass(to: frame.end)
     }
 

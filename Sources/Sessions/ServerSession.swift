@@ -19,6 +19,10 @@ package enum ExpectedReply: Equatable, Sendable {
     case answer(UInt8)
     /// A client's Parse of a statement that the server has already: answered by us with ParseComplete.
     case answerParse(definition: UInt32)
+    /// A client's Close of a named statement, answered by us with CloseComplete. `change` numbers its change.
+    case answerClose(change: UInt32)
+    /// What drops the client's unnamed statement behind other messages of its batch.
+    case closeUnnamed(change: UInt32), queryInBatch(change: UInt32)
 }
 
 /// The protocol state of one logged-in server: which reply belongs to what, and whether the client sees it
@@ -60,6 +64,8 @@ package struct ServerSession {
     package private(set) var status: TransactionStatus = .idle
     /// Parses that the server skipped or refused since the last `takeDropped`.
     private var dropped: [ExpectedReply] = []
+    /// The Parse of the unnamed statement that the server refused last: it has none any more.
+    package private(set) var refusedDefinition: UInt32 = 0
 
     package init() {}
 
@@ -75,16 +81,43 @@ package struct ServerSession {
         var isReadyLast = false
         for index in head..<expected.count {
             switch expected[index] {
-            case .query, .functionCall, .sync:
+            case .query, .functionCall, .sync, .queryInBatch:
                 readies += 1
                 isReadyLast = true
             case .parse, .bind, .describe, .execute, .close, .quietQuery, .quietParse, .quietClose, .answer,
-                .answerParse:
+                .answerParse, .answerClose, .closeUnnamed:
                 isReadyLast = false
             }
         }
         return readies == 1 && isReadyLast && !isSkipping && !isCopyingIn
     }
+
+    /// A ReadyForQuery is still to come of what was sent.
+    package var owesReady: Bool {
+        expected[head...].contains { reply in
+            switch reply {
+            case .query, .queryInBatch, .functionCall, .sync: true
+            case .parse, .bind, .describe, .execute, .close, .quietQuery, .quietParse, .quietClose, .answer,
+                .answerParse, .answerClose, .closeUnnamed:
+                false
+            }
+        }
+    }
+
+    /// The next message is the first of its batch: an error before it does not skip it.
+    package var isAtBatchStart: Bool {
+        if isSkipping { return false }
+        switch head < expected.count ? expected.last : nil {
+        case .query, .queryInBatch, .functionCall, .sync, .quietQuery: return true
+        case .parse, .bind, .describe, .execute, .close, .quietParse, .quietClose, .answer, .answerParse,
+            .answerClose, .closeUnnamed:
+            return false
+        case nil: return isBetweenUnits
+        }
+    }
+
+    /// The server will not look at what is sent now, unless it is Sync.
+    package var skipsNext: Bool { isSkipping }
 
     package mutating func takeDropped() -> [ExpectedReply] {
         if dropped.isEmpty { return [] }
@@ -104,7 +137,7 @@ package struct ServerSession {
                 isSkipping = false
             } else {
                 switch reply {
-                case .parse, .answerParse: dropped.append(reply)
+                case .parse, .answerParse, .answerClose, .closeUnnamed, .queryInBatch: dropped.append(reply)
                 case .query, .functionCall, .sync, .bind, .describe, .execute, .close, .quietQuery, .quietParse,
                     .quietClose, .answer:
                     break
@@ -138,8 +171,11 @@ package struct ServerSession {
         case .answerParse:
             pop()
             return BackendTag.parseComplete
-        case .query, .functionCall, .sync, .parse, .bind, .describe, .execute, .close, .quietQuery, .quietParse,
-            .quietClose, nil:
+        case .answerClose:
+            pop()
+            return BackendTag.closeComplete
+        case .query, .queryInBatch, .closeUnnamed, .functionCall, .sync, .parse, .bind, .describe, .execute, .close,
+            .quietQuery, .quietParse, .quietClose, nil:
             return nil
         }
     }
@@ -169,6 +205,10 @@ package struct ServerSession {
             if current == .quietClose {
                 pop()
                 return .swallow
+            }
+            if case .closeUnnamed = current {
+                pop()
+                return .forwardHeader
             }
             return popped(ifHead: .close)
         case BackendTag.copyInResponse:
@@ -203,7 +243,7 @@ package struct ServerSession {
 
     private func result() -> Verdict {
         switch current {
-        case .query, .execute, .functionCall: .forwardResult
+        case .query, .queryInBatch, .execute, .functionCall: .forwardResult
         case .quietQuery: .swallow
         default: .violation
         }
@@ -211,7 +251,7 @@ package struct ServerSession {
 
     private mutating func completed() -> Verdict {
         switch current {
-        case .query:
+        case .query, .queryInBatch:
             isCopyingIn = false
             return .forwardResult
         case .quietQuery:
@@ -227,7 +267,7 @@ package struct ServerSession {
 
     private mutating func described() -> Verdict {
         switch current {
-        case .query: return .forwardHeader
+        case .query, .queryInBatch: return .forwardHeader
         case .quietQuery: return .swallow
         case .describe:
             pop()
@@ -250,7 +290,10 @@ package struct ServerSession {
     }
 
     private mutating func copyIn() -> Verdict {
-        guard current == .query || current == .execute else { return .violation }
+        switch current {
+        case .query, .queryInBatch, .execute: break
+        default: return .violation
+        }
         // Syncs that were sent right behind, before the end of the data, are read and ignored while the server copies.
         var end = head + 1
         let dataEnd = copyEnds.first.map { head + ($0 - poppedCount) }
@@ -269,14 +312,16 @@ package struct ServerSession {
     private mutating func error() -> Verdict {
         isCopyingIn = false
         switch current {
-        case .query, .functionCall:
+        case .query, .queryInBatch, .functionCall:
             return .forwardError
         case .quietQuery:
             return .swallowError
         case nil:
             // Between units a server says only that it closes the connection.
             return .forwardError
-        case .parse, .bind, .describe, .execute, .close, .quietParse, .quietClose, .answer, .answerParse, .sync:
+        case .parse, .bind, .describe, .execute, .close, .quietParse, .quietClose, .answer, .answerParse, .sync,
+            .answerClose, .closeUnnamed:
+            if case .parse(nil, let definition) = current { refusedDefinition = definition }
             skipToSync()
             return .forwardError
         }
@@ -286,7 +331,7 @@ package struct ServerSession {
     private mutating func skipToSync() {
         while let reply = current, reply != .sync {
             switch reply {
-            case .parse, .quietParse, .answerParse: dropped.append(reply)
+            case .parse, .quietParse, .answerParse, .answerClose, .closeUnnamed, .queryInBatch: dropped.append(reply)
             case .query, .functionCall, .sync, .bind, .describe, .execute, .close, .quietQuery, .quietClose, .answer:
                 break
             }
@@ -298,7 +343,7 @@ package struct ServerSession {
     private mutating func ready(_ body: UnsafeRawBufferPointer) -> Verdict {
         guard body.count == 1, let status = TransactionStatus(rawValue: body[0]) else { return .violation }
         switch current {
-        case .query, .functionCall, .sync:
+        case .query, .queryInBatch, .functionCall, .sync:
             pop()
             self.status = status
             isBetweenUnits = head == expected.count

@@ -39,6 +39,12 @@ package struct StatementMap {
         return lastDefinition
     }
 
+    /// A number that no definition has, for another change of a name.
+    package mutating func nextNumber() -> UInt32 {
+        lastDefinition &+= 1
+        return lastDefinition
+    }
+
     /// The server refused or skipped the Parse of this definition.
     package mutating func undefine(_ definition: UInt32) -> StatementID? {
         for (hash, entries) in buckets {

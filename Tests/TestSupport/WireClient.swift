@@ -108,6 +108,12 @@ package final class WireClient {
 
     // MARK: Reading
 
+    /// A watchdog, for tests that find out whether an answer comes at all: after so long, the peer counts as gone.
+    package func endWaiting(afterSeconds seconds: Int) {
+        var limit = timeval(tv_sec: seconds, tv_usec: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+    }
+
     /// - Returns: nil when the peer has closed the connection.
     package func read() throws -> Message? {
         guard let header = receive(5) else { return nil }
