@@ -267,7 +267,10 @@ final class ServerConnection {
             quietFailure = ErrorResponse.parse(body: body)
             return false
         case .ready(let status, isForwarded: true):
-            guard let client else { return false }
+            guard let client else {
+                settleIfQuiet()  // the last answer to a client that let go of it
+                return false
+            }
             client.resultBegan()
             client.undefine(session.takeDropped(), on: self)  // what came after the error and was skipped
             client.unitEnded(status, on: self)
@@ -416,7 +419,7 @@ final class ServerConnection {
 
     private func settleIfQuiet() {
         guard state == .settling, session.isQuiet, cancelsInFlight == 0 else { return }
-        if session.status != .idle { return close() }
+        if session.status != .idle { return runQuietly("ROLLBACK") }
         state = .idle
         worker.releaseServer(self)
     }

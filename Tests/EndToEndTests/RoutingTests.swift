@@ -197,6 +197,20 @@ import Testing
         #expect(try servers.new.psql("SELECT count(*) FROM log", database: database) == "0")
     }
 
+    @Test func `a server of NEW that refused a hidden write serves the next read`() throws {
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "100"
+            $0.database.pool = ["size": "1"]
+        }
+        for user in 1...3 {
+            // Users and connections of their own: who has written stays on OLD where nothing is mirrored.
+            let writer = try connect(godwit)
+            #expect(try writer.value("/* user_id=w\(user) */ SELECT says_stable()") == "old")
+            let reader = try connect(godwit)
+            #expect(try reader.value("/* user_id=r\(user) */ SELECT side FROM side_marker") == "new")
+        }
+    }
+
     @Test func `where transactions belong to the authority, only those that are READ ONLY go to NEW`() throws {
         let godwit = try servers.godwit(database) {
             $0.database.readsPercent = "100"
