@@ -4,16 +4,7 @@ import Yams
 /// Reads the configuration file, strictly: what it does not know it refuses. No state, any thread.
 package enum SettingsFile {
     package static func load(path: String) throws(SettingsError) -> Settings {
-        let data: Data
-        do {
-            data = try BoundedFile.read(path, bytesMax: SettingsLimits.fileBytesMax)
-        } catch {
-            throw SettingsError(path: path, line: 0, key: "", error)
-        }
-        guard let text = String(data: data, encoding: .utf8) else {
-            throw SettingsError(path: path, line: 0, key: "", .syntax("not UTF-8"))
-        }
-        return try parse(text: text, path: path)
+        try parse(text: BoundedFile.text(path, bytesMax: SettingsLimits.fileBytesMax), path: path)
     }
 
     /// - Parameter path: for errors, and as the place that relative paths in the file start from.
@@ -73,7 +64,21 @@ package enum SettingsFile {
 
 /// Files of at most so many bytes. No state, any thread.
 enum BoundedFile {
-    static func read(_ path: String, bytesMax: Int) throws(SettingsError.Reason) -> Data {
+    /// The whole file as UTF-8; an error names the file.
+    static func text(_ path: String, bytesMax: Int) throws(SettingsError) -> String {
+        let data: Data
+        do {
+            data = try read(path, bytesMax: bytesMax)
+        } catch {
+            throw SettingsError(path: path, line: 0, key: "", error)
+        }
+        guard let text = String(data: data, encoding: .utf8) else {
+            throw SettingsError(path: path, line: 0, key: "", .syntax("not UTF-8"))
+        }
+        return text
+    }
+
+    private static func read(_ path: String, bytesMax: Int) throws(SettingsError.Reason) -> Data {
         guard let file = FileHandle(forReadingAtPath: path) else {
             throw .unreadable(FileManager.default.fileExists(atPath: path) ? "no permission" : "no such file")
         }

@@ -9,16 +9,7 @@ package struct UserList: Sendable, Equatable {
     package init(secrets: [String: String]) { self.secrets = secrets }
 
     package static func load(path: String) throws(SettingsError) -> UserList {
-        let data: Data
-        do {
-            data = try BoundedFile.read(path, bytesMax: SettingsLimits.usersFileBytesMax)
-        } catch {
-            throw SettingsError(path: path, line: 0, key: "", error)
-        }
-        guard let text = String(data: data, encoding: .utf8) else {
-            throw SettingsError(path: path, line: 0, key: "", .syntax("not UTF-8"))
-        }
-        return try parse(text: text, path: path)
+        try parse(text: BoundedFile.text(path, bytesMax: SettingsLimits.usersFileBytesMax), path: path)
     }
 
     package static func parse(text: String, path: String) throws(SettingsError) -> UserList {

@@ -46,8 +46,6 @@ package struct SessionSettings: Equatable, Sendable {
         entries.removeAll { $0.name == name }
     }
 
-    package mutating func resetAll() { entries = [] }
-
     /// The SQL that turns a server with `current` settings into one with these; nil when nothing is to do.
     package func statements(from current: SessionSettings?) -> String? {
         guard let current else {

@@ -43,8 +43,6 @@ import Testing
         var reset = both
         reset.reset(name: "DATESTYLE")
         #expect(reset.entries.map(\.name) == ["a"])
-        reset.resetAll()
-        #expect(reset.isEmpty)
     }
 
     @Test func `an entry is put back as it was`() throws {

@@ -52,7 +52,7 @@ enum Tree {
     }
 
     @Test func `no test sleeps`() throws {
-        let sleeps = ["sleep(", "usleep(", "nanosleep("].map { "\($0)" }
+        let sleeps = ["sleep(", "usleep(", "nanosleep("]
         for path in try Tree.swiftFiles("Tests") where !path.hasPrefix("Tests/TidyTests") {
             for (index, line) in try Tree.text(path).split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
                 // The server's own pg_sleep inside of SQL is not ours.
