@@ -114,6 +114,7 @@ extension ClientConnection {
         default:
             break
         }
+        if unit.notes.denials > 0 && unit.notes.deniedStart == nil { unit.notes.deniedStart = frame.start }
     }
 
     func noteBind(_ reader: inout BodyReader, _ database: DatabaseState) {
@@ -239,7 +240,7 @@ extension ClientConnection {
     private func dispatch() {
         guard let database else { preconditionFailure("a unit without a database") }
         unit.startedAt = worker.now
-        if let refusal = ruleRefusal { return refuseUnit(refusal) }
+        if let refusal = refusalOnItsOwn { return refuseUnit(refusal) }
         if splitsBegin(), let text = unit.beginSQL {
             unit.carriesBegin = true
             lazy = LazyTransaction(beginSQL: text)
@@ -257,6 +258,7 @@ extension ClientConnection {
     /// - Returns: nil when the read waits for NEW to catch up first.
     private func route(_ database: DatabaseState) -> RouteDecision? {
         if isForcedToAuthority { return RouteDecision(.old, .newFailed) }
+        if unit.notes.deniedBy != nil { return RouteDecision(.old, .rule) }
         let horizon = database.route.horizon
         var request = RouteRequest(
             kind: unit.carriesBegin ? .read : unit.routedKind, horizon: HorizonFacts(horizon))

@@ -115,8 +115,9 @@ extension ClientConnection {
 
     /// BEGIN and the first reads in one batch, as some drivers send them.
     func splitsBegin() -> Bool {
-        unit.kind == .begin && unit.statementCount > 1 && unit.isRestReads && unit.executes && !unit.isStreamed
-            && unit.endsWithReady && unit.statementsAtFirstExecute == 1 && !unit.leavesPortal && mayBeLazy(unit.options)
+        unit.kind == .begin && unit.statementCount > 1 && unit.isRestReads && unit.notes.deniedBy == nil
+            && unit.executes && !unit.isStreamed && unit.endsWithReady && unit.statementsAtFirstExecute == 1
+            && !unit.leavesPortal && mayBeLazy(unit.options)
     }
 
     /// Whether we can answer each of these messages in a server's place.
@@ -190,9 +191,9 @@ extension ClientConnection {
         let isEnd = unit.statementCount == 1 && (unit.kind == .commit || unit.kind == .rollback) && !unit.chains
         let hasFailed = server.session.status == .failed
         let isFixed = lazy?.isFixed == true
-        // A BEGIN within the block is only warned of; behind its end it would begin the next one here. So would AND
-        // CHAIN behind a failure, for PostgreSQL then forgets that the block was READ ONLY.
-        let mayBeginAnew = unit.hasBegin && (hasFailed || unit.hasEnd) || unit.hasChain && hasFailed
+        // What comes behind the block's end would run here. So would, behind a failure, the next transaction of AND
+        // CHAIN, for PostgreSQL then forgets that the block was READ ONLY.
+        let mayBeginAnew = unit.borders.goesOn || unit.borders.chains && hasFailed
         // Before its first read nobody can tell where it is: what could make it write begins on the authority instead.
         let mayMove = !transaction.hasRead
         let mayLift = isFixed && mayMove && unit.mayLiftReadOnly
@@ -203,7 +204,8 @@ extension ClientConnection {
             resumeSoon()
             return true
         }
-        if isFixed && !hasFailed && !mayMove {
+        // What it has read is of no more use to a unit that begins with its end.
+        if isFixed && !hasFailed && !mayMove && !unit.borders.endsFirst {
             refuseOnNew()
             return true
         }
@@ -215,12 +217,12 @@ extension ClientConnection {
         return false
     }
 
-    /// A transaction that was declared READ ONLY has its snapshot on NEW; the next one must not begin there.
-    private func refuseOnNew() {
+    /// A transaction that was declared READ ONLY has its snapshot on NEW; what follows it must not run there.
+    func refuseOnNew() {
         close(with: ErrorResponse(
             .fatal, .featureNotSupported,
-            "a READ ONLY transaction cannot end and the next one begin in one batch through Godwit",
-            hint: "Send a Sync between COMMIT and BEGIN, or set reads.transactions to authority."))
+            "a READ ONLY transaction cannot read, end, and more than reads follow, in one batch through Godwit",
+            hint: "Send COMMIT first in its batch, or a Sync behind it."))
     }
 
     /// Begins the transaction on the server that was just granted, ahead of its first unit there.

@@ -299,6 +299,12 @@ final class ServerConnection {
         }
         client.resultBegan()
         client.errorForwarded()
+        if let refusal = client.refusal(replacing: error) {
+            var writer = MessageWriter()
+            refusal.write(to: &writer)
+            relay.insert(writer.bytes, client)
+            return false
+        }
         return true
     }
 
@@ -495,6 +501,12 @@ private struct Relay {
         queueRun(client)
         runStart = offset
         client?.queueAnswer(tag)
+    }
+
+    mutating func insert(_ message: [UInt8], _ client: ClientConnection) {
+        queueRun(client)
+        runStart = offset
+        message.withUnsafeBytes { client.queueFromServer($0) }
     }
 
     /// What has not been handed on yet is not for the client.

@@ -23,12 +23,8 @@ struct Unit {
     var options = TransactionOptions()
     /// COMMIT or ROLLBACK AND CHAIN.
     var chains = false
-    /// BEGIN is among its statements.
-    var hasBegin = false
-    /// COMMIT or ROLLBACK is among them.
-    var hasEnd = false
-    /// COMMIT or ROLLBACK AND CHAIN is among them.
-    var hasChain = false
+    /// Of all its statements.
+    var borders = TransactionBorders()
     /// The text of BEGIN, where it is the first statement.
     var beginSQL: String?
     /// Every statement but the first is surely a read.
@@ -72,14 +68,8 @@ struct Unit {
         }
         if classification.seesTransactionTime { seesTransactionTime = true }
         if classification.kind != .read { isAllReads = false }
-        switch classification.kind {
-        case .begin:
-            hasBegin = true
-            if classification.transaction.readOnly == false { mayLiftReadOnly = true }
-        case .commit, .rollback: hasEnd = true
-        default: break
-        }
-        if classification.chains { hasChain = true }
+        if classification.kind == .begin && classification.transaction.readOnly == false { mayLiftReadOnly = true }
+        borders.append(classification.borders, isRead: classification.kind == .read)
         if let key, self.key.map({ key.source < $0.source }) ?? true { self.key = key }
         if !classification.effects.isEmpty { effects += classification.effects }
         if classification.mayLiftReadOnly { mayLiftReadOnly = true }
@@ -93,6 +83,7 @@ struct Unit {
         isAllReads = false
         isRestReads = false
         mayLiftReadOnly = true
+        borders.append(.unknown, isRead: false)
         note(.unknown, mayWrite: true)
     }
 

@@ -47,7 +47,12 @@ extension ClientConnection {
             run.dropAll(upTo: unit.firstExecuteEnd)
         }
         while run.offset < end, let header = FrameHeader.parse(bytes, at: run.offset) {
-            forward(FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize), &run, server)
+            let frame = FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize)
+            if frame.start == unit.notes.deniedStart {
+                run.replace(frame, with: standIn(forDenied: frame, on: server), server)
+            } else {
+                forward(frame, &run, server)
+            }
         }
     }
 
@@ -88,13 +93,13 @@ extension ClientConnection {
                 return
             }
             if server.session.isQuiet { unit.startedAt = worker.now }
-            let counted = unit.statementCount
+            let before = (statements: unit.statementCount, effects: unit.effects.count, denials: unit.notes.denials)
             note(frame, bytes)
-            if unit.statementCount > counted { openTransaction() }
-            if let refusal = ruleRefusal {
-                if frame.tag != FrontendTag.query { return close(with: refusal) }
-                server.session.sent(.query)
-                run.replace(frame, with: raising(refusal), server)
+            if unit.statementCount > before.statements { openTransaction() }
+            if server.side == .new && unit.borders.goesOn { return refuseOnNew() }
+            if unit.notes.denials > before.denials {
+                unit.effects.removeSubrange(before.effects...)
+                run.replace(frame, with: standIn(forDenied: frame, on: server), server)
             } else if frame.tag == FrontendTag.query && deallocatesLocally(server) {
                 run.drop(frame, server)
             } else {
@@ -148,6 +153,13 @@ extension ClientConnection {
             unit.executes = true
             unit.addUnknown()
             unit.effects.append(.pins(.unknownStatement))
+            if server.side == .new {
+                close(with: ErrorResponse(
+                    .fatal, .featureNotSupported,
+                    "a query of \(frame.end - frame.start) bytes is too long for a READ ONLY transaction on NEW",
+                    hint: "Godwit looks at texts of up to \(Self.unitBytesMax) bytes; send values as parameters."))
+                return false
+            }
             openTransaction()
             server.session.sent(.query)
         case FrontendTag.functionCall:

@@ -25,6 +25,10 @@ struct UnitNotes {
     private(set) var outcome: RuleSet.Outcome?
     /// Index of the rule that denies it.
     private(set) var deniedBy: Int?
+    /// Statements that a rule denies.
+    private(set) var denials = 0
+    /// Offset of the message with the first of them, in the bytes of a gathered unit.
+    var deniedStart: Int?
     private(set) var changesSchema = false
     /// Of all its results, as their command tags say.
     private(set) var rows: UInt64 = 0
@@ -33,6 +37,7 @@ struct UnitNotes {
         let isFirst = statement == nil
         if isFirst { statement = analysis }
         if analysis.classification.changesSchema { changesSchema = true }
+        if match?.outcome == .deny { denials += 1 }
         switch (outcome, match?.outcome) {
         case (.deny, _): break
         case (_, .deny):
@@ -93,22 +98,49 @@ extension ClientConnection {
         unit.notes.add(analysis, match)
     }
 
-    /// nil: the rules let the unit run.
-    var ruleRefusal: ErrorResponse? {
-        guard let index = unit.notes.deniedBy, let rules = database?.route.table.rules.rules else { return nil }
+    private func refusal(byRule index: Int) -> ErrorResponse {
+        let rules = database?.route.table.rules.rules ?? []
         let name = index < rules.count ? rules[index].name : ""
         return ErrorResponse(
             .error, .insufficientPrivilege, "statement denied by rule \"\(name)\" of Godwit",
             hint: "SHOW RULES on Godwit's console lists the rules of database \"\(databaseName)\".")
     }
 
-    /// In a transaction the server itself has to fail, so that the transaction does: a query that raises our error.
-    func raising(_ error: ErrorResponse) -> [UInt8] {
-        let message = error.message.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "''")
-        let text = "DO $godwit$BEGIN RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = '\(message)'; END$godwit$"
+    /// The answer to a denied unit that no server needs to know of: outside of transactions, where nothing has to fail.
+    var refusalOnItsOwn: ErrorResponse? {
+        guard let index = unit.notes.deniedBy, server == nil, lazy == nil, !unit.borders.begins, unit.endsWithReady,
+            !unit.isStreamed
+        else { return nil }
+        return refusal(byRule: index)
+    }
+
+    /// What goes to the server instead of a denied message. It fails there, and with it the transaction or batch, and
+    /// changes nothing else; the name it cannot find tells us its error (see `refusal(replacing:)`).
+    func standIn(forDenied frame: FrontendFrame, on server: ServerConnection) -> [UInt8] {
+        let name = Self.deniedPrefix + "\(unit.notes.deniedBy ?? 0)"
         var writer = MessageWriter()
-        writer.message(FrontendTag.query) { $0.cString(text) }
+        if frame.tag == FrontendTag.query {
+            server.session.sent(.query)
+            writer.query("SELECT \(name)")
+        } else {
+            server.session.sent(.describe)
+            writer.message(FrontendTag.describe) {
+                $0.byte(UInt8(ascii: "S"))
+                $0.cString(name)
+            }
+        }
         return writer.bytes
+    }
+
+    private static let deniedPrefix = "godwit_denied_by_rule_"
+
+    /// The error that the client gets instead of a server's, where that is of a message of `standIn(forDenied:on:)`.
+    func refusal(replacing error: ErrorResponse) -> ErrorResponse? {
+        guard error.state == .undefinedColumn || error.state == .invalidStatementName,
+            let start = error.message.firstRange(of: Self.deniedPrefix)?.upperBound,
+            let index = Int(error.message[start...].prefix { $0.isASCII && $0.isNumber })
+        else { return nil }
+        return refusal(byRule: index)
     }
 
     /// A Parse or Query body's text with its tables' names replaced; nil: it stays as it is.

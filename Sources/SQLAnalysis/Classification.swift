@@ -13,8 +13,7 @@ package struct Classification: Sendable, Equatable {
     package var objectName: String?
     /// Statements in the text, empty ones not counted.
     package var statementCount = 1
-    /// True when a text of several statements holds BEGIN, COMMIT, ROLLBACK or a savepoint.
-    package var mixesTransactionControl = false
+    package var borders: TransactionBorders
     /// DDL: the catalog may look different afterwards.
     package var changesSchema = false
     /// The result comes as, or the statement waits for, a copy stream.
@@ -41,6 +40,7 @@ package struct Classification: Sendable, Equatable {
     package init(_ kind: StatementKind, _ reason: ClassificationReason) {
         self.kind = kind
         self.reason = reason
+        borders = kind == .unknown ? .unknown : TransactionBorders(kind, chains: false)
     }
 }
 

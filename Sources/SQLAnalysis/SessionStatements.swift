@@ -23,6 +23,7 @@ enum SessionStatements {
             result.objectName = SyntaxTree.string(node.gid)
         }
         result.chains = node.chain != 0
+        result.borders = TransactionBorders(result.kind, chains: result.chains)
         return result
     }
 

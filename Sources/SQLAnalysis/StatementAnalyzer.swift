@@ -36,6 +36,7 @@ struct StatementAnalyzer {
         } catch {
             var refused = Classification(.unknown, .refusedByGrammar)
             refused.effects = LexicalScan.effects(of: text)
+            if !LexicalScan.hasSeveralStatements(text) { refused.borders = .none }
             return Result(classification: refused, columnKey: nil, isByShape: false)
         }
         self.kinds = kinds
@@ -58,12 +59,8 @@ struct StatementAnalyzer {
         all.statementCount = statements.count
         all.effects = statements.flatMap(\.effects)
         all.changesSchema = statements.contains(where: \.changesSchema)
-        all.mixesTransactionControl = statements.contains { one in
-            switch one.kind {
-            case .begin, .commit, .rollback, .savepoint, .preparedTransaction: true
-            default: false
-            }
-        }
+        all.borders = .none
+        for one in statements { all.borders.append(one.borders, isRead: one.kind == .read) }
         all.copy = statements.lazy.compactMap(\.copy).first
         return all
     }

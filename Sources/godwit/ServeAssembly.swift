@@ -48,6 +48,7 @@ struct ServeAssembly {
     mutating func run(_ server: ProxyServer) {
         startMirrors()
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
+        var watched = snapshot.settings.databases
         var running = server.threadCount
         var isDraining = false
         while running > 0 {
@@ -71,6 +72,10 @@ struct ServeAssembly {
                     if isDraining || number == SIGINT { server.stop() } else { server.drain() }
                     isDraining = true
                 }
+            }
+            if snapshot.settings.databases != watched {
+                watched = snapshot.settings.databases
+                watcher.watch(watched)
             }
         }
         watcher.stop()
