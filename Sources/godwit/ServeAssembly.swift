@@ -20,9 +20,9 @@ struct ServeAssembly {
     private let logger: Logger
     private(set) var snapshot: ProxySnapshot
     /// What lives longer than a snapshot, by database.
-    private var horizons: [String: Horizon] = [:]
-    private var stamps: [String: ReadStamps] = [:]
-    private var catalogs: [String: CatalogSnapshot] = [:]
+    private var horizons = NameTable<Horizon>()
+    private var stamps = NameTable<ReadStamps>()
+    private var catalogs = NameTable<CatalogSnapshot>()
     private var plan = TrafficPlan()
     private var mirrors: [Mirror] = []
 
