@@ -150,7 +150,9 @@ final class MirrorSession {
                     + "Commits may be missing on it: run godwit prepare --remove, empty NEW's tables and prepare again")
         }
         var needed = control.integer(0, 3) ?? 0
-        if let lastAcknowledged, lastAcknowledged.epoch == progress.epoch { needed = max(needed, lastAcknowledged.batch) }
+        if let lastAcknowledged, lastAcknowledged.epoch == progress.epoch {
+            needed = max(needed, lastAcknowledged.batch)
+        }
         if needed > progress.batch {
             throw .wrongHistory(
                 "NEW has lost batches that it had committed (\(needed), now \(progress.batch)): "

@@ -104,7 +104,8 @@ struct TableStamp: Equatable {
         for row in 0..<rows.count {
             guard let oid = rows[row, 0].flatMap({ UInt32($0) }) else { continue }
             if found[oid] == nil {
-                found[oid] = Side(lastColumn: 0, files: map("\(oid):\(rows[row, 1] ?? "")"), attributes: rows[row, 2] ?? "")
+                let files = map("\(oid):\(rows[row, 1] ?? "")")
+                found[oid] = Side(lastColumn: 0, files: files, attributes: rows[row, 2] ?? "")
             }
             guard carried[oid]?.contains(rows[row, 4] ?? "") ?? false else { continue }
             let number = Int(rows.integer(row, 3) ?? 0)
