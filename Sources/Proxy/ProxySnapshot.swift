@@ -92,12 +92,12 @@ package final class DatabaseRoute: Sendable {
 package final class ProxySnapshot: Sendable {
     package let settings: Settings
     package let auth: AuthPolicy
-    package let databases: [String: DatabaseRoute]
+    package let databases: NameTable<DatabaseRoute>
 
     package init(settings: Settings, auth: AuthPolicy, databases: [DatabaseRoute]) {
         self.settings = settings
         self.auth = auth
-        self.databases = Dictionary(uniqueKeysWithValues: databases.map { ($0.name, $0) })
+        self.databases = NameTable(databases.map { ($0.name, $0) })
     }
 
     /// The console's database.
