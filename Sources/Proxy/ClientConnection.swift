@@ -64,6 +64,8 @@ final class ClientConnection {
     var settings = SessionSettings()
     var startupSettings = SessionSettings()
     var applicationName = ""
+    /// The same, as it was at the start.
+    private(set) var startupName = ""
     /// Values of the settings that are routing keys (`godwit.user`).
     var keyValues: [String: String] = [:]
     var sessionKey: StatementKey?
@@ -90,6 +92,13 @@ final class ClientConnection {
     var scanner = UnitScanner()
     var unit = Unit()
     var transaction = TransactionFacts()
+    var ledger = SessionLedger()
+    /// Queries of ours in flight that put back what RESET has taken.
+    var startupRestores = 0
+    /// One ran in the open transaction: what the server has set then depends on its end.
+    var hasRestoredStartup = false
+    /// What stays of it, until the server is quiet.
+    var settledEffects: [SessionEffect] = []
     var server: ServerConnection?
     private var pools: (old: PoolEntry?, new: PoolEntry?) = (nil, nil)
     var lazy: LazyTransaction?
@@ -295,6 +304,7 @@ final class ClientConnection {
         for setting in request.settings where setting.name.lowercased() == "application_name" {
             applicationName = setting.value
         }
+        startupName = applicationName
         if request.database == ProxySnapshot.consoleDatabase {
             if !worker.snapshot.settings.admin.users.contains(where: { $0.hasSameBytes(as: user) }) {
                 return close(with: ErrorResponse(

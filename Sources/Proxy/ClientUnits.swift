@@ -114,6 +114,11 @@ extension ClientConnection {
         default:
             break
         }
+        switch frame.tag {
+        case FrontendTag.query, FrontendTag.functionCall, FrontendTag.sync: unit.session.noteBatchEnd()
+        case FrontendTag.execute: unit.session.noteExecute()
+        default: break
+        }
         if unit.notes.denials > 0 && unit.notes.deniedStart == nil { unit.notes.deniedStart = frame.start }
     }
 
@@ -158,8 +163,8 @@ extension ClientConnection {
             answer(tag: tag)
             return true
         }
-        guard unit.statementCount == 1, unit.effects.count == 1, let database else { return false }
-        switch (unit.kind, unit.effects[0]) {
+        guard unit.statementCount == 1, let effect = unit.session.onlyEffect, let database else { return false }
+        switch (unit.kind, effect) {
         case (.set, .sets(let change))
         where !change.isLocal && database.route.table.keySettings.contains(change.name):
             keyValues[change.name] = change.value
@@ -362,7 +367,10 @@ extension ClientConnection {
     }
 
     /// What the session has set, but for what would let a read write on NEW.
-    private func settings(for side: Side) -> SessionSettings {
+    func settings(for side: Side) -> SessionSettings { Self.settings(settings, for: side) }
+
+    /// Our own READ ONLY on NEW is not the client's to change.
+    static func settings(_ settings: SessionSettings, for side: Side) -> SessionSettings {
         side == .old ? settings : settings.removing("default_transaction_read_only", "transaction_read_only")
     }
 

@@ -197,7 +197,8 @@ extension ClientConnection {
         // Before its first read nobody can tell where it is: what could make it write begins on the authority instead.
         let mayMove = !transaction.hasRead
         let mayLift = isFixed && mayMove && unit.mayLiftReadOnly
-        let staysAway = hasFailed || isFixed ? mayBeginAnew || !hasFailed && mayLift : side != .new
+        // What pins its client must not do so here.
+        let staysAway = hasFailed || isFixed ? mayBeginAnew || !hasFailed && (mayLift || unit.session.pins) : side != .new
         if isEnd || !staysAway {
             phase = .leased
             isHolding = !hasFailed && !isFixed && unit.endsWithReady && !unit.isStreamed
@@ -221,8 +222,10 @@ extension ClientConnection {
     func refuseOnNew() {
         close(with: ErrorResponse(
             .fatal, .featureNotSupported,
-            "a READ ONLY transaction cannot read, end, and more than reads follow, in one batch through Godwit",
-            hint: "Send COMMIT first in its batch, or a Sync behind it."))
+            "a READ ONLY transaction that has read on NEW cannot do this through Godwit",
+            detail: "It ends, and more than reads follow in the same batch; or it does what must stay on one server, as "
+                + "temporary tables, session locks and LISTEN do.",
+            hint: "Send COMMIT first in its batch, or a rule with \"action: old\" for its first statement."))
     }
 
     /// Begins the transaction on the server that was just granted, ahead of its first unit there.
@@ -230,9 +233,11 @@ extension ClientConnection {
         guard let begun = lazy, !begun.isOnNew else { return }
         if server.side == .new {
             lazy?.isOnNew = true
+            ledger.note(.inTransaction)
             server.queueQuietly(LazyTransaction.readOnlyBegin)
         } else {
             lazy = nil
+            if !unit.carriesBegin { ledger.note(begun.hasFailed ? .failed : .inTransaction) }
             if !unit.carriesBegin { server.queueQuietly(begun.beginSQL) }
             if begun.hasFailed { server.queueQuietly("SELECT godwit_this_transaction_has_failed") }
         }

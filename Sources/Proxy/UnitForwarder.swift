@@ -41,7 +41,7 @@ extension ClientConnection {
             replay.append(contentsOf: bytes[..<end])
         }
         openTransaction()
-        if !unit.executes { unit.effects = [] }
+        if !unit.executes { unit.session.removeAll() }
         if unit.carriesBegin && server.side == .new {
             answerFrames(bytes, from: 0, to: unit.firstExecuteEnd, tag: "BEGIN")
             run.dropAll(upTo: unit.firstExecuteEnd)
@@ -93,12 +93,12 @@ extension ClientConnection {
                 return
             }
             if server.session.isQuiet { unit.startedAt = worker.now }
-            let before = (statements: unit.statementCount, effects: unit.effects.count, denials: unit.notes.denials)
+            let before = (statements: unit.statementCount, steps: unit.session.stepCount, denials: unit.notes.denials)
             note(frame, bytes)
             if unit.statementCount > before.statements { openTransaction() }
-            if server.side == .new && unit.borders.goesOn { return refuseOnNew() }
+            if server.side == .new && (unit.borders.goesOn || unit.session.pins) { return refuseOnNew() }
             if unit.notes.denials > before.denials {
-                unit.effects.removeSubrange(before.effects...)
+                unit.session.removeSteps(from: before.steps)
                 run.replace(frame, with: standIn(forDenied: frame, on: server), server)
             } else if frame.tag == FrontendTag.query && deallocatesLocally(server) {
                 run.drop(frame, server)
@@ -128,10 +128,10 @@ extension ClientConnection {
 
     /// See `deallocate`: also within a transaction, where the answer must come in its turn.
     private func deallocatesLocally(_ server: ServerConnection) -> Bool {
-        guard unit.kind == .deallocate, unit.statementCount == 1, case .deallocates(let name?)? = unit.effects.last,
-            server.session.isQuiet, deallocate(name)
+        guard unit.kind == .deallocate, unit.statementCount == 1, server.session.isQuiet,
+            case .deallocates(let name?)? = unit.session.onlyEffect, deallocate(name)
         else { return false }
-        unit.effects.removeLast()
+        unit.session.removeAll()
         var writer = MessageWriter()
         writer.commandComplete("DEALLOCATE")
         writer.readyForQuery(status)
@@ -152,7 +152,7 @@ extension ClientConnection {
             // Too long to be looked at: it may have set anything.
             unit.executes = true
             unit.addUnknown()
-            unit.effects.append(.pins(.unknownStatement))
+            unit.session.pin(.unknownStatement)
             if server.side == .new {
                 close(with: ErrorResponse(
                     .fatal, .featureNotSupported,

@@ -58,6 +58,9 @@ struct StatementAnalyzer {
         all.isMixtureOfReads = statements.allSatisfy { !$0.mayWrite }
         all.statementCount = statements.count
         all.effects = statements.flatMap(\.effects)
+        for (index, one) in statements.enumerated() {
+            all.stepsOfSeveral += one.steps.map { SessionStep(statement: index, $0.action) }
+        }
         all.changesSchema = statements.contains(where: \.changesSchema)
         all.borders = .none
         for one in statements { all.borders.append(one.borders, isRead: one.kind == .read) }

@@ -50,6 +50,20 @@ import Testing
         if mode == "lazy" { #expect(try onNew(godwit) > 0) }
     }
 
+    @Test(arguments: [0, 1] as [UInt64])
+    func `every session has its own settings, whatever its transactions do, on one server`(offset: UInt64) throws {
+        let database = try servers.makeDatabase()
+        let godwit = try servers.godwit(database) { $0.database.pool = ["size": "1"] }
+        let seed = Self.seed + offset
+        print("seed \(seed)")
+        let output = try runDriver(
+            "same_settings",
+            [godwit.conninfo(database: database), servers.old.conninfo(database: database, user: "app"), "\(seed)", "600"])
+        #expect(output.hasSuffix("ok\n"), "\(output)")
+        // No session's state was so unclear that it had to keep the server.
+        #expect(try godwit.console("SHOW PINS").isEmpty)
+    }
+
     @Test func `a READ ONLY transaction on NEW ends, and the next one begins on OLD, in one batch`() throws {
         let database = try servers.makeMarkedDatabase("CREATE TABLE t (n int)")
         let godwit = try servers.godwit(database) {

@@ -58,7 +58,7 @@ import Testing
         ("SET LOCAL A.B TO 'c';", [.sets(SettingChange(name: "a.b", value: "c", isLocal: true))]),
         ("/* x */ set session work_mem = 64", [.sets(SettingChange(name: "work_mem", value: "64", isLocal: false))]),
         ("set work_mem to default", [.sets(SettingChange(name: "work_mem", value: nil, isLocal: false))]),
-        ("set search_path to a, \"B\"", [.sets(SettingChange(name: "search_path", value: "\"a\", \"B\"", isLocal: false))]),
+        ("set search_path to a, \"B\"", [.sets(SettingChange(name: "search_path", value: "a, \"B\"", isLocal: false))]),
         ("set enable_seqscan = off", [.sets(SettingChange(name: "enable_seqscan", value: "off", isLocal: false))]),
         ("set time zone 'utc'", [.sets(SettingChange(name: "timezone", value: "utc", isLocal: false))]),
         ("set time zone interval '1' hour", [.pins(.untrackedSetting)]),
