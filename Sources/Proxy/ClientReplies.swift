@@ -128,6 +128,7 @@ extension ClientConnection {
         }
         if hasRestoredStartup && status == .idle {
             hasRestoredStartup = false
+            resetsCommitted = []
             server.settings = nil
         }
         // Nobody may keep a server of NEW. What pins is not sent there, so that only a broken promise leads here.
@@ -138,21 +139,26 @@ extension ClientConnection {
     /// before its next statement. Behind a transaction the next lease sees to it.
     private func restoreStartup(on server: ServerConnection) {
         if startupSettings.isEmpty || unit.session.isEmpty { return }
-        var names: Set<String> = []
-        for effect in settledEffects + ledger.openEffects {
-            switch effect {
-            case .resetsAll: names = Set(startupSettings.entries.map(\.name))
-            case .resets(let name): names.insert(name)
-            case .sets(let change) where !change.isLocal && change.value == nil: names.insert(change.name)
-            case .sets(let change): names.remove(change.name)
-            default: break
-            }
-        }
+        noteResets(settledEffects, in: &resetsCommitted)
+        var names = resetsCommitted
+        noteResets(ledger.openEffects, in: &names)
         let entries = Self.settings(startupSettings, for: server.side).entries.filter { names.contains($0.name) }
         if entries.isEmpty { return }
         startupRestores += 1
         hasRestoredStartup = true
         server.runQuietly(entries.map(\.statement).joined(separator: ";"))
+    }
+
+    private func noteResets(_ effects: [SessionEffect], in names: inout Set<String>) {
+        for effect in effects {
+            switch effect {
+            case .resetsAll: names = Set(startupSettings.entries.map(\.name))
+            case .resets(let name): names.insert(name)
+            case .sets(let change) where change.value == nil: if !change.isLocal { names.insert(change.name) }
+            case .sets(let change): names.remove(change.name)
+            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .discards: break
+            }
+        }
     }
 
     private func apply(_ effect: SessionEffect, on server: ServerConnection) {
@@ -330,6 +336,7 @@ extension ClientConnection {
         server = nil
         startupRestores = 0
         hasRestoredStartup = false
+        resetsCommitted = []
         guard let database, phase != .closed else { return }
         if phase == .idle { return parkedServerLost(lost, database, error) }
         worker.logger.warning("lost a server of \(lost.side) of \"\(database.name)\" in use: \(error.message)")

@@ -239,6 +239,8 @@ extension ClientConnection {
             lazy = nil
             if !unit.carriesBegin { ledger.note(begun.hasFailed ? .failed : .inTransaction) }
             if !unit.carriesBegin { server.queueQuietly(begun.beginSQL) }
+            // What it has read elsewhere counts: SET TRANSACTION ISOLATION LEVEL is refused behind it.
+            if transaction.hasRead && !begun.hasFailed { server.queueQuietly("SELECT") }
             if begun.hasFailed { server.queueQuietly("SELECT godwit_this_transaction_has_failed") }
         }
     }

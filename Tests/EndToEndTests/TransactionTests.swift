@@ -50,6 +50,22 @@ import Testing
         if mode == "lazy" { #expect(try onNew(godwit) > 0) }
     }
 
+    @Test func `what comes too late behind a read is refused also when the read was on NEW`() throws {
+        let database = try servers.makeMarkedDatabase()
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "100"
+            $0.database.readsKey = "[{session: user}]"
+        }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        let client = try WireClient(port: godwit.port, database: database, user: "app")
+        for late in ["BEGIN ISOLATION LEVEL SERIALIZABLE", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"] {
+            _ = try client.query("BEGIN")
+            #expect(try client.value("SELECT side FROM side_marker") == "new")
+            #expect(try client.query(late).compactMap(\.sqlState).last == "25001")
+            #expect(try client.query("ROLLBACK").last?.transactionStatus == "I")
+        }
+    }
+
     @Test(arguments: [0, 1] as [UInt64])
     func `every session has its own settings, whatever its transactions do, on one server`(offset: UInt64) throws {
         let database = try servers.makeDatabase()
