@@ -74,7 +74,7 @@ let package = Package(
         .executableTarget(
             name: "godwit",
             dependencies: [
-                "Primitives", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing", "Proxy",
+                "Primitives", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing", "Console", "Proxy",
                 "Migration", "Mirroring", "Verification", "ControlPlane", arguments, logging,
             ],
             swiftSettings: strict),

@@ -217,8 +217,18 @@ package struct MirrorSettings: Sendable, Equatable {
     package var mode: Mode = .off
     /// Milliseconds between looks at the journal when nobody kicks (`poll_millis`).
     package var pollMillis = 20
-    /// Rows of one backfill step (`backfill_rows`).
+    /// Rows of one range of the first copy at most (`backfill_rows`).
     package var backfillRows = 10_000
+    /// Rows a second of the first copy (`backfill_rate`); 0: any.
+    package var backfillRate = 0
+    /// The first copy rests while a batch of changes takes longer (`throttle_lag`); 0: never.
+    package var throttleLagSeconds = 0.0
+    /// It rests while OLD has more active sessions (`throttle_sessions`); 0: never.
+    package var throttleSessions = 0
+    /// It rests while this query's first value on OLD is true (`throttle_query`); empty: never.
+    package var throttleQuery = ""
+    /// With mode sync: how long a commit's answer waits for NEW at most (`sync_wait`).
+    package var syncWaitSeconds = 0.1
     /// Seconds without an applied batch after which reads leave NEW (`lag_max`).
     package var lagMaxSeconds = 30.0
 

@@ -107,6 +107,10 @@ final class ClientConnection {
     var passToServer = 0
 
     private var out = SendQueue()
+    /// Batch that NEW must have before what `out` holds may be sent: see SyncCommit.
+    var batchAwaited: UInt64?
+    /// Tells the present wait for that from earlier ones.
+    var commitWait: UInt64 = 0
     private var inbox: [UInt8] = []
     private var bytesToSkip = 0
     private var isProcessing = false
@@ -392,6 +396,11 @@ final class ClientConnection {
             held.append(contentsOf: range)
             return
         }
+        if batchAwaited != nil {
+            out.append(range)
+            if out.count > SendQueue.highWater { server?.pauseReading() }
+            return
+        }
         if range.isEmpty && out.isEmpty { return }
         database?.counters.sent += UInt64(range.count)
         let outcome = range.isEmpty ? out.flush(to: socket) : out.send(range, to: socket)
@@ -419,8 +428,15 @@ final class ClientConnection {
         held.removeAll(keepingCapacity: held.capacity <= Self.keptCapacity)
     }
 
+    /// What was kept for NEW to have a commit first goes out.
+    func sendKept() {
+        batchAwaited = nil
+        sendFromServer(UnsafeRawBufferPointer(start: nil, count: 0))
+        if phase != .closed && out.count < SendQueue.lowWater { server?.resumeReading() }
+    }
+
     func onWritable() {
-        if phase == .closed { return }
+        if phase == .closed || batchAwaited != nil { return }
         switch out.flush(to: socket) {
         case .bytes, .wouldBlock:
             if isClosingAfterFlush && out.isEmpty { return close() }
@@ -438,7 +454,7 @@ final class ClientConnection {
 
     private func updateInterest() {
         if phase == .closed { return }
-        let wanted = Interest(reads: !isReadingPaused, writes: !out.isEmpty)
+        let wanted = Interest(reads: !isReadingPaused, writes: !out.isEmpty && batchAwaited == nil)
         if wanted.rawValue == interest.rawValue { return }
         interest = wanted
         worker.loop.modify(socket.raw, wanted, as: registration)
@@ -452,6 +468,7 @@ final class ClientConnection {
     private func close(after farewell: [UInt8]) {
         if phase == .closed || isClosingAfterFlush { return }
         stopHolding()
+        batchAwaited = nil
         isClosingAfterFlush = true
         send(farewell)
         if phase != .closed && out.isEmpty { close() }
@@ -475,6 +492,7 @@ final class ClientConnection {
         worker.clientClosed(self)
         inbox = []
         out = SendQueue()
+        batchAwaited = nil
     }
 
     var hasParkedBytes: Bool { !inbox.isEmpty }
