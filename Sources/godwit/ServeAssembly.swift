@@ -46,7 +46,7 @@ struct ServeAssembly {
 
     /// Runs until the data plane has ended.
     mutating func run(_ server: ProxyServer) {
-        startMirrors()
+        startMirrors(server.control)
         let lookUps = LookUpService(server, logger: logger)
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
         var running = server.threadCount
@@ -234,7 +234,7 @@ struct ServeAssembly {
             options: parsed.options)
     }
 
-    private mutating func startMirrors() {
+    private mutating func startMirrors(_ control: Mailbox<ControlMessage>) {
         for settings in snapshot.settings.databases where settings.mirror.mode != .off {
             guard let horizon = horizons[settings.name] else { continue }
             let mirror = Mirror(
@@ -243,7 +243,8 @@ struct ServeAssembly {
                 settings: MirrorOptions(
                     pollMillis: settings.mirror.pollMillis, backfillRows: settings.mirror.backfillRows,
                     lagMaxSeconds: settings.mirror.lagMaxSeconds),
-                horizon: horizon, logger: logger)
+                horizon: horizon, logger: logger,
+                onSchemaChange: { control.post(.schemaChanged(database: settings.name)) })
             mirror.start()
             mirrors.append(mirror)
         }
