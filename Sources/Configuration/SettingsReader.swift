@@ -10,16 +10,20 @@ struct SettingsReader {
             "address", "port", "unix_socket_directory", "threads", "clients_max", "client_login_timeout", "tls",
         ],
         "listen.tls": ["mode", "certificate", "key", "client_ca"],
-        "auth": ["method", "users_file"],
+        "auth": [
+            "method", "users_file", "hba_file", "ident_file", "auth_user", "auth_dbname", "auth_query",
+            "auth_query_cache",
+        ],
         "admin": ["users", "http"],
         "admin.http": ["address", "port", "token_file"],
         "state": ["path"],
         "log": ["level"],
         "databases.*": [
-            "old", "new", "control", "pool", "reads", "rules", "mirror", "breaker",
+            "old", "new", "control", "auth", "pool", "reads", "rules", "mirror", "breaker",
             "shadow",
         ],
         "databases.*.control": ["old", "new"],
+        "databases.*.auth": ["auth_user", "auth_dbname", "auth_query"],
         "databases.*.pool": [
             "size", "waiters_max", "query_wait_timeout", "server_connect_timeout", "server_login_retry",
             "server_idle_timeout", "server_lifetime", "idle_transaction_timeout", "client_idle_timeout",
@@ -53,7 +57,8 @@ struct SettingsReader {
         if let state = try section(top, "state") { try state.text("path", &settings.state.path) }
         if let log = try section(top, "log") { try log.choice("level", &settings.log.level) }
         try readDatabases(top, &settings)
-        if settings.auth.method != .trust && settings.auth.usersFile.isEmpty {
+        let looksUp = !settings.auth.lookUp.user.isEmpty || settings.databases.contains { !$0.lookUp.user.isEmpty }
+        if ![.trust, .hba].contains(settings.auth.method) && settings.auth.usersFile.isEmpty && !looksUp {
             throw SettingsError(
                 path: path, line: (try section(top, "auth"))?.line ?? 1, key: "auth.users_file", .missing)
         }
@@ -126,7 +131,26 @@ struct SettingsReader {
         try section.choice("method", &auth.method)
         if auth.method == .cert { throw section.error("method", .unsupported("authentication by certificate")) }
         try section.text("users_file", &auth.usersFile)
+        try section.text("hba_file", &auth.hbaFile)
+        try section.text("ident_file", &auth.identFile)
+        try read(section, &auth.lookUp)
+        try section.seconds("auth_query_cache", &auth.cacheSeconds)
         auth.usersFile = resolved(auth.usersFile)
+        auth.hbaFile = resolved(auth.hbaFile)
+        auth.identFile = resolved(auth.identFile)
+        if auth.method == .hba && auth.hbaFile.isEmpty { throw section.error("hba_file", .missing) }
+        if auth.method != .hba && !auth.hbaFile.isEmpty {
+            throw section.error("hba_file", .conflict("is read with method: hba only"))
+        }
+    }
+
+    private func read(_ section: Section, _ lookUp: inout LookUpSettings) throws(SettingsError) {
+        try section.text("auth_user", &lookUp.user)
+        try section.text("auth_dbname", &lookUp.database)
+        try section.text("auth_query", &lookUp.query)
+        if !lookUp.query.isEmpty && !lookUp.query.contains("$1") {
+            throw section.error("auth_query", .expected("a query with $1 for the user's name", found: "none"))
+        }
     }
 
     private func read(_ section: Section, _ admin: inout AdminSettings) throws(SettingsError) {
@@ -189,6 +213,7 @@ struct SettingsReader {
         }
         if database.controlOld.isEmpty { database.controlOld = database.old }
         if database.controlNew.isEmpty { database.controlNew = database.new }
+        if let auth = try self.section(section, "auth") { try read(auth, &database.lookUp) }
         if let pool = try self.section(section, "pool") { try read(pool, &database.pool) }
         if database.pool.size < threads {
             let line = section.node("pool")?.mark?.line ?? section.line

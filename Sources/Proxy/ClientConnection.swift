@@ -48,6 +48,10 @@ final class ClientConnection {
 
     var phase: Phase = .login
     var login: ClientLogin?
+    /// Whose secret was looked up for the login.
+    private var lookedUp: SecretCache.Key?
+    /// What the login has proven that servers may want too.
+    private var proof: ServerProof?
     private(set) var user = ""
     private(set) var databaseName = ""
     private(set) var database: DatabaseState?
@@ -143,7 +147,8 @@ final class ClientConnection {
                 hint: "Raise listen.clients_max, or close connections that are not needed."))
         }
         login = ClientLogin(
-            policy: worker.snapshot.auth, randomBytes: Digest.randomBytes(ClientLogin.randomByteCount))
+            policy: worker.snapshot.auth, randomBytes: Digest.randomBytes(ClientLogin.randomByteCount),
+            peer: LoginPeer(address: address.network))
         let limit = worker.snapshot.settings.listen.clientLoginTimeoutSeconds
         if limit > 0 { worker.schedule(.clientLogin(id), at: worker.now.advanced(bySeconds: limit)) }
     }
@@ -155,6 +160,7 @@ final class ClientConnection {
         guard let database else { return nil }
         if let entry = side == .old ? pools.old : pools.new { return entry }
         let entry = worker.poolEntry(database, user: user, side: side)
+        if let proof, entry.key.user.hasSameBytes(as: user) { entry.proof = proof }
         if side == .old { pools.old = entry } else { pools.new = entry }
         return entry
     }
@@ -272,28 +278,61 @@ final class ClientConnection {
         var actions: [ClientLogin.Action] = []
         let consumed = exchange.receive(bytes, &actions)
         login = exchange
+        perform(actions)
+        return consumed
+    }
+
+    /// What was looked up for the login has come, at once or later.
+    func supply(_ found: ClientLogin.LookedUp) {
+        goOnWithLogin { $0.supply(found, &$1) }
+    }
+
+    func supply(systemUser name: String?) {
+        goOnWithLogin { $0.supply(systemUser: name, &$1) }
+    }
+
+    private func goOnWithLogin(_ step: (inout ClientLogin, inout [ClientLogin.Action]) -> Void) {
+        guard phase == .login, var exchange = login else { return }
+        var actions: [ClientLogin.Action] = []
+        step(&exchange, &actions)
+        login = exchange
+        perform(actions)
+        resumeSoon()
+    }
+
+    private func perform(_ actions: [ClientLogin.Action]) {
         for action in actions {
             switch action {
             case .send(let content): send(content)
             case .authenticated(let request): authenticated(request)
+            case .lookUpSecret(let database, let user):
+                lookedUp = SecretCache.Key(database: database, user: user)
+                worker.lookUpSecret(database: database, user: user, for: self)
+            case .lookUpSystemUser:
+                if let number = socket.peerUserID() {
+                    worker.lookUpSystemUser(number, for: self)
+                } else {
+                    supply(systemUser: nil)
+                }
             case .cancel(let processID, let secret):
                 worker.cancelRequested(processID: processID, secret: secret)
                 close()
             case .refuse(let error):
                 if error.state == .invalidPassword {
                     worker.logger.notice("login from \(address.host) failed: \(error.message)")
+                    if let lookedUp { worker.secrets.doubt(lookedUp, now: worker.now) }
                 }
                 close(with: error)
             case .dismiss(let content): close(after: content)
             case .close: close()
             }
         }
-        return consumed
     }
 
     private func authenticated(_ request: LoginRequest) {
         login = nil
         user = request.user
+        proof = request.proof
         cancelSecretSize = request.cancelSecretSize
         databaseName = request.database
         for setting in request.settings where setting.name.lowercased() == "application_name" {

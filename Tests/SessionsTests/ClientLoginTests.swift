@@ -19,6 +19,14 @@ struct LoginClient {
         self.isBytewise = isBytewise
     }
 
+    init(_ policy: AuthPolicy, peer: LoginPeer = LoginPeer(address: nil)) {
+        login = ClientLogin(policy: policy, randomBytes: Self.randomBytes, peer: peer)
+        isBytewise = false
+    }
+
+    mutating func supply(_ found: ClientLogin.LookedUp) { login.supply(found, &actions) }
+    mutating func supply(systemUser: String?) { login.supply(systemUser: systemUser, &actions) }
+
     mutating func send(_ bytes: [UInt8]) {
         if !isBytewise { return receive(bytes) }
         for byte in bytes { receive([byte]) }
@@ -89,7 +97,7 @@ struct LoginClient {
         actions.map { action in
             switch action {
             case .send(let bytes): [Int(bytes.first ?? 0), bytes.count]
-            case .authenticated, .cancel, .refuse, .dismiss, .close: []
+            case .authenticated, .cancel, .lookUpSecret, .lookUpSystemUser, .refuse, .dismiss, .close: []
             }
         }
     }
