@@ -139,6 +139,7 @@ package enum ReloadPolicy {
             ("reads.consistency_wait_millis", "\(database.reads.consistencyWaitMillis)"),
             ("rules", database.rules.map(text).joined(separator: "; ")),
             ("mirror.mode", database.mirror.mode.rawValue),
+            ("mirror.ddl", database.mirror.ddl.rawValue),
             ("mirror.poll_millis", "\(database.mirror.pollMillis)"),
             ("mirror.backfill_rows", "\(database.mirror.backfillRows)"),
             ("mirror.backfill_rate", "\(database.mirror.backfillRate)"),

@@ -250,7 +250,16 @@ package struct ReadSettings: Sendable, Equatable {
 package struct MirrorSettings: Sendable, Equatable {
     package enum Mode: String, Sendable, CaseIterable { case off, async, sync }
 
+    /// What becomes of DDL on tables that comes through Godwit (`ddl`).
+    package enum DDL: String, Sendable, CaseIterable {
+        /// Error 42501.
+        case refuse
+        /// It runs on OLD; the mirror finds out what it means.
+        case allow
+    }
+
     package var mode: Mode = .off
+    package var ddl: DDL = .refuse
     /// Milliseconds between looks at the journal when nobody kicks (`poll_millis`).
     package var pollMillis = 20
     /// Rows of one range of the first copy at most (`backfill_rows`).

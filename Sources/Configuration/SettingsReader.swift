@@ -34,8 +34,8 @@ struct SettingsReader {
             "consistency", "consistency_wait_millis",
         ],
         "databases.*.mirror": [
-            "mode", "sync_wait", "poll_millis", "backfill_rows", "backfill_rate", "throttle_lag", "throttle_sessions",
-            "throttle_query", "lag_max",
+            "mode", "sync_wait", "ddl", "poll_millis", "backfill_rows", "backfill_rate", "throttle_lag",
+            "throttle_sessions", "throttle_query", "lag_max",
         ],
         "databases.*.breaker": ["failures", "held", "probes"],
         "databases.*.shadow": ["percent"],
@@ -251,6 +251,7 @@ struct SettingsReader {
     private func read(_ section: Section, _ mirror: inout MirrorSettings) throws(SettingsError) {
         // A bare off is a boolean to YAML 1.1, and printed as false by some tools.
         try section.choice("mode", &mirror.mode, aliases: ["false": .off, "Off": .off, "OFF": .off])
+        try section.choice("ddl", &mirror.ddl)
         try section.number("poll_millis", 1...60_000, &mirror.pollMillis)
         try section.number("backfill_rows", 1...10_000_000, &mirror.backfillRows)
         try section.number("backfill_rate", 0...1_000_000_000, &mirror.backfillRate)

@@ -86,8 +86,8 @@ final class BatchApplier {
     /// Prepared by this version: godwit.backfill holds what it needs.
     func isCurrent() throws(PostgresFailure) -> Bool {
         try target.query("""
-            SELECT EXISTS (SELECT FROM pg_attribute
-                WHERE attrelid = 'godwit.backfill'::regclass AND attname = 'bytes_copied')
+            SELECT count(*) = 2 FROM pg_attribute
+             WHERE attrelid = 'godwit.backfill'::regclass AND attname IN ('stamp', 'bytes_copied')
             """).flag(0, 0)
     }
 

@@ -80,6 +80,7 @@ private func refusal(_ text: String) -> String {
         ("mirror: {mode: \"off\"}", "mirror.mode", "off"), ("mirror: {mode: false}", "mirror.mode", "off"),
         ("mirror: {poll_millis: 5}", "mirror.poll_millis", "5"), ("mirror: {backfill_rows: 5}", "mirror.backfill_rows", "5"),
         ("mirror: {lag_max: 5}", "mirror.lag_max", "5"), ("mirror: {mode: sync}", "mirror.mode", "sync"),
+        ("mirror: {ddl: allow}", "mirror.ddl", "allow"),
         ("mirror: {sync_wait: 0.2}", "mirror.sync_wait", "0.2"),
         ("mirror: {backfill_rate: 9}", "mirror.backfill_rate", "9"),
         ("mirror: {throttle_lag: 0.5}", "mirror.throttle_lag", "0.5"),

@@ -148,6 +148,30 @@ import Testing
         #expect(try servers.new.psql("SELECT count(*) FROM t", database: database) == "1")
     }
 
+    @Test(arguments: [
+        ("CREATE TABLE n (id int PRIMARY KEY)", false), ("ALTER TABLE t ADD COLUMN w int", false),
+        ("ALTER TABLE t RENAME COLUMN v TO w", false), ("DROP TABLE t", false), ("DROP SCHEMA s CASCADE", false),
+        ("SELECT 1 AS a INTO n", false), ("CREATE TABLE n AS SELECT 1 AS a", false), ("ALTER TYPE e ADD VALUE 'b'", false),
+        ("BEGIN; ALTER TABLE t DROP COLUMN v; COMMIT", false), ("ALTER TABLE t SET SCHEMA s", false),
+        ("CREATE TEMP TABLE n (id int); ALTER TABLE pg_temp.n ADD COLUMN x int; DROP TABLE pg_temp.n", true),
+        ("CREATE INDEX ON t (v)", true), ("ANALYZE t", true), ("VACUUM t", true), ("REINDEX TABLE t", true),
+        ("CREATE VIEW w AS SELECT * FROM t", true), ("COMMENT ON TABLE t IS 'x'", true), ("GRANT SELECT ON t TO public", true),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", true), ("TRUNCATE t", true),
+    ])
+    func `DDL that the mirror could lose touch by is refused, all other passes`(sql: String, passes: Bool) throws {
+        let database = try servers.makeDatabase(Self.schema + "; CREATE SCHEMA s; CREATE TYPE e AS ENUM ('a')")
+        let godwit = try servers.mirroring(database)
+        let client = try WireClient(port: godwit.port, database: database)
+        let errors = try client.query(sql).compactMap(\.sqlState)
+        #expect(errors == (passes ? [] : ["42501"]))
+        // In a transaction it fails as any error does, and the transaction with it.
+        #expect(try client.query("ROLLBACK; BEGIN; INSERT INTO t VALUES (1)").allSatisfy { $0.type != "E" })
+        if passes { return }
+        #expect(try client.query(sql).contains { $0.sqlState == "42501" })
+        #expect(try client.query("COMMIT").contains { $0.commandTag == "ROLLBACK" })
+        #expect(try servers.old.psql("SELECT count(*) FROM t", database: database) == "0")
+    }
+
     @Test func `a pooler in the place of a server is named`() throws {
         let database = try servers.makeDatabase(Self.schema)
         let pooler = try servers.godwit(database)
