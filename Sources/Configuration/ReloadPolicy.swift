@@ -43,11 +43,12 @@ package enum ReloadPolicy {
     /// Sockets, threads and files that are opened once need a restart, and so do the two databases themselves.
     package static func effect(of key: String) -> Effect {
         switch key {
-        case "listen.clients_max", "listen.client_login_timeout", "auth.method", "auth.users_file", "admin.users",
-            "log.level":
+        case "listen.clients_max", "listen.client_login_timeout", "auth.method", "auth.users_file",
+            "auth.ident_file", "auth.ident_map", "admin.users", "log.level":
             return .reload
         default: break
         }
+        if key.hasPrefix("listen.tls.") { return .reload }
         guard key.hasPrefix("databases.") else { return .restart }
         let parts = key.split(separator: ".")
         let isReload = ["pool", "reads", "rules", "breaker", "shadow"].contains { parts.contains($0) }
@@ -60,6 +61,7 @@ package enum ReloadPolicy {
         kept.listen = running.listen
         kept.listen.clientsMax = next.listen.clientsMax
         kept.listen.clientLoginTimeoutSeconds = next.listen.clientLoginTimeoutSeconds
+        kept.listen.tls = next.listen.tls
         kept.admin.http = running.admin.http
         kept.state = running.state
         kept.databases = running.databases.map { database in
@@ -89,8 +91,15 @@ package enum ReloadPolicy {
         all.append(("listen.tls.certificate", listen.tls.certificate))
         all.append(("listen.tls.key", listen.tls.key))
         all.append(("listen.tls.client_ca", listen.tls.clientCA))
+        all.append(("listen.tls.client_crl", listen.tls.clientCRL))
+        all.append(("listen.tls.min_version", listen.tls.minVersion.rawValue))
+        all.append(("listen.tls.max_version", listen.tls.maxVersion.rawValue))
+        all.append(("listen.tls.ciphers", listen.tls.ciphers))
+        all.append(("listen.tls.cipher_suites", listen.tls.cipherSuites))
         all.append(("auth.method", settings.auth.method.rawValue))
         all.append(("auth.users_file", settings.auth.usersFile))
+        all.append(("auth.ident_file", settings.auth.identFile))
+        all.append(("auth.ident_map", settings.auth.identMap))
         all.append(("admin.users", settings.admin.users.joined(separator: ", ")))
         all.append(("admin.http.address", settings.admin.http.address))
         all.append(("admin.http.port", "\(settings.admin.http.port)"))

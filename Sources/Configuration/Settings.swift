@@ -15,7 +15,7 @@ package struct Settings: Sendable, Equatable {
     package func database(named name: String) -> DatabaseSettings? { databases.first { $0.name == name } }
 }
 
-/// Where clients connect to. Needs a restart, but for `clientsMax` and `clientLoginTimeoutSeconds`.
+/// Where clients connect to. Needs a restart, but for `clientsMax`, `clientLoginTimeoutSeconds` and `tls`.
 package struct ListenSettings: Sendable, Equatable {
     package var address = "127.0.0.1"
     package var port: UInt16 = 6432
@@ -35,14 +35,37 @@ package struct ListenSettings: Sendable, Equatable {
 /// TLS towards clients.
 package struct TLSSettings: Sendable, Equatable {
     package enum Mode: String, Sendable, CaseIterable {
-        case disable, allow, require
+        /// SSLRequest is answered by N.
+        case disable
+        /// Clients choose.
+        case allow
+        /// Clients without TLS are refused; so in all that follow.
+        case require
+        /// They must show a certificate that `client_ca` has signed.
+        case verifyCA = "verify-ca"
+        /// And it must be the user's.
         case verifyFull = "verify-full"
     }
 
+    package enum Version: String, Sendable, CaseIterable {
+        case v12 = "TLSv1.2"
+        case v13 = "TLSv1.3"
+    }
+
     package var mode: Mode = .disable
+    /// PEM: our certificate, then those that lead to its authority.
     package var certificate = ""
     package var key = ""
+    /// PEM: who may sign clients' certificates; empty: none is asked for.
     package var clientCA = ""
+    /// PEM: clients' certificates that were revoked (`client_crl`).
+    package var clientCRL = ""
+    package var minVersion: Version = .v12
+    package var maxVersion: Version = .v13
+    /// OpenSSL's list for TLS 1.2; empty: OpenSSL's choice.
+    package var ciphers = ""
+    /// For TLS 1.3 (`cipher_suites`).
+    package var cipherSuites = ""
 
     package init() {}
 }
@@ -57,6 +80,10 @@ package struct AuthSettings: Sendable, Equatable {
     package var method: Method = .scramSHA256
     /// PgBouncer's userlist format; a relative path starts at the configuration file's folder. Empty with `trust`.
     package var usersFile = ""
+    /// pg_ident.conf's format: which certificate's name may be which user. Empty: they are the same.
+    package var identFile = ""
+    /// The map's name in that file.
+    package var identMap = "cert"
 
     package init() {}
 }

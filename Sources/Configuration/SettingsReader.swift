@@ -9,8 +9,11 @@ struct SettingsReader {
         "listen": [
             "address", "port", "unix_socket_directory", "threads", "clients_max", "client_login_timeout", "tls",
         ],
-        "listen.tls": ["mode", "certificate", "key", "client_ca"],
-        "auth": ["method", "users_file"],
+        "listen.tls": [
+            "mode", "certificate", "key", "client_ca", "client_crl", "min_version", "max_version", "ciphers",
+            "cipher_suites",
+        ],
+        "auth": ["method", "users_file", "ident_file", "ident_map"],
         "admin": ["users", "http"],
         "admin.http": ["address", "port", "token_file"],
         "state": ["path"],
@@ -50,7 +53,12 @@ struct SettingsReader {
         if let state = try section(top, "state") { try state.text("path", &settings.state.path) }
         if let log = try section(top, "log") { try log.choice("level", &settings.log.level) }
         try readDatabases(top, &settings)
-        if settings.auth.method != .trust && settings.auth.usersFile.isEmpty {
+        if settings.auth.method == .cert, settings.listen.tls.mode == .disable || settings.listen.tls.clientCA.isEmpty {
+            throw SettingsError(
+                path: path, line: (try section(top, "auth"))?.line ?? 1, key: "auth.method",
+                .conflict("cert needs listen.tls with a mode other than disable, and its client_ca"))
+        }
+        if ![.trust, .cert].contains(settings.auth.method) && settings.auth.usersFile.isEmpty {
             throw SettingsError(
                 path: path, line: (try section(top, "auth"))?.line ?? 1, key: "auth.users_file", .missing)
         }
@@ -111,19 +119,41 @@ struct SettingsReader {
         try tls.text("certificate", &listen.tls.certificate)
         try tls.text("key", &listen.tls.key)
         try tls.text("client_ca", &listen.tls.clientCA)
+        try tls.text("client_crl", &listen.tls.clientCRL)
+        try tls.choice("min_version", &listen.tls.minVersion)
+        try tls.choice("max_version", &listen.tls.maxVersion)
+        try tls.text("ciphers", &listen.tls.ciphers)
+        try tls.text("cipher_suites", &listen.tls.cipherSuites)
         listen.tls.certificate = resolved(listen.tls.certificate)
         listen.tls.key = resolved(listen.tls.key)
         listen.tls.clientCA = resolved(listen.tls.clientCA)
-        if listen.tls.mode != .disable {
-            throw tls.error("mode", .unsupported("TLS towards clients (\(listen.tls.mode.rawValue))"))
+        listen.tls.clientCRL = resolved(listen.tls.clientCRL)
+        try check(tls, listen.tls)
+    }
+
+    private func check(_ section: Section, _ tls: TLSSettings) throws(SettingsError) {
+        if tls.minVersion == .v13 && tls.maxVersion == .v12 {
+            throw section.error("min_version", .conflict("is above max_version"))
+        }
+        if tls.mode == .disable { return }
+        for (name, value) in [("certificate", tls.certificate), ("key", tls.key)] where value.isEmpty {
+            throw section.error(name, .missing)
+        }
+        if [.verifyCA, .verifyFull].contains(tls.mode) && tls.clientCA.isEmpty {
+            throw section.error("client_ca", .missing)
+        }
+        if !tls.clientCRL.isEmpty && tls.clientCA.isEmpty {
+            throw section.error("client_crl", .conflict("needs client_ca"))
         }
     }
 
     private func read(_ section: Section, _ auth: inout AuthSettings) throws(SettingsError) {
         try section.choice("method", &auth.method)
-        if auth.method == .cert { throw section.error("method", .unsupported("authentication by certificate")) }
         try section.text("users_file", &auth.usersFile)
         auth.usersFile = resolved(auth.usersFile)
+        try section.text("ident_file", &auth.identFile)
+        auth.identFile = resolved(auth.identFile)
+        try section.text("ident_map", &auth.identMap)
     }
 
     private func read(_ section: Section, _ admin: inout AdminSettings) throws(SettingsError) {

@@ -14,6 +14,8 @@ import Sessions
 final class ClientConnection {
     enum Phase {
         case login
+        /// TLS is being agreed on.
+        case handshake
         /// Proven, and waiting for a first server that tells us what to greet with.
         case greeting
         /// No server; the next unit is being gathered.
@@ -42,12 +44,14 @@ final class ClientConnection {
     let address: SocketAddress
     let connectedAt: MonotonicInstant
     let worker: Worker
-    private let socket: SocketDescriptor
+    private var stream: ByteStream
     private let registration: Registration
     private var interest: Interest = .read
 
     var phase: Phase = .login
     var login: ClientLogin?
+    /// The certificate that belongs to what `login` offers; a reload may bring another one meanwhile.
+    private var context: TLSContext?
     private(set) var user = ""
     private(set) var databaseName = ""
     private(set) var database: DatabaseState?
@@ -104,7 +108,6 @@ final class ClientConnection {
     /// Bytes of a message whose head has been handed to the server.
     var passToServer = 0
 
-    private var out = SendQueue()
     private var inbox: [UInt8] = []
     private var bytesToSkip = 0
     private var isProcessing = false
@@ -123,7 +126,7 @@ final class ClientConnection {
         connectedAt = worker.now
         lastActivity = worker.now
         let raw = socket.raw
-        self.socket = socket
+        stream = ByteStream(socket)
         // The slot needs self, which needs the registration: the slot is filled in right after.
         registration = worker.makeRegistration(.mailbox)
         worker.fill(registration, .client(self))
@@ -136,8 +139,11 @@ final class ClientConnection {
                 .fatal, .tooManyConnections, "no more connections allowed (listen.clients_max)",
                 hint: "Raise listen.clients_max, or close connections that are not needed."))
         }
+        let isLocal = if case .unix = address { true } else { false }
         login = ClientLogin(
-            policy: worker.snapshot.auth, randomBytes: Digest.randomBytes(ClientLogin.randomByteCount))
+            policy: worker.snapshot.auth, randomBytes: Digest.randomBytes(ClientLogin.randomByteCount),
+            encryption: isLocal ? .plain : worker.snapshot.encryption)
+        context = isLocal ? nil : worker.snapshot.tls
         let limit = worker.snapshot.settings.listen.clientLoginTimeoutSeconds
         if limit > 0 { worker.schedule(.clientLogin(id), at: worker.now.advanced(bySeconds: limit)) }
     }
@@ -157,11 +163,14 @@ final class ClientConnection {
 
     func onReadable() {
         if phase == .closed { return }
-        switch socket.receive(into: worker.buffer) {
+        let outcome = stream.receive(into: worker.buffer)
+        if phase == .handshake && !handshakeGoesOn(after: outcome) { return }
+        switch outcome {
         case .bytes(let count):
             lastActivity = worker.now
             database?.counters.received += UInt64(count)
             received(UnsafeRawBufferPointer(rebasing: worker.buffer[..<count]))
+            if stream.isAtEnd && phase != .closed { vanished() }
         case .wouldBlock:
             return
         case .closed, .failed:
@@ -225,7 +234,7 @@ final class ClientConnection {
             case .idle: consumed = rest.isEmpty ? 0 : processIdle(rest)
             case .leased: consumed = processLeased(rest)
             case .console: consumed = rest.isEmpty ? 0 : processConsole(rest)
-            case .greeting, .waiting, .awaitingHorizon, .applyingSettings, .consoleWaiting: consumed = 0
+            case .handshake, .greeting, .waiting, .awaitingHorizon, .applyingSettings, .consoleWaiting: consumed = 0
             case .closed: return bytes.count
             }
             offset += consumed
@@ -269,12 +278,15 @@ final class ClientConnection {
         for action in actions {
             switch action {
             case .send(let content): send(content)
+            case .startTLS(let isDirect):
+                startTLS(isDirect: isDirect, received: UnsafeRawBufferPointer(rebasing: bytes[consumed...]))
+                return bytes.count
             case .authenticated(let request): authenticated(request)
             case .cancel(let processID, let secret):
                 worker.cancelRequested(processID: processID, secret: secret)
                 close()
             case .refuse(let error):
-                if error.state == .invalidPassword {
+                if error.state == .invalidPassword || error.state == .invalidAuthorization {
                     worker.logger.notice("login from \(address.host) failed: \(error.message)")
                 }
                 close(with: error)
@@ -284,8 +296,44 @@ final class ClientConnection {
         return consumed
     }
 
+    private func startTLS(isDirect: Bool, received: UnsafeRawBufferPointer) {
+        guard let context else { preconditionFailure("TLS was offered without a certificate") }
+        if phase == .closed || !stream.isEmpty { return close() }  // our answer could not be sent
+        phase = .handshake
+        let outcome = stream.startTLS(TLSStream(context, worker.scratch, isDirect: isDirect), received: received)
+        _ = handshakeGoesOn(after: outcome)
+        updateInterest()
+    }
+
+    /// - Returns: whether the client may be listened to.
+    private func handshakeGoesOn(after outcome: SocketDescriptor.Outcome) -> Bool {
+        if let reason = stream.failure {
+            worker.logger.info("TLS handshake with \(address.host) failed: \(reason)")
+            close()
+            return false
+        }
+        guard stream.isOpen, let security = stream.security else {
+            switch outcome {
+            case .bytes, .wouldBlock: break
+            case .closed, .failed: close()
+            }
+            return false
+        }
+        let certificate = security.peerCertificate
+        login?.secured(ChannelFacts(
+            endpointDigest: security.endpointDigest, hasCertificate: certificate != nil,
+            certificateName: certificate?.commonName))
+        context = nil
+        phase = .login
+        return true
+    }
+
+    /// What encrypts the connection, as SHOW CLIENTS has it.
+    var tlsSummary: String { stream.security.map { $0.summary } ?? "" }
+
     private func authenticated(_ request: LoginRequest) {
         login = nil
+        context = nil
         user = request.user
         databaseName = request.database
         for setting in request.settings where setting.name.lowercased() == "application_name" {
@@ -362,8 +410,14 @@ final class ClientConnection {
     }
 
     func loginTimedOut() {
-        if phase == .login {
+        switch phase {
+        case .login:
             close(with: ErrorResponse(.fatal, .protocolViolation, "login took longer than client_login_timeout"))
+        case .handshake:
+            worker.logger.info("TLS handshake with \(address.host) took longer than client_login_timeout")
+            close()
+        default:
+            break
         }
     }
 
@@ -378,7 +432,7 @@ final class ClientConnection {
     }
 
     func queueFromServer(_ range: UnsafeRawBufferPointer) {
-        if isHolding { held.append(contentsOf: range) } else { out.append(range) }
+        if isHolding { held.append(contentsOf: range) } else { stream.queue(range) }
     }
 
     /// Sends `range`, and before it what waits; while the unit may still be run elsewhere it is held back.
@@ -388,15 +442,15 @@ final class ClientConnection {
             held.append(contentsOf: range)
             return
         }
-        if range.isEmpty && out.isEmpty { return }
+        if range.isEmpty && stream.isEmpty { return }
         database?.counters.sent += UInt64(range.count)
-        let outcome = range.isEmpty ? out.flush(to: socket) : out.send(range, to: socket)
+        let outcome = range.isEmpty ? stream.flush() : stream.send(range)
         switch outcome {
         case .bytes, .wouldBlock:
-            if out.count > SendQueue.highWater { server?.pauseReading() }
+            if stream.count > SendQueue.highWater { server?.pauseReading() }
             updateInterest()
         case .closed, .failed:
-            out.clear()
+            stream.clear()
             vanished()
         }
     }
@@ -406,7 +460,7 @@ final class ClientConnection {
         if !isHolding { return }
         isHolding = false
         replay.removeAll(keepingCapacity: replay.capacity <= Self.keptCapacity)
-        out.append(held)
+        stream.queue(held)
         held.removeAll(keepingCapacity: held.capacity <= Self.keptCapacity)
     }
 
@@ -417,10 +471,10 @@ final class ClientConnection {
 
     func onWritable() {
         if phase == .closed { return }
-        switch out.flush(to: socket) {
+        switch stream.flush() {
         case .bytes, .wouldBlock:
-            if isClosingAfterFlush && out.isEmpty { return close() }
-            if out.count < SendQueue.lowWater { server?.resumeReading() }
+            if isClosingAfterFlush && stream.isEmpty { return close() }
+            if stream.count < SendQueue.lowWater { server?.resumeReading() }
             updateInterest()
         case .closed, .failed:
             vanished()
@@ -434,10 +488,10 @@ final class ClientConnection {
 
     private func updateInterest() {
         if phase == .closed { return }
-        let wanted = Interest(reads: !isReadingPaused, writes: !out.isEmpty)
+        let wanted = Interest(reads: !isReadingPaused, writes: !stream.isEmpty)
         if wanted.rawValue == interest.rawValue { return }
         interest = wanted
-        worker.loop.modify(socket.raw, wanted, as: registration)
+        worker.loop.modify(stream.socket.raw, wanted, as: registration)
     }
 
     // MARK: the end
@@ -445,10 +499,11 @@ final class ClientConnection {
     /// Tells the client why, and closes when it has been sent.
     func close(with error: ErrorResponse) {
         if phase == .closed || isClosingAfterFlush { return }
+        if phase == .handshake { return close() }  // there is no way to tell it yet
         stopHolding()
         isClosingAfterFlush = true
         send(error.encoded)
-        if phase != .closed && out.isEmpty { close() }
+        if phase != .closed && stream.isEmpty { close() }
     }
 
     /// The client has gone, or has said that it goes.
@@ -465,10 +520,11 @@ final class ClientConnection {
             }
         }
         worker.dropRegistration(registration)
-        worker.loop.unregister(socket.raw)
+        worker.loop.unregister(stream.socket.raw)
+        stream.shutdown()
         worker.clientClosed(self)
         inbox = []
-        out = SendQueue()
+        stream.clear()
     }
 
     var hasParkedBytes: Bool { !inbox.isEmpty }

@@ -3,7 +3,7 @@ import PGWire
 
 /// Who may log in and how they prove it. Immutable, any thread; a reload makes a new one.
 package final class AuthPolicy: Sendable {
-    package enum Method: Sendable { case trust, md5, scramSHA256 }
+    package enum Method: Sendable { case trust, md5, scramSHA256, cert }
 
     /// What the users' file says of one user.
     package enum Secret: Equatable, Sendable {

@@ -19,6 +19,8 @@ package struct LoginRequest: Equatable, Sendable {
 package struct ClientLogin {
     package enum Action: Equatable {
         case send([UInt8])
+        /// TLS begins with the bytes that come next: then `secured` tells of it.
+        case startTLS(isDirect: Bool)
         case authenticated(LoginRequest)
         case cancel(processID: Int32, secret: [UInt8])
         /// Send the error and close.
@@ -27,11 +29,14 @@ package struct ClientLogin {
         case close
     }
 
-    private enum State: Equatable { case startup, md5(expected: String?), saslFirst, saslFinal, done }
+    private enum State: Equatable { case startup, encrypting, md5(expected: String?), saslFirst, saslFinal, done }
     private var state: State = .startup
     private var scram: SCRAMServer?
     private var request = LoginRequest(user: "", database: "", settings: [])
     private let policy: AuthPolicy
+    private let encryption: EncryptionPolicy
+    /// Set once TLS is on the channel.
+    private var channel: ChannelFacts?
     private let randomBytes: [UInt8]
     /// SSLRequest and GSSENCRequest may each come once.
     private var encryptionRequests = 0
@@ -39,9 +44,10 @@ package struct ClientLogin {
     package static let randomByteCount = 22
 
     /// - Parameter randomBytes: `randomByteCount` bytes from a secure generator.
-    package init(policy: AuthPolicy, randomBytes: [UInt8]) {
+    package init(policy: AuthPolicy, randomBytes: [UInt8], encryption: EncryptionPolicy = .plain) {
         precondition(randomBytes.count == Self.randomByteCount, "randomness of the wrong size")
         self.policy = policy
+        self.encryption = encryption
         self.randomBytes = randomBytes
     }
 
@@ -54,9 +60,14 @@ package struct ClientLogin {
     package mutating func receive(_ bytes: UnsafeRawBufferPointer, _ actions: inout [Action]) -> Int {
         switch state {
         case .startup:
+            if bytes.first == Self.tlsHandshake, encryption.isOffered, channel == nil, encryptionRequests == 0 {
+                state = .encrypting
+                actions.append(.startTLS(isDirect: true))
+                return 0
+            }
             do {
                 guard let (packet, size) = try StartupPacket.parse(bytes) else { return 0 }
-                handle(packet, &actions)
+                handle(packet, isLast: size == bytes.count, &actions)
                 return size
             } catch {
                 refuse(error, &actions)
@@ -71,15 +82,34 @@ package struct ClientLogin {
             if bytes.count < header.frameSize { return 0 }
             handlePassword(Array(bytes[FrameHeader.size..<header.frameSize]), &actions)
             return header.frameSize
-        case .done:
+        case .encrypting, .done:
             return 0
         }
     }
 
+    /// The handshake that `startTLS` asked for is done; what comes now was encrypted.
+    package mutating func secured(_ facts: ChannelFacts) {
+        precondition(state == .encrypting, "TLS that nobody asked for")
+        channel = facts
+        state = .startup
+    }
+
+    /// The type of the record that a ClientHello comes in. No startup packet is as long as it would mean.
+    private static let tlsHandshake: UInt8 = 0x16
+
     // MARK: startup
 
-    private mutating func handle(_ packet: StartupPacket, _ actions: inout [Action]) {
+    /// - Parameter isLast: nothing has come behind the packet yet.
+    private mutating func handle(_ packet: StartupPacket, isLast: Bool, _ actions: inout [Action]) {
         switch packet {
+        case .sslRequest where encryption.isOffered && channel == nil:
+            // Bytes behind it were sent before the handshake, maybe not by the client (CVE-2021-23214).
+            if !isLast { return finish(.refuse(EncryptionPolicy.unencryptedData), &actions) }
+            state = .encrypting
+            actions.append(.send([UInt8(ascii: "S")]))
+            actions.append(.startTLS(isDirect: false))
+        case .sslRequest where channel != nil, .gssEncryptionRequest where channel != nil:
+            finish(.refuse(Self.protocolError("encryption was asked for within TLS")), &actions)
         case .sslRequest, .gssEncryptionRequest:
             encryptionRequests += 1
             if encryptionRequests > 2 {
@@ -184,8 +214,12 @@ package struct ClientLogin {
     // MARK: proof
 
     private mutating func authenticate(_ actions: inout [Action]) {
-        switch policy.exchange(for: request.user) {
-        case .trust:
+        let method = policy.exchange(for: request.user)
+        if let refusal = encryption.refusal(of: channel, user: request.user, isByCertificate: method == .cert) {
+            return finish(.refuse(refusal), &actions)
+        }
+        switch method {
+        case .trust, .cert:
             succeed(&actions)
         case .md5:
             let salt = Array(randomBytes[18..<22])
@@ -197,10 +231,13 @@ package struct ClientLogin {
             actions.append(.send(writer.bytes))
         case .scramSHA256:
             let (secret, isKnown) = policy.scramSecret(of: request.user)
-            scram = SCRAMServer(secret: secret, isKnownUser: isKnown, randomBytes: Array(randomBytes[..<18]))
+            let binding = channel.map(\.endpointDigest).flatMap { $0.isEmpty ? nil : $0 }
+            scram = SCRAMServer(
+                secret: secret, isKnownUser: isKnown, randomBytes: Array(randomBytes[..<18]), binding: binding)
             state = .saslFirst
             var writer = MessageWriter()
-            writer.authentication(10, Array("SCRAM-SHA-256".utf8) + [0, 0])
+            let mechanisms = (binding == nil ? [] : [SCRAMMechanism.plus]) + [SCRAMMechanism.plain]
+            writer.authentication(10, mechanisms.flatMap { Array($0.rawValue.utf8) + [0] } + [0])
             actions.append(.send(writer.bytes))
         }
     }
@@ -214,17 +251,17 @@ package struct ClientLogin {
             let isRight = Digest.equal(answer, wanted) && expected != nil
             if isRight { succeed(&actions) } else { finish(.refuse(wrongPassword), &actions) }
         case .saslFirst:
-            guard let initial = Self.saslInitialResponse(body) else {
+            guard let (mechanism, initial) = Self.saslInitialResponse(body) else {
                 return finish(.refuse(Self.protocolError("malformed SASL initial response")), &actions)
             }
             step(&actions, code: 11, next: .saslFinal) { (scram: inout SCRAMServer) throws(SCRAMServer.Failure) in
-                try scram.first(initial)
+                try scram.first(initial, mechanism: mechanism)
             }
         case .saslFinal:
             step(&actions, code: 12, next: .done) { (scram: inout SCRAMServer) throws(SCRAMServer.Failure) in
                 try scram.final(body)
             }
-        case .startup, .done:
+        case .startup, .encrypting, .done:
             preconditionFailure("a password message is handled in authentication only")
         }
     }
@@ -246,18 +283,37 @@ package struct ClientLogin {
             switch error {
             case .malformed: finish(.refuse(Self.protocolError("malformed SCRAM message")), &actions)
             case .wrongPassword: finish(.refuse(wrongPassword), &actions)
+            case .bindingNotOffered, .bindingDowngraded, .bindingMismatch:
+                finish(.refuse(Self.bindingError(error)), &actions)
             }
         }
     }
 
     /// SASLInitialResponse: mechanism, length, data.
-    private static func saslInitialResponse(_ body: [UInt8]) -> [UInt8]? {
+    private static func saslInitialResponse(_ body: [UInt8]) -> (SCRAMMechanism, [UInt8])? {
         body.withUnsafeBytes { raw in
             var reader = BodyReader(raw)
-            guard let mechanism = reader.cString(), mechanism.elementsEqual("SCRAM-SHA-256".utf8),
+            guard let name = reader.cString(), let mechanism = SCRAMMechanism(rawValue: String(wire: name)),
                 let length = reader.int32(), length >= 0, Int(length) == reader.remaining
             else { return nil }
-            return Array(reader.rest())
+            return (mechanism, Array(reader.rest()))
+        }
+    }
+
+    /// In PostgreSQL's words.
+    private static func bindingError(_ failure: SCRAMServer.Failure) -> ErrorResponse {
+        switch failure {
+        case .bindingDowngraded:
+            ErrorResponse(
+                .fatal, .invalidAuthorization, "SCRAM channel binding negotiation error",
+                detail: "The client supports SCRAM channel binding but thinks the server does not.  "
+                    + "However, this server does support channel binding.")
+        case .bindingMismatch:
+            ErrorResponse(
+                .fatal, .invalidAuthorization, "SCRAM channel binding check failed",
+                detail: "The client saw another server certificate than Godwit's.")
+        case .bindingNotOffered, .malformed, .wrongPassword:
+            protocolError("the client wants SCRAM channel binding of a kind that was not offered")
         }
     }
 

@@ -34,7 +34,7 @@ struct ServeAssembly {
         snapshot = ProxySnapshot(
             settings: Settings(), auth: AuthPolicy(method: .trust, secrets: [:]), databases: [])
         do {
-            snapshot = try build(try SettingsFile.load(path: path), previous: nil)
+            snapshot = try build(try SettingsFile.load(path: path), previous: nil, readsCertificates: true)
         } catch {
             complain("\(error)")
             throw ExitCode(2)
@@ -46,6 +46,7 @@ struct ServeAssembly {
 
     /// Runs until the data plane has ended.
     mutating func run(_ server: ProxyServer) {
+        reportCertificate()
         startMirrors()
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
         var running = server.threadCount
@@ -108,8 +109,9 @@ struct ServeAssembly {
             let kept = ReloadPolicy.keepingRestartOnly(of: snapshot.settings, in: next)
             var replanned = self
             replanned.plan.fileWasRead()
-            let built = try replanned.build(kept, previous: snapshot)
+            let built = try replanned.build(kept, previous: snapshot, readsCertificates: true)
             self = replanned
+            let certificate = snapshot.tls
             snapshot = built
             server.apply(snapshot)
             levels.set(next.log.level)
@@ -118,6 +120,7 @@ struct ServeAssembly {
                 return "\(change.key): \(change.old) -> \(change.new)\(note)"
             }
             logger.notice("reload taken: \(words.isEmpty ? "nothing changed" : words.joined(separator: "; "))")
+            if certificate !== snapshot.tls { reportCertificate() }
             return .done
         } catch {
             logger.error("reload refused, nothing changed: \(error)")
@@ -125,9 +128,16 @@ struct ServeAssembly {
         }
     }
 
+    /// What clients are shown from now on, and whether it is about to be of no use.
+    private func reportCertificate() {
+        guard let tls = snapshot.tls else { return }
+        logger.notice("TLS towards clients: certificate \(tls.subject ?? "") from \(tls.options.certificate)")
+        if let warning = CertificateAge.warning(tls, key: "listen.tls") { logger.warning("\(warning)") }
+    }
+
     private mutating func apply(_ settings: Settings, _ server: ProxyServer) {
         do {
-            snapshot = try build(settings, previous: snapshot)
+            snapshot = try build(settings, previous: snapshot, readsCertificates: false)
             server.apply(snapshot)
         } catch {
             logger.error("cannot apply: \(error)")
@@ -136,10 +146,17 @@ struct ServeAssembly {
 
     // MARK: building a snapshot
 
-    private mutating func build(_ settings: Settings, previous: ProxySnapshot?) throws -> ProxySnapshot {
+    /// - Parameter readsCertificates: at the start and at a reload; in between those that were read go on.
+    private mutating func build(
+        _ settings: Settings, previous: ProxySnapshot?, readsCertificates: Bool
+    ) throws -> ProxySnapshot {
         var routes: [DatabaseRoute] = []
         for database in settings.databases { routes.append(try route(database, previous)) }
-        return ProxySnapshot(settings: settings, auth: try auth(settings, previous), databases: routes)
+        var (encryption, context) = (previous?.encryption ?? .plain, previous?.tls)
+        if readsCertificates { (encryption, context) = try ClientTLS.read(settings, previous: context) }
+        return ProxySnapshot(
+            settings: settings, auth: try auth(settings, previous), encryption: encryption, tls: context,
+            databases: routes)
     }
 
     private func auth(_ settings: Settings, _ previous: ProxySnapshot?) throws -> AuthPolicy {
@@ -147,7 +164,8 @@ struct ServeAssembly {
             switch settings.auth.method {
             case .trust: .trust
             case .md5: .md5
-            case .scramSHA256, .cert: .scramSHA256
+            case .scramSHA256: .scramSHA256
+            case .cert: .cert
             }
         let list = settings.auth.usersFile.isEmpty
             ? UserList(secrets: [:]) : try UserList.load(path: settings.auth.usersFile)

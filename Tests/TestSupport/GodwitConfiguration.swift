@@ -28,6 +28,11 @@ package struct GodwitConfiguration: Sendable {
 
     package var port: UInt16 = 0
     package var threads = 1
+    /// Keys and values of `listen.tls`.
+    package var tls: [String: String] = [:]
+    /// Further keys and values of `listen` and `auth`.
+    package var listen: [String: String] = [:]
+    package var auth: [String: String] = [:]
     package var authMethod = "trust"
     /// The text of the users file; nil: none is named.
     package var users: String?
@@ -38,9 +43,15 @@ package struct GodwitConfiguration: Sendable {
 
     /// - Parameter directory: where the users file is, and the state.
     package func text(directory: String) -> String {
+        var listen = listen
+        listen["tls"] = Self.flow(tls)
+        var auth = auth
+        auth["method"] = authMethod
+        if users != nil { auth["users_file"] = directory + "/users.txt" }
+        listen.merge(["address": "127.0.0.1", "port": "\(port)", "threads": "\(threads)"]) { given, _ in given }
         var text = """
-            listen: {address: 127.0.0.1, port: \(port), threads: \(threads)}
-            auth: {method: \(authMethod)\(users == nil ? "" : ", users_file: \(directory)/users.txt")}
+            listen: \(Self.flow(listen))
+            auth: \(Self.flow(auth))
             admin: {users: [\(adminUsers.joined(separator: ", "))], http: {port: 0}}
             state: {path: \(directory)/godwit.sqlite}
             databases:
