@@ -86,7 +86,7 @@ let package = Package(
         tests("SQLAnalysisTests", ["SQLAnalysis", "Primitives"]),
         tests("RoutingTests", ["Routing", "SQLAnalysis", "Configuration", "Primitives"]),
         tests("ConfigurationTests", ["Configuration", "Digests", "Primitives"]),
-        tests("TidyTests", ["Configuration"]),
+        tests("TidyTests", ["Configuration", "Primitives"]),
 
         // Real servers, processes and a scripted client for the tests.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),

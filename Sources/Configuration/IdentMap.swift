@@ -7,33 +7,36 @@ package struct IdentMap: Sendable, Equatable {
     private struct Line: Sendable, Equatable {
         var name: SystemName
         /// nil: every user.
-        var user: String?
+        var user: [UInt8]?
     }
 
+    /// By bytes: names that only look alike are not the same.
     private enum SystemName: Sendable, Equatable {
-        case exact(String)
+        case exact([UInt8])
         case pattern(LinearPattern)
         /// `^before(.*)behind$`
-        case group(before: String, behind: String)
+        case group(before: [UInt8], behind: [UInt8])
     }
 
     private let lines: [Line]
+    private static let groupMark = Array("\\1".utf8)
 
     /// Whether one line of the map lets this name be this user.
     package func allows(_ systemName: String, as user: String) -> Bool {
-        lines.contains { line in
+        let name = Array(systemName.utf8)
+        let user = Array(user.utf8)
+        return lines.contains { line in
             switch line.name {
-            case .exact(let name):
-                return name == systemName && (line.user == nil || line.user == user)
+            case .exact(let wanted):
+                return name == wanted && (line.user == nil || line.user == user)
             case .pattern(let pattern):
-                return pattern.matches(systemName) && (line.user == nil || line.user == user)
+                return pattern.matches(name) && (line.user == nil || line.user == user)
             case .group(let before, let behind):
-                guard systemName.hasPrefix(before), systemName.hasSuffix(behind),
-                    systemName.utf8.count >= before.utf8.count + behind.utf8.count
+                guard name.count >= before.count + behind.count, name.starts(with: before),
+                    name.suffix(behind.count).elementsEqual(behind), let wanted = line.user
                 else { return false }
-                let group = String(systemName.dropFirst(before.count).dropLast(behind.count))
-                guard let wanted = line.user else { return true }
-                return wanted.replacing("\\1", with: group, maxReplacements: 1) == user
+                let group = name[before.count..<name.count - behind.count]
+                return wanted.replacing(Self.groupMark, with: group, maxReplacements: 1) == user
             }
         }
     }
@@ -58,7 +61,7 @@ package struct IdentMap: Sendable, Equatable {
             }
             let user = fields[2].isQuoted || fields[2].text != "all" ? fields[2].text : nil
             let name = try systemName(fields[1].text, groupIsUsed: user?.contains("\\1") == true, error)
-            if fields[0].text == map { lines.append(Line(name: name, user: user)) }
+            if fields[0].text == map { lines.append(Line(name: name, user: user.map { Array($0.utf8) })) }
         }
         if lines.isEmpty {
             throw SettingsError(path: path, line: 0, key: "", .expected("lines of the map \"\(map)\"", found: "none"))
@@ -71,7 +74,7 @@ package struct IdentMap: Sendable, Equatable {
     ) throws(SettingsError) -> SystemName {
         guard text.hasPrefix("/") else {
             if groupIsUsed { throw error(.conflict("\\1 needs a regular expression as system name")) }
-            return .exact(text)
+            return .exact(Array(text.utf8))
         }
         let expression = String(text.dropFirst())
         if groupIsUsed {
@@ -80,8 +83,8 @@ package struct IdentMap: Sendable, Equatable {
                 throw error(.conflict("\\1 needs a regular expression of the form ^text(.*)text$"))
             }
             return .group(
-                before: String(group.output.1.filter { $0 != "\\" }),
-                behind: String(group.output.2.filter { $0 != "\\" }))
+                before: group.output.1.utf8.filter { $0 != UInt8(ascii: "\\") },
+                behind: group.output.2.utf8.filter { $0 != UInt8(ascii: "\\") })
         }
         do throws(LinearPattern.Failure) {
             return .pattern(try LinearPattern(regex: expression))

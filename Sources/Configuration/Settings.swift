@@ -12,7 +12,9 @@ package struct Settings: Sendable, Equatable {
 
     package init() {}
 
-    package func database(named name: String) -> DatabaseSettings? { databases.first { $0.name == name } }
+    package func database(named name: String) -> DatabaseSettings? {
+        databases.first { $0.name.hasSameBytes(as: name) }
+    }
 }
 
 /// Where clients connect to. Needs a restart, but for `clientsMax`, `clientLoginTimeoutSeconds` and `tls`.

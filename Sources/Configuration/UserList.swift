@@ -1,19 +1,20 @@
 import Foundation
+import Primitives
 
 /// PgBouncer's userlist: lines of `"user" "secret"`, quotes inside doubled, `;` begins a comment.
 /// Immutable, any thread.
 package struct UserList: Sendable, Equatable {
     /// By user: plain text, `md5…` or `SCRAM-SHA-256$…`.
-    package let secrets: [String: String]
+    package let secrets: NameTable<String>
 
-    package init(secrets: [String: String]) { self.secrets = secrets }
+    package init(secrets: NameTable<String>) { self.secrets = secrets }
 
     package static func load(path: String) throws(SettingsError) -> UserList {
         try parse(text: BoundedFile.text(path, bytesMax: SettingsLimits.usersFileBytesMax), path: path)
     }
 
     package static func parse(text: String, path: String) throws(SettingsError) -> UserList {
-        var secrets: [String: String] = [:]
+        var secrets = NameTable<String>()
         // By bytes: "\r\n" is one Character.
         let lines = text.utf8.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
         for (index, line) in lines.enumerated() {
@@ -24,9 +25,10 @@ package struct UserList: Sendable, Equatable {
             }
             try fields.end()
             if user.isEmpty { throw fields.error(.expected("a user's name", found: "\"\"")) }
-            if secrets.updateValue(secret, forKey: user) != nil {
+            if secrets[user] != nil {
                 throw SettingsError(path: path, line: index + 1, key: user, .duplicateKey)
             }
+            secrets[user] = secret
             if secrets.count > SettingsLimits.usersMax {
                 throw fields.error(.tooManyNodes(max: SettingsLimits.usersMax))
             }

@@ -9,8 +9,16 @@ struct Backfill {
         var after: [String]?
         var rowsCopied: UInt64
         var isCopied: Bool
+        /// What both sides' tables were when the copy began; nil: it did not.
+        var stamp: TableStamp?
         /// No range of it has been copied yet.
         var isUntouched: Bool { after == nil && !isCopied }
+
+        mutating func restart() {
+            after = nil
+            rowsCopied = 0
+            isCopied = false
+        }
     }
 
     private(set) var tables: [Table]
@@ -32,9 +40,17 @@ struct Backfill {
     }
 
     /// NEW has lost rows that the copy had brought: all come again.
-    static func restartText(_ name: TableName) -> String {
+    static func restartText(_ name: TableName, stamp: TableStamp? = nil) -> String {
+        let noted = stamp.map { ", stamp = \(SQL.literal($0.text))" } ?? ""
+        return """
+        UPDATE godwit.backfill SET rows_copied = 0, is_copied = false, after_key = NULL\(noted)
+         WHERE schema_name = \(SQL.literal(name.schema)) AND table_name = \(SQL.literal(name.name))
         """
-        UPDATE godwit.backfill SET rows_copied = 0, is_copied = false, after_key = NULL
+    }
+
+    static func stampText(_ name: TableName, _ stamp: TableStamp) -> String {
+        """
+        UPDATE godwit.backfill SET stamp = \(SQL.literal(stamp.text))
          WHERE schema_name = \(SQL.literal(name.schema)) AND table_name = \(SQL.literal(name.name))
         """
     }

@@ -34,7 +34,7 @@ final class BatchApplier {
     /// Where the backfill of each table stands: committed with the rows it brought.
     func backfill() throws(PostgresFailure) -> [Backfill.Table] {
         let rows = try target.query("""
-            SELECT schema_name, table_name, rows_copied, is_copied FROM godwit.backfill ORDER BY 1, 2
+            SELECT schema_name, table_name, rows_copied, is_copied, stamp FROM godwit.backfill ORDER BY 1, 2
             """)
         let parts = try target.query("""
             SELECT schema_name, table_name, part FROM godwit.backfill, unnest(after_key) WITH ORDINALITY k (part, n)
@@ -49,11 +49,18 @@ final class BatchApplier {
             let name = TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "")
             return Backfill.Table(
                 name: name, after: keys[name], rowsCopied: UInt64(rows.integer(row, 2) ?? 0),
-                isCopied: rows.flag(row, 3))
+                isCopied: rows.flag(row, 3), stamp: rows[row, 4].flatMap { TableStamp($0) })
         }
     }
 
     func tables() throws(PostgresFailure) -> [TableDescription] { try CatalogReader.tables(target) }
+
+    /// Prepared by this version: godwit.backfill holds what it needs.
+    func isCurrent() throws(PostgresFailure) -> Bool {
+        try target.query("""
+            SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'godwit.backfill'::regclass AND attname = 'stamp')
+            """).flag(0, 0)
+    }
 
     func query(_ sql: String) throws(PostgresFailure) -> Rows? { try target.execute(sql) }
 
@@ -152,6 +159,8 @@ final class BatchApplier {
             try execute(plan.deleteRange(after: after, through: through))
             return try pump(reader, copy, plan.copyIntoTable)
         }
+        // What is there may be from an earlier copy; without ranges that mean the same here only all of it can go.
+        if after == nil { try execute(plan.deleteAll) }
         try execute(plan.createStagingRows)
         let rows = try pump(reader, copy, plan.copyIntoStagingRows)
         try execute(plan.insertMissing)

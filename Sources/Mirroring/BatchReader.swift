@@ -37,7 +37,7 @@ final class BatchReader {
     private var keyParts = 1
     private var keyCounts: [UInt32: Int] = [:]
     private var partitionsQuery = ""
-    /// The columns of each table as they were when the statements for it were made.
+    /// What each table was when the statements for it were made.
     private var definitions: [UInt32: String] = [:]
     private var isCommitPending = false
 
@@ -66,12 +66,11 @@ final class BatchReader {
             isCommitPending = false
             try source.finish()
         }
-        let likely = Journal.tables(from: applied.xmin, through: applied.xmax)
         try source.send("""
             BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \(lockTables)
             SELECT pg_current_snapshot(), epoch, generation, hold_token FROM godwit.control;
             \(partitionsQuery)
-            \(keysQuery(applied, likely, keysMax))
+            \(keysQuery(applied, keysMax))
             """)
         var answers: [Rows] = []
         while let reply = try source.next() {
@@ -80,20 +79,18 @@ final class BatchReader {
         guard answers.count == (partitionsQuery.isEmpty ? 2 : 3), answers[0].count == 1,
             let snapshot = answers[0][0, 0].flatMap({ LedgerSnapshot($0) })
         else { throw PostgresFailure(.refused, "godwit.control on OLD is empty: run godwit prepare") }
-        var keys = answers[answers.count - 1]
+        let keys = answers[answers.count - 1]
         let partitions = partitionsQuery.isEmpty ? [:] : PartitionTracker.collectDigests(answers[1])
-        let all = Journal.tables(from: applied.xmin, through: snapshot.xmax)
-        if all != likely { keys = try source.query(keysQuery(applied, all, keysMax)) }
         return Head(
             snapshot: snapshot, epoch: answers[0].integer(0, 1) ?? 0, generation: answers[0].integer(0, 2) ?? 0,
             holdToken: answers[0][0, 3], partitions: partitions, dirty: keys.count > keysMax ? nil : try collect(keys))
     }
 
-    private func keysQuery(_ applied: LedgerSnapshot, _ indexes: [Int], _ keysMax: Int) -> String {
+    private func keysQuery(_ applied: LedgerSnapshot, _ keysMax: Int) -> String {
         let parts = (1...keyParts).map { "key[\($0)]" }.joined(separator: ", ")
         return """
             SELECT relation::bigint, key IS NULL, \(parts) FROM (SELECT DISTINCT relation, key FROM (
-            \(Journal.unseen(by: applied, in: indexes))) j LIMIT \(keysMax + 1)) d
+            \(Journal.unseen(by: applied))) j LIMIT \(keysMax + 1)) d
             """
     }
 
@@ -130,19 +127,25 @@ final class BatchReader {
 
     // MARK: definitions
 
-    /// DDL on a table behind our back must not lose values: nothing travels by statements made for other columns.
+    /// DDL on a table behind our back must not lose values: nothing travels by statements made for another table of
+    /// that name, other columns, or another key.
     static let definitionChanged = "GW002"
 
+    /// Changes with every ALTER of the table's name, columns, persistence, row security or unique indexes.
     private static func definitionQuery(_ condition: String) -> String {
         """
-        SELECT attrelid, sum(hashtextextended(concat_ws(' ', attnum, attname, atttypid, atttypmod, attisdropped,
-                   attnotnull), 0))
-          FROM pg_attribute WHERE attnum > 0 AND \(condition) GROUP BY attrelid
+        SELECT c.oid::bigint, concat_ws('/', c.relname, c.relnamespace, c.relkind, c.relpersistence, c.relrowsecurity,
+                   c.relforcerowsecurity,
+                   (SELECT sum(hashtextextended(concat_ws(' ', attnum, attname, atttypid, atttypmod, attisdropped,
+                       attnotnull, xmin), 0)) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0),
+                   (SELECT string_agg(concat_ws(' ', indexrelid, indisprimary, indimmediate, indisvalid), ','
+                       ORDER BY indexrelid) FROM pg_index WHERE indrelid = c.oid AND indisunique))
+          FROM pg_class c WHERE \(condition)
         """
     }
 
     func readDefinitions() throws(PostgresFailure) -> [UInt32: String] {
-        Self.collectDefinitions(try source.query(Self.definitionQuery("attrelid >= 16384")))
+        Self.collectDefinitions(try source.query(Self.definitionQuery("c.oid >= 16384 AND c.relkind IN ('r', 'p')")))
     }
 
     private static func collectDefinitions(_ rows: Rows) -> [UInt32: String] {
@@ -157,7 +160,7 @@ final class BatchReader {
         let found = Self.collectDefinitions(answer)
         for plan in plans where found[plan.oid] != definitions[plan.oid] {
             throw PostgresFailure(
-                .refused, sqlState: Self.definitionChanged, "the columns of \(plan.name) have changed")
+                .refused, sqlState: Self.definitionChanged, "the definition of \(plan.name) has changed")
         }
     }
 
@@ -165,7 +168,7 @@ final class BatchReader {
     func haveDefinitionsChanged() throws(PostgresFailure) -> Bool {
         guard !keyCounts.isEmpty else { return false }
         let oids = keyCounts.keys.map { "\($0)" }.joined(separator: ", ")
-        let found = Self.collectDefinitions(try barrier.query(Self.definitionQuery("attrelid IN (\(oids))")))
+        let found = Self.collectDefinitions(try barrier.query(Self.definitionQuery("c.oid IN (\(oids))")))
         return keyCounts.keys.contains { found[$0] != definitions[$0] }
     }
 
@@ -173,12 +176,12 @@ final class BatchReader {
     func checkDefinitions(_ plans: [TablePlan]) throws(PostgresFailure) {
         guard !plans.isEmpty else { return }
         let oids = plans.map { "\($0.oid)" }.joined(separator: ", ")
-        try check(try source.query(Self.definitionQuery("attrelid IN (\(oids))")), plans)
+        try check(try source.query(Self.definitionQuery("c.oid IN (\(oids))")), plans)
     }
 
     // MARK: rows
 
-    /// Bytes of one table's rows above which they travel by COPY, which holds one row at a time.
+    /// Bytes of a batch's rows, over all tables, above which they travel by COPY, which holds one row at a time.
     static let smallBytesMax = 8 << 20
     /// What PostgreSQL says of a value that does not fit into memory as a literal.
     private static let tooLargeStates: Set<String> = ["54000", "53200", "XX000"]
@@ -206,10 +209,11 @@ final class BatchReader {
         _ wanted: [(plan: TablePlan, dirty: Dirty)], isLast: Bool
     ) throws(PostgresFailure) -> [SmallRows]? {
         let withKeys = wanted.filter { !$0.dirty.keys.isEmpty }
-        var statements = withKeys.map { $0.plan.selectRows($0.dirty.keys, bytesMax: Self.smallBytesMax) }
+        let bytesMax = Self.smallBytesMax / max(1, withKeys.count)
+        var statements = withKeys.map { $0.plan.selectRows($0.dirty.keys, bytesMax: bytesMax) }
         if !withKeys.isEmpty {
             let oids = withKeys.map { "\($0.plan.oid)" }.joined(separator: ", ")
-            statements.insert(Self.definitionQuery("attrelid IN (\(oids))"), at: 0)
+            statements.insert(Self.definitionQuery("c.oid IN (\(oids))"), at: 0)
         }
         if isLast { statements.append("COMMIT") }
         if !statements.isEmpty { try source.send(statements.joined(separator: ";\n")) }
@@ -256,11 +260,11 @@ final class BatchReader {
     /// Tables of a large batch: the journal's relation, whether it was truncated, and how many entries name
     /// it.
     func largeTables(
-        after applied: LedgerSnapshot, through snapshot: LedgerSnapshot
+        after applied: LedgerSnapshot
     ) throws(PostgresFailure) -> [(relation: UInt32, isTruncated: Bool, entries: Int64)] {
         let rows = try source.query("""
             SELECT relation::bigint, bool_or(key IS NULL), count(*)
-              FROM (\(unseen(applied, snapshot))) j GROUP BY relation ORDER BY relation
+              FROM (\(unseen(applied))) j GROUP BY relation ORDER BY relation
             """)
         return (0..<rows.count).map { row in
             (rows[row, 0].flatMap { UInt32($0) } ?? 0, rows.flag(row, 1), rows.integer(row, 2) ?? 0)
@@ -268,10 +272,9 @@ final class BatchReader {
     }
 
     func unseen(
-        _ applied: LedgerSnapshot, _ snapshot: LedgerSnapshot, _ relation: UInt32? = nil
+        _ applied: LedgerSnapshot, _ relation: UInt32? = nil
     ) -> String {
-        let indexes = Journal.tables(from: applied.xmin, through: snapshot.xmax)
-        return Journal.unseen(by: applied, in: indexes, andRelation: relation)
+        Journal.unseen(by: applied, andRelation: relation)
     }
 
     /// The last key of the next backfill range; nil: the table ends before.
@@ -314,8 +317,8 @@ final class BatchReader {
         isCommitPending = true
     }
 
-    func rotateJournal(applied: LedgerSnapshot) throws(PostgresFailure) {
-        try Journal.rotate(barrier, applied: applied)
+    func rotateJournal(_ progress: BatchApplier.Progress) throws(PostgresFailure) {
+        try Journal.rotate(barrier, applied: progress.snapshot, batch: progress.batch)
     }
 
     /// The next batch brings these keys as OLD has them.

@@ -30,7 +30,7 @@ package struct CaptureInstaller {
         package var installed: [TableName] = []
         /// Tables that had them.
         package var present: [TableName] = []
-        /// Already mirrored, but their triggers were missing or disabled: changes may have been missed.
+        /// Already mirrored, but their triggers were missing, disabled or for another key: the mirror copies them anew.
         package var suspect: [TableName] = []
     }
 
@@ -52,13 +52,19 @@ package struct CaptureInstaller {
         try run(old, "OLD, schema godwit", "BEGIN; \(CaptureSchema.source); COMMIT")
         let captured = try healthyCaptures(old)
         for table in tables {
-            if captured.contains(table.oid) {
-                try run(old, "OLD, function for \(table.name)", CaptureSchema.captureFunction(table))
+            let body = captured[table.oid]
+            if let body, CaptureSchema.keyMark(ofBody: body) == CaptureSchema.keyMark(table) {
+                if body != CaptureSchema.captureBody(table) {
+                    try run(old, "OLD, function for \(table.name)", CaptureSchema.captureFunction(table))
+                }
                 report.present.append(table.name)
                 continue
             }
-            try underLock(old, table.name, CaptureSchema.captureFunction(table) + ";\n"
-                + CaptureSchema.createTriggers(table))
+            // Triggers that are made anew tell the mirror to copy the table again.
+            try underLock(old, table.name, [
+                CaptureSchema.createTriggers(table, CaptureSchema.captureFunction(table)),
+                body == nil ? "" : CaptureSchema.forget(table),
+            ].joined(separator: "\n"))
             progress("captures \(table.name)")
             if mirrored.contains(table.name) { report.suspect.append(table.name) }
             report.installed.append(table.name)
@@ -114,7 +120,7 @@ package struct CaptureInstaller {
         if known.count == 0 {
             // A NEW that starts from nothing ends what any earlier NEW of this OLD could go on from.
             try run(old, "OLD, godwit.control", """
-                UPDATE godwit.control SET epoch = greatest(epoch + 1,
+                UPDATE godwit.control SET emptied_batch = 0, epoch = greatest(epoch + 1,
                     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
                 """)
         }
@@ -136,9 +142,9 @@ package struct CaptureInstaller {
             """)
     }
 
-    private func healthyCaptures(_ old: borrowing Connection) throws(Failure) -> Set<UInt32> {
-        let found = try rows(old, "OLD, triggers", CaptureSchema.capturedTables)
-        return Set((0..<found.count).filter { found.flag($0, 2) }.compactMap { found[$0, 3].flatMap { UInt32($0) } })
+    /// The source of each healthy table's function, by the table's oid.
+    private func healthyCaptures(_ old: borrowing Connection) throws(Failure) -> [UInt32: String] {
+        CaptureSchema.healthy(try rows(old, "OLD, triggers", CaptureSchema.capturedTables))
     }
 
     private func names(_ connection: borrowing Connection, _ sql: String) throws(Failure) -> [TableName] {

@@ -22,6 +22,8 @@ enum CaptureSchema {
             epoch bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
             generation bigint NOT NULL DEFAULT 1,
             hold_token text, served_token text, served_snapshot text, served_export text);
+        -- The journal no longer holds what a NEW before this batch would need.
+        ALTER TABLE godwit.control ADD COLUMN IF NOT EXISTS emptied_batch bigint NOT NULL DEFAULT 0;
         INSERT INTO godwit.control DEFAULT VALUES ON CONFLICT DO NOTHING;
         """ + (0..<Journal.tables).map { index in
             """
@@ -43,6 +45,8 @@ enum CaptureSchema {
         CREATE TABLE IF NOT EXISTS godwit.backfill (
             schema_name text, table_name text, after_key text[], rows_copied bigint NOT NULL DEFAULT 0,
             is_copied boolean NOT NULL DEFAULT false, PRIMARY KEY (schema_name, table_name));
+        -- See TableStamp.
+        ALTER TABLE godwit.backfill ADD COLUMN IF NOT EXISTS stamp text;
         -- OLD's partitions as of progress.snapshot: see PartitionTracker.
         CREATE TABLE IF NOT EXISTS godwit.partition (
             root oid, leaf oid, stamp text NOT NULL, condition text NOT NULL, PRIMARY KEY (root, leaf));
@@ -69,14 +73,18 @@ enum CaptureSchema {
         SET search_path = pg_catalog, pg_temp AS $godwit$
             SELECT md5(concat_ws('/',
                 (SELECT string_agg(concat_ws(' ', attnum, attname, atttypid, atttypmod, attnotnull, attgenerated,
-                        attidentity), ',' ORDER BY attnum) FROM pg_attribute
+                        attidentity, xmin), ',' ORDER BY attnum) FROM pg_attribute
                   WHERE attrelid = its AND attnum > 0 AND NOT attisdropped),
                 (SELECT string_agg(concat_ws(' ', tgname, tgenabled), ',' ORDER BY tgname) FROM pg_trigger
                   WHERE tgrelid = its AND tgenabled IN ('A', 'R') AND NOT tgisinternal),
                 (SELECT string_agg(concat_ws(' ', rulename, ev_enabled), ',' ORDER BY rulename) FROM pg_rewrite
                   WHERE ev_class = its AND ev_enabled IN ('A', 'R')),
-                (SELECT concat_ws(' ', relkind, relpersistence, relrowsecurity, relforcerowsecurity) FROM pg_class
-                  WHERE oid = its)))
+                (SELECT concat_ws(' ', relkind, relpersistence, relrowsecurity, relforcerowsecurity, relname,
+                        relnamespace) FROM pg_class WHERE oid = its),
+                -- A partition that is emptied or taken away fires nothing.
+                (SELECT string_agg(l.oid || ' ' || l.relfilenode, ',' ORDER BY l.oid) FROM pg_class r,
+                        pg_partition_tree(r.oid) p JOIN pg_class l ON l.oid = p.relid
+                  WHERE r.oid = its AND r.relkind = 'p' AND p.isleaf)))
         $godwit$;
         CREATE OR REPLACE FUNCTION godwit.expect(tables oid[], definitions text[]) RETURNS void LANGUAGE plpgsql
         SET search_path = pg_catalog, pg_temp AS $godwit$
@@ -123,19 +131,43 @@ enum CaptureSchema {
             || column.type.hasSuffix("[]") || column.type.contains("range")
     }
 
+    /// A value's text, whatever casts to text somebody has made for its type.
+    static func keyText(_ column: TableDescription.Column, of record: String) -> String {
+        let value = "\(record).\(column.sql)"
+        return column.isBuiltIn ? "\(value)::text" : "format('%s', \(value))"
+    }
+
     /// Records the keys of one changed row. SECURITY DEFINER: whoever writes the table needs no rights on the
     /// journal.
     static func captureFunction(_ table: TableDescription) -> String {
-        func key(_ record: String) -> String {
-            "ARRAY[" + table.keyColumns.map { "\(record).\($0.sql)::text" }.joined(separator: ", ") + "]"
-        }
         let pins = table.keyColumns.contains { isSettingDependent($0) } ? """
             SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' SET TimeZone = 'UTC' \
             SET extra_float_digits = '3' SET bytea_output = 'hex' SET lc_monetary = 'C'
             """ : ""
         return """
             CREATE OR REPLACE FUNCTION \(functionName(table))() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-            SET search_path = pg_catalog, pg_temp \(pins) AS $godwit$
+            SET search_path = pg_catalog, pg_temp \(pins) AS \(SQL.literal(captureBody(table)))
+            """
+    }
+
+    /// The key's columns as the first line of a capture function says them, in plain characters.
+    static func keyMark(_ table: TableDescription) -> String {
+        table.key.map { name in
+            name.unicodeScalars.map { scalar in
+                let isPlain = scalar == "_" || (scalar.isASCII && scalar.properties.isAlphabetic)
+                    || ("0"..."9").contains(scalar)
+                return isPlain ? String(scalar) : "%\(String(scalar.value, radix: 16))"
+            }.joined()
+        }.joined(separator: ",")
+    }
+
+    /// What the function's source must be: another one was made by another version, or for another key.
+    static func captureBody(_ table: TableDescription) -> String {
+        func key(_ record: String) -> String {
+            "ARRAY[" + table.keyColumns.map { keyText($0, of: record) }.joined(separator: ", ") + "]"
+        }
+        return """
+            -- key \(keyMark(table))
             DECLARE x xid8 := pg_current_xact_id(); k text[]; n text[];
             BEGIN
                 IF TG_OP = 'INSERT' THEN
@@ -152,8 +184,20 @@ enum CaptureSchema {
                 END IF;
                 \(insert(["(x, \(table.oid), k)"]))
                 RETURN NULL;
-            END $godwit$
+            END
             """
+    }
+
+    /// The key that a capture function records: see `keyMark`. Empty: a version that did not say.
+    static func keyMark(ofBody body: String) -> String {
+        guard let line = body.split(separator: "\n", maxSplits: 1).first, line.hasPrefix("-- key ") else { return "" }
+        return String(line.dropFirst("-- key ".count))
+    }
+
+    /// What the journal holds of a table under a key that it no longer has. Under a lock on the table.
+    static func forget(_ table: TableDescription) -> String {
+        (0..<Journal.tables).map { "DELETE FROM \(Journal.table($0)) WHERE relation = \(table.oid);" }
+            .joined(separator: " ")
     }
 
     /// plpgsql: into the table of the transaction's segment (see Journal).
@@ -171,9 +215,11 @@ enum CaptureSchema {
     }
 
     /// In one transaction with a lock timeout: what is there already is left alone or replaced.
-    static func createTriggers(_ table: TableDescription) -> String {
+    static func createTriggers(_ table: TableDescription, _ function: String) -> String {
         let name = table.name.sql
         return """
+            LOCK TABLE \(name) IN SHARE ROW EXCLUSIVE MODE;
+            \(function);
             DROP TRIGGER IF EXISTS \(rowTrigger) ON \(name);
             CREATE TRIGGER \(rowTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
                 FOR EACH ROW EXECUTE FUNCTION \(functionName(table))();
@@ -189,18 +235,39 @@ enum CaptureSchema {
         [rowTrigger, truncateTrigger].map { "DROP TRIGGER IF EXISTS \($0) ON \(table.sql)" }.joined(separator: "; ")
     }
 
-    /// Tables with any trigger of ours (not partitions, which inherit it), and whether both are there, on all of it,
-    /// enabled ALWAYS, and call the right function.
+    /// Tables with any trigger of ours (not partitions, which inherit it), whether both are there, on all of it,
+    /// enabled ALWAYS, and call the right function, the table's oid, and the source of that function.
     static let capturedTables = """
         SELECT n.nspname, c.relname, count(*) = 2 AND bool_and(t.tgenabled = 'A' AND f.pronamespace = g.oid
                    AND f.proname IN ('capture_truncate', 'capture_' || c.oid))
                    AND (c.relkind <> 'p' OR NOT EXISTS (SELECT FROM pg_partition_tree(c.oid) p WHERE p.relid <> c.oid
                        AND NOT EXISTS (SELECT FROM pg_trigger x WHERE x.tgrelid = p.relid AND x.tgparentid <> 0
-                                          AND x.tgname = '\(rowTrigger)' AND x.tgenabled = 'A'))), c.oid
+                                          AND x.tgname = '\(rowTrigger)' AND x.tgenabled = 'A'))), c.oid,
+               max(f.prosrc) FILTER (WHERE t.tgname = '\(rowTrigger)')
           FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
           JOIN pg_proc f ON f.oid = t.tgfoid LEFT JOIN pg_namespace g ON g.nspname = 'godwit'
          WHERE t.tgname IN ('\(rowTrigger)', '\(truncateTrigger)') AND NOT t.tgisinternal AND t.tgparentid = 0
          GROUP BY 1, 2, c.oid, c.relkind ORDER BY 1, 2
+        """
+
+    /// The source of each whole capture's function, by the table's oid. - Parameter rows: of `capturedTables`.
+    static func healthy(_ rows: Rows) -> [UInt32: String] {
+        var found: [UInt32: String] = [:]
+        for row in 0..<rows.count where rows.flag(row, 2) {
+            if let oid = rows[row, 3].flatMap({ UInt32($0) }) { found[oid] = rows[row, 4] ?? "" }
+        }
+        return found
+    }
+
+    /// Tables of the application that no trigger of ours watches: made since prepare.
+    static let uncapturedTables = """
+        SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition AND c.oid >= 16384
+           AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'godwit') AND n.nspname !~ '^pg_(toast|temp)'
+           AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = '\(rowTrigger)')
+           AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                              AND d.deptype = 'e')
+         ORDER BY 1, 2
         """
 
     /// System identifier, timeline and database of the source: another value means another history.

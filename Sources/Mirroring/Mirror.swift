@@ -12,14 +12,17 @@ package final class Mirror: Sendable {
     private let options: MirrorOptions
     private let horizon: Horizon
     private let logger: Logger
+    private let onSchemaChange: @Sendable () -> Void
     /// A pipe: closing its write end ends every wait of the mirror's thread.
     private let stopPipe: (read: CInt, write: CInt)
     private let thread = Mutex<OwnThread?>(nil)
 
+    /// - Parameter onSchemaChange: called on the mirror's thread when OLD has tables that are not mirrored, or no more.
     package init(
         database: String, oldConninfo: String, newConninfo: String, settings: MirrorOptions, horizon: Horizon,
-        logger: Logger
+        logger: Logger, onSchemaChange: @escaping @Sendable () -> Void = {}
     ) {
+        self.onSchemaChange = onSchemaChange
         self.database = database
         self.oldConninfo = oldConninfo
         self.newConninfo = newConninfo
@@ -42,11 +45,12 @@ package final class Mirror: Sendable {
         thread.withLock { thread in
             precondition(thread == nil, "a mirror is started once")
             let (database, old, new) = (database, oldConninfo, newConninfo)
+            let onSchemaChange = onSchemaChange
             let (options, horizon, logger, descriptor) = (options, horizon, logger, stopPipe.read)
             thread = OwnThread(name: "mirror-\(database)") {
                 let loop = MirrorLoop(
                     database: database, oldConninfo: old, newConninfo: new, options: options, horizon: horizon,
-                    logger: logger, stopDescriptor: descriptor)
+                    logger: logger, stopDescriptor: descriptor, onSchemaChange: onSchemaChange)
                 loop.run()
             }
         }

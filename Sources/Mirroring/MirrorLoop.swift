@@ -12,6 +12,7 @@ final class MirrorLoop {
     private let horizon: Horizon
     private let logger: Logger
     private let stopDescriptor: CInt
+    private let onSchemaChange: @Sendable () -> Void
 
     private var machine: MirrorStateMachine
     private var actions = ActionList<MirrorStateMachine.Action>(capacity: MirrorStateMachine.actionsMax)
@@ -23,8 +24,9 @@ final class MirrorLoop {
 
     init(
         database: String, oldConninfo: String, newConninfo: String, options: MirrorOptions, horizon: Horizon,
-        logger: Logger, stopDescriptor: CInt
+        logger: Logger, stopDescriptor: CInt, onSchemaChange: @escaping @Sendable () -> Void
     ) {
+        self.onSchemaChange = onSchemaChange
         self.database = database
         self.oldConninfo = oldConninfo
         self.newConninfo = newConninfo
@@ -72,7 +74,8 @@ final class MirrorLoop {
             report.state = state
             report.reason = reason
         }
-        guard reason != reportedReason || state != .waiting else { return }
+        // It tries again and again: each reason is said once.
+        guard reason != reportedReason || (state != .waiting && state != .stopped) else { return }
         reportedReason = reason
         logger.notice("mirror", metadata: [
             "database": "\(database)", "state": "\(state.rawValue)", "reason": "\(reason)",
@@ -84,7 +87,7 @@ final class MirrorLoop {
             let opened = try MirrorSession.open(
                 oldConninfo: oldConninfo, newConninfo: newConninfo, options: options, horizon: horizon,
                 stopDescriptor: stopDescriptor, lastAcknowledged: lastAcknowledged,
-                onSlowWait: { [weak self] in self?.waited() })
+                onSlowWait: { [weak self] in self?.waited() }, onSchemaChange: onSchemaChange)
             session = opened
             logNotices(opened)
             return .opened(backfillLeft: !opened.isBackfillComplete, at: .now())
@@ -120,7 +123,7 @@ final class MirrorLoop {
             .refused(reason: "\(postgres.message): this one stops. Find the other Godwit, then restart this one")
         case .side(let side, let postgres): .failed(reason: "\(side == .old ? "OLD" : "NEW"): \(postgres)", at: .now())
         case .notReady(let reason): .failed(reason: reason, at: .now())
-        case .wrongHistory(let reason): .refused(reason: reason)
+        case .wrongHistory(let reason): .suspended(reason: reason)
         }
     }
 

@@ -12,6 +12,9 @@ package struct MirrorOptions: Sendable, Equatable {
     /// batch.
     package var batchIntervalMillis: UInt64 = 2
 
+    /// Seconds between raises of sequences, rotations of the journal and looks at the catalogs and triggers.
+    package var housekeepingSeconds = 2.0
+
     package init(pollMillis: Int = 20, backfillRows: Int = 10_000, lagMaxSeconds: Double = 30) {
         precondition(pollMillis > 0 && backfillRows > 0 && lagMaxSeconds > 0, "mirror options out of range")
         self.pollMillis = pollMillis

@@ -8,7 +8,8 @@ final class MirrorSession {
         case side(Side, PostgresFailure)
         /// Something has to be done by somebody else first; trying again may help.
         case notReady(String)
-        /// OLD or NEW is not the database that it was: going on would be wrong.
+        /// OLD or NEW is not the database that it was, or changes may have been missed: going on would be wrong until
+        /// somebody has done what the text says.
         case wrongHistory(String)
     }
 
@@ -37,10 +38,9 @@ final class MirrorSession {
     /// Few keys, but their rows are too large to be held in memory at once.
     private var isLargeNext = false
     private var heldToken: String?
+    private let onSchemaChange: () -> Void
     private let stopDescriptor: CInt
 
-    /// Seconds between raises of sequences, rotations of the journal and looks at the triggers.
-    private static let housekeepingSeconds = 5.0
     /// Seconds after which an idle NEW is told of OLD's newer snapshot, so that the journal can be emptied.
     private static let advanceSeconds = 1.0
     /// Seconds that a batch is held for those who asked to attach to it.
@@ -52,13 +52,16 @@ final class MirrorSession {
 
     static func open(
         oldConninfo: String, newConninfo: String, options: MirrorOptions, horizon: Horizon, stopDescriptor: CInt,
-        lastAcknowledged: BatchApplier.Progress?, onSlowWait: @escaping () -> Void
+        lastAcknowledged: BatchApplier.Progress?, onSlowWait: @escaping () -> Void,
+        onSchemaChange: @escaping () -> Void
     ) throws(Failure) -> MirrorSession {
         let applier = try on(.new) { () throws(PostgresFailure) in
             BatchApplier(target: try Connection.open(
                 try parse(newConninfo), purpose: "mirror", settings: [
                     // A table that fills has no statistics yet: the planner would scan all of it for every range.
                     "session_replication_role": "replica", "lock_timeout": "10s", "enable_seqscan": "off", "jit": "off",
+                    // NEW is to notice soon when our machine is gone: the next applier waits for our lock.
+                    "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3",
                 ], interrupt: stopDescriptor, onSlowWait: onSlowWait))
         }
         guard try on(.new, { () throws(PostgresFailure) in try applier.lock() }) else {
@@ -77,27 +80,35 @@ final class MirrorSession {
                     target, purpose: "mirror barrier", interrupt: stopDescriptor, onSlowWait: onSlowWait))
             let isPrepared = try reader.query("SELECT to_regclass('godwit.control') IS NOT NULL").flag(0, 0)
             let control = try isPrepared ? reader.query("""
-                SELECT epoch, generation, (\(CaptureSchema.sourceIdentity)) FROM godwit.control
+                SELECT to_jsonb(c)->>'epoch', to_jsonb(c)->>'generation', (\(CaptureSchema.sourceIdentity)),
+                       to_jsonb(c)->>'emptied_batch', pg_snapshot_xmax(pg_current_snapshot())
+                  FROM godwit.control c
                 """) : nil
             let definitions = try reader.readDefinitions()
             return (reader, control, definitions, try CatalogReader.tables(reader.source),
                 try reader.query(CaptureSchema.capturedTables))
         }
         guard let control, control.count == 1 else { throw .notReady("OLD is not prepared: run godwit prepare") }
+        guard !control.isNull(0, 3), try on(.new, { () throws(PostgresFailure) in try applier.isCurrent() }) else {
+            throw .notReady("OLD and NEW were prepared by another version of Godwit: run godwit prepare")
+        }
         try checkHistory(progress, control, lastAcknowledged)
         let newDefinitions = try on(.new) { () throws(PostgresFailure) in try applier.definitions() }
         if let finding = try on(.new, { () throws(PostgresFailure) in try applier.firing() }) {
             throw .notReady("\(finding)")
         }
         let newTables = try on(.new) { () throws(PostgresFailure) in try applier.tables() }
-        let steps = try on(.new) { () throws(PostgresFailure) in try applier.backfill() }
+        var steps = try on(.new) { () throws(PostgresFailure) in try applier.backfill() }
         let partitions = try on(.new) { () throws(PostgresFailure) in try applier.partitions() }
         let plans = try plan(steps, oldTables, newTables, captures)
+        let notices = try StampKeeper.keep(&steps, plans, reader, applier, captures)
         reader.mirror(plans, definitions: definitions)
         let session = MirrorSession(
             reader: reader, applier: applier, options: options, horizon: horizon,
             generation: control.integer(0, 1) ?? 0, plans: plans, progress: progress, backfill: Backfill(steps),
-            partitions: partitions, definitions: newDefinitions, stopDescriptor: stopDescriptor)
+            partitions: partitions, definitions: newDefinitions, stopDescriptor: stopDescriptor,
+            onSchemaChange: onSchemaChange)
+        session.notices = notices
         // Before the first batch: a stranger's row may be what the last one failed on.
         if try session.mendRogueWrites() { throw .notReady("NEW: somebody emptied a table, it is copied again") }
         return session
@@ -106,8 +117,10 @@ final class MirrorSession {
     private init(
         reader: BatchReader, applier: BatchApplier, options: MirrorOptions, horizon: Horizon, generation: Int64,
         plans: [TablePlan], progress: BatchApplier.Progress, backfill: Backfill,
-        partitions: PartitionTracker, definitions: [UInt32: String], stopDescriptor: CInt
+        partitions: PartitionTracker, definitions: [UInt32: String], stopDescriptor: CInt,
+        onSchemaChange: @escaping () -> Void
     ) {
+        self.onSchemaChange = onSchemaChange
         self.definitions = definitions
         self.partitions = partitions
         self.reader = reader
@@ -136,20 +149,27 @@ final class MirrorSession {
                 "OLD is not the server that it was (\(progress.source), now \(identity)): a failover or a restore. "
                     + "Commits may be missing on it: run godwit prepare --remove, empty NEW's tables and prepare again")
         }
-        if let lastAcknowledged, lastAcknowledged.epoch == progress.epoch, lastAcknowledged.batch > progress.batch {
+        var needed = control.integer(0, 3) ?? 0
+        if let lastAcknowledged, lastAcknowledged.epoch == progress.epoch {
+            needed = max(needed, lastAcknowledged.batch)
+        }
+        if needed > progress.batch {
             throw .wrongHistory(
-                "NEW has lost batches that it had committed (\(lastAcknowledged.batch), now \(progress.batch)): "
+                "NEW has lost batches that it had committed (\(needed), now \(progress.batch)): "
                     + "a failover or a restore. Run godwit prepare --remove, empty NEW's tables and prepare again")
+        }
+        // Every batch is made durable on OLD before NEW takes it, so a later start must be later.
+        if let next = control[0, 4].flatMap({ UInt64($0) }), next < progress.snapshot.xmax {
+            throw .wrongHistory(
+                "OLD has lost transactions that NEW holds (its next is \(next), NEW has \(progress.snapshot.xmax)): a "
+                    + "restore. Run godwit prepare --remove, empty NEW's tables and prepare again")
         }
     }
 
     private static func plan(
         _ steps: [Backfill.Table], _ old: [TableDescription], _ new: [TableDescription], _ captures: Rows
     ) throws(Failure) -> [TablePlan] {
-        var captured: Set<UInt32> = []
-        for row in 0..<captures.count where captures.flag(row, 2) {
-            if let oid = captures[row, 3].flatMap({ UInt32($0) }) { captured.insert(oid) }
-        }
+        let captured = CaptureSchema.healthy(captures)
         var plans: [TablePlan] = []
         for step in steps {
             guard let source = old.first(where: { $0.name == step.name }) else {
@@ -160,14 +180,23 @@ final class MirrorSession {
                 .filter { $0.weight == .blocking }
             if let first = found.first { throw .notReady("\(first)") }
             guard let twin else { preconditionFailure("a missing table is a finding") }
-            guard captured.contains(source.oid) else {
-                throw .wrongHistory(
-                    "OLD \(step.name): the capture triggers are gone or disabled, changes may have been missed. "
-                        + "Run godwit prepare, restart the mirror and run godwit verify --repair")
-            }
+            guard let body = captured[source.oid] else { throw captureGone(step.name) }
+            if body != CaptureSchema.captureBody(source) { throw captureOfAnother(step.name) }
             plans.append(TablePlan(old: source, new: twin))
         }
         return plans
+    }
+
+    private static func captureGone(_ name: TableName) -> Failure {
+        .wrongHistory(
+            "OLD \(name): the capture triggers are gone or disabled, changes may have been missed. "
+                + "Run godwit prepare: the table is then copied anew")
+    }
+
+    private static func captureOfAnother(_ name: TableName) -> Failure {
+        .wrongHistory(
+            "OLD \(name): the capture triggers were made for another key or by another version of Godwit. "
+                + "Run godwit prepare")
     }
 
     // MARK: waits
@@ -255,7 +284,7 @@ final class MirrorSession {
             BatchApplier.append(small, to: &rest)
             if !rest.isEmpty { try on(.new) { () throws(PostgresFailure) in try applier.run(rest) } }
             var touched = moved.map(\.newOid) + small.map(\.table.newOid)
-            if head.dirty == nil { touched += try applyLarge(head) }
+            if head.dirty == nil { touched += try applyLarge() }
             let step = try applyBackfillStep()
             if let step, let plan = planOf[step.name] { touched.append(plan.newOid) }
             let expect = BatchApplier.expectText(touched, definitions)
@@ -272,16 +301,16 @@ final class MirrorSession {
     /// rest.
     ///
     /// - Returns: NEW's oids of the tables.
-    private func applyLarge(_ head: BatchReader.Head) throws(Failure) -> [UInt32] {
+    private func applyLarge() throws(Failure) -> [UInt32] {
         let tables = try on(.old) { () throws(PostgresFailure) in
-            try reader.largeTables(after: progress.snapshot, through: head.snapshot)
+            try reader.largeTables(after: progress.snapshot)
         }
         try on(.old) { () throws(PostgresFailure) in
             try reader.checkDefinitions(tables.compactMap { plans[$0.relation] })
         }
         for table in tables {
             guard let plan = plans[table.relation] else { continue }
-            let unseen = reader.unseen(progress.snapshot, head.snapshot, table.relation)
+            let unseen = reader.unseen(progress.snapshot, table.relation)
             try on(.new) { () throws(PostgresFailure) in
                 try applier.applyLarge(plan, isTruncated: table.isTruncated, from: reader, unseen: unseen)
             }
@@ -337,13 +366,13 @@ final class MirrorSession {
     /// - Returns: false when the tables have changed: open again.
     private func housekeep() throws(Failure) -> Bool {
         let now = MonotonicInstant.now()
-        if let lastHousekeeping, now.nanoseconds(since: lastHousekeeping) < UInt64(Self.housekeepingSeconds * 1e9) {
-            return true
-        }
+        let pause = UInt64(options.housekeepingSeconds * 1e9)
+        if let lastHousekeeping, now.nanoseconds(since: lastHousekeeping) < pause { return true }
         lastHousekeeping = now
-        let snapshot = progress.snapshot
-        try on(.old) { () throws(PostgresFailure) in try reader.rotateJournal(applied: snapshot) }
-        try checkCapture()
+        let progress = progress
+        try on(.old) { () throws(PostgresFailure) in try reader.rotateJournal(progress) }
+        guard try isCaptureWhole() else { return false }
+        try noticeUncaptured()
         try on(.new) { () throws(PostgresFailure) in try sequences.raise(from: reader, on: applier) }
         if try mendRogueWrites() { return false }
         if try on(.new, { () throws(PostgresFailure) in try applier.definitions() }) != definitions { return false }
@@ -372,16 +401,34 @@ final class MirrorSession {
         return !found.truncated.isEmpty
     }
 
-    /// Triggers may be dropped or disabled behind our back.
-    private func checkCapture() throws(Failure) {
+    /// Triggers may be dropped or disabled behind our back, and be back when we look.
+    ///
+    /// - Returns: false when they have changed: open again, which finds out what that means.
+    private func isCaptureWhole() throws(Failure) -> Bool {
         let rows = try on(.old) { () throws(PostgresFailure) in try reader.query(CaptureSchema.capturedTables) }
-        let whole = (0..<rows.count).filter { rows.flag($0, 2) }
-        let healthy = Set(whole.compactMap { rows[$0, 3].flatMap { UInt32($0) } })
-        for plan in plans.values where !healthy.contains(plan.oid) {
-            throw .wrongHistory(
-                "OLD \(plan.name): the capture triggers are gone or disabled, changes may have been missed. "
-                    + "Run godwit prepare, restart the mirror and run godwit verify --repair")
+        let healthy = CaptureSchema.healthy(rows)
+        for plan in plans.values where healthy[plan.oid] == nil { throw Self.captureGone(plan.name) }
+        let triggers = try on(.old) { () throws(PostgresFailure) in
+            TableStamp.collectTriggers(try reader.query(TableStamp.triggersQuery))
         }
+        return backfill.tables.allSatisfy { step in
+            guard let plan = planOf[step.name], var now = step.stamp else { return false }
+            now.triggers = triggers[plan.oid] ?? [:]
+            return step.stamp.map { TableStamp.breach(from: $0, to: now) == nil } ?? false
+        }
+    }
+
+    /// Tables made since prepare: NEW does not get their rows, so nobody may read them there.
+    private func noticeUncaptured() throws(Failure) {
+        let rows = try on(.old) { () throws(PostgresFailure) in try reader.query(CaptureSchema.uncapturedTables) }
+        let names = (0..<rows.count).map { TableName(schema: rows[$0, 0] ?? "", name: rows[$0, 1] ?? "") }
+        let shown = names.map(\.description)
+        guard shown != horizon.report.uncaptured else { return }
+        horizon.updateReport { $0.uncaptured = shown }
+        onSchemaChange()
+        guard !names.isEmpty else { return }
+        notices.append("OLD has tables that are not mirrored: \(shown.joined(separator: ", ")). Reads of them stay on "
+            + "OLD; create them on NEW and run godwit prepare")
     }
 
     // MARK: report
@@ -415,7 +462,7 @@ final class MirrorSession {
 }
 
 /// Says on which side a failure happened.
-private func on<Value>(
+func on<Value>(
     _ side: Side, _ body: () throws(PostgresFailure) -> Value
 ) throws(MirrorSession.Failure) -> Value {
     do throws(PostgresFailure) { return try body() } catch { throw .side(side, error) }

@@ -15,7 +15,9 @@ package struct MirrorStateMachine {
         case backOffElapsed
         /// A wait is going on.
         case waited(at: MonotonicInstant)
-        /// Going on would be wrong: another applier moved NEW, OLD has another history.
+        /// NEW may be wrong until somebody has done what the reason says; then it goes on by itself.
+        case suspended(reason: String)
+        /// Going on would be wrong: another applier moved NEW.
         case refused(reason: String)
         case stop
     }
@@ -50,6 +52,8 @@ package struct MirrorStateMachine {
         case (.opening, .opened(let backfillLeft, _)):
             state = .running(backfillLeft: backfillLeft)
             actions.append(.report(backfillLeft ? .backfill : .mirroring, reason: ""))
+            // A copy that starts anew: what NEW has may be wrong.
+            if backfillLeft { setReadable(false, &actions) }
             actions.append(.runBatch)
         case (.running(let before), .applied(let backfillLeft, let instant)):
             state = .running(backfillLeft: backfillLeft)
@@ -75,6 +79,12 @@ package struct MirrorStateMachine {
             actions.append(.open)
         case (.opening, .waited(let instant)), (.running, .waited(let instant)), (.backingOff, .waited(let instant)):
             leaveWhenTooOld(instant, &actions)
+        case (.opening, .suspended(let reason)), (.running, .suspended(let reason)):
+            state = .backingOff
+            setReadable(false, &actions)
+            actions.append(.close)
+            actions.append(.report(.stopped, reason: reason))
+            actions.append(.backOff(millis: Self.backOffMillisMax))
         case (.opening, .refused(let reason)), (.running, .refused(let reason)):
             state = .stopped
             setReadable(false, &actions)
@@ -92,7 +102,7 @@ package struct MirrorStateMachine {
         case (.stopped, .waited), (.finished, .waited), (.finished, .stop):
             break
         case (_, .start), (_, .opened), (_, .applied), (_, .tablesChanged), (_, .failed), (_, .backOffElapsed),
-            (_, .refused), (.idle, .waited):
+            (_, .suspended), (_, .refused), (.idle, .waited):
             preconditionFailure("\(event) in state \(state)")
         }
     }

@@ -44,7 +44,7 @@ struct PartitionTracker {
         WITH RECURSIVE tree (root, leaf, stamp) AS (
             SELECT c.oid, c.oid, '' FROM pg_class c WHERE c.oid IN (\(roots.map { "\($0)" }.joined(separator: ", ")))
             UNION ALL SELECT t.root, i.inhrelid, t.stamp || i.xmin::text || '.'
-              FROM tree t JOIN pg_inherits i ON i.inhparent = t.leaf),
+              FROM tree t JOIN pg_inherits i ON i.inhparent = t.leaf AND NOT i.inhdetachpending),
         leaves AS (SELECT t.root, t.leaf, t.stamp || c.relfilenode AS stamp, c.relname, c.relnamespace
             FROM tree t JOIN pg_class c ON c.oid = t.leaf WHERE c.relkind = 'r')
         """

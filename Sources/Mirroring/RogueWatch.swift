@@ -35,18 +35,21 @@ enum RogueWatch {
         let function = "godwit.rogue_\(table.oid)", name = table.name.sql
         let names = "\(SQL.literal(table.name.schema)), \(SQL.literal(table.name.name))"
         func insert(_ record: String) -> String {
-            let key = table.keyColumns.map { "\(record).\($0.sql)::text" }.joined(separator: ", ")
+            let key = table.keyColumns.map { CaptureSchema.keyText($0, of: record) }.joined(separator: ", ")
             return "INSERT INTO godwit.rogue (schema_name, table_name, key) VALUES (\(names), ARRAY[\(key)]);"
         }
-        return """
-            CREATE OR REPLACE FUNCTION \(function)() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-            SET search_path = pg_catalog, pg_temp SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres'
-            SET TimeZone = 'UTC' SET extra_float_digits = '3' SET bytea_output = 'hex' SET lc_monetary = 'C' AS $godwit$
+        let body = """
             BEGIN
                 IF TG_OP <> 'INSERT' THEN \(insert("OLD")) END IF;
                 IF TG_OP <> 'DELETE' THEN \(insert("NEW")) END IF;
                 RETURN NULL;
-            END $godwit$;
+            END
+            """
+        return """
+            CREATE OR REPLACE FUNCTION \(function)() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+            SET search_path = pg_catalog, pg_temp SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres'
+            SET TimeZone = 'UTC' SET extra_float_digits = '3' SET bytea_output = 'hex' SET lc_monetary = 'C'
+            AS \(SQL.literal(body));
             CREATE OR REPLACE TRIGGER \(rowTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
                 FOR EACH ROW EXECUTE FUNCTION \(function)();
             CREATE OR REPLACE TRIGGER \(truncateTrigger) AFTER TRUNCATE ON \(name)

@@ -21,6 +21,7 @@ package struct TablePlan: Sendable {
     private let keys: [TableDescription.Column]
     /// The columns that travel: all but those which NEW computes.
     private let columnList: String
+    let carriedNames: Set<String>
     private let keyList: String
     private let keyTexts: String
     private let valuesText: String
@@ -41,8 +42,8 @@ package struct TablePlan: Sendable {
         columnList = carried.map(\.sql).joined(separator: ", ")
         keyList = keys.map(\.sql).joined(separator: ", ")
         keyTexts = keys.map { "\($0.sql)::text" }.joined(separator: ", ")
-        valuesText = "'(' || " + carried.map { "quote_nullable(\($0.sql)::text)" }.joined(separator: " || ',' || ")
-            + " || ')'"
+        valuesText = Self.values(carried)
+        carriedNames = Set(carried.map(\.name))
         // An identity column GENERATED ALWAYS cannot be SET; as a part of the key it needs no change either.
         let fixed = Set(new.columns.filter { $0.identity == .always }.map(\.name))
         let set = carried.filter { !fixed.contains($0.name) }.map { "\($0.sql) = EXCLUDED.\($0.sql)" }
@@ -50,6 +51,17 @@ package struct TablePlan: Sendable {
             && fixed.isSubset(of: old.key)
         conflictAction = set.isEmpty ? "DO NOTHING" : "DO UPDATE SET " + set.joined(separator: ", ")
         hasPortableKeyOrder = old.hasPortableKeyOrder && new.hasPortableKeyOrder
+    }
+
+    /// A row as a parenthesised list of literals. By format: it takes a type's own output, where a cast to text may be
+    /// anybody's function. It takes no more than 100 arguments at once.
+    private static func values(_ columns: [TableDescription.Column]) -> String {
+        let parts = stride(from: 0, to: columns.count, by: 90).map { start in
+            let some = columns[start..<min(start + 90, columns.count)]
+            let formats = some.map { _ in "%L" }.joined(separator: ",")
+            return "format('\(formats)', \(some.map(\.sql).joined(separator: ", ")))"
+        }
+        return "'(' || \(parts.joined(separator: " || ',' || ")) || ')'"
     }
 
     // MARK: keys

@@ -11,6 +11,7 @@ package struct SQLState: Hashable, Sendable, CustomStringConvertible {
     package static let protocolViolation = SQLState("08P01")
     package static let featureNotSupported = SQLState("0A000")
     package static let readOnlyTransaction = SQLState("25006")
+    package static let characterNotInRepertoire = SQLState("22021")
     package static let invalidAuthorization = SQLState("28000")
     package static let invalidPassword = SQLState("28P01")
     package static let undefinedDatabase = SQLState("3D000")

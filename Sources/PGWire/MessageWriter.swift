@@ -99,9 +99,9 @@ extension MessageWriter {
         message(FrontendTag.password) { $0.raw(content) }
     }
 
-    package mutating func startup(parameters: [StartupPacket.Parameter]) {
+    package mutating func startup(minor: UInt16 = 0, parameters: [StartupPacket.Parameter]) {
         framed {
-            $0.int32(0x0003_0000)
+            $0.int32(0x0003_0000 | Int32(minor))
             for parameter in parameters {
                 $0.cString(parameter.name)
                 $0.cString(parameter.value)

@@ -186,7 +186,7 @@ package struct SCRAMClient {
             let iterations = Int(String(decoding: parts[2].dropFirst(2), as: UTF8.self)),
             iterations > 0, iterations <= SCRAMSecret.iterationsMax
         else { throw .malformed }
-        let salted = Digest.pbkdf2(password: Array(password.utf8), salt: salt, iterations: iterations)
+        let salted = Digest.pbkdf2(password: PreparedPassword.bytes(password), salt: salt, iterations: iterations)
         let clientKey = Digest.hmacSHA256(key: salted, Array("Client Key".utf8))
         serverKey = Digest.hmacSHA256(key: salted, Array("Server Key".utf8))
         let withoutProof = Array("c=".utf8) + Base64.encode(binding.input) + Array(",r=".utf8) + nonce

@@ -20,7 +20,7 @@ package struct SCRAMSecret: Equatable, Sendable {
 
     /// Derives the secret of a password; takes about a millisecond at the default iterations.
     package init(password: String, salt: [UInt8], iterations: Int = defaultIterations) {
-        let salted = Digest.pbkdf2(password: Array(password.utf8), salt: salt, iterations: iterations)
+        let salted = Digest.pbkdf2(password: PreparedPassword.bytes(password), salt: salt, iterations: iterations)
         let clientKey = Digest.hmacSHA256(key: salted, Array("Client Key".utf8))
         self.init(
             iterations: iterations, salt: salt, storedKey: Digest.sha256(clientKey),

@@ -15,6 +15,8 @@ package enum StartupPacket: Equatable, Sendable {
         }
     }
 
+    /// The newest minor version of protocol 3 that we speak.
+    package static let newestMinor: UInt16 = 2
     /// Bytes of a cancel key: 4 up to protocol 3.0, at most 256 since 3.2.
     package static let cancelSecretMax = 256
 
@@ -57,7 +59,11 @@ package enum StartupPacket: Equatable, Sendable {
             guard let name = reader.cString() else { throw .malformedStartup }
             if name.isEmpty { break }
             guard let value = reader.cString() else { throw .malformedStartup }
-            parameters.append(Parameter(name: String(wire: name), value: String(wire: value)))
+            let parameter = Parameter(name: String(wire: name), value: String(wire: value))
+            if ["user", "database"].contains(parameter.name), !parameter.value.utf8.elementsEqual(value) {
+                throw .nameNotUTF8
+            }
+            parameters.append(parameter)
         }
         guard reader.isAtEnd else { throw .malformedStartup }
         return parameters

@@ -26,4 +26,6 @@ package enum WireError: Error, Equatable, Sendable {
     case unsupportedProtocol(major: UInt16, minor: UInt16)
     /// A startup packet that is not well formed.
     case malformedStartup
+    /// A user's or database's name that is not UTF-8: repaired it would be another's.
+    case nameNotUTF8
 }

@@ -11,6 +11,18 @@ package struct PoolKey: Hashable, Sendable {
         self.user = user
         self.side = side
     }
+
+    /// By bytes: names that only look alike must not share servers.
+    package static func == (left: PoolKey, right: PoolKey) -> Bool {
+        left.side == right.side && left.user.hasSameBytes(as: right.user)
+            && left.database.hasSameBytes(as: right.database)
+    }
+
+    package func hash(into hasher: inout Hasher) {
+        hasher.combine(ExactName(database))
+        hasher.combine(ExactName(user))
+        hasher.combine(side)
+    }
 }
 
 /// Bounds and time limits of one pool; 0 switches a time limit off.

@@ -108,5 +108,7 @@ package struct MirrorReport: Sendable, Equatable {
     /// Monotonic nanoseconds of the last commit on NEW; 0 before the first.
     package var lastAppliedNanos: UInt64 = 0
     package var tables: [Table] = []
+    /// OLD's tables that are not mirrored: made since prepare.
+    package var uncaptured: [String] = []
     package init() {}
 }

@@ -57,6 +57,8 @@ final class ClientConnection {
     private(set) var database: DatabaseState?
     private(set) var cancelKey: Int32?
     private(set) var cancelSecret: [UInt8] = []
+    /// By the protocol's version.
+    private var cancelSecretSize = 4
 
     // The console's own state.
     var isSkippingToSync = false
@@ -290,6 +292,7 @@ final class ClientConnection {
                     worker.logger.notice("login from \(address.host) failed: \(error.message)")
                 }
                 close(with: error)
+            case .dismiss(let content): close(after: content)
             case .close: close()
             }
         }
@@ -335,12 +338,13 @@ final class ClientConnection {
         login = nil
         context = nil
         user = request.user
+        cancelSecretSize = request.cancelSecretSize
         databaseName = request.database
         for setting in request.settings where setting.name.lowercased() == "application_name" {
             applicationName = setting.value
         }
         if request.database == ProxySnapshot.consoleDatabase {
-            if !worker.snapshot.settings.admin.users.contains(user) {
+            if !worker.snapshot.settings.admin.users.contains(where: { $0.hasSameBytes(as: user) }) {
                 return close(with: ErrorResponse(
                     .fatal, .insufficientPrivilege, "user \"\(user)\" may not use the console",
                     hint: "Add the user to admin.users in Godwit's configuration."))
@@ -378,7 +382,7 @@ final class ClientConnection {
         guard let welcome = database?.welcome else { preconditionFailure("a greeting without a server's") }
         let key = worker.nextCancelKey()
         cancelKey = key
-        cancelSecret = Digest.randomBytes(4)
+        cancelSecret = Digest.randomBytes(cancelSecretSize)
         worker.clientsByKey[key] = self
         var writer = MessageWriter(reserving: 512)
         for parameter in welcome {
@@ -404,7 +408,7 @@ final class ClientConnection {
             ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC"), ("integer_datetimes", "on"),
             ("standard_conforming_strings", "on"), ("application_name", applicationName),
         ] { writer.parameterStatus(name, value) }
-        writer.backendKeyData(processID: 0, secret: [0, 0, 0, 0])
+        writer.backendKeyData(processID: 0, secret: Array(repeating: 0, count: cancelSecretSize))
         writer.readyForQuery(.idle)
         send(writer.bytes)
     }
@@ -497,12 +501,14 @@ final class ClientConnection {
     // MARK: the end
 
     /// Tells the client why, and closes when it has been sent.
-    func close(with error: ErrorResponse) {
+    func close(with error: ErrorResponse) { close(after: error.encoded) }
+
+    private func close(after farewell: [UInt8]) {
         if phase == .closed || isClosingAfterFlush { return }
         if phase == .handshake { return close() }  // there is no way to tell it yet
         stopHolding()
         isClosingAfterFlush = true
-        send(error.encoded)
+        send(farewell)
         if phase != .closed && stream.isEmpty { close() }
     }
 

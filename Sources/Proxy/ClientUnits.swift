@@ -61,7 +61,7 @@ extension ClientConnection {
                 .fatal, .protocolViolation, "invalid length \(length) of message type \(tag)"))
         case .unexpectedMessage(let tag), .malformedBody(let tag):
             close(with: ErrorResponse(.fatal, .protocolViolation, "invalid message of type \(tag)"))
-        case .unsupportedProtocol, .malformedStartup:
+        case .unsupportedProtocol, .malformedStartup, .nameNotUTF8:
             close(with: ErrorResponse(.fatal, .protocolViolation, "invalid message"))
         }
     }

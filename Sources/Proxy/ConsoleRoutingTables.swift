@@ -38,7 +38,7 @@ extension ConsoleTables {
     }
 
     private func sum(_ database: String, _ index: Int, _ units: KeyPath<WorkerReport.DatabaseRow, [UInt64]>) -> UInt64 {
-        reports.flatMap(\.databases).filter { $0.name == database }
+        reports.flatMap(\.databases).filter { $0.name.hasSameBytes(as: database) }
             .reduce(0) { $0 + (index < $1[keyPath: units].count ? $1[keyPath: units][index] : 0) }
     }
 

@@ -59,11 +59,10 @@ package struct ConsoleTables {
             .init("sv_login", .integer), .init("maxwait", .integer), .init("maxwait_us", .integer),
             .init("pool_mode"), .init("side"),
         ])
-        var rows: [String: WorkerReport.PoolRow] = [:]
+        var rows: [PoolKey: WorkerReport.PoolRow] = [:]
         for row in reports.flatMap(\.pools) {
-            let name = "\(row.key.database)\u{0}\(row.key.user)\u{0}\(row.key.side)"
-            guard var sum = rows[name] else {
-                rows[name] = row
+            guard var sum = rows[row.key] else {
+                rows[row.key] = row
                 continue
             }
             sum.clientsActive += row.clientsActive
@@ -73,9 +72,9 @@ package struct ConsoleTables {
             sum.serversLogin += row.serversLogin
             sum.serversCanceled += row.serversCanceled
             sum.longestWaitMicros = max(sum.longestWaitMicros, row.longestWaitMicros)
-            rows[name] = sum
+            rows[row.key] = sum
         }
-        for (_, row) in rows.sorted(by: { $0.key < $1.key }) {
+        for (_, row) in rows.sorted(by: { order($0.key) < order($1.key) }) {
             table.append([
                 row.key.database, row.key.user, "\(row.clientsActive)", "\(row.clientsWaiting)", "0", "0",
                 "\(row.serversActive)", "0", "\(row.serversCanceled)", "\(row.serversIdle)", "0", "0",
@@ -85,6 +84,8 @@ package struct ConsoleTables {
         }
         return table
     }
+
+    private func order(_ key: PoolKey) -> (String, String, UInt8) { (key.database, key.user, key.side.rawValue) }
 
     private func connections(_ type: String, _ rows: [WorkerReport.ConnectionRow]) -> ConsoleReport {
         var table = ConsoleReport([
@@ -126,7 +127,7 @@ package struct ConsoleTables {
             guard let route = snapshot.databases[settings.name] else { continue }
             for side in Side.allCases {
                 let endpoint = route.endpoint(side)
-                let open = reports.flatMap(\.databases).filter { $0.name == route.name }
+                let open = reports.flatMap(\.databases).filter { $0.name.hasSameBytes(as: route.name) }
                     .reduce(0) { $0 + ($1.serverCounts[side] ?? 0) }
                 let share = side == .new ? route.table.hundredths : 10_000 - route.table.hundredths
                 table.append([
@@ -151,7 +152,7 @@ package struct ConsoleTables {
             [.init("database")] + names.map { .init("total_\($0)", .bigint) }
                 + averages.map { .init("avg_\($0)", .bigint) })
         for settings in snapshot.settings.databases {
-            let rows = reports.flatMap(\.databases).filter { $0.name == settings.name }
+            let rows = reports.flatMap(\.databases).filter { $0.name.hasSameBytes(as: settings.name) }
             let total = rows.reduce(DatabaseCounters()) { $0 + $1.counters }
             let average = rows.reduce(DatabaseCounters()) { $0 + $1.averages }
             table.append([settings.name] + figures(total) + figures(average))
@@ -169,7 +170,7 @@ package struct ConsoleTables {
     private func lists() -> ConsoleReport {
         var table = ConsoleReport([.init("list"), .init("items", .integer)])
         let servers = reports.flatMap(\.servers)
-        let users = Set(reports.flatMap(\.clients).map(\.user))
+        let users = Set(reports.flatMap(\.clients).map { ExactName($0.user) })
         let login = reports.reduce(0) { $0 + $1.clientsInLogin }
         for (name, items) in [
             ("databases", snapshot.settings.databases.count), ("users", users.count),
@@ -266,17 +267,17 @@ package struct ConsoleTables {
         var table = ConsoleReport([
             .init("database"), .init("side"), .init("kind"), .init("reason"), .init("units", .bigint),
         ])
-        var sums: [String: [RouteKey: UInt64]] = [:]
+        var sums: [ExactName: [RouteKey: UInt64]] = [:]
         for row in reports.flatMap(\.databases) {
-            for (key, units) in row.routes { sums[row.name, default: [:]][key, default: 0] += units }
+            for (key, units) in row.routes { sums[ExactName(row.name), default: [:]][key, default: 0] += units }
         }
-        for (name, counts) in sums.sorted(by: { $0.key < $1.key }) {
+        for (name, counts) in sums.sorted(by: { $0.key.text < $1.key.text }) {
             let ordered = counts.sorted {
                 ($0.key.side.rawValue, $0.key.reason.rawValue) < ($1.key.side.rawValue, $1.key.reason.rawValue)
             }
             for (key, units) in ordered {
                 table.append([
-                    name, key.side.description, key.isRead ? "read" : "other", key.reason.description, "\(units)",
+                    name.text, key.side.description, key.isRead ? "read" : "other", key.reason.description, "\(units)",
                 ])
             }
         }

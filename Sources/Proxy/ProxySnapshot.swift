@@ -93,7 +93,7 @@ package final class ProxySnapshot: Sendable {
     package let encryption: EncryptionPolicy
     /// Our certificate and key; nil: no TLS towards clients.
     package let tls: TLSContext?
-    package let databases: [String: DatabaseRoute]
+    package let databases: NameTable<DatabaseRoute>
 
     package init(
         settings: Settings, auth: AuthPolicy, encryption: EncryptionPolicy = .plain, tls: TLSContext? = nil,
@@ -104,7 +104,7 @@ package final class ProxySnapshot: Sendable {
         self.auth = auth
         self.encryption = encryption
         self.tls = tls
-        self.databases = Dictionary(uniqueKeysWithValues: databases.map { ($0.name, $0) })
+        self.databases = NameTable(databases.map { ($0.name, $0) })
     }
 
     /// The console's database.

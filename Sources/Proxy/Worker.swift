@@ -58,7 +58,7 @@ final class Worker {
     /// By the process number in the client's cancel key.
     var clientsByKey: [Int32: ClientConnection] = [:]
     var servers: [ServerID: ServerConnection] = [:]
-    var databases: [String: DatabaseState] = [:]
+    var databases = NameTable<DatabaseState>()
     var pools: [PoolKey: PoolEntry] = [:]
     /// Pools in which a server may have become free for a waiting client since the batch began.
     private var poolsToServe: [PoolEntry] = []
@@ -303,7 +303,7 @@ final class Worker {
     private func apply(_ next: ProxySnapshot) {
         let previous = snapshot
         snapshot = next
-        for (name, state) in databases {
+        for (name, state) in databases.pairs {
             if let route = next.databases[name] {
                 state.apply(route)
             } else {

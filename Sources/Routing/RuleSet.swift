@@ -1,4 +1,5 @@
 import Configuration
+import Primitives
 import SQLAnalysis
 
 /// The rules of one database. Immutable, any thread.
@@ -59,7 +60,7 @@ package final class RuleSet: Sendable {
         _ index: Int, _ statement: AnalysedStatement, _ text: UnsafeRawBufferPointer, _ user: String
     ) -> Bool {
         let rule = rules[index]
-        if let wanted = rule.user, wanted != user { return false }
+        if let wanted = rule.user, !wanted.hasSameBytes(as: user) { return false }
         if rule.shape != nil {
             guard let shape = shapes[index], shape == statement.shape else { return false }
         }

@@ -123,10 +123,10 @@ package struct CatalogFacts: Sendable {
     ///
     /// Functions are as volatile as the worst of their overloads, of the support functions of aggregates, and of the
     /// domains among their arguments. Relations are listed when NEW would not hold the same (sequences, materialized
-    /// views, foreign and unlogged tables), when a row security policy or a rule of theirs calls volatile functions, or
-    /// when they are views over, or parents of, such. Types are listed when a cast, a domain's check or their own input
-    /// function is volatile; `implicit` when such a cast may happen without being written. Built-in functions leave no
-    /// dependency behind, hence the looks at texts.
+    /// views, foreign and unlogged tables, tables that the mirror of this database does not watch), when a row security
+    /// policy or a rule of theirs calls volatile functions, or when they are views over, or parents of, such. Types are
+    /// listed when a cast, a domain's check or their own input function is volatile; `implicit` when such a cast may
+    /// happen without being written. Built-in functions leave no dependency behind, hence the looks at texts.
     package static let query = """
         WITH RECURSIVE body AS (
             SELECT oid, pg_catalog.pg_get_viewdef(oid) AS text FROM pg_catalog.pg_class WHERE relkind = 'v'
@@ -158,6 +158,9 @@ package struct CatalogFacts: Sendable {
         ), marked AS (
             SELECT c.oid, 'x' AS detail FROM pg_catalog.pg_class c
             WHERE c.relkind IN ('S', 'm', 'f') OR c.relkind IN ('r', 'p') AND c.relpersistence = 'u'
+                OR c.relkind IN ('r', 'p') AND c.oid >= 16384 AND pg_catalog.to_regclass('godwit.control') IS NOT NULL
+                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t
+                        WHERE t.tgrelid = c.oid AND t.tgname = 'godwit_capture')
             UNION
             SELECT o.relation, 'v' FROM owner o
             JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid

@@ -1,5 +1,6 @@
 import Digests
 import PGWire
+import Primitives
 
 /// Who may log in and how they prove it. Immutable, any thread; a reload makes a new one.
 package final class AuthPolicy: Sendable {
@@ -24,18 +25,20 @@ package final class AuthPolicy: Sendable {
     }
 
     package let method: Method
-    private let secrets: [String: Secret]
+    private let secrets: NameTable<Secret>
     /// Derived once, so that a login costs the same for every kind of secret.
-    private let scramSecrets: [String: SCRAMSecret]
+    private let scramSecrets: NameTable<SCRAMSecret>
     private let mockKey: [UInt8]
+    /// What most of the stored secrets have: a user that does not exist must not stand out.
+    private let mockIterations: Int
 
     /// - Parameter previous: the policy that this one replaces: secrets that did not change are not derived again.
-    package init(method: Method, secrets: [String: Secret], previous: AuthPolicy? = nil) {
+    package init(method: Method, secrets: NameTable<Secret>, previous: AuthPolicy? = nil) {
         self.method = method
         self.secrets = secrets
         mockKey = previous?.mockKey ?? Digest.randomBytes(32)
-        var derived: [String: SCRAMSecret] = [:]
-        for (user, secret) in secrets {
+        var derived = NameTable<SCRAMSecret>()
+        for (user, secret) in secrets.pairs {
             switch secret {
             case .plain(let password):
                 if method != .scramSHA256 { continue }
@@ -51,6 +54,9 @@ package final class AuthPolicy: Sendable {
             }
         }
         scramSecrets = derived
+        var counts: [Int: Int] = [:]
+        for secret in derived.values { counts[secret.iterations, default: 0] += 1 }
+        mockIterations = counts.max { ($0.value, $1.key) < ($1.value, $0.key) }?.key ?? SCRAMSecret.defaultIterations
     }
 
     /// The password towards servers, where the file has it in plain text.
@@ -79,7 +85,7 @@ package final class AuthPolicy: Sendable {
         let salt = Array(Digest.hmacSHA256(key: mockKey, Array(user.utf8)).prefix(16))
         let key = Digest.hmacSHA256(key: mockKey, Array(("key" + user).utf8))
         let mock = SCRAMSecret(
-            iterations: SCRAMSecret.defaultIterations, salt: salt, storedKey: key, serverKey: key)
+            iterations: mockIterations, salt: salt, storedKey: key, serverKey: key)
         return (mock, false)
     }
 }

@@ -66,7 +66,10 @@ package struct EncryptionPolicy: Equatable, Sendable {
                 hint: "Connect with sslcert and sslkey, a certificate that listen.tls.client_ca has signed.")
         }
         if isByCertificate || certificate == .ofUser {
-            guard let name = channel.certificateName, users.map({ $0.allows(name, as: user) }) ?? (name == user) else {
+            let isUsers = channel.certificateName.map { name in
+                users.map { $0.allows(name, as: user) } ?? name.utf8.elementsEqual(user.utf8)
+            }
+            if isUsers != true {
                 return ErrorResponse(
                     .fatal, .invalidAuthorization, "certificate authentication failed for user \"\(user)\"")
             }

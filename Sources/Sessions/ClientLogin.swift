@@ -7,12 +7,21 @@ package struct LoginRequest: Equatable, Sendable {
     package var database: String
     /// Every other parameter of the startup packet and every `-c` of its `options`, in order.
     package var settings: [StartupPacket.Parameter]
+    /// The minor version of protocol 3 that both speak.
+    package var minor: UInt16
 
-    package init(user: String, database: String, settings: [StartupPacket.Parameter]) {
+    package init(user: String, database: String, settings: [StartupPacket.Parameter], minor: UInt16 = 0) {
         self.user = user
         self.database = database
         self.settings = settings
+        self.minor = minor
     }
+
+    /// Bytes of the cancel key that the client can take: it is four before 3.2 (PROTOCOL-CANCEL-KEY).
+    package var cancelSecretSize: Int { minor >= 2 ? Self.longCancelSecret : 4 }
+
+    /// As long as PostgreSQL 18's.
+    private static let longCancelSecret = 32
 }
 
 /// A client from its first byte until it has proven who it is (PROTOCOL-FLOW-START-UP). Pure; one connection's value.
@@ -25,6 +34,8 @@ package struct ClientLogin {
         case cancel(processID: Int32, secret: [UInt8])
         /// Send the error and close.
         case refuse(ErrorResponse)
+        /// Send these bytes and close: for a peer that does not speak protocol 3.
+        case dismiss([UInt8])
         /// Close without a word: nobody is there who would understand one.
         case close
     }
@@ -155,17 +166,19 @@ package struct ClientLogin {
                 .fatal, .invalidAuthorization, "no PostgreSQL user name specified in startup packet")), &actions)
         }
         if request.database.isEmpty { request.database = request.user }
-        if minor > 0 || !unknownExtensions.isEmpty {
+        request.minor = min(minor, StartupPacket.newestMinor)
+        if minor > StartupPacket.newestMinor || !unknownExtensions.isEmpty {
             actions.append(.send(Self.negotiation(unknownExtensions)))
         }
         authenticate(&actions)
     }
 
-    /// NegotiateProtocolVersion: the newest minor version we speak (3.0) and the extensions we do not know.
+    /// NegotiateProtocolVersion: the newest version we speak and the extensions we do not know. libpq's 3.9999, which
+    /// nobody will ever speak, is answered in the same way: it asks for that to find out who answers wrongly.
     private static func negotiation(_ unknown: [String]) -> [UInt8] {
         var writer = MessageWriter()
         writer.message(BackendTag.negotiateProtocolVersion) { body in
-            body.int32(0x0003_0000)
+            body.int32(0x0003_0000 | Int32(StartupPacket.newestMinor))
             body.int32(Int32(unknown.count))
             for name in unknown { body.cString(name) }
         }
@@ -342,9 +355,18 @@ package struct ClientLogin {
     private mutating func refuse(_ error: WireError, _ actions: inout [Action]) {
         switch error {
         case .unsupportedProtocol(let major, let minor):
+            let newest = "3.\(StartupPacket.newestMinor)"
+            let text = "unsupported frontend protocol \(major).\(minor): Godwit supports 3.0 to \(newest)"
+            if major >= 3 {
+                finish(.refuse(ErrorResponse(.fatal, .featureNotSupported, text)), &actions)
+            } else {
+                // Before protocol 3 an error was a line of text.
+                finish(.dismiss([BackendTag.errorResponse] + Array("FATAL:  \(text)\n".utf8) + [0]), &actions)
+            }
+        case .nameNotUTF8:
             finish(.refuse(ErrorResponse(
-                .fatal, .featureNotSupported,
-                "unsupported frontend protocol \(major).\(minor): Godwit supports 3.0")), &actions)
+                .fatal, .characterNotInRepertoire, "the name of the user or database is not valid UTF-8",
+                hint: "Godwit takes names in UTF-8, whatever the session's client_encoding.")), &actions)
         case .malformedStartup, .lengthOutOfRange, .unexpectedMessage, .malformedBody:
             finish(.refuse(Self.protocolError("invalid startup packet")), &actions)
         }

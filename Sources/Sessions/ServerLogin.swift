@@ -28,6 +28,8 @@ package struct ServerLogin {
     private let credentials: Credentials
     private var scram: SCRAMClient?
     private let randomBytes: [UInt8]
+    /// The minor version of protocol 3: what we ask for, and from the server's answer on what both speak.
+    package private(set) var minor: UInt16
 
     /// As reported before the first ReadyForQuery, in order.
     package private(set) var parameters: [StartupPacket.Parameter] = []
@@ -38,14 +40,16 @@ package struct ServerLogin {
     package static let parametersMax = 100
 
     /// - Parameter randomBytes: 18 bytes from a secure generator.
-    package init(credentials: Credentials, randomBytes: [UInt8]) {
+    package init(credentials: Credentials, randomBytes: [UInt8], minor: UInt16 = 0) {
         self.credentials = credentials
         self.randomBytes = randomBytes
+        self.minor = minor
     }
 
     package func startupPacket(database: String, parameters: [StartupPacket.Parameter]) -> [UInt8] {
         var writer = MessageWriter()
         writer.startup(
+            minor: minor,
             parameters: [
                 .init(name: "user", value: credentials.user), .init(name: "database", value: database),
             ] + parameters)
@@ -58,8 +62,10 @@ package struct ServerLogin {
             break
         case (_, BackendTag.errorResponse):
             fail(ErrorResponse.parse(body: body), &actions)
-        case (_, BackendTag.noticeResponse), (_, BackendTag.negotiateProtocolVersion):
+        case (_, BackendTag.noticeResponse):
             break
+        case (.authenticating, BackendTag.negotiateProtocolVersion):
+            negotiate(body, &actions)
         case (.authenticating, BackendTag.authentication), (.saslFinal, BackendTag.authentication),
             (.saslDone, BackendTag.authentication):
             authenticate(body, &actions)
@@ -82,6 +88,15 @@ package struct ServerLogin {
         case (.authenticating, _), (.saslFinal, _), (.saslDone, _), (.starting, _):
             fail(Self.unexpected(tag), &actions)
         }
+    }
+
+    /// The server speaks an older minor version than we asked for. We ask for no extensions: none can be unknown.
+    private mutating func negotiate(_ body: UnsafeRawBufferPointer, _ actions: inout [Action]) {
+        var reader = BodyReader(body)
+        guard let version = reader.int32(), let unknown = reader.int32(), unknown == 0, reader.isAtEnd,
+            version >> 16 == 3, let newest = UInt16(exactly: version & 0xFFFF), newest <= minor
+        else { return fail(Self.unexpected(BackendTag.negotiateProtocolVersion), &actions) }
+        minor = newest
     }
 
     private mutating func authenticate(_ body: UnsafeRawBufferPointer, _ actions: inout [Action]) {

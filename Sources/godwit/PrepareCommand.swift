@@ -36,8 +36,8 @@ struct PrepareCommand: ParsableCommand {
             }
             let report = try installer.install(old: old, new: new, tables: result.tables)
             for name in report.suspect {
-                complain("\(name): its triggers were missing while it was mirrored, changes may have been missed: "
-                    + "run godwit verify --repair")
+                complain("\(name): its triggers were missing, or for another key, while it was mirrored: "
+                    + "the mirror copies it anew")
             }
             say("\(database): \(report.installed.count) tables captured now, \(report.present.count) were already")
         } catch let failure as CaptureInstaller.Failure {

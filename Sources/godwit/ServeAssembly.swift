@@ -20,9 +20,9 @@ struct ServeAssembly {
     private let logger: Logger
     private(set) var snapshot: ProxySnapshot
     /// What lives longer than a snapshot, by database.
-    private var horizons: [String: Horizon] = [:]
-    private var stamps: [String: ReadStamps] = [:]
-    private var catalogs: [String: CatalogSnapshot] = [:]
+    private var horizons = NameTable<Horizon>()
+    private var stamps = NameTable<ReadStamps>()
+    private var catalogs = NameTable<CatalogSnapshot>()
     private var plan = TrafficPlan()
     private var mirrors: [Mirror] = []
 
@@ -47,7 +47,7 @@ struct ServeAssembly {
     /// Runs until the data plane has ended.
     mutating func run(_ server: ProxyServer) {
         reportCertificate()
-        startMirrors()
+        startMirrors(server.control)
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
         var running = server.threadCount
         var isDraining = false
@@ -207,7 +207,7 @@ struct ServeAssembly {
             options: parsed.options)
     }
 
-    private mutating func startMirrors() {
+    private mutating func startMirrors(_ control: Mailbox<ControlMessage>) {
         for settings in snapshot.settings.databases where settings.mirror.mode != .off {
             guard let horizon = horizons[settings.name] else { continue }
             let mirror = Mirror(
@@ -216,7 +216,8 @@ struct ServeAssembly {
                 settings: MirrorOptions(
                     pollMillis: settings.mirror.pollMillis, backfillRows: settings.mirror.backfillRows,
                     lagMaxSeconds: settings.mirror.lagMaxSeconds),
-                horizon: horizon, logger: logger)
+                horizon: horizon, logger: logger,
+                onSchemaChange: { control.post(.schemaChanged(database: settings.name)) })
             mirror.start()
             mirrors.append(mirror)
         }

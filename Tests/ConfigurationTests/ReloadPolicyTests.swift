@@ -1,3 +1,4 @@
+import Primitives
 import Testing
 
 @testable import Configuration
@@ -58,7 +59,7 @@ import Testing
 }
 
 @Suite struct UserListTests {
-    private func parse(_ text: String) throws(SettingsError) -> [String: String] {
+    private func parse(_ text: String) throws(SettingsError) -> NameTable<String> {
         try UserList.parse(text: text, path: "u").secrets
     }
 

@@ -43,7 +43,6 @@ import Testing
         ("text", Array("GET / HTTP/1.1\r\nHost: godwit\r\n\r\n".utf8)),
         ("a TLS hello without SSLRequest", [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3] + Array(repeating: 7, count: 600)),
         ("zeros", Array(repeating: 0, count: 4096)),
-        ("protocol 2", FrameBuilder.startup([("user", "app")], version: 131_072)),
         ("protocol 4", FrameBuilder.startup([("user", "app")], version: 262_144)),
         ("no user", FrameBuilder.startup([("database", "x")])),
         ("nothing in it", FrameBuilder.startup([])),
@@ -53,6 +52,15 @@ import Testing
             FrameBuilder.startup([("user", String(repeating: "u", count: 9000)), ("database", "nowhere")])),
         ("a query", FrameBuilder.query("SELECT 1")),
     ]
+
+    @Test func `protocol 2 is told in its own form what we speak`() throws {
+        let client = try WireClient(port: godwit.port)
+        client.send(FrameBuilder.startup([("user", "app")], version: 131_072))
+        var answer: [UInt8] = []
+        while let byte = client.readByte() { answer.append(byte) }
+        let line = "EFATAL:  unsupported frontend protocol 2.0: Godwit supports 3.0 to 3.2\n\0"
+        #expect(answer == Array(line.utf8))
+    }
 
     @Test(arguments: startups)
     func `a bad startup packet is refused`(what: String, bytes: [UInt8]) throws {

@@ -145,6 +145,21 @@ import Testing
         try expectEqual(database)
     }
 
+    @Test func `reads of a table that OLD got since stay on OLD`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let godwit = try mirroring(database, percent: "100")
+        let create = "CREATE TABLE later (id int PRIMARY KEY); GRANT ALL ON later TO app"
+        try servers.new.psql(create, database: database)
+        try servers.old.psql("\(create); INSERT INTO later VALUES (1)", database: database)
+        try godwit.log.waitForLine(containing: "public.later")
+        try waitUntil { try godwit.psql("SELECT count(*) FROM later", database: database) == "1" }
+        let onNew = try godwit.psql("SELECT count(*) FROM accounts", database: database)
+        #expect(onNew == "20000")
+        #expect(try command("prepare", database).wait() == .code(0))
+        try waitUntil { try servers.new.psql("SELECT count(*) FROM later", database: database) == "1" }
+        try expectEqual(database)
+    }
+
     @Test func `a mirror that was away goes on where it was`() throws {
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let first = try mirroring(database)

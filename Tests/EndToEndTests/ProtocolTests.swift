@@ -255,10 +255,13 @@ import Testing
         #expect(try client.value("SELECT v FROM t") == "one")
     }
 
-    @Test func `a cancel request ends the query it is meant for, and no other`() throws {
+    /// Protocol 3.2 has longer keys.
+    @Test(arguments: [(0, 4), (2, 32), (9999, 32)] as [(UInt32, Int)])
+    func `a cancel request ends the query it is meant for, and no other`(minor: UInt32, keySize: Int) throws {
         let servers = try Servers.shared.get()
         let godwit = try servers.godwit(database) { $0.database.pool = ["size": "1"] }
-        let client = try WireClient(port: godwit.port, database: database)
+        let client = try WireClient(port: godwit.port, database: database, minor: minor)
+        #expect(client.cancelKey.count == 4 + keySize)
         client.send(Frame.query("SELECT pg_sleep(3600)"))
         try waitUntil {
             try servers.old.psql("""
@@ -267,7 +270,8 @@ import Testing
                 AND pid <> pg_backend_pid()
                 """) == "1"
         }
-        let cancel: [UInt8] = [0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e] + client.cancelKey
+        let length = UInt8(8 + client.cancelKey.count)
+        let cancel: [UInt8] = [0, 0, 0, length, 0x04, 0xd2, 0x16, 0x2e] + client.cancelKey
         let canceller = try WireClient(port: godwit.port)
         canceller.send(cancel)
         #expect(try canceller.readToEnd().isEmpty)

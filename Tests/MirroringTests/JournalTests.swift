@@ -16,14 +16,6 @@ import Testing
     @Test(arguments: ["", "1:2", "x:2:", "1:y:", "1:2:3,z", "1:2:3:4", "3:2:"])
     func `what is not a snapshot is refused`(text: String) { #expect(LedgerSnapshot(text) == nil) }
 
-    @Test func `only the tables of the segments in question are read`() {
-        let size = UInt64(1) << 18
-        #expect(Journal.tables(from: 0, through: size - 1) == [0])
-        #expect(Journal.tables(from: size - 1, through: size) == [0, 1])
-        #expect(Journal.tables(from: size * 2, through: size * 3) == [0, 2])
-        #expect(Journal.tables(from: 0, through: size * 9) == [0, 1, 2])
-    }
-
     @Test func `a table is emptied only when NEW shows all of it and nobody writes to it`() throws {
         let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY)")
         try harness.prepare()
@@ -37,14 +29,42 @@ import Testing
         func count() throws -> Int64 { try old.query("SELECT count(*) FROM \(other)").integer(0, 0) ?? -1 }
         let before = try snapshot()
         try writer.execute("INSERT INTO \(other) VALUES (pg_current_xact_id(), 1, NULL)")
-        try Journal.rotate(old, applied: before)
+        try Journal.rotate(old, applied: before, batch: 1)
         #expect(try count() == 1)
         let after = try snapshot()
         try writer.execute("BEGIN; INSERT INTO \(other) VALUES (pg_current_xact_id(), 1, NULL)")
-        try Journal.rotate(old, applied: after)
+        try Journal.rotate(old, applied: after, batch: 2)
         #expect(try count() == 1)
         try writer.execute("ROLLBACK")
-        try Journal.rotate(old, applied: after)
+        #expect(try old.query("SELECT emptied_batch FROM godwit.control").integer(0, 0) == 0)
+        try Journal.rotate(old, applied: after, batch: 3)
         #expect(try count() == 0)
+        #expect(try old.query("SELECT emptied_batch FROM godwit.control").integer(0, 0) == 3)
+    }
+
+    @Test func `under writes without pause the journal stays small`() throws {
+        var options = MirrorOptions(pollMillis: 5)
+        options.housekeepingSeconds = 0.05
+        let harness = try MirrorHarness.mirroring("CREATE TABLE t (id int PRIMARY KEY, v int)", fill: """
+            INSERT INTO t SELECT g, 0 FROM generate_series(1, 20000) g
+            """, options: options)
+        let old = try harness.writer()
+        var written: Int64 = 0, largest: Int64 = 0
+        for _ in 0..<30 {
+            // As many transactions as a third of a segment has, some of them large.
+            try old.execute("DO $$ BEGIN FOR i IN 1..20000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+            try old.execute("UPDATE t SET v = v + 1")
+            written += 20000
+            try harness.settle()
+            let sizes = try old.query("""
+                SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c WHERE c.relnamespace = 'godwit'::regnamespace
+                    AND relname LIKE 'journal%' AND relkind = 'r'
+                """)
+            largest = max(largest, sizes.integer(0, 0) ?? 0)
+        }
+        // An entry takes some 120 bytes with its index: all together would be 70 MB.
+        print("journal: \(written) entries written, at most \(largest >> 10) KiB at once")
+        #expect(largest < 20 << 20)
+        #expect(try harness.differences() == [])
     }
 }

@@ -87,7 +87,7 @@ import Testing
     }
 
     @Test func `parameters keep their order and what is no UTF-8 is repaired`() throws {
-        let body = Array("b\u{0}1\u{0}a\u{0}\u{0}user\u{0}".utf8) + [0xFF, 0, 0]
+        let body = Array("b\u{0}1\u{0}a\u{0}\u{0}c\u{0}".utf8) + [0xFF, 0, 0]
         let parsed = try parse(Self.packet(Self.version3, body))
         #expect(
             parsed?.packet
@@ -95,8 +95,14 @@ import Testing
                     minor: 0,
                     parameters: [
                         .init(name: "b", value: "1"), .init(name: "a", value: ""),
-                        .init(name: "user", value: "\u{FFFD}"),
+                        .init(name: "c", value: "\u{FFFD}"),
                     ]))
+    }
+
+    @Test(arguments: ["user", "database"])
+    func `names that are no UTF-8 are not repaired`(name: String) {
+        let body = Array("\(name)\u{0}".utf8) + [0xFF, 0, 0]
+        #expect(throws: WireError.nameNotUTF8) { try parse(Self.packet(Self.version3, body)) }
     }
 
     @Test(arguments: [1234 << 16 | 5679, 1234 << 16 | 5680] as [UInt32])

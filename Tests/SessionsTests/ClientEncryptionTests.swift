@@ -1,5 +1,6 @@
 import Configuration
 import PGWire
+import Primitives
 import Sessions
 import Testing
 

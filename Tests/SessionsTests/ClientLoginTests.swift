@@ -1,4 +1,5 @@
 import PGWire
+import Primitives
 import Sessions
 import Testing
 
@@ -13,7 +14,7 @@ struct LoginClient {
     static let salt: [UInt8] = [19, 20, 21, 22]
 
     init(
-        _ method: AuthPolicy.Method = .trust, _ secrets: [String: String] = [:], isBytewise: Bool = false,
+        _ method: AuthPolicy.Method = .trust, _ secrets: NameTable<String> = [:], isBytewise: Bool = false,
         encryption: EncryptionPolicy = .plain
     ) {
         let policy = AuthPolicy(method: method, secrets: secrets.mapValues { AuthPolicy.Secret(parsing: $0) })
@@ -98,7 +99,7 @@ struct LoginClient {
         actions.map { action in
             switch action {
             case .send(let bytes): [Int(bytes.first ?? 0), bytes.count]
-            case .startTLS, .authenticated, .cancel, .refuse, .close: []
+            case .startTLS, .authenticated, .cancel, .refuse, .dismiss, .close: []
             }
         }
     }
@@ -187,7 +188,7 @@ struct LoginClient {
             ([0xFF, 0xFF, 0xFF, 0xFF], .protocolViolation),
             (Array("GET / HTTP/1.1\r\n".utf8), .protocolViolation),
             ([0, 0, 0, 9, 0, 3, 0, 0, 1], .protocolViolation),
-            ([0, 0, 0, 8, 0, 2, 0, 0], .featureNotSupported),
+            ([0, 0, 0, 8, 0, 4, 0, 0], .featureNotSupported),
             ([0, 0, 0, 9, 0x04, 0xD2, 0x16, 0x2F, 0], .protocolViolation),
             (Array("Q\0\0\0\u{5}\0".utf8), .protocolViolation),
         ] as [([UInt8], SQLState)])
@@ -202,7 +203,8 @@ struct LoginClient {
 
     @Test(
         arguments: [
-            (1, [], 0), (2, [], 0), (0, ["_pq_.a"], 1), (2, ["_pq_.a", "_pq_.b"], 2),
+            (3, [], 0), (9999, [], 0), (0, ["_pq_.a"], 1), (2, ["_pq_.a", "_pq_.b"], 2),
+            (9999, ["_pq_.test_protocol_negotiation"], 1),
         ] as [(UInt32, [String], UInt8)])
     func `newer minor versions and unknown extensions are negotiated down`(
         minor: UInt32, names: [String], count: UInt8
@@ -210,12 +212,55 @@ struct LoginClient {
         var client = LoginClient()
         client.start([("user", "ann")] + names.map { ($0, "1") }, minor: minor)
         let list: [UInt8] = names.flatMap { (name: String) -> [UInt8] in Array(name.utf8) + [0] }
-        let negotiation: [UInt8] = [0x76, 0, 0, 0, UInt8(12 + list.count), 0, 3, 0, 0, 0, 0, 0, count] + list
+        let negotiation: [UInt8] = [0x76, 0, 0, 0, UInt8(12 + list.count), 0, 3, 0, 2, 0, 0, 0, count] + list
         #expect(
             client.actions == [
                 .send(negotiation), .send(Self.ok),
-                .authenticated(LoginRequest(user: "ann", database: "ann", settings: [])),
+                .authenticated(
+                    LoginRequest(user: "ann", database: "ann", settings: [], minor: UInt16(min(minor, 2)))),
             ])
+    }
+
+    @Test(arguments: [(0, 4), (1, 4), (2, 32)] as [(UInt32, Int)])
+    func `a version that we speak is not negotiated, and 3.2 gets a longer cancel key`(minor: UInt32, size: Int) {
+        var client = LoginClient()
+        client.start([("user", "ann")], minor: minor)
+        #expect(client.actions.first == .send(Self.ok))
+        #expect(client.request?.minor == UInt16(minor))
+        #expect(client.request?.cancelSecretSize == size)
+    }
+
+    @Test func `protocol 2 is refused with a line of text, as its clients read errors`() {
+        var client = LoginClient()
+        client.send([0, 0, 1, 0x28, 0, 2, 0, 0] + [UInt8](repeating: 0, count: 0x120))
+        let text = "EFATAL:  unsupported frontend protocol 2.0: Godwit supports 3.0 to 3.2\n\0"
+        #expect(client.actions == [.dismiss(Array(text.utf8))])
+    }
+
+    @Test(arguments: [(4, 0), (5, 7), (1235, 0)] as [(UInt16, UInt16)])
+    func `a later protocol is refused with the versions that we speak`(major: UInt16, minor: UInt16) {
+        var client = LoginClient()
+        client.send([0, 0, 0, 8, UInt8(major >> 8), UInt8(major & 255), UInt8(minor >> 8), UInt8(minor & 255)])
+        #expect(client.refusal?.state == .featureNotSupported)
+        #expect(
+            client.refusal?.message
+                == "unsupported frontend protocol \(major).\(minor): Godwit supports 3.0 to 3.2")
+    }
+
+    @Test(arguments: ["user", "database"])
+    func `names that are not UTF-8 are refused instead of repaired`(parameter: String) {
+        var writer = MessageWriter()
+        writer.framed { body in
+            body.int32(0x0003_0000)
+            body.cString("user")
+            body.raw(parameter == "user" ? [0x61, 0xFF, 0] : [0x61, 0])
+            body.cString("database")
+            body.raw(parameter == "user" ? [0x61, 0] : [0xFE, 0])
+            body.byte(0)
+        }
+        var client = LoginClient()
+        client.send(writer.bytes)
+        #expect(client.refusal?.state == .characterNotInRepertoire)
     }
 
     @Test(arguments: ["true", "on", "1", "database", "yes", "t"])

@@ -1,4 +1,5 @@
 import PGWire
+import Primitives
 import Sessions
 import Testing
 
@@ -74,6 +75,47 @@ import Testing
         #expect(known.refusal?.state == .invalidPassword)
         #expect(unknown.refusal?.state == .invalidPassword)
         #expect(known.shape == unknown.shape)
+    }
+
+    @Test(arguments: [AuthPolicy.Method.md5, .scramSHA256])
+    func `an unknown user gets as many messages of as many bytes as a known one`(method: AuthPolicy.Method) throws {
+        var shapes: [[[Int]]] = []
+        for user in ["ann", "bob"] {
+            var client = LoginClient(method, ["ann": "pencil"])
+            client.start([("user", user)])
+            if method == .md5 {
+                client.password(Array("md5\(String(repeating: "0", count: 32))\0".utf8))
+            } else {
+                try client.scram("wrong", user: user)
+            }
+            shapes.append(client.shape + [[client.refusal?.encoded.count ?? 0]])
+        }
+        #expect(shapes[0] == shapes[1])
+    }
+
+    @Test func `an unknown user is told as many iterations as most of the others have`() throws {
+        let stored = SCRAMSecret(password: "p", salt: Array(1...16), iterations: 77)
+        let policy = AuthPolicy(
+            method: .scramSHA256, secrets: ["a": .scram(stored), "b": .scram(Self.secret), "c": .scram(stored)])
+        var client = LoginClient(.trust)
+        client.login = ClientLogin(policy: policy, randomBytes: LoginClient.randomBytes)
+        client.start([("user", "nobody")])
+        var writer = MessageWriter()
+        writer.cString("SCRAM-SHA-256")
+        writer.int32(9)
+        writer.raw("n,,n=,r=a".utf8)
+        client.password(writer.bytes)
+        let challenge = String(decoding: client.challenge, as: UTF8.self)
+        #expect(challenge.hasSuffix(",i=77"))
+        #expect(challenge.firstMatch(of: /,s=([^,]*),/)?.output.1.count == 24, "16 bytes as base64")
+    }
+
+    @Test func `users are told apart by the bytes of their names`() {
+        let policy = AuthPolicy(method: .md5, secrets: ["caf\u{E9}": .plain("one"), "cafe\u{301}": .plain("two")])
+        #expect(policy.plainPassword(of: "caf\u{E9}") == "one")
+        #expect(policy.plainPassword(of: "cafe\u{301}") == "two")
+        let composed = AuthPolicy(method: .md5, secrets: ["caf\u{E9}": .plain("one")])
+        #expect(composed.plainPassword(of: "cafe\u{301}") == nil)
     }
 
     @Test func `an unknown user is told the same salt each time`() {

@@ -260,6 +260,26 @@ import Testing
         #expect(login.cancelSecret == secret)
     }
 
+    @Test func `a server that speaks an older version than we ask for is taken at its word`() {
+        var login = ServerLogin(
+            credentials: .init(user: "ann", password: nil, md5Secret: nil), randomBytes: Self.randomBytes, minor: 2)
+        #expect(login.startupPacket(database: "d", parameters: [])[4..<8].elementsEqual([0, 3, 0, 2]))
+        #expect(receive(&login, "v", Self.word(0x0003_0000) + Self.word(0)) == [])
+        #expect(login.minor == 0)
+        finish(&login)
+    }
+
+    @Test(
+        arguments: [
+            [], word(0x0003_0000), word(0x0002_0000) + word(0), word(0x0003_0003) + word(0),
+            word(0x0003_0000) + word(1) + [0x61, 0], word(0x0003_0000) + word(0) + [0],
+        ] as [[UInt8]])
+    func `a negotiation that answers something else than we asked is refused`(body: [UInt8]) {
+        var login = ServerLogin(
+            credentials: .init(user: "ann", password: nil, md5Secret: nil), randomBytes: Self.randomBytes, minor: 2)
+        #expect(failure(receive(&login, "v", body))?.state == .protocolViolation)
+    }
+
     @Test func `notices and a negotiated version are passed over`() {
         var login = login()
         #expect(receive(&login, "N", [0]) == [])

@@ -69,10 +69,12 @@ package final class WireClient {
 
     /// Connects and logs in without a password; reads to ReadyForQuery.
     package convenience init(
-        port: UInt16, database: String, user: String = "app", parameters: [(String, String)] = []
+        port: UInt16, database: String, user: String = "app", parameters: [(String, String)] = [],
+        minor: UInt32 = 0
     ) throws {
         try self.init(port: port)
-        send(FrameBuilder.startup([("user", user), ("database", database)] + parameters))
+        send(FrameBuilder.startup(
+            [("user", user), ("database", database)] + parameters, version: 0x0003_0000 | minor))
         let messages = try readToReady()
         cancelKey = messages.first { $0.type == "K" }?.body ?? []
     }

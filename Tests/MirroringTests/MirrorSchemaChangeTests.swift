@@ -1,0 +1,235 @@
+import LibPQ
+import Mirroring
+import Primitives
+import TestSupport
+import Testing
+
+/// Rows that change, or may have changed, without any trigger: by DDL, by triggers that were off, by a side that is not
+/// what it was.
+@Suite(.serialized) struct MirrorSchemaChangeTests {
+    static let schema = "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE w (k text PRIMARY KEY, v int);"
+    static let fill = """
+        INSERT INTO t SELECT g, g FROM generate_series(1, 500) g;
+        INSERT INTO w SELECT 'k' || g, g FROM generate_series(1, 500) g;
+        """
+
+    static func mirroring(_ schema: String = schema, fill: String = fill) throws -> MirrorHarness {
+        var options = MirrorOptions(pollMillis: 5)
+        options.housekeepingSeconds = 0.05
+        return try MirrorHarness.mirroring(schema, fill: fill, options: options)
+    }
+
+    /// Waits until both sides are equal, whatever has to be copied for it.
+    static func expectEqual(_ harness: MirrorHarness) throws {
+        try harness.wait(for: "both sides to be equal") { report in
+            try report.state == .mirroring && harness.horizon.readable && harness.differences() == []
+        }
+    }
+
+    @Test func `a column whose default differs between the sides is brought row by row`() throws {
+        let harness = try Self.mirroring()
+        for table in ["t", "w"] {
+            try harness.connectOld().execute("ALTER TABLE public.\(table) ADD COLUMN c int DEFAULT 5")
+            try harness.connectNew().execute("ALTER TABLE public.\(table) ADD COLUMN c int DEFAULT 6")
+        }
+        try Self.expectEqual(harness)
+        #expect(try harness.connectNew().query("SELECT count(*) FROM public.w WHERE c = 5").integer(0, 0) == 500)
+    }
+
+    @Test(arguments: ["t", "w"])
+    func `a rewrite by ALTER TABLE on either side is noticed although no type changes`(table: String) throws {
+        let harness = try Self.mirroring()
+        try harness.connectOld().execute("ALTER TABLE public.\(table) ALTER v TYPE int USING v * 2")
+        try Self.expectEqual(harness)
+        try harness.connectNew().execute("ALTER TABLE public.\(table) ALTER v TYPE int USING v * 3")
+        try Self.expectEqual(harness)
+        try harness.connectNew().execute("ALTER TABLE public.\(table) DROP COLUMN v; ALTER TABLE public.\(table) ADD COLUMN v int")
+        try Self.expectEqual(harness)
+    }
+
+    @Test func `VACUUM FULL and CLUSTER copy nothing anew`() throws {
+        let harness = try Self.mirroring()
+        for connect in [harness.connectOld, harness.connectNew] {
+            let side = try connect()
+            try side.execute("VACUUM FULL public.t")
+            try side.execute("CLUSTER public.w USING w_pkey")
+            try side.execute("CREATE INDEX ON public.t (v)")
+        }
+        let batches = harness.horizon.report.batches
+        try harness.wait(for: "some looks") { $0.batches > batches + 200 }
+        #expect(harness.horizon.readable)
+        try harness.connectOld().execute("UPDATE public.t SET v = 9")
+        try harness.settle()
+        #expect(try harness.differences() == [])
+    }
+
+    @Test func `tables that change names are not taken for each other`() throws {
+        let harness = try Self.mirroring("""
+            CREATE TABLE a (id int PRIMARY KEY, v int); CREATE TABLE b (id int PRIMARY KEY, v int);
+            """, fill: "INSERT INTO a SELECT g, 1 FROM generate_series(1, 300) g; INSERT INTO b SELECT g, 2 FROM generate_series(1, 200) g;")
+        let swap = "BEGIN; ALTER TABLE public.a RENAME TO c; ALTER TABLE public.b RENAME TO a; ALTER TABLE public.c RENAME TO b; COMMIT"
+        try harness.connectOld().execute("\(swap); UPDATE public.a SET v = 3 WHERE id < 100; DELETE FROM public.b WHERE id < 50")
+        try Self.expectEqual(harness)
+        #expect(try harness.connectNew().query("SELECT count(*) FROM public.a").integer(0, 0) == 200)
+    }
+
+    @Test func `a new table under the old one's name is not mirrored by the old one's journal`() throws {
+        let harness = try Self.mirroring()
+        try harness.connectOld().execute("""
+            BEGIN; CREATE TABLE public.t2 (id int PRIMARY KEY, v int); INSERT INTO public.t2 VALUES (1, -1);
+            ALTER TABLE public.t RENAME TO t_old; ALTER TABLE public.t2 RENAME TO t; COMMIT;
+            UPDATE public.t_old SET v = 0; INSERT INTO public.t VALUES (2, -2)
+            """)
+        try harness.wait(for: "the stop") { $0.state == .stopped }
+        #expect(harness.horizon.report.reason.contains("public.t: the capture triggers are gone"))
+        #expect(!harness.horizon.readable)
+        try harness.connectNew().execute("CREATE TABLE public.t_old (id int PRIMARY KEY, v int)")
+        try harness.prepare()
+        try Self.expectEqual(harness)
+    }
+
+    @Test func `a key that becomes another`() throws {
+        let harness = try Self.mirroring(
+            "CREATE TABLE t (a int PRIMARY KEY, b int NOT NULL, v int)",
+            fill: "INSERT INTO t SELECT g, 1000 - g, g FROM generate_series(1, 500) g")
+        for connect in [harness.connectOld, harness.connectNew] {
+            try connect().execute("ALTER TABLE public.t DROP CONSTRAINT t_pkey; ALTER TABLE public.t ADD PRIMARY KEY (b)")
+        }
+        try harness.wait(for: "the stop") { $0.state == .stopped && $0.reason.contains("another key") }
+        try harness.connectOld().execute("UPDATE public.t SET v = -v WHERE a < 100; DELETE FROM public.t WHERE a > 450")
+        try harness.prepare()
+        try Self.expectEqual(harness)
+        try harness.connectOld().execute("UPDATE public.t SET b = b + 5000 WHERE a < 200; UPDATE public.t SET a = 1")
+        try Self.expectEqual(harness)
+    }
+
+    @Test func `triggers that were off for a moment make the table come anew`() throws {
+        let harness = try Self.mirroring()
+        for table in ["t", "w"] {
+            try harness.connectOld().execute("""
+                BEGIN; ALTER TABLE public.\(table) DISABLE TRIGGER ALL; UPDATE public.\(table) SET v = -1 WHERE v < 100;
+                DELETE FROM public.\(table) WHERE v > 400; ALTER TABLE public.\(table) ENABLE ALWAYS TRIGGER godwit_capture;
+                ALTER TABLE public.\(table) ENABLE ALWAYS TRIGGER godwit_capture_truncate; COMMIT
+                """)
+        }
+        try Self.expectEqual(harness)
+        harness.stop()
+        try harness.connectOld().execute("DROP TRIGGER godwit_capture ON public.t; DELETE FROM public.t WHERE id % 2 = 0")
+        try harness.prepare()
+        harness.start()
+        try Self.expectEqual(harness)
+    }
+
+    @Test func `a NEW from before the journal was emptied does not go on`() throws {
+        let harness = try Self.mirroring()
+        // So that entries are no longer in the segment in use.
+        let burn = "DO $$ BEGIN FOR i IN 1..70000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+        try harness.connectOld().execute("UPDATE public.t SET v = 1")
+        try harness.connectOld().execute(burn)
+        try harness.settle()
+        try harness.wait(for: "an empty journal") { _ in
+            try harness.connectOld().query("SELECT emptied_batch > 0 FROM godwit.control").flag(0, 0)
+        }
+        harness.stop()
+        try harness.connectNew().execute("UPDATE godwit.progress SET batch = 0")
+        harness.start()
+        try harness.wait(for: "the stop") { $0.state == .stopped && $0.reason.contains("NEW has lost batches") }
+        #expect(!harness.horizon.readable)
+    }
+
+    @Test func `an OLD that was put back to an earlier state is noticed`() throws {
+        let harness = try Self.mirroring()
+        harness.stop()
+        try harness.connectNew().execute("UPDATE godwit.progress SET snapshot = '900000000:900000000:'")
+        harness.start()
+        try harness.wait(for: "the stop") { $0.state == .stopped && $0.reason.contains("OLD has lost transactions") }
+    }
+
+    @Test func `a failover of OLD is noticed`() throws {
+        let harness = try Self.mirroring()
+        harness.stop()
+        try harness.connectNew().execute("UPDATE godwit.progress SET source = '1/00000001/2'")
+        harness.start()
+        try harness.wait(for: "the stop") { $0.state == .stopped && $0.reason.contains("OLD is not the server that it was") }
+    }
+
+    @Test func `a partition of NEW that is emptied, detached or dropped there comes back`() throws {
+        let harness = try Self.mirroring("""
+            CREATE TABLE p (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
+            CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100);
+            CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (100) TO (1000);
+            """, fill: "INSERT INTO p SELECT g, g FROM generate_series(1, 500) g")
+        try harness.connectNew().execute("TRUNCATE public.p1")
+        try Self.expectEqual(harness)
+        try harness.connectNew().execute("""
+            BEGIN; DROP TABLE public.p2; CREATE TABLE public.p2 PARTITION OF public.p FOR VALUES FROM (100) TO (1000); COMMIT
+            """)
+        try Self.expectEqual(harness)
+    }
+
+    @Test func `a type whose cast to text loses something travels by its own output`() throws {
+        let harness = try Self.mirroring("""
+            CREATE TYPE pair AS (a int, b text);
+            CREATE FUNCTION pair_text(pair) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT '(1,lost)' $$;
+            CREATE CAST (pair AS text) WITH FUNCTION pair_text(pair);
+            CREATE TABLE c (k pair PRIMARY KEY, p pair, v int);
+            """, fill: "INSERT INTO c SELECT ROW(g, 'x')::pair, ROW(g, 'y')::pair, 0 FROM generate_series(1, 20) g")
+        try harness.writer().execute("UPDATE c SET p = ROW(7, 'changed')::pair; INSERT INTO c VALUES (ROW(99, 'z')::pair, NULL, 1)")
+        try harness.settle()
+        try Self.expectEqual(harness)
+    }
+
+    @Test func `names that look like SQL stay names`() throws {
+        let name = "x$godwit$; DROP TABLE t; --\"\n%L'"
+        let table = SQL.identifier(name)
+        let harness = try Self.mirroring(
+            "CREATE TABLE \(table) (\(SQL.identifier(name + "k")) int PRIMARY KEY, \(SQL.identifier(name + "v")) text)",
+            fill: "INSERT INTO \(table) SELECT g, 'v' FROM generate_series(1, 50) g")
+        try harness.writer().execute("UPDATE \(table) SET \(SQL.identifier(name + "v")) = 'w'")
+        try harness.settle()
+        try Self.expectEqual(harness)
+        try harness.connectNew().execute("UPDATE public.\(table) SET \(SQL.identifier(name + "v")) = 'rogue'")
+        try Self.expectEqual(harness)
+    }
+
+    @Test func `a table with more columns than a function takes arguments`() throws {
+        let columns = (0..<250).map { "c\($0) int" }.joined(separator: ", ")
+        let harness = try Self.mirroring("CREATE TABLE wide (id int PRIMARY KEY, \(columns))", fill: """
+            INSERT INTO wide (id, c0, c100, c249) SELECT g, g, NULL, -g FROM generate_series(1, 20) g
+            """)
+        try harness.writer().execute("UPDATE wide SET c99 = 5, c249 = 6")
+        try harness.settle()
+        try Self.expectEqual(harness)
+    }
+
+    @Test func `a table that OLD got since is named`() throws {
+        let harness = try Self.mirroring()
+        try harness.connectOld().execute("CREATE TABLE public.later (id int PRIMARY KEY)")
+        try harness.wait(for: "the name") { $0.uncaptured == ["public.later"] }
+        #expect(harness.horizon.readable)
+        try harness.connectNew().execute("CREATE TABLE public.later (id int PRIMARY KEY)")
+        try harness.prepare()
+        try harness.wait(for: "no name") { $0.uncaptured == [] && $0.state == .mirroring }
+    }
+
+    @Test func `what another version prepared is named with its remedy`() throws {
+        let harness = try Self.mirroring()
+        harness.stop()
+        try harness.connectOld().execute("""
+            CREATE OR REPLACE FUNCTION godwit.mark_dirty(its_relation oid, its_key text[]) RETURNS void LANGUAGE sql AS '';
+            DO $$ DECLARE f text; BEGIN
+                SELECT replace(pg_get_functiondef(p.oid), 'RETURN NULL', 'RETURN  NULL') INTO f FROM pg_proc p
+                 WHERE proname = 'capture_' || 'public.t'::regclass::oid; EXECUTE f; END $$
+            """)
+        harness.start()
+        try harness.wait(for: "the remedy") { $0.state == .stopped && $0.reason.contains("Run godwit prepare") }
+        try harness.prepare()
+        try Self.expectEqual(harness)
+        harness.stop()
+        try harness.connectNew().execute("ALTER TABLE godwit.backfill DROP COLUMN stamp")
+        harness.start()
+        try harness.wait(for: "the remedy") { $0.reason.contains("by another version of Godwit: run godwit prepare") }
+        try harness.prepare()
+        try Self.expectEqual(harness)
+    }
+}
