@@ -74,8 +74,8 @@ let package = Package(
         .executableTarget(
             name: "godwit",
             dependencies: [
-                "Primitives", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing", "Proxy",
-                "Migration", "Mirroring", "Verification", "ControlPlane", arguments, logging,
+                "Primitives", "PGWire", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing",
+                "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", arguments, logging,
             ],
             swiftSettings: strict),
 
@@ -94,7 +94,7 @@ let package = Package(
         tests("PrimitivesTests", ["Primitives"]),
         tests("DigestsTests", ["Digests"]),
         tests("PGWireTests", ["PGWire", "SQLAnalysis", "Digests", "Primitives"]),
-        tests("SessionsTests", ["Sessions", "PGWire", "Digests", "Primitives", "Configuration"]),
+        tests("SessionsTests", ["Sessions", "PGWire", "Digests", "Configuration", "Primitives"]),
         tests("PoolingTests", ["Pooling", "Primitives"]),
         tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "TestSupport"]),
         tests("ConsoleTests", ["Console", "PGWire"]),

@@ -43,15 +43,14 @@ package enum ReloadPolicy {
     /// Sockets, threads and files that are opened once need a restart, and so do the two databases themselves.
     package static func effect(of key: String) -> Effect {
         switch key {
-        case "listen.clients_max", "listen.client_login_timeout", "auth.method", "auth.users_file",
-            "auth.ident_file", "auth.ident_map", "admin.users", "log.level":
+        case "listen.clients_max", "listen.client_login_timeout", "admin.users", "log.level":
             return .reload
-        default: break
+        default: if key.hasPrefix("auth.") { return .reload }
         }
         if key.hasPrefix("listen.tls.") { return .reload }
         guard key.hasPrefix("databases.") else { return .restart }
         let parts = key.split(separator: ".")
-        let isReload = ["pool", "reads", "rules", "breaker", "shadow"].contains { parts.contains($0) }
+        let isReload = ["auth", "pool", "reads", "rules", "breaker", "shadow"].contains { parts.contains($0) }
         return isReload ? .reload : .restart
     }
 
@@ -67,6 +66,7 @@ package enum ReloadPolicy {
         kept.databases = running.databases.map { database in
             guard let wanted = next.database(named: database.name) else { return database }
             var merged = database
+            merged.lookUp = wanted.lookUp
             merged.pool = wanted.pool
             merged.reads = wanted.reads
             merged.rules = wanted.rules
@@ -98,8 +98,13 @@ package enum ReloadPolicy {
         all.append(("listen.tls.cipher_suites", listen.tls.cipherSuites))
         all.append(("auth.method", settings.auth.method.rawValue))
         all.append(("auth.users_file", settings.auth.usersFile))
+        all.append(("auth.hba_file", settings.auth.hbaFile))
         all.append(("auth.ident_file", settings.auth.identFile))
         all.append(("auth.ident_map", settings.auth.identMap))
+        all.append(("auth.auth_user", settings.auth.lookUp.user))
+        all.append(("auth.auth_dbname", settings.auth.lookUp.database))
+        all.append(("auth.auth_query", settings.auth.lookUp.query))
+        all.append(("auth.auth_query_cache", seconds(settings.auth.cacheSeconds)))
         all.append(("admin.users", settings.admin.users.joined(separator: ", ")))
         all.append(("admin.http.address", settings.admin.http.address))
         all.append(("admin.http.port", "\(settings.admin.http.port)"))
@@ -117,6 +122,9 @@ package enum ReloadPolicy {
             ("new", database.new),
             ("control.old", database.controlOld),
             ("control.new", database.controlNew),
+            ("auth.auth_user", database.lookUp.user),
+            ("auth.auth_dbname", database.lookUp.database),
+            ("auth.auth_query", database.lookUp.query),
             ("pool.size", "\(pool.size)"),
             ("pool.waiters_max", "\(pool.waitersMax)"),
             ("pool.query_wait_timeout", seconds(pool.queryWaitTimeoutSeconds)),

@@ -75,19 +75,52 @@ package struct TLSSettings: Sendable, Equatable {
 /// How clients prove who they are.
 package struct AuthSettings: Sendable, Equatable {
     package enum Method: String, Sendable, CaseIterable {
-        case trust, md5, cert
+        case trust, md5, password, cert, hba
         case scramSHA256 = "scram-sha-256"
     }
 
     package var method: Method = .scramSHA256
     /// PgBouncer's userlist format; a relative path starts at the configuration file's folder. Empty with `trust`.
     package var usersFile = ""
-    /// pg_ident.conf's format: which certificate's name may be which user. Empty: they are the same.
+    /// Read with `method: hba`, in pg_hba.conf's form, and pg_ident.conf's.
+    package var hbaFile = ""
     package var identFile = ""
-    /// The map's name in that file.
-    package var identMap = "cert"
+    /// With `method: cert`, and `listen.tls.mode: verify-full`: the map of `identFile` that says which certificate's
+    /// name may be which user; empty: the common name is the user's.
+    package var identMap = ""
+    /// Whom to ask for the secrets of users that the file does not have.
+    package var lookUp = LookUpSettings()
+    /// Seconds that an answer is kept (`auth_query_cache`).
+    package var cacheSeconds = 10.0
+
+    package var cacheNanos: UInt64 { UInt64(cacheSeconds * 1e9) }
 
     package init() {}
+}
+
+/// Looking users up in the database. Empty: not said here.
+package struct LookUpSettings: Sendable, Equatable {
+    /// Who asks (`auth_user`); nobody: nothing is looked up.
+    package var user = ""
+    /// Where (`auth_dbname`); empty: in the database that the client asks for.
+    package var database = ""
+    /// What (`auth_query`), with the name as `$1`; two columns: name and secret.
+    package var query = ""
+
+    /// PgBouncer's: nobody gets in whose password has run out, or who may not log in.
+    package static let defaultQuery = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL "
+        + "ELSE rolpassword END FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin"
+
+    package init() {}
+
+    /// These, with what they leave open taken from `general`.
+    package func filled(from general: LookUpSettings) -> LookUpSettings {
+        var filled = self
+        if filled.user.isEmpty { filled.user = general.user }
+        if filled.database.isEmpty { filled.database = general.database }
+        if filled.query.isEmpty { filled.query = general.query.isEmpty ? Self.defaultQuery : general.query }
+        return filled
+    }
 }
 
 package struct AdminSettings: Sendable, Equatable {
@@ -130,6 +163,8 @@ package struct DatabaseSettings: Sendable, Equatable {
     /// conninfo for mirroring and checks; the same as `old` and `new` where the file leaves them empty.
     package var controlOld = ""
     package var controlNew = ""
+    /// Before those of `auth`.
+    package var lookUp = LookUpSettings()
     package var pool = PoolSettings()
     package var reads = ReadSettings()
     /// In the order of the file: the first that matches decides, and every one that rewrites is applied.

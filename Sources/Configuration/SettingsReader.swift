@@ -13,16 +13,20 @@ struct SettingsReader {
             "mode", "certificate", "key", "client_ca", "client_crl", "min_version", "max_version", "ciphers",
             "cipher_suites",
         ],
-        "auth": ["method", "users_file", "ident_file", "ident_map"],
+        "auth": [
+            "method", "users_file", "hba_file", "ident_file", "ident_map", "auth_user", "auth_dbname", "auth_query",
+            "auth_query_cache",
+        ],
         "admin": ["users", "http"],
         "admin.http": ["address", "port", "token_file"],
         "state": ["path"],
         "log": ["level"],
         "databases.*": [
-            "old", "new", "control", "pool", "reads", "rules", "mirror", "breaker",
+            "old", "new", "control", "auth", "pool", "reads", "rules", "mirror", "breaker",
             "shadow",
         ],
         "databases.*.control": ["old", "new"],
+        "databases.*.auth": ["auth_user", "auth_dbname", "auth_query"],
         "databases.*.pool": [
             "size", "waiters_max", "query_wait_timeout", "server_connect_timeout", "server_login_retry",
             "server_idle_timeout", "server_lifetime", "idle_transaction_timeout", "client_idle_timeout",
@@ -58,7 +62,8 @@ struct SettingsReader {
                 path: path, line: (try section(top, "auth"))?.line ?? 1, key: "auth.method",
                 .conflict("cert needs listen.tls with a mode other than disable, and its client_ca"))
         }
-        if ![.trust, .cert].contains(settings.auth.method) && settings.auth.usersFile.isEmpty {
+        let looksUp = !settings.auth.lookUp.user.isEmpty || settings.databases.contains { !$0.lookUp.user.isEmpty }
+        if ![.trust, .hba, .cert].contains(settings.auth.method) && settings.auth.usersFile.isEmpty && !looksUp {
             throw SettingsError(
                 path: path, line: (try section(top, "auth"))?.line ?? 1, key: "auth.users_file", .missing)
         }
@@ -150,10 +155,28 @@ struct SettingsReader {
     private func read(_ section: Section, _ auth: inout AuthSettings) throws(SettingsError) {
         try section.choice("method", &auth.method)
         try section.text("users_file", &auth.usersFile)
-        auth.usersFile = resolved(auth.usersFile)
+        try section.text("hba_file", &auth.hbaFile)
         try section.text("ident_file", &auth.identFile)
-        auth.identFile = resolved(auth.identFile)
+        try read(section, &auth.lookUp)
+        try section.seconds("auth_query_cache", &auth.cacheSeconds)
+        auth.usersFile = resolved(auth.usersFile)
         try section.text("ident_map", &auth.identMap)
+        auth.hbaFile = resolved(auth.hbaFile)
+        auth.identFile = resolved(auth.identFile)
+        if !auth.identMap.isEmpty && auth.identFile.isEmpty { throw section.error("ident_file", .missing) }
+        if auth.method == .hba && auth.hbaFile.isEmpty { throw section.error("hba_file", .missing) }
+        if auth.method != .hba && !auth.hbaFile.isEmpty {
+            throw section.error("hba_file", .conflict("is read with method: hba only"))
+        }
+    }
+
+    private func read(_ section: Section, _ lookUp: inout LookUpSettings) throws(SettingsError) {
+        try section.text("auth_user", &lookUp.user)
+        try section.text("auth_dbname", &lookUp.database)
+        try section.text("auth_query", &lookUp.query)
+        if !lookUp.query.isEmpty && !lookUp.query.contains("$1") {
+            throw section.error("auth_query", .expected("a query with $1 for the user's name", found: "none"))
+        }
     }
 
     private func read(_ section: Section, _ admin: inout AdminSettings) throws(SettingsError) {
@@ -216,6 +239,7 @@ struct SettingsReader {
         }
         if database.controlOld.isEmpty { database.controlOld = database.old }
         if database.controlNew.isEmpty { database.controlNew = database.new }
+        if let auth = try self.section(section, "auth") { try read(auth, &database.lookUp) }
         if let pool = try self.section(section, "pool") { try read(pool, &database.pool) }
         if database.pool.size < threads {
             let line = section.node("pool")?.mark?.line ?? section.line

@@ -92,14 +92,14 @@ package struct Connection: ~Copyable {
 
     /// One statement with text parameters `$1`...
     package borrowing func query(
-        _ sql: String, parameters: [String?]
+        _ sql: String, parameters: [String?], timeoutSeconds: Double? = nil
     ) throws(PostgresFailure) -> Rows? {
         let copies = parameters.map { $0.map { strdup($0) } }
         defer { for copy in copies { free(copy ?? nil) } }
         let pointers: [UnsafePointer<CChar>?] = copies.map { copy in copy.flatMap { $0.map { UnsafePointer($0) } } }
         guard PQsendQueryParams(raw, sql, CInt(pointers.count), nil, pointers, nil, nil, 0) == 1 else { throw lost() }
-        try flush(until: nil)
-        return try finish()
+        try flush(until: timeoutSeconds.map { Deadline.now().adding(seconds: $0) })
+        return try finish(timeoutSeconds: timeoutSeconds)
     }
 
     // MARK: sent now, collected later

@@ -37,6 +37,8 @@ package struct SCRAMServer {
     private var firstBare: [UInt8] = []
     private var serverFirst: [UInt8] = []
     private var nonce: [UInt8] = []
+    /// What the client has proven to know; nil until then.
+    package private(set) var provenKeys: SCRAMKeys?
 
     /// - Parameter randomBytes: 18 bytes from a secure generator.
     /// - Parameter binding: the hash for tls-server-end-point, when SCRAM-SHA-256-PLUS was offered.
@@ -113,6 +115,8 @@ package struct SCRAMServer {
         let clientKey = zip(proof, signature).map { $0 ^ $1 }
         let proven = Digest.equal(Digest.sha256(clientKey), secret.storedKey)
         guard proven && isKnownUser else { throw .wrongPassword }
+        provenKeys = SCRAMKeys(
+            iterations: secret.iterations, salt: secret.salt, clientKey: clientKey, serverKey: secret.serverKey)
         return Array("v=".utf8) + Base64.encode(Digest.hmacSHA256(key: secret.serverKey, authMessage))
     }
 }
@@ -121,6 +125,8 @@ package struct SCRAMServer {
 package struct SCRAMClient {
     package enum Failure: Error, Equatable, Sendable {
         case malformed
+        /// The keys that we have are of another salt or of other iterations: the server has another secret.
+        case otherSecret
         /// The server does not know the password either: it is not who it says.
         case wrongServerSignature
     }
@@ -128,7 +134,13 @@ package struct SCRAMClient {
     /// Characters of a server's nonce and salt that we take: a hostile server must not make us work without end.
     private static let serverFirstMax = 1024
 
-    private let password: String
+    /// What the proof is made of.
+    private enum Source {
+        case password(String)
+        case keys(SCRAMKeys)
+    }
+
+    private let source: Source
     private let binding: Binding
     private let clientNonce: [UInt8]
     private var authMessage: [UInt8] = []
@@ -162,7 +174,14 @@ package struct SCRAMClient {
     }
 
     package init(password: String, randomBytes: [UInt8], binding: Binding = .none) {
-        self.password = password
+        source = .password(password)
+        self.binding = binding
+        clientNonce = Base64.encode(randomBytes)
+    }
+
+    /// Without the password: with what a client of ours has proven to us, where the server has the same secret.
+    package init(keys: SCRAMKeys, randomBytes: [UInt8], binding: Binding = .none) {
+        source = .keys(keys)
         self.binding = binding
         clientNonce = Base64.encode(randomBytes)
     }
@@ -186,15 +205,25 @@ package struct SCRAMClient {
             let iterations = Int(String(decoding: parts[2].dropFirst(2), as: UTF8.self)),
             iterations > 0, iterations <= SCRAMSecret.iterationsMax
         else { throw .malformed }
-        let salted = Digest.pbkdf2(password: PreparedPassword.bytes(password), salt: salt, iterations: iterations)
-        let clientKey = Digest.hmacSHA256(key: salted, Array("Client Key".utf8))
-        serverKey = Digest.hmacSHA256(key: salted, Array("Server Key".utf8))
+        let keys = try keys(salt: salt, iterations: iterations)
+        let clientKey = keys.clientKey
+        serverKey = keys.serverKey
         let withoutProof = Array("c=".utf8) + Base64.encode(binding.input) + Array(",r=".utf8) + nonce
         let comma: [UInt8] = [UInt8(ascii: ",")]
         authMessage = firstBare + comma + serverFirst + comma + withoutProof
         let signature = Digest.hmacSHA256(key: Digest.sha256(clientKey), authMessage)
         let proof = zip(clientKey, signature).map { $0 ^ $1 }
         return withoutProof + Array(",p=".utf8) + Base64.encode(proof)
+    }
+
+    private func keys(salt: [UInt8], iterations: Int) throws(Failure) -> SCRAMKeys {
+        switch source {
+        case .keys(let keys):
+            if keys.salt != salt || keys.iterations != iterations { throw .otherSecret }
+            return keys
+        case .password(let password):
+            return SCRAMKeys(password: password, salt: salt, iterations: iterations)
+        }
     }
 
     /// Checks server-final-message.

@@ -44,21 +44,25 @@ final class ClientConnection {
     let address: SocketAddress
     let connectedAt: MonotonicInstant
     let worker: Worker
-    private var stream: ByteStream
+    var stream: ByteStream
     private let registration: Registration
     private var interest: Interest = .read
 
     var phase: Phase = .login
     var login: ClientLogin?
     /// The certificate that belongs to what `login` offers; a reload may bring another one meanwhile.
-    private var context: TLSContext?
-    private(set) var user = ""
-    private(set) var databaseName = ""
-    private(set) var database: DatabaseState?
-    private(set) var cancelKey: Int32?
-    private(set) var cancelSecret: [UInt8] = []
+    var context: TLSContext?
+    /// Whose secret was looked up for the login.
+    var lookedUp: SecretCache.Key?
+    /// What the login has proven that servers may want too.
+    var proof: ServerProof?
+    var user = ""
+    var databaseName = ""
+    var database: DatabaseState?
+    var cancelKey: Int32?
+    var cancelSecret: [UInt8] = []
     /// By the protocol's version.
-    private var cancelSecretSize = 4
+    var cancelSecretSize = 4
 
     // The console's own state.
     var isSkippingToSync = false
@@ -144,7 +148,7 @@ final class ClientConnection {
         let isLocal = if case .unix = address { true } else { false }
         login = ClientLogin(
             policy: worker.snapshot.auth, randomBytes: Digest.randomBytes(ClientLogin.randomByteCount),
-            encryption: isLocal ? .plain : worker.snapshot.encryption)
+            peer: LoginPeer(address: address.network), encryption: isLocal ? .plain : worker.snapshot.encryption)
         context = isLocal ? nil : worker.snapshot.tls
         let limit = worker.snapshot.settings.listen.clientLoginTimeoutSeconds
         if limit > 0 { worker.schedule(.clientLogin(id), at: worker.now.advanced(bySeconds: limit)) }
@@ -157,6 +161,7 @@ final class ClientConnection {
         guard let database else { return nil }
         if let entry = side == .old ? pools.old : pools.new { return entry }
         let entry = worker.poolEntry(database, user: user, side: side)
+        if let proof, entry.key.user.hasSameBytes(as: user) { entry.proof = proof }
         if side == .old { pools.old = entry } else { pools.new = entry }
         return entry
     }
@@ -270,161 +275,6 @@ final class ClientConnection {
         updateInterest()
     }
 
-    // MARK: login
-
-    private func processLogin(_ bytes: UnsafeRawBufferPointer) -> Int {
-        guard var exchange = login else { preconditionFailure("a login without its state") }
-        var actions: [ClientLogin.Action] = []
-        let consumed = exchange.receive(bytes, &actions)
-        login = exchange
-        for action in actions {
-            switch action {
-            case .send(let content): send(content)
-            case .startTLS(let isDirect):
-                startTLS(isDirect: isDirect, received: UnsafeRawBufferPointer(rebasing: bytes[consumed...]))
-                return bytes.count
-            case .authenticated(let request): authenticated(request)
-            case .cancel(let processID, let secret):
-                worker.cancelRequested(processID: processID, secret: secret)
-                close()
-            case .refuse(let error):
-                if error.state == .invalidPassword || error.state == .invalidAuthorization {
-                    worker.logger.notice("login from \(address.host) failed: \(error.message)")
-                }
-                close(with: error)
-            case .dismiss(let content): close(after: content)
-            case .close: close()
-            }
-        }
-        return consumed
-    }
-
-    private func startTLS(isDirect: Bool, received: UnsafeRawBufferPointer) {
-        guard let context else { preconditionFailure("TLS was offered without a certificate") }
-        if phase == .closed || !stream.isEmpty { return close() }  // our answer could not be sent
-        phase = .handshake
-        let outcome = stream.startTLS(TLSStream(context, worker.scratch, isDirect: isDirect), received: received)
-        _ = handshakeGoesOn(after: outcome)
-        updateInterest()
-    }
-
-    /// - Returns: whether the client may be listened to.
-    private func handshakeGoesOn(after outcome: SocketDescriptor.Outcome) -> Bool {
-        if let reason = stream.failure {
-            worker.logger.info("TLS handshake with \(address.host) failed: \(reason)")
-            close()
-            return false
-        }
-        guard stream.isOpen, let security = stream.security else {
-            switch outcome {
-            case .bytes, .wouldBlock: break
-            case .closed, .failed: close()
-            }
-            return false
-        }
-        let certificate = security.peerCertificate
-        login?.secured(ChannelFacts(
-            endpointDigest: security.endpointDigest, hasCertificate: certificate != nil,
-            certificateName: certificate?.commonName))
-        context = nil
-        phase = .login
-        return true
-    }
-
-    /// What encrypts the connection, as SHOW CLIENTS has it.
-    var tlsSummary: String { stream.security.map { $0.summary } ?? "" }
-
-    private func authenticated(_ request: LoginRequest) {
-        login = nil
-        context = nil
-        user = request.user
-        cancelSecretSize = request.cancelSecretSize
-        databaseName = request.database
-        for setting in request.settings where setting.name.lowercased() == "application_name" {
-            applicationName = setting.value
-        }
-        if request.database == ProxySnapshot.consoleDatabase {
-            if !worker.snapshot.settings.admin.users.contains(where: { $0.hasSameBytes(as: user) }) {
-                return close(with: ErrorResponse(
-                    .fatal, .insufficientPrivilege, "user \"\(user)\" may not use the console",
-                    hint: "Add the user to admin.users in Godwit's configuration."))
-            }
-            return greetConsole()
-        }
-        guard let state = worker.databases[request.database] else {
-            return close(with: ErrorResponse(
-                .fatal, .undefinedDatabase, "database \"\(request.database)\" does not exist",
-                hint: "Godwit serves the entries of `databases` in its configuration."))
-        }
-        database = state
-        take(request.settings, state)
-        if state.welcome != nil { return greet() }
-        phase = .greeting
-        waitForServer(.old)
-    }
-
-    private func take(_ parameters: [StartupPacket.Parameter], _ state: DatabaseState) {
-        for parameter in parameters {
-            let name = parameter.name.lowercased()
-            if state.route.table.keySettings.contains(name) {
-                keyValues[name] = parameter.value
-            } else {
-                settings.set(name: name, value: parameter.value)
-                noteParameter(name, parameter.value)
-            }
-        }
-        startupSettings = settings
-        routingChanged()
-    }
-
-    /// ParameterStatus as the authority reports them, with what this client asked for, then the cancel key.
-    func greet() {
-        guard let welcome = database?.welcome else { preconditionFailure("a greeting without a server's") }
-        let key = worker.nextCancelKey()
-        cancelKey = key
-        cancelSecret = Digest.randomBytes(cancelSecretSize)
-        worker.clientsByKey[key] = self
-        var writer = MessageWriter(reserving: 512)
-        for parameter in welcome {
-            switch parameter.name {
-            case "application_name": writer.parameterStatus(parameter.name, applicationName)
-            case "session_authorization": writer.parameterStatus(parameter.name, user)
-            default: writer.parameterStatus(parameter.name, parameter.value)
-            }
-        }
-        writer.backendKeyData(processID: key, secret: cancelSecret)
-        writer.readyForQuery(.idle)
-        phase = .idle
-        send(writer.bytes)
-        if worker.isDraining { return drain() }
-        resumeSoon()
-    }
-
-    func greetConsole() {
-        phase = .console
-        var writer = MessageWriter()
-        for (name, value) in [
-            ("server_version", "15.0 (Godwit)"), ("server_encoding", "UTF8"), ("client_encoding", "UTF8"),
-            ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC"), ("integer_datetimes", "on"),
-            ("standard_conforming_strings", "on"), ("application_name", applicationName),
-        ] { writer.parameterStatus(name, value) }
-        writer.backendKeyData(processID: 0, secret: Array(repeating: 0, count: cancelSecretSize))
-        writer.readyForQuery(.idle)
-        send(writer.bytes)
-    }
-
-    func loginTimedOut() {
-        switch phase {
-        case .login:
-            close(with: ErrorResponse(.fatal, .protocolViolation, "login took longer than client_login_timeout"))
-        case .handshake:
-            worker.logger.info("TLS handshake with \(address.host) took longer than client_login_timeout")
-            close()
-        default:
-            break
-        }
-    }
-
     // MARK: sending
 
     func send(_ bytes: [UInt8]) { bytes.withUnsafeBytes { sendFromServer($0) } }
@@ -490,7 +340,7 @@ final class ClientConnection {
         if isReadingPaused || !inbox.isEmpty { worker.resumeLater(self) }
     }
 
-    private func updateInterest() {
+    func updateInterest() {
         if phase == .closed { return }
         let wanted = Interest(reads: !isReadingPaused, writes: !stream.isEmpty)
         if wanted.rawValue == interest.rawValue { return }
@@ -503,7 +353,7 @@ final class ClientConnection {
     /// Tells the client why, and closes when it has been sent.
     func close(with error: ErrorResponse) { close(after: error.encoded) }
 
-    private func close(after farewell: [UInt8]) {
+    func close(after farewell: [UInt8]) {
         if phase == .closed || isClosingAfterFlush { return }
         if phase == .handshake { return close() }  // there is no way to tell it yet
         stopHolding()

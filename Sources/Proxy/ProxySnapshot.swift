@@ -61,12 +61,14 @@ package final class DatabaseRoute: Sendable {
     package let facts: CatalogSnapshot
     package let horizon: Horizon
     package let stamps: ReadStamps
+    /// nil: the users' file alone says who there is.
+    package let lookUp: SecretLookUp?
 
     package var name: String { settings.name }
 
     package init(
         settings: DatabaseSettings, old: ServerEndpoint, new: ServerEndpoint, facts: CatalogSnapshot, horizon: Horizon,
-        stamps: ReadStamps
+        stamps: ReadStamps, lookUp: SecretLookUp? = nil
     ) {
         self.settings = settings
         self.old = old
@@ -75,13 +77,15 @@ package final class DatabaseRoute: Sendable {
         self.facts = facts
         self.horizon = horizon
         self.stamps = stamps
+        self.lookUp = lookUp
     }
 
     package func endpoint(_ side: Side) -> ServerEndpoint { side == .old ? old : new }
 
     /// A copy with another share of reads on NEW.
     package func with(settings: DatabaseSettings) -> DatabaseRoute {
-        DatabaseRoute(settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps)
+        DatabaseRoute(
+            settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps, lookUp: lookUp)
     }
 }
 

@@ -45,6 +45,7 @@ final class Worker {
     let scratch = TLSScratch(plaintextBytes: receiveBufferSize)
     let peers: [Mailbox<WorkerMessage>]
     let control: Mailbox<ControlMessage>
+    let lookUps: [Mailbox<LookUpRequest>]
     private(set) var snapshot: ProxySnapshot
 
     private var slots: [Slot] = []
@@ -68,6 +69,8 @@ final class Worker {
     private var closedClients: [ClientConnection] = []
     private var closedServers: [ServerConnection] = []
     var console = ConsoleRequests()
+    /// What auth_query has answered.
+    var secrets: SecretCache
     private var horizonWaiters: [HorizonWaiter] = []
 
     private struct HorizonWaiter {
@@ -93,13 +96,15 @@ final class Worker {
     }
 
     init(
-        index: Int, peers: [Mailbox<WorkerMessage>], control: Mailbox<ControlMessage>, snapshot: ProxySnapshot,
-        clientCount: ClientCount, logger: Logger
+        index: Int, peers: [Mailbox<WorkerMessage>], control: Mailbox<ControlMessage>,
+        lookUps: [Mailbox<LookUpRequest>], snapshot: ProxySnapshot, clientCount: ClientCount, logger: Logger
     ) {
         self.index = index
         self.peers = peers
         self.control = control
+        self.lookUps = lookUps
         self.snapshot = snapshot
+        secrets = SecretCache(lifeNanos: snapshot.settings.auth.cacheNanos)
         self.logger = logger
         sharedClientCount = clientCount
         timers = TimerWheel(now: now)
@@ -293,6 +298,8 @@ final class Worker {
             console.collected(request, report, on: self)
         case .controlDone(let client, let outcome):
             clients[client]?.controlDone(outcome)
+        case .lookedUp(let number, let answer):
+            lookedUp(number, answer)
         case .drain:
             drain()
         case .stop:
@@ -303,6 +310,7 @@ final class Worker {
     private func apply(_ next: ProxySnapshot) {
         let previous = snapshot
         snapshot = next
+        secrets.forget(lifeNanos: next.settings.auth.cacheNanos)
         for (name, state) in databases.pairs {
             if let route = next.databases[name] {
                 state.apply(route)

@@ -11,6 +11,7 @@ enum WorkerMessage: Sendable {
     case collect(request: UInt64, from: Int)
     case collected(request: UInt64, WorkerReport)
     case controlDone(client: ClientID, ControlOutcome)
+    case lookedUp(UInt64, LookUpAnswer)
     /// Finish: no new clients, those without a transaction go now, the others at its end.
     case drain
     /// Finish at once.

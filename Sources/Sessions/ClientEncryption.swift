@@ -32,52 +32,53 @@ package struct EncryptionPolicy: Equatable, Sendable {
     /// Nobody logs in without TLS.
     package var isRequired: Bool
     package var certificate: ClientCertificate
-    /// Which certificate's name may be which user; nil: they are the same.
-    package var users: IdentMap?
 
-    package init(
-        isOffered: Bool, isRequired: Bool = false, certificate: ClientCertificate = .optional, users: IdentMap? = nil
-    ) {
+    package init(isOffered: Bool, isRequired: Bool = false, certificate: ClientCertificate = .optional) {
         self.isOffered = isOffered
         self.isRequired = isRequired
         self.certificate = certificate
-        self.users = users
     }
 
     /// Unix sockets, and where TLS is switched off.
     package static let plain = EncryptionPolicy(isOffered: false)
 
     /// Whether the channel is what is asked for; otherwise what the client is told.
-    func refusal(of channel: ChannelFacts?, user: String, isByCertificate: Bool) -> ErrorResponse? {
-        guard let channel else {
-            if isByCertificate {
-                return ErrorResponse(
-                    .fatal, .invalidAuthorization, "certificate authentication needs a connection by TLS",
-                    hint: "Connect over TCP with sslmode=require or stronger, sslcert and sslkey.")
-            }
-            if !isRequired { return nil }
+    func refusal(of peer: LoginPeer, user: String, _ policy: AuthPolicy) -> ErrorResponse? {
+        if !isRequired { return nil }
+        if !peer.isEncrypted {
             return ErrorResponse(
                 .fatal, .invalidAuthorization, "Godwit takes connections by TLS only, and this one is not encrypted",
                 hint: "Connect with sslmode=require or stronger.")
         }
-        if !channel.hasCertificate && (isByCertificate || certificate != .optional) {
-            return ErrorResponse(
-                .fatal, .invalidAuthorization, "connection requires a valid client certificate",
-                hint: "Connect with sslcert and sslkey, a certificate that listen.tls.client_ca has signed.")
-        }
-        if isByCertificate || certificate == .ofUser {
-            let isUsers = channel.certificateName.map { name in
-                users.map { $0.allows(name, as: user) } ?? name.utf8.elementsEqual(user.utf8)
-            }
-            if isUsers != true {
-                return ErrorResponse(
-                    .fatal, .invalidAuthorization, "certificate authentication failed for user \"\(user)\"")
-            }
-        }
+        if certificate == .optional { return nil }
+        if !peer.hasCertificate { return AuthPolicy.noCertificate }
+        if certificate == .required { return nil }
+        guard let name = peer.certificateName,
+            policy.maps.allows(map: policy.certificateMap, system: name, user: user)
+        else { return AuthPolicy.notMapped("certificate", user) }
         return nil
     }
 
     static let unencryptedData = ErrorResponse(
         .fatal, .protocolViolation, "received unencrypted data after SSL request",
         detail: "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
+
+    /// In PostgreSQL's words.
+    static func bindingError(_ failure: SCRAMServer.Failure) -> ErrorResponse {
+        switch failure {
+        case .bindingDowngraded:
+            ErrorResponse(
+                .fatal, .invalidAuthorization, "SCRAM channel binding negotiation error",
+                detail: "The client supports SCRAM channel binding but thinks the server does not.  "
+                    + "However, this server does support channel binding.")
+        case .bindingMismatch:
+            ErrorResponse(
+                .fatal, .invalidAuthorization, "SCRAM channel binding check failed",
+                detail: "The client saw another server certificate than Godwit's.")
+        case .bindingNotOffered, .malformed, .wrongPassword:
+            ErrorResponse(
+                .fatal, .protocolViolation,
+                "the client wants SCRAM channel binding of a kind that was not offered")
+        }
+    }
 }

@@ -14,10 +14,8 @@ enum ClientTLS {
         let tls = settings.listen.tls
         if tls.mode == .disable { return (.plain, nil) }
         let fresh = try context(tls)
-        let users = settings.auth.identFile.isEmpty
-            ? nil : try IdentMap.load(path: settings.auth.identFile, map: settings.auth.identMap)
         let policy = EncryptionPolicy(
-            isOffered: true, isRequired: tls.mode != .allow, certificate: certificate(tls.mode), users: users)
+            isOffered: true, isRequired: tls.mode != .allow, certificate: certificate(tls.mode))
         if let previous, previous.options == fresh.options, previous.mark == fresh.mark { return (policy, previous) }
         return (policy, fresh)
     }

@@ -48,6 +48,7 @@ struct ServeAssembly {
     mutating func run(_ server: ProxyServer) {
         reportCertificate()
         startMirrors(server.control)
+        let lookUps = LookUpService(server, logger: logger)
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
         var running = server.threadCount
         var isDraining = false
@@ -75,6 +76,7 @@ struct ServeAssembly {
             }
         }
         watcher.stop()
+        lookUps.stop()
         for mirror in mirrors { mirror.stop() }
         server.join()
         logger.notice("ended")
@@ -151,11 +153,15 @@ struct ServeAssembly {
         _ settings: Settings, previous: ProxySnapshot?, readsCertificates: Bool
     ) throws -> ProxySnapshot {
         var routes: [DatabaseRoute] = []
-        for database in settings.databases { routes.append(try route(database, previous)) }
+        let auth = try auth(settings, previous)
+        for database in settings.databases {
+            let lookUp = try secretLookUp(database, settings.auth, auth)
+            routes.append(try route(database, lookUp, previous))
+        }
         var (encryption, context) = (previous?.encryption ?? .plain, previous?.tls)
         if readsCertificates { (encryption, context) = try ClientTLS.read(settings, previous: context) }
         return ProxySnapshot(
-            settings: settings, auth: try auth(settings, previous), encryption: encryption, tls: context,
+            settings: settings, auth: auth, encryption: encryption, tls: context,
             databases: routes)
     }
 
@@ -164,17 +170,57 @@ struct ServeAssembly {
             switch settings.auth.method {
             case .trust: .trust
             case .md5: .md5
-            case .scramSHA256: .scramSHA256
+            case .password: .password
+            // With an HBA file its rules decide.
+            case .scramSHA256, .hba: .scramSHA256
             case .cert: .cert
             }
         let list = settings.auth.usersFile.isEmpty
             ? UserList(secrets: [:]) : try UserList.load(path: settings.auth.usersFile)
+        let file = settings.auth.identFile
+        let maps = file.isEmpty ? IdentFile.empty : try IdentFile.load(path: file)
+        if !settings.auth.identMap.isEmpty && !maps.has(map: settings.auth.identMap) {
+            throw SettingsError(
+                path: file, line: 0, key: "",
+                .conflict("has no line of the map \"\(settings.auth.identMap)\" (auth.ident_map)"))
+        }
+        var rules: HBAFile?
+        if settings.auth.method == .hba {
+            let loaded = try HBAFile.load(path: settings.auth.hbaFile, local: .ofThisMachine())
+            for (name, line) in loaded.maps where !maps.has(map: name) {
+                throw SettingsError(
+                    path: loaded.path, line: line, key: "",
+                    .conflict("the map \"\(name)\" is not in auth.ident_file (\(file.isEmpty ? "none" : file))"))
+            }
+            rules = loaded
+        }
+        let looksUp = !settings.auth.lookUp.user.isEmpty || settings.databases.contains { !$0.lookUp.user.isEmpty }
         return AuthPolicy(
-            method: method, secrets: list.secrets.mapValues { AuthPolicy.Secret(parsing: $0) },
-            previous: previous?.auth)
+            method: method, secrets: list.secrets.mapValues { AuthPolicy.Secret(parsing: $0) }, rules: rules,
+            maps: maps, certificateMap: settings.auth.identMap.isEmpty ? nil : settings.auth.identMap,
+            looksUp: looksUp, previous: previous?.auth)
     }
 
-    private mutating func route(_ settings: DatabaseSettings, _ previous: ProxySnapshot?) throws -> DatabaseRoute {
+    /// How to find the users of a database that the users' file does not have: as auth_user, on OLD.
+    private func secretLookUp(
+        _ settings: DatabaseSettings, _ general: AuthSettings, _ auth: AuthPolicy
+    ) throws -> SecretLookUp? {
+        let wanted = settings.lookUp.filled(from: general.lookUp)
+        if wanted.user.isEmpty { return nil }
+        let old = try ConnectionString(parsing: settings.old)
+        let database = wanted.database.isEmpty ? old.dbname ?? settings.name : wanted.database
+        let isSame = old.user.map { $0.hasSameBytes(as: wanted.user) } ?? false
+        let password = isSame ? old.password : auth.plainPassword(of: wanted.user)
+        // The conninfo's options are for the application's sessions.
+        let target = old.overriding([
+            "user": wanted.user, "password": password ?? "", "dbname": database, "options": "",
+        ])
+        return SecretLookUp(conninfo: target.text, database: database, query: wanted.query)
+    }
+
+    private mutating func route(
+        _ settings: DatabaseSettings, _ lookUp: SecretLookUp?, _ previous: ProxySnapshot?
+    ) throws -> DatabaseRoute {
         let name = settings.name
         var settings = settings
         settings.reads.hundredths = plan.share(of: name, inFile: settings.reads.hundredths)
@@ -187,10 +233,14 @@ struct ServeAssembly {
         }
         guard let horizon = horizons[name], let stamps = stamps[name] else { preconditionFailure("made above") }
         let facts = catalogs[name] ?? .builtIn
-        if let before = previous?.databases[name], before.settings == settings, before.facts === facts { return before }
+        if let before = previous?.databases[name], before.settings == settings, before.facts === facts,
+            before.lookUp == lookUp
+        {
+            return before
+        }
         return DatabaseRoute(
             settings: settings, old: try endpoint(settings, .old), new: try endpoint(settings, .new), facts: facts,
-            horizon: horizon, stamps: stamps)
+            horizon: horizon, stamps: stamps, lookUp: lookUp)
     }
 
     /// Resolves names, which blocks: on the control thread only.

@@ -46,7 +46,7 @@ private func refusal(_ text: String) -> String {
         ("listen: {tls: {ciphers: HIGH}}", "listen.tls.ciphers", "HIGH"),
         ("listen: {tls: {cipher_suites: X}}", "listen.tls.cipher_suites", "X"),
         ("auth: {method: trust, ident_file: i}", "auth.ident_file", "/etc/i"),
-        ("auth: {method: trust, ident_map: m}", "auth.ident_map", "m"),
+        ("auth: {method: trust, ident_file: i, ident_map: m}", "auth.ident_map", "m"),
         ("auth: {method: md5, users_file: u.txt}", "auth.method", "md5"),
         ("auth: {users_file: u.txt}", "auth.users_file", "/etc/u.txt"), ("admin: {users: [a, b]}", "admin.users", "a, b"),
         ("admin: {http: {address: 0.0.0.0}}", "admin.http.address", "0.0.0.0"),

@@ -11,12 +11,13 @@ import Testing
 
     private func client(
         _ method: AuthPolicy.Method = .trust, isRequired: Bool = false,
-        certificate: EncryptionPolicy.ClientCertificate = .optional, users: IdentMap? = nil, isBytewise: Bool = false
+        certificate: EncryptionPolicy.ClientCertificate = .optional, maps: IdentFile = .empty, map: String? = nil,
+        isBytewise: Bool = false
     ) -> LoginClient {
         LoginClient(
             method, ["ann": "pencil"], isBytewise: isBytewise,
-            encryption: EncryptionPolicy(
-                isOffered: true, isRequired: isRequired, certificate: certificate, users: users))
+            encryption: EncryptionPolicy(isOffered: true, isRequired: isRequired, certificate: certificate),
+            maps: maps, map: map)
     }
 
     @Test(arguments: [false, true])
@@ -119,14 +120,14 @@ import Testing
     }
 
     @Test func `cert is the certificate's name and nothing else`() throws {
-        let map = try IdentMap.parse(text: "m CN-of-ann ann", path: "f", map: "m")
+        let maps = try IdentFile.parse(text: "m CN-of-ann ann", path: "f")
         let named = ChannelFacts(hasCertificate: true, certificateName: "ann")
         let mapped = ChannelFacts(hasCertificate: true, certificateName: "CN-of-ann")
-        for (facts, users, isIn) in [
-            (named, nil, true), (mapped, nil, false), (mapped, map, true), (named, map, false),
+        for (facts, map, isIn) in [
+            (named, nil, true), (mapped, nil, false), (mapped, "m", true), (named, "m", false),
             (ChannelFacts(), nil, false), (nil, nil, false),
-        ] as [(ChannelFacts?, IdentMap?, Bool)] {
-            var client = client(.cert, users: users)
+        ] as [(ChannelFacts?, String?, Bool)] {
+            var client = client(.cert, maps: maps, map: map)
             if let facts { client.secure(facts) }
             client.start([("user", "ann")])
             #expect((client.request != nil) == isIn)

@@ -1,3 +1,4 @@
+import Configuration
 import PGWire
 import Primitives
 import Sessions
@@ -15,12 +16,22 @@ struct LoginClient {
 
     init(
         _ method: AuthPolicy.Method = .trust, _ secrets: NameTable<String> = [:], isBytewise: Bool = false,
-        encryption: EncryptionPolicy = .plain
+        encryption: EncryptionPolicy = .plain, maps: IdentFile = .empty, map: String? = nil
     ) {
-        let policy = AuthPolicy(method: method, secrets: secrets.mapValues { AuthPolicy.Secret(parsing: $0) })
+        let policy = AuthPolicy(
+            method: method, secrets: secrets.mapValues { AuthPolicy.Secret(parsing: $0) }, maps: maps,
+            certificateMap: map)
         login = ClientLogin(policy: policy, randomBytes: Self.randomBytes, encryption: encryption)
         self.isBytewise = isBytewise
     }
+
+    init(_ policy: AuthPolicy, peer: LoginPeer = LoginPeer(address: nil)) {
+        login = ClientLogin(policy: policy, randomBytes: Self.randomBytes, peer: peer)
+        isBytewise = false
+    }
+
+    mutating func supply(_ found: ClientLogin.LookedUp) { login.supply(found, &actions) }
+    mutating func supply(systemUser: String?) { login.supply(systemUser: systemUser, &actions) }
 
     mutating func send(_ bytes: [UInt8]) {
         if !isBytewise { return receive(bytes) }
@@ -99,7 +110,7 @@ struct LoginClient {
         actions.map { action in
             switch action {
             case .send(let bytes): [Int(bytes.first ?? 0), bytes.count]
-            case .startTLS, .authenticated, .cancel, .refuse, .dismiss, .close: []
+            case .startTLS, .authenticated, .cancel, .lookUpSecret, .lookUpSystemUser, .refuse, .dismiss, .close: []
             }
         }
     }
