@@ -51,11 +51,11 @@ let package = Package(
         floor("PGWire", ["Primitives", "Digests"], isHot: true),
         floor("SQLAnalysis", ["Primitives", "CPgQuery"], isHot: true),
         floor("Configuration", ["Primitives", "Digests", yams]),
-        floor("Reactor", ["Primitives", "CEpoll"], isHot: true),
+        floor("Reactor", ["Primitives", "CEpoll", "COpenSSL"], isHot: true),
         floor("LibPQ", ["Primitives", "CLibPQ"]),
 
         // Floor 1: pure state machines.
-        floor("Sessions", ["Primitives", "Digests", "PGWire", "SQLAnalysis"], isHot: true),
+        floor("Sessions", ["Primitives", "Digests", "PGWire", "SQLAnalysis", "Configuration"], isHot: true),
         floor("Pooling", ["Primitives"], isHot: true),
         floor("Routing", ["Primitives", "Digests", "SQLAnalysis", "Configuration"], isHot: true),
         floor("Migration", ["Primitives"]),
@@ -74,8 +74,8 @@ let package = Package(
         .executableTarget(
             name: "godwit",
             dependencies: [
-                "Primitives", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing", "Proxy",
-                "Migration", "Mirroring", "Verification", "ControlPlane", arguments, logging,
+                "Primitives", "PGWire", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing",
+                "Console", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", arguments, logging,
             ],
             swiftSettings: strict),
 
@@ -94,9 +94,9 @@ let package = Package(
         tests("PrimitivesTests", ["Primitives"]),
         tests("DigestsTests", ["Digests"]),
         tests("PGWireTests", ["PGWire", "SQLAnalysis", "Digests", "Primitives"]),
-        tests("SessionsTests", ["Sessions", "PGWire", "SQLAnalysis", "Digests", "Primitives"]),
+        tests("SessionsTests", ["Sessions", "PGWire", "SQLAnalysis", "Digests", "Configuration", "Primitives"]),
         tests("PoolingTests", ["Pooling", "Primitives"]),
-        tests("ReactorTests", ["Reactor", "Primitives", "CEpoll"]),
+        tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "TestSupport"]),
         tests("ConsoleTests", ["Console", "PGWire"]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),

@@ -43,14 +43,14 @@ package enum ReloadPolicy {
     /// Sockets, threads and files that are opened once need a restart, and so do the two databases themselves.
     package static func effect(of key: String) -> Effect {
         switch key {
-        case "listen.clients_max", "listen.client_login_timeout", "auth.method", "auth.users_file", "admin.users",
-            "log.level":
+        case "listen.clients_max", "listen.client_login_timeout", "admin.users", "log.level":
             return .reload
-        default: break
+        default: if key.hasPrefix("auth.") { return .reload }
         }
+        if key.hasPrefix("listen.tls.") { return .reload }
         guard key.hasPrefix("databases.") else { return .restart }
         let parts = key.split(separator: ".")
-        let isReload = ["pool", "reads", "rules", "breaker", "shadow"].contains { parts.contains($0) }
+        let isReload = ["auth", "pool", "reads", "rules", "breaker", "shadow"].contains { parts.contains($0) }
         return isReload ? .reload : .restart
     }
 
@@ -60,11 +60,13 @@ package enum ReloadPolicy {
         kept.listen = running.listen
         kept.listen.clientsMax = next.listen.clientsMax
         kept.listen.clientLoginTimeoutSeconds = next.listen.clientLoginTimeoutSeconds
+        kept.listen.tls = next.listen.tls
         kept.admin.http = running.admin.http
         kept.state = running.state
         kept.databases = running.databases.map { database in
             guard let wanted = next.database(named: database.name) else { return database }
             var merged = database
+            merged.lookUp = wanted.lookUp
             merged.pool = wanted.pool
             merged.reads = wanted.reads
             merged.rules = wanted.rules
@@ -89,8 +91,20 @@ package enum ReloadPolicy {
         all.append(("listen.tls.certificate", listen.tls.certificate))
         all.append(("listen.tls.key", listen.tls.key))
         all.append(("listen.tls.client_ca", listen.tls.clientCA))
+        all.append(("listen.tls.client_crl", listen.tls.clientCRL))
+        all.append(("listen.tls.min_version", listen.tls.minVersion.rawValue))
+        all.append(("listen.tls.max_version", listen.tls.maxVersion.rawValue))
+        all.append(("listen.tls.ciphers", listen.tls.ciphers))
+        all.append(("listen.tls.cipher_suites", listen.tls.cipherSuites))
         all.append(("auth.method", settings.auth.method.rawValue))
         all.append(("auth.users_file", settings.auth.usersFile))
+        all.append(("auth.hba_file", settings.auth.hbaFile))
+        all.append(("auth.ident_file", settings.auth.identFile))
+        all.append(("auth.ident_map", settings.auth.identMap))
+        all.append(("auth.auth_user", settings.auth.lookUp.user))
+        all.append(("auth.auth_dbname", settings.auth.lookUp.database))
+        all.append(("auth.auth_query", settings.auth.lookUp.query))
+        all.append(("auth.auth_query_cache", seconds(settings.auth.cacheSeconds)))
         all.append(("admin.users", settings.admin.users.joined(separator: ", ")))
         all.append(("admin.http.address", settings.admin.http.address))
         all.append(("admin.http.port", "\(settings.admin.http.port)"))
@@ -108,6 +122,9 @@ package enum ReloadPolicy {
             ("new", database.new),
             ("control.old", database.controlOld),
             ("control.new", database.controlNew),
+            ("auth.auth_user", database.lookUp.user),
+            ("auth.auth_dbname", database.lookUp.database),
+            ("auth.auth_query", database.lookUp.query),
             ("pool.size", "\(pool.size)"),
             ("pool.waiters_max", "\(pool.waitersMax)"),
             ("pool.query_wait_timeout", seconds(pool.queryWaitTimeoutSeconds)),
@@ -130,8 +147,14 @@ package enum ReloadPolicy {
             ("reads.consistency_wait_millis", "\(database.reads.consistencyWaitMillis)"),
             ("rules", database.rules.map(text).joined(separator: "; ")),
             ("mirror.mode", database.mirror.mode.rawValue),
+            ("mirror.ddl", database.mirror.ddl.rawValue),
             ("mirror.poll_millis", "\(database.mirror.pollMillis)"),
             ("mirror.backfill_rows", "\(database.mirror.backfillRows)"),
+            ("mirror.backfill_rate", "\(database.mirror.backfillRate)"),
+            ("mirror.throttle_lag", seconds(database.mirror.throttleLagSeconds)),
+            ("mirror.throttle_sessions", "\(database.mirror.throttleSessions)"),
+            ("mirror.throttle_query", database.mirror.throttleQuery),
+            ("mirror.sync_wait", seconds(database.mirror.syncWaitSeconds)),
             ("mirror.lag_max", seconds(database.mirror.lagMaxSeconds)),
             ("breaker.failures", "\(database.breaker.failures)"),
             ("breaker.held", seconds(database.breaker.heldSeconds)),

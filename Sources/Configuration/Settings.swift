@@ -17,7 +17,7 @@ package struct Settings: Sendable, Equatable {
     }
 }
 
-/// Where clients connect to. Needs a restart, but for `clientsMax` and `clientLoginTimeoutSeconds`.
+/// Where clients connect to. Needs a restart, but for `clientsMax`, `clientLoginTimeoutSeconds` and `tls`.
 package struct ListenSettings: Sendable, Equatable {
     package var address = "127.0.0.1"
     package var port: UInt16 = 6432
@@ -37,14 +37,37 @@ package struct ListenSettings: Sendable, Equatable {
 /// TLS towards clients.
 package struct TLSSettings: Sendable, Equatable {
     package enum Mode: String, Sendable, CaseIterable {
-        case disable, allow, require
+        /// SSLRequest is answered by N.
+        case disable
+        /// Clients choose.
+        case allow
+        /// Clients without TLS are refused; so in all that follow.
+        case require
+        /// They must show a certificate that `client_ca` has signed.
+        case verifyCA = "verify-ca"
+        /// And it must be the user's.
         case verifyFull = "verify-full"
     }
 
+    package enum Version: String, Sendable, CaseIterable {
+        case v12 = "TLSv1.2"
+        case v13 = "TLSv1.3"
+    }
+
     package var mode: Mode = .disable
+    /// PEM: our certificate, then those that lead to its authority.
     package var certificate = ""
     package var key = ""
+    /// PEM: who may sign clients' certificates; empty: none is asked for.
     package var clientCA = ""
+    /// PEM: clients' certificates that were revoked (`client_crl`).
+    package var clientCRL = ""
+    package var minVersion: Version = .v12
+    package var maxVersion: Version = .v13
+    /// OpenSSL's list for TLS 1.2; empty: OpenSSL's choice.
+    package var ciphers = ""
+    /// For TLS 1.3 (`cipher_suites`).
+    package var cipherSuites = ""
 
     package init() {}
 }
@@ -52,15 +75,52 @@ package struct TLSSettings: Sendable, Equatable {
 /// How clients prove who they are.
 package struct AuthSettings: Sendable, Equatable {
     package enum Method: String, Sendable, CaseIterable {
-        case trust, md5, cert
+        case trust, md5, password, cert, hba
         case scramSHA256 = "scram-sha-256"
     }
 
     package var method: Method = .scramSHA256
     /// PgBouncer's userlist format; a relative path starts at the configuration file's folder. Empty with `trust`.
     package var usersFile = ""
+    /// Read with `method: hba`, in pg_hba.conf's form, and pg_ident.conf's.
+    package var hbaFile = ""
+    package var identFile = ""
+    /// With `method: cert`, and `listen.tls.mode: verify-full`: the map of `identFile` that says which certificate's
+    /// name may be which user; empty: the common name is the user's.
+    package var identMap = ""
+    /// Whom to ask for the secrets of users that the file does not have.
+    package var lookUp = LookUpSettings()
+    /// Seconds that an answer is kept (`auth_query_cache`).
+    package var cacheSeconds = 10.0
+
+    package var cacheNanos: UInt64 { UInt64(cacheSeconds * 1e9) }
 
     package init() {}
+}
+
+/// Looking users up in the database. Empty: not said here.
+package struct LookUpSettings: Sendable, Equatable {
+    /// Who asks (`auth_user`); nobody: nothing is looked up.
+    package var user = ""
+    /// Where (`auth_dbname`); empty: in the database that the client asks for.
+    package var database = ""
+    /// What (`auth_query`), with the name as `$1`; two columns: name and secret.
+    package var query = ""
+
+    /// PgBouncer's: nobody gets in whose password has run out, or who may not log in.
+    package static let defaultQuery = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL "
+        + "ELSE rolpassword END FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin"
+
+    package init() {}
+
+    /// These, with what they leave open taken from `general`.
+    package func filled(from general: LookUpSettings) -> LookUpSettings {
+        var filled = self
+        if filled.user.isEmpty { filled.user = general.user }
+        if filled.database.isEmpty { filled.database = general.database }
+        if filled.query.isEmpty { filled.query = general.query.isEmpty ? Self.defaultQuery : general.query }
+        return filled
+    }
 }
 
 package struct AdminSettings: Sendable, Equatable {
@@ -103,6 +163,8 @@ package struct DatabaseSettings: Sendable, Equatable {
     /// conninfo for mirroring and checks; the same as `old` and `new` where the file leaves them empty.
     package var controlOld = ""
     package var controlNew = ""
+    /// Before those of `auth`.
+    package var lookUp = LookUpSettings()
     package var pool = PoolSettings()
     package var reads = ReadSettings()
     /// In the order of the file: the first that matches decides, and every one that rewrites is applied.
@@ -214,11 +276,30 @@ package struct ReadSettings: Sendable, Equatable {
 package struct MirrorSettings: Sendable, Equatable {
     package enum Mode: String, Sendable, CaseIterable { case off, async, sync }
 
+    /// What becomes of DDL on tables that comes through Godwit (`ddl`).
+    package enum DDL: String, Sendable, CaseIterable {
+        /// Error 42501.
+        case refuse
+        /// It runs on OLD; the mirror finds out what it means.
+        case allow
+    }
+
     package var mode: Mode = .off
+    package var ddl: DDL = .refuse
     /// Milliseconds between looks at the journal when nobody kicks (`poll_millis`).
     package var pollMillis = 20
-    /// Rows of one backfill step (`backfill_rows`).
+    /// Rows of one range of the first copy at most (`backfill_rows`).
     package var backfillRows = 10_000
+    /// Rows a second of the first copy (`backfill_rate`); 0: any.
+    package var backfillRate = 0
+    /// The first copy rests while a batch of changes takes longer (`throttle_lag`); 0: never.
+    package var throttleLagSeconds = 0.0
+    /// It rests while OLD has more active sessions (`throttle_sessions`); 0: never.
+    package var throttleSessions = 0
+    /// It rests while this query's first value on OLD is true (`throttle_query`); empty: never.
+    package var throttleQuery = ""
+    /// With mode sync: how long a commit's answer waits for NEW at most (`sync_wait`).
+    package var syncWaitSeconds = 0.1
     /// Seconds without an applied batch after which reads leave NEW (`lag_max`).
     package var lagMaxSeconds = 30.0
 

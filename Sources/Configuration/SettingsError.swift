@@ -72,6 +72,9 @@ package enum SettingsLimits {
     package static let secondsMax = 366.0 * 86_400
     package static let usersFileBytesMax = 64 << 20
     package static let usersMax = 1_000_000
+    /// Of an HBA or ident file, and of each list that it names.
+    package static let accessFileBytesMax = 4 << 20
+    package static let accessRulesMax = 10_000
     /// Bytes of a user's name or secret.
     package static let userFieldBytesMax = 2048
 }

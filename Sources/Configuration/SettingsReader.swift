@@ -9,17 +9,24 @@ struct SettingsReader {
         "listen": [
             "address", "port", "unix_socket_directory", "threads", "clients_max", "client_login_timeout", "tls",
         ],
-        "listen.tls": ["mode", "certificate", "key", "client_ca"],
-        "auth": ["method", "users_file"],
+        "listen.tls": [
+            "mode", "certificate", "key", "client_ca", "client_crl", "min_version", "max_version", "ciphers",
+            "cipher_suites",
+        ],
+        "auth": [
+            "method", "users_file", "hba_file", "ident_file", "ident_map", "auth_user", "auth_dbname", "auth_query",
+            "auth_query_cache",
+        ],
         "admin": ["users", "http"],
         "admin.http": ["address", "port", "token_file"],
         "state": ["path"],
         "log": ["level"],
         "databases.*": [
-            "old", "new", "control", "pool", "reads", "rules", "mirror", "breaker",
+            "old", "new", "control", "auth", "pool", "reads", "rules", "mirror", "breaker",
             "shadow",
         ],
         "databases.*.control": ["old", "new"],
+        "databases.*.auth": ["auth_user", "auth_dbname", "auth_query"],
         "databases.*.pool": [
             "size", "waiters_max", "query_wait_timeout", "server_connect_timeout", "server_login_retry",
             "server_idle_timeout", "server_lifetime", "idle_transaction_timeout", "client_idle_timeout",
@@ -29,7 +36,10 @@ struct SettingsReader {
             "percent", "key", "keyless", "cohorts", "promote", "promote_after", "promote_p95_factor", "transactions",
             "consistency", "consistency_wait_millis",
         ],
-        "databases.*.mirror": ["mode", "poll_millis", "backfill_rows", "lag_max"],
+        "databases.*.mirror": [
+            "mode", "sync_wait", "ddl", "poll_millis", "backfill_rows", "backfill_rate", "throttle_lag",
+            "throttle_sessions", "throttle_query", "lag_max",
+        ],
         "databases.*.breaker": ["failures", "held", "probes"],
         "databases.*.shadow": ["percent"],
     ]
@@ -50,7 +60,13 @@ struct SettingsReader {
         if let state = try section(top, "state") { try state.text("path", &settings.state.path) }
         if let log = try section(top, "log") { try log.choice("level", &settings.log.level) }
         try readDatabases(top, &settings)
-        if settings.auth.method != .trust && settings.auth.usersFile.isEmpty {
+        if settings.auth.method == .cert, settings.listen.tls.mode == .disable || settings.listen.tls.clientCA.isEmpty {
+            throw SettingsError(
+                path: path, line: (try section(top, "auth"))?.line ?? 1, key: "auth.method",
+                .conflict("cert needs listen.tls with a mode other than disable, and its client_ca"))
+        }
+        let looksUp = !settings.auth.lookUp.user.isEmpty || settings.databases.contains { !$0.lookUp.user.isEmpty }
+        if ![.trust, .hba, .cert].contains(settings.auth.method) && settings.auth.usersFile.isEmpty && !looksUp {
             throw SettingsError(
                 path: path, line: (try section(top, "auth"))?.line ?? 1, key: "auth.users_file", .missing)
         }
@@ -111,19 +127,59 @@ struct SettingsReader {
         try tls.text("certificate", &listen.tls.certificate)
         try tls.text("key", &listen.tls.key)
         try tls.text("client_ca", &listen.tls.clientCA)
+        try tls.text("client_crl", &listen.tls.clientCRL)
+        try tls.choice("min_version", &listen.tls.minVersion)
+        try tls.choice("max_version", &listen.tls.maxVersion)
+        try tls.text("ciphers", &listen.tls.ciphers)
+        try tls.text("cipher_suites", &listen.tls.cipherSuites)
         listen.tls.certificate = resolved(listen.tls.certificate)
         listen.tls.key = resolved(listen.tls.key)
         listen.tls.clientCA = resolved(listen.tls.clientCA)
-        if listen.tls.mode != .disable {
-            throw tls.error("mode", .unsupported("TLS towards clients (\(listen.tls.mode.rawValue))"))
+        listen.tls.clientCRL = resolved(listen.tls.clientCRL)
+        try check(tls, listen.tls)
+    }
+
+    private func check(_ section: Section, _ tls: TLSSettings) throws(SettingsError) {
+        if tls.minVersion == .v13 && tls.maxVersion == .v12 {
+            throw section.error("min_version", .conflict("is above max_version"))
+        }
+        if tls.mode == .disable { return }
+        for (name, value) in [("certificate", tls.certificate), ("key", tls.key)] where value.isEmpty {
+            throw section.error(name, .missing)
+        }
+        if [.verifyCA, .verifyFull].contains(tls.mode) && tls.clientCA.isEmpty {
+            throw section.error("client_ca", .missing)
+        }
+        if !tls.clientCRL.isEmpty && tls.clientCA.isEmpty {
+            throw section.error("client_crl", .conflict("needs client_ca"))
         }
     }
 
     private func read(_ section: Section, _ auth: inout AuthSettings) throws(SettingsError) {
         try section.choice("method", &auth.method)
-        if auth.method == .cert { throw section.error("method", .unsupported("authentication by certificate")) }
         try section.text("users_file", &auth.usersFile)
+        try section.text("hba_file", &auth.hbaFile)
+        try section.text("ident_file", &auth.identFile)
+        try read(section, &auth.lookUp)
+        try section.seconds("auth_query_cache", &auth.cacheSeconds)
         auth.usersFile = resolved(auth.usersFile)
+        try section.text("ident_map", &auth.identMap)
+        auth.hbaFile = resolved(auth.hbaFile)
+        auth.identFile = resolved(auth.identFile)
+        if !auth.identMap.isEmpty && auth.identFile.isEmpty { throw section.error("ident_file", .missing) }
+        if auth.method == .hba && auth.hbaFile.isEmpty { throw section.error("hba_file", .missing) }
+        if auth.method != .hba && !auth.hbaFile.isEmpty {
+            throw section.error("hba_file", .conflict("is read with method: hba only"))
+        }
+    }
+
+    private func read(_ section: Section, _ lookUp: inout LookUpSettings) throws(SettingsError) {
+        try section.text("auth_user", &lookUp.user)
+        try section.text("auth_dbname", &lookUp.database)
+        try section.text("auth_query", &lookUp.query)
+        if !lookUp.query.isEmpty && !lookUp.query.contains("$1") {
+            throw section.error("auth_query", .expected("a query with $1 for the user's name", found: "none"))
+        }
     }
 
     private func read(_ section: Section, _ admin: inout AdminSettings) throws(SettingsError) {
@@ -186,6 +242,7 @@ struct SettingsReader {
         }
         if database.controlOld.isEmpty { database.controlOld = database.old }
         if database.controlNew.isEmpty { database.controlNew = database.new }
+        if let auth = try self.section(section, "auth") { try read(auth, &database.lookUp) }
         if let pool = try self.section(section, "pool") { try read(pool, &database.pool) }
         if database.pool.size < threads {
             let line = section.node("pool")?.mark?.line ?? section.line
@@ -223,9 +280,14 @@ struct SettingsReader {
     private func read(_ section: Section, _ mirror: inout MirrorSettings) throws(SettingsError) {
         // A bare off is a boolean to YAML 1.1, and printed as false by some tools.
         try section.choice("mode", &mirror.mode, aliases: ["false": .off, "Off": .off, "OFF": .off])
-        if mirror.mode == .sync { throw section.error("mode", .unsupported("synchronous mirroring")) }
+        try section.choice("ddl", &mirror.ddl)
         try section.number("poll_millis", 1...60_000, &mirror.pollMillis)
         try section.number("backfill_rows", 1...10_000_000, &mirror.backfillRows)
+        try section.number("backfill_rate", 0...1_000_000_000, &mirror.backfillRate)
+        try section.seconds("throttle_lag", &mirror.throttleLagSeconds)
+        try section.number("throttle_sessions", 0...1_000_000, &mirror.throttleSessions)
+        try section.text("throttle_query", &mirror.throttleQuery)
+        try section.seconds("sync_wait", least: 0.001, &mirror.syncWaitSeconds)
         try section.seconds("lag_max", least: 0.001, &mirror.lagMaxSeconds)
     }
 

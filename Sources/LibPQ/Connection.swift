@@ -44,7 +44,13 @@ package struct Connection: ~Copyable {
         let calls = pinned.sorted { $0.key < $1.key }.map { name, value in
             "pg_catalog.set_config(\(SQL.literal(name)), \(SQL.literal(value)), false)"
         }
-        try connection.execute("SELECT " + calls.joined(separator: ", "), timeoutSeconds: seconds)
+        let answer = try connection.query(
+            "SELECT " + (calls + ["pg_catalog.pg_backend_pid()"]).joined(separator: ", "), timeoutSeconds: seconds)
+        // A pooler gives its clients numbers of its own, and their sessions to others.
+        guard answer.integer(0, calls.count) == Int64(PQbackendPID(raw)) else {
+            throw PostgresFailure(
+                .connecting, "\(target) is a connection pooler, where sessions do not last: name the server itself")
+        }
         return connection
     }
 
@@ -71,6 +77,9 @@ package struct Connection: ~Copyable {
 
     package var isInTransaction: Bool { PQtransactionStatus(raw) != PQTRANS_IDLE }
 
+    /// No statement is at work on it.
+    package var isAtRest: Bool { PQtransactionStatus(raw) != PQTRANS_ACTIVE && PQstatus(raw) == CONNECTION_OK }
+
     // MARK: one call, one answer
 
     /// Runs one or several statements and gives the rows of the last that has any.
@@ -92,14 +101,14 @@ package struct Connection: ~Copyable {
 
     /// One statement with text parameters `$1`...
     package borrowing func query(
-        _ sql: String, parameters: [String?]
+        _ sql: String, parameters: [String?], timeoutSeconds: Double? = nil
     ) throws(PostgresFailure) -> Rows? {
         let copies = parameters.map { $0.map { strdup($0) } }
         defer { for copy in copies { free(copy ?? nil) } }
         let pointers: [UnsafePointer<CChar>?] = copies.map { copy in copy.flatMap { $0.map { UnsafePointer($0) } } }
         guard PQsendQueryParams(raw, sql, CInt(pointers.count), nil, pointers, nil, nil, 0) == 1 else { throw lost() }
-        try flush(until: nil)
-        return try finish()
+        try flush(until: timeoutSeconds.map { Deadline.now().adding(seconds: $0) })
+        return try finish(timeoutSeconds: timeoutSeconds)
     }
 
     // MARK: sent now, collected later

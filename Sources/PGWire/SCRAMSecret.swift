@@ -20,11 +20,9 @@ package struct SCRAMSecret: Equatable, Sendable {
 
     /// Derives the secret of a password; takes about a millisecond at the default iterations.
     package init(password: String, salt: [UInt8], iterations: Int = defaultIterations) {
-        let salted = Digest.pbkdf2(password: PreparedPassword.bytes(password), salt: salt, iterations: iterations)
-        let clientKey = Digest.hmacSHA256(key: salted, Array("Client Key".utf8))
+        let keys = SCRAMKeys(password: password, salt: salt, iterations: iterations)
         self.init(
-            iterations: iterations, salt: salt, storedKey: Digest.sha256(clientKey),
-            serverKey: Digest.hmacSHA256(key: salted, Array("Server Key".utf8)))
+            iterations: iterations, salt: salt, storedKey: Digest.sha256(keys.clientKey), serverKey: keys.serverKey)
     }
 
     /// Reads `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`; nil when it is not of that form.
@@ -40,6 +38,31 @@ package struct SCRAMSecret: Equatable, Sendable {
             let server = Base64.decode(keys[1].utf8), server.count == 32
         else { return nil }
         self.init(iterations: iterations, salt: salt, storedKey: stored, serverKey: server)
+    }
+}
+
+/// What is derived of a password and opens everything that has the same salt and iterations, but is not the password.
+/// Immutable; never logged.
+package struct SCRAMKeys: Equatable, Sendable {
+    package let iterations: Int
+    package let salt: [UInt8]
+    package let clientKey: [UInt8]
+    package let serverKey: [UInt8]
+
+    package init(iterations: Int, salt: [UInt8], clientKey: [UInt8], serverKey: [UInt8]) {
+        self.iterations = iterations
+        self.salt = salt
+        self.clientKey = clientKey
+        self.serverKey = serverKey
+    }
+
+    /// Derives them of a password; takes about a millisecond at the default iterations.
+    package init(password: String, salt: [UInt8], iterations: Int) {
+        let salted = Digest.pbkdf2(password: PreparedPassword.bytes(password), salt: salt, iterations: iterations)
+        self.init(
+            iterations: iterations, salt: salt,
+            clientKey: Digest.hmacSHA256(key: salted, Array("Client Key".utf8)),
+            serverKey: Digest.hmacSHA256(key: salted, Array("Server Key".utf8)))
     }
 }
 

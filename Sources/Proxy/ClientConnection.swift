@@ -14,6 +14,8 @@ import Sessions
 final class ClientConnection {
     enum Phase {
         case login
+        /// TLS is being agreed on.
+        case handshake
         /// Proven, and waiting for a first server that tells us what to greet with.
         case greeting
         /// No server; the next unit is being gathered.
@@ -42,19 +44,25 @@ final class ClientConnection {
     let address: SocketAddress
     let connectedAt: MonotonicInstant
     let worker: Worker
-    private let socket: SocketDescriptor
+    var stream: ByteStream
     private let registration: Registration
     private var interest: Interest = .read
 
     var phase: Phase = .login
     var login: ClientLogin?
-    private(set) var user = ""
-    private(set) var databaseName = ""
-    private(set) var database: DatabaseState?
-    private(set) var cancelKey: Int32?
-    private(set) var cancelSecret: [UInt8] = []
+    /// The certificate that belongs to what `login` offers; a reload may bring another one meanwhile.
+    var context: TLSContext?
+    /// Whose secret was looked up for the login.
+    var lookedUp: SecretCache.Key?
+    /// What the login has proven that servers may want too.
+    var proof: ServerProof?
+    var user = ""
+    var databaseName = ""
+    var database: DatabaseState?
+    var cancelKey: Int32?
+    var cancelSecret: [UInt8] = []
     /// By the protocol's version.
-    private var cancelSecretSize = 4
+    var cancelSecretSize = 4
 
     // The console's own state.
     var isSkippingToSync = false
@@ -65,7 +73,7 @@ final class ClientConnection {
     var startupSettings = SessionSettings()
     var applicationName = ""
     /// The same, as it was at the start.
-    private(set) var startupName = ""
+    var startupName = ""
     /// Values of the settings that are routing keys (`godwit.user`).
     var keyValues: [String: String] = [:]
     var sessionKey: StatementKey?
@@ -117,7 +125,10 @@ final class ClientConnection {
     /// Bytes of a message whose head has been handed to the server.
     var passToServer = 0
 
-    private var out = SendQueue()
+    /// Batch that NEW must have before what waits in `stream` may be sent: see SyncCommit.
+    var batchAwaited: UInt64?
+    /// Tells the present wait for that from earlier ones.
+    var commitWait: UInt64 = 0
     private var inbox: [UInt8] = []
     private var bytesToSkip = 0
     private var isProcessing = false
@@ -136,7 +147,7 @@ final class ClientConnection {
         connectedAt = worker.now
         lastActivity = worker.now
         let raw = socket.raw
-        self.socket = socket
+        stream = ByteStream(socket)
         // The slot needs self, which needs the registration: the slot is filled in right after.
         registration = worker.makeRegistration(.mailbox)
         worker.fill(registration, .client(self))
@@ -149,8 +160,11 @@ final class ClientConnection {
                 .fatal, .tooManyConnections, "no more connections allowed (listen.clients_max)",
                 hint: "Raise listen.clients_max, or close connections that are not needed."))
         }
+        let isLocal = if case .unix = address { true } else { false }
         login = ClientLogin(
-            policy: worker.snapshot.auth, randomBytes: Digest.randomBytes(ClientLogin.randomByteCount))
+            policy: worker.snapshot.auth, randomBytes: Digest.randomBytes(ClientLogin.randomByteCount),
+            peer: LoginPeer(address: address.network), encryption: isLocal ? .plain : worker.snapshot.encryption)
+        context = isLocal ? nil : worker.snapshot.tls
         let limit = worker.snapshot.settings.listen.clientLoginTimeoutSeconds
         if limit > 0 { worker.schedule(.clientLogin(id), at: worker.now.advanced(bySeconds: limit)) }
     }
@@ -162,6 +176,7 @@ final class ClientConnection {
         guard let database else { return nil }
         if let entry = side == .old ? pools.old : pools.new { return entry }
         let entry = worker.poolEntry(database, user: user, side: side)
+        if let proof, entry.key.user.hasSameBytes(as: user) { entry.proof = proof }
         if side == .old { pools.old = entry } else { pools.new = entry }
         return entry
     }
@@ -170,11 +185,14 @@ final class ClientConnection {
 
     func onReadable() {
         if phase == .closed { return }
-        switch socket.receive(into: worker.buffer) {
+        let outcome = stream.receive(into: worker.buffer)
+        if phase == .handshake && !handshakeGoesOn(after: outcome) { return }
+        switch outcome {
         case .bytes(let count):
             lastActivity = worker.now
             database?.counters.received += UInt64(count)
             received(UnsafeRawBufferPointer(rebasing: worker.buffer[..<count]))
+            if stream.isAtEnd && phase != .closed { vanished() }
         case .wouldBlock:
             return
         case .closed, .failed:
@@ -238,7 +256,7 @@ final class ClientConnection {
             case .idle: consumed = rest.isEmpty ? 0 : processIdle(rest)
             case .leased: consumed = processLeased(rest)
             case .console: consumed = rest.isEmpty ? 0 : processConsole(rest)
-            case .greeting, .waiting, .awaitingHorizon, .applyingSettings, .consoleWaiting: consumed = 0
+            case .handshake, .greeting, .waiting, .awaitingHorizon, .applyingSettings, .consoleWaiting: consumed = 0
             case .closed: return bytes.count
             }
             offset += consumed
@@ -272,117 +290,6 @@ final class ClientConnection {
         updateInterest()
     }
 
-    // MARK: login
-
-    private func processLogin(_ bytes: UnsafeRawBufferPointer) -> Int {
-        guard var exchange = login else { preconditionFailure("a login without its state") }
-        var actions: [ClientLogin.Action] = []
-        let consumed = exchange.receive(bytes, &actions)
-        login = exchange
-        for action in actions {
-            switch action {
-            case .send(let content): send(content)
-            case .authenticated(let request): authenticated(request)
-            case .cancel(let processID, let secret):
-                worker.cancelRequested(processID: processID, secret: secret)
-                close()
-            case .refuse(let error):
-                if error.state == .invalidPassword {
-                    worker.logger.notice("login from \(address.host) failed: \(error.message)")
-                }
-                close(with: error)
-            case .dismiss(let content): close(after: content)
-            case .close: close()
-            }
-        }
-        return consumed
-    }
-
-    private func authenticated(_ request: LoginRequest) {
-        login = nil
-        user = request.user
-        cancelSecretSize = request.cancelSecretSize
-        databaseName = request.database
-        for setting in request.settings where setting.name.lowercased() == "application_name" {
-            applicationName = setting.value
-        }
-        startupName = applicationName
-        if request.database == ProxySnapshot.consoleDatabase {
-            if !worker.snapshot.settings.admin.users.contains(where: { $0.hasSameBytes(as: user) }) {
-                return close(with: ErrorResponse(
-                    .fatal, .insufficientPrivilege, "user \"\(user)\" may not use the console",
-                    hint: "Add the user to admin.users in Godwit's configuration."))
-            }
-            return greetConsole()
-        }
-        guard let state = worker.databases[request.database] else {
-            return close(with: ErrorResponse(
-                .fatal, .undefinedDatabase, "database \"\(request.database)\" does not exist",
-                hint: "Godwit serves the entries of `databases` in its configuration."))
-        }
-        database = state
-        take(request.settings, state)
-        if state.welcome != nil { return greet() }
-        phase = .greeting
-        waitForServer(.old)
-    }
-
-    private func take(_ parameters: [StartupPacket.Parameter], _ state: DatabaseState) {
-        for parameter in parameters {
-            let name = parameter.name.lowercased()
-            if state.route.table.keySettings.contains(name) {
-                keyValues[name] = parameter.value
-            } else {
-                settings.set(name: name, value: parameter.value)
-                noteParameter(name, parameter.value)
-            }
-        }
-        startupSettings = settings
-        routingChanged()
-    }
-
-    /// ParameterStatus as the authority reports them, with what this client asked for, then the cancel key.
-    func greet() {
-        guard let welcome = database?.welcome else { preconditionFailure("a greeting without a server's") }
-        let key = worker.nextCancelKey()
-        cancelKey = key
-        cancelSecret = Digest.randomBytes(cancelSecretSize)
-        worker.clientsByKey[key] = self
-        var writer = MessageWriter(reserving: 512)
-        for parameter in welcome {
-            switch parameter.name {
-            case "application_name": writer.parameterStatus(parameter.name, applicationName)
-            case "session_authorization": writer.parameterStatus(parameter.name, user)
-            default: writer.parameterStatus(parameter.name, parameter.value)
-            }
-        }
-        writer.backendKeyData(processID: key, secret: cancelSecret)
-        writer.readyForQuery(.idle)
-        phase = .idle
-        send(writer.bytes)
-        if worker.isDraining { return drain() }
-        resumeSoon()
-    }
-
-    func greetConsole() {
-        phase = .console
-        var writer = MessageWriter()
-        for (name, value) in [
-            ("server_version", "15.0 (Godwit)"), ("server_encoding", "UTF8"), ("client_encoding", "UTF8"),
-            ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC"), ("integer_datetimes", "on"),
-            ("standard_conforming_strings", "on"), ("application_name", applicationName),
-        ] { writer.parameterStatus(name, value) }
-        writer.backendKeyData(processID: 0, secret: Array(repeating: 0, count: cancelSecretSize))
-        writer.readyForQuery(.idle)
-        send(writer.bytes)
-    }
-
-    func loginTimedOut() {
-        if phase == .login {
-            close(with: ErrorResponse(.fatal, .protocolViolation, "login took longer than client_login_timeout"))
-        }
-    }
-
     // MARK: sending
 
     func send(_ bytes: [UInt8]) { bytes.withUnsafeBytes { sendFromServer($0) } }
@@ -394,7 +301,7 @@ final class ClientConnection {
     }
 
     func queueFromServer(_ range: UnsafeRawBufferPointer) {
-        if isHolding { held.append(contentsOf: range) } else { out.append(range) }
+        if isHolding { held.append(contentsOf: range) } else { stream.queue(range) }
     }
 
     /// Sends `range`, and before it what waits; while the unit may still be run elsewhere it is held back.
@@ -404,15 +311,20 @@ final class ClientConnection {
             held.append(contentsOf: range)
             return
         }
-        if range.isEmpty && out.isEmpty { return }
+        if batchAwaited != nil {
+            stream.queue(range)
+            if stream.count > SendQueue.highWater { server?.pauseReading() }
+            return
+        }
+        if range.isEmpty && stream.isEmpty { return }
         database?.counters.sent += UInt64(range.count)
-        let outcome = range.isEmpty ? out.flush(to: socket) : out.send(range, to: socket)
+        let outcome = range.isEmpty ? stream.flush() : stream.send(range)
         switch outcome {
         case .bytes, .wouldBlock:
-            if out.count > SendQueue.highWater { server?.pauseReading() }
+            if stream.count > SendQueue.highWater { server?.pauseReading() }
             updateInterest()
         case .closed, .failed:
-            out.clear()
+            stream.clear()
             vanished()
         }
     }
@@ -422,7 +334,7 @@ final class ClientConnection {
         if !isHolding { return }
         isHolding = false
         replay.removeAll(keepingCapacity: replay.capacity <= Self.keptCapacity)
-        out.append(held)
+        stream.queue(held)
         held.removeAll(keepingCapacity: held.capacity <= Self.keptCapacity)
     }
 
@@ -431,12 +343,19 @@ final class ClientConnection {
         held.removeAll(keepingCapacity: held.capacity <= Self.keptCapacity)
     }
 
+    /// What was kept for NEW to have a commit first goes out.
+    func sendKept() {
+        batchAwaited = nil
+        sendFromServer(UnsafeRawBufferPointer(start: nil, count: 0))
+        if phase != .closed && stream.count < SendQueue.lowWater { server?.resumeReading() }
+    }
+
     func onWritable() {
-        if phase == .closed { return }
-        switch out.flush(to: socket) {
+        if phase == .closed || batchAwaited != nil { return }
+        switch stream.flush() {
         case .bytes, .wouldBlock:
-            if isClosingAfterFlush && out.isEmpty { return close() }
-            if out.count < SendQueue.lowWater { server?.resumeReading() }
+            if isClosingAfterFlush && stream.isEmpty { return close() }
+            if stream.count < SendQueue.lowWater { server?.resumeReading() }
             updateInterest()
         case .closed, .failed:
             vanished()
@@ -448,12 +367,12 @@ final class ClientConnection {
         if isReadingPaused || !inbox.isEmpty { worker.resumeLater(self) }
     }
 
-    private func updateInterest() {
+    func updateInterest() {
         if phase == .closed { return }
-        let wanted = Interest(reads: !isReadingPaused, writes: !out.isEmpty)
+        let wanted = Interest(reads: !isReadingPaused, writes: !stream.isEmpty && batchAwaited == nil)
         if wanted.rawValue == interest.rawValue { return }
         interest = wanted
-        worker.loop.modify(socket.raw, wanted, as: registration)
+        worker.loop.modify(stream.socket.raw, wanted, as: registration)
     }
 
     // MARK: the end
@@ -461,12 +380,14 @@ final class ClientConnection {
     /// Tells the client why, and closes when it has been sent.
     func close(with error: ErrorResponse) { close(after: error.encoded) }
 
-    private func close(after farewell: [UInt8]) {
+    func close(after farewell: [UInt8]) {
         if phase == .closed || isClosingAfterFlush { return }
+        if phase == .handshake { return close() }  // there is no way to tell it yet
         stopHolding()
+        batchAwaited = nil
         isClosingAfterFlush = true
         send(farewell)
-        if phase != .closed && out.isEmpty { close() }
+        if phase != .closed && stream.isEmpty { close() }
     }
 
     /// The client has gone, or has said that it goes.
@@ -483,10 +404,12 @@ final class ClientConnection {
             }
         }
         worker.dropRegistration(registration)
-        worker.loop.unregister(socket.raw)
+        worker.loop.unregister(stream.socket.raw)
+        stream.shutdown()
         worker.clientClosed(self)
         inbox = []
-        out = SendQueue()
+        batchAwaited = nil
+        stream.clear()
     }
 
     var hasParkedBytes: Bool { !inbox.isEmpty }

@@ -106,7 +106,10 @@ extension ClientConnection {
         let taking = horizon.taking
         batchNeeded = max(batchNeeded, taking + 1)
         for key in transaction.writtenKeys { database.route.stamps.stamp(key, taking: taking) }
-        if isCommit { horizon.kick() }
+        if isCommit {
+            horizon.kick()
+            if database.route.settings.mirror.mode == .sync { awaitCommit(database) }
+        }
     }
 
     /// What was read on the authority must still be there when the user reads on NEW next.
@@ -420,7 +423,7 @@ extension ClientConnection {
             refuseUnit(ErrorResponse(.error, .queryCanceled, "canceling statement due to user request"))
         case .leased:
             if let server, !server.session.isQuiet { CancelConnection.start(to: server, on: worker) }
-        case .login, .greeting, .idle, .applyingSettings, .console, .consoleWaiting, .closed:
+        case .login, .handshake, .greeting, .idle, .applyingSettings, .console, .consoleWaiting, .closed:
             break
         }
     }
@@ -428,7 +431,7 @@ extension ClientConnection {
     /// Godwit is ending: who has no transaction goes now.
     func drain() {
         switch phase {
-        case .login, .greeting, .console, .consoleWaiting:
+        case .login, .handshake, .greeting, .console, .consoleWaiting:
             sayGoodbye()
         case .idle:
             if lazy == nil { sayGoodbye() }

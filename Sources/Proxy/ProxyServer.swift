@@ -9,6 +9,8 @@ package final class ProxyServer: Sendable {
     private let threads: [OwnThread]
     /// Requests of consoles, and word of workers that ended; taken by the control thread.
     package let control: Mailbox<ControlMessage>
+    /// What reactors ask of threads that may wait, one mailbox for each of those.
+    package let lookUps: [Mailbox<LookUpRequest>]
     /// Where it listens: the ports are the kernel's choice where 0 was asked for.
     package let addresses: [SocketAddress]
 
@@ -31,14 +33,16 @@ package final class ProxyServer: Sendable {
         let control = Mailbox<ControlMessage>()
         let mailboxes = (0..<listen.threads).map { _ in Mailbox<WorkerMessage>() }
         let clientCount = ClientCount()
+        let lookUps = (0..<Worker.lookUpLanes).map { _ in Mailbox<LookUpRequest>() }
         self.control = control
+        self.lookUps = lookUps
         self.mailboxes = mailboxes
         let handles = descriptors
         threads = (0..<listen.threads).map { index in
             OwnThread(name: "godwit-\(index)") {
                 let worker = Worker(
-                    index: index, peers: mailboxes, control: control, snapshot: snapshot, clientCount: clientCount,
-                    logger: logger)
+                    index: index, peers: mailboxes, control: control, lookUps: lookUps, snapshot: snapshot,
+                    clientCount: clientCount, logger: logger)
                 if index == 0 {
                     for handle in handles { if let listener = handle.take() { worker.listen(listener) } }
                 }
@@ -54,6 +58,11 @@ package final class ProxyServer: Sendable {
     /// Answers a console's request.
     package func answer(worker: Int, client: ClientID, _ outcome: ControlOutcome) {
         mailboxes[worker].post(.controlDone(client: client, outcome))
+    }
+
+    /// The answer to what a reactor asked.
+    package func answer(_ request: LookUpRequest, _ answer: LookUpAnswer) {
+        mailboxes[request.worker].post(.lookedUp(request.number, answer))
     }
 
     package func drain() { post(.drain) }

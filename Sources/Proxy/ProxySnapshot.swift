@@ -64,12 +64,14 @@ package final class DatabaseRoute: Sendable {
     package let facts: CatalogSnapshot
     package let horizon: Horizon
     package let stamps: ReadStamps
+    /// nil: the users' file alone says who there is.
+    package let lookUp: SecretLookUp?
 
     package var name: String { settings.name }
 
     package init(
         settings: DatabaseSettings, old: ServerEndpoint, new: ServerEndpoint, facts: CatalogSnapshot, horizon: Horizon,
-        stamps: ReadStamps
+        stamps: ReadStamps, lookUp: SecretLookUp? = nil
     ) {
         self.settings = settings
         self.old = old
@@ -78,13 +80,15 @@ package final class DatabaseRoute: Sendable {
         self.facts = facts
         self.horizon = horizon
         self.stamps = stamps
+        self.lookUp = lookUp
     }
 
     package func endpoint(_ side: Side) -> ServerEndpoint { side == .old ? old : new }
 
     /// A copy with another share of reads on NEW.
     package func with(settings: DatabaseSettings) -> DatabaseRoute {
-        DatabaseRoute(settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps)
+        DatabaseRoute(
+            settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps, lookUp: lookUp)
     }
 }
 
@@ -92,11 +96,21 @@ package final class DatabaseRoute: Sendable {
 package final class ProxySnapshot: Sendable {
     package let settings: Settings
     package let auth: AuthPolicy
+    /// What clients over TCP are offered.
+    package let encryption: EncryptionPolicy
+    /// Our certificate and key; nil: no TLS towards clients.
+    package let tls: TLSContext?
     package let databases: NameTable<DatabaseRoute>
 
-    package init(settings: Settings, auth: AuthPolicy, databases: [DatabaseRoute]) {
+    package init(
+        settings: Settings, auth: AuthPolicy, encryption: EncryptionPolicy = .plain, tls: TLSContext? = nil,
+        databases: [DatabaseRoute]
+    ) {
+        precondition(encryption.isOffered == (tls != nil), "TLS that is offered without a certificate")
         self.settings = settings
         self.auth = auth
+        self.encryption = encryption
+        self.tls = tls
         self.databases = NameTable(databases.map { ($0.name, $0) })
     }
 

@@ -31,6 +31,8 @@ final class Worker {
         case pool(PoolEntry)
         /// A read has waited for NEW as long as it may.
         case horizonWait(ClientID, wait: UInt64)
+        /// A commit has waited for NEW as long as it may.
+        case commitWait(ClientID, wait: UInt64)
     }
 
     /// Bytes read at once. One buffer per thread: a connection keeps bytes only while a message is not whole.
@@ -41,8 +43,11 @@ final class Worker {
     let logger: Logger
     let loop = EventLoop()
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: receiveBufferSize, alignment: 16)
+    /// What the TLS connections of this thread share.
+    let scratch = TLSScratch(plaintextBytes: receiveBufferSize)
     let peers: [Mailbox<WorkerMessage>]
     let control: Mailbox<ControlMessage>
+    let lookUps: [Mailbox<LookUpRequest>]
     private(set) var snapshot: ProxySnapshot
 
     private var slots: [Slot] = []
@@ -66,7 +71,10 @@ final class Worker {
     private var closedClients: [ClientConnection] = []
     private var closedServers: [ServerConnection] = []
     var console = ConsoleRequests()
+    /// What auth_query has answered.
+    var secrets: SecretCache
     private var horizonWaiters: [HorizonWaiter] = []
+    private var commitWaiters: [HorizonWaiter] = []
 
     private struct HorizonWaiter {
         let client: ClientConnection
@@ -91,13 +99,15 @@ final class Worker {
     }
 
     init(
-        index: Int, peers: [Mailbox<WorkerMessage>], control: Mailbox<ControlMessage>, snapshot: ProxySnapshot,
-        clientCount: ClientCount, logger: Logger
+        index: Int, peers: [Mailbox<WorkerMessage>], control: Mailbox<ControlMessage>,
+        lookUps: [Mailbox<LookUpRequest>], snapshot: ProxySnapshot, clientCount: ClientCount, logger: Logger
     ) {
         self.index = index
         self.peers = peers
         self.control = control
+        self.lookUps = lookUps
         self.snapshot = snapshot
+        secrets = SecretCache(lifeNanos: snapshot.settings.auth.cacheNanos)
         self.logger = logger
         sharedClientCount = clientCount
         timers = TimerWheel(now: now)
@@ -186,6 +196,7 @@ final class Worker {
         case .mailbox:
             for message in peers[index].take() { handle(message) }
             checkHorizons()
+            checkCommits()
         case .free:
             break
         }
@@ -266,6 +277,8 @@ final class Worker {
             serveLater(entry)
         case .horizonWait(let id, let wait):
             if let client = clients[id], client.horizonWait == wait { client.horizonReached(inTime: false) }
+        case .commitWait(let id, let wait):
+            if let client = clients[id], client.commitWait == wait { client.commitReached(inTime: false) }
         }
     }
 
@@ -291,6 +304,8 @@ final class Worker {
             console.collected(request, report, on: self)
         case .controlDone(let client, let outcome):
             clients[client]?.controlDone(outcome)
+        case .lookedUp(let number, let answer):
+            lookedUp(number, answer)
         case .drain:
             drain()
         case .stop:
@@ -301,6 +316,7 @@ final class Worker {
     private func apply(_ next: ProxySnapshot) {
         let previous = snapshot
         snapshot = next
+        secrets.forget(lifeNanos: next.settings.auth.cacheNanos)
         for (name, state) in databases.pairs {
             if let route = next.databases[name] {
                 state.apply(route)
@@ -329,6 +345,31 @@ final class Worker {
         client.horizonWait = nextToken()
         schedule(.horizonWait(client.id, wait: client.horizonWait), at: now.advanced(byMillis: millis))
         checkHorizons()
+    }
+
+    func awaitCommit(_ client: ClientConnection, _ batch: UInt64, _ database: DatabaseState) {
+        commitWaiters.append(HorizonWaiter(client: client, batch: batch, horizon: database.route.horizon))
+        client.commitWait = nextToken()
+        let seconds = database.route.settings.mirror.syncWaitSeconds
+        schedule(.commitWait(client.id, wait: client.commitWait), at: now.advanced(bySeconds: seconds))
+        // Announced before it is looked: a batch that ends in between wakes us again.
+        database.route.horizon.announceWaiter()
+        if database.route.horizon.applied >= batch { client.commitReached(inTime: true) }
+    }
+
+    private func checkCommits() {
+        if commitWaiters.isEmpty { return }
+        let waiters = commitWaiters
+        commitWaiters = []
+        for waiter in waiters { waiter.horizon.announceWaiter() }
+        // A later commit of the same client has a waiter of its own.
+        for waiter in waiters where waiter.client.batchAwaited == waiter.batch {
+            if waiter.horizon.applied >= waiter.batch {
+                waiter.client.commitReached(inTime: true)
+            } else {
+                commitWaiters.append(waiter)
+            }
+        }
     }
 
     private func checkHorizons() {

@@ -1,3 +1,4 @@
+import Console
 import Primitives
 import Reactor
 
@@ -11,6 +12,7 @@ enum WorkerMessage: Sendable {
     case collect(request: UInt64, from: Int)
     case collected(request: UInt64, WorkerReport)
     case controlDone(client: ClientID, ControlOutcome)
+    case lookedUp(UInt64, LookUpAnswer)
     /// Finish: no new clients, those without a transaction go now, the others at its end.
     case drain
     /// Finish at once.
@@ -21,6 +23,7 @@ enum WorkerMessage: Sendable {
 package enum ControlRequest: Sendable {
     case reload
     case reads(database: String, hundredths: Int)
+    case mirror(database: String, MirrorOrder)
 }
 
 package enum ControlOutcome: Sendable {

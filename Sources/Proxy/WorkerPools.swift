@@ -16,6 +16,8 @@ final class PoolEntry {
     let database: DatabaseState
     /// Why the last attempt to open a server failed: for the clients that give up waiting.
     var lastFailure: ErrorResponse?
+    /// What the latest client of this user has proven at its login.
+    var proof: ServerProof?
     fileprivate(set) var isRetired = false
     var isToBeServed = false
     var hasTimer = false
@@ -120,8 +122,7 @@ extension Worker {
         do {
             let socket = try SocketDescriptor.connect(to: address)
             let credentials = ServerLogin.Credentials(
-                user: entry.key.user, password: endpoint.password ?? snapshot.auth.plainPassword(of: entry.key.user),
-                md5Secret: snapshot.auth.md5Secret(of: entry.key.user))
+                user: entry.key.user, password: endpoint.password, proof: entry.proof, policy: snapshot.auth)
             let server = ServerConnection(
                 ServerID(nextID()), socket, endpoint, entry, credentials: credentials, worker: self)
             servers[server.id] = server

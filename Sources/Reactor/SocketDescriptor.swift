@@ -53,6 +53,14 @@ package struct SocketDescriptor: ~Copyable {
         return getsockopt(raw, SOL_SOCKET, SO_ERROR, &error, &length) == 0 ? error : errno
     }
 
+    /// The system's user at the other end of a Unix socket; nil: of another socket, or not known.
+    package func peerUserID() -> UInt32? {
+        var credentials = (pid: Int32(0), uid: UInt32(0), gid: UInt32(0))  // struct ucred, which Glibc keeps to itself
+        var length = socklen_t(MemoryLayout.size(ofValue: credentials))
+        let result = getsockopt(raw, SOL_SOCKET, SO_PEERCRED, &credentials, &length)
+        return result == 0 && credentials.pid > 0 ? credentials.uid : nil
+    }
+
     /// Starts a connection; it is made when the socket becomes writable.
     package static func connect(to address: SocketAddress) throws(SocketError) -> SocketDescriptor {
         if address.isTooLong { throw SocketError(operation: .connect, errno: ENAMETOOLONG) }

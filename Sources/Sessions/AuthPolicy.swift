@@ -1,12 +1,13 @@
+import Configuration
 import Digests
 import PGWire
 import Primitives
 
 /// Who may log in and how they prove it. Immutable, any thread; a reload makes a new one.
 package final class AuthPolicy: Sendable {
-    package enum Method: Sendable { case trust, md5, scramSHA256 }
+    package enum Method: Sendable, CaseIterable { case trust, md5, password, scramSHA256, cert, peer }
 
-    /// What the users' file says of one user.
+    /// What is known of one user: the users' file's word, or auth_query's.
     package enum Secret: Equatable, Sendable {
         case plain(String)
         /// `md5` and 32 hexadecimal digits.
@@ -24,7 +25,20 @@ package final class AuthPolicy: Sendable {
         }
     }
 
+    /// What a client is asked for, by where it comes from and whom it wants to be.
+    enum Demand: Equatable {
+        case method(Method, map: String?)
+        case refuse(ErrorResponse)
+    }
+
     package let method: Method
+    /// Where there is one it decides in the place of `method`.
+    package let rules: HBAFile?
+    package let maps: IdentFile
+    /// The map for certificates where no rule names one; nil: the common name is the user's.
+    package let certificateMap: String?
+    /// Users that the file does not have are looked up.
+    package let looksUp: Bool
     private let secrets: NameTable<Secret>
     /// Derived once, so that a login costs the same for every kind of secret.
     private let scramSecrets: NameTable<SCRAMSecret>
@@ -33,16 +47,27 @@ package final class AuthPolicy: Sendable {
     private let mockIterations: Int
 
     /// - Parameter previous: the policy that this one replaces: secrets that did not change are not derived again.
-    package init(method: Method, secrets: NameTable<Secret>, previous: AuthPolicy? = nil) {
+    package init(
+        method: Method, secrets: NameTable<Secret>, rules: HBAFile? = nil, maps: IdentFile = .empty,
+        certificateMap: String? = nil, looksUp: Bool = false, previous: AuthPolicy? = nil
+    ) {
         self.method = method
         self.secrets = secrets
+        self.rules = rules
+        self.maps = maps
+        self.certificateMap = certificateMap
+        self.looksUp = looksUp
         mockKey = previous?.mockKey ?? Digest.randomBytes(32)
+        let derives = rules.map { $0.rules.contains { $0.method == .scramSHA256 || $0.method == .password } }
+            ?? (method == .scramSHA256 || method == .password)
         var derived = NameTable<SCRAMSecret>()
         for (user, secret) in secrets.pairs {
             switch secret {
             case .plain(let password):
-                if method != .scramSHA256 { continue }
-                if previous?.secrets[user] == secret, let known = previous?.scramSecrets[user] {
+                if !derives { continue }
+                if case .plain(let before)? = previous?.secrets[user], before.hasSameBytes(as: password),
+                    let known = previous?.scramSecrets[user]
+                {
                     derived[user] = known
                 } else {
                     derived[user] = SCRAMSecret(password: password, salt: Digest.randomBytes(16))
@@ -59,33 +84,146 @@ package final class AuthPolicy: Sendable {
         mockIterations = counts.max { ($0.value, $1.key) < ($1.value, $0.key) }?.key ?? SCRAMSecret.defaultIterations
     }
 
+    // MARK: secrets
+
+    func secret(of user: String) -> Secret? { secrets[user] }
+
     /// The password towards servers, where the file has it in plain text.
     package func plainPassword(of user: String) -> String? {
         if case .plain(let password)? = secrets[user] { password } else { nil }
     }
 
     /// The md5 secret towards servers; made of a plain password too.
-    package func md5Secret(of user: String) -> String? {
-        switch secrets[user] {
+    package func md5Secret(of user: String) -> String? { secrets[user].flatMap { Self.md5Secret($0, of: user) } }
+
+    static func md5Secret(_ secret: Secret, of user: String) -> String? {
+        switch secret {
         case .plain(let password): MD5Password.secret(password: password, user: user)
         case .md5(let secret): secret
-        case .scram, nil: nil
+        case .scram: nil
         }
     }
 
-    /// Which exchange `user` goes through: SCRAM where md5 is asked for and the file has only a SCRAM secret.
-    func exchange(for user: String) -> Method {
-        if method == .md5, case .scram? = secrets[user] { return .scramSHA256 }
-        return method
+    /// The secret to go through SCRAM with: the user's, or one that nobody knows the password of, so that the exchange
+    /// looks and lasts the same.
+    ///
+    /// - Parameter iterations: of a mock, where it is known what others have.
+    func scramSecret(
+        _ secret: Secret?, of user: String, iterations: Int? = nil
+    ) -> (secret: SCRAMSecret, isKnown: Bool) {
+        switch secret {
+        case .scram(let stored)?: return (stored, true)
+        case .plain(let password)?:
+            if let derived = scramSecrets[user], case .plain(let known)? = secrets[user],
+                known.hasSameBytes(as: password)
+            {
+                return (derived, true)
+            }
+            return (SCRAMSecret(password: password, salt: mockSalt(user)), true)
+        case .md5?, nil:
+            let key = Digest.hmacSHA256(key: mockKey, Array(("key" + user).utf8))
+            let mock = SCRAMSecret(
+                iterations: iterations ?? mockIterations, salt: mockSalt(user), storedKey: key, serverKey: key)
+            return (mock, false)
+        }
     }
 
-    /// The user's secret, or one that nobody knows the password of: the exchange looks and lasts the same.
-    func scramSecret(of user: String) -> (secret: SCRAMSecret, isKnown: Bool) {
-        if let secret = scramSecrets[user] { return (secret, true) }
-        let salt = Array(Digest.hmacSHA256(key: mockKey, Array(user.utf8)).prefix(16))
-        let key = Digest.hmacSHA256(key: mockKey, Array(("key" + user).utf8))
-        let mock = SCRAMSecret(
-            iterations: mockIterations, salt: salt, storedKey: key, serverKey: key)
-        return (mock, false)
+    private func mockSalt(_ user: String) -> [UInt8] {
+        Array(Digest.hmacSHA256(key: mockKey, Array(user.utf8)).prefix(16))
     }
+
+    /// Whether this is the password. Keys are derived in any case, so that the time does not tell who exists.
+    func isPassword(_ password: String, _ secret: Secret?, of user: String) -> Bool {
+        let (expected, isKnown) = scramSecret(secret, of: user)
+        let derived = SCRAMSecret(password: password, salt: expected.salt, iterations: expected.iterations)
+        let isRight = Digest.equal(derived.storedKey, expected.storedKey)
+        if case .md5(let stored)? = secret {
+            let given = MD5Password.secret(password: password, user: user)
+            return Digest.equal(Array(given.utf8), Array(stored.utf8))
+        }
+        return isRight && isKnown
+    }
+
+    // MARK: rules
+
+    /// What this client has to prove, by the first rule that is for it.
+    func demand(of peer: LoginPeer, database: String, user: String) -> Demand {
+        guard let rules else { return .method(method, map: method == .cert ? certificateMap : nil) }
+        let place = HBAFile.Peer(address: peer.address, isEncrypted: peer.isEncrypted)
+        guard let rule = rules.rule(for: place, database: database, user: user) else {
+            return .refuse(Self.refusal("no pg_hba.conf entry for", peer, database, user))
+        }
+        switch rule.clientCertificate {
+        case nil: break
+        case .verifyCA?:
+            if !peer.hasCertificate { return .refuse(Self.noCertificate) }
+        case .verifyFull?:
+            if !peer.hasCertificate { return .refuse(Self.noCertificate) }
+            guard let name = peer.certificateName else { return .refuse(Self.notMapped("certificate", user)) }
+            if !name.hasSameBytes(as: user) { return .refuse(Self.notMapped("certificate", user)) }
+        }
+        switch rule.method {
+        case .reject: return .refuse(Self.refusal("pg_hba.conf rejects connection for", peer, database, user))
+        case .trust: return .method(.trust, map: nil)
+        case .md5: return .method(.md5, map: nil)
+        case .password: return .method(.password, map: nil)
+        case .scramSHA256: return .method(.scramSHA256, map: nil)
+        case .cert: return .method(.cert, map: rule.map)
+        case .peer: return .method(.peer, map: rule.map)
+        }
+    }
+
+    /// In PostgreSQL's words, which tools look for.
+    private static func refusal(
+        _ what: String, _ peer: LoginPeer, _ database: String, _ user: String
+    ) -> ErrorResponse {
+        let host = peer.address.map { "\($0)" } ?? "[local]"
+        let encryption = peer.isEncrypted ? "SSL encryption" : "no encryption"
+        return ErrorResponse(
+            .fatal, .invalidAuthorization,
+            "\(what) host \"\(host)\", user \"\(user)\", database \"\(database)\", \(encryption)")
+    }
+
+    static let noCertificate = ErrorResponse(
+        .fatal, .invalidAuthorization, "connection requires a valid client certificate",
+        hint: "Connect with sslmode=require or stronger, sslcert and sslkey: one that listen.tls.client_ca has signed.")
+
+    static func notMapped(_ method: String, _ user: String) -> ErrorResponse {
+        ErrorResponse(
+            .fatal, .invalidAuthorization, "\(method) authentication failed for user \"\(user)\"")
+    }
+}
+
+/// Where a client is and what its transport has proven. A value of its login.
+package struct LoginPeer: Equatable, Sendable {
+    /// nil: a Unix socket.
+    package var address: NetworkAddress?
+    package var isEncrypted = false
+    /// The common name of the certificate that the client has shown and that was verified; nil: none.
+    package var certificateName: String?
+    /// It may be one without a common name.
+    package var hasCertificate = false
+    /// The hash of our certificate for tls-server-end-point (RFC 5929); empty: there is none to bind SCRAM to.
+    package var endpointDigest: [UInt8] = []
+
+    package init(address: NetworkAddress?, isEncrypted: Bool = false, certificateName: String? = nil) {
+        self.address = address
+        self.isEncrypted = isEncrypted
+        self.certificateName = certificateName
+        hasCertificate = certificateName != nil
+    }
+
+    mutating func secured(_ facts: ChannelFacts) {
+        isEncrypted = true
+        hasCertificate = facts.hasCertificate
+        certificateName = facts.certificateName
+        endpointDigest = facts.endpointDigest
+    }
+}
+
+/// What a login has learnt that opens servers too. A value; never logged.
+package enum ServerProof: Equatable, Sendable {
+    case password(String)
+    case md5(String)
+    case scram(SCRAMKeys)
 }

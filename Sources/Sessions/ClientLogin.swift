@@ -1,5 +1,7 @@
+import Configuration
 import Digests
 import PGWire
+import Primitives
 
 /// What a client asked for when it logged in. Immutable.
 package struct LoginRequest: Equatable, Sendable {
@@ -9,6 +11,8 @@ package struct LoginRequest: Equatable, Sendable {
     package var settings: [StartupPacket.Parameter]
     /// The minor version of protocol 3 that both speak.
     package var minor: UInt16
+    /// What the login has proven and servers may want too.
+    package var proof: ServerProof?
 
     package init(user: String, database: String, settings: [StartupPacket.Parameter], minor: UInt16 = 0) {
         self.user = user
@@ -28,8 +32,14 @@ package struct LoginRequest: Equatable, Sendable {
 package struct ClientLogin {
     package enum Action: Equatable {
         case send([UInt8])
+        /// TLS begins with the bytes that come next: then `secured` tells of it.
+        case startTLS(isDirect: Bool)
         case authenticated(LoginRequest)
         case cancel(processID: Int32, secret: [UInt8])
+        /// Find out the user's secret and say it by `supply(_:)`.
+        case lookUpSecret(database: String, user: String)
+        /// Find out the name of the system's user at the other end of the Unix socket; `supply(systemUser:)`.
+        case lookUpSystemUser
         /// Send the error and close.
         case refuse(ErrorResponse)
         /// Send these bytes and close: for a peer that does not speak protocol 3.
@@ -38,11 +48,35 @@ package struct ClientLogin {
         case close
     }
 
-    private enum State: Equatable { case startup, md5(expected: String?), saslFirst, saslFinal, done }
+    /// What came of a look-up.
+    package enum LookedUp: Equatable, Sendable {
+        case found(AuthPolicy.Secret)
+        /// There is none that may log in.
+        ///
+        /// - Parameter iterations: that others there have; nil: not known.
+        case none(iterations: Int?)
+        case failed(ErrorResponse)
+    }
+
+    private enum State: Equatable {
+        case startup
+        case encrypting
+        case lookingUpSecret(AuthPolicy.Method)
+        case lookingUpSystemUser(map: String?)
+        case md5(expected: String?)
+        case password
+        case saslFirst, saslFinal, done
+    }
+
     private var state: State = .startup
     private var scram: SCRAMServer?
     private var request = LoginRequest(user: "", database: "", settings: [])
     private let policy: AuthPolicy
+    /// What the transport has proven.
+    private(set) var peer: LoginPeer
+    private let encryption: EncryptionPolicy
+    /// The user's; nil: there is none.
+    private var secret: AuthPolicy.Secret?
     private let randomBytes: [UInt8]
     /// SSLRequest and GSSENCRequest may each come once.
     private var encryptionRequests = 0
@@ -50,9 +84,14 @@ package struct ClientLogin {
     package static let randomByteCount = 22
 
     /// - Parameter randomBytes: `randomByteCount` bytes from a secure generator.
-    package init(policy: AuthPolicy, randomBytes: [UInt8]) {
+    package init(
+        policy: AuthPolicy, randomBytes: [UInt8], peer: LoginPeer = LoginPeer(address: nil),
+        encryption: EncryptionPolicy = .plain
+    ) {
         precondition(randomBytes.count == Self.randomByteCount, "randomness of the wrong size")
         self.policy = policy
+        self.peer = peer
+        self.encryption = encryption
         self.randomBytes = randomBytes
     }
 
@@ -65,15 +104,20 @@ package struct ClientLogin {
     package mutating func receive(_ bytes: UnsafeRawBufferPointer, _ actions: inout [Action]) -> Int {
         switch state {
         case .startup:
+            if bytes.first == Self.tlsHandshake, encryption.isOffered, !peer.isEncrypted, encryptionRequests == 0 {
+                state = .encrypting
+                actions.append(.startTLS(isDirect: true))
+                return 0
+            }
             do {
                 guard let (packet, size) = try StartupPacket.parse(bytes) else { return 0 }
-                handle(packet, &actions)
+                handle(packet, isLast: size == bytes.count, &actions)
                 return size
             } catch {
                 refuse(error, &actions)
                 return bytes.count
             }
-        case .md5, .saslFirst, .saslFinal:
+        case .md5, .password, .saslFirst, .saslFinal:
             guard let header = FrameHeader.parse(bytes, at: 0) else { return 0 }
             guard header.tag == FrontendTag.password, header.frontendError() == nil else {
                 finish(.refuse(Self.protocolError("expected a password message")), &actions)
@@ -82,15 +126,34 @@ package struct ClientLogin {
             if bytes.count < header.frameSize { return 0 }
             handlePassword(Array(bytes[FrameHeader.size..<header.frameSize]), &actions)
             return header.frameSize
-        case .done:
+        case .encrypting, .lookingUpSecret, .lookingUpSystemUser, .done:
             return 0
         }
     }
 
+    /// The handshake that `startTLS` asked for is done; what comes now was encrypted.
+    package mutating func secured(_ facts: ChannelFacts) {
+        precondition(state == .encrypting, "TLS that nobody asked for")
+        peer.secured(facts)
+        state = .startup
+    }
+
+    /// The type of the record that a ClientHello comes in. No startup packet is as long as it would mean.
+    private static let tlsHandshake: UInt8 = 0x16
+
     // MARK: startup
 
-    private mutating func handle(_ packet: StartupPacket, _ actions: inout [Action]) {
+    /// - Parameter isLast: nothing has come behind the packet yet.
+    private mutating func handle(_ packet: StartupPacket, isLast: Bool, _ actions: inout [Action]) {
         switch packet {
+        case .sslRequest where encryption.isOffered && !peer.isEncrypted:
+            // Bytes behind it were sent before the handshake, maybe not by the client (CVE-2021-23214).
+            if !isLast { return finish(.refuse(EncryptionPolicy.unencryptedData), &actions) }
+            state = .encrypting
+            actions.append(.send([UInt8(ascii: "S")]))
+            actions.append(.startTLS(isDirect: false))
+        case .sslRequest where peer.isEncrypted, .gssEncryptionRequest where peer.isEncrypted:
+            finish(.refuse(Self.protocolError("encryption was asked for within TLS")), &actions)
         case .sslRequest, .gssEncryptionRequest:
             encryptionRequests += 1
             if encryptionRequests > 2 {
@@ -197,25 +260,92 @@ package struct ClientLogin {
     // MARK: proof
 
     private mutating func authenticate(_ actions: inout [Action]) {
-        switch policy.exchange(for: request.user) {
-        case .trust:
+        if let refusal = encryption.refusal(of: peer, user: request.user, policy) {
+            return finish(.refuse(refusal), &actions)
+        }
+        switch policy.demand(of: peer, database: request.database, user: request.user) {
+        case .refuse(let error):
+            finish(.refuse(error), &actions)
+        case .method(.trust, _):
             succeed(&actions)
+        case .method(.cert, let map):
+            guard peer.isEncrypted, let name = peer.certificateName else {
+                return finish(.refuse(AuthPolicy.noCertificate), &actions)
+            }
+            identified(as: name, map: map, "certificate", &actions)
+        case .method(.peer, let map):
+            if peer.address != nil {
+                return finish(.refuse(ErrorResponse(
+                    .fatal, .invalidAuthorization, "peer authentication is for Unix sockets only")), &actions)
+            }
+            state = .lookingUpSystemUser(map: map)
+            actions.append(.lookUpSystemUser)
+        case .method(let method, _):
+            secret = policy.secret(of: request.user)
+            if secret != nil || !policy.looksUp { return challenge(method, iterations: nil, &actions) }
+            state = .lookingUpSecret(method)
+            actions.append(.lookUpSecret(database: request.database, user: request.user))
+        }
+    }
+
+    /// The answer to `lookUpSecret`. A user without a secret goes through the same exchange and fails at its end.
+    package mutating func supply(_ found: LookedUp, _ actions: inout [Action]) {
+        guard case .lookingUpSecret(let method) = state else { return }
+        switch found {
+        case .found(let known):
+            secret = known
+            challenge(method, iterations: nil, &actions)
+        case .none(let iterations):
+            challenge(method, iterations: iterations, &actions)
+        case .failed(let error):
+            finish(.refuse(error), &actions)
+        }
+    }
+
+    /// The answer to `lookUpSystemUser`; nil: the system does not know a name.
+    package mutating func supply(systemUser name: String?, _ actions: inout [Action]) {
+        guard case .lookingUpSystemUser(let map) = state else { return }
+        guard let name else { return finish(.refuse(AuthPolicy.notMapped("Peer", request.user)), &actions) }
+        identified(as: name, map: map, "Peer", &actions)
+    }
+
+    private mutating func identified(
+        as name: String, map: String?, _ method: String, _ actions: inout [Action]
+    ) {
+        if policy.maps.allows(map: map, system: name, user: request.user) {
+            succeed(&actions)
+        } else {
+            finish(.refuse(AuthPolicy.notMapped(method, request.user)), &actions)
+        }
+    }
+
+    private mutating func challenge(_ method: AuthPolicy.Method, iterations: Int?, _ actions: inout [Action]) {
+        var method = method
+        // An md5 exchange cannot be made of a SCRAM secret; PostgreSQL changes over too.
+        if method == .md5, case .scram? = secret { method = .scramSHA256 }
+        var writer = MessageWriter()
+        switch method {
         case .md5:
             let salt = Array(randomBytes[18..<22])
             // A user without an md5 secret goes through the same exchange and fails at its end.
-            let expected = policy.md5Secret(of: request.user).map { MD5Password.response(secret: $0, salt: salt) }
-            state = .md5(expected: expected)
-            var writer = MessageWriter()
+            let expected = secret.flatMap { AuthPolicy.md5Secret($0, of: request.user) }
+            state = .md5(expected: expected.map { MD5Password.response(secret: $0, salt: salt) })
             writer.authentication(5, salt)
-            actions.append(.send(writer.bytes))
+        case .password:
+            state = .password
+            writer.authentication(3)
         case .scramSHA256:
-            let (secret, isKnown) = policy.scramSecret(of: request.user)
-            scram = SCRAMServer(secret: secret, isKnownUser: isKnown, randomBytes: Array(randomBytes[..<18]))
+            let (known, isKnown) = policy.scramSecret(secret, of: request.user, iterations: iterations)
+            let binding = peer.endpointDigest.isEmpty ? nil : peer.endpointDigest
+            scram = SCRAMServer(
+                secret: known, isKnownUser: isKnown, randomBytes: Array(randomBytes[..<18]), binding: binding)
             state = .saslFirst
-            var writer = MessageWriter()
-            writer.authentication(10, Array("SCRAM-SHA-256".utf8) + [0, 0])
-            actions.append(.send(writer.bytes))
+            let mechanisms = (binding == nil ? [] : [SCRAMMechanism.plus]) + [SCRAMMechanism.plain]
+            writer.authentication(10, mechanisms.flatMap { Array($0.rawValue.utf8) + [0] } + [0])
+        case .trust, .cert, .peer:
+            preconditionFailure("a method without a password")
         }
+        actions.append(.send(writer.bytes))
     }
 
     private mutating func handlePassword(_ body: [UInt8], _ actions: inout [Action]) {
@@ -226,18 +356,26 @@ package struct ClientLogin {
             let wanted = Array((expected ?? "md5" + String(repeating: "0", count: 32)).utf8)
             let isRight = Digest.equal(answer, wanted) && expected != nil
             if isRight { succeed(&actions) } else { finish(.refuse(wrongPassword), &actions) }
+        case .password:
+            let given = Array(body.prefix { $0 != 0 })
+            // PostgreSQL too takes an empty password for none.
+            guard !given.isEmpty, let text = String(validating: given, as: UTF8.self),
+                policy.isPassword(text, secret, of: request.user)
+            else { return finish(.refuse(wrongPassword), &actions) }
+            request.proof = .password(text)
+            succeed(&actions)
         case .saslFirst:
-            guard let initial = Self.saslInitialResponse(body) else {
+            guard let (mechanism, initial) = Self.saslInitialResponse(body) else {
                 return finish(.refuse(Self.protocolError("malformed SASL initial response")), &actions)
             }
             step(&actions, code: 11, next: .saslFinal) { (scram: inout SCRAMServer) throws(SCRAMServer.Failure) in
-                try scram.first(initial)
+                try scram.first(initial, mechanism: mechanism)
             }
         case .saslFinal:
             step(&actions, code: 12, next: .done) { (scram: inout SCRAMServer) throws(SCRAMServer.Failure) in
                 try scram.final(body)
             }
-        case .startup, .done:
+        case .startup, .encrypting, .lookingUpSecret, .lookingUpSystemUser, .done:
             preconditionFailure("a password message is handled in authentication only")
         }
     }
@@ -254,27 +392,37 @@ package struct ClientLogin {
             var writer = MessageWriter()
             writer.authentication(code, answer)
             actions.append(.send(writer.bytes))
-            if next == .done { succeed(&actions) }
+            if next == .done {
+                if case .scram? = secret { request.proof = exchange.provenKeys.map { .scram($0) } }
+                succeed(&actions)
+            }
         } catch {
             switch error {
             case .malformed: finish(.refuse(Self.protocolError("malformed SCRAM message")), &actions)
             case .wrongPassword: finish(.refuse(wrongPassword), &actions)
+            case .bindingNotOffered, .bindingDowngraded, .bindingMismatch:
+                finish(.refuse(EncryptionPolicy.bindingError(error)), &actions)
             }
         }
     }
 
     /// SASLInitialResponse: mechanism, length, data.
-    private static func saslInitialResponse(_ body: [UInt8]) -> [UInt8]? {
+    private static func saslInitialResponse(_ body: [UInt8]) -> (SCRAMMechanism, [UInt8])? {
         body.withUnsafeBytes { raw in
             var reader = BodyReader(raw)
-            guard let mechanism = reader.cString(), mechanism.elementsEqual("SCRAM-SHA-256".utf8),
+            guard let name = reader.cString(), let mechanism = SCRAMMechanism(rawValue: String(wire: name)),
                 let length = reader.int32(), length >= 0, Int(length) == reader.remaining
             else { return nil }
-            return Array(reader.rest())
+            return (mechanism, Array(reader.rest()))
         }
     }
 
     private mutating func succeed(_ actions: inout [Action]) {
+        switch (request.proof, secret) {
+        case (nil, .plain(let password)?): request.proof = .password(password)
+        case (nil, .md5(let stored)?): request.proof = .md5(stored)
+        case (nil, .scram?), (nil, nil), (.some, _): break
+        }
         var writer = MessageWriter()
         writer.authentication(0)
         actions.append(.send(writer.bytes))
@@ -284,6 +432,7 @@ package struct ClientLogin {
     private mutating func finish(_ action: Action, _ actions: inout [Action]) {
         state = .done
         scram = nil
+        secret = nil
         actions.append(action)
     }
 

@@ -9,11 +9,27 @@ package struct ServerLogin {
         package var password: String?
         /// Serves the md5 method where no password is known.
         package var md5Secret: String?
+        /// Serve SCRAM where no password is known: what a client has proven to us.
+        package var scramKeys: SCRAMKeys?
 
-        package init(user: String, password: String?, md5Secret: String?) {
+        package init(user: String, password: String?, md5Secret: String?, scramKeys: SCRAMKeys? = nil) {
             self.user = user
             self.password = password
             self.md5Secret = md5Secret
+            self.scramKeys = scramKeys
+        }
+
+        /// What its own conninfo says comes first, then what the client has proven, then the users' file.
+        package init(user: String, password: String?, proof: ServerProof?, policy: AuthPolicy) {
+            self.init(
+                user: user, password: password ?? policy.plainPassword(of: user),
+                md5Secret: policy.md5Secret(of: user))
+            switch proof {
+            case .password(let proven)?: self.password = password ?? proven
+            case .md5(let proven)?: md5Secret = proven
+            case .scram(let proven)?: scramKeys = proven
+            case nil: break
+            }
         }
     }
 
@@ -121,7 +137,7 @@ package struct ServerLogin {
                 answer(try exchange.final(serverFirst: Array(reader.rest())), &actions)
                 scram = exchange
             } catch {
-                fail(Self.badSCRAM, &actions)
+                fail(error == .otherSecret ? otherSecret : Self.badSCRAM, &actions)
             }
         case (.saslFinal, 12):
             do {
@@ -144,8 +160,14 @@ package struct ServerLogin {
             if mechanism.elementsEqual("SCRAM-SHA-256".utf8) { isOffered = true }
         }
         guard isOffered else { return fail(Self.badSCRAM, &actions) }
-        guard let password = credentials.password else { return fail(noPassword, &actions) }
-        let exchange = SCRAMClient(password: password, randomBytes: randomBytes)
+        let exchange: SCRAMClient
+        if let password = credentials.password {
+            exchange = SCRAMClient(password: password, randomBytes: randomBytes)
+        } else if let keys = credentials.scramKeys {
+            exchange = SCRAMClient(keys: keys, randomBytes: randomBytes)
+        } else {
+            return fail(noPassword, &actions)
+        }
         let first = exchange.first()
         scram = exchange
         state = .saslFinal
@@ -167,6 +189,14 @@ package struct ServerLogin {
     private mutating func fail(_ error: ErrorResponse, _ actions: inout [Action]) {
         state = .ended
         actions.append(.failed(error))
+    }
+
+    private var otherSecret: ErrorResponse {
+        ErrorResponse(
+            .fatal, .invalidPassword,
+            "the server has another SCRAM secret for user \"\(credentials.user)\" than its client has proven",
+            hint: "Give the role the same secret there: ALTER ROLE ... PASSWORD with the SCRAM-SHA-256 text that the "
+                + "other server has in pg_authid. Or put the plain password into the users' file.")
     }
 
     private var noPassword: ErrorResponse {

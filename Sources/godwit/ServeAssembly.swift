@@ -1,5 +1,6 @@
 import ArgumentParser
 import Configuration
+import Console
 import ControlPlane
 import Glibc
 import LibPQ
@@ -24,7 +25,7 @@ struct ServeAssembly {
     private var stamps = NameTable<ReadStamps>()
     private var catalogs = NameTable<CatalogSnapshot>()
     private var plan = TrafficPlan()
-    private var mirrors: [Mirror] = []
+    private var mirrors: [String: Mirror] = [:]
 
     /// - Throws: ExitCode after having said why.
     init(path: String, levels: LogLevelSwitch, logger: Logger) throws {
@@ -34,7 +35,7 @@ struct ServeAssembly {
         snapshot = ProxySnapshot(
             settings: Settings(), auth: AuthPolicy(method: .trust, secrets: [:]), databases: [])
         do {
-            snapshot = try build(try SettingsFile.load(path: path), previous: nil)
+            snapshot = try build(try SettingsFile.load(path: path), previous: nil, readsCertificates: true)
         } catch {
             complain("\(error)")
             throw ExitCode(2)
@@ -46,7 +47,9 @@ struct ServeAssembly {
 
     /// Runs until the data plane has ended.
     mutating func run(_ server: ProxyServer) {
+        reportCertificate()
         startMirrors(server.control)
+        let lookUps = LookUpService(server, logger: logger)
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
         var watched = snapshot.settings.databases
         var running = server.threadCount
@@ -79,7 +82,8 @@ struct ServeAssembly {
             }
         }
         watcher.stop()
-        for mirror in mirrors { mirror.stop() }
+        lookUps.stop()
+        for mirror in mirrors.values { mirror.stop() }
         server.join()
         logger.notice("ended")
     }
@@ -102,6 +106,15 @@ struct ServeAssembly {
             logger.notice("READS \(database): \(before) -> \(ConsoleTables.percent(hundredths))")
             apply(snapshot.settings, server)
             return .done
+        case .mirror(let database, let order):
+            guard let mirror = mirrors[database] else { return .refused("\"\(database)\" has no mirror here") }
+            switch order {
+            case .pause: mirror.orders.isPaused = true
+            case .resume: mirror.orders.isPaused = false
+            case .throttle(let rows): mirror.orders.copyRowsPerSecond = rows
+            }
+            logger.notice("MIRROR \(database): \(order)")
+            return .done
         }
     }
 
@@ -113,8 +126,9 @@ struct ServeAssembly {
             let kept = ReloadPolicy.keepingRestartOnly(of: snapshot.settings, in: next)
             var replanned = self
             replanned.plan.fileWasRead()
-            let built = try replanned.build(kept, previous: snapshot)
+            let built = try replanned.build(kept, previous: snapshot, readsCertificates: true)
             self = replanned
+            let certificate = snapshot.tls
             snapshot = built
             server.apply(snapshot)
             levels.set(next.log.level)
@@ -123,6 +137,7 @@ struct ServeAssembly {
                 return "\(change.key): \(change.old) -> \(change.new)\(note)"
             }
             logger.notice("reload taken: \(words.isEmpty ? "nothing changed" : words.joined(separator: "; "))")
+            if certificate !== snapshot.tls { reportCertificate() }
             return .done
         } catch {
             logger.error("reload refused, nothing changed: \(error)")
@@ -130,9 +145,16 @@ struct ServeAssembly {
         }
     }
 
+    /// What clients are shown from now on, and whether it is about to be of no use.
+    private func reportCertificate() {
+        guard let tls = snapshot.tls else { return }
+        logger.notice("TLS towards clients: certificate \(tls.subject ?? "") from \(tls.options.certificate)")
+        if let warning = CertificateAge.warning(tls, key: "listen.tls") { logger.warning("\(warning)") }
+    }
+
     private mutating func apply(_ settings: Settings, _ server: ProxyServer) {
         do {
-            snapshot = try build(settings, previous: snapshot)
+            snapshot = try build(settings, previous: snapshot, readsCertificates: false)
             server.apply(snapshot)
         } catch {
             logger.error("cannot apply: \(error)")
@@ -141,10 +163,21 @@ struct ServeAssembly {
 
     // MARK: building a snapshot
 
-    private mutating func build(_ settings: Settings, previous: ProxySnapshot?) throws -> ProxySnapshot {
+    /// - Parameter readsCertificates: at the start and at a reload; in between those that were read go on.
+    private mutating func build(
+        _ settings: Settings, previous: ProxySnapshot?, readsCertificates: Bool
+    ) throws -> ProxySnapshot {
         var routes: [DatabaseRoute] = []
-        for database in settings.databases { routes.append(try route(database, previous)) }
-        return ProxySnapshot(settings: settings, auth: try auth(settings, previous), databases: routes)
+        let auth = try auth(settings, previous)
+        for database in settings.databases {
+            let lookUp = try secretLookUp(database, settings.auth, auth)
+            routes.append(try route(database, lookUp, previous))
+        }
+        var (encryption, context) = (previous?.encryption ?? .plain, previous?.tls)
+        if readsCertificates { (encryption, context) = try ClientTLS.read(settings, previous: context) }
+        return ProxySnapshot(
+            settings: settings, auth: auth, encryption: encryption, tls: context,
+            databases: routes)
     }
 
     private func auth(_ settings: Settings, _ previous: ProxySnapshot?) throws -> AuthPolicy {
@@ -152,16 +185,57 @@ struct ServeAssembly {
             switch settings.auth.method {
             case .trust: .trust
             case .md5: .md5
-            case .scramSHA256, .cert: .scramSHA256
+            case .password: .password
+            // With an HBA file its rules decide.
+            case .scramSHA256, .hba: .scramSHA256
+            case .cert: .cert
             }
         let list = settings.auth.usersFile.isEmpty
             ? UserList(secrets: [:]) : try UserList.load(path: settings.auth.usersFile)
+        let file = settings.auth.identFile
+        let maps = file.isEmpty ? IdentFile.empty : try IdentFile.load(path: file)
+        if !settings.auth.identMap.isEmpty && !maps.has(map: settings.auth.identMap) {
+            throw SettingsError(
+                path: file, line: 0, key: "",
+                .conflict("has no line of the map \"\(settings.auth.identMap)\" (auth.ident_map)"))
+        }
+        var rules: HBAFile?
+        if settings.auth.method == .hba {
+            let loaded = try HBAFile.load(path: settings.auth.hbaFile, local: .ofThisMachine())
+            for (name, line) in loaded.maps where !maps.has(map: name) {
+                throw SettingsError(
+                    path: loaded.path, line: line, key: "",
+                    .conflict("the map \"\(name)\" is not in auth.ident_file (\(file.isEmpty ? "none" : file))"))
+            }
+            rules = loaded
+        }
+        let looksUp = !settings.auth.lookUp.user.isEmpty || settings.databases.contains { !$0.lookUp.user.isEmpty }
         return AuthPolicy(
-            method: method, secrets: list.secrets.mapValues { AuthPolicy.Secret(parsing: $0) },
-            previous: previous?.auth)
+            method: method, secrets: list.secrets.mapValues { AuthPolicy.Secret(parsing: $0) }, rules: rules,
+            maps: maps, certificateMap: settings.auth.identMap.isEmpty ? nil : settings.auth.identMap,
+            looksUp: looksUp, previous: previous?.auth)
     }
 
-    private mutating func route(_ settings: DatabaseSettings, _ previous: ProxySnapshot?) throws -> DatabaseRoute {
+    /// How to find the users of a database that the users' file does not have: as auth_user, on OLD.
+    private func secretLookUp(
+        _ settings: DatabaseSettings, _ general: AuthSettings, _ auth: AuthPolicy
+    ) throws -> SecretLookUp? {
+        let wanted = settings.lookUp.filled(from: general.lookUp)
+        if wanted.user.isEmpty { return nil }
+        let old = try ConnectionString(parsing: settings.old)
+        let database = wanted.database.isEmpty ? old.dbname ?? settings.name : wanted.database
+        let isSame = old.user.map { $0.hasSameBytes(as: wanted.user) } ?? false
+        let password = isSame ? old.password : auth.plainPassword(of: wanted.user)
+        // The conninfo's options are for the application's sessions.
+        let target = old.overriding([
+            "user": wanted.user, "password": password ?? "", "dbname": database, "options": "",
+        ])
+        return SecretLookUp(conninfo: target.text, database: database, query: wanted.query)
+    }
+
+    private mutating func route(
+        _ settings: DatabaseSettings, _ lookUp: SecretLookUp?, _ previous: ProxySnapshot?
+    ) throws -> DatabaseRoute {
         let name = settings.name
         var settings = settings
         settings.reads.hundredths = plan.share(of: name, inFile: settings.reads.hundredths)
@@ -174,10 +248,14 @@ struct ServeAssembly {
         }
         guard let horizon = horizons[name], let stamps = stamps[name] else { preconditionFailure("made above") }
         let facts = catalogs[name] ?? .builtIn
-        if let before = previous?.databases[name], before.settings == settings, before.facts === facts { return before }
+        if let before = previous?.databases[name], before.settings == settings, before.facts === facts,
+            before.lookUp == lookUp
+        {
+            return before
+        }
         return DatabaseRoute(
             settings: settings, old: try endpoint(settings, .old), new: try endpoint(settings, .new), facts: facts,
-            horizon: horizon, stamps: stamps)
+            horizon: horizon, stamps: stamps, lookUp: lookUp)
     }
 
     /// Resolves names, which blocks: on the control thread only.
@@ -200,14 +278,24 @@ struct ServeAssembly {
             let mirror = Mirror(
                 database: settings.name, oldConninfo: settings.controlOld.isEmpty ? settings.old : settings.controlOld,
                 newConninfo: settings.controlNew.isEmpty ? settings.new : settings.controlNew,
-                settings: MirrorOptions(
-                    pollMillis: settings.mirror.pollMillis, backfillRows: settings.mirror.backfillRows,
-                    lagMaxSeconds: settings.mirror.lagMaxSeconds),
+                settings: MirrorOptions(settings.mirror),
                 horizon: horizon, logger: logger,
                 onSchemaChange: { control.post(.schemaChanged(database: settings.name)) })
             mirror.start()
-            mirrors.append(mirror)
+            mirrors[settings.name] = mirror
         }
+    }
+}
+
+extension MirrorOptions {
+    init(_ settings: MirrorSettings) {
+        self.init(
+            pollMillis: settings.pollMillis, backfillRows: settings.backfillRows,
+            lagMaxSeconds: settings.lagMaxSeconds)
+        copyRowsPerSecond = settings.backfillRate
+        throttleLagSeconds = settings.throttleLagSeconds
+        throttleSessions = settings.throttleSessions
+        throttleQuery = settings.throttleQuery
     }
 }
 

@@ -18,6 +18,7 @@ package struct GodwitConfiguration: Sendable {
         package var pool: [String: String] = [:]
         package var mirror: [String: String] = [:]
         package var breaker: [String: String] = [:]
+        package var auth: [String: String] = [:]
 
         package init(name: String, old: String, new: String) {
             self.name = name
@@ -28,9 +29,16 @@ package struct GodwitConfiguration: Sendable {
 
     package var port: UInt16 = 0
     package var threads = 1
+    /// Keys and values of `listen.tls`.
+    package var tls: [String: String] = [:]
     package var authMethod = "trust"
     /// The text of the users file; nil: none is named.
     package var users: String?
+    /// Further keys and values of `listen` and `auth`. DIRECTORY stands for the folder of the configuration.
+    package var listen: [String: String] = [:]
+    package var auth: [String: String] = [:]
+    /// Further files of that folder, by name.
+    package var files: [String: String] = [:]
     package var adminUsers = ["godwit"]
     package var databases: [Database]
 
@@ -39,8 +47,8 @@ package struct GodwitConfiguration: Sendable {
     /// - Parameter directory: where the users file is, and the state.
     package func text(directory: String) -> String {
         var text = """
-            listen: {address: 127.0.0.1, port: \(port), threads: \(threads)}
-            auth: {method: \(authMethod)\(users == nil ? "" : ", users_file: \(directory)/users.txt")}
+            listen: \(Self.flow(listen.merging(address) { $1 }))
+            auth: \(Self.flow(auth.merging(credentials) { $1 }))
             admin: {users: [\(adminUsers.joined(separator: ", "))], http: {port: 0}}
             state: {path: \(directory)/godwit.sqlite}
             databases:
@@ -52,6 +60,7 @@ package struct GodwitConfiguration: Sendable {
                     old: "\(database.old)"
                     new: "\(database.new)"
                     control: {old: "\(database.controlOld)", new: "\(database.controlNew)"}
+                    auth: \(Self.flow(database.auth))
                     pool: \(Self.flow(database.pool))
                     reads: \(reads(database))
                     rules: \(database.rules)
@@ -60,7 +69,15 @@ package struct GodwitConfiguration: Sendable {
 
                 """
         }
-        return text
+        return text.replacing("DIRECTORY", with: directory)
+    }
+
+    private var address: [String: String] {
+        ["address": "127.0.0.1", "port": "\(port)", "threads": "\(threads)", "tls": Self.flow(tls)]
+    }
+
+    private var credentials: [String: String] {
+        users == nil ? ["method": authMethod] : ["method": authMethod, "users_file": "DIRECTORY/users.txt"]
     }
 
     private func reads(_ database: Database) -> String {

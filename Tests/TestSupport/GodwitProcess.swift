@@ -41,6 +41,9 @@ package final class GodwitProcess: Sendable {
     private static func write(_ configuration: GodwitConfiguration, in directory: String) throws {
         let text = configuration.text(directory: directory)
         try text.write(toFile: directory + "/godwit.yaml", atomically: true, encoding: .utf8)
+        for (name, content) in configuration.files {
+            try content.write(toFile: "\(directory)/\(name)", atomically: true, encoding: .utf8)
+        }
         if let users = configuration.users {
             try users.write(toFile: directory + "/users.txt", atomically: true, encoding: .utf8)
         }

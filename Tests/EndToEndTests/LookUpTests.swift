@@ -1,0 +1,198 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// Users that only the database knows: auth_query, and what a client's login opens at the servers.
+@Suite(.serialized) struct LookUpTests {
+    /// Everybody has to prove himself by SCRAM or md5; `lookup` asks.
+    static let servers = Result {
+        let servers = try Servers(
+            authentication: .scramSHA256, hbaLines: ["host all md5user,everybody 127.0.0.1/32 md5"])
+        for server in [servers.old, servers.new] {
+            try server.createRole("lookup", password: "ask", attributes: "SUPERUSER")
+            try server.createRole("md5user", password: "right", encryption: .md5)
+            try server.createRole("expired", password: "right", attributes: "VALID UNTIL '2001-01-01'")
+            try server.createRole("lasting", password: "right", attributes: "VALID UNTIL '2101-01-01'")
+            try server.createRole("nopassword")
+            try server.createRole("nologin", password: "right")
+            try server.psql("ALTER ROLE nologin NOLOGIN")
+            try server.createRole("different", password: "right")
+        }
+        try servers.old.psql("ALTER ROLE app PASSWORD 'right'; ALTER ROLE lasting PASSWORD 'right'")
+        for role in ["app", "lasting"] {
+            let secret = try servers.old.psql("SELECT rolpassword FROM pg_authid WHERE rolname = '\(role)'")
+            try servers.new.psql("ALTER ROLE \(role) PASSWORD '\(secret)'")
+        }
+        return servers
+    }
+
+    private func godwit(
+        _ database: String = "postgres", _ change: (inout GodwitConfiguration) -> Void = { _ in }
+    ) throws -> GodwitProcess {
+        let servers = try Self.servers.get()
+        return try servers.godwit(database) {
+            $0.authMethod = "scram-sha-256"
+            $0.users = "\"lookup\" \"ask\"\n\"godwit\" \"console\"\n"
+            $0.auth = ["auth_user": "lookup"]
+            change(&$0)
+        }
+    }
+
+    /// What psql says when it may not come in.
+    private func refusal(_ godwit: GodwitProcess, user: String, password: String) throws -> String {
+        let conninfo = godwit.conninfo(database: "postgres", user: user, password: password)
+        let psql = try ChildProcess(["psql", "-XAtw", "-d", conninfo, "-c", "SELECT 1"])
+        #expect(psql.wait() == .code(2))
+        return psql.errors.text.replacing("\"\(user)\"", with: "USER")
+    }
+
+    @Test(arguments: ["app", "lasting"])
+    func `a user of the database's logs in, and its proof opens OLD and NEW`(user: String) throws {
+        let godwit = try godwit {
+            $0.database.readsPercent = "100"
+            $0.database.readsKey = "[{session: user}]"
+        }
+        func version() throws -> String? {
+            try godwit.psql(
+                "SELECT current_setting('server_version_num')::int / 10000", database: "postgres", user: user,
+                password: "right")
+        }
+        #expect(try version() == "18", "NEW")
+        // What is not surely a read goes to OLD.
+        #expect(try godwit.psql(
+            "CREATE TEMP TABLE t AS SELECT current_setting('server_version_num')::int / 10000 AS v; SELECT v FROM t",
+            database: "postgres", user: user, password: "right") == "15", "OLD")
+        #expect(try refusal(godwit, user: user, password: "wrong").contains("password authentication failed"))
+    }
+
+    @Test func `md5 secrets are looked up too, and open servers`() throws {
+        let godwit = try godwit { $0.authMethod = "md5" }
+        #expect(try godwit.psql(
+            "SELECT current_user", database: "postgres", user: "md5user", password: "right") == "md5user")
+        #expect(try godwit.psql("SELECT current_user", database: "postgres", user: "app", password: "right") == "app")
+    }
+
+    @Test func `a plain password opens servers by whatever they ask`() throws {
+        let godwit = try godwit { $0.authMethod = "password" }
+        for user in ["app", "md5user", "different"] {
+            #expect(try godwit.psql(
+                "SELECT current_user", database: "postgres", user: user, password: "right") == user)
+        }
+    }
+
+    @Test(arguments: ["expired", "nopassword", "nologin", "unknown", "x' OR '1'='1", "postgres; --"])
+    func `who may not come in is told what one with a wrong password is told`(user: String) throws {
+        let godwit = try godwit()
+        let client = try WireClient(port: godwit.port)
+        client.send(FrameBuilder.startup([("user", user), ("database", "postgres")]))
+        #expect(try client.read()?.body.starts(with: [0, 0, 0, 10]) == true)
+        if !user.contains(" ") {
+            let told = try refusal(godwit, user: user, password: "right")
+            #expect(told == (try refusal(godwit, user: "app", password: "wrong")))
+        }
+        #expect(!godwit.log.text.contains("auth_query in"))
+    }
+
+    @Test func `a NEW with another secret is told of in the log, and OLD answers`() throws {
+        let godwit = try godwit {
+            $0.database.readsPercent = "100"
+            $0.database.readsKey = "[{session: user}]"
+        }
+        #expect(try godwit.psql(
+            "SELECT current_setting('server_version_num')::int / 10000", database: "postgres", user: "different",
+            password: "right") == "15")
+        try godwit.log.waitForLine(
+            containing: "the server has another SCRAM secret for user \"different\" than its client has proven")
+    }
+
+    @Test func `several rows, and rows of others, are refused and logged`() throws {
+        for (query, words) in [
+            ("SELECT $1::text, 'right' UNION ALL SELECT $1::text, 'right2'", "gave 2 rows for one user"),
+            ("SELECT 'other'::text || left($1, 0), 'right'", "gave another user than was asked for"),
+        ] {
+            let godwit = try godwit { $0.auth["auth_query"] = "\"\(query)\"" }
+            #expect(try refusal(godwit, user: "app", password: "right").contains("password authentication failed"))
+            try godwit.log.waitForLine(containing: words)
+        }
+    }
+
+    @Test func `a query that fails is told clearly, without saying what failed`() throws {
+        let query = "SELECT rolname, nowhere FROM pg_authid WHERE rolname = $1"
+        let godwit = try godwit { $0.auth["auth_query"] = "\"\(query)\"" }
+        let told = try refusal(godwit, user: "app", password: "right")
+        #expect(told.contains("cannot look up who may log in: auth_query failed"))
+        #expect(!told.contains("nowhere"))
+        try godwit.log.waitForLine(containing: "column \"nowhere\" does not exist")
+    }
+
+    @Test func `nothing of the client's session reaches the query, and its search_path is pinned`() throws {
+        let servers = try Self.servers.get()
+        let name = try servers.makeDatabase()
+        try servers.old.psql("""
+            CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC;
+            CREATE VIEW evil.pg_authid AS SELECT 'app'::name AS rolname, 'stolen'::text AS rolpassword;
+            ALTER DATABASE \(name) SET search_path = evil, pg_catalog;
+            """, database: name)
+        let godwit = try godwit(name) {
+            $0.auth["auth_query"] = "\"SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1\""
+        }
+        let options = "options='-c search_path=evil,pg_catalog'"
+        func login(_ password: String) throws -> ChildProcess.Exit {
+            let conninfo = godwit.conninfo(database: name, user: "app", password: password)
+            return try ChildProcess(["psql", "-XAtw", "-d", "\(conninfo) \(options)", "-c", "SELECT 1"]).wait()
+        }
+        #expect(try login("stolen") == .code(2))
+        #expect(try login("right") == .code(0))
+    }
+
+    @Test func `logins of one user at once ask once`() throws {
+        let servers = try Self.servers.get()
+        let name = try servers.makeDatabase()
+        try servers.old.psql("""
+            CREATE SEQUENCE asked;
+            CREATE FUNCTION ask(name text) RETURNS TABLE (u text, s text) LANGUAGE plpgsql AS $$
+            BEGIN
+              PERFORM nextval('public.asked'), pg_advisory_xact_lock_shared(7);
+              RETURN QUERY SELECT name, 'right'::text;
+            END $$;
+            """, database: name)
+        let godwit = try godwit(name) { $0.auth["auth_query"] = "\"SELECT * FROM public.ask($1)\"" }
+        let lock = try ChildProcess(
+            ["psql", "-XAt", "-h", servers.old.directory, "-p", "\(servers.old.port)", "-U", "postgres", "-d", name],
+            keepsInput: true)
+        lock.write("SELECT pg_advisory_lock(7);\nSELECT 'locked';\n")
+        try lock.output.waitForLine(containing: "locked")
+        let clients = try (0..<20).map { _ in
+            let client = try WireClient(port: godwit.port)
+            client.send(FrameBuilder.startup([("user", "several"), ("database", name)]))
+            return client
+        }
+        try waitUntil {
+            try servers.old.psql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == "1"
+        }
+        lock.write("SELECT pg_advisory_unlock(7);\n\\q\n")
+        for client in clients { #expect(try client.read()?.type == "R") }
+        #expect(try servers.old.psql("SELECT last_value FROM asked", database: name) == "1")
+    }
+
+    @Test func `a database that is not there, and one that is down, are told apart`() throws {
+        let down = try PostgresCluster(.old15)
+        let servers = try Self.servers.get()
+        var configuration = GodwitConfiguration([servers.entry("nowhere"), servers.entry("down")])
+        configuration.databases[1].old = down.conninfo(database: "postgres")
+        configuration.authMethod = "scram-sha-256"
+        configuration.users = "\"lookup\" \"ask\"\n"
+        configuration.auth = ["auth_user": "lookup"]
+        let godwit = try GodwitProcess(configuration)
+        try down.stop()
+        func state(_ database: String) throws -> String? {
+            let client = try WireClient(port: godwit.port)
+            client.send(FrameBuilder.startup([("user", "app"), ("database", database)]))
+            return try client.readToError()?.sqlState
+        }
+        #expect(try state("nowhere") == "3D000")
+        #expect(try state("down") == "57P03")
+        #expect(try state("down") == "57P03")
+        #expect(!godwit.process.hasEnded)
+    }
+}
