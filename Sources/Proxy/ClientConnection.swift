@@ -105,7 +105,7 @@ final class ClientConnection {
     var startupRestores = 0
     /// One ran in the open transaction: what the server has set then depends on its end.
     var hasRestoredStartup = false
-    /// Settings that were committed at the server's defaults since the lease, and only put back in the open transaction.
+    /// Settings committed at the server's defaults since the lease, and put back in the open transaction only.
     var resetsCommitted: Set<String> = []
     /// What stays of it, until the server is quiet.
     var settledEffects: [SessionEffect] = []

@@ -138,8 +138,8 @@ extension ClientConnection {
         if server.side == .new && pin != nil { refuseOnNew() }
     }
 
-    /// The server's defaults are not the client's: in a transaction RESET goes back to what the session was started with
-    /// before its next statement. Behind a transaction the next lease sees to it.
+    /// The server's defaults are not the client's: in a transaction RESET goes back to what the session was started
+    /// with before its next statement. Behind a transaction the next lease sees to it.
     private func restoreStartup(on server: ServerConnection) {
         if startupSettings.isEmpty || unit.session.isEmpty { return }
         noteResets(settledEffects, in: &resetsCommitted)

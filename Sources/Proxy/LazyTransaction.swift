@@ -198,7 +198,8 @@ extension ClientConnection {
         let mayMove = !transaction.hasRead
         let mayLift = isFixed && mayMove && unit.mayLiftReadOnly
         // What pins its client must not do so here.
-        let staysAway = hasFailed || isFixed ? mayBeginAnew || !hasFailed && (mayLift || unit.session.pins) : side != .new
+        let mustLeave = mayBeginAnew || !hasFailed && (mayLift || unit.session.pins)
+        let staysAway = hasFailed || isFixed ? mustLeave : side != .new
         if isEnd || !staysAway {
             phase = .leased
             isHolding = !hasFailed && !isFixed && unit.endsWithReady && !unit.isStreamed
@@ -223,8 +224,8 @@ extension ClientConnection {
         close(with: ErrorResponse(
             .fatal, .featureNotSupported,
             "a READ ONLY transaction that has read on NEW cannot do this through Godwit",
-            detail: "It ends, and more than reads follow in the same batch; or it does what must stay on one server, as "
-                + "temporary tables, session locks and LISTEN do.",
+            detail: "It ends, and more than reads follow in the same batch; or it does what must stay on one server, "
+                + "as temporary tables, session locks and LISTEN do.",
             hint: "Send COMMIT first in its batch, or a rule with \"action: old\" for its first statement."))
     }
 

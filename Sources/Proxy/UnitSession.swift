@@ -2,8 +2,8 @@ import PGWire
 import SQLAnalysis
 import Sessions
 
-/// What a unit leaves in its session and does to its transaction, by batch: a pipeline holds several, each of which ends
-/// with a ReadyForQuery of its own. Costs nothing for units that do neither, and no allocation for a lone COMMIT.
+/// What a unit leaves in its session and does to its transaction, by batch: a pipeline holds several, each of which
+/// ends with a ReadyForQuery of its own. Costs nothing for units that do neither, and no allocation for a lone COMMIT.
 struct UnitSession {
     private struct Step {
         var batch: Int

@@ -1,8 +1,8 @@
 import PGWire
 import SQLAnalysis
 
-/// What the open transaction of a session has changed in it, in order, until it is known what of that stays: SET is undone
-/// by ROLLBACK and by ROLLBACK TO a savepoint before it, DEALLOCATE is not. Pure; used on its reactor's thread.
+/// What the open transaction of a session has changed in it, in order, until it is known what of that stays: SET is
+/// undone by ROLLBACK and by ROLLBACK TO a savepoint before it, DEALLOCATE is not. Pure; used on its reactor's thread.
 package struct SessionLedger {
     /// How a batch (a simple query, or an extended one up to its Sync) has ended.
     package struct Outcome {
@@ -48,7 +48,9 @@ package struct SessionLedger {
         steps: for step in steps {
             if outcome.hasFailed, let completed = outcome.completed, step.statement >= completed {
                 // What was done before the error may have stayed: an advisory lock does.
-                if step.statement == completed, status != .failed, case .effect(.pins) = step.action { add(step.action) }
+                guard step.statement == completed, status != .failed, case .effect(.pins) = step.action
+                else { continue }
+                add(step.action)
                 continue
             }
             switch step.action {
