@@ -91,10 +91,13 @@ final class ClientConnection {
     var pinnedAt = MonotonicInstant(nanoseconds: 0)
 
     // The present unit and transaction.
-    var scanner = UnitScanner()
+    var scanner: UnitScanner
     var unit = Unit()
     var transaction = TransactionFacts()
     var server: ServerConnection?
+    var limits: ClientLimits?
+    /// Counts that it is in.
+    var counts: [SharedCount] = []
     private var pools: (old: PoolEntry?, new: PoolEntry?) = (nil, nil)
     var lazy: LazyTransaction?
     var isForcedToAuthority = false
@@ -126,6 +129,7 @@ final class ClientConnection {
         self.id = id
         self.address = address
         self.worker = worker
+        scanner = UnitScanner(packetMax: worker.packetMax)
         connectedAt = worker.now
         lastActivity = worker.now
         let raw = socket.raw
@@ -157,6 +161,7 @@ final class ClientConnection {
         if let entry = side == .old ? pools.old : pools.new { return entry }
         let entry = worker.poolEntry(database, user: user, side: side)
         if let proof, entry.key.user.hasSameBytes(as: user) { entry.proof = proof }
+        entry.attach()
         if side == .old { pools.old = entry } else { pools.new = entry }
         return entry
     }
@@ -342,12 +347,22 @@ final class ClientConnection {
             }
             return greetConsole()
         }
-        guard let state = worker.databases[request.database] else {
+        let state: DatabaseState
+        switch worker.database(named: request.database) {
+        case .state(let found): state = found
+        case .unknown:
             return close(with: ErrorResponse(
                 .fatal, .undefinedDatabase, "database \"\(request.database)\" does not exist",
                 hint: "Godwit serves the entries of `databases` in its configuration."))
+        case .tooMany:
+            return close(with: ErrorResponse(
+                .fatal, .configurationLimitExceeded, "too many databases are in use already",
+                detail: "The entry \"*\" makes at most \(SettingsLimits.autoDatabasesMax)."))
         }
+        if let refusal = enterLimits(of: state) { return close(with: refusal) }
         database = state
+        state.clientCount += 1
+        limitsChanged()
         take(request.settings, state)
         if state.welcome != nil { return greet() }
         phase = .greeting
@@ -504,7 +519,12 @@ final class ClientConnection {
         let last = phase
         phase = .closed
         letGo(of: last)
+        leaveLimits()
+        pools.old?.detach()
+        pools.new?.detach()
+        pools = (nil, nil)
         if let database {
+            database.clientCount -= 1
             for statement in statements.removeAll() + changes.settle() {
                 database.statements.release(statement)
             }

@@ -94,11 +94,14 @@ package final class ProxySnapshot: Sendable {
     package let settings: Settings
     package let auth: AuthPolicy
     package let databases: NameTable<DatabaseRoute>
+    /// What serves all other names; its own name is `*`.
+    package let wildcard: DatabaseRoute?
 
     package init(settings: Settings, auth: AuthPolicy, databases: [DatabaseRoute]) {
         self.settings = settings
         self.auth = auth
-        self.databases = NameTable(databases.map { ($0.name, $0) })
+        self.databases = NameTable(databases.filter { !$0.settings.isWildcard }.map { ($0.name, $0) })
+        wildcard = databases.first { $0.settings.isWildcard }
     }
 
     /// The console's database.
