@@ -51,7 +51,7 @@ let package = Package(
         floor("PGWire", ["Primitives", "Digests"], isHot: true),
         floor("SQLAnalysis", ["Primitives", "CPgQuery"], isHot: true),
         floor("Configuration", ["Primitives", "Digests", yams]),
-        floor("Reactor", ["Primitives", "CEpoll"], isHot: true),
+        floor("Reactor", ["Primitives", "CEpoll", "COpenSSL"], isHot: true),
         floor("LibPQ", ["Primitives", "CLibPQ"]),
 
         // Floor 1: pure state machines.
@@ -96,7 +96,7 @@ let package = Package(
         tests("PGWireTests", ["PGWire", "SQLAnalysis", "Digests", "Primitives"]),
         tests("SessionsTests", ["Sessions", "PGWire", "Digests", "Configuration", "Primitives"]),
         tests("PoolingTests", ["Pooling", "Primitives"]),
-        tests("ReactorTests", ["Reactor", "Primitives", "CEpoll"]),
+        tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "TestSupport"]),
         tests("ConsoleTests", ["Console", "PGWire"]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),

@@ -48,6 +48,7 @@ package enum ReloadPolicy {
         default:
             if ["auth.", "pool.", "users", "listen.tcp_"].contains(where: { key.hasPrefix($0) }) { return .reload }
         }
+        if key.hasPrefix("listen.tls.") { return .reload }
         guard key.hasPrefix("databases.") else { return .restart }
         let parts = key.split(separator: ".")
         let isReload = ["auth", "pool", "reads", "rules", "breaker", "shadow"].contains { parts.contains($0) }
@@ -62,6 +63,7 @@ package enum ReloadPolicy {
         kept.listen.clientLoginTimeoutSeconds = next.listen.clientLoginTimeoutSeconds
         kept.listen.packetSizeMax = next.listen.packetSizeMax
         kept.listen.tcp = next.listen.tcp
+        kept.listen.tls = next.listen.tls
         kept.admin.http = running.admin.http
         kept.state = running.state
         kept.databases = running.databases.map { database in
@@ -99,10 +101,16 @@ package enum ReloadPolicy {
         all.append(("listen.tls.certificate", listen.tls.certificate))
         all.append(("listen.tls.key", listen.tls.key))
         all.append(("listen.tls.client_ca", listen.tls.clientCA))
+        all.append(("listen.tls.client_crl", listen.tls.clientCRL))
+        all.append(("listen.tls.min_version", listen.tls.minVersion.rawValue))
+        all.append(("listen.tls.max_version", listen.tls.maxVersion.rawValue))
+        all.append(("listen.tls.ciphers", listen.tls.ciphers))
+        all.append(("listen.tls.cipher_suites", listen.tls.cipherSuites))
         all.append(("auth.method", settings.auth.method.rawValue))
         all.append(("auth.users_file", settings.auth.usersFile))
         all.append(("auth.hba_file", settings.auth.hbaFile))
         all.append(("auth.ident_file", settings.auth.identFile))
+        all.append(("auth.ident_map", settings.auth.identMap))
         all.append(("auth.auth_user", settings.auth.lookUp.user))
         all.append(("auth.auth_dbname", settings.auth.lookUp.database))
         all.append(("auth.auth_query", settings.auth.lookUp.query))

@@ -23,7 +23,7 @@ package struct Settings: Sendable, Equatable {
     }
 }
 
-/// Where clients connect to. Needs a restart, but for `clientsMax` and `clientLoginTimeoutSeconds`.
+/// Where clients connect to. Needs a restart, but for `clientsMax`, `clientLoginTimeoutSeconds` and `tls`.
 package struct ListenSettings: Sendable, Equatable {
     package var address = "127.0.0.1"
     package var port: UInt16 = 6432
@@ -86,14 +86,37 @@ package struct UserSettings: Sendable, Equatable {
 /// TLS towards clients.
 package struct TLSSettings: Sendable, Equatable {
     package enum Mode: String, Sendable, CaseIterable {
-        case disable, allow, require
+        /// SSLRequest is answered by N.
+        case disable
+        /// Clients choose.
+        case allow
+        /// Clients without TLS are refused; so in all that follow.
+        case require
+        /// They must show a certificate that `client_ca` has signed.
+        case verifyCA = "verify-ca"
+        /// And it must be the user's.
         case verifyFull = "verify-full"
     }
 
+    package enum Version: String, Sendable, CaseIterable {
+        case v12 = "TLSv1.2"
+        case v13 = "TLSv1.3"
+    }
+
     package var mode: Mode = .disable
+    /// PEM: our certificate, then those that lead to its authority.
     package var certificate = ""
     package var key = ""
+    /// PEM: who may sign clients' certificates; empty: none is asked for.
     package var clientCA = ""
+    /// PEM: clients' certificates that were revoked (`client_crl`).
+    package var clientCRL = ""
+    package var minVersion: Version = .v12
+    package var maxVersion: Version = .v13
+    /// OpenSSL's list for TLS 1.2; empty: OpenSSL's choice.
+    package var ciphers = ""
+    /// For TLS 1.3 (`cipher_suites`).
+    package var cipherSuites = ""
 
     package init() {}
 }
@@ -111,6 +134,9 @@ package struct AuthSettings: Sendable, Equatable {
     /// Read with `method: hba`, in pg_hba.conf's form, and pg_ident.conf's.
     package var hbaFile = ""
     package var identFile = ""
+    /// With `method: cert`, and `listen.tls.mode: verify-full`: the map of `identFile` that says which certificate's
+    /// name may be which user; empty: the common name is the user's.
+    package var identMap = ""
     /// Whom to ask for the secrets of users that the file does not have.
     package var lookUp = LookUpSettings()
     /// Seconds that an answer is kept (`auth_query_cache`).

@@ -11,9 +11,12 @@ struct SettingsReader {
             "listen_backlog", "max_packet_size", "tcp_keepalive", "tcp_keepcnt", "tcp_keepidle", "tcp_keepintvl",
             "tcp_user_timeout",
         ],
-        "listen.tls": ["mode", "certificate", "key", "client_ca"],
+        "listen.tls": [
+            "mode", "certificate", "key", "client_ca", "client_crl", "min_version", "max_version", "ciphers",
+            "cipher_suites",
+        ],
         "auth": [
-            "method", "users_file", "hba_file", "ident_file", "auth_user", "auth_dbname", "auth_query",
+            "method", "users_file", "hba_file", "ident_file", "ident_map", "auth_user", "auth_dbname", "auth_query",
             "auth_query_cache",
         ],
         "admin": ["users", "http"],
@@ -79,8 +82,13 @@ struct SettingsReader {
         }
         try readUsers(top, &settings)
         try readDatabases(top, &settings)
+        if settings.auth.method == .cert, settings.listen.tls.mode == .disable || settings.listen.tls.clientCA.isEmpty {
+            throw SettingsError(
+                path: path, line: (try section(top, "auth"))?.line ?? 1, key: "auth.method",
+                .conflict("cert needs listen.tls with a mode other than disable, and its client_ca"))
+        }
         let looksUp = !settings.auth.lookUp.user.isEmpty || settings.databases.contains { !$0.lookUp.user.isEmpty }
-        if ![.trust, .hba].contains(settings.auth.method) && settings.auth.usersFile.isEmpty && !looksUp {
+        if ![.trust, .hba, .cert].contains(settings.auth.method) && settings.auth.usersFile.isEmpty && !looksUp {
             throw SettingsError(
                 path: path, line: (try section(top, "auth"))?.line ?? 1, key: "auth.users_file", .missing)
         }
@@ -144,11 +152,31 @@ struct SettingsReader {
         try tls.text("certificate", &listen.tls.certificate)
         try tls.text("key", &listen.tls.key)
         try tls.text("client_ca", &listen.tls.clientCA)
+        try tls.text("client_crl", &listen.tls.clientCRL)
+        try tls.choice("min_version", &listen.tls.minVersion)
+        try tls.choice("max_version", &listen.tls.maxVersion)
+        try tls.text("ciphers", &listen.tls.ciphers)
+        try tls.text("cipher_suites", &listen.tls.cipherSuites)
         listen.tls.certificate = resolved(listen.tls.certificate)
         listen.tls.key = resolved(listen.tls.key)
         listen.tls.clientCA = resolved(listen.tls.clientCA)
-        if listen.tls.mode != .disable {
-            throw tls.error("mode", .unsupported("TLS towards clients (\(listen.tls.mode.rawValue))"))
+        listen.tls.clientCRL = resolved(listen.tls.clientCRL)
+        try check(tls, listen.tls)
+    }
+
+    private func check(_ section: Section, _ tls: TLSSettings) throws(SettingsError) {
+        if tls.minVersion == .v13 && tls.maxVersion == .v12 {
+            throw section.error("min_version", .conflict("is above max_version"))
+        }
+        if tls.mode == .disable { return }
+        for (name, value) in [("certificate", tls.certificate), ("key", tls.key)] where value.isEmpty {
+            throw section.error(name, .missing)
+        }
+        if [.verifyCA, .verifyFull].contains(tls.mode) && tls.clientCA.isEmpty {
+            throw section.error("client_ca", .missing)
+        }
+        if !tls.clientCRL.isEmpty && tls.clientCA.isEmpty {
+            throw section.error("client_crl", .conflict("needs client_ca"))
         }
     }
 
@@ -164,15 +192,16 @@ struct SettingsReader {
 
     private func read(_ section: Section, _ auth: inout AuthSettings) throws(SettingsError) {
         try section.choice("method", &auth.method)
-        if auth.method == .cert { throw section.error("method", .unsupported("authentication by certificate")) }
         try section.text("users_file", &auth.usersFile)
         try section.text("hba_file", &auth.hbaFile)
         try section.text("ident_file", &auth.identFile)
         try read(section, &auth.lookUp)
         try section.seconds("auth_query_cache", &auth.cacheSeconds)
         auth.usersFile = resolved(auth.usersFile)
+        try section.text("ident_map", &auth.identMap)
         auth.hbaFile = resolved(auth.hbaFile)
         auth.identFile = resolved(auth.identFile)
+        if !auth.identMap.isEmpty && auth.identFile.isEmpty { throw section.error("ident_file", .missing) }
         if auth.method == .hba && auth.hbaFile.isEmpty { throw section.error("hba_file", .missing) }
         if auth.method != .hba && !auth.hbaFile.isEmpty {
             throw section.error("hba_file", .conflict("is read with method: hba only"))

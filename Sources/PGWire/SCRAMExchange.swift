@@ -1,6 +1,14 @@
 import Digests
 
-/// The server's half of SCRAM-SHA-256 without channel binding (RFC 5802, RFC 7677; sasl-authentication).
+/// The SASL mechanisms of PostgreSQL; `plus` binds the exchange to the channel by tls-server-end-point (RFC 5929).
+package enum SCRAMMechanism: String, Sendable {
+    case plain = "SCRAM-SHA-256"
+    case plus = "SCRAM-SHA-256-PLUS"
+
+    static let bindingHeader = Array("p=tls-server-end-point,,".utf8)
+}
+
+/// The server's half of SCRAM-SHA-256, with channel binding and without (RFC 5802, RFC 7677; sasl-authentication).
 /// One login's value; randomness comes in by `init`.
 package struct SCRAMServer {
     package enum Failure: Error, Equatable, Sendable {
@@ -8,6 +16,12 @@ package struct SCRAMServer {
         case malformed
         /// A well-formed proof that is not the password's; also every login of an unknown user.
         case wrongPassword
+        /// The client chose SCRAM-SHA-256-PLUS without its being offered, or with another binding, or without one.
+        case bindingNotOffered
+        /// The client could have bound and was told that we cannot, though we had said so: somebody is in between.
+        case bindingDowngraded
+        /// The client's channel is another one than ours.
+        case bindingMismatch
     }
 
     private enum State { case awaitingFirst, awaitingFinal, done }
@@ -16,7 +30,10 @@ package struct SCRAMServer {
     /// False for a mock exchange: all steps are done, and the last one fails.
     private let isKnownUser: Bool
     private let serverNonce: [UInt8]
-    private var header: [UInt8] = []
+    /// What the channel is known by; nil: SCRAM-SHA-256-PLUS was not offered.
+    private let binding: [UInt8]?
+    /// The client's channel binding input: its header, and behind it what the channel is known by.
+    private var bindingInput: [UInt8] = []
     private var firstBare: [UInt8] = []
     private var serverFirst: [UInt8] = []
     private var nonce: [UInt8] = []
@@ -24,21 +41,21 @@ package struct SCRAMServer {
     package private(set) var provenKeys: SCRAMKeys?
 
     /// - Parameter randomBytes: 18 bytes from a secure generator.
-    package init(secret: SCRAMSecret, isKnownUser: Bool, randomBytes: [UInt8]) {
+    /// - Parameter binding: the hash for tls-server-end-point, when SCRAM-SHA-256-PLUS was offered.
+    package init(secret: SCRAMSecret, isKnownUser: Bool, randomBytes: [UInt8], binding: [UInt8]? = nil) {
         self.secret = secret
         self.isKnownUser = isKnownUser
+        self.binding = binding
         serverNonce = Base64.encode(randomBytes)
     }
 
     /// client-first-message in, server-first-message out.
-    package mutating func first(_ message: [UInt8]) throws(Failure) -> [UInt8] {
+    package mutating func first(
+        _ message: [UInt8], mechanism: SCRAMMechanism = .plain
+    ) throws(Failure) -> [UInt8] {
         guard case .awaitingFirst = state else { throw .malformed }
-        // gs2-header: "n,," or "y,,"; an authzid is not allowed by PostgreSQL either.
-        guard message.count > 3, message[0] == UInt8(ascii: "n") || message[0] == UInt8(ascii: "y"),
-            message[1] == UInt8(ascii: ","), message[2] == UInt8(ascii: ",")
-        else { throw .malformed }
-        header = Array(message[..<3])
-        firstBare = Array(message[3...])
+        let headerCount = try readHeader(message, mechanism)
+        firstBare = Array(message[headerCount...])
         let attributes = firstBare.split(separator: UInt8(ascii: ","), omittingEmptySubsequences: false)
         // The name is ignored, as PostgreSQL does: the startup packet said who it is.
         guard attributes.count >= 2, attributes[0].starts(with: Array("n=".utf8)),
@@ -54,6 +71,28 @@ package struct SCRAMServer {
         return serverFirst
     }
 
+    /// gs2-header: "n,,", "y,," or "p=tls-server-end-point,,"; an authzid is not allowed by PostgreSQL either.
+    ///
+    /// - Returns: its size.
+    private mutating func readHeader(_ message: [UInt8], _ mechanism: SCRAMMechanism) throws(Failure) -> Int {
+        guard message.count > 3 else { throw .malformed }
+        switch (message[0], mechanism) {
+        case (UInt8(ascii: "n"), .plain), (UInt8(ascii: "y"), .plain):
+            guard message[1] == UInt8(ascii: ","), message[2] == UInt8(ascii: ",") else { throw .malformed }
+            if message[0] == UInt8(ascii: "y") && binding != nil { throw .bindingDowngraded }
+            bindingInput = Array(message[..<3])
+            return 3
+        case (UInt8(ascii: "p"), .plus):
+            guard let binding, message.starts(with: SCRAMMechanism.bindingHeader) else { throw .bindingNotOffered }
+            bindingInput = SCRAMMechanism.bindingHeader + binding
+            return SCRAMMechanism.bindingHeader.count
+        case (UInt8(ascii: "n"), .plus), (UInt8(ascii: "y"), .plus):
+            throw .bindingNotOffered
+        default:
+            throw .malformed
+        }
+    }
+
     /// client-final-message in, server-final-message out.
     package mutating func final(_ message: [UInt8]) throws(Failure) -> [UInt8] {
         guard case .awaitingFinal = state else { throw .malformed }
@@ -64,9 +103,12 @@ package struct SCRAMServer {
         else { throw .malformed }
         let withoutProof = Array(message[..<proofAt])
         let attributes = withoutProof.split(separator: UInt8(ascii: ","), omittingEmptySubsequences: false)
-        guard attributes.count >= 2, Array(attributes[0]) == Array("c=".utf8) + Base64.encode(header),
+        guard attributes.count >= 2, attributes[0].starts(with: Array("c=".utf8)),
             Array(attributes[1]) == Array("r=".utf8) + nonce
         else { throw .malformed }
+        if Array(attributes[0].dropFirst(2)) != Base64.encode(bindingInput) {
+            throw bindingInput.count > 3 ? .bindingMismatch : .malformed
+        }
         let comma: [UInt8] = [UInt8(ascii: ",")]
         let authMessage = firstBare + comma + serverFirst + comma + withoutProof
         let signature = Digest.hmacSHA256(key: secret.storedKey, authMessage)
@@ -99,24 +141,54 @@ package struct SCRAMClient {
     }
 
     private let source: Source
+    private let binding: Binding
     private let clientNonce: [UInt8]
     private var authMessage: [UInt8] = []
     private var serverKey: [UInt8] = []
 
-    package init(password: String, randomBytes: [UInt8]) {
+    /// How the exchange is bound to the channel.
+    package enum Binding: Sendable, Equatable {
+        /// We do not, or there is no TLS.
+        case none
+        /// We would, and the server does not offer it.
+        case notOffered
+        /// By the hash of the server's certificate.
+        case endpoint([UInt8])
+
+        package var mechanism: SCRAMMechanism {
+            switch self {
+            case .none, .notOffered: .plain
+            case .endpoint: .plus
+            }
+        }
+
+        var header: [UInt8] {
+            switch self {
+            case .none: Array("n,,".utf8)
+            case .notOffered: Array("y,,".utf8)
+            case .endpoint: SCRAMMechanism.bindingHeader
+            }
+        }
+
+        var input: [UInt8] { if case .endpoint(let digest) = self { header + digest } else { header } }
+    }
+
+    package init(password: String, randomBytes: [UInt8], binding: Binding = .none) {
         source = .password(password)
+        self.binding = binding
         clientNonce = Base64.encode(randomBytes)
     }
 
     /// Without the password: with what a client of ours has proven to us, where the server has the same secret.
-    package init(keys: SCRAMKeys, randomBytes: [UInt8]) {
+    package init(keys: SCRAMKeys, randomBytes: [UInt8], binding: Binding = .none) {
         source = .keys(keys)
+        self.binding = binding
         clientNonce = Base64.encode(randomBytes)
     }
 
     private var firstBare: [UInt8] { Array("n=,r=".utf8) + clientNonce }
 
-    package func first() -> [UInt8] { Array("n,,".utf8) + firstBare }
+    package func first() -> [UInt8] { binding.header + firstBare }
 
     /// server-first-message in, client-final-message out.
     /// Once only: a server must not make us derive keys over and over.
@@ -136,7 +208,7 @@ package struct SCRAMClient {
         let keys = try keys(salt: salt, iterations: iterations)
         let clientKey = keys.clientKey
         serverKey = keys.serverKey
-        let withoutProof = Array("c=biws,r=".utf8) + nonce
+        let withoutProof = Array("c=".utf8) + Base64.encode(binding.input) + Array(",r=".utf8) + nonce
         let comma: [UInt8] = [UInt8(ascii: ",")]
         authMessage = firstBare + comma + serverFirst + comma + withoutProof
         let signature = Digest.hmacSHA256(key: Digest.sha256(clientKey), authMessage)

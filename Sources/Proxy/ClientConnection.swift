@@ -14,6 +14,8 @@ import Sessions
 final class ClientConnection {
     enum Phase {
         case login
+        /// TLS is being agreed on.
+        case handshake
         /// Proven, and waiting for a first server that tells us what to greet with.
         case greeting
         /// No server; the next unit is being gathered.
@@ -42,23 +44,25 @@ final class ClientConnection {
     let address: SocketAddress
     let connectedAt: MonotonicInstant
     let worker: Worker
-    private let socket: SocketDescriptor
+    var stream: ByteStream
     private let registration: Registration
     private var interest: Interest = .read
 
     var phase: Phase = .login
     var login: ClientLogin?
+    /// The certificate that belongs to what `login` offers; a reload may bring another one meanwhile.
+    var context: TLSContext?
     /// Whose secret was looked up for the login.
-    private var lookedUp: SecretCache.Key?
+    var lookedUp: SecretCache.Key?
     /// What the login has proven that servers may want too.
-    private var proof: ServerProof?
-    private(set) var user = ""
-    private(set) var databaseName = ""
-    private(set) var database: DatabaseState?
-    private(set) var cancelKey: Int32?
-    private(set) var cancelSecret: [UInt8] = []
+    var proof: ServerProof?
+    var user = ""
+    var databaseName = ""
+    var database: DatabaseState?
+    var cancelKey: Int32?
+    var cancelSecret: [UInt8] = []
     /// By the protocol's version.
-    private var cancelSecretSize = 4
+    var cancelSecretSize = 4
 
     // The console's own state.
     var isSkippingToSync = false
@@ -113,7 +117,6 @@ final class ClientConnection {
     /// Bytes of a message whose head has been handed to the server.
     var passToServer = 0
 
-    private var out = SendQueue()
     private var inbox: [UInt8] = []
     private var bytesToSkip = 0
     private var isProcessing = false
@@ -133,7 +136,7 @@ final class ClientConnection {
         connectedAt = worker.now
         lastActivity = worker.now
         let raw = socket.raw
-        self.socket = socket
+        stream = ByteStream(socket)
         // The slot needs self, which needs the registration: the slot is filled in right after.
         registration = worker.makeRegistration(.mailbox)
         worker.fill(registration, .client(self))
@@ -146,9 +149,11 @@ final class ClientConnection {
                 .fatal, .tooManyConnections, "no more connections allowed (listen.clients_max)",
                 hint: "Raise listen.clients_max, or close connections that are not needed."))
         }
+        let isLocal = if case .unix = address { true } else { false }
         login = ClientLogin(
             policy: worker.snapshot.auth, randomBytes: Digest.randomBytes(ClientLogin.randomByteCount),
-            peer: LoginPeer(address: address.network))
+            peer: LoginPeer(address: address.network), encryption: isLocal ? .plain : worker.snapshot.encryption)
+        context = isLocal ? nil : worker.snapshot.tls
         let limit = worker.snapshot.settings.listen.clientLoginTimeoutSeconds
         if limit > 0 { worker.schedule(.clientLogin(id), at: worker.now.advanced(bySeconds: limit)) }
     }
@@ -170,11 +175,14 @@ final class ClientConnection {
 
     func onReadable() {
         if phase == .closed { return }
-        switch socket.receive(into: worker.buffer) {
+        let outcome = stream.receive(into: worker.buffer)
+        if phase == .handshake && !handshakeGoesOn(after: outcome) { return }
+        switch outcome {
         case .bytes(let count):
             lastActivity = worker.now
             database?.counters.received += UInt64(count)
             received(UnsafeRawBufferPointer(rebasing: worker.buffer[..<count]))
+            if stream.isAtEnd && phase != .closed { vanished() }
         case .wouldBlock:
             return
         case .closed, .failed:
@@ -238,7 +246,7 @@ final class ClientConnection {
             case .idle: consumed = rest.isEmpty ? 0 : processIdle(rest)
             case .leased: consumed = processLeased(rest)
             case .console: consumed = rest.isEmpty ? 0 : processConsole(rest)
-            case .greeting, .waiting, .awaitingHorizon, .applyingSettings, .consoleWaiting: consumed = 0
+            case .handshake, .greeting, .waiting, .awaitingHorizon, .applyingSettings, .consoleWaiting: consumed = 0
             case .closed: return bytes.count
             }
             offset += consumed
@@ -272,159 +280,6 @@ final class ClientConnection {
         updateInterest()
     }
 
-    // MARK: login
-
-    private func processLogin(_ bytes: UnsafeRawBufferPointer) -> Int {
-        guard var exchange = login else { preconditionFailure("a login without its state") }
-        var actions: [ClientLogin.Action] = []
-        let consumed = exchange.receive(bytes, &actions)
-        login = exchange
-        perform(actions)
-        return consumed
-    }
-
-    /// What was looked up for the login has come, at once or later.
-    func supply(_ found: ClientLogin.LookedUp) {
-        goOnWithLogin { $0.supply(found, &$1) }
-    }
-
-    func supply(systemUser name: String?) {
-        goOnWithLogin { $0.supply(systemUser: name, &$1) }
-    }
-
-    private func goOnWithLogin(_ step: (inout ClientLogin, inout [ClientLogin.Action]) -> Void) {
-        guard phase == .login, var exchange = login else { return }
-        var actions: [ClientLogin.Action] = []
-        step(&exchange, &actions)
-        login = exchange
-        perform(actions)
-        resumeSoon()
-    }
-
-    private func perform(_ actions: [ClientLogin.Action]) {
-        for action in actions {
-            switch action {
-            case .send(let content): send(content)
-            case .authenticated(let request): authenticated(request)
-            case .lookUpSecret(let database, let user):
-                lookedUp = SecretCache.Key(database: database, user: user)
-                worker.lookUpSecret(database: database, user: user, for: self)
-            case .lookUpSystemUser:
-                if let number = socket.peerUserID() {
-                    worker.lookUpSystemUser(number, for: self)
-                } else {
-                    supply(systemUser: nil)
-                }
-            case .cancel(let processID, let secret):
-                worker.cancelRequested(processID: processID, secret: secret)
-                close()
-            case .refuse(let error):
-                if error.state == .invalidPassword {
-                    worker.logger.notice("login from \(address.host) failed: \(error.message)")
-                    if let lookedUp { worker.secrets.doubt(lookedUp, now: worker.now) }
-                }
-                close(with: error)
-            case .dismiss(let content): close(after: content)
-            case .close: close()
-            }
-        }
-    }
-
-    private func authenticated(_ request: LoginRequest) {
-        login = nil
-        user = request.user
-        proof = request.proof
-        cancelSecretSize = request.cancelSecretSize
-        databaseName = request.database
-        for setting in request.settings where setting.name.lowercased() == "application_name" {
-            applicationName = setting.value
-        }
-        if request.database == ProxySnapshot.consoleDatabase {
-            if !worker.snapshot.settings.admin.users.contains(where: { $0.hasSameBytes(as: user) }) {
-                return close(with: ErrorResponse(
-                    .fatal, .insufficientPrivilege, "user \"\(user)\" may not use the console",
-                    hint: "Add the user to admin.users in Godwit's configuration."))
-            }
-            return greetConsole()
-        }
-        let state: DatabaseState
-        switch worker.database(named: request.database) {
-        case .state(let found): state = found
-        case .unknown:
-            return close(with: ErrorResponse(
-                .fatal, .undefinedDatabase, "database \"\(request.database)\" does not exist",
-                hint: "Godwit serves the entries of `databases` in its configuration."))
-        case .tooMany:
-            return close(with: ErrorResponse(
-                .fatal, .configurationLimitExceeded, "too many databases are in use already",
-                detail: "The entry \"*\" makes at most \(SettingsLimits.autoDatabasesMax)."))
-        }
-        if let refusal = enterLimits(of: state) { return close(with: refusal) }
-        database = state
-        state.clientCount += 1
-        limitsChanged()
-        take(request.settings, state)
-        if state.welcome != nil { return greet() }
-        phase = .greeting
-        waitForServer(.old)
-    }
-
-    private func take(_ parameters: [StartupPacket.Parameter], _ state: DatabaseState) {
-        for parameter in parameters {
-            let name = parameter.name.lowercased()
-            if state.route.table.keySettings.contains(name) {
-                keyValues[name] = parameter.value
-            } else {
-                settings.set(name: name, value: parameter.value)
-                noteParameter(name, parameter.value)
-            }
-        }
-        startupSettings = settings
-        routingChanged()
-    }
-
-    /// ParameterStatus as the authority reports them, with what this client asked for, then the cancel key.
-    func greet() {
-        guard let welcome = database?.welcome else { preconditionFailure("a greeting without a server's") }
-        let key = worker.nextCancelKey()
-        cancelKey = key
-        cancelSecret = Digest.randomBytes(cancelSecretSize)
-        worker.clientsByKey[key] = self
-        var writer = MessageWriter(reserving: 512)
-        for parameter in welcome {
-            switch parameter.name {
-            case "application_name": writer.parameterStatus(parameter.name, applicationName)
-            case "session_authorization": writer.parameterStatus(parameter.name, user)
-            default: writer.parameterStatus(parameter.name, parameter.value)
-            }
-        }
-        writer.backendKeyData(processID: key, secret: cancelSecret)
-        writer.readyForQuery(.idle)
-        phase = .idle
-        send(writer.bytes)
-        if worker.isDraining { return drain() }
-        resumeSoon()
-    }
-
-    func greetConsole() {
-        phase = .console
-        var writer = MessageWriter()
-        for (name, value) in [
-            ("server_version", "15.0 (Godwit)"), ("server_encoding", "UTF8"), ("client_encoding", "UTF8"),
-            ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC"), ("integer_datetimes", "on"),
-            ("standard_conforming_strings", "on"), ("application_name", applicationName),
-        ] { writer.parameterStatus(name, value) }
-        writer.backendKeyData(processID: 0, secret: Array(repeating: 0, count: cancelSecretSize))
-        writer.readyForQuery(.idle)
-        send(writer.bytes)
-    }
-
-    func loginTimedOut() {
-        if phase == .login {
-            close(with: ErrorResponse(.fatal, .protocolViolation, "login took longer than client_login_timeout"))
-        }
-    }
-
     // MARK: sending
 
     func send(_ bytes: [UInt8]) { bytes.withUnsafeBytes { sendFromServer($0) } }
@@ -436,7 +291,7 @@ final class ClientConnection {
     }
 
     func queueFromServer(_ range: UnsafeRawBufferPointer) {
-        if isHolding { held.append(contentsOf: range) } else { out.append(range) }
+        if isHolding { held.append(contentsOf: range) } else { stream.queue(range) }
     }
 
     /// Sends `range`, and before it what waits; while the unit may still be run elsewhere it is held back.
@@ -446,15 +301,15 @@ final class ClientConnection {
             held.append(contentsOf: range)
             return
         }
-        if range.isEmpty && out.isEmpty { return }
+        if range.isEmpty && stream.isEmpty { return }
         database?.counters.sent += UInt64(range.count)
-        let outcome = range.isEmpty ? out.flush(to: socket) : out.send(range, to: socket)
+        let outcome = range.isEmpty ? stream.flush() : stream.send(range)
         switch outcome {
         case .bytes, .wouldBlock:
-            if out.count > SendQueue.highWater { server?.pauseReading() }
+            if stream.count > SendQueue.highWater { server?.pauseReading() }
             updateInterest()
         case .closed, .failed:
-            out.clear()
+            stream.clear()
             vanished()
         }
     }
@@ -464,7 +319,7 @@ final class ClientConnection {
         if !isHolding { return }
         isHolding = false
         replay.removeAll(keepingCapacity: replay.capacity <= Self.keptCapacity)
-        out.append(held)
+        stream.queue(held)
         held.removeAll(keepingCapacity: held.capacity <= Self.keptCapacity)
     }
 
@@ -475,10 +330,10 @@ final class ClientConnection {
 
     func onWritable() {
         if phase == .closed { return }
-        switch out.flush(to: socket) {
+        switch stream.flush() {
         case .bytes, .wouldBlock:
-            if isClosingAfterFlush && out.isEmpty { return close() }
-            if out.count < SendQueue.lowWater { server?.resumeReading() }
+            if isClosingAfterFlush && stream.isEmpty { return close() }
+            if stream.count < SendQueue.lowWater { server?.resumeReading() }
             updateInterest()
         case .closed, .failed:
             vanished()
@@ -490,12 +345,12 @@ final class ClientConnection {
         if isReadingPaused || !inbox.isEmpty { worker.resumeLater(self) }
     }
 
-    private func updateInterest() {
+    func updateInterest() {
         if phase == .closed { return }
-        let wanted = Interest(reads: !isReadingPaused, writes: !out.isEmpty)
+        let wanted = Interest(reads: !isReadingPaused, writes: !stream.isEmpty)
         if wanted.rawValue == interest.rawValue { return }
         interest = wanted
-        worker.loop.modify(socket.raw, wanted, as: registration)
+        worker.loop.modify(stream.socket.raw, wanted, as: registration)
     }
 
     // MARK: the end
@@ -503,12 +358,13 @@ final class ClientConnection {
     /// Tells the client why, and closes when it has been sent.
     func close(with error: ErrorResponse) { close(after: error.encoded) }
 
-    private func close(after farewell: [UInt8]) {
+    func close(after farewell: [UInt8]) {
         if phase == .closed || isClosingAfterFlush { return }
+        if phase == .handshake { return close() }  // there is no way to tell it yet
         stopHolding()
         isClosingAfterFlush = true
         send(farewell)
-        if phase != .closed && out.isEmpty { close() }
+        if phase != .closed && stream.isEmpty { close() }
     }
 
     /// The client has gone, or has said that it goes.
@@ -530,10 +386,11 @@ final class ClientConnection {
             }
         }
         worker.dropRegistration(registration)
-        worker.loop.unregister(socket.raw)
+        worker.loop.unregister(stream.socket.raw)
+        stream.shutdown()
         worker.clientClosed(self)
         inbox = []
-        out = SendQueue()
+        stream.clear()
     }
 
     var hasParkedBytes: Bool { !inbox.isEmpty }

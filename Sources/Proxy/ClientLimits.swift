@@ -97,7 +97,7 @@ extension ClientConnection {
         switch phase {
         case .waiting, .awaitingHorizon, .applyingSettings: return true
         case .leased: return server?.session.isQuiet == false
-        case .login, .greeting, .idle, .console, .consoleWaiting, .closed: return false
+        case .login, .handshake, .greeting, .idle, .console, .consoleWaiting, .closed: return false
         }
     }
 

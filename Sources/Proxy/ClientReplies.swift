@@ -386,7 +386,7 @@ extension ClientConnection {
             refuseUnit(ErrorResponse(.error, .queryCanceled, "canceling statement due to user request"))
         case .leased:
             if let server, !server.session.isQuiet { CancelConnection.start(to: server, on: worker) }
-        case .login, .greeting, .idle, .applyingSettings, .console, .consoleWaiting, .closed:
+        case .login, .handshake, .greeting, .idle, .applyingSettings, .console, .consoleWaiting, .closed:
             break
         }
     }
@@ -394,7 +394,7 @@ extension ClientConnection {
     /// Godwit is ending: who has no transaction goes now.
     func drain() {
         switch phase {
-        case .login, .greeting, .console, .consoleWaiting:
+        case .login, .handshake, .greeting, .console, .consoleWaiting:
             sayGoodbye()
         case .idle:
             if lazy == nil { sayGoodbye() }

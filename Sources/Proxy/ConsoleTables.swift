@@ -99,7 +99,8 @@ package struct ConsoleTables {
                 type, row.user, row.database, row.state, row.address?.host ?? "", "\(row.address?.port ?? 0)",
                 snapshot.settings.listen.address, "\(snapshot.settings.listen.port)", time(row.connectedAt),
                 row.requestAt.map(time), "\(row.waitMicros / 1_000_000)", "\(row.waitMicros % 1_000_000)", "0",
-                row.pointer, row.link, "\(row.remoteProcess)", "", row.applicationName, row.side?.description ?? "",
+                row.pointer, row.link, "\(row.remoteProcess)", row.tls, row.applicationName,
+                row.side?.description ?? "",
             ])
         }
         return table

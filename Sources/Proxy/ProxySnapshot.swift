@@ -93,13 +93,23 @@ package final class DatabaseRoute: Sendable {
 package final class ProxySnapshot: Sendable {
     package let settings: Settings
     package let auth: AuthPolicy
+    /// What clients over TCP are offered.
+    package let encryption: EncryptionPolicy
+    /// Our certificate and key; nil: no TLS towards clients.
+    package let tls: TLSContext?
     package let databases: NameTable<DatabaseRoute>
     /// What serves all other names; its own name is `*`.
     package let wildcard: DatabaseRoute?
 
-    package init(settings: Settings, auth: AuthPolicy, databases: [DatabaseRoute]) {
+    package init(
+        settings: Settings, auth: AuthPolicy, encryption: EncryptionPolicy = .plain, tls: TLSContext? = nil,
+        databases: [DatabaseRoute]
+    ) {
+        precondition(encryption.isOffered == (tls != nil), "TLS that is offered without a certificate")
         self.settings = settings
         self.auth = auth
+        self.encryption = encryption
+        self.tls = tls
         self.databases = NameTable(databases.filter { !$0.settings.isWildcard }.map { ($0.name, $0) })
         wildcard = databases.first { $0.settings.isWildcard }
     }

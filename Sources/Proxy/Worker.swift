@@ -41,6 +41,8 @@ final class Worker {
     let logger: Logger
     let loop = EventLoop()
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: receiveBufferSize, alignment: 16)
+    /// What the TLS connections of this thread share.
+    let scratch = TLSScratch(plaintextBytes: receiveBufferSize)
     let peers: [Mailbox<WorkerMessage>]
     let control: Mailbox<ControlMessage>
     let lookUps: [Mailbox<LookUpRequest>]

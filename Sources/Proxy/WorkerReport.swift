@@ -30,6 +30,7 @@ struct WorkerReport: Sendable {
         var connectedAt: MonotonicInstant
         var requestAt: MonotonicInstant?
         var waitMicros: UInt64 = 0
+        var tls = ""
         var pointer: String
         var link: String
         var remoteProcess: Int32 = 0
@@ -81,7 +82,7 @@ extension Worker {
         var report = WorkerReport(worker: index, takenAt: now)
         report.pools = pools.values.map(poolRow)
         report.clients = clients.values.compactMap(clientRow)
-        report.clientsInLogin = clients.values.count { $0.phase == .login }
+        report.clientsInLogin = clients.values.count { $0.phase == .login || $0.phase == .handshake }
         report.servers = servers.values.map(serverRow)
         report.databases = databases.values.map(databaseRow)
         return report
@@ -105,7 +106,7 @@ extension Worker {
     }
 
     private func clientRow(_ client: ClientConnection) -> WorkerReport.ConnectionRow? {
-        if client.phase == .login || client.phase == .closed { return nil }
+        if [.login, .handshake, .closed].contains(client.phase) { return nil }
         let isWaiting = client.phase == .waiting || client.phase == .greeting
         var row = WorkerReport.ConnectionRow(
             user: client.user, database: client.databaseName, state: isWaiting ? "waiting" : "active",
@@ -114,6 +115,7 @@ extension Worker {
             applicationName: client.applicationName)
         row.waitMicros = isWaiting ? now.microseconds(since: client.waitingSince) : 0
         row.side = client.server?.side
+        row.tls = client.tlsSummary
         row.pin = client.pin?.rawValue
         row.pinnedSeconds = now.microseconds(since: client.pinnedAt) / 1_000_000
         return row

@@ -35,6 +35,8 @@ package final class AuthPolicy: Sendable {
     /// Where there is one it decides in the place of `method`.
     package let rules: HBAFile?
     package let maps: IdentFile
+    /// The map for certificates where no rule names one; nil: the common name is the user's.
+    package let certificateMap: String?
     /// Users that the file does not have are looked up.
     package let looksUp: Bool
     private let secrets: NameTable<Secret>
@@ -47,12 +49,13 @@ package final class AuthPolicy: Sendable {
     /// - Parameter previous: the policy that this one replaces: secrets that did not change are not derived again.
     package init(
         method: Method, secrets: NameTable<Secret>, rules: HBAFile? = nil, maps: IdentFile = .empty,
-        looksUp: Bool = false, previous: AuthPolicy? = nil
+        certificateMap: String? = nil, looksUp: Bool = false, previous: AuthPolicy? = nil
     ) {
         self.method = method
         self.secrets = secrets
         self.rules = rules
         self.maps = maps
+        self.certificateMap = certificateMap
         self.looksUp = looksUp
         mockKey = previous?.mockKey ?? Digest.randomBytes(32)
         let derives = rules.map { $0.rules.contains { $0.method == .scramSHA256 || $0.method == .password } }
@@ -145,7 +148,7 @@ package final class AuthPolicy: Sendable {
 
     /// What this client has to prove, by the first rule that is for it.
     func demand(of peer: LoginPeer, database: String, user: String) -> Demand {
-        guard let rules else { return .method(method, map: nil) }
+        guard let rules else { return .method(method, map: method == .cert ? certificateMap : nil) }
         let place = HBAFile.Peer(address: peer.address, isEncrypted: peer.isEncrypted)
         guard let rule = rules.rule(for: place, database: database, user: user) else {
             return .refuse(Self.refusal("no pg_hba.conf entry for", peer, database, user))
@@ -153,9 +156,10 @@ package final class AuthPolicy: Sendable {
         switch rule.clientCertificate {
         case nil: break
         case .verifyCA?:
-            if peer.certificateName == nil { return .refuse(Self.noCertificate) }
+            if !peer.hasCertificate { return .refuse(Self.noCertificate) }
         case .verifyFull?:
-            guard let name = peer.certificateName else { return .refuse(Self.noCertificate) }
+            if !peer.hasCertificate { return .refuse(Self.noCertificate) }
+            guard let name = peer.certificateName else { return .refuse(Self.notMapped("certificate", user)) }
             if !name.hasSameBytes(as: user) { return .refuse(Self.notMapped("certificate", user)) }
         }
         switch rule.method {
@@ -181,7 +185,8 @@ package final class AuthPolicy: Sendable {
     }
 
     static let noCertificate = ErrorResponse(
-        .fatal, .invalidAuthorization, "connection requires a valid client certificate")
+        .fatal, .invalidAuthorization, "connection requires a valid client certificate",
+        hint: "Connect with sslmode=require or stronger, sslcert and sslkey: one that listen.tls.client_ca has signed.")
 
     static func notMapped(_ method: String, _ user: String) -> ErrorResponse {
         ErrorResponse(
@@ -196,11 +201,23 @@ package struct LoginPeer: Equatable, Sendable {
     package var isEncrypted = false
     /// The common name of the certificate that the client has shown and that was verified; nil: none.
     package var certificateName: String?
+    /// It may be one without a common name.
+    package var hasCertificate = false
+    /// The hash of our certificate for tls-server-end-point (RFC 5929); empty: there is none to bind SCRAM to.
+    package var endpointDigest: [UInt8] = []
 
     package init(address: NetworkAddress?, isEncrypted: Bool = false, certificateName: String? = nil) {
         self.address = address
         self.isEncrypted = isEncrypted
         self.certificateName = certificateName
+        hasCertificate = certificateName != nil
+    }
+
+    mutating func secured(_ facts: ChannelFacts) {
+        isEncrypted = true
+        hasCertificate = facts.hasCertificate
+        certificateName = facts.certificateName
+        endpointDigest = facts.endpointDigest
     }
 }
 

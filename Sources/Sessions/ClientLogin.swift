@@ -32,6 +32,8 @@ package struct LoginRequest: Equatable, Sendable {
 package struct ClientLogin {
     package enum Action: Equatable {
         case send([UInt8])
+        /// TLS begins with the bytes that come next: then `secured` tells of it.
+        case startTLS(isDirect: Bool)
         case authenticated(LoginRequest)
         case cancel(processID: Int32, secret: [UInt8])
         /// Find out the user's secret and say it by `supply(_:)`.
@@ -58,6 +60,7 @@ package struct ClientLogin {
 
     private enum State: Equatable {
         case startup
+        case encrypting
         case lookingUpSecret(AuthPolicy.Method)
         case lookingUpSystemUser(map: String?)
         case md5(expected: String?)
@@ -69,8 +72,9 @@ package struct ClientLogin {
     private var scram: SCRAMServer?
     private var request = LoginRequest(user: "", database: "", settings: [])
     private let policy: AuthPolicy
-    /// What the transport has proven; encryption is known before the startup packet comes.
-    package var peer: LoginPeer
+    /// What the transport has proven.
+    private(set) var peer: LoginPeer
+    private let encryption: EncryptionPolicy
     /// The user's; nil: there is none.
     private var secret: AuthPolicy.Secret?
     private let randomBytes: [UInt8]
@@ -80,10 +84,14 @@ package struct ClientLogin {
     package static let randomByteCount = 22
 
     /// - Parameter randomBytes: `randomByteCount` bytes from a secure generator.
-    package init(policy: AuthPolicy, randomBytes: [UInt8], peer: LoginPeer = LoginPeer(address: nil)) {
+    package init(
+        policy: AuthPolicy, randomBytes: [UInt8], peer: LoginPeer = LoginPeer(address: nil),
+        encryption: EncryptionPolicy = .plain
+    ) {
         precondition(randomBytes.count == Self.randomByteCount, "randomness of the wrong size")
         self.policy = policy
         self.peer = peer
+        self.encryption = encryption
         self.randomBytes = randomBytes
     }
 
@@ -96,9 +104,14 @@ package struct ClientLogin {
     package mutating func receive(_ bytes: UnsafeRawBufferPointer, _ actions: inout [Action]) -> Int {
         switch state {
         case .startup:
+            if bytes.first == Self.tlsHandshake, encryption.isOffered, !peer.isEncrypted, encryptionRequests == 0 {
+                state = .encrypting
+                actions.append(.startTLS(isDirect: true))
+                return 0
+            }
             do {
                 guard let (packet, size) = try StartupPacket.parse(bytes) else { return 0 }
-                handle(packet, &actions)
+                handle(packet, isLast: size == bytes.count, &actions)
                 return size
             } catch {
                 refuse(error, &actions)
@@ -113,15 +126,34 @@ package struct ClientLogin {
             if bytes.count < header.frameSize { return 0 }
             handlePassword(Array(bytes[FrameHeader.size..<header.frameSize]), &actions)
             return header.frameSize
-        case .lookingUpSecret, .lookingUpSystemUser, .done:
+        case .encrypting, .lookingUpSecret, .lookingUpSystemUser, .done:
             return 0
         }
     }
 
+    /// The handshake that `startTLS` asked for is done; what comes now was encrypted.
+    package mutating func secured(_ facts: ChannelFacts) {
+        precondition(state == .encrypting, "TLS that nobody asked for")
+        peer.secured(facts)
+        state = .startup
+    }
+
+    /// The type of the record that a ClientHello comes in. No startup packet is as long as it would mean.
+    private static let tlsHandshake: UInt8 = 0x16
+
     // MARK: startup
 
-    private mutating func handle(_ packet: StartupPacket, _ actions: inout [Action]) {
+    /// - Parameter isLast: nothing has come behind the packet yet.
+    private mutating func handle(_ packet: StartupPacket, isLast: Bool, _ actions: inout [Action]) {
         switch packet {
+        case .sslRequest where encryption.isOffered && !peer.isEncrypted:
+            // Bytes behind it were sent before the handshake, maybe not by the client (CVE-2021-23214).
+            if !isLast { return finish(.refuse(EncryptionPolicy.unencryptedData), &actions) }
+            state = .encrypting
+            actions.append(.send([UInt8(ascii: "S")]))
+            actions.append(.startTLS(isDirect: false))
+        case .sslRequest where peer.isEncrypted, .gssEncryptionRequest where peer.isEncrypted:
+            finish(.refuse(Self.protocolError("encryption was asked for within TLS")), &actions)
         case .sslRequest, .gssEncryptionRequest:
             encryptionRequests += 1
             if encryptionRequests > 2 {
@@ -228,6 +260,9 @@ package struct ClientLogin {
     // MARK: proof
 
     private mutating func authenticate(_ actions: inout [Action]) {
+        if let refusal = encryption.refusal(of: peer, user: request.user, policy) {
+            return finish(.refuse(refusal), &actions)
+        }
         switch policy.demand(of: peer, database: request.database, user: request.user) {
         case .refuse(let error):
             finish(.refuse(error), &actions)
@@ -301,9 +336,12 @@ package struct ClientLogin {
             writer.authentication(3)
         case .scramSHA256:
             let (known, isKnown) = policy.scramSecret(secret, of: request.user, iterations: iterations)
-            scram = SCRAMServer(secret: known, isKnownUser: isKnown, randomBytes: Array(randomBytes[..<18]))
+            let binding = peer.endpointDigest.isEmpty ? nil : peer.endpointDigest
+            scram = SCRAMServer(
+                secret: known, isKnownUser: isKnown, randomBytes: Array(randomBytes[..<18]), binding: binding)
             state = .saslFirst
-            writer.authentication(10, Array("SCRAM-SHA-256".utf8) + [0, 0])
+            let mechanisms = (binding == nil ? [] : [SCRAMMechanism.plus]) + [SCRAMMechanism.plain]
+            writer.authentication(10, mechanisms.flatMap { Array($0.rawValue.utf8) + [0] } + [0])
         case .trust, .cert, .peer:
             preconditionFailure("a method without a password")
         }
@@ -327,17 +365,17 @@ package struct ClientLogin {
             request.proof = .password(text)
             succeed(&actions)
         case .saslFirst:
-            guard let initial = Self.saslInitialResponse(body) else {
+            guard let (mechanism, initial) = Self.saslInitialResponse(body) else {
                 return finish(.refuse(Self.protocolError("malformed SASL initial response")), &actions)
             }
             step(&actions, code: 11, next: .saslFinal) { (scram: inout SCRAMServer) throws(SCRAMServer.Failure) in
-                try scram.first(initial)
+                try scram.first(initial, mechanism: mechanism)
             }
         case .saslFinal:
             step(&actions, code: 12, next: .done) { (scram: inout SCRAMServer) throws(SCRAMServer.Failure) in
                 try scram.final(body)
             }
-        case .startup, .lookingUpSecret, .lookingUpSystemUser, .done:
+        case .startup, .encrypting, .lookingUpSecret, .lookingUpSystemUser, .done:
             preconditionFailure("a password message is handled in authentication only")
         }
     }
@@ -362,18 +400,20 @@ package struct ClientLogin {
             switch error {
             case .malformed: finish(.refuse(Self.protocolError("malformed SCRAM message")), &actions)
             case .wrongPassword: finish(.refuse(wrongPassword), &actions)
+            case .bindingNotOffered, .bindingDowngraded, .bindingMismatch:
+                finish(.refuse(EncryptionPolicy.bindingError(error)), &actions)
             }
         }
     }
 
     /// SASLInitialResponse: mechanism, length, data.
-    private static func saslInitialResponse(_ body: [UInt8]) -> [UInt8]? {
+    private static func saslInitialResponse(_ body: [UInt8]) -> (SCRAMMechanism, [UInt8])? {
         body.withUnsafeBytes { raw in
             var reader = BodyReader(raw)
-            guard let mechanism = reader.cString(), mechanism.elementsEqual("SCRAM-SHA-256".utf8),
+            guard let name = reader.cString(), let mechanism = SCRAMMechanism(rawValue: String(wire: name)),
                 let length = reader.int32(), length >= 0, Int(length) == reader.remaining
             else { return nil }
-            return Array(reader.rest())
+            return (mechanism, Array(reader.rest()))
         }
     }
 

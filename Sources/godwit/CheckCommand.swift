@@ -2,6 +2,7 @@ import ArgumentParser
 import Configuration
 import LibPQ
 import Mirroring
+import Reactor
 
 /// Says whether the file is right and both sides can do their part; changes nothing.
 struct CheckCommand: ParsableCommand {
@@ -19,6 +20,7 @@ struct CheckCommand: ParsableCommand {
     func run() throws {
         let settings = try ControlTargets.load(config, failure: ExitCode(2))
         say("\(config): valid, \(settings.databases.count) databases")
+        try checkCertificates(settings)
         var problems = 0
         var isUnreachable = false
         if let database, settings.database(named: database) == nil {
@@ -34,6 +36,18 @@ struct CheckCommand: ParsableCommand {
         }
         if isUnreachable { throw ExitCode(2) }
         if problems > 0 { throw ExitCode(1) }
+    }
+
+    /// Reads certificates, keys and maps as `serve` would.
+    private func checkCertificates(_ settings: Settings) throws {
+        do {
+            guard let tls = try ClientTLS.read(settings, previous: nil).context else { return }
+            say("listen.tls: certificate \(tls.subject ?? "") from \(tls.options.certificate)")
+            if let warning = CertificateAge.warning(tls, key: "listen.tls") { say("note \(warning)") }
+        } catch {
+            complain("\(error)")
+            throw ExitCode(2)
+        }
     }
 
     /// - Returns: how many problems there are.

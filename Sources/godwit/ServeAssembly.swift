@@ -34,7 +34,7 @@ struct ServeAssembly {
         snapshot = ProxySnapshot(
             settings: Settings(), auth: AuthPolicy(method: .trust, secrets: [:]), databases: [])
         do {
-            snapshot = try build(try SettingsFile.load(path: path), previous: nil)
+            snapshot = try build(try SettingsFile.load(path: path), previous: nil, readsCertificates: true)
         } catch {
             complain("\(error)")
             throw ExitCode(2)
@@ -46,6 +46,7 @@ struct ServeAssembly {
 
     /// Runs until the data plane has ended.
     mutating func run(_ server: ProxyServer) {
+        reportCertificate()
         startMirrors(server.control)
         let lookUps = LookUpService(server, logger: logger)
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
@@ -110,8 +111,9 @@ struct ServeAssembly {
             let kept = ReloadPolicy.keepingRestartOnly(of: snapshot.settings, in: next)
             var replanned = self
             replanned.plan.fileWasRead()
-            let built = try replanned.build(kept, previous: snapshot)
+            let built = try replanned.build(kept, previous: snapshot, readsCertificates: true)
             self = replanned
+            let certificate = snapshot.tls
             snapshot = built
             server.apply(snapshot)
             levels.set(next.log.level)
@@ -120,6 +122,7 @@ struct ServeAssembly {
                 return "\(change.key): \(change.old) -> \(change.new)\(note)"
             }
             logger.notice("reload taken: \(words.isEmpty ? "nothing changed" : words.joined(separator: "; "))")
+            if certificate !== snapshot.tls { reportCertificate() }
             return .done
         } catch {
             logger.error("reload refused, nothing changed: \(error)")
@@ -127,9 +130,16 @@ struct ServeAssembly {
         }
     }
 
+    /// What clients are shown from now on, and whether it is about to be of no use.
+    private func reportCertificate() {
+        guard let tls = snapshot.tls else { return }
+        logger.notice("TLS towards clients: certificate \(tls.subject ?? "") from \(tls.options.certificate)")
+        if let warning = CertificateAge.warning(tls, key: "listen.tls") { logger.warning("\(warning)") }
+    }
+
     private mutating func apply(_ settings: Settings, _ server: ProxyServer) {
         do {
-            snapshot = try build(settings, previous: snapshot)
+            snapshot = try build(settings, previous: snapshot, readsCertificates: false)
             server.apply(snapshot)
         } catch {
             logger.error("cannot apply: \(error)")
@@ -138,14 +148,21 @@ struct ServeAssembly {
 
     // MARK: building a snapshot
 
-    private mutating func build(_ settings: Settings, previous: ProxySnapshot?) throws -> ProxySnapshot {
+    /// - Parameter readsCertificates: at the start and at a reload; in between those that were read go on.
+    private mutating func build(
+        _ settings: Settings, previous: ProxySnapshot?, readsCertificates: Bool
+    ) throws -> ProxySnapshot {
         var routes: [DatabaseRoute] = []
         let auth = try auth(settings, previous)
         for database in settings.databases {
             let lookUp = try secretLookUp(database, settings.auth, auth)
             routes.append(try route(database, lookUp, previous))
         }
-        return ProxySnapshot(settings: settings, auth: auth, databases: routes)
+        var (encryption, context) = (previous?.encryption ?? .plain, previous?.tls)
+        if readsCertificates { (encryption, context) = try ClientTLS.read(settings, previous: context) }
+        return ProxySnapshot(
+            settings: settings, auth: auth, encryption: encryption, tls: context,
+            databases: routes)
     }
 
     private func auth(_ settings: Settings, _ previous: ProxySnapshot?) throws -> AuthPolicy {
@@ -162,6 +179,11 @@ struct ServeAssembly {
             ? UserList(secrets: [:]) : try UserList.load(path: settings.auth.usersFile)
         let file = settings.auth.identFile
         let maps = file.isEmpty ? IdentFile.empty : try IdentFile.load(path: file)
+        if !settings.auth.identMap.isEmpty && !maps.has(map: settings.auth.identMap) {
+            throw SettingsError(
+                path: file, line: 0, key: "",
+                .conflict("has no line of the map \"\(settings.auth.identMap)\" (auth.ident_map)"))
+        }
         var rules: HBAFile?
         if settings.auth.method == .hba {
             let loaded = try HBAFile.load(path: settings.auth.hbaFile, local: .ofThisMachine())
@@ -175,7 +197,8 @@ struct ServeAssembly {
         let looksUp = !settings.auth.lookUp.user.isEmpty || settings.databases.contains { !$0.lookUp.user.isEmpty }
         return AuthPolicy(
             method: method, secrets: list.secrets.mapValues { AuthPolicy.Secret(parsing: $0) }, rules: rules,
-            maps: maps, looksUp: looksUp, previous: previous?.auth)
+            maps: maps, certificateMap: settings.auth.identMap.isEmpty ? nil : settings.auth.identMap,
+            looksUp: looksUp, previous: previous?.auth)
     }
 
     /// How to find the users of a database that the users' file does not have: as auth_user, on OLD.

@@ -61,6 +61,62 @@ import Testing
         #expect(throws: SCRAMServer.Failure.wrongPassword) { try server.final(Array(final.utf8)) }
     }
 
+    // MARK: channel binding
+
+    private static let endpoint = Array(201...232) as [UInt8]
+
+    private func bindingServer() -> SCRAMServer {
+        SCRAMServer(secret: Self.secret, isKnownUser: true, randomBytes: Self.serverBytes, binding: Self.endpoint)
+    }
+
+    private func bindingClient(_ binding: SCRAMClient.Binding) -> SCRAMClient {
+        SCRAMClient(password: "pencil", randomBytes: Self.clientBytes, binding: binding)
+    }
+
+    @Test func `both halves bind to the channel that both see`() throws {
+        var server = bindingServer()
+        var client = bindingClient(.endpoint(Self.endpoint))
+        let first = client.first()
+        #expect(text(first).hasPrefix("p=tls-server-end-point,,n=,r="))
+        let final = try client.final(serverFirst: try server.first(first, mechanism: .plus))
+        try client.verify(serverFinal: try server.final(final))
+    }
+
+    @Test func `a client that offers a binding and does not choose it is as good as any`() throws {
+        var server = bindingServer()
+        var client = bindingClient(.none)
+        let final = try client.final(serverFirst: try server.first(client.first()))
+        try client.verify(serverFinal: try server.final(final))
+    }
+
+    @Test func `a client on another channel is found out`() throws {
+        var server = bindingServer()
+        var client = bindingClient(.endpoint(Array(1...32)))
+        let final = try client.final(serverFirst: try server.first(client.first(), mechanism: .plus))
+        #expect(throws: SCRAMServer.Failure.bindingMismatch) { try server.final(final) }
+    }
+
+    @Test func `a client that was told there is no binding is told that there is`() throws {
+        var server = bindingServer()
+        #expect(throws: SCRAMServer.Failure.bindingDowngraded) { try server.first(bindingClient(.notOffered).first()) }
+        var other = self.server()
+        var client = bindingClient(.notOffered)
+        let final = try client.final(serverFirst: try other.first(client.first()))
+        try client.verify(serverFinal: try other.final(final))
+    }
+
+    @Test(arguments: ["n,,n=,r=abc", "y,,n=,r=abc", "p=tls-unique,,n=,r=abc", "p=tls-server-end-point,a=x,n=,r=abc"])
+    func `the mechanism with a binding needs the one that we have`(message: String) {
+        var server = bindingServer()
+        #expect(throws: SCRAMServer.Failure.bindingNotOffered) {
+            try server.first(Array(message.utf8), mechanism: .plus)
+        }
+        var other = self.server()
+        #expect(throws: SCRAMServer.Failure.bindingNotOffered) {
+            try other.first(Array("p=tls-server-end-point,,n=,r=abc".utf8), mechanism: .plus)
+        }
+    }
+
     @Test(arguments: [
         "", "n", "n,,", "n,", "x,,n=,r=abc", "p=tls-server-end-point,,n=,r=abc", "n,a=root,n=,r=abc",
         "n,,r=abc",

@@ -1,3 +1,4 @@
+import Configuration
 import PGWire
 import Primitives
 import Sessions
@@ -13,9 +14,14 @@ struct LoginClient {
     static let randomBytes = (0..<ClientLogin.randomByteCount).map { UInt8($0 + 1) }
     static let salt: [UInt8] = [19, 20, 21, 22]
 
-    init(_ method: AuthPolicy.Method = .trust, _ secrets: NameTable<String> = [:], isBytewise: Bool = false) {
-        let policy = AuthPolicy(method: method, secrets: secrets.mapValues { AuthPolicy.Secret(parsing: $0) })
-        login = ClientLogin(policy: policy, randomBytes: Self.randomBytes)
+    init(
+        _ method: AuthPolicy.Method = .trust, _ secrets: NameTable<String> = [:], isBytewise: Bool = false,
+        encryption: EncryptionPolicy = .plain, maps: IdentFile = .empty, map: String? = nil
+    ) {
+        let policy = AuthPolicy(
+            method: method, secrets: secrets.mapValues { AuthPolicy.Secret(parsing: $0) }, maps: maps,
+            certificateMap: map)
+        login = ClientLogin(policy: policy, randomBytes: Self.randomBytes, encryption: encryption)
         self.isBytewise = isBytewise
     }
 
@@ -38,6 +44,7 @@ struct LoginClient {
             let consumed = waiting.withUnsafeBytes { login.receive($0, &actions) }
             #expect(consumed >= 0 && consumed <= waiting.count)
             waiting.removeFirst(consumed)
+            if actions.last == .startTLS(isDirect: true) { waiting = [] }  // TLS has it
             if consumed == 0 || waiting.isEmpty { return }
         }
     }
@@ -67,12 +74,18 @@ struct LoginClient {
         return []
     }
 
+    /// SSLRequest, and the handshake that it leads to.
+    mutating func secure(_ facts: ChannelFacts = ChannelFacts()) {
+        send([0, 0, 0, 8, 4, 210, 22, 47])
+        login.secured(facts)
+    }
+
     /// SASL from the first message to the last of the client's.
-    mutating func scram(_ password: String, user: String) throws {
-        var half = SCRAMClient(password: password, randomBytes: Array(101...118))
+    mutating func scram(_ password: String, user: String, binding: SCRAMClient.Binding = .none) throws {
+        var half = SCRAMClient(password: password, randomBytes: Array(101...118), binding: binding)
         let first = half.first()
         var writer = MessageWriter()
-        writer.cString("SCRAM-SHA-256")
+        writer.cString(binding.mechanism.rawValue)
         writer.int32(Int32(first.count))
         writer.raw(first)
         self.password(writer.bytes)
@@ -97,7 +110,7 @@ struct LoginClient {
         actions.map { action in
             switch action {
             case .send(let bytes): [Int(bytes.first ?? 0), bytes.count]
-            case .authenticated, .cancel, .lookUpSecret, .lookUpSystemUser, .refuse, .dismiss, .close: []
+            case .startTLS, .authenticated, .cancel, .lookUpSecret, .lookUpSystemUser, .refuse, .dismiss, .close: []
             }
         }
     }

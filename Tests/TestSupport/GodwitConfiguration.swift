@@ -29,6 +29,8 @@ package struct GodwitConfiguration: Sendable {
 
     package var port: UInt16 = 0
     package var threads = 1
+    /// Keys and values of `listen.tls`.
+    package var tls: [String: String] = [:]
     package var authMethod = "trust"
     /// The text of the users file; nil: none is named.
     package var users: String?
@@ -74,7 +76,7 @@ package struct GodwitConfiguration: Sendable {
     }
 
     private var address: [String: String] {
-        ["address": "127.0.0.1", "port": "\(port)", "threads": "\(threads)"]
+        ["address": "127.0.0.1", "port": "\(port)", "threads": "\(threads)", "tls": Self.flow(tls)]
     }
 
     private var credentials: [String: String] {

@@ -7,7 +7,7 @@ import asyncpg
 
 words = dict(word.split("=", 1) for word in sys.argv[1].split())
 arguments = {"host": words["host"], "port": int(words["port"]), "database": words["dbname"], "user": words["user"],
-             "ssl": False}
+             "ssl": "require" if words.get("sslmode") == "require" else False}
 
 
 async def work(pool, number: int):

@@ -1,0 +1,211 @@
+import Configuration
+import Digests
+import Logging
+import PGWire
+import Primitives
+import Reactor
+import Routing
+import Sessions
+
+/// A client's way in: TLS, its login, and the greeting.
+extension ClientConnection {
+    func processLogin(_ bytes: UnsafeRawBufferPointer) -> Int {
+        guard var exchange = login else { preconditionFailure("a login without its state") }
+        var actions: [ClientLogin.Action] = []
+        let consumed = exchange.receive(bytes, &actions)
+        login = exchange
+        perform(actions, rest: UnsafeRawBufferPointer(rebasing: bytes[consumed...]))
+        // What came behind it is TLS.
+        if case .startTLS? = actions.last { return bytes.count }
+        return consumed
+    }
+
+    /// What was looked up for the login has come, at once or later.
+    func supply(_ found: ClientLogin.LookedUp) {
+        goOnWithLogin { $0.supply(found, &$1) }
+    }
+
+    func supply(systemUser name: String?) {
+        goOnWithLogin { $0.supply(systemUser: name, &$1) }
+    }
+
+    private func goOnWithLogin(_ step: (inout ClientLogin, inout [ClientLogin.Action]) -> Void) {
+        guard phase == .login, var exchange = login else { return }
+        var actions: [ClientLogin.Action] = []
+        step(&exchange, &actions)
+        login = exchange
+        perform(actions)
+        resumeSoon()
+    }
+
+    /// - Parameter rest: what has come and the login has not taken.
+    private func perform(
+        _ actions: [ClientLogin.Action], rest: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0)
+    ) {
+        for action in actions {
+            switch action {
+            case .send(let content): send(content)
+            case .startTLS(let isDirect):
+                startTLS(isDirect: isDirect, received: rest)
+            case .authenticated(let request): authenticated(request)
+            case .lookUpSecret(let database, let user):
+                lookedUp = SecretCache.Key(database: database, user: user)
+                worker.lookUpSecret(database: database, user: user, for: self)
+            case .lookUpSystemUser:
+                if let number = stream.socket.peerUserID() {
+                    worker.lookUpSystemUser(number, for: self)
+                } else {
+                    supply(systemUser: nil)
+                }
+            case .cancel(let processID, let secret):
+                worker.cancelRequested(processID: processID, secret: secret)
+                close()
+            case .refuse(let error):
+                if error.state == .invalidPassword || error.state == .invalidAuthorization {
+                    worker.logger.notice("login from \(address.host) failed: \(error.message)")
+                    if let lookedUp { worker.secrets.doubt(lookedUp, now: worker.now) }
+                }
+                close(with: error)
+            case .dismiss(let content): close(after: content)
+            case .close: close()
+            }
+        }
+    }
+
+    private func startTLS(isDirect: Bool, received: UnsafeRawBufferPointer) {
+        guard let context else { preconditionFailure("TLS was offered without a certificate") }
+        if phase == .closed || !stream.isEmpty { return close() }  // our answer could not be sent
+        phase = .handshake
+        let outcome = stream.startTLS(TLSStream(context, worker.scratch, isDirect: isDirect), received: received)
+        _ = handshakeGoesOn(after: outcome)
+        updateInterest()
+    }
+
+    /// - Returns: whether the client may be listened to.
+    func handshakeGoesOn(after outcome: SocketDescriptor.Outcome) -> Bool {
+        if let reason = stream.failure {
+            worker.logger.info("TLS handshake with \(address.host) failed: \(reason)")
+            close()
+            return false
+        }
+        guard stream.isOpen, let security = stream.security else {
+            switch outcome {
+            case .bytes, .wouldBlock: break
+            case .closed, .failed: close()
+            }
+            return false
+        }
+        let certificate = security.peerCertificate
+        login?.secured(ChannelFacts(
+            endpointDigest: security.endpointDigest, hasCertificate: certificate != nil,
+            certificateName: certificate?.commonName))
+        context = nil
+        phase = .login
+        return true
+    }
+
+    /// What encrypts the connection, as SHOW CLIENTS has it.
+    var tlsSummary: String { stream.security.map { $0.summary } ?? "" }
+
+    private func authenticated(_ request: LoginRequest) {
+        login = nil
+        context = nil
+        user = request.user
+        proof = request.proof
+        cancelSecretSize = request.cancelSecretSize
+        databaseName = request.database
+        for setting in request.settings where setting.name.lowercased() == "application_name" {
+            applicationName = setting.value
+        }
+        if request.database == ProxySnapshot.consoleDatabase {
+            if !worker.snapshot.settings.admin.users.contains(where: { $0.hasSameBytes(as: user) }) {
+                return close(with: ErrorResponse(
+                    .fatal, .insufficientPrivilege, "user \"\(user)\" may not use the console",
+                    hint: "Add the user to admin.users in Godwit's configuration."))
+            }
+            return greetConsole()
+        }
+        let state: DatabaseState
+        switch worker.database(named: request.database) {
+        case .state(let found): state = found
+        case .unknown:
+            return close(with: ErrorResponse(
+                .fatal, .undefinedDatabase, "database \"\(request.database)\" does not exist",
+                hint: "Godwit serves the entries of `databases` in its configuration."))
+        case .tooMany:
+            return close(with: ErrorResponse(
+                .fatal, .configurationLimitExceeded, "too many databases are in use already",
+                detail: "The entry \"*\" makes at most \(SettingsLimits.autoDatabasesMax)."))
+        }
+        if let refusal = enterLimits(of: state) { return close(with: refusal) }
+        database = state
+        state.clientCount += 1
+        limitsChanged()
+        take(request.settings, state)
+        if state.welcome != nil { return greet() }
+        phase = .greeting
+        waitForServer(.old)
+    }
+
+    private func take(_ parameters: [StartupPacket.Parameter], _ state: DatabaseState) {
+        for parameter in parameters {
+            let name = parameter.name.lowercased()
+            if state.route.table.keySettings.contains(name) {
+                keyValues[name] = parameter.value
+            } else {
+                settings.set(name: name, value: parameter.value)
+                noteParameter(name, parameter.value)
+            }
+        }
+        startupSettings = settings
+        routingChanged()
+    }
+
+    /// ParameterStatus as the authority reports them, with what this client asked for, then the cancel key.
+    func greet() {
+        guard let welcome = database?.welcome else { preconditionFailure("a greeting without a server's") }
+        let key = worker.nextCancelKey()
+        cancelKey = key
+        cancelSecret = Digest.randomBytes(cancelSecretSize)
+        worker.clientsByKey[key] = self
+        var writer = MessageWriter(reserving: 512)
+        for parameter in welcome {
+            switch parameter.name {
+            case "application_name": writer.parameterStatus(parameter.name, applicationName)
+            case "session_authorization": writer.parameterStatus(parameter.name, user)
+            default: writer.parameterStatus(parameter.name, parameter.value)
+            }
+        }
+        writer.backendKeyData(processID: key, secret: cancelSecret)
+        writer.readyForQuery(.idle)
+        phase = .idle
+        send(writer.bytes)
+        if worker.isDraining { return drain() }
+        resumeSoon()
+    }
+
+    func greetConsole() {
+        phase = .console
+        var writer = MessageWriter()
+        for (name, value) in [
+            ("server_version", "15.0 (Godwit)"), ("server_encoding", "UTF8"), ("client_encoding", "UTF8"),
+            ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC"), ("integer_datetimes", "on"),
+            ("standard_conforming_strings", "on"), ("application_name", applicationName),
+        ] { writer.parameterStatus(name, value) }
+        writer.backendKeyData(processID: 0, secret: Array(repeating: 0, count: cancelSecretSize))
+        writer.readyForQuery(.idle)
+        send(writer.bytes)
+    }
+
+    func loginTimedOut() {
+        switch phase {
+        case .login:
+            close(with: ErrorResponse(.fatal, .protocolViolation, "login took longer than client_login_timeout"))
+        case .handshake:
+            worker.logger.info("TLS handshake with \(address.host) took longer than client_login_timeout")
+            close()
+        default:
+            break
+        }
+    }
+}
