@@ -1,6 +1,5 @@
 import Configuration
 import Logging
-import Pooling
 import Primitives
 import Reactor
 

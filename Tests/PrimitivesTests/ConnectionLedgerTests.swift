@@ -1,4 +1,3 @@
-import Pooling
 import Primitives
 import Synchronization
 import Testing

@@ -1,4 +1,3 @@
-import Primitives
 import Synchronization
 
 /// Connections of one kind over all threads: exact, for each is counted in before it is made.
