@@ -76,11 +76,12 @@ extension ClientConnection {
             // An unfinished batch may be behind it, whose answers come with its own Sync.
             for id in changes.settleEarlier() { database.statements.release(id) }
         }
-        if server.session.isQuiet { unitsSettled(status, on: server) }
+        if server.session.isQuiet { return unitsSettled(status, on: server) }
+        unit.startedAt = worker.now  // the next of the pipeline's
     }
 
     /// Everything that the client has sent is answered.
-    func unitsSettled(_ status: TransactionStatus, on server: ServerConnection) {
+    private func unitsSettled(_ status: TransactionStatus, on server: ServerConnection) {
         guard let database else { return }
         settleNames()
         if status == .inTransaction { restoreStartup(on: server) }
@@ -194,7 +195,7 @@ extension ClientConnection {
             server.settings = SessionSettings()
             named(startupName)
             forgetStatements(on: server)
-            pin = nil
+            pin = limits?.mode == .session ? .poolMode : nil
         case .deallocates, .closesCursor, .unlistens, .discards:
             break
         }
@@ -228,7 +229,7 @@ extension ClientConnection {
         for id in statements.removeAll() { database?.statements.release(id) }
     }
 
-    private func pin(_ reason: PinReason) {
+    func pin(_ reason: PinReason) {
         if pin != nil { return }
         pin = reason
         pinnedAt = worker.now
@@ -448,28 +449,5 @@ extension ClientConnection {
 
     func databaseWasRemoved() {
         close(with: ErrorResponse(.fatal, .adminShutdown, "database \"\(databaseName)\" was removed by a reload"))
-    }
-
-    func checkIdleTime() {
-        guard let limits = database?.route.settings.pool else { return }
-        let idleNanos = worker.now.nanoseconds(since: lastActivity)
-        if phase == .idle, lazy == nil, Self.isOver(idleNanos, limits.clientIdleTimeoutSeconds) {
-            close(with: ErrorResponse(
-                .fatal, .adminShutdown, "the connection was idle longer than client_idle_timeout"))
-        } else if lazy != nil && phase == .idle || isIdleInTransaction,
-            Self.isOver(idleNanos, limits.idleTransactionTimeoutSeconds)
-        {
-            close(with: ErrorResponse(
-                .fatal, .idleTransactionTimeout, "the transaction was idle longer than idle_transaction_timeout"))
-        }
-    }
-
-    private var isIdleInTransaction: Bool {
-        guard phase == .leased, let server else { return false }
-        return server.session.isQuiet && server.session.status != .idle
-    }
-
-    private static func isOver(_ nanos: UInt64, _ limitSeconds: Double) -> Bool {
-        limitSeconds > 0 && Double(nanos) >= limitSeconds * 1e9
     }
 }

@@ -25,7 +25,7 @@ final class CatalogWatcher: Sendable {
     private let thread: Mutex<OwnThread?>
 
     init(_ snapshot: ProxySnapshot, control: Mailbox<ControlMessage>, logger: Logger) {
-        let first = snapshot.settings.databases
+        let first = snapshot.settings.databases.filter { !$0.isWildcard }
         let requests = requests
         thread = Mutex(OwnThread(name: "godwit-catalog") {
             var databases = first
@@ -70,7 +70,7 @@ final class CatalogWatcher: Sendable {
     func wake() { requests.post(.readAgain) }
 
     /// The databases are these from now on.
-    func watch(_ databases: [DatabaseSettings]) { requests.post(.watch(databases)) }
+    func watch(_ databases: [DatabaseSettings]) { requests.post(.watch(databases.filter { !$0.isWildcard })) }
 
     func stop() {
         let running = thread.withLock { thread in
