@@ -113,7 +113,8 @@ extension Worker {
 
     // MARK: servers come and go
 
-    private func openServer(_ entry: PoolEntry) {
+    /// - Parameter attempt: how to connect; nil: as its conninfo wants it first.
+    func openServer(_ entry: PoolEntry, _ attempt: ServerEncryption.Attempt? = nil) {
         let endpoint = entry.database.route.endpoint(entry.key.side)
         guard let address = endpoint.address else {
             return openFailed(entry, ErrorResponse(
@@ -124,7 +125,8 @@ extension Worker {
             let credentials = ServerLogin.Credentials(
                 user: entry.key.user, password: endpoint.password, proof: entry.proof, policy: snapshot.auth)
             let server = ServerConnection(
-                ServerID(nextID()), socket, endpoint, entry, credentials: credentials, worker: self)
+                ServerID(nextID()), socket, endpoint, entry, credentials: credentials,
+                attempt: attempt ?? endpoint.tls?.encryption.firstAttempt ?? .plain, worker: self)
             servers[server.id] = server
             let limit = entry.database.route.settings.pool.serverConnectTimeoutSeconds
             if limit > 0 { schedule(.serverLogin(server.id), at: now.advanced(bySeconds: limit)) }
