@@ -5,7 +5,7 @@ ifeq ($(GODWIT_PG18_BIN),)
 unexport GODWIT_PG18_BIN
 endif
 
-.PHONY: help setup build test demo demo-keep bench clean
+.PHONY: help setup build test chaos demo demo-keep bench bench-mirror clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -19,6 +19,10 @@ build: setup  ## release build: .build/release/godwit
 test: setup  ## every test, with real PostgreSQL 15 and 18
 	@scripts/test
 
+chaos: setup  ## an hour of hostile transactions while servers, Godwit and the network die (CHAOS=transactions)
+	swift build --build-tests
+	GODWIT_CHAOS_TRANSACTIONS=$(or $(CHAOS),1000000) swift test --skip-build --filter ChaosTests
+
 demo: build  ## a migration under load, from PostgreSQL 15 to 18, in three minutes
 	@.build/venv/bin/python demo/demo.py
 
@@ -27,6 +31,9 @@ demo-keep: build  ## the demo's servers and Godwit, kept running to try psql on
 
 bench: build  ## CPU and memory beside PgBouncer (loadtest/README.md)
 	@.build/venv/bin/python loadtest/beside_pgbouncer.py
+
+bench-mirror: build  ## the mirror beside logical replication, COPY and plain reads
+	@.build/venv/bin/python loadtest/mirror_beside_logical.py
 
 clean:  ## remove everything that was built or installed below .build
 	rm -rf .build

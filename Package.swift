@@ -75,7 +75,7 @@ let package = Package(
             name: "godwit",
             dependencies: [
                 "Primitives", "PGWire", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing",
-                "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", arguments, logging,
+                "Console", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", arguments, logging,
             ],
             swiftSettings: strict),
 

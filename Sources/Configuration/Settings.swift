@@ -276,11 +276,30 @@ package struct ReadSettings: Sendable, Equatable {
 package struct MirrorSettings: Sendable, Equatable {
     package enum Mode: String, Sendable, CaseIterable { case off, async, sync }
 
+    /// What becomes of DDL on tables that comes through Godwit (`ddl`).
+    package enum DDL: String, Sendable, CaseIterable {
+        /// Error 42501.
+        case refuse
+        /// It runs on OLD; the mirror finds out what it means.
+        case allow
+    }
+
     package var mode: Mode = .off
+    package var ddl: DDL = .refuse
     /// Milliseconds between looks at the journal when nobody kicks (`poll_millis`).
     package var pollMillis = 20
-    /// Rows of one backfill step (`backfill_rows`).
+    /// Rows of one range of the first copy at most (`backfill_rows`).
     package var backfillRows = 10_000
+    /// Rows a second of the first copy (`backfill_rate`); 0: any.
+    package var backfillRate = 0
+    /// The first copy rests while a batch of changes takes longer (`throttle_lag`); 0: never.
+    package var throttleLagSeconds = 0.0
+    /// It rests while OLD has more active sessions (`throttle_sessions`); 0: never.
+    package var throttleSessions = 0
+    /// It rests while this query's first value on OLD is true (`throttle_query`); empty: never.
+    package var throttleQuery = ""
+    /// With mode sync: how long a commit's answer waits for NEW at most (`sync_wait`).
+    package var syncWaitSeconds = 0.1
     /// Seconds without an applied batch after which reads leave NEW (`lag_max`).
     package var lagMaxSeconds = 30.0
 

@@ -36,7 +36,10 @@ struct SettingsReader {
             "percent", "key", "keyless", "cohorts", "promote", "promote_after", "promote_p95_factor", "transactions",
             "consistency", "consistency_wait_millis",
         ],
-        "databases.*.mirror": ["mode", "poll_millis", "backfill_rows", "lag_max"],
+        "databases.*.mirror": [
+            "mode", "sync_wait", "ddl", "poll_millis", "backfill_rows", "backfill_rate", "throttle_lag",
+            "throttle_sessions", "throttle_query", "lag_max",
+        ],
         "databases.*.breaker": ["failures", "held", "probes"],
         "databases.*.shadow": ["percent"],
     ]
@@ -277,9 +280,14 @@ struct SettingsReader {
     private func read(_ section: Section, _ mirror: inout MirrorSettings) throws(SettingsError) {
         // A bare off is a boolean to YAML 1.1, and printed as false by some tools.
         try section.choice("mode", &mirror.mode, aliases: ["false": .off, "Off": .off, "OFF": .off])
-        if mirror.mode == .sync { throw section.error("mode", .unsupported("synchronous mirroring")) }
+        try section.choice("ddl", &mirror.ddl)
         try section.number("poll_millis", 1...60_000, &mirror.pollMillis)
         try section.number("backfill_rows", 1...10_000_000, &mirror.backfillRows)
+        try section.number("backfill_rate", 0...1_000_000_000, &mirror.backfillRate)
+        try section.seconds("throttle_lag", &mirror.throttleLagSeconds)
+        try section.number("throttle_sessions", 0...1_000_000, &mirror.throttleSessions)
+        try section.text("throttle_query", &mirror.throttleQuery)
+        try section.seconds("sync_wait", least: 0.001, &mirror.syncWaitSeconds)
         try section.seconds("lag_max", least: 0.001, &mirror.lagMaxSeconds)
     }
 

@@ -1,14 +1,16 @@
 /// One command of the console (the database `godwit`), as PgBouncer's users know them. Immutable.
 package enum ConsoleCommand: Equatable, Sendable {
     package enum Subject: String, CaseIterable, Sendable {
-        case pools, clients, servers, databases, stats, lists, config, version, help, mirror, breakers, routes, pins,
-            cohorts, rules, shapes, caches
+        case pools, clients, servers, databases, stats, lists, config, version, help, mirror, tables, breakers, routes,
+            pins, cohorts, rules, shapes, caches
     }
 
     case show(Subject)
     case reload
     /// READS <database> <percent>; the share in hundredths of a percent.
     case reads(database: String, hundredths: Int)
+    /// MIRROR PAUSE|RESUME|THROTTLE <database>.
+    case mirror(database: String, MirrorOrder)
     /// Nothing but blanks and semicolons.
     case empty
     /// What drivers and tools set on connecting; the console has no settings of its own.
@@ -17,9 +19,16 @@ package enum ConsoleCommand: Equatable, Sendable {
     package var isReadOnly: Bool {
         switch self {
         case .show, .empty, .ignored: true
-        case .reload, .reads: false
+        case .reload, .reads, .mirror: false
         }
     }
+}
+
+/// What an operator orders of a mirror. Immutable, any thread.
+package enum MirrorOrder: Equatable, Sendable {
+    case pause, resume
+    /// Of the first copy; 0: any.
+    case throttle(rowsPerSecond: Int)
 }
 
 /// Text to command. Pure, any thread.
@@ -51,10 +60,27 @@ package enum ConsoleParser {
                 throw .usage("READS <database> <percent from 0 to 100, in steps of 0.01>")
             }
             return .reads(database: words[1], hundredths: hundredths)
+        case "mirror":
+            return try mirror(words)
         case "set":
             return .ignored(tag: "SET")
         default:
             throw .unknownCommand(verb)
+        }
+    }
+
+    private static func mirror(_ words: [String]) throws(Failure) -> ConsoleCommand {
+        let usage = "MIRROR PAUSE|RESUME <database>, or MIRROR THROTTLE <database> <rows a second; 0: any>"
+        guard words.count >= 3 else { throw .usage(usage) }
+        switch (words[1].lowercased(), words.count) {
+        case ("pause", 3): return .mirror(database: words[2], .pause)
+        case ("resume", 3): return .mirror(database: words[2], .resume)
+        case ("throttle", 4):
+            guard words[3].utf8.count <= 9, words[3].utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }),
+                let rows = Int(words[3])
+            else { throw .usage(usage) }
+            return .mirror(database: words[2], .throttle(rowsPerSecond: rows))
+        default: throw .usage(usage)
         }
     }
 

@@ -44,7 +44,13 @@ package struct Connection: ~Copyable {
         let calls = pinned.sorted { $0.key < $1.key }.map { name, value in
             "pg_catalog.set_config(\(SQL.literal(name)), \(SQL.literal(value)), false)"
         }
-        try connection.execute("SELECT " + calls.joined(separator: ", "), timeoutSeconds: seconds)
+        let answer = try connection.query(
+            "SELECT " + (calls + ["pg_catalog.pg_backend_pid()"]).joined(separator: ", "), timeoutSeconds: seconds)
+        // A pooler gives its clients numbers of its own, and their sessions to others.
+        guard answer.integer(0, calls.count) == Int64(PQbackendPID(raw)) else {
+            throw PostgresFailure(
+                .connecting, "\(target) is a connection pooler, where sessions do not last: name the server itself")
+        }
         return connection
     }
 
@@ -70,6 +76,9 @@ package struct Connection: ~Copyable {
     package var serverVersion: Int { Int(PQserverVersion(raw)) }
 
     package var isInTransaction: Bool { PQtransactionStatus(raw) != PQTRANS_IDLE }
+
+    /// No statement is at work on it.
+    package var isAtRest: Bool { PQtransactionStatus(raw) != PQTRANS_ACTIVE && PQstatus(raw) == CONNECTION_OK }
 
     // MARK: one call, one answer
 

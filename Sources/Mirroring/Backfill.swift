@@ -3,11 +3,18 @@ import LibPQ
 /// How far the first copy of every table is. Pure: NEW holds the same in godwit.backfill, changed in the
 /// transaction that brings the rows, so that a crash repeats or loses nothing. Used by the mirror's thread.
 struct Backfill {
+    /// Rows, and the bytes of their texts.
+    struct Amount: Equatable {
+        var rows = 0
+        var bytes = 0
+    }
+
     struct Table: Equatable {
         var name: TableName
         /// The last key copied; nil before the first range.
         var after: [String]?
         var rowsCopied: UInt64
+        var bytesCopied: UInt64
         var isCopied: Bool
         /// What both sides' tables were when the copy began; nil: it did not.
         var stamp: TableStamp?
@@ -17,6 +24,7 @@ struct Backfill {
         mutating func restart() {
             after = nil
             rowsCopied = 0
+            bytesCopied = 0
             isCopied = false
         }
     }
@@ -31,9 +39,10 @@ struct Backfill {
     var next: Table? { tables.first { !$0.isCopied } }
 
     /// - Parameter through: the range's last key; nil: the range was the table's last.
-    static func recordText(_ name: TableName, rows: Int, through: [String]?) -> String {
+    static func recordText(_ name: TableName, _ copied: Amount, through: [String]?) -> String {
         """
-        UPDATE godwit.backfill SET rows_copied = rows_copied + \(rows), is_copied = \(through == nil),
+        UPDATE godwit.backfill SET rows_copied = rows_copied + \(copied.rows),
+            bytes_copied = bytes_copied + \(copied.bytes), is_copied = \(through == nil),
             after_key = \(through.map { SQL.array($0) } ?? "after_key")
          WHERE schema_name = \(SQL.literal(name.schema)) AND table_name = \(SQL.literal(name.name))
         """
@@ -43,7 +52,7 @@ struct Backfill {
     static func restartText(_ name: TableName, stamp: TableStamp? = nil) -> String {
         let noted = stamp.map { ", stamp = \(SQL.literal($0.text))" } ?? ""
         return """
-        UPDATE godwit.backfill SET rows_copied = 0, is_copied = false, after_key = NULL\(noted)
+        UPDATE godwit.backfill SET rows_copied = 0, bytes_copied = 0, is_copied = false, after_key = NULL\(noted)
          WHERE schema_name = \(SQL.literal(name.schema)) AND table_name = \(SQL.literal(name.name))
         """
     }
@@ -56,11 +65,12 @@ struct Backfill {
     }
 
     /// After NEW has committed the same.
-    mutating func record(_ name: TableName, rows: Int, through: [String]?) {
+    mutating func record(_ name: TableName, _ copied: Amount, through: [String]?) {
         guard let index = tables.firstIndex(where: { $0.name == name }) else {
             preconditionFailure("a range of \(name), which has no backfill")
         }
-        tables[index].rowsCopied += UInt64(rows)
+        tables[index].rowsCopied += UInt64(copied.rows)
+        tables[index].bytesCopied += UInt64(copied.bytes)
         tables[index].after = through ?? tables[index].after
         tables[index].isCopied = through == nil
     }

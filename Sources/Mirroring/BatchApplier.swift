@@ -1,4 +1,5 @@
 import LibPQ
+import Primitives
 
 /// NEW's half of a batch: one transaction that moves it from one snapshot of OLD to the next, or does
 /// nothing. Used by the mirror's thread.
@@ -13,12 +14,37 @@ final class BatchApplier {
     }
 
     private let target: Connection
+    private var lastSign = MonotonicInstant.now()
+
+    /// Seconds between signs of life, and without one after which the next Godwit ends a session that only holds the
+    /// lock: its process is stopped, or its machine is gone and the network has not said so.
+    private static let signSeconds = 3.0
+    private static let silenceSecondsMax = 15
 
     init(target: consuming Connection) { self.target = target }
 
     /// - Returns: false when another Godwit applies to this NEW.
     func lock() throws(PostgresFailure) -> Bool {
-        try target.query("SELECT pg_try_advisory_lock(\(CaptureSchema.applierLock))").flag(0, 0)
+        let isOurs = try target.query("SELECT pg_try_advisory_lock(\(CaptureSchema.applierLock))").flag(0, 0)
+        // Even if it should live: the compare-and-set of its next batch misses, or its session is gone.
+        if !isOurs { try target.execute(Self.endSilentHolder) }
+        return isOurs
+    }
+
+    private static let endSilentHolder = """
+        SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.datname = current_database()
+           AND (l.classid::bigint << 32) + l.objid::bigint = \(CaptureSchema.applierLock)
+           AND a.usename = current_user AND a.application_name = 'godwit mirror' AND a.state LIKE 'idle%'
+           AND clock_timestamp() - a.state_change > interval '\(silenceSecondsMax) seconds'
+        """
+
+    /// To be called during waits for anything else than NEW: shows that this applier lives.
+    func giveSign() throws(PostgresFailure) {
+        let now = MonotonicInstant.now()
+        guard now.nanoseconds(since: lastSign) > UInt64(Self.signSeconds * 1e9), target.isAtRest else { return }
+        lastSign = now
+        try target.execute("SELECT 1")
     }
 
     /// - Returns: nil when this NEW was never prepared.
@@ -34,7 +60,8 @@ final class BatchApplier {
     /// Where the backfill of each table stands: committed with the rows it brought.
     func backfill() throws(PostgresFailure) -> [Backfill.Table] {
         let rows = try target.query("""
-            SELECT schema_name, table_name, rows_copied, is_copied, stamp FROM godwit.backfill ORDER BY 1, 2
+            SELECT schema_name, table_name, rows_copied, is_copied, stamp, bytes_copied FROM godwit.backfill
+             ORDER BY 1, 2
             """)
         let parts = try target.query("""
             SELECT schema_name, table_name, part FROM godwit.backfill, unnest(after_key) WITH ORDINALITY k (part, n)
@@ -49,7 +76,8 @@ final class BatchApplier {
             let name = TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "")
             return Backfill.Table(
                 name: name, after: keys[name], rowsCopied: UInt64(rows.integer(row, 2) ?? 0),
-                isCopied: rows.flag(row, 3), stamp: rows[row, 4].flatMap { TableStamp($0) })
+                bytesCopied: UInt64(rows.integer(row, 5) ?? 0), isCopied: rows.flag(row, 3),
+                stamp: rows[row, 4].flatMap { TableStamp($0) })
         }
     }
 
@@ -58,7 +86,8 @@ final class BatchApplier {
     /// Prepared by this version: godwit.backfill holds what it needs.
     func isCurrent() throws(PostgresFailure) -> Bool {
         try target.query("""
-            SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'godwit.backfill'::regclass AND attname = 'stamp')
+            SELECT count(*) = 2 FROM pg_attribute
+             WHERE attrelid = 'godwit.backfill'::regclass AND attname IN ('stamp', 'bytes_copied')
             """).flag(0, 0)
     }
 
@@ -150,10 +179,10 @@ final class BatchApplier {
         PartitionTracker(try target.query(PartitionTracker.knownQuery))
     }
 
-    /// Brings one backfill range; gives how many rows it has.
+    /// Brings one range of the first copy; gives what it has.
     func applyRange(
         _ plan: TablePlan, after: [String]?, through: [String]?, from reader: BatchReader
-    ) throws(PostgresFailure) -> Int {
+    ) throws(PostgresFailure) -> Backfill.Amount {
         let copy = plan.copyRange(after: after, through: through)
         if plan.hasPortableKeyOrder {
             try execute(plan.deleteRange(after: after, through: through))
@@ -171,24 +200,31 @@ final class BatchApplier {
     private static let copyQueueBytesMax = 256 << 10
 
     /// COPY from the source's connection into NEW's, a row at a time, nothing kept.
-    private func pump(_ reader: BatchReader, _ out: String, _ into: String) throws(PostgresFailure) -> Int {
+    private func pump(_ reader: BatchReader, _ out: String, _ into: String) throws(PostgresFailure) -> Backfill.Amount {
         try reader.source.send(out)
         try target.send(into)
         guard case .copyIn? = try target.next() else { throw PostgresFailure(.lost, "NEW refused a COPY: \(into)") }
         guard case .copyOut? = try reader.source.next() else { throw PostgresFailure(.lost, "OLD refused: \(out)") }
-        var rows = 0, queued = 0
+        var copied = Backfill.Amount(), queued = 0
         try reader.source.copyOut { (row) throws(PostgresFailure) in
-            rows += 1
-            try target.putCopy(row)
-            queued += row.count
-            if queued > Self.copyQueueBytesMax {
-                try target.flushQueued()
-                queued = 0
+            copied.rows += 1
+            copied.bytes += row.count
+            // In pieces: libpq would double its buffer until a large row fits in whole.
+            var start = 0
+            while start < row.count {
+                let end = min(row.count, start + Self.copyQueueBytesMax)
+                try target.putCopy(UnsafeRawBufferPointer(rebasing: row[start..<end]))
+                queued += end - start
+                start = end
+                if queued >= Self.copyQueueBytesMax {
+                    try target.flushQueued()
+                    queued = 0
+                }
             }
         }
         try reader.source.finish()
         try target.endCopy()
         try target.finish()
-        return rows
+        return copied
     }
 }

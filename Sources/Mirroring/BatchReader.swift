@@ -331,6 +331,16 @@ final class BatchReader {
         }
     }
 
+    /// Runs the operator's own query, which may do no harm and take no longer than five seconds.
+    func askOperator(_ query: String) throws(PostgresFailure) -> Rows? {
+        do throws(PostgresFailure) {
+            return try barrier.execute("BEGIN READ ONLY; SET LOCAL statement_timeout = '5s'; \(query); COMMIT")
+        } catch {
+            if error.kind == .refused { try barrier.execute("ROLLBACK") }
+            throw error
+        }
+    }
+
     /// For work between batches.
     func query(_ sql: String) throws(PostgresFailure) -> Rows { try barrier.query(sql) }
 }

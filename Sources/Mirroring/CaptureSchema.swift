@@ -47,6 +47,7 @@ enum CaptureSchema {
             is_copied boolean NOT NULL DEFAULT false, PRIMARY KEY (schema_name, table_name));
         -- See TableStamp.
         ALTER TABLE godwit.backfill ADD COLUMN IF NOT EXISTS stamp text;
+        ALTER TABLE godwit.backfill ADD COLUMN IF NOT EXISTS bytes_copied bigint NOT NULL DEFAULT 0;
         -- OLD's partitions as of progress.snapshot: see PartitionTracker.
         CREATE TABLE IF NOT EXISTS godwit.partition (
             root oid, leaf oid, stamp text NOT NULL, condition text NOT NULL, PRIMARY KEY (root, leaf));

@@ -10,6 +10,8 @@ package final class Mirror: Sendable {
     private let oldConninfo: String
     private let newConninfo: String
     private let options: MirrorOptions
+    /// What the operator wants of it.
+    package let orders: MirrorOrders
     private let horizon: Horizon
     private let logger: Logger
     private let onSchemaChange: @Sendable () -> Void
@@ -27,6 +29,7 @@ package final class Mirror: Sendable {
         self.oldConninfo = oldConninfo
         self.newConninfo = newConninfo
         options = settings
+        orders = MirrorOrders(rowsPerSecond: settings.copyRowsPerSecond)
         self.horizon = horizon
         self.logger = logger
         var ends: [CInt] = [-1, -1]
@@ -45,12 +48,12 @@ package final class Mirror: Sendable {
         thread.withLock { thread in
             precondition(thread == nil, "a mirror is started once")
             let (database, old, new) = (database, oldConninfo, newConninfo)
-            let onSchemaChange = onSchemaChange
+            let (onSchemaChange, orders) = (onSchemaChange, orders)
             let (options, horizon, logger, descriptor) = (options, horizon, logger, stopPipe.read)
             thread = OwnThread(name: "mirror-\(database)") {
                 let loop = MirrorLoop(
-                    database: database, oldConninfo: old, newConninfo: new, options: options, horizon: horizon,
-                    logger: logger, stopDescriptor: descriptor, onSchemaChange: onSchemaChange)
+                    database: database, oldConninfo: old, newConninfo: new, options: options, orders: orders,
+                    horizon: horizon, logger: logger, stopDescriptor: descriptor, onSchemaChange: onSchemaChange)
                 loop.run()
             }
         }

@@ -9,6 +9,7 @@ final class MirrorLoop {
     private let oldConninfo: String
     private let newConninfo: String
     private let options: MirrorOptions
+    private let orders: MirrorOrders
     private let horizon: Horizon
     private let logger: Logger
     private let stopDescriptor: CInt
@@ -23,14 +24,15 @@ final class MirrorLoop {
     private var reportedReason = ""
 
     init(
-        database: String, oldConninfo: String, newConninfo: String, options: MirrorOptions, horizon: Horizon,
-        logger: Logger, stopDescriptor: CInt, onSchemaChange: @escaping @Sendable () -> Void
+        database: String, oldConninfo: String, newConninfo: String, options: MirrorOptions, orders: MirrorOrders,
+        horizon: Horizon, logger: Logger, stopDescriptor: CInt, onSchemaChange: @escaping @Sendable () -> Void
     ) {
         self.onSchemaChange = onSchemaChange
         self.database = database
         self.oldConninfo = oldConninfo
         self.newConninfo = newConninfo
         self.options = options
+        self.orders = orders
         self.horizon = horizon
         self.logger = logger
         self.stopDescriptor = stopDescriptor
@@ -85,7 +87,7 @@ final class MirrorLoop {
     private func open() -> MirrorStateMachine.Event {
         do throws(MirrorSession.Failure) {
             let opened = try MirrorSession.open(
-                oldConninfo: oldConninfo, newConninfo: newConninfo, options: options, horizon: horizon,
+                oldConninfo: oldConninfo, newConninfo: newConninfo, options: options, orders: orders, horizon: horizon,
                 stopDescriptor: stopDescriptor, lastAcknowledged: lastAcknowledged,
                 onSlowWait: { [weak self] in self?.waited() }, onSchemaChange: onSchemaChange)
             session = opened
@@ -98,6 +100,7 @@ final class MirrorLoop {
 
     private func runBatch() -> MirrorStateMachine.Event {
         guard let session else { preconditionFailure("a batch without a session") }
+        if orders.isPaused, !rest(session) { return .stop }
         guard session.waitForWork(kick: horizon.kickDescriptor, stop: stopDescriptor) else { return .stop }
         do throws(MirrorSession.Failure) {
             defer { logNotices(session) }
@@ -143,6 +146,18 @@ final class MirrorLoop {
             left -= turn
             waited()
         }
+        return true
+    }
+
+    /// While an operator has it paused. - Returns: false when told to stop.
+    private func rest(_ session: MirrorSession) -> Bool {
+        report(.paused, "by an operator: MIRROR RESUME lets it go on")
+        while orders.isPaused {
+            guard pause(millis: 200) else { return false }
+            // A NEW that is gone is found out by the next batch.
+            _ = try? session.giveSign()
+        }
+        report(session.isBackfillComplete ? .mirroring : .backfill, "")
         return true
     }
 

@@ -2,7 +2,7 @@
 package struct MirrorOptions: Sendable, Equatable {
     /// Milliseconds between looks at the journal when nobody kicks.
     package var pollMillis: Int
-    /// Rows of one backfill step.
+    /// Rows of one range of the first copy at most: see CopyPace.
     package var backfillRows: Int
     /// Seconds without an applied batch after which reads leave NEW.
     package var lagMaxSeconds: Double
@@ -14,6 +14,15 @@ package struct MirrorOptions: Sendable, Equatable {
 
     /// Seconds between raises of sequences, rotations of the journal and looks at the catalogs and triggers.
     package var housekeepingSeconds = 2.0
+
+    /// The first copy: rows a second, 0: any.
+    package var copyRowsPerSecond = 0
+    /// It rests while a batch of changes takes longer than this; 0: never.
+    package var throttleLagSeconds = 0.0
+    /// It rests while OLD has more active sessions than this; 0: never.
+    package var throttleSessions = 0
+    /// It rests while this query's first value on OLD is true; empty: never.
+    package var throttleQuery = ""
 
     package init(pollMillis: Int = 20, backfillRows: Int = 10_000, lagMaxSeconds: Double = 30) {
         precondition(pollMillis > 0 && backfillRows > 0 && lagMaxSeconds > 0, "mirror options out of range")

@@ -29,6 +29,13 @@ final class MirrorSession {
     private var partitions: PartitionTracker
     private var sequences = SequenceRaiser()
     private var lag = LagWindow()
+    private var pace: CopyPace
+    private var throttle: CopyThrottle
+    private let orders: MirrorOrders
+    /// Seconds of the last batch that brought changes.
+    private var changesSeconds = 0.0
+    /// The copy is not complete, and rests.
+    private var isCopyResting = false
 
     private var batchBegan = MonotonicInstant.now()
     private var lastAdvanced = MonotonicInstant.now()
@@ -51,8 +58,8 @@ final class MirrorSession {
     // MARK: open
 
     static func open(
-        oldConninfo: String, newConninfo: String, options: MirrorOptions, horizon: Horizon, stopDescriptor: CInt,
-        lastAcknowledged: BatchApplier.Progress?, onSlowWait: @escaping () -> Void,
+        oldConninfo: String, newConninfo: String, options: MirrorOptions, orders: MirrorOrders, horizon: Horizon,
+        stopDescriptor: CInt, lastAcknowledged: BatchApplier.Progress?, onSlowWait: @escaping () -> Void,
         onSchemaChange: @escaping () -> Void
     ) throws(Failure) -> MirrorSession {
         let applier = try on(.new) { () throws(PostgresFailure) in
@@ -72,6 +79,11 @@ final class MirrorSession {
         }
         let (reader, control, definitions, oldTables, captures) = try on(.old) { () throws(PostgresFailure) in
             let target = try parse(oldConninfo)
+            // What is wrong with NEW is found out when it is used next.
+            let onSlowWait = {
+                onSlowWait()
+                _ = try? applier.giveSign()
+            }
             let reader = BatchReader(
                 source: try Connection.open(
                     target, purpose: "mirror reader", settings: ["enable_seqscan": "off", "jit": "off"],
@@ -104,7 +116,7 @@ final class MirrorSession {
         let notices = try StampKeeper.keep(&steps, plans, reader, applier, captures)
         reader.mirror(plans, definitions: definitions)
         let session = MirrorSession(
-            reader: reader, applier: applier, options: options, horizon: horizon,
+            reader: reader, applier: applier, options: options, orders: orders, horizon: horizon,
             generation: control.integer(0, 1) ?? 0, plans: plans, progress: progress, backfill: Backfill(steps),
             partitions: partitions, definitions: newDefinitions, stopDescriptor: stopDescriptor,
             onSchemaChange: onSchemaChange)
@@ -115,12 +127,15 @@ final class MirrorSession {
     }
 
     private init(
-        reader: BatchReader, applier: BatchApplier, options: MirrorOptions, horizon: Horizon, generation: Int64,
-        plans: [TablePlan], progress: BatchApplier.Progress, backfill: Backfill,
+        reader: BatchReader, applier: BatchApplier, options: MirrorOptions, orders: MirrorOrders, horizon: Horizon,
+        generation: Int64, plans: [TablePlan], progress: BatchApplier.Progress, backfill: Backfill,
         partitions: PartitionTracker, definitions: [UInt32: String], stopDescriptor: CInt,
         onSchemaChange: @escaping () -> Void
     ) {
         self.onSchemaChange = onSchemaChange
+        self.orders = orders
+        pace = CopyPace(rowsMax: options.backfillRows)
+        throttle = CopyThrottle(options)
         self.definitions = definitions
         self.partitions = partitions
         self.reader = reader
@@ -209,9 +224,12 @@ final class MirrorSession {
             let rest = CInt(options.batchIntervalMillis - sinceBatch)
             if MirrorLoop.isReadable([stop], millis: rest)[0] { return false }
         }
-        let idle = backfill.isComplete && wasEmpty
+        let idle = (backfill.isComplete || isCopyResting) && wasEmpty
         return !MirrorLoop.isReadable([stop, kick], millis: idle ? CInt(options.pollMillis) : 0)[0]
     }
+
+    /// While nothing is to be done: see BatchApplier.
+    func giveSign() throws(Failure) { try on(.new) { () throws(PostgresFailure) in try applier.giveSign() } }
 
     // MARK: batch
 
@@ -238,7 +256,9 @@ final class MirrorSession {
             guard let applied = try apply(head, moved, isHeld: token != nil) else { return true }
             export = applied
             lastAdvanced = began
-            if !wasEmpty { lag.add(MonotonicInstant.now().microseconds(since: began), at: began) }
+            let micros = MonotonicInstant.now().microseconds(since: began)
+            if !wasEmpty { lag.add(micros, at: began) }
+            changesSeconds = wasEmpty ? 0 : Double(micros) / 1e6
         }
         horizon.finishBatch(number)
         if let token, let export { try hold(token, head.snapshot, export) }
@@ -290,7 +310,7 @@ final class MirrorSession {
             let expect = BatchApplier.expectText(touched, definitions)
             try on(.new) { () throws(PostgresFailure) in try applier.execute("\(expect)COMMIT") }
             partitions.record(changes)
-            if let step { backfill.record(step.name, rows: step.rows, through: step.through) }
+            if let step { backfill.record(step.name, step.copied, through: step.through) }
         }
         progress.snapshot = head.snapshot
         progress.batch += 1
@@ -337,18 +357,35 @@ final class MirrorSession {
         return changes
     }
 
-    private func applyBackfillStep() throws(Failure) -> (name: TableName, rows: Int, through: [String]?)? {
+    private typealias Step = (name: TableName, copied: Backfill.Amount, through: [String]?)
+
+    private func applyBackfillStep() throws(Failure) -> Step? {
         guard let next = backfill.next, let plan = planOf[next.name] else { return nil }
+        let now = MonotonicInstant.now()
+        try on(.old) { () throws(PostgresFailure) in
+            try throttle.ask(reader, batchSeconds: changesSeconds, at: now)
+        }
+        let limit = orders.copyRowsPerSecond
+        let wanted = throttle.reason == nil ? pace.rows(at: now, rowsPerSecondMax: limit) : nil
+        isCopyResting = wanted == nil
+        guard let wanted else {
+            if throttle.reason != nil { pace.rested() }
+            return nil
+        }
         let through = try on(.old) { () throws(PostgresFailure) in
             try reader.checkDefinitions([plan])
-            return try reader.rangeEnd(plan, after: next.after, rows: options.backfillRows)
+            return try reader.rangeEnd(plan, after: next.after, rows: wanted)
         }
-        let rows = try on(.new) { () throws(PostgresFailure) in
-            let rows = try applier.applyRange(plan, after: next.after, through: through, from: reader)
-            try applier.execute(Backfill.recordText(next.name, rows: rows, through: through))
-            return rows
+        let copied = try on(.new) { () throws(PostgresFailure) in
+            let copied = try applier.applyRange(plan, after: next.after, through: through, from: reader)
+            try applier.execute(Backfill.recordText(next.name, copied, through: through))
+            return copied
         }
-        return (next.name, rows, through)
+        let ended = MonotonicInstant.now()
+        pace.record(
+            rows: copied.rows, seconds: Double(ended.nanoseconds(since: batchBegan)) / 1e9, at: ended,
+            rowsPerSecondMax: limit)
+        return (next.name, copied, through)
     }
 
     private func hold(_ token: String, _ snapshot: LedgerSnapshot, _ export: String) throws(Failure) {
@@ -439,20 +476,25 @@ final class MirrorSession {
         let percentiles = isDue ? lag.percentiles(at: now) : nil
         if isDue { lastReported = now }
         let copied = backfill.tables.reduce(0) { $0 + $1.rowsCopied }
+        let (held, isComplete) = (throttle.reason, backfill.isComplete)
         horizon.updateReport { report in
             report.batches += 1
             report.keys += UInt64(keys)
             report.rowsCopied = copied
+            report.copyHeld = isComplete ? "" : held ?? ""
             report.lastAppliedNanos = now.nanoseconds
             if let percentiles { (report.lagMicrosP50, report.lagMicrosP99) = percentiles }
         }
-        if !backfill.isComplete || isDue { reportTables() }
+        if !backfill.isComplete || isDue || horizon.report.tables.contains(where: { !$0.isCopied }) { reportTables() }
     }
 
     private func reportTables() {
+        let copying = backfill.next?.name, rate = pace.rate
         let tables = backfill.tables.map { step in
             var table = MirrorReport.Table(name: "\(step.name)")
             table.rowsCopied = step.rowsCopied
+            table.bytesCopied = step.bytesCopied
+            if step.name == copying { table.rowsPerSecond = UInt64(max(0, rate)) }
             table.rowsEstimated = UInt64(max(0, planOf[step.name]?.rowsEstimated ?? 0))
             table.isCopied = step.isCopied
             return table

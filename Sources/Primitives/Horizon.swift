@@ -12,6 +12,10 @@ package final class Horizon: Sendable {
     private let appliedBatch = Atomic<UInt64>(0)
     private let isReadable = Atomic<Bool>(false)
     private let isKicked = Atomic<Bool>(false)
+    /// Commits are not waited for until this batch is applied: one was not there in time.
+    private let asynchronousUntil = Atomic<UInt64>(0)
+    private let commitsInTime = Atomic<UInt64>(0)
+    private let commitsLate = Atomic<UInt64>(0)
     private let hasWaiters = Atomic<Bool>(false)
     private let sleepers = Mutex<[CInt]>([])
     private let currentReport = Mutex<MirrorReport>(MirrorReport())
@@ -50,6 +54,27 @@ package final class Horizon: Sendable {
     /// Somebody waits for the next batch: its end is to be told. To be said again after each wake-up.
     package func announceWaiter() { hasWaiters.store(true, ordering: .sequentiallyConsistent) }
 
+    // MARK: commits that wait for NEW (mirror.mode: sync)
+
+    /// False while waiting would be in vain: NEW is being copied to, too far behind, or was late for a commit and has
+    /// not caught up with it.
+    package var isSynchronous: Bool { readable && applied >= asynchronousUntil.load(ordering: .acquiring) }
+
+    package func fallBack(until batch: UInt64) { asynchronousUntil.max(batch, ordering: .acquiringAndReleasing) }
+
+    package func countSync(inTime: Bool) {
+        if inTime {
+            commitsInTime.wrappingAdd(1, ordering: .relaxed)
+        } else {
+            commitsLate.wrappingAdd(1, ordering: .relaxed)
+        }
+    }
+
+    /// Commits that NEW had when they were answered, and those that it had not.
+    package var syncCounts: (inTime: UInt64, late: UInt64) {
+        (commitsInTime.load(ordering: .relaxed), commitsLate.load(ordering: .relaxed))
+    }
+
     // MARK: the mirror's thread
 
     /// Numbers the next batch. Call before the batch's snapshot is taken.
@@ -81,14 +106,24 @@ package final class Horizon: Sendable {
 
 /// What the mirror says of itself (SHOW MIRROR). Immutable value, any thread.
 package struct MirrorReport: Sendable, Equatable {
-    package enum State: String, Sendable { case off, starting, backfill, mirroring, waiting, stopped }
+    package enum State: String, Sendable { case off, starting, backfill, mirroring, paused, waiting, stopped }
 
     package struct Table: Sendable, Equatable {
         package var name: String
         /// Rows copied by the backfill so far, and its estimate of all.
         package var rowsCopied: UInt64 = 0
         package var rowsEstimated: UInt64 = 0
+        package var bytesCopied: UInt64 = 0
+        /// Of the table that is being copied now.
+        package var rowsPerSecond: UInt64 = 0
         package var isCopied = false
+
+        /// Seconds until it is copied, as far as can be told.
+        package var secondsLeft: UInt64? {
+            guard !isCopied, rowsPerSecond > 0, rowsEstimated > rowsCopied else { return nil }
+            return (rowsEstimated - rowsCopied) / rowsPerSecond
+        }
+
         package init(name: String) { self.name = name }
     }
 
@@ -99,6 +134,8 @@ package struct MirrorReport: Sendable, Equatable {
     /// Keys applied since the start (dirty keys, not backfilled rows).
     package var keys: UInt64 = 0
     package var rowsCopied: UInt64 = 0
+    /// Why the first copy rests; empty: it does not.
+    package var copyHeld = ""
     /// Keys on NEW that somebody else wrote, and that were brought back to what OLD has.
     package var rogueKeys: UInt64 = 0
     /// Microseconds from the start of a batch (or the kick that asked for it) to its commit on NEW, over the last
@@ -110,5 +147,16 @@ package struct MirrorReport: Sendable, Equatable {
     package var tables: [Table] = []
     /// OLD's tables that are not mirrored: made since prepare.
     package var uncaptured: [String] = []
+
+    /// Seconds until all tables are copied, at the rate of the one that is copied now; nil: cannot be told.
+    package var secondsLeft: UInt64? {
+        let rate = tables.reduce(0) { $0 + $1.rowsPerSecond }
+        guard rate > 0 else { return nil }
+        let left = tables.reduce(0) { sum, table in
+            sum + (table.isCopied ? 0 : table.rowsEstimated - min(table.rowsCopied, table.rowsEstimated))
+        }
+        return left / rate
+    }
+
     package init() {}
 }

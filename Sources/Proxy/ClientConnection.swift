@@ -114,6 +114,10 @@ final class ClientConnection {
     /// Bytes of a message whose head has been handed to the server.
     var passToServer = 0
 
+    /// Batch that NEW must have before what waits in `stream` may be sent: see SyncCommit.
+    var batchAwaited: UInt64?
+    /// Tells the present wait for that from earlier ones.
+    var commitWait: UInt64 = 0
     private var inbox: [UInt8] = []
     private var bytesToSkip = 0
     private var isProcessing = false
@@ -296,6 +300,11 @@ final class ClientConnection {
             held.append(contentsOf: range)
             return
         }
+        if batchAwaited != nil {
+            stream.queue(range)
+            if stream.count > SendQueue.highWater { server?.pauseReading() }
+            return
+        }
         if range.isEmpty && stream.isEmpty { return }
         database?.counters.sent += UInt64(range.count)
         let outcome = range.isEmpty ? stream.flush() : stream.send(range)
@@ -323,8 +332,15 @@ final class ClientConnection {
         held.removeAll(keepingCapacity: held.capacity <= Self.keptCapacity)
     }
 
+    /// What was kept for NEW to have a commit first goes out.
+    func sendKept() {
+        batchAwaited = nil
+        sendFromServer(UnsafeRawBufferPointer(start: nil, count: 0))
+        if phase != .closed && stream.count < SendQueue.lowWater { server?.resumeReading() }
+    }
+
     func onWritable() {
-        if phase == .closed { return }
+        if phase == .closed || batchAwaited != nil { return }
         switch stream.flush() {
         case .bytes, .wouldBlock:
             if isClosingAfterFlush && stream.isEmpty { return close() }
@@ -342,7 +358,7 @@ final class ClientConnection {
 
     func updateInterest() {
         if phase == .closed { return }
-        let wanted = Interest(reads: !isReadingPaused, writes: !stream.isEmpty)
+        let wanted = Interest(reads: !isReadingPaused, writes: !stream.isEmpty && batchAwaited == nil)
         if wanted.rawValue == interest.rawValue { return }
         interest = wanted
         worker.loop.modify(stream.socket.raw, wanted, as: registration)
@@ -357,6 +373,7 @@ final class ClientConnection {
         if phase == .closed || isClosingAfterFlush { return }
         if phase == .handshake { return close() }  // there is no way to tell it yet
         stopHolding()
+        batchAwaited = nil
         isClosingAfterFlush = true
         send(farewell)
         if phase != .closed && stream.isEmpty { close() }
@@ -380,6 +397,7 @@ final class ClientConnection {
         stream.shutdown()
         worker.clientClosed(self)
         inbox = []
+        batchAwaited = nil
         stream.clear()
     }
 

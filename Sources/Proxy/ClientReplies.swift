@@ -94,7 +94,10 @@ extension ClientConnection {
         let taking = horizon.taking
         batchNeeded = max(batchNeeded, taking + 1)
         for key in transaction.writtenKeys { database.route.stamps.stamp(key, taking: taking) }
-        if isCommit { horizon.kick() }
+        if isCommit {
+            horizon.kick()
+            if database.route.settings.mirror.mode == .sync { awaitCommit(database) }
+        }
     }
 
     /// What was read on the authority must still be there when the user reads on NEW next.

@@ -85,6 +85,8 @@ extension ClientConnection {
                 askControl(.reload)
             case .reads(let database, let hundredths):
                 askControl(.reads(database: database, hundredths: hundredths))
+            case .mirror(let database, let order):
+                askControl(.mirror(database: database, order))
             case .empty:
                 var writer = MessageWriter()
                 writer.message(BackendTag.emptyQueryResponse) { _ in }
@@ -100,7 +102,12 @@ extension ClientConnection {
 
     private func askControl(_ request: ControlRequest) {
         phase = .consoleWaiting
-        consoleTag = { if case .reload = request { "RELOAD" } else { "READS" } }()
+        consoleTag =
+            switch request {
+            case .reload: "RELOAD"
+            case .reads: "READS"
+            case .mirror: "MIRROR"
+            }
         worker.logger.notice("console: user \"\(user)\" from \(address.host): \(request)")
         worker.control.post(.request(request, worker: worker.index, client: id))
     }

@@ -38,6 +38,7 @@ package struct ConsoleTables {
         case .version: versionTable()
         case .help: help()
         case .mirror: mirror()
+        case .tables: tables()
         case .breakers: breakers()
         case .routes: routes()
         case .pins: pins()
@@ -211,7 +212,8 @@ package struct ConsoleTables {
             ("SHOW DATABASES", "where each database leads, and its share of reads on NEW"),
             ("SHOW STATS", "transactions, queries, bytes and times per database"),
             ("SHOW ROUTES", "units per side, kind and reason of the decision"),
-            ("SHOW MIRROR", "how far NEW follows OLD"), ("SHOW BREAKERS", "health of NEW per reactor thread"),
+            ("SHOW MIRROR", "how far NEW follows OLD"), ("SHOW TABLES", "how far the copy of each table is"),
+            ("SHOW BREAKERS", "health of NEW per reactor thread"),
             ("SHOW COHORTS", "groups of users, their shares and units"), ("SHOW RULES", "rules and the units they met"),
             ("SHOW SHAPES", "statement shapes on both sides, and which NEW may answer"),
             ("SHOW CACHES", "hits of the statement and key caches per reactor thread"),
@@ -219,6 +221,9 @@ package struct ConsoleTables {
             ("SHOW CONFIG", "every setting"), ("SHOW VERSION", "this program"), ("SHOW HELP", "this list"),
             ("RELOAD", "read the configuration file again; all or nothing"),
             ("READS <database> <percent>", "share of users whose reads go to NEW, until the next RELOAD"),
+            ("MIRROR PAUSE <database>", "NEW stands still; the journal on OLD keeps what changes"),
+            ("MIRROR RESUME <database>", "NEW follows again"),
+            ("MIRROR THROTTLE <database> <rows>", "rows a second of the first copy; 0: any"),
         ] { table.append([command, meaning]) }
         return table
     }
@@ -230,7 +235,9 @@ package struct ConsoleTables {
             .init("database"), .init("state"), .init("reason"), .init("batches", .bigint), .init("keys", .bigint),
             .init("rows_copied", .bigint), .init("rows_estimated", .bigint), .init("lag_p50_us", .bigint),
             .init("lag_p99_us", .bigint), .init("behind_ms", .bigint), .init("tables", .integer),
-            .init("tables_copied", .integer), .init("readable"),
+            .init("tables_copied", .integer), .init("readable"), .init("eta_s", .bigint), .init("copy_rests"),
+            .init("rogue_keys", .bigint), .init("not_mirrored"), .init("sync"), .init("sync_commits", .bigint),
+            .init("sync_late", .bigint),
         ])
         let now = MonotonicInstant.now()
         for settings in snapshot.settings.databases {
@@ -243,7 +250,34 @@ package struct ConsoleTables {
                 "\(report.rowsCopied)", "\(report.tables.reduce(0) { $0 + $1.rowsEstimated })",
                 "\(report.lagMicrosP50)", "\(report.lagMicrosP99)", behind, "\(report.tables.count)",
                 "\(report.tables.count { $0.isCopied })", route.horizon.readable ? "yes" : "no",
+                report.secondsLeft.map { "\($0)" }, report.copyHeld, "\(report.rogueKeys)",
+                report.uncaptured.joined(separator: ", "), syncState(route), "\(route.horizon.syncCounts.inTime)",
+                "\(route.horizon.syncCounts.late)",
             ])
+        }
+        return table
+    }
+
+    private func syncState(_ route: DatabaseRoute) -> String {
+        guard route.settings.mirror.mode == .sync else { return "off" }
+        return route.horizon.isSynchronous ? "on" : "fallen back"
+    }
+
+    /// How far the first copy of each table is.
+    private func tables() -> ConsoleReport {
+        var table = ConsoleReport([
+            .init("database"), .init("table"), .init("copied"), .init("rows_copied", .bigint),
+            .init("rows_estimated", .bigint), .init("bytes_copied", .bigint), .init("rows_per_s", .bigint),
+            .init("eta_s", .bigint),
+        ])
+        for settings in snapshot.settings.databases {
+            guard let route = snapshot.databases[settings.name] else { continue }
+            for row in route.horizon.report.tables {
+                table.append([
+                    settings.name, row.name, row.isCopied ? "yes" : "no", "\(row.rowsCopied)", "\(row.rowsEstimated)",
+                    "\(row.bytesCopied)", "\(row.rowsPerSecond)", row.secondsLeft.map { "\($0)" },
+                ])
+            }
         }
         return table
     }

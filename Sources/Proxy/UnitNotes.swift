@@ -26,6 +26,7 @@ struct UnitNotes {
     /// Index of the rule that denies it.
     private(set) var deniedBy: Int?
     private(set) var changesSchema = false
+    private(set) var changesTables = false
     /// Of all its results, as their command tags say.
     private(set) var rows: UInt64 = 0
 
@@ -33,6 +34,7 @@ struct UnitNotes {
         let isFirst = statement == nil
         if isFirst { statement = analysis }
         if analysis.classification.changesSchema { changesSchema = true }
+        if analysis.classification.changesTables { changesTables = true }
         switch (outcome, match?.outcome) {
         case (.deny, _): break
         case (_, .deny):
@@ -93,13 +95,26 @@ extension ClientConnection {
         unit.notes.add(analysis, match)
     }
 
-    /// nil: the rules let the unit run.
+    /// nil: neither the rules nor the mirror keep the unit from running.
     var ruleRefusal: ErrorResponse? {
+        if unit.notes.changesTables, let refusal = mirrorRefusal { return refusal }
         guard let index = unit.notes.deniedBy, let rules = database?.route.table.rules.rules else { return nil }
         let name = index < rules.count ? rules[index].name : ""
         return ErrorResponse(
             .error, .insufficientPrivilege, "statement denied by rule \"\(name)\" of Godwit",
             hint: "SHOW RULES on Godwit's console lists the rules of database \"\(databaseName)\".")
+    }
+
+    /// A client with temporary tables may mean one of those: the mirror notices if it does not.
+    private var mirrorRefusal: ErrorResponse? {
+        guard let settings = database?.route.settings.mirror, settings.mode != .off, settings.ddl == .refuse,
+            pin != .temporaryTable, !transaction.effects.contains(where: { $0 == .pins(.temporaryTable) })
+        else { return nil }
+        return ErrorResponse(
+            .error, .insufficientPrivilege,
+            "tables of database \"\(databaseName)\" are not changed while it is mirrored",
+            detail: "NEW would not have the change.",
+            hint: "Change both sides directly and run godwit prepare, or set mirror.ddl to allow.")
     }
 
     /// In a transaction the server itself has to fail, so that the transaction does: a query that raises our error.

@@ -31,6 +31,8 @@ final class Worker {
         case pool(PoolEntry)
         /// A read has waited for NEW as long as it may.
         case horizonWait(ClientID, wait: UInt64)
+        /// A commit has waited for NEW as long as it may.
+        case commitWait(ClientID, wait: UInt64)
     }
 
     /// Bytes read at once. One buffer per thread: a connection keeps bytes only while a message is not whole.
@@ -72,6 +74,7 @@ final class Worker {
     /// What auth_query has answered.
     var secrets: SecretCache
     private var horizonWaiters: [HorizonWaiter] = []
+    private var commitWaiters: [HorizonWaiter] = []
 
     private struct HorizonWaiter {
         let client: ClientConnection
@@ -193,6 +196,7 @@ final class Worker {
         case .mailbox:
             for message in peers[index].take() { handle(message) }
             checkHorizons()
+            checkCommits()
         case .free:
             break
         }
@@ -273,6 +277,8 @@ final class Worker {
             serveLater(entry)
         case .horizonWait(let id, let wait):
             if let client = clients[id], client.horizonWait == wait { client.horizonReached(inTime: false) }
+        case .commitWait(let id, let wait):
+            if let client = clients[id], client.commitWait == wait { client.commitReached(inTime: false) }
         }
     }
 
@@ -339,6 +345,31 @@ final class Worker {
         client.horizonWait = nextToken()
         schedule(.horizonWait(client.id, wait: client.horizonWait), at: now.advanced(byMillis: millis))
         checkHorizons()
+    }
+
+    func awaitCommit(_ client: ClientConnection, _ batch: UInt64, _ database: DatabaseState) {
+        commitWaiters.append(HorizonWaiter(client: client, batch: batch, horizon: database.route.horizon))
+        client.commitWait = nextToken()
+        let seconds = database.route.settings.mirror.syncWaitSeconds
+        schedule(.commitWait(client.id, wait: client.commitWait), at: now.advanced(bySeconds: seconds))
+        // Announced before it is looked: a batch that ends in between wakes us again.
+        database.route.horizon.announceWaiter()
+        if database.route.horizon.applied >= batch { client.commitReached(inTime: true) }
+    }
+
+    private func checkCommits() {
+        if commitWaiters.isEmpty { return }
+        let waiters = commitWaiters
+        commitWaiters = []
+        for waiter in waiters { waiter.horizon.announceWaiter() }
+        // A later commit of the same client has a waiter of its own.
+        for waiter in waiters where waiter.client.batchAwaited == waiter.batch {
+            if waiter.horizon.applied >= waiter.batch {
+                waiter.client.commitReached(inTime: true)
+            } else {
+                commitWaiters.append(waiter)
+            }
+        }
     }
 
     private func checkHorizons() {

@@ -1,3 +1,4 @@
+import Console
 import Primitives
 import Reactor
 
@@ -22,6 +23,7 @@ enum WorkerMessage: Sendable {
 package enum ControlRequest: Sendable {
     case reload
     case reads(database: String, hundredths: Int)
+    case mirror(database: String, MirrorOrder)
 }
 
 package enum ControlOutcome: Sendable {

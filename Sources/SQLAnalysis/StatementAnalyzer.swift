@@ -58,6 +58,9 @@ struct StatementAnalyzer {
         all.statementCount = statements.count
         all.effects = statements.flatMap(\.effects)
         all.changesSchema = statements.contains(where: \.changesSchema)
+        // Behind CREATE TEMP TABLE a bare name may mean that table.
+        all.changesTables = statements.contains(where: \.changesTables)
+            && !all.effects.contains { $0 == .pins(.temporaryTable) }
         all.mixesTransactionControl = statements.contains { one in
             switch one.kind {
             case .begin, .commit, .rollback, .savepoint, .preparedTransaction: true
@@ -98,6 +101,8 @@ struct StatementAnalyzer {
         default:
             result = write(statement, .schemaChange, &walk)
             result.changesSchema = true
+            let isTemporary = result.effects.contains { $0 == .pins(.temporaryTable) }
+            result.changesTables = !isTemporary && TableChange.isOne(statement)
         }
         let isVerdictOnly = [.read, .write, .sideDependent].contains(result.kind)
         let hasOnlyPins = result.effects.allSatisfy { effect in
@@ -112,6 +117,7 @@ struct StatementAnalyzer {
         result.seesTransactionTime = walk.findings.seesTransactionTime
         result.effects = walk.findings.effects
         result.changesSchema = walk.findings.reason == .selectInto
+        result.changesTables = result.changesSchema
         return result
     }
 
@@ -160,6 +166,7 @@ struct StatementAnalyzer {
         var result = Classification(.write, .explainAnalyze)
         result.effects = inner.effects
         result.changesSchema = inner.changesSchema
+        result.changesTables = inner.changesTables
         return (result, true)
     }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Configuration
+import Console
 import ControlPlane
 import Glibc
 import LibPQ
@@ -24,7 +25,7 @@ struct ServeAssembly {
     private var stamps = NameTable<ReadStamps>()
     private var catalogs = NameTable<CatalogSnapshot>()
     private var plan = TrafficPlan()
-    private var mirrors: [Mirror] = []
+    private var mirrors: [String: Mirror] = [:]
 
     /// - Throws: ExitCode after having said why.
     init(path: String, levels: LogLevelSwitch, logger: Logger) throws {
@@ -77,7 +78,7 @@ struct ServeAssembly {
         }
         watcher.stop()
         lookUps.stop()
-        for mirror in mirrors { mirror.stop() }
+        for mirror in mirrors.values { mirror.stop() }
         server.join()
         logger.notice("ended")
     }
@@ -99,6 +100,15 @@ struct ServeAssembly {
             let before = ConsoleTables.percent(route.table.hundredths)
             logger.notice("READS \(database): \(before) -> \(ConsoleTables.percent(hundredths))")
             apply(snapshot.settings, server)
+            return .done
+        case .mirror(let database, let order):
+            guard let mirror = mirrors[database] else { return .refused("\"\(database)\" has no mirror here") }
+            switch order {
+            case .pause: mirror.orders.isPaused = true
+            case .resume: mirror.orders.isPaused = false
+            case .throttle(let rows): mirror.orders.copyRowsPerSecond = rows
+            }
+            logger.notice("MIRROR \(database): \(order)")
             return .done
         }
     }
@@ -281,13 +291,23 @@ struct ServeAssembly {
             let mirror = Mirror(
                 database: settings.name, oldConninfo: settings.controlOld.isEmpty ? settings.old : settings.controlOld,
                 newConninfo: settings.controlNew.isEmpty ? settings.new : settings.controlNew,
-                settings: MirrorOptions(
-                    pollMillis: settings.mirror.pollMillis, backfillRows: settings.mirror.backfillRows,
-                    lagMaxSeconds: settings.mirror.lagMaxSeconds),
+                settings: MirrorOptions(settings.mirror),
                 horizon: horizon, logger: logger,
                 onSchemaChange: { control.post(.schemaChanged(database: settings.name)) })
             mirror.start()
-            mirrors.append(mirror)
+            mirrors[settings.name] = mirror
         }
+    }
+}
+
+extension MirrorOptions {
+    init(_ settings: MirrorSettings) {
+        self.init(
+            pollMillis: settings.pollMillis, backfillRows: settings.backfillRows,
+            lagMaxSeconds: settings.lagMaxSeconds)
+        copyRowsPerSecond = settings.backfillRate
+        throttleLagSeconds = settings.throttleLagSeconds
+        throttleSessions = settings.throttleSessions
+        throttleQuery = settings.throttleQuery
     }
 }

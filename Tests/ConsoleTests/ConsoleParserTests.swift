@@ -12,6 +12,9 @@ import Testing
             ("READS shop 12.34", .reads(database: "shop", hundredths: 1234)),
             ("reads shop 12.34%;", .reads(database: "shop", hundredths: 1234)),
             ("READS \"my \"\"shop\"\"; drop\" 0", .reads(database: "my \"shop\"; drop", hundredths: 0)),
+            ("MIRROR PAUSE shop", .mirror(database: "shop", .pause)),
+            ("mirror resume shop;", .mirror(database: "shop", .resume)),
+            ("Mirror Throttle shop 5000", .mirror(database: "shop", .throttle(rowsPerSecond: 5000))),
             ("READS Shop 100", .reads(database: "Shop", hundredths: 10_000)),
             ("", .empty), (";;", .empty), ("-- only words", .empty), (" \n\t", .empty),
             ("SET application_name = 'x'", .ignored(tag: "SET")), ("set", .ignored(tag: "SET")),
@@ -55,7 +58,8 @@ import Testing
 
     @Test(arguments: [
         "SHOW", "SHOW POOLS CLIENTS", "SHOW POOLS; RELOAD", "RELOAD now", "READS", "READS shop",
-        "READS shop 1 2",
+        "READS shop 1 2", "MIRROR", "MIRROR PAUSE", "MIRROR STOP shop", "MIRROR PAUSE shop now", "MIRROR THROTTLE shop",
+        "MIRROR THROTTLE shop -1", "MIRROR THROTTLE shop 1e9", "MIRROR THROTTLE shop 99999999999",
         "READS shop abc", "READS shop -1", "READS shop --5", "READS shop 100.01", "READS \"shop 5", "\"",
         "\"\"\"",
         "SHOW \"pools", "READS shop 1e1",

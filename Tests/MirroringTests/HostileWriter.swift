@@ -56,18 +56,10 @@ struct HostileWriter {
         transactions: Int, _ connection: borrowing Connection
     ) throws(PostgresFailure) -> [String] {
         var refusals: [String] = []
-        let settings = [
-            "SET DateStyle = 'German, DMY'; SET TimeZone = 'Asia/Kolkata'; SET extra_float_digits = 0",
-            "SET IntervalStyle = 'sql_standard'; SET DateStyle = 'SQL, MDY'; SET bytea_output = 'escape'", "",
-            "SET session_replication_role = replica",
-        ]
-        try connection.execute("SET search_path = public; SET lock_timeout = '2s'; " + settings[number % settings.count])
+        try connection.execute(settings)
         for _ in 0..<transactions {
-            var script = ["BEGIN"]
-            for _ in 0...pick(3) { script.append(statement()) }
-            script.append(pick(8) == 0 ? "ROLLBACK" : "COMMIT")
             do throws(PostgresFailure) {
-                try connection.execute(script.joined(separator: ";\n"))
+                try connection.execute(next().joined(separator: ";\n"))
             } catch {
                 guard error.kind == .refused else { throw error }
                 try connection.execute("ROLLBACK")
@@ -77,7 +69,25 @@ struct HostileWriter {
         return refusals
     }
 
-    private mutating func pick(_ bound: Int) -> Int { Int(random.next() % UInt64(bound)) }
+    /// What this writer's sessions begin with.
+    var settings: String {
+        let settings = [
+            "SET DateStyle = 'German, DMY'; SET TimeZone = 'Asia/Kolkata'; SET extra_float_digits = 0",
+            "SET IntervalStyle = 'sql_standard'; SET DateStyle = 'SQL, MDY'; SET bytea_output = 'escape'", "",
+            "SET session_replication_role = replica",
+        ]
+        return "SET search_path = public; SET lock_timeout = '2s'; " + settings[number % settings.count]
+    }
+
+    /// The statements of the next transaction.
+    mutating func next() -> [String] {
+        var script = ["BEGIN"]
+        for _ in 0...pick(3) { script.append(statement()) }
+        script.append(pick(8) == 0 ? "ROLLBACK" : "COMMIT")
+        return script
+    }
+
+    mutating func pick(_ bound: Int) -> Int { Int(random.next() % UInt64(bound)) }
 
     private mutating func statement() -> String {
         let id = 1 + pick(300), other = 1 + pick(300)

@@ -10,6 +10,7 @@ package final class TCPRelay: Sendable {
     private let trigger = Mutex<[UInt8]?>(nil)
     private let cutsMade = Atomic<Int>(0)
     private let isClosed = Atomic<Bool>(false)
+    private let connections = Mutex<Set<CInt>>([])
 
     /// How often a connection was cut.
     package var cuts: Int { cutsMade.load(ordering: .acquiring) }
@@ -40,6 +41,11 @@ package final class TCPRelay: Sendable {
     /// reset before the client hears of it.
     package func cutAfterAnswer(to text: String) { trigger.withLock { $0 = Array(text.utf8) } }
 
+    /// Resets every connection that is open now.
+    package func cutAll() {
+        connections.withLock { for end in $0 { shutdown(end, CInt(SHUT_RDWR)) } }
+    }
+
     private func accept() {
         while !isClosed.load(ordering: .acquiring) {
             let client = Glibc.accept(listener, nil, nil)
@@ -51,7 +57,9 @@ package final class TCPRelay: Sendable {
 
     private func relay(_ client: CInt) {
         let server = socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        connections.withLock { $0.formUnion([client, server]) }
         defer {
+            connections.withLock { $0.subtract([client, server]) }
             for end in [client, server] {
                 var reset = linger(l_onoff: 1, l_linger: 0)
                 setsockopt(end, SOL_SOCKET, SO_LINGER, &reset, socklen_t(MemoryLayout<linger>.size))
