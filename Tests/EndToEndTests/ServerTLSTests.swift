@@ -152,6 +152,24 @@ import Testing
         #expect(process.errors.text.contains(reason), "\(process.errors.text)")
     }
 
+    @Test func `check names our certificate, tells that it ends soon, and refuses one that cannot be used`() throws {
+        let soon = try fixture.authority.issue("by_cert", days: 9)
+        func check(_ key: String) throws -> ChildProcess {
+            let conninfo = fixture.secured.conninfo(user: PostgresCluster.superuser)
+                + " sslmode=require sslcert=\(soon.certificate) sslkey=\(key)"
+            let configuration = GodwitConfiguration([.init(name: "postgres", old: conninfo, new: conninfo)])
+            let file = try GodwitProcess.makeDirectory(configuration) + "/godwit.yaml"
+            return try GodwitProcess.command(["check", "--config", file])
+        }
+        let good = try check(soon.key)
+        #expect(good.wait() == .code(0), "\(good.errors.text)")
+        #expect(good.output.text.contains("databases.postgres.old: certificate CN=by_cert,O=Godwit from"))
+        #expect(good.output.text.contains("expires in 8 days"))
+        let bad = try check(fixture.client.key)
+        #expect(bad.wait() == .code(2))
+        #expect(bad.errors.text.contains("databases.postgres.old: \(fixture.client.key): is not the key"))
+    }
+
     // MARK: who we are
 
     @Test func `a certificate of ours opens the server`() throws {
