@@ -95,10 +95,13 @@ final class ClientConnection {
     var pinnedAt = MonotonicInstant(nanoseconds: 0)
 
     // The present unit and transaction.
-    var scanner = UnitScanner()
+    var scanner: UnitScanner
     var unit = Unit()
     var transaction = TransactionFacts()
     var server: ServerConnection?
+    var limits: ClientLimits?
+    /// Counts that it is in.
+    var counts: [SharedCount] = []
     private var pools: (old: PoolEntry?, new: PoolEntry?) = (nil, nil)
     var lazy: LazyTransaction?
     var isForcedToAuthority = false
@@ -133,6 +136,7 @@ final class ClientConnection {
         self.id = id
         self.address = address
         self.worker = worker
+        scanner = UnitScanner(packetMax: worker.packetMax)
         connectedAt = worker.now
         lastActivity = worker.now
         let raw = socket.raw
@@ -166,6 +170,7 @@ final class ClientConnection {
         if let entry = side == .old ? pools.old : pools.new { return entry }
         let entry = worker.poolEntry(database, user: user, side: side)
         if let proof, entry.key.user.hasSameBytes(as: user) { entry.proof = proof }
+        entry.attach()
         if side == .old { pools.old = entry } else { pools.new = entry }
         return entry
     }
@@ -387,7 +392,12 @@ final class ClientConnection {
         let last = phase
         phase = .closed
         letGo(of: last)
+        leaveLimits()
+        pools.old?.detach()
+        pools.new?.detach()
+        pools = (nil, nil)
         if let database {
+            database.clientCount -= 1
             for statement in statements.removeAll() + changes.settle() {
                 database.statements.release(statement)
             }

@@ -70,7 +70,10 @@ extension ClientConnection {
             // An unfinished batch may be behind it, whose answers come with its own Sync.
             for id in changes.settleEarlier() { database.statements.release(id) }
         }
-        if !server.session.isQuiet { return }
+        if !server.session.isQuiet {
+            unit.startedAt = worker.now  // the next of the pipeline's
+            return
+        }
         settleNames()
         settleEffects(status, on: server)
         if server.side == .new && status != .idle { fixOnNew() }
@@ -165,7 +168,7 @@ extension ClientConnection {
             settings = startupSettings
             server.settings = SessionSettings()
             forgetStatements(on: server)
-            pin = nil
+            pin = limits?.mode == .session ? .poolMode : nil
         case .deallocates, .closesCursor, .unlistens, .discards:
             break
         }
@@ -195,7 +198,7 @@ extension ClientConnection {
         for id in statements.removeAll() { database?.statements.release(id) }
     }
 
-    private func pin(_ reason: PinReason) {
+    func pin(_ reason: PinReason) {
         if pin != nil { return }
         pin = reason
         pinnedAt = worker.now
@@ -411,28 +414,5 @@ extension ClientConnection {
 
     func databaseWasRemoved() {
         close(with: ErrorResponse(.fatal, .adminShutdown, "database \"\(databaseName)\" was removed by a reload"))
-    }
-
-    func checkIdleTime() {
-        guard let limits = database?.route.settings.pool else { return }
-        let idleNanos = worker.now.nanoseconds(since: lastActivity)
-        if phase == .idle, lazy == nil, Self.isOver(idleNanos, limits.clientIdleTimeoutSeconds) {
-            close(with: ErrorResponse(
-                .fatal, .adminShutdown, "the connection was idle longer than client_idle_timeout"))
-        } else if lazy != nil && phase == .idle || isIdleInTransaction,
-            Self.isOver(idleNanos, limits.idleTransactionTimeoutSeconds)
-        {
-            close(with: ErrorResponse(
-                .fatal, .idleTransactionTimeout, "the transaction was idle longer than idle_transaction_timeout"))
-        }
-    }
-
-    private var isIdleInTransaction: Bool {
-        guard phase == .leased, let server else { return false }
-        return server.session.isQuiet && server.session.status != .idle
-    }
-
-    private static func isOver(_ nanos: UInt64, _ limitSeconds: Double) -> Bool {
-        limitSeconds > 0 && Double(nanos) >= limitSeconds * 1e9
     }
 }

@@ -61,13 +61,17 @@ extension ClientConnection {
                 .fatal, .protocolViolation, "invalid length \(length) of message type \(tag)"))
         case .unexpectedMessage(let tag), .malformedBody(let tag):
             close(with: ErrorResponse(.fatal, .protocolViolation, "invalid message of type \(tag)"))
+        case .packetTooLong(let length):
+            close(with: ErrorResponse(
+                .fatal, .programLimitExceeded, "a message of \(length) bytes is longer than max_packet_size",
+                detail: "listen.max_packet_size is \(worker.packetMax) bytes."))
         case .unsupportedProtocol, .malformedStartup, .nameNotUTF8:
             close(with: ErrorResponse(.fatal, .protocolViolation, "invalid message"))
         }
     }
 
     func startNextUnit() {
-        scanner = UnitScanner()
+        scanner = UnitScanner(packetMax: worker.packetMax)
         unit = Unit()
         isForcedToAuthority = false
     }
@@ -257,6 +261,7 @@ extension ClientConnection {
     /// - Returns: nil when the read waits for NEW to catch up first.
     private func route(_ database: DatabaseState) -> RouteDecision? {
         if isForcedToAuthority { return RouteDecision(.old, .newFailed) }
+        if limits?.mode == .session { return RouteDecision(.old, .pinned) }
         let horizon = database.route.horizon
         var request = RouteRequest(
             kind: unit.carriesBegin ? .read : unit.routedKind, horizon: HorizonFacts(horizon))
@@ -310,7 +315,7 @@ extension ClientConnection {
         phase = .idle
         if !inTime { database?.waitsAgainAt = worker.now.advanced(byMillis: Self.waitPauseMillis) }
         let hasReplayed = unit.isReplay
-        scanner = UnitScanner()
+        scanner = UnitScanner(packetMax: worker.packetMax)
         unit = Unit()
         unit.isReplay = hasReplayed
         unit.hasWaited = true
@@ -388,6 +393,7 @@ extension ClientConnection {
 
     private func begin() {
         phase = .leased
+        if limits?.mode == .session { pin(.poolMode) }
         if let server { beginLazily(on: server) }
         isHolding = server?.side == .new && !unit.isStreamed && unit.endsWithReady
         resumeSoon()
@@ -440,7 +446,7 @@ extension ClientConnection {
         lazy?.isOnNew = false
         if unit.carriesBegin { lazy = nil }
         let wasReplay = unit.isReplay
-        scanner = UnitScanner()
+        scanner = UnitScanner(packetMax: worker.packetMax)
         unit = Unit()
         unit.isReplay = wasReplay
         isForcedToAuthority = true

@@ -65,6 +65,10 @@ struct RouteKey: Hashable, Sendable {
 /// What one thread keeps of one database: caches, breaker, statements, figures. Used on its reactor's thread.
 final class DatabaseState {
     private(set) var route: DatabaseRoute
+    /// Made by `*`, and forgotten when nobody uses it for long.
+    var isAuto = false
+    var unusedSince: MonotonicInstant?
+    var clientCount = 0
     private(set) var analysis: AnalysisCache
     private(set) var resolver: KeyResolver
     private(set) var breaker: CircuitBreaker

@@ -106,6 +106,8 @@ package final class ProxySnapshot: Sendable {
     /// Our certificate and key; nil: no TLS towards clients.
     package let tls: TLSContext?
     package let databases: NameTable<DatabaseRoute>
+    /// What serves all other names; its own name is `*`.
+    package let wildcard: DatabaseRoute?
 
     package init(
         settings: Settings, auth: AuthPolicy, encryption: EncryptionPolicy = .plain, tls: TLSContext? = nil,
@@ -116,7 +118,8 @@ package final class ProxySnapshot: Sendable {
         self.auth = auth
         self.encryption = encryption
         self.tls = tls
-        self.databases = NameTable(databases.map { ($0.name, $0) })
+        self.databases = NameTable(databases.filter { !$0.settings.isWildcard }.map { ($0.name, $0) })
+        wildcard = databases.first { $0.settings.isWildcard }
     }
 
     /// The console's database.

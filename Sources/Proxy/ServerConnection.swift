@@ -72,7 +72,9 @@ final class ServerConnection {
         self.entry = entry
         self.worker = worker
         openedAt = worker.now
-        login = ServerLogin(credentials: credentials, randomBytes: Digest.randomBytes(18),
+        login = ServerLogin(
+            credentials: credentials, randomBytes: Digest.randomBytes(18),
+            minor: entry.database.route.settings.pool.protocolVersion.minor,
             channelBinding: endpoint.tls?.encryption.channelBinding ?? .prefer)
         statements = ServerStatements(bound: entry.database.route.settings.pool.preparedStatementsMax)
         let raw = socket.raw
@@ -235,7 +237,7 @@ final class ServerConnection {
             relay.step(to: count, isForwarded: passIsForwarded, client)
         }
         while passRemaining == 0, let header = FrameHeader.parse(bytes, at: relay.offset) {
-            if header.backendError() != nil { return violated(bytes) }
+            if let error = header.backendError(packetMax: worker.packetMax) { return violated(bytes, error) }
             let end = relay.offset + header.frameSize
             let isWhole = end <= bytes.count
             if !isWhole && wantsBody(header) { break }
@@ -272,7 +274,13 @@ final class ServerConnection {
         }
     }
 
-    private func violated(_ bytes: UnsafeRawBufferPointer) -> Int {
+    private func violated(_ bytes: UnsafeRawBufferPointer, _ error: WireError? = nil) -> Int {
+        if case .packetTooLong(let length)? = error {
+            fail(ErrorResponse(
+                .fatal, .programLimitExceeded,
+                "\(side) sent a message of \(length) bytes, which is longer than max_packet_size"))
+            return bytes.count
+        }
         fail(ErrorResponse(
             .fatal, .protocolViolation, "\(side) at \(endpoint.host):\(endpoint.port) broke the protocol"))
         return bytes.count

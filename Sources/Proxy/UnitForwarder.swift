@@ -75,7 +75,7 @@ extension ClientConnection {
         while passToServer == 0, phase == .leased, !server.isCongested, !server.session.isFull,
             let header = FrameHeader.parse(bytes, at: run.offset)
         {
-            if let error = header.frontendError() { return violated(error) }
+            if let error = header.frontendError(packetMax: worker.packetMax) { return violated(error) }
             let frame = FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize)
             if frame.tag == FrontendTag.terminate { return close() }
             if frame.tag == FrontendTag.password { return violated(.unexpectedMessage(tag: frame.tag)) }

@@ -141,6 +141,8 @@ package enum SessionEffect: Sendable, Equatable {
 package enum DiscardTarget: UInt8, Sendable { case all, plans, sequences, temporary }
 
 package enum PinReason: String, Sendable, CaseIterable {
+    /// The configuration says that sessions keep their servers.
+    case poolMode = "pool_mode session"
     case temporaryTable = "temporary table"
     case holdCursor = "cursor WITH HOLD"
     case listen = "LISTEN"

@@ -19,7 +19,7 @@ final class CatalogWatcher: Sendable {
     private let thread: Mutex<OwnThread?>
 
     init(_ snapshot: ProxySnapshot, control: Mailbox<ControlMessage>, logger: Logger) {
-        let databases = snapshot.settings.databases
+        let databases = snapshot.settings.databases.filter { !$0.isWildcard }
         let stopRequest = stopRequest
         thread = Mutex(OwnThread(name: "godwit-catalog") {
             var known: [String: [String]] = [:]

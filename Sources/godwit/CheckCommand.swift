@@ -2,6 +2,7 @@ import ArgumentParser
 import Configuration
 import LibPQ
 import Mirroring
+import Proxy
 import Reactor
 
 /// Says whether the file is right and both sides can do their part; changes nothing.
@@ -27,7 +28,7 @@ struct CheckCommand: ParsableCommand {
             complain("\(config): no database '\(database)'")
             throw ExitCode(2)
         }
-        for entry in settings.databases where database == nil || entry.name == database {
+        for entry in settings.databases where !entry.isWildcard && (database == nil || entry.name == database) {
             do {
                 problems += try check(try ControlTargets(entry, failure: ExitCode(2)))
             } catch {

@@ -222,8 +222,10 @@ struct ServeAssembly {
         let isSame = old.user.map { $0.hasSameBytes(as: wanted.user) } ?? false
         let password = isSame ? old.password : auth.plainPassword(of: wanted.user)
         // The conninfo's options are for the application's sessions.
+        // What `*` makes of a name is put in when it is known.
+        let isOpen = database == DatabaseSettings.wildcard
         let target = old.overriding([
-            "user": wanted.user, "password": password ?? "", "dbname": database, "options": "",
+            "user": wanted.user, "password": password ?? "", "dbname": isOpen ? "" : database, "options": "",
         ])
         return SecretLookUp(conninfo: target.text, database: database, query: wanted.query)
     }
