@@ -257,6 +257,8 @@ extension Worker {
             var next = limits(state.route.settings.pool, key)
             next.waitersMax = entry.pool.limits.waitersMax
             entry.pool.apply(next)
+            let spare = entry.pool.serverCount - next.serversMax - next.reserveMax
+            for id in entry.pool.idleServers.prefix(max(0, spare)) { servers[id]?.close() }
             if let before = previous[key.database]?.endpoint(key.side), before == state.route.endpoint(key.side) {
                 serveLater(entry)
                 continue

@@ -159,6 +159,19 @@ import Testing
         #expect(try login("before") == .code(2))
     }
 
+    @Test func `a connection of auth_query that was ended is replaced at once`() throws {
+        let servers = try Self.servers.get()
+        let godwit = try godwit { $0.auth["auth_query_cache"] = "0" }
+        for _ in 0..<3 {
+            #expect(try godwit.psql("SELECT 1", database: "postgres", password: "right") == "1")
+            try servers.old.psql("""
+                SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+                WHERE application_name = 'godwit auth_query'
+                """)
+        }
+        #expect(!godwit.log.text.contains("auth_query in"))
+    }
+
     @Test func `databases of the entry * are asked for their users, whatever their name`() throws {
         let servers = try Self.servers.get()
         let name = "we'ird \\na\"me=1"
