@@ -27,6 +27,8 @@ package struct SQLState: Hashable, Sendable, CustomStringConvertible {
     package static let cannotConnectNow = SQLState("57P03")
     package static let idleTransactionTimeout = SQLState("25P03")
     package static let queryCanceled = SQLState("57014")
+    package static let undefinedColumn = SQLState("42703")
+    package static let invalidStatementName = SQLState("26000")
 
     /// Whether a failure of this state is the server's own, so that a read may be run again on the other side.
     /// 08xxx connection, 53xxx resources, 57P01-03 shutdown and startup, 25006 read-only (a write hidden in a read).

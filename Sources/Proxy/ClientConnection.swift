@@ -72,6 +72,8 @@ final class ClientConnection {
     var settings = SessionSettings()
     var startupSettings = SessionSettings()
     var applicationName = ""
+    /// The same, as it was at the start.
+    var startupName = ""
     /// Values of the settings that are routing keys (`godwit.user`).
     var keyValues: [String: String] = [:]
     var sessionKey: StatementKey?
@@ -98,6 +100,15 @@ final class ClientConnection {
     var scanner: UnitScanner
     var unit = Unit()
     var transaction = TransactionFacts()
+    var ledger = SessionLedger()
+    /// Queries of ours in flight that put back what RESET has taken.
+    var startupRestores = 0
+    /// One ran in the open transaction: what the server has set then depends on its end.
+    var hasRestoredStartup = false
+    /// Settings committed at the server's defaults since the lease, and put back in the open transaction only.
+    var resetsCommitted: Set<String> = []
+    /// What stays of it, until the server is quiet.
+    var settledEffects: [SessionEffect] = []
     var server: ServerConnection?
     var limits: ClientLimits?
     /// Counts that it is in.

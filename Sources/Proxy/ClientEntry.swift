@@ -117,6 +117,7 @@ extension ClientConnection {
         for setting in request.settings where setting.name.lowercased() == "application_name" {
             applicationName = setting.value
         }
+        startupName = applicationName
         if request.database == ProxySnapshot.consoleDatabase {
             if !worker.snapshot.settings.admin.users.contains(where: { $0.hasSameBytes(as: user) }) {
                 return close(with: ErrorResponse(

@@ -118,6 +118,12 @@ extension ClientConnection {
         default:
             break
         }
+        switch frame.tag {
+        case FrontendTag.query, FrontendTag.functionCall, FrontendTag.sync: unit.session.noteBatchEnd()
+        case FrontendTag.execute: unit.session.noteExecute()
+        default: break
+        }
+        if unit.notes.denials > 0 && unit.notes.deniedStart == nil { unit.notes.deniedStart = frame.start }
     }
 
     func noteBind(_ reader: inout BodyReader, _ database: DatabaseState) {
@@ -161,8 +167,8 @@ extension ClientConnection {
             answer(tag: tag)
             return true
         }
-        guard unit.statementCount == 1, unit.effects.count == 1, let database else { return false }
-        switch (unit.kind, unit.effects[0]) {
+        guard unit.statementCount == 1, let effect = unit.session.onlyEffect, let database else { return false }
+        switch (unit.kind, effect) {
         case (.set, .sets(let change))
         where !change.isLocal && database.route.table.keySettings.contains(change.name):
             keyValues[change.name] = change.value
@@ -243,7 +249,7 @@ extension ClientConnection {
     private func dispatch() {
         guard let database else { preconditionFailure("a unit without a database") }
         unit.startedAt = worker.now
-        if let refusal = ruleRefusal { return refuseUnit(refusal) }
+        if let refusal = refusalOnItsOwn { return refuseUnit(refusal) }
         if splitsBegin(), let text = unit.beginSQL {
             unit.carriesBegin = true
             lazy = LazyTransaction(beginSQL: text)
@@ -261,6 +267,7 @@ extension ClientConnection {
     /// - Returns: nil when the read waits for NEW to catch up first.
     private func route(_ database: DatabaseState) -> RouteDecision? {
         if isForcedToAuthority { return RouteDecision(.old, .newFailed) }
+        if unit.notes.deniedBy != nil { return RouteDecision(.old, .rule) }
         if limits?.mode == .session { return RouteDecision(.old, .pinned) }
         let horizon = database.route.horizon
         var request = RouteRequest(
@@ -365,7 +372,10 @@ extension ClientConnection {
     }
 
     /// What the session has set, but for what would let a read write on NEW.
-    private func settings(for side: Side) -> SessionSettings {
+    func settings(for side: Side) -> SessionSettings { Self.settings(settings, for: side) }
+
+    /// Our own READ ONLY on NEW is not the client's to change.
+    static func settings(_ settings: SessionSettings, for side: Side) -> SessionSettings {
         side == .old ? settings : settings.removing("default_transaction_read_only", "transaction_read_only")
     }
 

@@ -41,10 +41,13 @@ package final class CatalogSnapshot: Sendable {
     package let facts: CatalogFacts
     /// A BEGIN without words is READ COMMITTED for every user of the database. False until it is known.
     package let isReadCommittedDefault: Bool
+    /// Numbers in pg_type of the columns that give keys, by name: where all columns of a name have one type.
+    package let keyColumnTypes: [String: UInt32]
 
-    package init(_ facts: CatalogFacts, isReadCommittedDefault: Bool) {
+    package init(_ facts: CatalogFacts, isReadCommittedDefault: Bool, keyColumnTypes: [String: UInt32] = [:]) {
         self.facts = facts
         self.isReadCommittedDefault = isReadCommittedDefault
+        self.keyColumnTypes = keyColumnTypes
     }
 
     /// What holds before the authority could be asked.

@@ -51,6 +51,7 @@ struct ServeAssembly {
         startMirrors(server.control)
         let lookUps = LookUpService(server, logger: logger)
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
+        var watched = snapshot.settings.databases
         var running = server.threadCount
         var isDraining = false
         while running > 0 {
@@ -74,6 +75,10 @@ struct ServeAssembly {
                     if isDraining || number == SIGINT { server.stop() } else { server.drain() }
                     isDraining = true
                 }
+            }
+            if snapshot.settings.databases != watched {
+                watched = snapshot.settings.databases
+                watcher.watch(watched)
             }
         }
         watcher.stop()
