@@ -125,6 +125,11 @@ package final class ProxySnapshot: Sendable {
         wildcard = databases.first { $0.settings.isWildcard }
     }
 
+    /// Of an entry of the configuration, `*` among them.
+    package func route(_ entry: String) -> DatabaseRoute? {
+        databases[entry] ?? (entry == DatabaseSettings.wildcard ? wildcard : nil)
+    }
+
     /// The console's database.
     package static let consoleDatabase = "godwit"
 }

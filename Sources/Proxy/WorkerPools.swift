@@ -259,6 +259,8 @@ extension Worker {
             var next = limits(state.route.settings.pool, key)
             next.waitersMax = entry.pool.limits.waitersMax
             entry.pool.apply(next)
+            let spare = entry.pool.serverCount - next.serversMax - next.reserveMax
+            for id in entry.pool.idleServers.prefix(max(0, spare)) { servers[id]?.close() }
             if let before = previous[key.database]?.endpoint(key.side), before == state.route.endpoint(key.side) {
                 serveLater(entry)
                 continue
@@ -320,7 +322,10 @@ extension Worker {
 
     /// Another pool, here or on another thread, lacks the place of a server that nobody needs here now.
     private func yieldPlace(_ entry: PoolEntry) {
-        guard entry.pool.waitingCount == 0, let id = entry.pool.idleServers.first else { return }
+        // Cheap and nearly always false: this is run for every batch of events.
+        guard entry.databaseServers.isWanted || entry.userServers.isWanted, entry.pool.waitingCount == 0,
+            let id = entry.pool.idleServers.first
+        else { return }
         let isWanted = entry.database.route.settings.pool.maxDBConnections > 0 && entry.databaseServers.isWanted
             || maxUserConnections(entry.key.user) > 0 && entry.userServers.isWanted
         if isWanted { servers[id]?.close() }

@@ -98,7 +98,7 @@ struct ServeAssembly {
         case .reload:
             return reload(server)
         case .reads(let database, let hundredths):
-            guard let route = snapshot.databases[database] else {
+            guard let route = snapshot.route(database) else {
                 return .refused("there is no database \"\(database)\"")
             }
             plan.order(hundredths, for: database)
@@ -250,7 +250,7 @@ struct ServeAssembly {
         }
         guard let horizon = horizons[name], let stamps = stamps[name] else { preconditionFailure("made above") }
         let facts = catalogs[name] ?? .builtIn
-        if let before = previous?.databases[name], before.settings == settings, before.facts === facts,
+        if let before = previous?.route(name), before.settings == settings, before.facts === facts,
             before.lookUp == lookUp
         {
             return readsCertificates ? try readingCertificates(before) : before
