@@ -14,6 +14,8 @@ final class BatchReader {
         var snapshot: LedgerSnapshot
         var epoch: Int64
         var generation: Int64
+        /// Behind the record of every transaction that the snapshot shows as ended, in OLD's log.
+        var position: String
         /// Somebody wants to attach readers to this batch.
         var holdToken: String?
         /// Of partitioned tables, by OLD's oid: see PartitionTracker.
@@ -68,7 +70,8 @@ final class BatchReader {
         }
         try source.send("""
             BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \(lockTables)
-            SELECT pg_current_snapshot(), epoch, generation, hold_token FROM godwit.control;
+            SELECT pg_current_snapshot(), epoch, generation, hold_token, pg_current_wal_insert_lsn()
+              FROM godwit.control;
             \(partitionsQuery)
             \(keysQuery(applied, keysMax))
             """)
@@ -80,19 +83,27 @@ final class BatchReader {
             let snapshot = answers[0][0, 0].flatMap({ LedgerSnapshot($0) })
         else { throw PostgresFailure(.refused, "godwit.control on OLD is empty: run godwit prepare") }
         let keys = answers[answers.count - 1]
+        let isLarge = keys.count > keysMax || (keys.count > 0 && keys.flag(0, 2))
         let partitions = partitionsQuery.isEmpty ? [:] : PartitionTracker.collectDigests(answers[1])
         return Head(
             snapshot: snapshot, epoch: answers[0].integer(0, 1) ?? 0, generation: answers[0].integer(0, 2) ?? 0,
-            holdToken: answers[0][0, 3], partitions: partitions, dirty: keys.count > keysMax ? nil : try collect(keys))
+            position: answers[0][0, 4] ?? "FFFFFFFF/FFFFFFFF", holdToken: answers[0][0, 3], partitions: partitions,
+            dirty: isLarge ? nil : try collect(keys))
     }
 
     private func keysQuery(_ applied: LedgerSnapshot, _ keysMax: Int) -> String {
         let parts = (1...keyParts).map { "key[\($0)]" }.joined(separator: ", ")
+        // A backlog is not sorted out only to learn that it is one.
+        let entriesMax = max(0, keysMax) * Self.entriesPerKeyMax
         return """
-            SELECT relation::bigint, key IS NULL, \(parts) FROM (SELECT DISTINCT relation, key FROM (
-            \(Journal.unseen(by: applied))) j LIMIT \(keysMax + 1)) d
+            WITH u AS MATERIALIZED (SELECT * FROM (\(Journal.unseen(by: applied))) j LIMIT \(entriesMax + 1))
+            SELECT relation::bigint, key IS NULL, (SELECT count(*) > \(entriesMax) FROM u), \(parts)
+              FROM (SELECT DISTINCT relation, key FROM u LIMIT \(keysMax + 1)) d
             """
     }
+
+    /// Journal entries, over the keys of a small batch, that are looked through for them.
+    private static let entriesPerKeyMax = 20
 
     private func collect(_ keys: Rows) throws(PostgresFailure) -> [UInt32: Dirty] {
         var dirty: [UInt32: Dirty] = [:]
@@ -104,7 +115,7 @@ final class BatchReader {
             }
             var key: [String] = []
             for part in 0..<keyParts {
-                guard let text = keys[row, 2 + part] else { break }
+                guard let text = keys[row, 3 + part] else { break }
                 key.append(text)
             }
             guard key.count == keyCounts[relation] ?? key.count else {
@@ -117,13 +128,16 @@ final class BatchReader {
 
     // MARK: barrier
 
-    /// A synchronous write whose commit makes every commit before it durable, also asynchronous ones. To the log
-    /// only: a row would grow versions for as long as any transaction of OLD stays open.
-    func sendBarrier() throws(PostgresFailure) {
-        try barrier.send("SELECT pg_logical_emit_message(true, 'godwit', '')")
+    /// Returns when a crash of OLD cannot take back what the batch saw. Mostly the log is on disk that far when the
+    /// rows have been read; otherwise a synchronous write takes it there, with commits that were asynchronous. That
+    /// write is to the log only: a row would grow versions for as long as any transaction of OLD stays open.
+    func passBarrier(_ head: Head) throws(PostgresFailure) {
+        try barrier.execute("""
+            SELECT CASE WHEN current_setting('synchronous_standby_names') <> ''
+                          OR pg_current_wal_flush_lsn() < \(SQL.literal(head.position))::pg_lsn
+                        THEN pg_logical_emit_message(true, 'godwit', '') END
+            """)
     }
-
-    func awaitBarrier() throws(PostgresFailure) { try barrier.finish() }
 
     // MARK: definitions
 

@@ -86,7 +86,9 @@ final class MirrorSession {
             }
             let reader = BatchReader(
                 source: try Connection.open(
-                    target, purpose: "mirror reader", settings: ["enable_seqscan": "off", "jit": "off"],
+                    target, purpose: "mirror reader",
+                    // Sorting a backlog's keys in memory.
+                    settings: ["enable_seqscan": "off", "jit": "off", "work_mem": "64MB"],
                     interrupt: stopDescriptor, onSlowWait: onSlowWait),
                 barrier: try Connection.open(
                     target, purpose: "mirror barrier", interrupt: stopDescriptor, onSlowWait: onSlowWait))
@@ -272,7 +274,6 @@ final class MirrorSession {
     private func apply(
         _ head: BatchReader.Head, _ moved: [TablePlan], isHeld: Bool
     ) throws(Failure) -> String?? {
-        try on(.old) { () throws(PostgresFailure) in try reader.sendBarrier() }
         var export: String?
         if isHeld { export = try on(.old) { () throws(PostgresFailure) in try reader.exportSnapshot() } }
         var text = Array(BatchApplier.beginText(progress, next: head.snapshot).utf8)
@@ -285,13 +286,12 @@ final class MirrorSession {
                 try reader.rows(wanted, isLast: !isHeld && isSimple)
             }
             guard let rows else {
-                try on(.old) { () throws(PostgresFailure) in try reader.awaitBarrier() }
                 isLargeNext = true
                 return nil
             }
             small = rows
         }
-        try on(.old) { () throws(PostgresFailure) in try reader.awaitBarrier() }
+        try on(.old) { () throws(PostgresFailure) in try reader.passBarrier(head) }
         if head.dirty != nil && isSimple {
             BatchApplier.append(small, to: &text)
             text.append(contentsOf: BatchApplier.expectText(small.map(\.table.newOid), definitions).utf8)
