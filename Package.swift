@@ -55,7 +55,7 @@ let package = Package(
         floor("LibPQ", ["Primitives", "CLibPQ"]),
 
         // Floor 1: pure state machines.
-        floor("Sessions", ["Primitives", "Digests", "PGWire", "Configuration"], isHot: true),
+        floor("Sessions", ["Primitives", "Digests", "PGWire", "SQLAnalysis", "Configuration"], isHot: true),
         floor("Pooling", ["Primitives"], isHot: true),
         floor("Routing", ["Primitives", "Digests", "SQLAnalysis", "Configuration"], isHot: true),
         floor("Migration", ["Primitives"]),
@@ -94,7 +94,7 @@ let package = Package(
         tests("PrimitivesTests", ["Primitives"]),
         tests("DigestsTests", ["Digests"]),
         tests("PGWireTests", ["PGWire", "SQLAnalysis", "Digests", "Primitives"]),
-        tests("SessionsTests", ["Sessions", "PGWire", "Digests", "Configuration", "Primitives"]),
+        tests("SessionsTests", ["Sessions", "PGWire", "SQLAnalysis", "Digests", "Configuration", "Primitives"]),
         tests("PoolingTests", ["Pooling", "Primitives"]),
         tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "TestSupport"]),
         tests("ConsoleTests", ["Console", "PGWire"]),

@@ -43,9 +43,10 @@ package enum ReloadPolicy {
     /// Sockets, threads and files that are opened once need a restart, and so do the two databases themselves.
     package static func effect(of key: String) -> Effect {
         switch key {
-        case "listen.clients_max", "listen.client_login_timeout", "admin.users", "log.level":
+        case "listen.clients_max", "listen.client_login_timeout", "listen.max_packet_size", "admin.users", "log.level":
             return .reload
-        default: if key.hasPrefix("auth.") { return .reload }
+        default:
+            if ["auth.", "pool.", "users", "listen.tcp_"].contains(where: { key.hasPrefix($0) }) { return .reload }
         }
         if key.hasPrefix("listen.tls.") { return .reload }
         guard key.hasPrefix("databases.") else { return .restart }
@@ -60,6 +61,8 @@ package enum ReloadPolicy {
         kept.listen = running.listen
         kept.listen.clientsMax = next.listen.clientsMax
         kept.listen.clientLoginTimeoutSeconds = next.listen.clientLoginTimeoutSeconds
+        kept.listen.packetSizeMax = next.listen.packetSizeMax
+        kept.listen.tcp = next.listen.tcp
         kept.listen.tls = next.listen.tls
         kept.admin.http = running.admin.http
         kept.state = running.state
@@ -87,6 +90,13 @@ package enum ReloadPolicy {
         all.append(("listen.threads", "\(listen.threads)"))
         all.append(("listen.clients_max", "\(listen.clientsMax)"))
         all.append(("listen.client_login_timeout", seconds(listen.clientLoginTimeoutSeconds)))
+        all.append(("listen.listen_backlog", "\(listen.backlog)"))
+        all.append(("listen.max_packet_size", "\(listen.packetSizeMax)"))
+        all.append(("listen.tcp_keepalive", listen.tcp.keepalive ? "1" : "0"))
+        all.append(("listen.tcp_keepcnt", "\(listen.tcp.keepaliveCount)"))
+        all.append(("listen.tcp_keepidle", "\(listen.tcp.keepaliveIdleSeconds)"))
+        all.append(("listen.tcp_keepintvl", "\(listen.tcp.keepaliveIntervalSeconds)"))
+        all.append(("listen.tcp_user_timeout", "\(listen.tcp.userTimeoutMillis)"))
         all.append(("listen.tls.mode", listen.tls.mode.rawValue))
         all.append(("listen.tls.certificate", listen.tls.certificate))
         all.append(("listen.tls.key", listen.tls.key))
@@ -111,6 +121,11 @@ package enum ReloadPolicy {
         all.append(("admin.http.token_file", settings.admin.http.tokenFile))
         all.append(("state.path", settings.state.path))
         all.append(("log.level", settings.log.level.rawValue))
+        all += flatten(settings.pool).map { (key: "pool.\($0.0)", value: $0.1) }
+        all.append(("pool.max_user_connections", "\(settings.limits.maxUserConnections)"))
+        all.append(("pool.max_user_client_connections", "\(settings.limits.maxUserClientConnections)"))
+        all.append(("pool.autodb_idle_timeout", seconds(settings.limits.autodbIdleTimeoutSeconds)))
+        for user in settings.users { all += flatten(user) }
         for database in settings.databases { all += flatten(database) }
         return all
     }
@@ -125,16 +140,7 @@ package enum ReloadPolicy {
             ("auth.auth_user", database.lookUp.user),
             ("auth.auth_dbname", database.lookUp.database),
             ("auth.auth_query", database.lookUp.query),
-            ("pool.size", "\(pool.size)"),
-            ("pool.waiters_max", "\(pool.waitersMax)"),
-            ("pool.query_wait_timeout", seconds(pool.queryWaitTimeoutSeconds)),
-            ("pool.server_connect_timeout", seconds(pool.serverConnectTimeoutSeconds)),
-            ("pool.server_login_retry", seconds(pool.serverLoginRetrySeconds)),
-            ("pool.server_idle_timeout", seconds(pool.serverIdleTimeoutSeconds)),
-            ("pool.server_lifetime", seconds(pool.serverLifetimeSeconds)),
-            ("pool.idle_transaction_timeout", seconds(pool.idleTransactionTimeoutSeconds)),
-            ("pool.client_idle_timeout", seconds(pool.clientIdleTimeoutSeconds)),
-            ("pool.max_prepared_statements", "\(pool.preparedStatementsMax)"),
+        ] + flatten(pool).map { ("pool.\($0.0)", $0.1) } + [
             ("reads.percent", Percent.text(database.reads.hundredths)),
             ("reads.key", database.reads.key.map(text).joined(separator: ", ")),
             ("reads.keyless", database.reads.keyless.rawValue),
@@ -162,6 +168,45 @@ package enum ReloadPolicy {
             ("shadow.percent", Percent.text(database.shadow.hundredths)),
         ]
         return values.map { (key: "databases.\(database.name).\($0.0)", value: $0.1) }
+    }
+
+    private static func flatten(_ pool: PoolSettings) -> [(String, String)] {
+        [
+            ("size", "\(pool.size)"), ("min_pool_size", "\(pool.minPoolSize)"),
+            ("reserve_pool_size", "\(pool.reservePoolSize)"),
+            ("reserve_pool_timeout", seconds(pool.reservePoolTimeoutSeconds)),
+            ("max_db_connections", "\(pool.maxDBConnections)"),
+            ("max_db_client_connections", "\(pool.maxDBClientConnections)"),
+            ("pool_mode", pool.mode.rawValue),
+            ("waiters_max", "\(pool.waitersMax)"),
+            ("query_wait_timeout", seconds(pool.queryWaitTimeoutSeconds)),
+            ("query_timeout", seconds(pool.queryTimeoutSeconds)),
+            ("transaction_timeout", seconds(pool.transactionTimeoutSeconds)),
+            ("idle_transaction_timeout", seconds(pool.idleTransactionTimeoutSeconds)),
+            ("client_idle_timeout", seconds(pool.clientIdleTimeoutSeconds)),
+            ("server_connect_timeout", seconds(pool.serverConnectTimeoutSeconds)),
+            ("server_login_retry", seconds(pool.serverLoginRetrySeconds)),
+            ("server_idle_timeout", seconds(pool.serverIdleTimeoutSeconds)),
+            ("server_lifetime", seconds(pool.serverLifetimeSeconds)),
+            ("max_prepared_statements", "\(pool.preparedStatementsMax)"),
+            ("max_protocol_version", pool.protocolVersion.rawValue),
+        ]
+    }
+
+    /// What is said; the rest is the database's.
+    private static func flatten(_ user: UserSettings) -> [(key: String, value: String)] {
+        let values: [(String, String?)] = [
+            ("pool_size", user.poolSize.map { "\($0)" }),
+            ("reserve_pool_size", user.reservePoolSize.map { "\($0)" }),
+            ("pool_mode", user.poolMode?.rawValue),
+            ("max_user_connections", user.maxUserConnections.map { "\($0)" }),
+            ("max_user_client_connections", user.maxUserClientConnections.map { "\($0)" }),
+            ("query_timeout", user.queryTimeoutSeconds.map(seconds)),
+            ("transaction_timeout", user.transactionTimeoutSeconds.map(seconds)),
+            ("idle_transaction_timeout", user.idleTransactionTimeoutSeconds.map(seconds)),
+            ("client_idle_timeout", user.clientIdleTimeoutSeconds.map(seconds)),
+        ]
+        return values.compactMap { name, value in value.map { (key: "users.\(user.name).\(name)", value: $0) } }
     }
 
     private static func seconds(_ value: Double) -> String {

@@ -9,7 +9,10 @@ struct Section {
     private let entries: [String: Node]
 
     /// - Throws: when the node is no mapping, or holds a key that is not in `keys`.
-    init(_ node: Node, path: String, key: String, keys: [String]?) throws(SettingsError) {
+    /// - Parameter aliases: other names of keys, with the names they stand for.
+    init(
+        _ node: Node, path: String, key: String, keys: [String]?, aliases: [String: String] = [:]
+    ) throws(SettingsError) {
         self.path = path
         self.key = key
         line = node.mark?.line ?? 1
@@ -25,11 +28,12 @@ struct Section {
                     path: path, line: place, key: key, .expected("a plain key", found: Section.name(name)))
             }
             let full = Section.join(key, scalar.string)
-            if let keys, !keys.contains(scalar.string) {
+            let known = aliases[scalar.string] ?? scalar.string
+            if let keys, !keys.contains(known) {
                 let suggestion = Spelling.closest(to: scalar.string, among: keys)
                 throw SettingsError(path: path, line: place, key: full, .unknownKey(suggestion: suggestion))
             }
-            if entries.updateValue(value, forKey: scalar.string) != nil {
+            if entries.updateValue(value, forKey: known) != nil {
                 throw SettingsError(path: path, line: place, key: full, .duplicateKey)
             }
         }
@@ -44,9 +48,11 @@ struct Section {
 
     func node(_ name: String) -> Node? { entries[name] }
 
-    func section(_ name: String, keys: [String]?) throws(SettingsError) -> Section? {
+    func section(
+        _ name: String, keys: [String]?, aliases: [String: String] = [:]
+    ) throws(SettingsError) -> Section? {
         guard let node = entries[name] else { return nil }
-        return try Section(node, path: path, key: Section.join(key, name), keys: keys)
+        return try Section(node, path: path, key: Section.join(key, name), keys: keys, aliases: aliases)
     }
 
     func list(_ name: String, max: Int) throws(SettingsError) -> [Node]? {
@@ -74,6 +80,28 @@ struct Section {
             throw error(name, .expected(what, found: Section.name(node)))
         }
         target = value
+    }
+
+    /// Whether the key is there and not left empty.
+    func isSaid(_ name: String) -> Bool {
+        guard let node = entries[name] else { return false }
+        if case .scalar(let scalar) = node { return !Section.isNothing(scalar) }
+        return true
+    }
+
+    /// nil: not there, or left empty.
+    func optionalNumber(_ name: String, _ range: ClosedRange<Int>) throws(SettingsError) -> Int? {
+        guard isSaid(name) else { return nil }
+        var value = range.lowerBound
+        try number(name, range, &value)
+        return value
+    }
+
+    func optionalSeconds(_ name: String) throws(SettingsError) -> Double? {
+        guard isSaid(name) else { return nil }
+        var value = 0.0
+        try seconds(name, &value)
+        return value
     }
 
     func port(_ name: String, _ range: ClosedRange<Int>, _ target: inout UInt16) throws(SettingsError) {

@@ -7,10 +7,16 @@ package struct Settings: Sendable, Equatable {
     package var admin = AdminSettings()
     package var state = StateSettings()
     package var log = LogSettings()
+    /// What databases have that say nothing else, and what holds over all of them.
+    package var pool = PoolSettings()
+    package var limits = GlobalLimits()
+    package var users: [UserSettings] = []
     /// In the order of the file.
     package var databases: [DatabaseSettings] = []
 
     package init() {}
+
+    package func user(named name: String) -> UserSettings? { users.first { $0.name.hasSameBytes(as: name) } }
 
     package func database(named name: String) -> DatabaseSettings? {
         databases.first { $0.name.hasSameBytes(as: name) }
@@ -30,8 +36,51 @@ package struct ListenSettings: Sendable, Equatable {
     /// Seconds in which a client must have logged in (`client_login_timeout`).
     package var clientLoginTimeoutSeconds = 60.0
     package var tls = TLSSettings()
+    /// Connections that the kernel keeps for us to accept (`listen_backlog`).
+    package var backlog = 4096
+    /// Bytes of one message of a client or server (`max_packet_size`).
+    package var packetSizeMax = 2_147_483_647
+    package var tcp = TCPSettings()
 
     package init() {}
+}
+
+/// How the kernel finds out that a peer is gone, on both legs; under PgBouncer's names, 0: the kernel's default.
+package struct TCPSettings: Sendable, Equatable {
+    package var keepalive = true
+    package var keepaliveCount = 0
+    package var keepaliveIdleSeconds = 0
+    package var keepaliveIntervalSeconds = 0
+    package var userTimeoutMillis = 0
+
+    package init() {}
+}
+
+/// Over all databases, under PgBouncer's names; 0: no limit.
+package struct GlobalLimits: Sendable, Equatable {
+    /// Servers of one user, per side.
+    package var maxUserConnections = 0
+    package var maxUserClientConnections = 0
+    /// After so long without a client or server a database that was made by `*` is forgotten.
+    package var autodbIdleTimeoutSeconds = 3600.0
+
+    package init() {}
+}
+
+/// What one user has instead of its database's; nil: as there.
+package struct UserSettings: Sendable, Equatable {
+    package var name: String
+    package var poolSize: Int?
+    package var reservePoolSize: Int?
+    package var poolMode: PoolSettings.Mode?
+    package var maxUserConnections: Int?
+    package var maxUserClientConnections: Int?
+    package var queryTimeoutSeconds: Double?
+    package var transactionTimeoutSeconds: Double?
+    package var idleTransactionTimeoutSeconds: Double?
+    package var clientIdleTimeoutSeconds: Double?
+
+    package init(name: String) { self.name = name }
 }
 
 /// TLS towards clients.
@@ -174,12 +223,39 @@ package struct DatabaseSettings: Sendable, Equatable {
     package var shadow = ShadowSettings()
 
     package init(name: String) { self.name = name }
+
+    /// Serves every name that has no entry of its own.
+    package var isWildcard: Bool { name == Self.wildcard }
+
+    package static let wildcard = "*"
 }
 
 /// Servers per side and user; time limits in seconds under PgBouncer's names, 0 switches one off.
 package struct PoolSettings: Sendable, Equatable {
     /// Open servers at most, over all threads (`size`).
     package var size = 20
+    package enum Mode: String, Sendable, CaseIterable { case transaction, session }
+
+    /// The version of the protocol to ask servers for (`max_protocol_version`, a name of libpq's).
+    package enum ProtocolVersion: String, Sendable, CaseIterable {
+        case v30 = "3.0", v32 = "3.2"
+
+        package var minor: UInt16 { self == .v32 ? 2 : 0 }
+    }
+
+    /// With `session` a client keeps its server from its first unit on.
+    package var mode: Mode = .transaction
+    /// Servers kept open while a client of the pool is there.
+    package var minPoolSize = 0
+    /// Servers beyond `size` for clients that have waited for `reserve_pool_timeout`.
+    package var reservePoolSize = 0
+    package var reservePoolTimeoutSeconds = 5.0
+    /// Servers of the database over all users, per side; 0: no limit.
+    package var maxDBConnections = 0
+    package var maxDBClientConnections = 0
+    package var queryTimeoutSeconds = 0.0
+    package var transactionTimeoutSeconds = 0.0
+    package var protocolVersion: ProtocolVersion = .v30
     /// Clients that may wait for a server at once, per side, user and thread (`waiters_max`).
     package var waitersMax = 10_000
     package var queryWaitTimeoutSeconds = 120.0

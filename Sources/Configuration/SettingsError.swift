@@ -62,6 +62,11 @@ package enum SettingsLimits {
     package static let depthMax = 16
     package static let nodesMax = 1_000_000
     package static let databasesMax = 1000
+    /// That `*` makes on demand.
+    package static let autoDatabasesMax = 1000
+    package static let userSettingsMax = 10_000
+    /// The least must hold a startup packet.
+    package static let packetSizes = 10_000...2_147_483_647
     package static let keySourcesMax = 16
     package static let cohortsMax = 1000
     package static let rulesMax = 1000

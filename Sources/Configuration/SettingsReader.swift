@@ -5,9 +5,11 @@ import Yams
 struct SettingsReader {
     /// Every key by its section: what is not here is unknown. `databases.*` stands for each database.
     static let keys: [String: [String]] = [
-        "": ["listen", "auth", "admin", "state", "log", "databases"],
+        "": ["listen", "auth", "admin", "state", "log", "pool", "users", "databases"],
         "listen": [
             "address", "port", "unix_socket_directory", "threads", "clients_max", "client_login_timeout", "tls",
+            "listen_backlog", "max_packet_size", "tcp_keepalive", "tcp_keepcnt", "tcp_keepidle", "tcp_keepintvl",
+            "tcp_user_timeout",
         ],
         "listen.tls": [
             "mode", "certificate", "key", "client_ca", "client_crl", "min_version", "max_version", "ciphers",
@@ -27,11 +29,12 @@ struct SettingsReader {
         ],
         "databases.*.control": ["old", "new"],
         "databases.*.auth": ["auth_user", "auth_dbname", "auth_query"],
-        "databases.*.pool": [
-            "size", "waiters_max", "query_wait_timeout", "server_connect_timeout", "server_login_retry",
-            "server_idle_timeout", "server_lifetime", "idle_transaction_timeout", "client_idle_timeout",
-            "max_prepared_statements",
+        "pool": poolKeys + ["max_user_connections", "max_user_client_connections", "autodb_idle_timeout"],
+        "users.*": [
+            "pool_size", "reserve_pool_size", "pool_mode", "max_user_connections", "max_user_client_connections",
+            "query_timeout", "transaction_timeout", "idle_transaction_timeout", "client_idle_timeout",
         ],
+        "databases.*.pool": poolKeys,
         "databases.*.reads": [
             "percent", "key", "keyless", "cohorts", "promote", "promote_after", "promote_p95_factor", "transactions",
             "consistency", "consistency_wait_millis",
@@ -42,6 +45,21 @@ struct SettingsReader {
         ],
         "databases.*.breaker": ["failures", "held", "probes"],
         "databases.*.shadow": ["percent"],
+    ]
+
+    private static let poolKeys = [
+        "size", "min_pool_size", "reserve_pool_size", "reserve_pool_timeout", "max_db_connections",
+        "max_db_client_connections", "pool_mode", "waiters_max", "query_wait_timeout", "query_timeout",
+        "transaction_timeout", "idle_transaction_timeout", "client_idle_timeout", "server_connect_timeout",
+        "server_login_retry", "server_idle_timeout", "server_lifetime", "max_prepared_statements",
+        "max_protocol_version",
+    ]
+
+    /// PgBouncer's names for what has another name here.
+    static let aliases: [String: [String: String]] = [
+        "listen": ["max_client_conn": "clients_max"],
+        "pool": ["default_pool_size": "size", "pool_size": "size"],
+        "databases.*.pool": ["default_pool_size": "size", "pool_size": "size"],
     ]
 
     /// The console's database.
@@ -59,6 +77,13 @@ struct SettingsReader {
         if let admin = try section(top, "admin") { try read(admin, &settings.admin) }
         if let state = try section(top, "state") { try state.text("path", &settings.state.path) }
         if let log = try section(top, "log") { try log.choice("level", &settings.log.level) }
+        if let pool = try section(top, "pool") {
+            try read(pool, &settings.pool)
+            try pool.number("max_user_connections", counts, &settings.limits.maxUserConnections)
+            try pool.number("max_user_client_connections", counts, &settings.limits.maxUserClientConnections)
+            try pool.seconds("autodb_idle_timeout", &settings.limits.autodbIdleTimeoutSeconds)
+        }
+        try readUsers(top, &settings)
         try readDatabases(top, &settings)
         if settings.auth.method == .cert, settings.listen.tls.mode == .disable || settings.listen.tls.clientCA.isEmpty {
             throw SettingsError(
@@ -75,7 +100,7 @@ struct SettingsReader {
 
     private func section(_ parent: Section, _ name: String) throws(SettingsError) -> Section? {
         let key = parent.key.isEmpty ? name : "\(parent.key).\(name)"
-        return try parent.section(name, keys: Self.keys[pattern(key)])
+        return try parent.section(name, keys: Self.keys[pattern(key)], aliases: Self.aliases[pattern(key)] ?? [:])
     }
 
     /// `databases.shop.pool` to `databases.*.pool`. Names of databases may hold dots: the last part decides.
@@ -122,6 +147,9 @@ struct SettingsReader {
         try section.number("threads", 1...SettingsLimits.threadsMax, &listen.threads)
         try section.number("clients_max", 1...SettingsLimits.clientsMax, &listen.clientsMax)
         try section.seconds("client_login_timeout", &listen.clientLoginTimeoutSeconds)
+        try section.number("listen_backlog", 1...65_535, &listen.backlog)
+        try section.number("max_packet_size", SettingsLimits.packetSizes, &listen.packetSizeMax)
+        try read(section, &listen.tcp)
         guard let tls = try self.section(section, "tls") else { return }
         try tls.choice("mode", &listen.tls.mode)
         try tls.text("certificate", &listen.tls.certificate)
@@ -153,6 +181,16 @@ struct SettingsReader {
         if !tls.clientCRL.isEmpty && tls.clientCA.isEmpty {
             throw section.error("client_crl", .conflict("needs client_ca"))
         }
+    }
+
+    private func read(_ section: Section, _ tcp: inout TCPSettings) throws(SettingsError) {
+        var keepalive = 1
+        try section.number("tcp_keepalive", 0...1, &keepalive)
+        tcp.keepalive = keepalive == 1
+        try section.number("tcp_keepcnt", 0...127, &tcp.keepaliveCount)
+        try section.number("tcp_keepidle", 0...32_767, &tcp.keepaliveIdleSeconds)
+        try section.number("tcp_keepintvl", 0...32_767, &tcp.keepaliveIntervalSeconds)
+        try section.number("tcp_user_timeout", 0...Int(Int32.max), &tcp.userTimeoutMillis)
     }
 
     private func read(_ section: Section, _ auth: inout AuthSettings) throws(SettingsError) {
@@ -199,6 +237,45 @@ struct SettingsReader {
         return texts
     }
 
+    // MARK: users
+
+    private func readUsers(_ top: Section, _ settings: inout Settings) throws(SettingsError) {
+        guard let node = top.node("users"), case .mapping(let mapping) = node else {
+            _ = try top.section("users", keys: nil)
+            return
+        }
+        if mapping.count > SettingsLimits.userSettingsMax {
+            let most = SettingsLimits.userSettingsMax
+            throw top.error("users", .expected("at most \(most) users", found: "\(mapping.count)"))
+        }
+        _ = try top.section("users", keys: nil)
+        for (name, value) in mapping {
+            let text = try Section.text(name, path: path, key: "users")
+            let section = try Section(value, path: path, key: "users.\(text)", keys: Self.keys["users.*"])
+            var user = UserSettings(name: text)
+            user.poolSize = try section.optionalNumber("pool_size", 1...SettingsLimits.poolSizeMax)
+            user.reservePoolSize = try section.optionalNumber("reserve_pool_size", counts)
+            user.maxUserConnections = try section.optionalNumber("max_user_connections", counts)
+            user.maxUserClientConnections = try section.optionalNumber("max_user_client_connections", counts)
+            user.queryTimeoutSeconds = try section.optionalSeconds("query_timeout")
+            user.transactionTimeoutSeconds = try section.optionalSeconds("transaction_timeout")
+            user.idleTransactionTimeoutSeconds = try section.optionalSeconds("idle_transaction_timeout")
+            user.clientIdleTimeoutSeconds = try section.optionalSeconds("client_idle_timeout")
+            if section.isSaid("pool_mode") {
+                var mode = PoolSettings.Mode.transaction
+                try section.choice("pool_mode", &mode)
+                user.poolMode = mode
+            }
+            if let size = user.poolSize, size < settings.listen.threads {
+                let why = "must be at least listen.threads (\(settings.listen.threads)): each thread owns its share"
+                throw section.error("pool_size", .conflict(why))
+            }
+            settings.users.append(user)
+        }
+    }
+
+    private var counts: ClosedRange<Int> { 0...SettingsLimits.clientsMax }
+
     // MARK: databases
 
     private func readDatabases(_ top: Section, _ settings: inout Settings) throws(SettingsError) {
@@ -224,14 +301,16 @@ struct SettingsReader {
                     path: path, line: line, key: key, .expected("a name of 1 to 63 bytes", found: "\"\(text)\""))
             }
             let section = try Section(value, path: path, key: key, keys: Self.keys["databases.*"])
-            settings.databases.append(try database(text, section, threads: settings.listen.threads))
+            settings.databases.append(try database(text, section, settings))
         }
     }
 
     private func database(
-        _ name: String, _ section: Section, threads: Int
+        _ name: String, _ section: Section, _ settings: Settings
     ) throws(SettingsError) -> DatabaseSettings {
+        let threads = settings.listen.threads
         var database = DatabaseSettings(name: name)
+        database.pool = settings.pool
         try section.text("old", &database.old)
         try section.text("new", &database.new)
         if database.old.isEmpty { throw section.error("old", .missing) }
@@ -257,6 +336,9 @@ struct SettingsReader {
             try breaker.seconds("held", least: 0.001, &database.breaker.heldSeconds)
             try breaker.number("probes", 1...1000, &database.breaker.probes)
         }
+        if database.isWildcard && database.mirror.mode != .off {
+            throw section.error("mirror", .conflict("a database that is made on demand cannot be mirrored"))
+        }
         if let shadow = try self.section(section, "shadow") {
             try shadow.percent("percent", &database.shadow.hundredths)
             if database.shadow.hundredths > 0 { throw shadow.error("percent", .unsupported("reading in the shadow")) }
@@ -266,6 +348,15 @@ struct SettingsReader {
 
     private func read(_ section: Section, _ pool: inout PoolSettings) throws(SettingsError) {
         try section.number("size", 1...SettingsLimits.poolSizeMax, &pool.size)
+        try section.number("min_pool_size", 0...SettingsLimits.poolSizeMax, &pool.minPoolSize)
+        try section.number("reserve_pool_size", 0...SettingsLimits.poolSizeMax, &pool.reservePoolSize)
+        try section.seconds("reserve_pool_timeout", &pool.reservePoolTimeoutSeconds)
+        try section.number("max_db_connections", counts, &pool.maxDBConnections)
+        try section.number("max_db_client_connections", counts, &pool.maxDBClientConnections)
+        try section.choice("pool_mode", &pool.mode)
+        try section.choice("max_protocol_version", &pool.protocolVersion)
+        try section.seconds("query_timeout", &pool.queryTimeoutSeconds)
+        try section.seconds("transaction_timeout", &pool.transactionTimeoutSeconds)
         try section.number("waiters_max", 1...SettingsLimits.clientsMax, &pool.waitersMax)
         try section.seconds("query_wait_timeout", &pool.queryWaitTimeoutSeconds)
         try section.seconds("server_connect_timeout", &pool.serverConnectTimeoutSeconds)

@@ -20,10 +20,15 @@ package struct SQLState: Hashable, Sendable, CustomStringConvertible {
     package static let tooManyConnections = SQLState("53300")
     package static let configurationLimitExceeded = SQLState("53400")
     package static let invalidParameterValue = SQLState("22023")
+    package static let programLimitExceeded = SQLState("54000")
+    package static let transactionTimeout = SQLState("25P04")
+    package static let idleSessionTimeout = SQLState("57P05")
     package static let adminShutdown = SQLState("57P01")
     package static let cannotConnectNow = SQLState("57P03")
     package static let idleTransactionTimeout = SQLState("25P03")
     package static let queryCanceled = SQLState("57014")
+    package static let undefinedColumn = SQLState("42703")
+    package static let invalidStatementName = SQLState("26000")
 
     /// Whether a failure of this state is the server's own, so that a read may be run again on the other side.
     /// 08xxx connection, 53xxx resources, 57P01-03 shutdown and startup, 25006 read-only (a write hidden in a read).

@@ -27,16 +27,20 @@ package struct FrameHeader: Equatable, Sendable {
     }
 
     /// Whether a client may send this: a known type and a length that the type may have.
+    ///
+    /// - Parameter packetMax: bytes of a message that the configuration lets through.
     @inlinable
-    package func frontendError() -> WireError? {
+    package func frontendError(packetMax: Int = WireLimits.messageMax) -> WireError? {
         guard let most = FrontendTag.lengthMax(of: tag) else { return .unexpectedMessage(tag: tag) }
         if length < 4 || Int(length) > most { return .lengthOutOfRange(tag: tag, length: length) }
+        if Int(length) > packetMax { return .packetTooLong(length: length) }
         return nil
     }
 
     /// Whether a server may send this: servers are not trusted with lengths either.
     @inlinable
-    package func backendError() -> WireError? {
-        length < 4 || Int(length) > WireLimits.messageMax ? .lengthOutOfRange(tag: tag, length: length) : nil
+    package func backendError(packetMax: Int = WireLimits.messageMax) -> WireError? {
+        if length < 4 || Int(length) > WireLimits.messageMax { return .lengthOutOfRange(tag: tag, length: length) }
+        return Int(length) > packetMax ? .packetTooLong(length: length) : nil
     }
 }

@@ -28,4 +28,6 @@ package enum WireError: Error, Equatable, Sendable {
     case malformedStartup
     /// A user's or database's name that is not UTF-8: repaired it would be another's.
     case nameNotUTF8
+    /// A message of more bytes than the configuration lets through.
+    case packetTooLong(length: UInt32)
 }

@@ -2,7 +2,8 @@ import Primitives
 
 /// Who holds which server of one pool. Pure: it says what to open, close and hand over; the Worker does it.
 ///
-/// Rules: open servers (idle, leased, logging in) never exceed the limit; a free server goes to the client that has
+/// Rules: open servers (idle, leased, logging in) never exceed the limit, and the reserve beyond it is for clients that
+/// have waited long; a free server goes to the client that has
 /// waited longest; an idle server is reused last in, first out, so that unneeded ones grow old and are closed.
 package struct Pool {
     package enum Request: Equatable, Sendable {
@@ -20,6 +21,8 @@ package struct Pool {
     }
 
     package private(set) var limits: PoolLimits
+    /// Whether the least number of servers is to be kept open.
+    package var keepsMinimum = false
     private var idle: [Idle] = []
     private var openedAt: [ServerID: MonotonicInstant] = [:]
     private var leased: Set<ServerID> = []
@@ -81,9 +84,11 @@ package struct Pool {
     /// How many servers to open now. The caller opens them; each ends in `serverOpened` or `openFailed`.
     package mutating func serversToOpen(now: MonotonicInstant) -> Int {
         if now < retryAt { return 0 }
+        let room = limits.serversMax + (isReserveDue(now: now) ? limits.reserveMax : 0) - serverCount
         // While attempts fail, one at a time finds out whether it works again.
-        let most = failuresInRow > 0 ? 1 - connectingCount : limits.serversMax - serverCount
-        let wanted = max(0, min(waiters.count - connectingCount - idle.count, most, limits.serversMax - serverCount))
+        let most = failuresInRow > 0 ? 1 - connectingCount : room
+        let missing = keepsMinimum ? min(limits.serversMin, limits.serversMax) - serverCount : 0
+        let wanted = max(0, min(max(waiters.count - connectingCount - idle.count, missing), most, room))
         connectingCount += wanted
         return wanted
     }
@@ -91,6 +96,24 @@ package struct Pool {
     /// When `serversToOpen` should be asked again because of a pause after failures; nil when there is none.
     package func retryTime(now: MonotonicInstant) -> MonotonicInstant? {
         !waiters.isEmpty && now < retryAt ? retryAt : nil
+    }
+
+    private mutating func isReserveDue(now: MonotonicInstant) -> Bool {
+        guard limits.reserveMax > 0, let since = waiters.oldest() else { return false }
+        return now.nanoseconds(since: since) >= limits.reserveAfterNanos
+    }
+
+    /// When the reserve becomes due for those who wait; nil when it is already, or there is none.
+    package mutating func reserveTime(now: MonotonicInstant) -> MonotonicInstant? {
+        guard limits.reserveMax > 0, let since = waiters.oldest() else { return nil }
+        let due = MonotonicInstant(nanoseconds: since.nanoseconds + limits.reserveAfterNanos)
+        return due > now ? due : nil
+    }
+
+    /// What `serversToOpen` allowed is not opened after all: another limit forbids it.
+    package mutating func openForbidden() {
+        precondition(connectingCount > 0, "an opening that nobody wanted")
+        connectingCount -= 1
     }
 
     package mutating func serverOpened(_ server: ServerID, now: MonotonicInstant) {
@@ -115,7 +138,7 @@ package struct Pool {
     /// - Returns: false when the server is too old to be kept: the caller closes it and says `serverClosed`.
     package mutating func release(_ server: ServerID, now: MonotonicInstant) -> Bool {
         guard leased.contains(server) else { preconditionFailure("a server that was not leased") }
-        if serverCount > limits.serversMax || isTooOld(server, now: now) { return false }
+        if serverCount > limits.serversMax + limits.reserveMax || isTooOld(server, now: now) { return false }
         leased.remove(server)
         idle.append(Idle(server: server, since: now))
         return true
@@ -129,9 +152,16 @@ package struct Pool {
 
     /// Idle servers whose time is over; the caller closes each and says `serverClosed`.
     package func expiredServers(now: MonotonicInstant) -> [ServerID] {
-        idle.filter { entry in
-            let isIdleTooLong = limits.idleMaxNanos > 0 && now.nanoseconds(since: entry.since) >= limits.idleMaxNanos
-            return isIdleTooLong || isTooOld(entry.server, now: now)
+        var spare = keepsMinimum ? max(0, serverCount - limits.serversMin) : serverCount
+        return idle.filter { entry in
+            if isTooOld(entry.server, now: now) {
+                spare -= 1
+                return true
+            }
+            guard limits.idleMaxNanos > 0, now.nanoseconds(since: entry.since) >= limits.idleMaxNanos, spare > 0
+            else { return false }
+            spare -= 1
+            return true
         }.map(\.server)
     }
 

@@ -36,10 +36,15 @@ package struct PoolLimits: Equatable, Sendable {
     package var lifetimeMaxNanos: UInt64
     /// The longest pause between two attempts to connect while they fail; it starts at a hundredth and doubles.
     package var retryMaxNanos: UInt64
+    /// Servers kept open while somebody uses the pool.
+    package var serversMin: Int
+    /// Servers beyond `serversMax` while a client has waited for `reserveAfterNanos`.
+    package var reserveMax: Int
+    package var reserveAfterNanos: UInt64
 
     package init(
         serversMax: Int, waitersMax: Int, waitMaxNanos: UInt64, idleMaxNanos: UInt64, lifetimeMaxNanos: UInt64,
-        retryMaxNanos: UInt64
+        retryMaxNanos: UInt64, serversMin: Int = 0, reserveMax: Int = 0, reserveAfterNanos: UInt64 = 0
     ) {
         precondition(serversMax > 0 && waitersMax > 0, "a pool without room")
         self.serversMax = serversMax
@@ -48,5 +53,8 @@ package struct PoolLimits: Equatable, Sendable {
         self.idleMaxNanos = idleMaxNanos
         self.lifetimeMaxNanos = lifetimeMaxNanos
         self.retryMaxNanos = retryMaxNanos
+        self.serversMin = serversMin
+        self.reserveMax = reserveMax
+        self.reserveAfterNanos = reserveAfterNanos
     }
 }

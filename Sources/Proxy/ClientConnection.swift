@@ -72,6 +72,8 @@ final class ClientConnection {
     var settings = SessionSettings()
     var startupSettings = SessionSettings()
     var applicationName = ""
+    /// The same, as it was at the start.
+    var startupName = ""
     /// Values of the settings that are routing keys (`godwit.user`).
     var keyValues: [String: String] = [:]
     var sessionKey: StatementKey?
@@ -95,10 +97,22 @@ final class ClientConnection {
     var pinnedAt = MonotonicInstant(nanoseconds: 0)
 
     // The present unit and transaction.
-    var scanner = UnitScanner()
+    var scanner: UnitScanner
     var unit = Unit()
     var transaction = TransactionFacts()
+    var ledger = SessionLedger()
+    /// Queries of ours in flight that put back what RESET has taken.
+    var startupRestores = 0
+    /// One ran in the open transaction: what the server has set then depends on its end.
+    var hasRestoredStartup = false
+    /// Settings committed at the server's defaults since the lease, and put back in the open transaction only.
+    var resetsCommitted: Set<String> = []
+    /// What stays of it, until the server is quiet.
+    var settledEffects: [SessionEffect] = []
     var server: ServerConnection?
+    var limits: ClientLimits?
+    /// Counts that it is in.
+    var counts: [SharedCount] = []
     private var pools: (old: PoolEntry?, new: PoolEntry?) = (nil, nil)
     var lazy: LazyTransaction?
     var isForcedToAuthority = false
@@ -133,6 +147,7 @@ final class ClientConnection {
         self.id = id
         self.address = address
         self.worker = worker
+        scanner = UnitScanner(packetMax: worker.packetMax)
         connectedAt = worker.now
         lastActivity = worker.now
         let raw = socket.raw
@@ -166,6 +181,7 @@ final class ClientConnection {
         if let entry = side == .old ? pools.old : pools.new { return entry }
         let entry = worker.poolEntry(database, user: user, side: side)
         if let proof, entry.key.user.hasSameBytes(as: user) { entry.proof = proof }
+        entry.attach()
         if side == .old { pools.old = entry } else { pools.new = entry }
         return entry
     }
@@ -387,7 +403,12 @@ final class ClientConnection {
         let last = phase
         phase = .closed
         letGo(of: last)
+        leaveLimits()
+        pools.old?.detach()
+        pools.new?.detach()
+        pools = (nil, nil)
         if let database {
+            database.clientCount -= 1
             for statement in statements.removeAll() + changes.settle() {
                 database.statements.release(statement)
             }

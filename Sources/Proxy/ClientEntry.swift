@@ -117,6 +117,7 @@ extension ClientConnection {
         for setting in request.settings where setting.name.lowercased() == "application_name" {
             applicationName = setting.value
         }
+        startupName = applicationName
         if request.database == ProxySnapshot.consoleDatabase {
             if !worker.snapshot.settings.admin.users.contains(where: { $0.hasSameBytes(as: user) }) {
                 return close(with: ErrorResponse(
@@ -125,12 +126,22 @@ extension ClientConnection {
             }
             return greetConsole()
         }
-        guard let state = worker.databases[request.database] else {
+        let state: DatabaseState
+        switch worker.database(named: request.database) {
+        case .state(let found): state = found
+        case .unknown:
             return close(with: ErrorResponse(
                 .fatal, .undefinedDatabase, "database \"\(request.database)\" does not exist",
                 hint: "Godwit serves the entries of `databases` in its configuration."))
+        case .tooMany:
+            return close(with: ErrorResponse(
+                .fatal, .configurationLimitExceeded, "too many databases are in use already",
+                detail: "The entry \"*\" makes at most \(SettingsLimits.autoDatabasesMax)."))
         }
+        if let refusal = enterLimits(of: state) { return close(with: refusal) }
         database = state
+        state.clientCount += 1
+        limitsChanged()
         take(request.settings, state)
         if state.welcome != nil { return greet() }
         phase = .greeting

@@ -14,7 +14,10 @@ extension ClientConnection {
     /// A part of the result is there: the unit cannot be run elsewhere any more.
     func resultBegan() { stopHolding() }
 
-    func errorForwarded() { unit.hasFailed = true }
+    func errorForwarded() {
+        unit.hasFailed = true
+        unit.session.hasFailed = true
+    }
 
     /// The unit may be run again: NEW has it, and the client has seen nothing of the answer.
     var canRetry: Bool { isHolding }
@@ -22,16 +25,18 @@ extension ClientConnection {
     /// COMMIT may be answered by ROLLBACK: the tag tells whether settings stay.
     func commandCompleted(_ body: UnsafeRawBufferPointer) {
         unit.notes.noteRows(body)
-        if transaction.effects.isEmpty && unit.effects.isEmpty { return }
-        if body.starts(with: "ROLLBACK".utf8) {
-            if server?.session.status == .idle { return }
-            if unit.kind == .savepoint { transaction.isUncertain = true } else { transaction.wasRolledBack = true }
-        }
+        unit.session.noteCompleted(body)
     }
 
     /// A setting was reported as changed.
     func parameterReported(_ name: String, _ value: String) {
         noteParameter(name.lowercased(), value)
+    }
+
+    /// RESET has put back the name that our login gave to the server: the client's own name is this one. nil: it has
+    /// called itself so.
+    var nameBehindReset: String? {
+        unit.session.sets("application_name", to: ServerConnection.ownName) ? nil : startupName
     }
 
     /// Our analysis reads quotes as the standard has it, and bytes as UTF-8 or one by one.
@@ -56,6 +61,7 @@ extension ClientConnection {
     func unitEnded(_ status: TransactionStatus, on server: ServerConnection) {
         guard let database else { return }
         stampWrites(status, database)
+        settledEffects += unit.session.batchEnded(status, &ledger)
         let micros = worker.now.microseconds(since: unit.startedAt)
         database.counters.queries += 1
         database.counters.queryMicros += micros
@@ -70,9 +76,16 @@ extension ClientConnection {
             // An unfinished batch may be behind it, whose answers come with its own Sync.
             for id in changes.settleEarlier() { database.statements.release(id) }
         }
-        if !server.session.isQuiet { return }
+        if server.session.isQuiet { return unitsSettled(status, on: server) }
+        unit.startedAt = worker.now  // the next of the pipeline's
+    }
+
+    /// Everything that the client has sent is answered.
+    private func unitsSettled(_ status: TransactionStatus, on server: ServerConnection) {
+        guard let database else { return }
         settleNames()
-        settleEffects(status, on: server)
+        if status == .inTransaction { restoreStartup(on: server) }
+        applySettled(status, on: server)
         if server.side == .new && status != .idle { fixOnNew() }
         switch unit.kind {
         case .begin, .set, .setTransaction, .show, .empty: if unit.statementCount > 1 { transaction.hasRead = true }
@@ -110,30 +123,45 @@ extension ClientConnection {
         database.route.stamps.stamp(identity.hash, taking: taking)
     }
 
-    private func settleEffects(_ status: TransactionStatus, on server: ServerConnection) {
-        if unit.effects.isEmpty && transaction.effects.isEmpty && !transaction.isUncertain { return }
-        if unit.hasFailed {
-            // What was done before the error may have stayed (advisory locks do): keep the server.
-            transaction.effects += unit.effects.filter { if case .pins = $0 { true } else { false } }
-            if unit.statementCount > 1 && unit.effects.contains(where: { if case .pins = $0 { false } else { true } }) {
-                transaction.isUncertain = true
-            }
-        } else {
-            transaction.effects += unit.effects
+    private func applySettled(_ status: TransactionStatus, on server: ServerConnection) {
+        for effect in settledEffects { apply(effect, on: server) }
+        if !settledEffects.isEmpty { settledEffects = [] }
+        if ledger.isUncertain && status == .idle {
+            ledger.removeAll()
+            pin(.untrackedSetting)
         }
-        guard status == .idle else { return }
-        for effect in transaction.effects {
-            if !transaction.wasRolledBack || staysInRollback(effect) { apply(effect, on: server) }
+        if hasRestoredStartup && status == .idle {
+            hasRestoredStartup = false
+            resetsCommitted = []
+            server.settings = nil
         }
-        if transaction.isUncertain { pin(.untrackedSetting) }
+        // Nobody may keep a server of NEW. What pins is not sent there, so that only a broken promise leads here.
+        if server.side == .new && pin != nil { refuseOnNew() }
     }
 
-    /// PostgreSQL does not bring back what was deallocated. DISCARD ALL runs outside of transactions only, so that
-    /// it came behind the ROLLBACK in a pipeline.
-    private func staysInRollback(_ effect: SessionEffect) -> Bool {
-        switch effect {
-        case .pins, .deallocates, .discards(.all): true
-        default: false
+    /// The server's defaults are not the client's: in a transaction RESET goes back to what the session was started
+    /// with before its next statement. Behind a transaction the next lease sees to it.
+    private func restoreStartup(on server: ServerConnection) {
+        if startupSettings.isEmpty || unit.session.isEmpty { return }
+        noteResets(settledEffects, in: &resetsCommitted)
+        var names = resetsCommitted
+        noteResets(ledger.openEffects, in: &names)
+        let entries = Self.settings(startupSettings, for: server.side).entries.filter { names.contains($0.name) }
+        if entries.isEmpty { return }
+        startupRestores += 1
+        hasRestoredStartup = true
+        server.runQuietly(entries.map(\.statement).joined(separator: ";"))
+    }
+
+    private func noteResets(_ effects: [SessionEffect], in names: inout Set<String>) {
+        for effect in effects {
+            switch effect {
+            case .resetsAll: names = Set(startupSettings.entries.map(\.name))
+            case .resets(let name): names.insert(name)
+            case .sets(let change) where change.value == nil: if !change.isLocal { names.insert(change.name) }
+            case .sets(let change): names.remove(change.name)
+            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .discards: break
+            }
         }
     }
 
@@ -155,6 +183,7 @@ extension ClientConnection {
         case .resetsAll:
             settings = startupSettings
             server.settings = SessionSettings()
+            named(startupName)
         case .pins(let reason):
             pin(reason)
         case .prepares:
@@ -164,8 +193,9 @@ extension ClientConnection {
         case .discards(.all):
             settings = startupSettings
             server.settings = SessionSettings()
+            named(startupName)
             forgetStatements(on: server)
-            pin = nil
+            pin = limits?.mode == .session ? .poolMode : nil
         case .deallocates, .closesCursor, .unlistens, .discards:
             break
         }
@@ -175,16 +205,20 @@ extension ClientConnection {
         if settings.entries.count >= SessionSettings.entriesMax { return pin(.untrackedSetting) }
         settings.set(name: name, value: value)
         server.settings?.set(name: name, value: value)
-        if name == "application_name" {
-            applicationName = value
-            routingChanged()
-        }
+        if name == "application_name" { named(value) }
+    }
+
+    private func named(_ name: String) {
+        if name == applicationName { return }
+        applicationName = name
+        routingChanged()
     }
 
     /// RESET goes back to what the session started with; the server only knows its own default.
     private func reset(_ name: String, on server: ServerConnection) {
         server.settings?.reset(name: name)
         settings.reset(name: name)
+        if name == "application_name" { named(startupName) }
         if let entry = startupSettings.entries.first(where: { $0.name == name }) {
             settings.restore(entry)
         }
@@ -195,7 +229,7 @@ extension ClientConnection {
         for id in statements.removeAll() { database?.statements.release(id) }
     }
 
-    private func pin(_ reason: PinReason) {
+    func pin(_ reason: PinReason) {
         if pin != nil { return }
         pin = reason
         pinnedAt = worker.now
@@ -304,6 +338,9 @@ extension ClientConnection {
     /// The server's connection ended while the client had it.
     func serverLost(_ lost: ServerConnection, _ error: ErrorResponse) {
         server = nil
+        startupRestores = 0
+        hasRestoredStartup = false
+        resetsCommitted = []
         guard let database, phase != .closed else { return }
         if phase == .idle { return parkedServerLost(lost, database, error) }
         worker.logger.warning("lost a server of \(lost.side) of \"\(database.name)\" in use: \(error.message)")
@@ -323,6 +360,7 @@ extension ClientConnection {
             "the connection to the database was lost: \(error.message)",
             detail: transaction.hasWritten ? "It is not known whether the last statement took effect." : nil)
         transaction = TransactionFacts()
+        ledger.removeAll()
         if !isPlain {
             return lost.isWithinMessage ? close() : close(with: lostError)
         }
@@ -364,7 +402,7 @@ extension ClientConnection {
             server.statements.removeAll()
             server.settle(with: "DISCARD ALL")
         } else if isQuiet && pin == nil && unit.byteCount == 0 {
-            server.settings = transaction.effects.isEmpty ? server.settings : nil
+            server.settings = ledger.isEmpty ? server.settings : nil
             server.settle(with: "ROLLBACK")
         } else {
             // It is at work for nobody: end that, so that its locks go too.
@@ -411,28 +449,5 @@ extension ClientConnection {
 
     func databaseWasRemoved() {
         close(with: ErrorResponse(.fatal, .adminShutdown, "database \"\(databaseName)\" was removed by a reload"))
-    }
-
-    func checkIdleTime() {
-        guard let limits = database?.route.settings.pool else { return }
-        let idleNanos = worker.now.nanoseconds(since: lastActivity)
-        if phase == .idle, lazy == nil, Self.isOver(idleNanos, limits.clientIdleTimeoutSeconds) {
-            close(with: ErrorResponse(
-                .fatal, .adminShutdown, "the connection was idle longer than client_idle_timeout"))
-        } else if lazy != nil && phase == .idle || isIdleInTransaction,
-            Self.isOver(idleNanos, limits.idleTransactionTimeoutSeconds)
-        {
-            close(with: ErrorResponse(
-                .fatal, .idleTransactionTimeout, "the transaction was idle longer than idle_transaction_timeout"))
-        }
-    }
-
-    private var isIdleInTransaction: Bool {
-        guard phase == .leased, let server else { return false }
-        return server.session.isQuiet && server.session.status != .idle
-    }
-
-    private static func isOver(_ nanos: UInt64, _ limitSeconds: Double) -> Bool {
-        limitSeconds > 0 && Double(nanos) >= limitSeconds * 1e9
     }
 }

@@ -61,13 +61,17 @@ extension ClientConnection {
                 .fatal, .protocolViolation, "invalid length \(length) of message type \(tag)"))
         case .unexpectedMessage(let tag), .malformedBody(let tag):
             close(with: ErrorResponse(.fatal, .protocolViolation, "invalid message of type \(tag)"))
+        case .packetTooLong(let length):
+            close(with: ErrorResponse(
+                .fatal, .programLimitExceeded, "a message of \(length) bytes is longer than max_packet_size",
+                detail: "listen.max_packet_size is \(worker.packetMax) bytes."))
         case .unsupportedProtocol, .malformedStartup, .nameNotUTF8:
             close(with: ErrorResponse(.fatal, .protocolViolation, "invalid message"))
         }
     }
 
     func startNextUnit() {
-        scanner = UnitScanner()
+        scanner = UnitScanner(packetMax: worker.packetMax)
         unit = Unit()
         isForcedToAuthority = false
     }
@@ -114,6 +118,12 @@ extension ClientConnection {
         default:
             break
         }
+        switch frame.tag {
+        case FrontendTag.query, FrontendTag.functionCall, FrontendTag.sync: unit.session.noteBatchEnd()
+        case FrontendTag.execute: unit.session.noteExecute()
+        default: break
+        }
+        if unit.notes.denials > 0 && unit.notes.deniedStart == nil { unit.notes.deniedStart = frame.start }
     }
 
     func noteBind(_ reader: inout BodyReader, _ database: DatabaseState) {
@@ -157,8 +167,8 @@ extension ClientConnection {
             answer(tag: tag)
             return true
         }
-        guard unit.statementCount == 1, unit.effects.count == 1, let database else { return false }
-        switch (unit.kind, unit.effects[0]) {
+        guard unit.statementCount == 1, let effect = unit.session.onlyEffect, let database else { return false }
+        switch (unit.kind, effect) {
         case (.set, .sets(let change))
         where !change.isLocal && database.route.table.keySettings.contains(change.name):
             keyValues[change.name] = change.value
@@ -239,7 +249,7 @@ extension ClientConnection {
     private func dispatch() {
         guard let database else { preconditionFailure("a unit without a database") }
         unit.startedAt = worker.now
-        if let refusal = ruleRefusal { return refuseUnit(refusal) }
+        if let refusal = refusalOnItsOwn { return refuseUnit(refusal) }
         if splitsBegin(), let text = unit.beginSQL {
             unit.carriesBegin = true
             lazy = LazyTransaction(beginSQL: text)
@@ -257,6 +267,8 @@ extension ClientConnection {
     /// - Returns: nil when the read waits for NEW to catch up first.
     private func route(_ database: DatabaseState) -> RouteDecision? {
         if isForcedToAuthority { return RouteDecision(.old, .newFailed) }
+        if unit.notes.deniedBy != nil { return RouteDecision(.old, .rule) }
+        if limits?.mode == .session { return RouteDecision(.old, .pinned) }
         let horizon = database.route.horizon
         var request = RouteRequest(
             kind: unit.carriesBegin ? .read : unit.routedKind, horizon: HorizonFacts(horizon))
@@ -310,7 +322,7 @@ extension ClientConnection {
         phase = .idle
         if !inTime { database?.waitsAgainAt = worker.now.advanced(byMillis: Self.waitPauseMillis) }
         let hasReplayed = unit.isReplay
-        scanner = UnitScanner()
+        scanner = UnitScanner(packetMax: worker.packetMax)
         unit = Unit()
         unit.isReplay = hasReplayed
         unit.hasWaited = true
@@ -360,7 +372,10 @@ extension ClientConnection {
     }
 
     /// What the session has set, but for what would let a read write on NEW.
-    private func settings(for side: Side) -> SessionSettings {
+    func settings(for side: Side) -> SessionSettings { Self.settings(settings, for: side) }
+
+    /// Our own READ ONLY on NEW is not the client's to change.
+    static func settings(_ settings: SessionSettings, for side: Side) -> SessionSettings {
         side == .old ? settings : settings.removing("default_transaction_read_only", "transaction_read_only")
     }
 
@@ -388,6 +403,7 @@ extension ClientConnection {
 
     private func begin() {
         phase = .leased
+        if limits?.mode == .session { pin(.poolMode) }
         if let server { beginLazily(on: server) }
         isHolding = server?.side == .new && !unit.isStreamed && unit.endsWithReady
         resumeSoon()
@@ -440,7 +456,7 @@ extension ClientConnection {
         lazy?.isOnNew = false
         if unit.carriesBegin { lazy = nil }
         let wasReplay = unit.isReplay
-        scanner = UnitScanner()
+        scanner = UnitScanner(packetMax: worker.packetMax)
         unit = Unit()
         unit.isReplay = wasReplay
         isForcedToAuthority = true

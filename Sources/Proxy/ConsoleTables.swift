@@ -80,7 +80,7 @@ package struct ConsoleTables {
                 row.key.database, row.key.user, "\(row.clientsActive)", "\(row.clientsWaiting)", "0", "0",
                 "\(row.serversActive)", "0", "\(row.serversCanceled)", "\(row.serversIdle)", "0", "0",
                 "\(row.serversLogin)", "\(row.longestWaitMicros / 1_000_000)",
-                "\(row.longestWaitMicros % 1_000_000)", "transaction", row.key.side.description,
+                "\(row.longestWaitMicros % 1_000_000)", row.mode.rawValue, row.key.side.description,
             ])
         }
         return table
@@ -116,6 +116,15 @@ package struct ConsoleTables {
             + "\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) UTC"
     }
 
+    /// In the order of the configuration, then what `*` has made.
+    private var served: [DatabaseRoute] {
+        let configured = snapshot.settings.databases.compactMap { snapshot.databases[$0.name] }
+        let made = Set(reports.flatMap(\.databases).map { ExactName($0.name) })
+            .filter { snapshot.databases[$0.text] == nil }.sorted { $0.text < $1.text }
+        guard let wildcard = snapshot.wildcard else { return configured }
+        return configured + made.map { wildcard.named($0.text, horizon: wildcard.horizon, stamps: wildcard.stamps) }
+    }
+
     /// One row per side: the name that clients use, and where it leads.
     private func databases() -> ConsoleReport {
         var table = ConsoleReport([
@@ -124,8 +133,8 @@ package struct ConsoleTables {
             .init("pool_mode"), .init("max_connections", .integer), .init("current_connections", .integer),
             .init("paused", .integer), .init("disabled", .integer), .init("side"), .init("reads_percent", .numeric),
         ])
-        for settings in snapshot.settings.databases {
-            guard let route = snapshot.databases[settings.name] else { continue }
+        for route in served {
+            let pool = route.settings.pool
             for side in Side.allCases {
                 let endpoint = route.endpoint(side)
                 let open = reports.flatMap(\.databases).filter { $0.name.hasSameBytes(as: route.name) }
@@ -133,7 +142,8 @@ package struct ConsoleTables {
                 let share = side == .new ? route.table.hundredths : 10_000 - route.table.hundredths
                 table.append([
                     route.name, endpoint.host, "\(endpoint.port)", endpoint.database, endpoint.user,
-                    "\(settings.pool.size)", "0", "0", "transaction", "0", "\(open)", "0", "0", side.description,
+                    "\(pool.size)", "\(pool.minPoolSize)", "\(pool.reservePoolSize)", pool.mode.rawValue,
+                    "\(pool.maxDBConnections)", "\(open)", "0", "0", side.description,
                     Self.percent(share),
                 ])
             }
@@ -152,7 +162,7 @@ package struct ConsoleTables {
         var table = ConsoleReport(
             [.init("database")] + names.map { .init("total_\($0)", .bigint) }
                 + averages.map { .init("avg_\($0)", .bigint) })
-        for settings in snapshot.settings.databases {
+        for settings in served.map(\.settings) {
             let rows = reports.flatMap(\.databases).filter { $0.name.hasSameBytes(as: settings.name) }
             let total = rows.reduce(DatabaseCounters()) { $0 + $1.counters }
             let average = rows.reduce(DatabaseCounters()) { $0 + $1.averages }
@@ -174,7 +184,7 @@ package struct ConsoleTables {
         let users = Set(reports.flatMap(\.clients).map { ExactName($0.user) })
         let login = reports.reduce(0) { $0 + $1.clientsInLogin }
         for (name, items) in [
-            ("databases", snapshot.settings.databases.count), ("users", users.count),
+            ("databases", served.count), ("users", users.count),
             ("pools", Set(reports.flatMap(\.pools).map(\.key)).count), ("free_clients", 0),
             ("used_clients", reports.reduce(0) { $0 + $1.clients.count }), ("login_clients", login),
             ("free_servers", servers.count { $0.state == "idle" }),

@@ -65,8 +65,14 @@ struct RouteKey: Hashable, Sendable {
 /// What one thread keeps of one database: caches, breaker, statements, figures. Used on its reactor's thread.
 final class DatabaseState {
     private(set) var route: DatabaseRoute
+    /// Made by `*`, and forgotten when nobody uses it for long.
+    var isAuto = false
+    var unusedSince: MonotonicInstant?
+    var clientCount = 0
     private(set) var analysis: AnalysisCache
     private(set) var resolver: KeyResolver
+    /// Of the plan's `column` sources, by their places in it; 0: not known, or no column.
+    private var keyColumnTypes: [UInt32] = []
     private(set) var breaker: CircuitBreaker
     var statements = StatementRegistry()
     /// What the authority reported at login: what a new client is told. nil until a server has logged in.
@@ -104,6 +110,14 @@ final class DatabaseState {
         breaker = CircuitBreaker(route.settings.breaker)
         shapes = ShapeStatistics(route.settings.reads)
         resetUnits()
+        findKeyColumnTypes()
+    }
+
+    private func findKeyColumnTypes() {
+        keyColumnTypes = route.table.keyPlan.sources.map { source in
+            guard case .column(let name) = source else { return 0 }
+            return route.facts.keyColumnTypes[name] ?? 0
+        }
     }
 
     private func resetUnits() {
@@ -117,10 +131,14 @@ final class DatabaseState {
         route = next
         if previous.table.keyPlan != next.table.keyPlan || previous.facts !== next.facts {
             analysis = Self.makeCache(next)
+            findKeyColumnTypes()
         }
         if previous.table !== next.table {
             resolver = KeyResolver(table: next.table)
             if isMirrored { batchNeededByAll = route.horizon.taking + 1 }
+        }
+        if ShapeStatistics.isMadeAnew(from: previous.settings.reads, to: next.settings.reads) {
+            shapes = ShapeStatistics(next.settings.reads)
         }
         if previous.settings.breaker != next.settings.breaker { breaker = CircuitBreaker(next.settings.breaker) }
     }
@@ -195,16 +213,22 @@ final class DatabaseState {
     func analyse(_ text: UnsafeRawBufferPointer) -> (AnalysedStatement, StatementKey?) {
         let found = analysis.analyse(text)
         guard let key = found.key else { return (found.statement, nil) }
+        let type = keyColumnTypes[key.source]
         let identity: KeyIdentity?
         switch key.form {
         case .text(let offset, let length):
-            identity = resolver.identity(of: UnsafeRawBufferPointer(rebasing: text[offset..<offset + length]))
+            identity = self.identity(of: UnsafeRawBufferPointer(rebasing: text[offset..<offset + length]), type)
         case .urlEncoded, .literal:
-            identity = key.bytes(in: text).flatMap { resolver.identity(of: $0) }
+            identity = key.bytes(in: text).flatMap { $0.withUnsafeBytes { self.identity(of: $0, type) } }
         case .parameter, .parameters:
             identity = nil                           // see `boundKey`
         }
         return (found.statement, identity.map { StatementKey(source: key.source, identity: $0) })
+    }
+
+    private func identity(of key: UnsafeRawBufferPointer, _ columnType: UInt32) -> KeyIdentity? {
+        if RoutingKeyText.isKey(key, ofColumnType: columnType) { return resolver.identity(of: key) }
+        return RoutingKeyText.literalKey(key, columnType: columnType).flatMap { resolver.identity(of: $0) }
     }
 
     /// The key that the statement's Bind carries; nil when it has none, or its rows have several.
@@ -216,8 +240,10 @@ final class DatabaseState {
         else { return nil }
         var key: [UInt8]?
         for number in numbers {
+            let named = types[number]
+            let type = named == 0 ? keyColumnTypes[column.source] : named
             guard let value = parameters.value(number),
-                let bytes = RoutingKeyText.parameter(value.bytes, isBinary: value.isBinary, type: types[number])
+                let bytes = RoutingKeyText.parameter(value.bytes, isBinary: value.isBinary, type: type)
             else { return nil }
             if let key, key != bytes { return nil }
             key = bytes

@@ -115,8 +115,9 @@ extension ClientConnection {
 
     /// BEGIN and the first reads in one batch, as some drivers send them.
     func splitsBegin() -> Bool {
-        unit.kind == .begin && unit.statementCount > 1 && unit.isRestReads && unit.executes && !unit.isStreamed
-            && unit.endsWithReady && unit.statementsAtFirstExecute == 1 && !unit.leavesPortal && mayBeLazy(unit.options)
+        unit.kind == .begin && unit.statementCount > 1 && unit.isRestReads && unit.notes.deniedBy == nil
+            && unit.executes && !unit.isStreamed && unit.endsWithReady && unit.statementsAtFirstExecute == 1
+            && !unit.leavesPortal && mayBeLazy(unit.options)
     }
 
     /// Whether we can answer each of these messages in a server's place.
@@ -190,20 +191,23 @@ extension ClientConnection {
         let isEnd = unit.statementCount == 1 && (unit.kind == .commit || unit.kind == .rollback) && !unit.chains
         let hasFailed = server.session.status == .failed
         let isFixed = lazy?.isFixed == true
-        // A BEGIN within the block is only warned of; behind its end it would begin the next one here. So would AND
-        // CHAIN behind a failure, for PostgreSQL then forgets that the block was READ ONLY.
-        let mayBeginAnew = unit.hasBegin && (hasFailed || unit.hasEnd) || unit.hasChain && hasFailed
+        // What comes behind the block's end would run here. So would, behind a failure, the next transaction of AND
+        // CHAIN, for PostgreSQL then forgets that the block was READ ONLY.
+        let mayBeginAnew = unit.borders.goesOn || unit.borders.chains && hasFailed
         // Before its first read nobody can tell where it is: what could make it write begins on the authority instead.
         let mayMove = !transaction.hasRead
         let mayLift = isFixed && mayMove && unit.mayLiftReadOnly
-        let staysAway = hasFailed || isFixed ? mayBeginAnew || !hasFailed && mayLift : side != .new
+        // What pins its client must not do so here.
+        let mustLeave = mayBeginAnew || !hasFailed && (mayLift || unit.session.pins)
+        let staysAway = hasFailed || isFixed ? mustLeave : side != .new
         if isEnd || !staysAway {
             phase = .leased
             isHolding = !hasFailed && !isFixed && unit.endsWithReady && !unit.isStreamed
             resumeSoon()
             return true
         }
-        if isFixed && !hasFailed && !mayMove {
+        // What it has read is of no more use to a unit that begins with its end.
+        if isFixed && !hasFailed && !mayMove && !unit.borders.endsFirst {
             refuseOnNew()
             return true
         }
@@ -215,12 +219,14 @@ extension ClientConnection {
         return false
     }
 
-    /// A transaction that was declared READ ONLY has its snapshot on NEW; the next one must not begin there.
-    private func refuseOnNew() {
+    /// A transaction that was declared READ ONLY has its snapshot on NEW; what follows it must not run there.
+    func refuseOnNew() {
         close(with: ErrorResponse(
             .fatal, .featureNotSupported,
-            "a READ ONLY transaction cannot end and the next one begin in one batch through Godwit",
-            hint: "Send a Sync between COMMIT and BEGIN, or set reads.transactions to authority."))
+            "a READ ONLY transaction that has read on NEW cannot do this through Godwit",
+            detail: "It ends, and more than reads follow in the same batch; or it does what must stay on one server, "
+                + "as temporary tables, session locks and LISTEN do.",
+            hint: "Send COMMIT first in its batch, or a rule with \"action: old\" for its first statement."))
     }
 
     /// Begins the transaction on the server that was just granted, ahead of its first unit there.
@@ -228,10 +234,14 @@ extension ClientConnection {
         guard let begun = lazy, !begun.isOnNew else { return }
         if server.side == .new {
             lazy?.isOnNew = true
+            ledger.note(.inTransaction)
             server.queueQuietly(LazyTransaction.readOnlyBegin)
         } else {
             lazy = nil
+            if !unit.carriesBegin { ledger.note(begun.hasFailed ? .failed : .inTransaction) }
             if !unit.carriesBegin { server.queueQuietly(begun.beginSQL) }
+            // What it has read elsewhere counts: SET TRANSACTION ISOLATION LEVEL is refused behind it.
+            if transaction.hasRead && !begun.hasFailed { server.queueQuietly("SELECT") }
             if begun.hasFailed { server.queueQuietly("SELECT godwit_this_transaction_has_failed") }
         }
     }

@@ -61,7 +61,10 @@ extension Worker {
         }
     }
 
-    private func lookUp(for database: String) -> SecretLookUp? { snapshot.databases[database]?.lookUp }
+    private func lookUp(for database: String) -> SecretLookUp? {
+        if let route = snapshot.databases[database] { return route.lookUp }
+        return database == ProxySnapshot.consoleDatabase ? nil : snapshot.wildcard?.lookUp?.named(database)
+    }
 
     func lookUpSystemUser(_ number: UInt32, for client: ClientConnection) {
         lookUps[0].post(LookUpRequest(subject: .systemUser(number, client: client.id), worker: index, number: 0))

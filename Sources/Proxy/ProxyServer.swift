@@ -25,7 +25,7 @@ package final class ProxyServer: Sendable {
         var descriptors: [ListenerHandle] = []
         var addresses: [SocketAddress] = []
         for address in wanted {
-            let listener = try Listener(on: address)
+            let listener = try Listener(on: address, backlog: listen.backlog)
             addresses.append(listener.address)
             descriptors.append(ListenerHandle(listener))
         }
@@ -36,13 +36,15 @@ package final class ProxyServer: Sendable {
         let lookUps = (0..<Worker.lookUpLanes).map { _ in Mailbox<LookUpRequest>() }
         self.control = control
         self.lookUps = lookUps
+        let ledger = ConnectionLedger()
+        let autoDatabases = AutoDatabases()
         self.mailboxes = mailboxes
         let handles = descriptors
         threads = (0..<listen.threads).map { index in
             OwnThread(name: "godwit-\(index)") {
                 let worker = Worker(
                     index: index, peers: mailboxes, control: control, lookUps: lookUps, snapshot: snapshot,
-                    clientCount: clientCount, logger: logger)
+                    clientCount: clientCount, ledger: ledger, autoDatabases: autoDatabases, logger: logger)
                 if index == 0 {
                     for handle in handles { if let listener = handle.take() { worker.listen(listener) } }
                 }

@@ -41,10 +41,13 @@ package final class CatalogSnapshot: Sendable {
     package let facts: CatalogFacts
     /// A BEGIN without words is READ COMMITTED for every user of the database. False until it is known.
     package let isReadCommittedDefault: Bool
+    /// Numbers in pg_type of the columns that give keys, by name: where all columns of a name have one type.
+    package let keyColumnTypes: [String: UInt32]
 
-    package init(_ facts: CatalogFacts, isReadCommittedDefault: Bool) {
+    package init(_ facts: CatalogFacts, isReadCommittedDefault: Bool, keyColumnTypes: [String: UInt32] = [:]) {
         self.facts = facts
         self.isReadCommittedDefault = isReadCommittedDefault
+        self.keyColumnTypes = keyColumnTypes
     }
 
     /// What holds before the authority could be asked.
@@ -98,6 +101,8 @@ package final class ProxySnapshot: Sendable {
     /// Our certificate and key; nil: no TLS towards clients.
     package let tls: TLSContext?
     package let databases: NameTable<DatabaseRoute>
+    /// What serves all other names; its own name is `*`.
+    package let wildcard: DatabaseRoute?
 
     package init(
         settings: Settings, auth: AuthPolicy, encryption: EncryptionPolicy = .plain, tls: TLSContext? = nil,
@@ -108,7 +113,8 @@ package final class ProxySnapshot: Sendable {
         self.auth = auth
         self.encryption = encryption
         self.tls = tls
-        self.databases = NameTable(databases.map { ($0.name, $0) })
+        self.databases = NameTable(databases.filter { !$0.settings.isWildcard }.map { ($0.name, $0) })
+        wildcard = databases.first { $0.settings.isWildcard }
     }
 
     /// The console's database.

@@ -22,6 +22,8 @@ final class ServerConnection {
     }
 
     /// A body that we want to look at is kept until it is whole, up to this size; a larger one is passed on unseen.
+    /// What we call ourselves where no client has a name of its own.
+    static let ownName = "godwit"
     private static let keptBodyMax = 64 * 1024
 
     let id: ServerID
@@ -69,7 +71,9 @@ final class ServerConnection {
         self.entry = entry
         self.worker = worker
         openedAt = worker.now
-        login = ServerLogin(credentials: credentials, randomBytes: Digest.randomBytes(18))
+        login = ServerLogin(
+            credentials: credentials, randomBytes: Digest.randomBytes(18),
+            minor: entry.database.route.settings.pool.protocolVersion.minor)
         statements = ServerStatements(bound: entry.database.route.settings.pool.preparedStatementsMax)
         let raw = socket.raw
         self.socket = socket
@@ -149,7 +153,7 @@ final class ServerConnection {
         }
         state = .login
         var parameters: [StartupPacket.Parameter] = [
-            .init(name: "application_name", value: "godwit"), .init(name: "client_encoding", value: "UTF8"),
+            .init(name: "application_name", value: Self.ownName), .init(name: "client_encoding", value: "UTF8"),
         ]
         // A write that hides in a read fails on NEW with 25006 instead of being done on one side only.
         var options = endpoint.options ?? ""
@@ -204,7 +208,7 @@ final class ServerConnection {
             relay.step(to: count, isForwarded: passIsForwarded, client)
         }
         while passRemaining == 0, let header = FrameHeader.parse(bytes, at: relay.offset) {
-            if header.backendError() != nil { return violated(bytes) }
+            if let error = header.backendError(packetMax: worker.packetMax) { return violated(bytes, error) }
             let end = relay.offset + header.frameSize
             let isWhole = end <= bytes.count
             if !isWhole && wantsBody(header) { break }
@@ -241,7 +245,13 @@ final class ServerConnection {
         }
     }
 
-    private func violated(_ bytes: UnsafeRawBufferPointer) -> Int {
+    private func violated(_ bytes: UnsafeRawBufferPointer, _ error: WireError? = nil) -> Int {
+        if case .packetTooLong(let length)? = error {
+            fail(ErrorResponse(
+                .fatal, .programLimitExceeded,
+                "\(side) sent a message of \(length) bytes, which is longer than max_packet_size"))
+            return bytes.count
+        }
         fail(ErrorResponse(
             .fatal, .protocolViolation, "\(side) at \(endpoint.host):\(endpoint.port) broke the protocol"))
         return bytes.count
@@ -249,7 +259,7 @@ final class ServerConnection {
 
     /// - Returns: whether the client gets the message.
     private func handle(_ tag: UInt8, _ body: UnsafeRawBufferPointer, _ relay: inout Relay) -> Bool {
-        if tag == BackendTag.parameterStatus { return parameterChanged(body) }
+        if tag == BackendTag.parameterStatus { return parameterChanged(body, &relay) }
         let verdict = session.received(tag: tag, body: body)
         switch verdict {
         case .forwardHeader:
@@ -299,16 +309,30 @@ final class ServerConnection {
         }
         client.resultBegan()
         client.errorForwarded()
+        if let refusal = client.refusal(replacing: error) {
+            var writer = MessageWriter()
+            refusal.write(to: &writer)
+            relay.insert(writer.bytes, client)
+            return false
+        }
         return true
     }
 
     /// A setting that the server reports: told to the client that changed it, and noted for the next login.
-    private func parameterChanged(_ body: UnsafeRawBufferPointer) -> Bool {
+    private func parameterChanged(_ body: UnsafeRawBufferPointer, _ relay: inout Relay) -> Bool {
         guard let client, !session.isQuiet, state == .leased else { return false }
         var reader = BodyReader(body)
         guard let name = reader.cString(), let value = reader.cString() else { return false }
         // The greeting has told its name; one without a name must not hear of ours.
         if client.isApplyingSettings { return !name.elementsEqual("application_name".utf8) }
+        if name.elementsEqual("application_name".utf8), value.elementsEqual(Self.ownName.utf8),
+            let clients = client.nameBehindReset
+        {
+            var writer = MessageWriter()
+            writer.parameterStatus("application_name", clients)
+            relay.insert(writer.bytes, client)
+            return false
+        }
         client.parameterReported(String(wire: name), String(wire: value))
         return true
     }
@@ -408,6 +432,8 @@ final class ServerConnection {
         if let client {
             if client.isApplyingSettings {
                 client.settingsApplied(on: self, failure: failure)
+            } else if client.startupRestores > 0 {
+                client.startupRestores -= 1
             } else if let failure {
                 client.beginFailed(on: self, failure)
             }
@@ -495,6 +521,12 @@ private struct Relay {
         queueRun(client)
         runStart = offset
         client?.queueAnswer(tag)
+    }
+
+    mutating func insert(_ message: [UInt8], _ client: ClientConnection) {
+        queueRun(client)
+        runStart = offset
+        message.withUnsafeBytes { client.queueFromServer($0) }
     }
 
     /// What has not been handed on yet is not for the client.

@@ -23,12 +23,8 @@ struct Unit {
     var options = TransactionOptions()
     /// COMMIT or ROLLBACK AND CHAIN.
     var chains = false
-    /// BEGIN is among its statements.
-    var hasBegin = false
-    /// COMMIT or ROLLBACK is among them.
-    var hasEnd = false
-    /// COMMIT or ROLLBACK AND CHAIN is among them.
-    var hasChain = false
+    /// Of all its statements.
+    var borders = TransactionBorders()
     /// The text of BEGIN, where it is the first statement.
     var beginSQL: String?
     /// Every statement but the first is surely a read.
@@ -45,8 +41,8 @@ struct Unit {
     /// It has waited for NEW to catch up.
     var hasWaited = false
     var key: StatementKey?
-    /// What it leaves in the session if it succeeds.
-    var effects: [SessionEffect] = []
+    /// What it leaves in the session and does to the transaction.
+    var session = UnitSession()
     var mayWrite = false
     /// It may make a READ ONLY transaction or session READ WRITE.
     var mayLiftReadOnly = false
@@ -72,16 +68,10 @@ struct Unit {
         }
         if classification.seesTransactionTime { seesTransactionTime = true }
         if classification.kind != .read { isAllReads = false }
-        switch classification.kind {
-        case .begin:
-            hasBegin = true
-            if classification.transaction.readOnly == false { mayLiftReadOnly = true }
-        case .commit, .rollback: hasEnd = true
-        default: break
-        }
-        if classification.chains { hasChain = true }
+        if classification.kind == .begin && classification.transaction.readOnly == false { mayLiftReadOnly = true }
+        borders.append(classification.borders, isRead: classification.kind == .read)
         if let key, self.key.map({ key.source < $0.source }) ?? true { self.key = key }
-        if !classification.effects.isEmpty { effects += classification.effects }
+        session.note(classification)
         if classification.mayLiftReadOnly { mayLiftReadOnly = true }
         note(classification.kind, mayWrite: classification.mayWrite)
     }
@@ -93,6 +83,8 @@ struct Unit {
         isAllReads = false
         isRestReads = false
         mayLiftReadOnly = true
+        borders.append(.unknown, isRead: false)
+        session.noteUnknown()
         note(.unknown, mayWrite: true)
     }
 
@@ -120,11 +112,6 @@ struct TransactionFacts {
     /// Keys whose users may have written; one entry per slot of the stamps at most.
     var writtenKeys: Set<UInt64> = []
     var hasWritten = false
-    /// Settings changed since it began: they stay if it commits.
-    var effects: [SessionEffect] = []
-    var wasRolledBack = false
-    /// A savepoint was rolled back to: which settings stay is not known.
-    var isUncertain = false
     var startedAt = MonotonicInstant(nanoseconds: 0)
     var isOpen = false
     /// A read has been answered: the transaction has its snapshot.

@@ -41,13 +41,18 @@ extension ClientConnection {
             replay.append(contentsOf: bytes[..<end])
         }
         openTransaction()
-        if !unit.executes { unit.effects = [] }
+        if !unit.executes { unit.session.removeAll() }
         if unit.carriesBegin && server.side == .new {
             answerFrames(bytes, from: 0, to: unit.firstExecuteEnd, tag: "BEGIN")
             run.dropAll(upTo: unit.firstExecuteEnd)
         }
         while run.offset < end, let header = FrameHeader.parse(bytes, at: run.offset) {
-            forward(FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize), &run, server)
+            let frame = FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize)
+            if frame.start == unit.notes.deniedStart {
+                run.replace(frame, with: standIn(forDenied: frame, on: server), server)
+            } else {
+                forward(frame, &run, server)
+            }
         }
     }
 
@@ -75,7 +80,7 @@ extension ClientConnection {
         while passToServer == 0, phase == .leased, !server.isCongested, !server.session.isFull,
             let header = FrameHeader.parse(bytes, at: run.offset)
         {
-            if let error = header.frontendError() { return violated(error) }
+            if let error = header.frontendError(packetMax: worker.packetMax) { return violated(error) }
             let frame = FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize)
             if frame.tag == FrontendTag.terminate { return close() }
             if frame.tag == FrontendTag.password { return violated(.unexpectedMessage(tag: frame.tag)) }
@@ -88,13 +93,13 @@ extension ClientConnection {
                 return
             }
             if server.session.isQuiet { unit.startedAt = worker.now }
-            let counted = unit.statementCount
+            let before = (statements: unit.statementCount, steps: unit.session.stepCount, denials: unit.notes.denials)
             note(frame, bytes)
-            if unit.statementCount > counted { openTransaction() }
-            if let refusal = ruleRefusal {
-                if frame.tag != FrontendTag.query { return close(with: refusal) }
-                server.session.sent(.query)
-                run.replace(frame, with: raising(refusal), server)
+            if unit.statementCount > before.statements { openTransaction() }
+            if server.side == .new && (unit.borders.goesOn || unit.session.pins) { return refuseOnNew() }
+            if unit.notes.denials > before.denials {
+                unit.session.removeSteps(from: before.steps)
+                run.replace(frame, with: standIn(forDenied: frame, on: server), server)
             } else if frame.tag == FrontendTag.query && deallocatesLocally(server) {
                 run.drop(frame, server)
             } else {
@@ -123,10 +128,10 @@ extension ClientConnection {
 
     /// See `deallocate`: also within a transaction, where the answer must come in its turn.
     private func deallocatesLocally(_ server: ServerConnection) -> Bool {
-        guard unit.kind == .deallocate, unit.statementCount == 1, case .deallocates(let name?)? = unit.effects.last,
-            server.session.isQuiet, deallocate(name)
+        guard unit.kind == .deallocate, unit.statementCount == 1, server.session.isQuiet,
+            case .deallocates(let name?)? = unit.session.onlyEffect, deallocate(name)
         else { return false }
-        unit.effects.removeLast()
+        unit.session.removeAll()
         var writer = MessageWriter()
         writer.commandComplete("DEALLOCATE")
         writer.readyForQuery(status)
@@ -147,7 +152,14 @@ extension ClientConnection {
             // Too long to be looked at: it may have set anything.
             unit.executes = true
             unit.addUnknown()
-            unit.effects.append(.pins(.unknownStatement))
+            unit.session.pin(.unknownStatement)
+            if server.side == .new {
+                close(with: ErrorResponse(
+                    .fatal, .featureNotSupported,
+                    "a query of \(frame.end - frame.start) bytes is too long for a READ ONLY transaction on NEW",
+                    hint: "Godwit looks at texts of up to \(Self.unitBytesMax) bytes; send values as parameters."))
+                return false
+            }
             openTransaction()
             server.session.sent(.query)
         case FrontendTag.functionCall:

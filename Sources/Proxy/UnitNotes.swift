@@ -15,6 +15,31 @@ struct UnitNotes {
         var types: [UInt8]
     }
 
+    enum Denial {
+        /// Index of the rule.
+        case rule(Int)
+        /// It would change tables that are mirrored.
+        case mirror
+
+        /// What `init(word:)` reads again.
+        var word: String {
+            switch self {
+            case .rule(let index): "rule_\(index)"
+            case .mirror: "mirror"
+            }
+        }
+
+        init?(word: Substring) {
+            if word.hasPrefix("mirror") {
+                self = .mirror
+            } else if word.hasPrefix("rule_"), let index = Int(word.dropFirst(5).prefix { $0.isASCII && $0.isNumber }) {
+                self = .rule(index)
+            } else {
+                return nil
+            }
+        }
+    }
+
     /// Statements with bound keys that one unit may prepare; the keys of further ones are not found.
     private static let parsedMax = 64
 
@@ -23,23 +48,26 @@ struct UnitNotes {
     private(set) var statement: AnalysedStatement?
     /// The strictest word of the rules: `new` only where they say it of every statement.
     private(set) var outcome: RuleSet.Outcome?
-    /// Index of the rule that denies it.
-    private(set) var deniedBy: Int?
+    /// Who denies the first statement that is denied.
+    private(set) var deniedBy: Denial?
+    /// Statements that are denied.
+    private(set) var denials = 0
+    /// Offset of the message with the first of them, in the bytes of a gathered unit.
+    var deniedStart: Int?
     private(set) var changesSchema = false
-    private(set) var changesTables = false
     /// Of all its results, as their command tags say.
     private(set) var rows: UInt64 = 0
 
-    mutating func add(_ analysis: AnalysedStatement, _ match: RuleSet.Match?) {
+    mutating func add(_ analysis: AnalysedStatement, _ match: RuleSet.Match?, deniedBy denial: Denial?) {
         let isFirst = statement == nil
         if isFirst { statement = analysis }
         if analysis.classification.changesSchema { changesSchema = true }
-        if analysis.classification.changesTables { changesTables = true }
+        if denial != nil { denials += 1 }
+        if deniedBy == nil { deniedBy = denial }
         switch (outcome, match?.outcome) {
         case (.deny, _): break
         case (_, .deny):
             outcome = .deny
-            deniedBy = match?.rule
         case (.old, _): break
         case (_, .old): outcome = .old
         case (.new, .new): break
@@ -88,17 +116,24 @@ extension ClientConnection {
     /// Also for a statement that was prepared before. `text` may go on behind a NUL.
     func noteStatement(_ analysis: AnalysedStatement, _ text: UnsafeRawBufferPointer, _ database: DatabaseState) {
         let rules = database.route.table.rules
-        if rules.isEmpty { return unit.notes.add(analysis, nil) }
+        let mirrorDenial: UnitNotes.Denial? = isDeniedByMirror(analysis, database) ? .mirror : nil
+        if rules.isEmpty { return unit.notes.add(analysis, nil, deniedBy: mirrorDenial) }
         let end = text.firstIndex(of: 0) ?? text.count
         let match = rules.match(analysis, UnsafeRawBufferPointer(rebasing: text[0..<end]), user: user)
         if let match { database.count(rule: match.rule) }
-        unit.notes.add(analysis, match)
+        let denial = match.flatMap { $0.outcome == .deny ? UnitNotes.Denial.rule($0.rule) : nil }
+        unit.notes.add(analysis, match, deniedBy: denial ?? mirrorDenial)
     }
 
-    /// nil: neither the rules nor the mirror keep the unit from running.
-    var ruleRefusal: ErrorResponse? {
-        if unit.notes.changesTables, let refusal = mirrorRefusal { return refusal }
-        guard let index = unit.notes.deniedBy, let rules = database?.route.table.rules.rules else { return nil }
+    private func refusal(_ denial: UnitNotes.Denial) -> ErrorResponse {
+        guard case .rule(let index) = denial else {
+            return ErrorResponse(
+                .error, .insufficientPrivilege,
+                "tables of database \"\(databaseName)\" are not changed while it is mirrored",
+                detail: "NEW would not have the change.",
+                hint: "Change both sides directly and run godwit prepare, or set mirror.ddl to allow.")
+        }
+        let rules = database?.route.table.rules.rules ?? []
         let name = index < rules.count ? rules[index].name : ""
         return ErrorResponse(
             .error, .insufficientPrivilege, "statement denied by rule \"\(name)\" of Godwit",
@@ -106,24 +141,48 @@ extension ClientConnection {
     }
 
     /// A client with temporary tables may mean one of those: the mirror notices if it does not.
-    private var mirrorRefusal: ErrorResponse? {
-        guard let settings = database?.route.settings.mirror, settings.mode != .off, settings.ddl == .refuse,
-            pin != .temporaryTable, !transaction.effects.contains(where: { $0 == .pins(.temporaryTable) })
-        else { return nil }
-        return ErrorResponse(
-            .error, .insufficientPrivilege,
-            "tables of database \"\(databaseName)\" are not changed while it is mirrored",
-            detail: "NEW would not have the change.",
-            hint: "Change both sides directly and run godwit prepare, or set mirror.ddl to allow.")
+    private func isDeniedByMirror(_ analysis: AnalysedStatement, _ database: DatabaseState) -> Bool {
+        guard analysis.classification.changesTables, pin != .temporaryTable else { return false }
+        let settings = database.route.settings.mirror
+        return settings.mode != .off && settings.ddl == .refuse && !unit.session.pins
+            && !ledger.openEffects.contains(.pins(.temporaryTable))
     }
 
-    /// In a transaction the server itself has to fail, so that the transaction does: a query that raises our error.
-    func raising(_ error: ErrorResponse) -> [UInt8] {
-        let message = error.message.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "''")
-        let text = "DO $godwit$BEGIN RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = '\(message)'; END$godwit$"
+    /// The answer to a denied unit that no server needs to know of: outside of transactions, where nothing has to fail.
+    var refusalOnItsOwn: ErrorResponse? {
+        guard let denial = unit.notes.deniedBy, server == nil, lazy == nil, !unit.borders.begins, unit.endsWithReady,
+            !unit.isStreamed
+        else { return nil }
+        return refusal(denial)
+    }
+
+    /// What goes to the server instead of a denied message. It fails there, and with it the transaction or batch, and
+    /// changes nothing else; the name it cannot find tells us its error (see `refusal(replacing:)`).
+    func standIn(forDenied frame: FrontendFrame, on server: ServerConnection) -> [UInt8] {
+        let name = Self.deniedPrefix + (unit.notes.deniedBy?.word ?? "")
         var writer = MessageWriter()
-        writer.message(FrontendTag.query) { $0.cString(text) }
+        if frame.tag == FrontendTag.query {
+            server.session.sent(.query)
+            writer.query("SELECT \(name)")
+        } else {
+            server.session.sent(.describe)
+            writer.message(FrontendTag.describe) {
+                $0.byte(UInt8(ascii: "S"))
+                $0.cString(name)
+            }
+        }
         return writer.bytes
+    }
+
+    private static let deniedPrefix = "godwit_denied_by_"
+
+    /// The error that the client gets instead of a server's, where that is of a message of `standIn(forDenied:on:)`.
+    func refusal(replacing error: ErrorResponse) -> ErrorResponse? {
+        guard error.state == .undefinedColumn || error.state == .invalidStatementName,
+            let start = error.message.firstRange(of: Self.deniedPrefix)?.upperBound,
+            let denial = UnitNotes.Denial(word: error.message[start...])
+        else { return nil }
+        return refusal(denial)
     }
 
     /// A Parse or Query body's text with its tables' names replaced; nil: it stays as it is.

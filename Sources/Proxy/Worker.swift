@@ -91,6 +91,12 @@ final class Worker {
     private(set) var isDraining = false
     private var isStopped = false
     private let sharedClientCount: ClientCount
+    /// What counts over all threads.
+    let ledger: ConnectionLedger
+    let autoDatabases: AutoDatabases
+    /// Bytes of a message that the configuration lets through.
+    private(set) var packetMax: Int
+    private(set) var tcpOptions: TCPOptions
 
     /// A noncopyable listener in an array.
     private final class ListenerBox {
@@ -100,7 +106,8 @@ final class Worker {
 
     init(
         index: Int, peers: [Mailbox<WorkerMessage>], control: Mailbox<ControlMessage>,
-        lookUps: [Mailbox<LookUpRequest>], snapshot: ProxySnapshot, clientCount: ClientCount, logger: Logger
+        lookUps: [Mailbox<LookUpRequest>], snapshot: ProxySnapshot, clientCount: ClientCount,
+        ledger: ConnectionLedger, autoDatabases: AutoDatabases, logger: Logger
     ) {
         self.index = index
         self.peers = peers
@@ -110,8 +117,12 @@ final class Worker {
         secrets = SecretCache(lifeNanos: snapshot.settings.auth.cacheNanos)
         self.logger = logger
         sharedClientCount = clientCount
+        self.ledger = ledger
+        self.autoDatabases = autoDatabases
+        packetMax = snapshot.settings.listen.packetSizeMax
+        tcpOptions = TCPOptions(snapshot.settings.listen.tcp)
         timers = TimerWheel(now: now)
-        for route in snapshot.databases.values { add(route) }
+        for route in snapshot.databases.values { _ = add(route) }
         let registration = makeRegistration(.mailbox)
         loop.register(peers[index].descriptor, .read, as: registration)
         schedule(.housekeeping, at: now.advanced(bySeconds: Self.housekeepingSeconds))
@@ -272,7 +283,7 @@ final class Worker {
         case .serverLogin(let id):
             servers[id]?.loginTimedOut()
         case .pool(let entry):
-            entry.hasTimer = false
+            entry.timerAt = nil
             expireWaiters(entry)
             serveLater(entry)
         case .horizonWait(let id, let wait):
@@ -284,7 +295,9 @@ final class Worker {
 
     private func keepHouse() {
         expireServers()
-        for client in clients.values { client.checkIdleTime() }
+        keepPools()
+        forgetAutoDatabases()
+        for client in clients.values { client.checkTime() }
         for database in databases.values { database.turnPeriod(now: now) }
     }
 
@@ -306,6 +319,10 @@ final class Worker {
             clients[client]?.controlDone(outcome)
         case .lookedUp(let number, let answer):
             lookedUp(number, answer)
+        case .slotsFreed:
+            for entry in pools.values where entry.pool.waitingCount > 0 { serveLater(entry) }
+        case .evict(let database, let user, let side):
+            _ = evictIdle(database: database, user: user, side: side, but: nil)
         case .drain:
             drain()
         case .stop:
@@ -314,27 +331,38 @@ final class Worker {
     }
 
     private func apply(_ next: ProxySnapshot) {
-        let previous = snapshot
+        let routes = databases.mapValues(\.route)
         snapshot = next
+        packetMax = next.settings.listen.packetSizeMax
+        tcpOptions = TCPOptions(next.settings.listen.tcp)
         secrets.forget(lifeNanos: next.settings.auth.cacheNanos)
         for (name, state) in databases.pairs {
             if let route = next.databases[name] {
+                if state.isAuto { autoDatabases.leave(name) }
+                state.isAuto = false
+                state.apply(route)
+            } else if state.isAuto, let template = next.wildcard, let route = autoDatabases.route(name, template) {
                 state.apply(route)
             } else {
                 databases[name] = nil
+                if state.isAuto { autoDatabases.leave(name) }
                 for client in clients.values where client.database === state { client.databaseWasRemoved() }
             }
         }
-        for route in next.databases.values where databases[route.name] == nil { add(route) }
-        for client in clients.values { client.routingChanged() }
-        retireServers(previous: previous)
+        for route in next.databases.values where databases[route.name] == nil { _ = add(route) }
+        for client in clients.values {
+            client.routingChanged()
+            client.limitsChanged()
+        }
+        retireServers(previous: routes)
     }
 
-    private func add(_ route: DatabaseRoute) {
+    func add(_ route: DatabaseRoute) -> DatabaseState {
         let state = DatabaseState(route)
         state.onSchemaChange = { [control] name in control.post(.schemaChanged(database: name)) }
         databases[route.name] = state
         route.horizon.wakeAfterBatches(peers[index].descriptor)
+        return state
     }
 
     // MARK: reads that wait for NEW
@@ -418,6 +446,7 @@ final class Worker {
     }
 
     private func adopt(_ descriptor: consuming SocketDescriptor, _ address: SocketAddress) {
+        descriptor.apply(tcpOptions, for: address)
         let client = ClientConnection(ClientID(nextID()), descriptor, address, worker: self)
         clients[client.id] = client
         client.start(isRefused: !sharedClientCount.enter(max: snapshot.settings.listen.clientsMax))

@@ -13,6 +13,10 @@ enum WorkerMessage: Sendable {
     case collected(request: UInt64, WorkerReport)
     case controlDone(client: ClientID, ControlOutcome)
     case lookedUp(UInt64, LookUpAnswer)
+    /// A limit over all threads has room again that somebody wanted.
+    case slotsFreed
+    /// Somebody wants the place of an idle server of this database, or of this user.
+    case evict(database: String?, user: String?, side: Side)
     /// Finish: no new clients, those without a transaction go now, the others at its end.
     case drain
     /// Finish at once.

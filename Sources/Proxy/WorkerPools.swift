@@ -18,14 +18,31 @@ final class PoolEntry {
     var lastFailure: ErrorResponse?
     /// What the latest client of this user has proven at its login.
     var proof: ServerProof?
-    fileprivate(set) var isRetired = false
     var isToBeServed = false
-    var hasTimer = false
+    /// When the earliest of its timers fires.
+    var timerAt: MonotonicInstant?
+    /// Clients that use it.
+    private(set) var clientCount = 0
+    /// Over all threads.
+    fileprivate let databaseServers: SharedCount
+    fileprivate let userServers: SharedCount
 
-    init(_ key: PoolKey, _ limits: PoolLimits, _ database: DatabaseState) {
+    init(_ key: PoolKey, _ limits: PoolLimits, _ database: DatabaseState, _ ledger: ConnectionLedger) {
+        databaseServers = ledger.count(.databaseServers(ExactName(key.database), key.side))
+        userServers = ledger.count(.userServers(ExactName(key.user), key.side))
         self.key = key
         self.database = database
         pool = Pool(limits: limits)
+    }
+
+    func attach() {
+        clientCount += 1
+        pool.keepsMinimum = true
+    }
+
+    func detach() {
+        clientCount -= 1
+        pool.keepsMinimum = clientCount > 0
     }
 }
 
@@ -36,22 +53,26 @@ extension Worker {
         let endpoint = database.route.endpoint(side)
         let key = PoolKey(database: database.name, user: endpoint.user ?? user, side: side)
         if let entry = pools[key] { return entry }
-        let entry = PoolEntry(key, limits(database.route.settings.pool, side: side), database)
+        let entry = PoolEntry(key, limits(database.route.settings.pool, key), database, ledger)
         pools[key] = entry
         return entry
     }
 
-    /// The thread's part of the pool's size: parts differ by one at most and add up to the size.
-    private func limits(_ settings: PoolSettings, side: Side) -> PoolLimits {
+    /// The thread's part of the pool's sizes: parts differ by one at most and add up to the whole.
+    private func limits(_ settings: PoolSettings, _ key: PoolKey) -> PoolLimits {
         func nanos(_ seconds: Double) -> UInt64 { UInt64(seconds * 1e9) }
-        let share = settings.size / peers.count + (index < settings.size % peers.count ? 1 : 0)
+        func share(_ whole: Int) -> Int { whole / peers.count + (index < whole % peers.count ? 1 : 0) }
+        let user = snapshot.settings.user(named: key.user)
         return PoolLimits(
-            serversMax: max(1, share), waitersMax: settings.waitersMax,
+            serversMax: max(1, share(user?.poolSize ?? settings.size)), waitersMax: settings.waitersMax,
             waitMaxNanos: nanos(settings.queryWaitTimeoutSeconds),
             idleMaxNanos: nanos(settings.serverIdleTimeoutSeconds),
             lifetimeMaxNanos: nanos(settings.serverLifetimeSeconds),
             // NEW's breaker decides when it is tried again.
-            retryMaxNanos: side == .old ? nanos(settings.serverLoginRetrySeconds) : 0)
+            retryMaxNanos: key.side == .old ? nanos(settings.serverLoginRetrySeconds) : 0,
+            serversMin: share(settings.minPoolSize),
+            reserveMax: share(user?.reservePoolSize ?? settings.reservePoolSize),
+            reserveAfterNanos: nanos(settings.reservePoolTimeoutSeconds))
     }
 
     /// Gives the client a server now, or queues it.
@@ -82,6 +103,7 @@ extension Worker {
         }
         openServers(entry)
         scheduleWaitTimer(entry)
+        yieldPlace(entry)
     }
 
     private func server(_ id: ServerID) -> ServerConnection {
@@ -90,18 +112,26 @@ extension Worker {
     }
 
     private func openServers(_ entry: PoolEntry) {
-        for _ in 0..<entry.pool.serversToOpen(now: now) { openServer(entry) }
+        let wanted = entry.pool.serversToOpen(now: now)
+        for opened in 0..<wanted {
+            guard takePlace(entry) else {
+                for _ in opened..<wanted { entry.pool.openForbidden() }
+                return
+            }
+            openServer(entry)
+        }
     }
 
     private func scheduleWaitTimer(_ entry: PoolEntry) {
-        if entry.hasTimer || entry.pool.waitingCount == 0 { return }
+        if entry.pool.waitingCount == 0 { return }
         var deadline: MonotonicInstant?
         if entry.pool.limits.waitMaxNanos > 0, let oldest = entry.pool.oldestWaiter() {
             deadline = MonotonicInstant(nanoseconds: oldest.nanoseconds + entry.pool.limits.waitMaxNanos)
         }
         if let retry = entry.pool.retryTime(now: now) { deadline = min(retry, deadline ?? retry) }
-        guard let deadline else { return }
-        entry.hasTimer = true
+        if let reserve = entry.pool.reserveTime(now: now) { deadline = min(reserve, deadline ?? reserve) }
+        guard let deadline, entry.timerAt.map({ deadline < $0 }) ?? true else { return }
+        entry.timerAt = deadline
         schedule(.pool(entry), at: deadline)
     }
 
@@ -116,11 +146,13 @@ extension Worker {
     private func openServer(_ entry: PoolEntry) {
         let endpoint = entry.database.route.endpoint(entry.key.side)
         guard let address = endpoint.address else {
+            leavePlace(entry)
             return openFailed(entry, ErrorResponse(
                 .fatal, .cannotConnect, "the name of host \"\(endpoint.host)\" cannot be resolved"))
         }
         do {
             let socket = try SocketDescriptor.connect(to: address)
+            socket.apply(tcpOptions, for: address)
             let credentials = ServerLogin.Credentials(
                 user: entry.key.user, password: endpoint.password, proof: entry.proof, policy: snapshot.auth)
             let server = ServerConnection(
@@ -129,6 +161,7 @@ extension Worker {
             let limit = entry.database.route.settings.pool.serverConnectTimeoutSeconds
             if limit > 0 { schedule(.serverLogin(server.id), at: now.advanced(bySeconds: limit)) }
         } catch {
+            leavePlace(entry)
             openFailed(entry, connectFailure(endpoint, error.reason))
         }
     }
@@ -188,6 +221,7 @@ extension Worker {
     /// The connection is closed; whoever had it has been told.
     func serverClosed(_ server: ServerConnection, wasOpen: Bool) {
         servers[server.id] = nil
+        leavePlace(server.entry)
         if wasOpen {
             server.entry.pool.serverClosed(server.id)
             serveLater(server.entry)
@@ -201,23 +235,93 @@ extension Worker {
         }
     }
 
-    /// After a reload: limits as they are now, and no server that leads to another place than new ones would.
-    func retireServers(previous: ProxySnapshot) {
+    /// Servers that are to be there although nobody waits, and pools that nobody needs any more.
+    func keepPools() {
         for (key, entry) in pools {
-            guard let route = snapshot.databases[key.database], entry.database === databases[key.database] else {
+            if entry.pool.keepsMinimum {
+                openServers(entry)
+            } else if entry.pool.serverCount == 0 && entry.pool.waitingCount == 0 {
+                pools[key] = nil
+            }
+        }
+    }
+
+    /// After a reload: limits as they are now, and no server that leads to another place than new ones would.
+    func retireServers(previous: NameTable<DatabaseRoute>) {
+        for (key, entry) in pools {
+            guard let state = databases[key.database], entry.database === state else {
                 pools[key] = nil
                 for id in entry.pool.idleServers { servers[id]?.close() }
                 continue
             }
-            var next = limits(route.settings.pool, side: key.side)
+            var next = limits(state.route.settings.pool, key)
             next.waitersMax = entry.pool.limits.waitersMax
             entry.pool.apply(next)
-            if let before = previous.databases[key.database]?.endpoint(key.side), before == route.endpoint(key.side) {
+            if let before = previous[key.database]?.endpoint(key.side), before == state.route.endpoint(key.side) {
+                serveLater(entry)
                 continue
             }
             for server in servers.values where server.entry === entry { server.isOutdated = true }
             for id in entry.pool.idleServers { servers[id]?.close() }
         }
+    }
+
+    // MARK: limits over all threads
+
+    private func maxUserConnections(_ user: String) -> Int {
+        snapshot.settings.user(named: user)?.maxUserConnections ?? snapshot.settings.limits.maxUserConnections
+    }
+
+    /// Counts a server in that is about to be opened. At a limit it takes the place of one that is idle elsewhere.
+    private func takePlace(_ entry: PoolEntry) -> Bool {
+        let databaseMax = entry.database.route.settings.pool.maxDBConnections
+        let userMax = maxUserConnections(entry.key.user)
+        while !entry.databaseServers.enter(max: databaseMax) {
+            if !makeRoom(database: entry.key.database, user: nil, entry) { return false }
+        }
+        while !entry.userServers.enter(max: userMax) {
+            if makeRoom(database: nil, user: entry.key.user, entry) { continue }
+            if entry.databaseServers.leave() { tellOfFreePlace() }
+            return false
+        }
+        return true
+    }
+
+    private func leavePlace(_ entry: PoolEntry) {
+        // Both, whether or not somebody waits for the first.
+        let wasDatabaseWanted = entry.databaseServers.leave()
+        if entry.userServers.leave() || wasDatabaseWanted { tellOfFreePlace() }
+    }
+
+    private func tellOfFreePlace() { for peer in peers { peer.post(.slotsFreed) } }
+
+    private func makeRoom(database: String?, user: String?, _ entry: PoolEntry) -> Bool {
+        if evictIdle(database: database, user: user, side: entry.key.side, but: entry) { return true }
+        for (number, peer) in peers.enumerated() where number != index {
+            peer.post(.evict(database: database, user: user, side: entry.key.side))
+        }
+        return false
+    }
+
+    /// Closes the server that has been idle longest among those pools.
+    func evictIdle(database: String?, user: String?, side: Side, but spared: PoolEntry?) -> Bool {
+        var oldest: ServerConnection?
+        for entry in pools.values where entry !== spared && entry.key.side == side && entry.pool.waitingCount == 0 {
+            if let database, !entry.key.database.hasSameBytes(as: database) { continue }
+            if let user, !entry.key.user.hasSameBytes(as: user) { continue }
+            guard let id = entry.pool.idleServers.first, let server = servers[id] else { continue }
+            if oldest.map({ server.leasedAt < $0.leasedAt }) ?? true { oldest = server }
+        }
+        oldest?.close()
+        return oldest != nil
+    }
+
+    /// Another pool, here or on another thread, lacks the place of a server that nobody needs here now.
+    private func yieldPlace(_ entry: PoolEntry) {
+        guard entry.pool.waitingCount == 0, let id = entry.pool.idleServers.first else { return }
+        let isWanted = entry.database.route.settings.pool.maxDBConnections > 0 && entry.databaseServers.isWanted
+            || maxUserConnections(entry.key.user) > 0 && entry.userServers.isWanted
+        if isWanted { servers[id]?.close() }
     }
 
     // MARK: breakers

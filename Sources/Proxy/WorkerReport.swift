@@ -1,3 +1,4 @@
+import Configuration
 import Glibc
 import PGWire
 import Pooling
@@ -17,6 +18,7 @@ struct WorkerReport: Sendable {
         var serversLogin = 0
         var serversCanceled = 0
         var longestWaitMicros: UInt64 = 0
+        var mode: PoolSettings.Mode = .transaction
     }
 
     /// One line of SHOW CLIENTS or SHOW SERVERS.
@@ -94,6 +96,7 @@ extension Worker {
             return client.server.map { $0.entry === entry } ?? (entry.key.side == .old && client.phase == .idle)
         }
         row.clientsWaiting = entry.pool.waitingCount
+        row.mode = snapshot.settings.user(named: entry.key.user)?.poolMode ?? entry.database.route.settings.pool.mode
         row.serversActive = entry.pool.leasedCount
         row.serversIdle = entry.pool.idleCount
         row.serversLogin = entry.pool.connectingCount

@@ -8,9 +8,8 @@ package struct Listener: ~Copyable {
     /// Where it really listens: the port is the kernel's choice when 0 was asked for.
     package let address: SocketAddress
 
-    private static let backlog: CInt = 4096
-
-    package init(on wanted: SocketAddress) throws(SocketError) {
+    /// - Parameter backlog: connections that the kernel keeps to be accepted.
+    package init(on wanted: SocketAddress, backlog: Int = 4096) throws(SocketError) {
         if wanted.isTooLong { throw SocketError(operation: .bind, errno: ENAMETOOLONG) }
         let type = CInt(SOCK_STREAM.rawValue) | CInt(SOCK_NONBLOCK.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
         let raw = socket(wanted.family, type, 0)
@@ -23,7 +22,7 @@ package struct Listener: ~Copyable {
             setsockopt(raw, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<CInt>.size))
         }
         if wanted.withSockaddr({ bind(raw, $0, $1) }) != 0 { throw SocketError(operation: .bind, errno: errno) }
-        if listen(raw, Self.backlog) != 0 { throw SocketError(operation: .listen, errno: errno) }
+        if listen(raw, CInt(backlog)) != 0 { throw SocketError(operation: .listen, errno: errno) }
         address = Self.localAddress(raw) ?? wanted
         descriptor = owned
     }

@@ -86,6 +86,39 @@ package struct SocketDescriptor: ~Copyable {
     }
 }
 
+/// How the kernel finds out that a peer has gone; 0: its own default. Immutable, any thread.
+package struct TCPOptions: Equatable, Sendable {
+    package var keepalive = true
+    package var keepaliveCount = 0
+    package var keepaliveIdleSeconds = 0
+    package var keepaliveIntervalSeconds = 0
+    /// Milliseconds that sent bytes may stay unacknowledged.
+    package var userTimeoutMillis = 0
+
+    package init() {}
+}
+
+extension SocketDescriptor {
+    /// Nothing happens to a Unix socket.
+    package func apply(_ options: TCPOptions, for address: SocketAddress) {
+        if case .unix = address { return }
+        set(SOL_SOCKET, SO_KEEPALIVE, options.keepalive ? 1 : 0)
+        if options.keepalive {
+            if options.keepaliveCount > 0 { set(CInt(IPPROTO_TCP), TCP_KEEPCNT, options.keepaliveCount) }
+            if options.keepaliveIdleSeconds > 0 { set(CInt(IPPROTO_TCP), TCP_KEEPIDLE, options.keepaliveIdleSeconds) }
+            if options.keepaliveIntervalSeconds > 0 {
+                set(CInt(IPPROTO_TCP), TCP_KEEPINTVL, options.keepaliveIntervalSeconds)
+            }
+        }
+        if options.userTimeoutMillis > 0 { set(CInt(IPPROTO_TCP), TCP_USER_TIMEOUT, options.userTimeoutMillis) }
+    }
+
+    private func set(_ level: CInt, _ name: CInt, _ value: Int) {
+        var value = CInt(truncatingIfNeeded: value)
+        setsockopt(raw, level, name, &value, socklen_t(MemoryLayout<CInt>.size))
+    }
+}
+
 package struct SocketError: Error, Equatable, Sendable {
     package enum Operation: String, Sendable { case open, bind, listen, connect, accept }
     package let operation: Operation

@@ -143,6 +143,12 @@ package struct ShapeStatistics: Sendable {
         windowCalls = max(200, UInt64(settings.promoteAfter))
     }
 
+    /// Verdicts of other settings do not hold.
+    package static func isMadeAnew(from before: ReadSettings, to after: ReadSettings) -> Bool {
+        before.promote != after.promote || before.promoteAfter != after.promoteAfter
+            || before.promoteFactor != after.promoteFactor
+    }
+
     package var count: Int { entries.count }
 
     // MARK: what the data plane asks and tells

@@ -106,8 +106,11 @@ package final class AnalysisCache {
         parsesLeft = limits.parsesPerTurnMax
         seenOnce = Array(repeating: 0, count: AnalysisCache.seenOnceCount)
         let reasons: [ClassificationReason] = [.tooLong, .tooDeep, .notText, .unterminated, .parseBudgetSpent]
-        undecided = Dictionary(
-            uniqueKeysWithValues: reasons.map { ($0, AnalysedStatement(Classification(.unknown, $0))) })
+        undecided = Dictionary(uniqueKeysWithValues: reasons.map { reason in
+            var classification = Classification(.unknown, reason)
+            if reason != .tooLong { classification.borders = .none }
+            return (reason, AnalysedStatement(classification))
+        })
     }
 
     /// A new loop turn of the reactor: the parsing budget is whole again.
@@ -184,10 +187,14 @@ package final class AnalysisCache {
     ///   server will refuse the text as well.
     private func unknown(_ reason: ClassificationReason, _ scanned: UnsafeRawBufferPointer?) -> Analysis {
         let effects = scanned.map { LexicalScan.effects(of: $0) } ?? []
+        let hasSeveral = scanned.map { LexicalScan.hasSeveralStatements($0) } ?? false
         let key = writer.commentKey
-        if effects.isEmpty, let statement = undecided[reason] { return Analysis(statement: statement, key: key) }
+        if effects.isEmpty, !hasSeveral, let statement = undecided[reason] {
+            return Analysis(statement: statement, key: key)
+        }
         var classification = Classification(.unknown, reason)
         classification.effects = effects
+        if !hasSeveral && reason != .tooLong { classification.borders = .none }
         return Analysis(statement: AnalysedStatement(classification), key: key)
     }
 

@@ -5,6 +5,10 @@ package struct Classification: Sendable, Equatable {
     package var reason: ClassificationReason
     /// What is left in the server's session, in the order of the text. Mostly empty.
     package var effects: [SessionEffect] = []
+    /// What it does to the transaction; nil for a text of several statements.
+    package var mark: TransactionMark?
+    /// Of several statements: their effects and marks in order. Empty when there are none.
+    var stepsOfSeveral: [SessionStep] = []
     /// Of BEGIN, START TRANSACTION and SET TRANSACTION.
     package var transaction = TransactionOptions()
     /// COMMIT or ROLLBACK `AND CHAIN`.
@@ -13,8 +17,7 @@ package struct Classification: Sendable, Equatable {
     package var objectName: String?
     /// Statements in the text, empty ones not counted.
     package var statementCount = 1
-    /// True when a text of several statements holds BEGIN, COMMIT, ROLLBACK or a savepoint.
-    package var mixesTransactionControl = false
+    package var borders: TransactionBorders
     /// DDL: the catalog may look different afterwards.
     package var changesSchema = false
     /// DDL on what tables are made of, so that a mirror could lose touch with them; not on temporary ones.
@@ -25,6 +28,12 @@ package struct Classification: Sendable, Equatable {
     package var seesTransactionTime = false
     /// Of several statements: none of them writes.
     package var isMixtureOfReads = false
+    /// Its effects and mark by statement, in order.
+    package var steps: [SessionStep] {
+        if kind == .multiple { return stepsOfSeveral }
+        return effects.map { SessionStep(statement: 0, .effect($0)) }
+            + (mark.map { [SessionStep(statement: 0, .mark($0))] } ?? [])
+    }
     /// COMMIT, ROLLBACK and prepared transactions aside: false only when it is sure that nothing was written.
     package var mayWrite: Bool { kind.mayWrite && !isMixtureOfReads }
 
@@ -43,6 +52,7 @@ package struct Classification: Sendable, Equatable {
     package init(_ kind: StatementKind, _ reason: ClassificationReason) {
         self.kind = kind
         self.reason = reason
+        borders = kind == .unknown ? .unknown : TransactionBorders(kind, chains: false)
     }
 }
 
@@ -141,6 +151,8 @@ package enum SessionEffect: Sendable, Equatable {
 package enum DiscardTarget: UInt8, Sendable { case all, plans, sequences, temporary }
 
 package enum PinReason: String, Sendable, CaseIterable {
+    /// The configuration says that sessions keep their servers.
+    case poolMode = "pool_mode session"
     case temporaryTable = "temporary table"
     case holdCursor = "cursor WITH HOLD"
     case listen = "LISTEN"

@@ -111,6 +111,23 @@ enum LexicalScan {
         }
     }
 
+    /// Whether anything comes behind a semicolon.
+    static func hasSeveralStatements(_ text: UnsafeRawBufferPointer) -> Bool {
+        var lexer = SQLLexer(text)
+        var isBehind = false
+        while true {
+            let token = lexer.next()
+            switch token.kind {
+            case .end, .unterminated: return false
+            case .lineComment, .blockComment: continue
+            case .punctuation where token.isMark(";", in: text): isBehind = true
+            case .punctuation, .identifier, .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString,
+                .integer, .decimal, .parameter, .operation, .stray:
+                if isBehind { return true }
+            }
+        }
+    }
+
     private static func isSuspicious(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {
         if token.is("temp", in: text) || token.is("temporary", in: text) || token.is("set_config", in: text)
             || token.is("hold", in: text)

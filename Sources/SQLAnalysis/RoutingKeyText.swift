@@ -67,8 +67,8 @@ package enum RoutingKeyText {
 
     /// A bound parameter's value.
     ///
-    /// - Parameter type: its number in pg_type as Parse gave it; 0 when it did not. Then a binary value of 2, 4 or 8
-    ///   bytes is an integer, one of 16 a UUID, and any other a text.
+    /// - Parameter type: its number in pg_type: as Parse gave it, else the column's; 0 when neither is known. A binary
+    ///   value is no key then: its bytes may be those of an integer, or of a text that looks like one.
     package static func parameter(_ bytes: UnsafeRawBufferPointer, isBinary: Bool, type: UInt32) -> [UInt8]? {
         let isInteger = TypeNumber.integers.contains(type) && type != TypeNumber.int2vector
         if !isBinary {
@@ -78,14 +78,28 @@ package enum RoutingKeyText {
             return integer(isSigned ? trimmed.dropFirst() : trimmed, isNegative: trimmed.first == 0x2D)
         }
         if TypeNumber.texts.contains(type) { return text(bytes) }
-        if type != 0 && !isInteger && type != TypeNumber.uuid { return nil }
+        if type == TypeNumber.uuid { return bytes.count == 16 ? dashed(bytes) : nil }
+        guard isInteger else { return nil }
+        // By its length: the column may be of another width than what the statement compares it with.
         switch bytes.count {
-        case 2 where type != TypeNumber.uuid: return decimal(bytes.loadUnaligned(as: Int16.self).bigEndian)
-        case 4 where type != TypeNumber.uuid: return decimal(bytes.loadUnaligned(as: Int32.self).bigEndian)
-        case 8 where type != TypeNumber.uuid: return decimal(bytes.loadUnaligned(as: Int64.self).bigEndian)
-        case 16 where !isInteger: return dashed(bytes)
-        default: return type == 0 && PlainText.isValid(bytes) ? text(bytes) : nil
+        case 2: return decimal(bytes.loadUnaligned(as: Int16.self).bigEndian)
+        case 4: return decimal(bytes.loadUnaligned(as: Int32.self).bigEndian)
+        case 8: return decimal(bytes.loadUnaligned(as: Int64.self).bigEndian)
+        default: return nil
         }
+    }
+
+    /// A literal's key where the column has this type: a quoted integer is one too.
+    ///
+    /// - Returns: nil when it is no value of the type.
+    package static func literalKey(_ key: UnsafeRawBufferPointer, columnType type: UInt32) -> [UInt8]? {
+        parameter(key, isBinary: false, type: type)
+    }
+
+    /// Whether `literalKey` would give back the same bytes.
+    package static func isKey(_ key: UnsafeRawBufferPointer, ofColumnType type: UInt32) -> Bool {
+        guard TypeNumber.integers.contains(type) else { return true }
+        return key.allSatisfy(SQLLexer.isDigit) && (key.first != 0x30 || key.count == 1)
     }
 
     private static func decimal(_ value: some FixedWidthInteger) -> [UInt8] { Array(String(value).utf8) }

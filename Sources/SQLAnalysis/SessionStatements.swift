@@ -8,21 +8,34 @@ enum SessionStatements {
         switch node.kind {
         case PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_BEGIN, PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_START:
             result = Classification(.begin, .transactionControl)
+            result.mark = .begin
             result.transaction = options(SyntaxTree.options(node.options, node.n_options))
         case PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_COMMIT:
             result = Classification(.commit, .transactionControl)
+            result.mark = .commit(chains: node.chain != 0)
         case PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_ROLLBACK:
             result = Classification(.rollback, .transactionControl)
+            result.mark = .rollback(chains: node.chain != 0)
         case PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_SAVEPOINT,
             PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_RELEASE,
             PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_ROLLBACK_TO:
             result = Classification(.savepoint, .transactionControl)
-            result.objectName = SyntaxTree.string(node.savepoint_name)
+            let name = SyntaxTree.string(node.savepoint_name)
+            result.objectName = name
+            switch node.kind {
+            case PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_SAVEPOINT: result.mark = .savepoint(name)
+            case PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_RELEASE: result.mark = .release(name)
+            default: result.mark = .rollbackTo(name)
+            }
         default:
             result = Classification(.preparedTransaction, .transactionControl)
             result.objectName = SyntaxTree.string(node.gid)
+            if node.kind == PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_PREPARE {
+                result.mark = .commit(chains: false)
+            }
         }
         result.chains = node.chain != 0
+        result.borders = TransactionBorders(result.kind, chains: result.chains)
         return result
     }
 
@@ -118,9 +131,11 @@ enum SessionStatements {
         }
     }
 
-    /// Quotes more than PostgreSQL would (keywords stay as they are only when they are plain lower-case words).
+    /// As PostgreSQL's quote_identifier, but for keywords, which need no quotes in a setting's text.
     private static func quotedIdentifier(_ part: String) -> String {
-        "\"" + part.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"") + "\""
+        let isPlain = part.utf8.allSatisfy { 0x61...0x7A ~= $0 || 0x30...0x39 ~= $0 || $0 == 0x5F }
+        if isPlain, let first = part.utf8.first, !(0x30...0x39 ~= first) { return part }
+        return "\"" + part.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"") + "\""
     }
 
     // MARK: the others

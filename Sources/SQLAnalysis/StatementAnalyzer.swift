@@ -36,6 +36,7 @@ struct StatementAnalyzer {
         } catch {
             var refused = Classification(.unknown, .refusedByGrammar)
             refused.effects = LexicalScan.effects(of: text)
+            if !LexicalScan.hasSeveralStatements(text) { refused.borders = .none }
             return Result(classification: refused, columnKey: nil, isByShape: false)
         }
         self.kinds = kinds
@@ -57,16 +58,15 @@ struct StatementAnalyzer {
         all.isMixtureOfReads = statements.allSatisfy { !$0.mayWrite }
         all.statementCount = statements.count
         all.effects = statements.flatMap(\.effects)
-        all.changesSchema = statements.contains(where: \.changesSchema)
+        for (index, one) in statements.enumerated() {
+            all.stepsOfSeveral += one.steps.map { SessionStep(statement: index, $0.action) }
+        }
         // Behind CREATE TEMP TABLE a bare name may mean that table.
         all.changesTables = statements.contains(where: \.changesTables)
             && !all.effects.contains { $0 == .pins(.temporaryTable) }
-        all.mixesTransactionControl = statements.contains { one in
-            switch one.kind {
-            case .begin, .commit, .rollback, .savepoint, .preparedTransaction: true
-            default: false
-            }
-        }
+        all.changesSchema = statements.contains(where: \.changesSchema)
+        all.borders = .none
+        for one in statements { all.borders.append(one.borders, isRead: one.kind == .read) }
         all.copy = statements.lazy.compactMap(\.copy).first
         return all
     }

@@ -460,7 +460,7 @@ package struct ClientLogin {
             finish(.refuse(ErrorResponse(
                 .fatal, .characterNotInRepertoire, "the name of the user or database is not valid UTF-8",
                 hint: "Godwit takes names in UTF-8, whatever the session's client_encoding.")), &actions)
-        case .malformedStartup, .lengthOutOfRange, .unexpectedMessage, .malformedBody:
+        case .malformedStartup, .lengthOutOfRange, .unexpectedMessage, .malformedBody, .packetTooLong:
             finish(.refuse(Self.protocolError("invalid startup packet")), &actions)
         }
     }

@@ -34,11 +34,14 @@ package struct UnitScanner {
     /// Messages of an extended batch seen so far.
     package private(set) var batchCount = 0
 
-    package init() {}
+    private let packetMax: Int
+
+    /// - Parameter packetMax: bytes of a message that the configuration lets through.
+    package init(packetMax: Int = WireLimits.messageMax) { self.packetMax = packetMax }
 
     package mutating func scan(_ bytes: UnsafeRawBufferPointer, _ visit: (FrontendFrame) -> Void) -> Progress {
         while let header = FrameHeader.parse(bytes, at: offset) {
-            if let error = header.frontendError() { return .violation(error) }
+            if let error = header.frontendError(packetMax: packetMax) { return .violation(error) }
             let frame = FrontendFrame(tag: header.tag, start: offset, end: offset + header.frameSize)
             if frame.end > bytes.count { return .needsMore }
             switch header.tag {

@@ -14,50 +14,70 @@ final class CatalogWatcher: Sendable {
     /// While an authority has not been read yet.
     private static let retryMillis: CInt = 2_000
 
-    /// true: stop; false: read again now.
-    private let stopRequest = Mailbox<Bool>()
+    private enum Request: Sendable {
+        case stop
+        case readAgain
+        /// After a reload.
+        case watch([DatabaseSettings])
+    }
+
+    private let requests = Mailbox<Request>()
     private let thread: Mutex<OwnThread?>
 
     init(_ snapshot: ProxySnapshot, control: Mailbox<ControlMessage>, logger: Logger) {
-        let databases = snapshot.settings.databases
-        let stopRequest = stopRequest
+        let first = snapshot.settings.databases.filter { !$0.isWildcard }
+        let requests = requests
         thread = Mutex(OwnThread(name: "godwit-catalog") {
+            var databases = first
             var known: [String: [String]] = [:]
             var isFirst = true
             while true {
                 var isComplete = true
                 for database in databases {
-                    if isFirst { Self.reportReachability(database, logger, stopRequest.descriptor) }
-                    guard let (rows, isReadCommitted) = Self.read(database, stopRequest.descriptor) else {
+                    if isFirst { Self.reportReachability(database, logger, requests.descriptor) }
+                    guard let catalog = Self.read(database, requests.descriptor) else {
                         isComplete = isComplete && known[database.name] != nil
                         continue
                     }
-                    let words = rows.map { "\($0.kind)\u{0}\($0.schema)\u{0}\($0.name)\u{0}\($0.detail)" }
-                        + ["\(isReadCommitted)"]
+                    let words = catalog.rows.map { "\($0.kind)\u{0}\($0.schema)\u{0}\($0.name)\u{0}\($0.detail)" }
+                        + ["\(catalog.isReadCommittedDefault)"]
+                        + catalog.keyColumnTypes.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
                     if known[database.name] == words { continue }
                     known[database.name] = words
-                    let facts = CatalogFacts(rows: rows)
                     control.post(.catalog(
                         database: database.name,
-                        CatalogSnapshot(facts, isReadCommittedDefault: isReadCommitted)))
+                        CatalogSnapshot(
+                            CatalogFacts(rows: catalog.rows), isReadCommittedDefault: catalog.isReadCommittedDefault,
+                            keyColumnTypes: catalog.keyColumnTypes)))
                 }
                 isFirst = false
-                var ready = pollfd(fd: stopRequest.descriptor, events: Int16(POLLIN), revents: 0)
+                var ready = pollfd(fd: requests.descriptor, events: Int16(POLLIN), revents: 0)
                 _ = poll(&ready, 1, isComplete ? Self.pauseMillis : Self.retryMillis)
-                if stopRequest.take().contains(true) { return }
+                for request in requests.take() {
+                    switch request {
+                    case .stop: return
+                    case .readAgain: break
+                    case .watch(let settings):
+                        databases = settings
+                        known = known.filter { entry in settings.contains { $0.name == entry.key } }
+                    }
+                }
             }
         })
     }
 
     /// Reads again now.
-    func wake() { stopRequest.post(false) }
+    func wake() { requests.post(.readAgain) }
+
+    /// The databases are these from now on.
+    func watch(_ databases: [DatabaseSettings]) { requests.post(.watch(databases.filter { !$0.isWildcard })) }
 
     func stop() {
         let running = thread.withLock { thread in
             defer { thread = nil }
             return thread
         }
-        stopRequest.post(true)
+        requests.post(.stop)
         running?.join()
     }
 
@@ -81,21 +101,48 @@ final class CatalogWatcher: Sendable {
         }
     }
 
+    private struct Catalog {
+        var rows: [CatalogFacts.Row]
+        var isReadCommittedDefault: Bool
+        var keyColumnTypes: [String: UInt32]
+    }
+
     /// nil: the authority does not answer.
-    private static func read(
-        _ database: DatabaseSettings, _ interrupt: CInt
-    ) -> (rows: [CatalogFacts.Row], isReadCommittedDefault: Bool)? {
+    private static func read(_ database: DatabaseSettings, _ interrupt: CInt) -> Catalog? {
         guard let target = try? ConnectionString(parsing: conninfo(database, .old)),
             let connection = try? Connection.open(target, purpose: "catalog", interrupt: interrupt),
             let rows = try? connection.query(CatalogFacts.query, timeoutSeconds: 30),
-            let isolation = try? connection.query(isolationQuery, timeoutSeconds: 30)
+            let isolation = try? connection.query(isolationQuery, timeoutSeconds: 30),
+            let types = try? connection.query(keyColumnQuery(database), timeoutSeconds: 30)
         else { return nil }
         let facts = (0..<rows.count).map { row in
             CatalogFacts.Row(
                 kind: rows[row, 0] ?? "", schema: rows[row, 1] ?? "", name: rows[row, 2] ?? "",
                 detail: rows[row, 3] ?? "")
         }
-        return (facts, isolation.flag(0, 0))
+        var keyColumnTypes: [String: UInt32] = [:]
+        for row in 0..<types.count { keyColumnTypes[types[row, 0] ?? ""] = types[row, 1].flatMap { UInt32($0) } }
+        return Catalog(rows: facts, isReadCommittedDefault: isolation.flag(0, 0), keyColumnTypes: keyColumnTypes)
+    }
+
+    /// Each column name that gives keys, with its type where all columns of that name have one (domains aside, and
+    /// integers of all widths taken for one).
+    private static func keyColumnQuery(_ database: DatabaseSettings) -> String {
+        let names = database.reads.key.compactMap { source in
+            if case .column(let name) = source { SQL.literal(name) } else { nil }
+        }
+        return """
+            WITH RECURSIVE based (name, type) AS (
+                SELECT attname, atttypid FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+                 WHERE attname = ANY (ARRAY[\(names.joined(separator: ", "))]::text[]) AND attnum > 0
+                   AND NOT attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+                   AND c.relnamespace::regnamespace::text !~ '^(pg_|information_schema$)'
+                UNION SELECT name, typbasetype FROM based JOIN pg_type t ON t.oid = type WHERE typtype = 'd')
+            SELECT name, min(number) FROM (
+                SELECT name, CASE WHEN type IN (20, 21, 23) THEN 20 ELSE type::int8 END AS number
+                  FROM based JOIN pg_type t ON t.oid = type WHERE typtype <> 'd') n
+             GROUP BY name HAVING count(DISTINCT number) = 1
+            """
     }
 
     /// True when neither the server nor any role or database has another default isolation than READ COMMITTED.

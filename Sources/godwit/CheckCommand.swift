@@ -27,7 +27,7 @@ struct CheckCommand: ParsableCommand {
             complain("\(config): no database '\(database)'")
             throw ExitCode(2)
         }
-        for entry in settings.databases where database == nil || entry.name == database {
+        for entry in settings.databases where !entry.isWildcard && (database == nil || entry.name == database) {
             do {
                 problems += try check(try ControlTargets(entry, failure: ExitCode(2)))
             } catch {

@@ -51,6 +51,7 @@ struct ServeAssembly {
         startMirrors(server.control)
         let lookUps = LookUpService(server, logger: logger)
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
+        var watched = snapshot.settings.databases
         var running = server.threadCount
         var isDraining = false
         while running > 0 {
@@ -74,6 +75,10 @@ struct ServeAssembly {
                     if isDraining || number == SIGINT { server.stop() } else { server.drain() }
                     isDraining = true
                 }
+            }
+            if snapshot.settings.databases != watched {
+                watched = snapshot.settings.databases
+                watcher.watch(watched)
             }
         }
         watcher.stop()
@@ -222,8 +227,10 @@ struct ServeAssembly {
         let isSame = old.user.map { $0.hasSameBytes(as: wanted.user) } ?? false
         let password = isSame ? old.password : auth.plainPassword(of: wanted.user)
         // The conninfo's options are for the application's sessions.
+        // What `*` makes of a name is put in when it is known.
+        let isOpen = database == DatabaseSettings.wildcard
         let target = old.overriding([
-            "user": wanted.user, "password": password ?? "", "dbname": database, "options": "",
+            "user": wanted.user, "password": password ?? "", "dbname": isOpen ? "" : database, "options": "",
         ])
         return SecretLookUp(conninfo: target.text, database: database, query: wanted.query)
     }

@@ -89,6 +89,94 @@ import Testing
         #expect(try client.value("SELECT count(*)::text FROM t") == "0")
     }
 
+    /// Frames of one statement by the extended protocol, up to Sync.
+    private func extended(_ sql: String) -> [UInt8] {
+        FrameBuilder.parse(sql) + FrameBuilder.bind() + FrameBuilder.execute() + FrameBuilder.sync
+    }
+
+    /// The types of the answers, and the SQLSTATE and status among them.
+    private func summary(_ messages: [WireClient.Message]) -> String {
+        messages.map { message in
+            switch message.type {
+            case "E": "E\(message.sqlState ?? "?")"
+            case "Z": "Z\(message.transactionStatus ?? "?")"
+            default: String(message.type)
+            }
+        }.joined(separator: " ")
+    }
+
+    @Test(arguments: ["lazy", "authority"])
+    func `a denial is an error like any other, in every form and place`(transactions: String) throws {
+        let godwit = try servers.godwit(database) {
+            $0.database.rules = "[{name: secret, regex: \"(?i)guarded\", action: deny}]"
+            $0.database.reads = ["transactions": transactions]
+            $0.database.readsPercent = "100"
+            $0.database.readsKey = "[{session: user}]"
+        }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\" read")
+        let denied = "SELECT * FROM guarded"
+        let client = try connect(godwit)
+        // Outside of a transaction, alone and with others.
+        for frames in [FrameBuilder.query(denied), extended(denied), FrameBuilder.query("SELECT 1; \(denied)")] {
+            client.send(frames)
+            #expect(try summary(client.readToReady()) == "E42501 ZI")
+        }
+        // As the first statement of a transaction, behind a read of it, and behind a write of it.
+        for before in [[], ["SELECT 1"], ["SELECT 1", "INSERT INTO t VALUES (1)"]] {
+            for frames in [FrameBuilder.query(denied), extended(denied)] {
+                #expect(try summary(client.query("BEGIN")) == "C ZT")
+                for sql in before { #expect(try client.query(sql).last?.transactionStatus == "T") }
+                client.send(frames)
+                #expect(try summary(client.readToReady()) == "E42501 ZE")
+                #expect(try summary(client.query("SELECT 1")) == "E25P02 ZE")
+                client.send(frames)
+                #expect(try client.readToReady().last?.transactionStatus == "E")
+                #expect(try summary(client.query("COMMIT")) == "C ZI")
+            }
+        }
+        // Back to a savepoint, and on.
+        _ = try client.query("BEGIN; INSERT INTO t VALUES (7); SAVEPOINT s")
+        client.send(extended(denied))
+        #expect(try summary(client.readToReady()) == "E42501 ZE")
+        _ = try client.query("ROLLBACK TO s")
+        #expect(try summary(client.query("COMMIT")) == "C ZI")
+        #expect(try client.value("SELECT string_agg(user_id::text, ',') FROM t") == "7")
+        // In the middle of a pipeline: what is behind it in its batch is skipped, the next batch is not.
+        let one = FrameBuilder.parse("SELECT 1") + FrameBuilder.bind() + FrameBuilder.execute()
+        let two = FrameBuilder.parse(denied) + FrameBuilder.bind() + FrameBuilder.execute()
+        client.send(FrameBuilder.query("BEGIN") + extended("SELECT 1") + one + two + one + FrameBuilder.sync)
+        #expect(try summary(client.readToReady()) == "C ZT")
+        #expect(try summary(client.readToReady()) == "1 2 D C ZT")
+        #expect(try summary(client.readToReady()) == "1 2 D C E42501 ZE")
+        client.send(extended(denied) + FrameBuilder.query("ROLLBACK") + extended("SELECT 1"))
+        #expect(try summary(client.readToReady()).hasSuffix("ZE"))
+        #expect(try summary(client.readToReady()) == "C ZI")
+        #expect(try summary(client.readToReady()) == "1 2 D C ZI")
+        // With BEGIN in the same batch, as drivers pipeline it.
+        let begin = FrameBuilder.parse("BEGIN") + FrameBuilder.bind() + FrameBuilder.execute()
+        client.send(begin + two + FrameBuilder.sync)
+        #expect(try summary(client.readToReady()) == "1 2 C E42501 ZE")
+        #expect(try summary(client.query("ROLLBACK")) == "C ZI")
+        // A statement that was prepared before the rule came.
+        #expect(try client.value("SELECT 1") == "1")
+    }
+
+    @Test func `a rule that comes by a reload meets statements that are prepared`() throws {
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        let godwit = try GodwitProcess(configuration)
+        let client = try connect(godwit)
+        client.send(FrameBuilder.parse("SELECT * FROM guarded", name: "g") + FrameBuilder.sync)
+        _ = try client.readToReady()
+        configuration.database.rules = "[{name: secret, table: guarded, action: deny}]"
+        _ = try godwit.reload(configuration)
+        _ = try client.query("BEGIN; SELECT 1")
+        client.send(FrameBuilder.bind(statement: "g") + FrameBuilder.execute() + FrameBuilder.sync)
+        #expect(try summary(client.readToReady()) == "E42501 ZE")
+        _ = try client.query("ROLLBACK")
+        client.send(FrameBuilder.bind(statement: "g") + FrameBuilder.execute() + FrameBuilder.sync)
+        #expect(try summary(client.readToReady()) == "E42501 ZI")
+    }
+
     @Test func `what the catalog says of policies and domains keeps reads on OLD`() throws {
         let godwit = try servers.godwit(database) {
             $0.database.readsPercent = "100"

@@ -50,6 +50,88 @@ import Testing
         if mode == "lazy" { #expect(try onNew(godwit) > 0) }
     }
 
+    @Test func `what comes too late behind a read is refused also when the read was on NEW`() throws {
+        let database = try servers.makeMarkedDatabase()
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "100"
+            $0.database.readsKey = "[{session: user}]"
+        }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        let client = try WireClient(port: godwit.port, database: database, user: "app")
+        for late in ["BEGIN ISOLATION LEVEL SERIALIZABLE", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"] {
+            _ = try client.query("BEGIN")
+            #expect(try client.value("SELECT side FROM side_marker") == "new")
+            #expect(try client.query(late).compactMap(\.sqlState).last == "25001")
+            #expect(try client.query("ROLLBACK").last?.transactionStatus == "I")
+        }
+    }
+
+    @Test(arguments: [0, 1] as [UInt64])
+    func `every session has its own settings, whatever its transactions do, on one server`(offset: UInt64) throws {
+        let database = try servers.makeDatabase()
+        let godwit = try servers.godwit(database) { $0.database.pool = ["size": "1"] }
+        let seed = Self.seed + offset
+        print("seed \(seed)")
+        let output = try runDriver(
+            "same_settings",
+            [godwit.conninfo(database: database), servers.old.conninfo(database: database, user: "app"), "\(seed)", "600"])
+        #expect(output.hasSuffix("ok\n"), "\(output)")
+        // No session's state was so unclear that it had to keep the server.
+        #expect(try godwit.console("SHOW PINS").isEmpty)
+    }
+
+    @Test func `a READ ONLY transaction on NEW ends, and the next one begins on OLD, in one batch`() throws {
+        let database = try servers.makeMarkedDatabase("CREATE TABLE t (n int)")
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "100"
+        }
+        let units = [
+            ["COMMIT", "BEGIN", "INSERT INTO t VALUES (1)", "COMMIT"],
+            ["ROLLBACK", "BEGIN READ WRITE", "INSERT INTO t VALUES (1)", "COMMIT"],
+            ["COMMIT", "INSERT INTO t VALUES (1)"],
+        ]
+        var user = 0
+        func begun() throws -> WireClient {
+            user += 1
+            let client = try WireClient(
+                port: godwit.port, database: database, user: "app", parameters: [("godwit.user", "\(user)")])
+            _ = try client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            #expect(try client.value("SELECT side FROM side_marker") == "new")
+            return client
+        }
+        func forms(_ unit: [String]) -> [[UInt8]] {
+            let batch = unit.flatMap { FrameBuilder.parse($0) + FrameBuilder.bind() + FrameBuilder.execute() }
+            return [FrameBuilder.query(unit.joined(separator: ";")), batch + FrameBuilder.sync]
+        }
+        for unit in units {
+            for frames in forms(unit) {
+                let client = try begun()
+                client.send(frames)
+                let answers = try client.readToReady()
+                let tags = unit.map { sql in
+                    sql.hasPrefix("INSERT") ? "INSERT 0 1" : sql.hasPrefix("BEGIN") ? "BEGIN" : sql
+                }
+                #expect(answers.compactMap(\.commandTag) == tags)
+                #expect(answers.last?.transactionStatus == "I")
+            }
+        }
+        // Its snapshot is on NEW, and what follows must not be: nothing of it runs.
+        for frames in forms(["SELECT 1"] + units[1]) {
+            let client = try begun()
+            client.send(frames)
+            #expect(try client.readToEnd().map(\.sqlState) == ["0A000"])
+        }
+        // Nothing but reads and ends may follow.
+        for frames in forms(["SELECT 1", "COMMIT", "SELECT 2"]) {
+            let client = try begun()
+            client.send(frames)
+            #expect(try client.readToReady().compactMap(\.commandTag) == ["SELECT 1", "COMMIT", "SELECT 1"])
+        }
+        let count = "SELECT count(*) FROM t"
+        #expect(try servers.old.psql(count, database: database) == "\(2 * units.count)")
+        #expect(try servers.new.psql(count, database: database) == "0")
+    }
+
     @Test(arguments: ["user", "global"])
     func `no user ever goes back in time while shares move and NEW dies`(consistency: String) throws {
         let servers = try Servers()

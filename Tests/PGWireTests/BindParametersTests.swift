@@ -55,14 +55,14 @@ import Testing
     /// Literals, text parameters and binary parameters of one value are one key.
     @Test(arguments: [
         ("42", 20, [0, 0, 0, 0, 0, 0, 0, 42], "42"), ("42", 23, [0, 0, 0, 42], "42"), ("42", 21, [0, 42], "42"),
-        ("-7", 20, [255, 255, 255, 255, 255, 255, 255, 249], "-7"), ("-7", 0, [255, 249], "-7"),
+        ("-7", 20, [255, 255, 255, 255, 255, 255, 255, 249], "-7"), ("-7", 21, [255, 249], "-7"),
         ("+007", 20, [0, 0, 0, 0, 0, 0, 0, 7], "7"), ("0", 23, [0, 0, 0, 0], "0"),
         ("alice", 25, Array("alice".utf8), "alice"), ("bob1", 25, Array("bob1".utf8), "bob1"),
-        ("bob1", 1043, Array("bob1".utf8), "bob1"), ("äöü", 0, Array("äöüx".utf8.dropLast()), "äöü"),
+        ("bob1", 1043, Array("bob1".utf8), "bob1"), ("äöü", 25, Array("äöüx".utf8.dropLast()), "äöü"),
         ("A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", 2950,
          [0xA0, 0xEE, 0xBC, 0x99, 0x9C, 0x0B, 0x4E, 0xF8, 0xBB, 0x6D, 0x6B, 0xB9, 0xBD, 0x38, 0x0A, 0x11],
          "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
-        ("{a0eebc999c0b4ef8bb6d6bb9bd380a11}", 0,
+        ("{a0eebc999c0b4ef8bb6d6bb9bd380a11}", 2950,
          [0xA0, 0xEE, 0xBC, 0x99, 0x9C, 0x0B, 0x4E, 0xF8, 0xBB, 0x6D, 0x6B, 0xB9, 0xBD, 0x38, 0x0A, 0x11],
          "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
     ] as [(String, UInt32, [UInt8], String)])
@@ -77,6 +77,8 @@ import Testing
         let none: [([UInt8], Bool, UInt32)] = [
             ([], false, 25), (Array("4x".utf8), false, 23), (Array("1.5".utf8), false, 20), ([1, 2, 3], true, 23),
             ([1], true, 2950), ([0, 1, 2, 3, 4, 5, 6, 7], true, 701), ([0xFF, 0xFE, 0xFD], true, 0), ([], true, 0),
+            // Of an unknown type: an integer, or a text that looks like one.
+            (Array("bob1".utf8), true, 0), ([0, 0, 0, 42], true, 0), (Array("alice".utf8), true, 0),
             ([UInt8](repeating: 65, count: RoutingKeyText.bytesMax + 1), false, 25),
         ]
         for (bytes, isBinary, type) in none {

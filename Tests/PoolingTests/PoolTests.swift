@@ -205,4 +205,64 @@ import Testing
             pool.serverOpened(ServerID(1), now: MonotonicInstant(nanoseconds: 0))
         }
     }
+
+    // MARK: the reserve and the least
+
+    private func limits(min: Int = 0, reserve: Int = 0, after: UInt64 = 0, idle: UInt64 = 0) -> PoolLimits {
+        PoolLimits(
+            serversMax: 1, waitersMax: 10, waitMaxNanos: 0, idleMaxNanos: idle, lifetimeMaxNanos: 0, retryMaxNanos: 0,
+            serversMin: min, reserveMax: reserve, reserveAfterNanos: after)
+    }
+
+    @Test func `the reserve is for those who have waited long`() {
+        var pool = pool(limits(reserve: 2, after: 100), idle: 1)
+        #expect(pool.acquire(ClientID(1), now: at(10)) == .lease(ServerID(1)))
+        for client in [2, 3, 4] as [UInt64] { #expect(pool.acquire(ClientID(client), now: at(10)) == .wait) }
+        #expect(pool.serversToOpen(now: at(109)) == 0)
+        #expect(pool.reserveTime(now: at(109)) == at(110))
+        #expect(pool.serversToOpen(now: at(110)) == 2)
+        #expect(pool.reserveTime(now: at(110)) == nil)
+        #expect(pool.serversToOpen(now: at(120)) == 0)
+        pool.serverOpened(ServerID(2), now: at(120))
+        #expect(pool.nextPair()?.client == ClientID(2))
+        let isKept = pool.release(ServerID(2), now: at(130))
+        #expect(isKept, "until it has been idle for long")
+    }
+
+    @Test func `without a reserve nobody waits for it`() {
+        var pool = pool(limits(), idle: 1)
+        _ = pool.acquire(ClientID(1), now: at(0))
+        _ = pool.acquire(ClientID(2), now: at(0))
+        #expect(pool.reserveTime(now: at(1)) == nil)
+        #expect(pool.serversToOpen(now: at(1_000_000)) == 0)
+    }
+
+    @Test func `the least number is opened and kept while somebody uses the pool`() {
+        var few = limits(min: 3, idle: 10)
+        few.serversMax = 5
+        var pool = Pool(limits: few)
+        #expect(pool.serversToOpen(now: at(0)) == 0)
+        pool.keepsMinimum = true
+        #expect(pool.serversToOpen(now: at(0)) == 3)
+        #expect(pool.serversToOpen(now: at(0)) == 0)
+        for server in [1, 2, 3] as [UInt64] { pool.serverOpened(ServerID(server), now: at(0)) }
+        #expect(pool.expiredServers(now: at(100)).isEmpty)
+        pool.keepsMinimum = false
+        #expect(pool.expiredServers(now: at(100)).count == 3)
+    }
+
+    @Test func `the least is never more than the most`() {
+        var pool = Pool(limits: limits(min: 9))
+        pool.keepsMinimum = true
+        #expect(pool.serversToOpen(now: at(0)) == 1)
+    }
+
+    @Test func `what another limit forbids to open is asked for again`() {
+        var pool = Pool(limits: limits())
+        _ = pool.acquire(ClientID(1), now: at(0))
+        #expect(pool.serversToOpen(now: at(0)) == 1)
+        pool.openForbidden()
+        #expect(pool.connectingCount == 0)
+        #expect(pool.serversToOpen(now: at(0)) == 1)
+    }
 }

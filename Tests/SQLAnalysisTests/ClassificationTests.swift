@@ -58,7 +58,7 @@ import Testing
         ("SET LOCAL A.B TO 'c';", [.sets(SettingChange(name: "a.b", value: "c", isLocal: true))]),
         ("/* x */ set session work_mem = 64", [.sets(SettingChange(name: "work_mem", value: "64", isLocal: false))]),
         ("set work_mem to default", [.sets(SettingChange(name: "work_mem", value: nil, isLocal: false))]),
-        ("set search_path to a, \"B\"", [.sets(SettingChange(name: "search_path", value: "\"a\", \"B\"", isLocal: false))]),
+        ("set search_path to a, \"B\"", [.sets(SettingChange(name: "search_path", value: "a, \"B\"", isLocal: false))]),
         ("set enable_seqscan = off", [.sets(SettingChange(name: "enable_seqscan", value: "off", isLocal: false))]),
         ("set time zone 'utc'", [.sets(SettingChange(name: "timezone", value: "utc", isLocal: false))]),
         ("set time zone interval '1' hour", [.pins(.untrackedSetting)]),
@@ -119,8 +119,25 @@ import Testing
     @Test func `several statements write only when one of them does`() {
         #expect(!analysed("select 1; select 2; set a.b = 'c'").classification.mayWrite)
         #expect(analysed("select 1; delete from t").classification.mayWrite)
-        #expect(analysed("begin; select 1; commit").classification.mixesTransactionControl)
         #expect(analysed("select 1; select 2").classification.statementCount == 2)
+    }
+
+    /// begins, ends, chains, ends first, goes on behind an end.
+    @Test(arguments: [
+        ("select 1", ""), ("begin", "b"), ("start transaction read write", "b"), ("commit", "ef"), ("rollback", "ef"),
+        ("commit and chain", "ecf"), ("prepare transaction 'x'", "ef"), ("savepoint s", ""), ("rollback to s", ""),
+        ("select 1; commit", "e"), ("commit; select 1", "ef"), ("commit; rollback; select 1; commit", "ef"),
+        ("commit; insert into t values (1)", "efg"), ("commit; begin read write; insert into t values (1)", "befg"),
+        ("select 1; commit; set a.b = 'c'", "eg"), ("; ; commit; begin", "befg"), ("begin; select 1; commit", "be"),
+        // What the grammar refuses: one statement can end nothing that goes on.
+        ("select syntax of tomorrow", ""), ("select syntax of tomorrow;", ""),
+        ("select syntax of tomorrow; commit", "becg"), ("select 'a;b' syntax of tomorrow -- ; x", ""),
+    ])
+    func `where transactions begin and end is told`(text: String, expected: String) {
+        let borders = analysed(text).classification.borders
+        let found = (borders.begins ? "b" : "") + (borders.ends ? "e" : "") + (borders.chains ? "c" : "")
+            + (borders.endsFirst ? "f" : "") + (borders.goesOn ? "g" : "")
+        #expect(found == expected)
     }
 
     @Test func `copy streams are told`() {

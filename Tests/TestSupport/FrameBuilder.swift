@@ -34,6 +34,13 @@ package struct FrameBuilder: Sendable {
         return message("B", body + [0, 0])
     }
 
+    /// Parameters in binary format, results in text.
+    package static func bind(statement: String = "", binary parameters: [[UInt8]]) -> [UInt8] {
+        var body = string("") + string(statement) + [0, 1, 0, 1] + bigEndian(UInt16(parameters.count))
+        for parameter in parameters { body += bigEndian(UInt32(parameter.count)) + parameter }
+        return message("B", body + [0, 0])
+    }
+
     package static func describeStatement(_ name: String = "") -> [UInt8] { message("D", [0x53] + string(name)) }
     package static func describePortal(_ name: String = "") -> [UInt8] { message("D", [0x50] + string(name)) }
     package static func closeStatement(_ name: String) -> [UInt8] { message("C", [0x53] + string(name)) }

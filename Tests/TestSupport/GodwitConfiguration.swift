@@ -37,6 +37,8 @@ package struct GodwitConfiguration: Sendable {
     /// Further keys and values of `listen` and `auth`. DIRECTORY stands for the folder of the configuration.
     package var listen: [String: String] = [:]
     package var auth: [String: String] = [:]
+    /// Further sections.
+    package var sections = ""
     /// Further files of that folder, by name.
     package var files: [String: String] = [:]
     package var adminUsers = ["godwit"]
@@ -51,6 +53,7 @@ package struct GodwitConfiguration: Sendable {
             auth: \(Self.flow(auth.merging(credentials) { $1 }))
             admin: {users: [\(adminUsers.joined(separator: ", "))], http: {port: 0}}
             state: {path: \(directory)/godwit.sqlite}
+            \(sections)
             databases:
 
             """

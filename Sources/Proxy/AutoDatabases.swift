@@ -1,0 +1,146 @@
+import Configuration
+import Primitives
+import Routing
+import Synchronization
+
+/// The databases that the entry `*` has made on demand, shared by all reactors: each has one horizon and one table of
+/// stamps, whichever thread its clients are on. Any thread; its lock is taken when a thread meets a name for the first
+/// time, at reloads, and when the name is forgotten.
+package final class AutoDatabases: Sendable {
+    enum Outcome {
+        case route(DatabaseRoute)
+        /// As many names as may be are in use.
+        case full
+    }
+
+    private struct Entry {
+        var route: DatabaseRoute
+        var template: DatabaseRoute
+        /// Reactors that have it.
+        var holders: Int
+    }
+
+    private let entries = Mutex(NameTable<Entry>())
+    private let bound: Int
+
+    package init(bound: Int = SettingsLimits.autoDatabasesMax) { self.bound = bound }
+
+    /// Counts a reactor in; paired with `leave`.
+    func enter(_ name: String, _ template: DatabaseRoute) -> Outcome {
+        entries.withLock { entries in
+            if entries[name] == nil {
+                if entries.count >= bound { return .full }
+                entries[name] = Entry(
+                    route: template.named(name, horizon: .unmirrored(), stamps: ReadStamps()), template: template,
+                    holders: 0)
+            }
+            Self.refresh(&entries, name, template)
+            entries[name]?.holders += 1
+            guard let entry = entries[name] else { preconditionFailure("made above") }
+            return .route(entry.route)
+        }
+    }
+
+    /// As the entry `*` is now, for a reactor that has it.
+    func route(_ name: String, _ template: DatabaseRoute) -> DatabaseRoute? {
+        entries.withLock { entries in
+            Self.refresh(&entries, name, template)
+            return entries[name]?.route
+        }
+    }
+
+    private static func refresh(_ entries: inout NameTable<Entry>, _ name: String, _ template: DatabaseRoute) {
+        guard let entry = entries[name], entry.template !== template else { return }
+        entries[name]?.template = template
+        entries[name]?.route = template.named(name, horizon: entry.route.horizon, stamps: entry.route.stamps)
+    }
+
+    func leave(_ name: String) {
+        entries.withLock { entries in
+            guard let entry = entries[name] else { return }
+            if entry.holders > 1 { entries[name]?.holders -= 1 } else { entries[name] = nil }
+        }
+    }
+
+    var count: Int { entries.withLock { $0.count } }
+}
+
+extension Horizon {
+    /// Of a NEW that is kept by other means than our mirror.
+    package static func unmirrored() -> Horizon {
+        let horizon = Horizon()
+        horizon.setReadable(true)
+        return horizon
+    }
+}
+
+extension DatabaseRoute {
+    /// What `*` makes of a name: where the conninfo names no database it is the client's.
+    func named(_ name: String, horizon: Horizon, stamps: ReadStamps) -> DatabaseRoute {
+        var settings = settings
+        settings.name = name
+        return DatabaseRoute(
+            settings: settings, old: old.named(name), new: new.named(name), facts: facts, horizon: horizon,
+            stamps: stamps, lookUp: lookUp?.named(name))
+    }
+}
+
+extension ServerEndpoint {
+    fileprivate func named(_ name: String) -> ServerEndpoint {
+        var endpoint = self
+        if endpoint.database == DatabaseSettings.wildcard { endpoint.database = name }
+        return endpoint
+    }
+}
+
+extension SecretLookUp {
+    func named(_ name: String) -> SecretLookUp {
+        if database != DatabaseSettings.wildcard { return self }
+        var quoted = ""
+        for scalar in name.unicodeScalars {
+            if scalar == "'" || scalar == "\\" { quoted.append("\\") }
+            quoted.unicodeScalars.append(scalar)
+        }
+        return SecretLookUp(conninfo: conninfo + " dbname='\(quoted)'", database: name, query: query)
+    }
+}
+
+extension Worker {
+    enum FoundDatabase {
+        case state(DatabaseState)
+        case unknown
+        case tooMany
+    }
+
+    /// The database of this name, made by `*` where it has no entry of its own.
+    func database(named name: String) -> FoundDatabase {
+        if let known = databases[name] { return .state(known) }
+        guard let template = snapshot.wildcard, (1...63).contains(name.utf8.count) else { return .unknown }
+        switch autoDatabases.enter(name, template) {
+        case .full: return .tooMany
+        case .route(let route):
+            let state = add(route)
+            state.isAuto = true
+            return .state(state)
+        }
+    }
+
+    /// Databases of `*` that nobody has used for long, and those that turned out not to be there.
+    func forgetAutoDatabases() {
+        let limit = snapshot.settings.limits.autodbIdleTimeoutSeconds
+        for (name, state) in databases.pairs where state.isAuto {
+            let isUsed = state.clientCount > 0 || pools.values.contains { $0.database === state }
+            if isUsed {
+                state.unusedSince = nil
+                continue
+            }
+            let since = state.unusedSince ?? now
+            state.unusedSince = since
+            let isOver = limit > 0 && Double(now.nanoseconds(since: since)) >= limit * 1e9
+            if isOver || state.welcome == nil {
+                databases[name] = nil
+                autoDatabases.leave(name)
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+import Configuration
+import PGWire
+import Pooling
+import Primitives
+import Reactor
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// How long and how many: the client's own limits, of its database or its user.
+struct ClientLimits {
+    var mode: PoolSettings.Mode
+    var querySeconds: Double
+    var transactionSeconds: Double
+    var idleTransactionSeconds: Double
+    var idleSeconds: Double
+
+    init(_ pool: PoolSettings, _ user: UserSettings?) {
+        mode = user?.poolMode ?? pool.mode
+        querySeconds = user?.queryTimeoutSeconds ?? pool.queryTimeoutSeconds
+        transactionSeconds = user?.transactionTimeoutSeconds ?? pool.transactionTimeoutSeconds
+        idleTransactionSeconds = user?.idleTransactionTimeoutSeconds ?? pool.idleTransactionTimeoutSeconds
+        idleSeconds = user?.clientIdleTimeoutSeconds ?? pool.clientIdleTimeoutSeconds
+    }
+}
+
+extension ClientConnection {
+    /// A reload: other limits, for what runs too.
+    func limitsChanged() {
+        guard let database else { return }
+        limits = ClientLimits(database.route.settings.pool, worker.snapshot.settings.user(named: user))
+    }
+
+    /// Counts a client in that has proven who it is.
+    ///
+    /// - Returns: why it may not stay.
+    func enterLimits(of database: DatabaseState) -> ErrorResponse? {
+        let settings = worker.snapshot.settings
+        let databaseMax = database.route.settings.pool.maxDBClientConnections
+        let userMax = settings.user(named: user)?.maxUserClientConnections ?? settings.limits.maxUserClientConnections
+        let byDatabase = worker.ledger.count(.databaseClients(ExactName(database.name)))
+        if !byDatabase.enter(max: databaseMax) {
+            return ErrorResponse(
+                .fatal, .tooManyConnections,
+                "no more connections allowed to database \"\(database.name)\" (max_db_client_connections)",
+                detail: "It is \(databaseMax).")
+        }
+        counts.append(byDatabase)
+        let byUser = worker.ledger.count(.userClients(ExactName(user)))
+        if !byUser.enter(max: userMax) {
+            return ErrorResponse(
+                .fatal, .tooManyConnections,
+                "no more connections allowed for user \"\(user)\" (max_user_client_connections)",
+                detail: "It is \(userMax).")
+        }
+        counts.append(byUser)
+        return nil
+    }
+
+    func leaveLimits() {
+        for count in counts { _ = count.leave() }
+        counts = []
+    }
+
+    // MARK: time
+
+    /// Once a second.
+    func checkTime() {
+        guard let limits, phase != .closed else { return }
+        let idleNanos = worker.now.nanoseconds(since: lastActivity)
+        if phase == .idle, lazy == nil, Self.isOver(idleNanos, limits.idleSeconds) {
+            return end(.idleSessionTimeout, "the connection was idle", "client_idle_timeout", limits.idleSeconds)
+        }
+        if lazy != nil && phase == .idle || isIdleInTransaction, Self.isOver(idleNanos, limits.idleTransactionSeconds) {
+            return end(
+                .idleTransactionTimeout, "the transaction was idle", "idle_transaction_timeout",
+                limits.idleTransactionSeconds)
+        }
+        if isRunning, Self.isOver(worker.now.nanoseconds(since: unit.startedAt), limits.querySeconds) {
+            return end(.queryCanceled, "the query ran", "query_timeout", limits.querySeconds)
+        }
+        if isInTransaction,
+            Self.isOver(worker.now.nanoseconds(since: transaction.startedAt), limits.transactionSeconds)
+        {
+            return end(.transactionTimeout, "the transaction took", "transaction_timeout", limits.transactionSeconds)
+        }
+    }
+
+    private var isIdleInTransaction: Bool {
+        guard phase == .leased, let server else { return false }
+        return server.session.isQuiet && server.session.status != .idle
+    }
+
+    /// A unit has been dispatched, and its answer is not complete.
+    private var isRunning: Bool {
+        if unit.startedAt.nanoseconds == 0 { return false }
+        switch phase {
+        case .waiting, .awaitingHorizon, .applyingSettings: return true
+        case .leased: return server?.session.isQuiet == false
+        case .login, .handshake, .greeting, .idle, .console, .consoleWaiting, .closed: return false
+        }
+    }
+
+    private var isInTransaction: Bool {
+        if transaction.startedAt.nanoseconds == 0 { return false }
+        if lazy != nil { return true }
+        guard phase == .leased, let server else { return false }
+        return server.session.status != .idle
+    }
+
+    private static func isOver(_ nanos: UInt64, _ limitSeconds: Double) -> Bool {
+        limitSeconds > 0 && Double(nanos) >= limitSeconds * 1e9
+    }
+
+    /// Its server, if it is at work, is cancelled and closed; nothing of its answer may come behind the error.
+    private func end(_ state: SQLState, _ what: String, _ setting: String, _ limit: Double) {
+        let isCutOff = server?.isWithinMessage == true
+        letGo(of: phase)
+        dropHeld()
+        if isCutOff { return close() }
+        let seconds = limit == limit.rounded() ? "\(Int(limit))" : "\(limit)"
+        close(with: ErrorResponse(.fatal, state, "\(what) longer than \(setting) (\(seconds) s)"))
+    }
+}
+
+extension TCPOptions {
+    init(_ settings: TCPSettings) {
+        self.init()
+        keepalive = settings.keepalive
+        keepaliveCount = settings.keepaliveCount
+        keepaliveIdleSeconds = settings.keepaliveIdleSeconds
+        keepaliveIntervalSeconds = settings.keepaliveIntervalSeconds
+        userTimeoutMillis = settings.userTimeoutMillis
+    }
+}

@@ -1,0 +1,149 @@
+import PGWire
+import SQLAnalysis
+
+/// What the open transaction of a session has changed in it, in order, until it is known what of that stays: SET is
+/// undone by ROLLBACK and by ROLLBACK TO a savepoint before it, DEALLOCATE is not. Pure; used on its reactor's thread.
+package struct SessionLedger {
+    /// How a batch (a simple query, or an extended one up to its Sync) has ended.
+    package struct Outcome {
+        package var hasFailed: Bool
+        /// As the last ReadyForQuery said.
+        package var status: TransactionStatus
+        /// Statements that were completed before the one that failed; nil: it cannot be told.
+        package var completed: Int?
+        /// Of each COMMIT, ROLLBACK and ROLLBACK TO that was answered: whether by the tag ROLLBACK. nil: not known.
+        package var rolledBack: [Bool]?
+
+        package init(hasFailed: Bool, status: TransactionStatus, completed: Int?, rolledBack: [Bool]?) {
+            self.hasFailed = hasFailed
+            self.status = status
+            self.completed = completed
+            self.rolledBack = rolledBack
+        }
+    }
+
+    fileprivate enum Entry {
+        case effect(SessionEffect)
+        case savepoint(String)
+    }
+
+    /// Effects and savepoints of one transaction that are kept apart; beyond it nothing is certain.
+    package static let entriesMax = 4096
+
+    private var entries: [Entry] = []
+    private var status: TransactionStatus = .idle
+    /// What was done is not known: the session's state can only stay where it is.
+    package private(set) var isUncertain = false
+
+    package init() {}
+
+    package var isEmpty: Bool { entries.isEmpty && !isUncertain }
+
+    /// - Returns: what stays for good, in order.
+    package mutating func settle(_ steps: [SessionStep], _ outcome: Outcome) -> [SessionEffect] {
+        var settled: [SessionEffect] = []
+        var answered = (outcome.rolledBack ?? [])[...]
+        let isExact = outcome.rolledBack != nil && !(outcome.hasFailed && outcome.completed == nil)
+        if !isExact && steps.contains(where: \.isUncertainIfSkipped) { isUncertain = true }
+        steps: for step in steps {
+            if outcome.hasFailed, let completed = outcome.completed, step.statement >= completed {
+                // What was done before the error may have stayed: an advisory lock does.
+                guard step.statement == completed, status != .failed, case .effect(.pins) = step.action
+                else { continue }
+                add(step.action)
+                continue
+            }
+            switch step.action {
+            case .effect, .mark(.savepoint), .mark(.begin), .mark(.release):
+                if status != .failed { add(step.action) }  // else it was refused
+            case .mark(.rollbackTo(let name)):
+                guard answered.popFirst() != nil else { break steps }
+                rollBack(to: name, &settled)
+                status = .inTransaction
+            case .mark(.commit(let chains)), .mark(.rollback(let chains)):
+                guard let isRollback = answered.popFirst() else { break steps }
+                if isRollback { rollBack(&settled) } else { commit(&settled) }
+                status = chains ? .inTransaction : .idle
+            }
+        }
+        if outcome.status == .idle {
+            if outcome.hasFailed { rollBack(&settled) } else { commit(&settled) }
+        }
+        status = outcome.status
+        return settled
+    }
+
+    /// What ReadyForQuery said after a batch without steps, or what was begun without one.
+    package mutating func note(_ status: TransactionStatus) { self.status = status }
+
+    /// What the open transaction has done so far.
+    package var openEffects: [SessionEffect] {
+        entries.compactMap { if case .effect(let effect) = $0 { effect } else { nil } }
+    }
+
+    package mutating func removeAll() { self = SessionLedger() }
+
+    private mutating func add(_ action: SessionStep.Action) {
+        if entries.count >= Self.entriesMax {
+            isUncertain = true
+            return
+        }
+        switch action {
+        case .effect(let effect): entries.append(.effect(effect))
+        // One that stands before all effects needs no place: to go back to a name that is not here undoes them all.
+        case .mark(.savepoint(let name)): if !entries.isEmpty { entries.append(.savepoint(name)) }
+        case .mark(.begin): status = .inTransaction
+        case .mark(.release(let name)): release(name)
+        case .mark: break
+        }
+    }
+
+    private func place(of name: String) -> Int {
+        entries.lastIndex { if case .savepoint(name) = $0 { true } else { false } } ?? -1
+    }
+
+    /// The savepoint and those behind it are gone; what was done since is the transaction's.
+    private mutating func release(_ name: String) {
+        let start = max(0, place(of: name))
+        entries.replaceSubrange(start..., with: entries[start...].filter { entry in
+            if case .effect = entry { true } else { false }
+        })
+    }
+
+    private mutating func rollBack(to name: String, _ settled: inout [SessionEffect]) {
+        let start = place(of: name) + 1
+        settled += entries[start...].compactMap(\.stayingEffect)
+        entries.removeSubrange(start...)
+    }
+
+    private mutating func rollBack(_ settled: inout [SessionEffect]) {
+        settled += entries.compactMap(\.stayingEffect)
+        entries = []
+    }
+
+    private mutating func commit(_ settled: inout [SessionEffect]) {
+        for case .effect(let effect) in entries { settled.append(effect) }
+        entries = []
+    }
+}
+
+extension SessionLedger.Entry {
+    /// PostgreSQL does not bring back what was deallocated. DISCARD ALL runs outside of transactions only.
+    fileprivate var stayingEffect: SessionEffect? {
+        guard case .effect(let effect) = self else { return nil }
+        switch effect {
+        case .pins, .deallocates, .discards(.all): return effect
+        case .sets, .resets, .resetsAll, .prepares, .closesCursor, .unlistens, .discards: return nil
+        }
+    }
+}
+
+extension SessionStep {
+    /// It matters whether the statement ran, and a failure does not undo it.
+    fileprivate var isUncertainIfSkipped: Bool {
+        switch action {
+        case .effect(.pins), .mark: false
+        case .effect: true
+        }
+    }
+}

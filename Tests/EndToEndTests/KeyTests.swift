@@ -1,0 +1,163 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// Every source of a routing key that the text alone does not have. The two databases differ in one row, so the answer
+/// itself tells the side.
+@Suite struct KeyTests {
+    let servers: Servers
+    let database: String
+
+    private static let read = "SELECT side FROM side_marker"
+
+    init() throws {
+        servers = try Servers.shared.get()
+        database = try servers.makeMarkedDatabase("CREATE DOMAIN number AS bigint")
+    }
+
+    /// The side whose share has the key.
+    private func side(of key: String, percent: Double) throws -> String {
+        let command = try GodwitProcess.command(["bucket", key])
+        _ = command.wait()
+        let bucket = try #require(command.output.lines.first?.split(separator: "\t").last.flatMap { Double($0) })
+        return bucket < percent ? "new" : "old"
+    }
+
+    private func connect(
+        _ godwit: GodwitProcess, user: String = "app", _ parameters: [(String, String)] = []
+    ) throws -> WireClient {
+        try WireClient(port: godwit.port, database: database, user: user, parameters: parameters)
+    }
+
+    @Test func `what the session calls itself is its key, also when it changes`() throws {
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "50"
+            $0.database.readsKey = "[{session: application_name}]"
+        }
+        let names = (1...12).map { "shop-\($0)" }
+        let sides = try names.map { try side(of: $0, percent: 50) }
+        #expect(Set(sides) == ["old", "new"])
+        let client = try connect(godwit, [("application_name", "first")])
+        for (name, side) in zip(names, sides) {
+            #expect(try connect(godwit, [("application_name", name)]).value(Self.read) == side)
+            _ = try client.query("SET application_name = '\(name)'")
+            #expect(try client.value(Self.read) == side)
+        }
+        #expect(try connect(godwit).value(Self.read) == "old", "no name, no key")
+    }
+
+    @Test func `the host that a client comes from is its key`() throws {
+        for percent in ["0", "100"] {
+            let cohort = "[{name: here, keys: [\"127.0.0.1\"], percent: \(percent)}]"
+            let godwit = try servers.godwit(database) {
+                $0.database.readsPercent = "50"
+                $0.database.readsKey = "[{session: client_address}]"
+                $0.database.reads = ["cohorts": cohort]
+            }
+            #expect(try connect(godwit).value(Self.read) == (percent == "0" ? "old" : "new"))
+            let cohorts = try godwit.console("SHOW COHORTS")
+            #expect(cohorts.contains { $0["cohort"] == "here" && $0["units"] == "1" })
+        }
+    }
+
+    @Test func `reads without a key stay on OLD, or go by the login`() throws {
+        for (keyless, cohorts, expected) in [
+            ("old", "[]", "old"), ("session", "[]", "new"),
+            ("session", "[{name: app, keys: [app], percent: 0}]", "old"),
+        ] {
+            let godwit = try servers.godwit(database) {
+                $0.database.readsPercent = "100"
+                $0.database.readsKey = "[{comment: user_id}]"
+                $0.database.reads = ["keyless": keyless, "cohorts": cohorts]
+            }
+            let client = try connect(godwit)
+            #expect(try client.value(Self.read) == expected)
+            #expect(try client.value("/* user_id=1 */ \(Self.read)") == "new")
+        }
+    }
+
+    @Test func `a cohort's file is read again at a reload`() throws {
+        let file = try TestResources.file("staff", "7\n")
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.readsPercent = "0"
+        configuration.database.reads = ["cohorts": "[{name: staff, file: \"\(file)\", percent: 100}]"]
+        let godwit = try GodwitProcess(configuration)
+        let client = try connect(godwit)
+        #expect(try client.value("/* user_id=7 */ \(Self.read)") == "new")
+        #expect(try client.value("/* user_id=8 */ \(Self.read)") == "old")
+        try "8\n".write(toFile: file, atomically: true, encoding: .utf8)
+        _ = try godwit.reload(configuration)
+        #expect(try client.value("/* user_id=8 */ \(Self.read)") == "new")
+        #expect(try client.value("/* user_id=7 */ \(Self.read)") == "old")
+    }
+
+    /// asyncpg, pgx and JDBC send integers in binary, and leave it to the server to say that they are integers.
+    @Test func `a parameter of unknown type is read as its column's`() throws {
+        let named = try servers.makeMarkedDatabase("""
+            CREATE DOMAIN number AS bigint; CREATE TABLE people (user_id number, name text, id uuid);
+            CREATE TABLE more (user_id int)
+            """)
+        for (column, make) in [
+            ("user_id", { FrameBuilder.bigEndian(Int64($0)) }), ("name", { Array("\($0)".utf8) }),
+        ] as [(String, (Int) -> [UInt8])] {
+            let godwit = try servers.godwit(named) {
+                $0.database.readsPercent = "50"
+                $0.database.readsKey = "[{column: \(column)}]"
+            }
+            try godwit.log.waitForLine(containing: "catalog of \"\(named)\" read")
+            let client = try WireClient(port: godwit.port, database: named, user: "app")
+            // Four digits: as many bytes as an integer has.
+            for user in 4200..<4220 {
+                let expected = try side(of: "\(user)", percent: 50)
+                let list = "SELECT count(*), (\(Self.read)) FROM people WHERE \(column) = $1"
+                client.send(
+                    FrameBuilder.parse(list) + FrameBuilder.bind(binary: [make(user)]) + FrameBuilder.execute()
+                        + FrameBuilder.sync)
+                #expect(try client.readToReady().first { $0.type == "D" }?.columns.last == expected)
+                let literal = column == "name" ? "'\(user)'" : "'0\(user)'"
+                let one = try client.query("SELECT count(*), (\(Self.read)) FROM people WHERE \(column) = \(literal)")
+                #expect(one.first { $0.type == "D" }?.columns.last == expected)
+            }
+        }
+    }
+
+    @Test func `a shape is served by NEW once it is proven there, and goes back alone when it gets slow`() throws {
+        let make = { (body: String) in
+            "CREATE OR REPLACE FUNCTION side() RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN \(body) END $$"
+        }
+        let named = try servers.makeDatabase(
+            old: make("RETURN 'old';"), new: make("RETURN 'new';"))
+        let godwit = try servers.godwit(named) {
+            $0.database.readsPercent = "100"
+            $0.database.readsKey = "[{session: user}]"
+            $0.database.reads = ["promote": "proven", "promote_after": "20", "promote_p95_factor": "100"]
+        }
+        try godwit.log.waitForLine(containing: "catalog of \"\(named)\" read")
+        let client = try WireClient(port: godwit.port, database: named, user: "app")
+        func sides(_ count: Int, _ sql: String) throws -> [String] {
+            try (0..<count).map { try client.value("\(sql) \($0)") ?? "" }
+        }
+        let shape = "SELECT side() LIMIT 1 OFFSET 0 *"
+        // One in eight is tried there; behind twenty of them, and not before, all are.
+        let trials = try sides(20 * ShapeFacts.trialEvery - 1, shape)
+        #expect(trials.filter { $0 == "new" }.count == 19)
+        #expect(try sides(1, shape) == ["new"])
+        #expect(Set(try sides(50, shape)) == ["new"])
+        let proven = try godwit.console("SHOW SHAPES").first { $0["side"] == "new" }
+        #expect(proven?["verdict"] == "proven" && proven?["calls"] == "70")
+        // Another shape proves itself for itself.
+        #expect(Set(try sides(7, "SELECT upper(side()) LIMIT 1 OFFSET 0 *")) == ["OLD"])
+
+        try servers.new.psql(make("PERFORM pg_sleep(0.2); RETURN 'new';"), database: named)
+        try waitUntil { try client.value("\(shape) 1") == "old" }
+        let degraded = try godwit.console("SHOW SHAPES").first { $0["side"] == "new" && $0["verdict"] != "unproven" }
+        #expect(degraded?["reason"]?.hasPrefix("p95 of ") == true, "\(degraded ?? [:])")
+        #expect(Set(try sides(20, shape)) == ["old"])
+        #expect(try godwit.console("SHOW ROUTES").contains { $0["reason"]?.contains("shape") == true })
+    }
+}
+
+private enum ShapeFacts {
+    /// Of the calls of an unproven shape, one in so many is tried on NEW.
+    static let trialEvery = 8
+}
