@@ -3,7 +3,9 @@
 import argparse
 import os
 import resource
+import shutil
 import socket
+import ssl
 import statistics
 import struct
 import subprocess
@@ -28,6 +30,7 @@ class Contender:
     port: int
     process: subprocess.Popen
     modes: tuple[str, ...] = MODES
+    sslmode: str = "disable"
     seconds_per_100k: dict[str, list[float]] = field(default_factory=dict)
     tps: dict[str, list[float]] = field(default_factory=dict)
 
@@ -45,17 +48,41 @@ class Contender:
     def measure(self, mode: str, seconds: int):
         before = self.cpu_seconds()
         output = run("pgbench", "-n", "-S", "-M", mode, "-c", CLIENTS, "-j", 1, "-T", seconds, "-s", 5,
-                     "-h", "127.0.0.1", "-p", self.port, "-U", USER, DATABASE)
+                     "-h", "127.0.0.1", "-p", self.port, "-U", USER,
+                     f"dbname={DATABASE} sslmode={self.sslmode}")
         used = self.cpu_seconds() - before
         transactions = int(output.split("number of transactions actually processed: ")[1].split()[0])
         self.seconds_per_100k.setdefault(mode, []).append(used / transactions * 100_000)
         self.tps.setdefault(mode, []).append(transactions / seconds)
 
 
-def start_pgbouncer(stage: Stage, server: Postgres) -> Contender:
+@dataclass
+class Certificate:
+    """What both show to their clients."""
+    certificate: Path
+    key: Path
+
+
+def make_certificate(stage: Stage) -> Certificate:
+    made = Certificate(stage.directory / "server.crt", stage.directory / "server.key")
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-subj", "/CN=localhost", "-keyout", made.key, "-out", made.certificate)
+    return made
+
+
+def start_pgbouncer(stage: Stage, server: Postgres, tls: Certificate | None) -> Contender:
     port = free_port()
     directory = stage.directory / "pgbouncer"
     directory.mkdir()
+    encryption = ""
+    if tls:
+        for name, source in (("crt", tls.certificate), ("key", tls.key)):
+            copy = directory / f"server.{name}"
+            copy.write_bytes(source.read_bytes())
+            copy.chmod(0o600)
+            shutil.chown(copy, "postgres")
+        encryption = (f"client_tls_sslmode = require\nclient_tls_cert_file = {directory}/server.crt\n"
+                      f"client_tls_key_file = {directory}/server.key\n")
     (directory / "users.txt").write_text(f'"{USER}" ""\n')
     (directory / "pgbouncer.ini").write_text(f"""\
 [databases]
@@ -71,7 +98,7 @@ default_pool_size = {POOL_SIZE}
 max_client_conn = 2000
 ignore_startup_parameters = extra_float_digits
 logfile =
-""")
+{encryption}""")
     program = "/usr/sbin/pgbouncer"
     log = open(stage.directory / "pgbouncer.log", "wb")
     process = spawn(program, "-q", directory / "pgbouncer.ini", user="postgres", stdout=log, stderr=log)
@@ -79,21 +106,23 @@ logfile =
     version = tuple(int(part) for part in run(program, "--version").split()[1].split(".")[:2])
     wait_until(lambda: listens(port), "PgBouncer listens", seconds=10)
     name = f"PgBouncer {version[0]}.{version[1]}"
-    return Contender(name, port, process, MODES if version >= (1, 21) else MODES[:2])
+    return Contender(
+        name, port, process, MODES if version >= (1, 21) else MODES[:2], "require" if tls else "disable")
 
 
-def start_godwit(stage: Stage, old: Postgres, new: Postgres) -> Contender:
+def start_godwit(stage: Stage, old: Postgres, new: Postgres, tls: Certificate | None) -> Contender:
     port = free_port()
+    encryption = f", tls: {{mode: require, certificate: {tls.certificate}, key: {tls.key}}}" if tls else ""
     config = stage.directory / "godwit.yaml"
     config.write_text(f"""\
-listen: {{address: 127.0.0.1, port: {port}}}
+listen: {{address: 127.0.0.1, port: {port}{encryption}}}
 auth: {{method: trust}}
 admin: {{http: {{port: 0}}}}
 state: {{path: {stage.directory}/godwit.sqlite}}
 databases:
   {DATABASE}:
-    old: "host=127.0.0.1 port={old.port} dbname={DATABASE}"
-    new: "host=127.0.0.1 port={new.port} dbname={DATABASE}"
+    old: "host=127.0.0.1 port={old.port} dbname={DATABASE} sslmode=disable"
+    new: "host=127.0.0.1 port={new.port} dbname={DATABASE} sslmode=disable"
     pool: {{size: {POOL_SIZE}}}
     reads: {{percent: 0}}
 """)
@@ -101,7 +130,7 @@ databases:
     process = spawn(GODWIT, "serve", "--config", config, stdout=log, stderr=log)
     stage.at_end(process.kill)
     wait_until(lambda: listens(port), "Godwit listens", seconds=10)
-    return Contender("Godwit", port, process)
+    return Contender("Godwit", port, process, sslmode="require" if tls else "disable")
 
 
 def listens(port: int) -> bool:
@@ -109,9 +138,14 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def idle_client(port: int) -> socket.socket:
+def idle_client(port: int, context: ssl.SSLContext | None) -> socket.socket:
     """A client that has logged in and asks nothing."""
     client = socket.create_connection(("127.0.0.1", port))
+    if context:
+        client.sendall(struct.pack("!II", 8, 80_877_103))
+        if client.recv(1) != b"S":
+            raise RuntimeError("no TLS")
+        client = context.wrap_socket(client, server_hostname="localhost")
     body = struct.pack("!I", 196_608) + f"user\0{USER}\0database\0{DATABASE}\0\0".encode()
     client.sendall(struct.pack("!I", len(body) + 4) + body)
     answer = b""
@@ -125,8 +159,13 @@ def idle_client(port: int) -> socket.socket:
 
 def idle_memory(contender: Contender, count: int) -> tuple[int, int]:
     """VmRSS in KiB before and with this many idle clients."""
+    context = None
+    if contender.sslmode == "require":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     before = contender.rss_kib()
-    clients = [idle_client(contender.port) for _ in range(count)]
+    clients = [idle_client(contender.port, context) for _ in range(count)]
     after = contender.rss_kib()
     for client in clients:
         client.close()
@@ -164,6 +203,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=4, help="runs of each mode and contender (4)")
     parser.add_argument("--seconds", type=int, default=6, help="length of one run (6)")
     parser.add_argument("--idle", type=int, default=1000, help="idle clients for the memory (1000)")
+    parser.add_argument("--tls", action="store_true", help="clients come by TLS")
     arguments = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
@@ -174,7 +214,8 @@ def main() -> int:
             server.sql(f"CREATE ROLE {USER} LOGIN; CREATE DATABASE {DATABASE}; "
                        f"ALTER DATABASE {DATABASE} OWNER TO {USER}")
             run("pgbench", "-iq", "-s", 5, "-h", "127.0.0.1", "-p", server.port, "-U", USER, DATABASE)
-        contenders = [start_godwit(stage, old, new), start_pgbouncer(stage, old)]
+        tls = make_certificate(stage) if arguments.tls else None
+        contenders = [start_godwit(stage, old, new, tls), start_pgbouncer(stage, old, tls)]
         for contender in contenders:
             contender.measure("simple", 2)      # opens the pool, warms PostgreSQL's caches
             contender.seconds_per_100k.clear()

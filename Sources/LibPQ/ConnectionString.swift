@@ -8,6 +8,24 @@ package struct ConnectionString: Sendable, Equatable, CustomStringConvertible {
 
     /// - Throws: `ConnectionStringError` in libpq's words: an unknown keyword, a missing "=", a bad URI.
     package init(parsing text: String) throws(ConnectionStringError) {
+        do {
+            parameters = try Self.parse(text)
+        } catch {
+            // A libpq before 17 does not know this word, which is the proxy's affair: libpq itself then asks for TLS
+            // in the old way, which every server takes.
+            guard error.reason.contains("sslnegotiation"), let (rest, value) = Self.takeNegotiation(from: text) else {
+                throw error
+            }
+            parameters = try Self.parse(rest)
+            sslnegotiation = value
+        }
+        sslnegotiation = sslnegotiation ?? parameters["sslnegotiation"]
+    }
+
+    /// `postgres` or `direct`; nil: not said.
+    package private(set) var sslnegotiation: String?
+
+    private static func parse(_ text: String) throws(ConnectionStringError) -> [String: String] {
         var message: UnsafeMutablePointer<CChar>?
         guard let options = PQconninfoParse(text, &message) else {
             let reason = message.map { String(cString: $0) } ?? "out of memory"
@@ -15,7 +33,16 @@ package struct ConnectionString: Sendable, Equatable, CustomStringConvertible {
             throw ConnectionStringError(reason: reason.trimmed)
         }
         defer { PQconninfoFree(options) }
-        parameters = Self.collect(options)
+        return collect(options)
+    }
+
+    /// The text without the word, and its value.
+    private static func takeNegotiation(from text: String) -> (rest: String, value: String)? {
+        let word = /(^|[\s?&])sslnegotiation\s*=\s*('?)([a-z]+)'?(&?)/
+        guard let match = text.firstMatch(of: word) else { return nil }
+        // In a URI the mark before the word stays for what follows it.
+        let mark = match.output.4.isEmpty && match.output.1 == "&" ? "" : match.output.1
+        return (text.replacingCharacters(match.range, with: String(mark)), String(match.output.3))
     }
 
     package var host: String? { value("host") }
@@ -26,6 +53,8 @@ package struct ConnectionString: Sendable, Equatable, CustomStringConvertible {
     package var password: String? { value("password") }
     package var sslmode: String? { value("sslmode") }
     package var options: String? { value("options") }
+    /// Any other keyword's value.
+    package subscript(keyword: String) -> String? { value(keyword) }
     package var connectTimeoutSeconds: Int? { value("connect_timeout").flatMap { Int($0) } }
 
     private func value(_ keyword: String) -> String? { parameters[keyword] }
@@ -82,6 +111,10 @@ package struct ConnectionStringError: Error, Sendable, Equatable, CustomStringCo
 }
 
 extension String {
+    fileprivate func replacingCharacters(_ range: Range<String.Index>, with replacement: String) -> String {
+        String(self[..<range.lowerBound]) + replacement + String(self[range.upperBound...])
+    }
+
     var trimmed: String {
         var view = Substring(self)
         while let last = view.last, last.isWhitespace { view.removeLast() }

@@ -15,6 +15,8 @@ package enum StartupPacket: Equatable, Sendable {
         }
     }
 
+    /// SSLRequest as it is sent.
+    package static let sslRequestBytes: [UInt8] = [0, 0, 0, 8, 4, 210, 22, 47]
     /// The newest minor version of protocol 3 that we speak.
     package static let newestMinor: UInt16 = 2
     /// Bytes of a cancel key: 4 up to protocol 3.0, at most 256 since 3.2.

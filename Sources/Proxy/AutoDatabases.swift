@@ -128,9 +128,10 @@ extension Worker {
     /// Databases of `*` that nobody has used for long, and those that turned out not to be there.
     func forgetAutoDatabases() {
         let limit = snapshot.settings.limits.autodbIdleTimeoutSeconds
+        if snapshot.wildcard == nil { return }
+        let withPools = Set(pools.values.map { ObjectIdentifier($0.database) })
         for (name, state) in databases.pairs where state.isAuto {
-            let isUsed = state.clientCount > 0 || pools.values.contains { $0.database === state }
-            if isUsed {
+            if state.clientCount > 0 || withPools.contains(ObjectIdentifier(state)) {
                 state.unusedSince = nil
                 continue
             }

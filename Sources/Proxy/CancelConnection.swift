@@ -1,17 +1,27 @@
+import Logging
 import PGWire
 import Primitives
 import Reactor
+import Sessions
 
 /// A cancel request on its way to a server: a connection of its own, as the protocol wants it
-/// (PROTOCOL-FLOW-CANCELING-REQUESTS). The server it is meant for is not handed on before this one is closed, so it
-/// never hits the next client's query. Used on its reactor's thread.
+/// (PROTOCOL-FLOW-CANCELING-REQUESTS), encrypted as the server's own connection is. The server it is meant for is not
+/// handed on before this one is closed, so it never hits the next client's query. Used on its reactor's thread.
 final class CancelConnection {
-    private let socket: SocketDescriptor
+    private enum State {
+        case connecting, negotiating
+        /// The request is on its way; the server closes when it has passed it on.
+        case sent
+        case ended
+    }
+
+    private var stream: ByteStream
+    private var negotiation: ServerNegotiation
     private let registration: Registration
     private let worker: Worker
     private let target: ServerConnection
-    private var out = SendQueue()
-    private var hasSent = false
+    private let request: [UInt8]
+    private var state: State = .connecting
 
     /// Starts it; it owns itself through its registration until it is done.
     static func start(to target: ServerConnection, on worker: Worker) {
@@ -25,42 +35,60 @@ final class CancelConnection {
         self.target = target
         self.worker = worker
         let raw = socket.raw
-        self.socket = socket
+        stream = ByteStream(socket)
+        negotiation = ServerNegotiation(target.endpoint.tls, attempt: target.attempt)
         registration = worker.makeRegistration(.mailbox)
         var writer = MessageWriter()
         writer.cancelRequest(processID: target.processID, secret: target.cancelSecret)
-        out.append(writer.bytes)
+        request = writer.bytes
         target.cancelStarted()
         worker.fill(registration, .cancel(self))
         worker.loop.register(raw, .write, as: registration)
     }
 
     func onReady(readable: Bool, writable: Bool) {
-        if !hasSent {
+        if state == .connecting {
             guard writable else { return }
-            switch out.flush(to: socket) {
-            case .bytes:
-                hasSent = true
-                worker.loop.modify(socket.raw, .read, as: registration)
-            case .wouldBlock:
-                return
-            case .closed, .failed:
-                end()
-            }
-            return
+            state = .negotiating
+            return take(negotiation.begin(&stream, worker))
         }
-        // The server closes when it has passed the request on.
-        var ignored: UInt64 = 0
-        let outcome = withUnsafeMutableBytes(of: &ignored) { socket.receive(into: $0) }
-        switch outcome {
-        case .bytes, .wouldBlock: return
-        case .closed, .failed: end()
+        if writable && !isGoingOn(stream.flush()) { return end() }
+        if readable && state == .negotiating { return take(negotiation.advance(&stream, worker)) }
+        if readable && !isGoingOn(stream.receive(into: worker.buffer)) { return end() }
+        updateInterest()
+    }
+
+    private func take(_ step: ServerNegotiation.Step) {
+        switch step {
+        case .wait:
+            updateInterest()
+        case .open:
+            state = .sent
+            stream.queue(request)
+            if isGoingOn(stream.flush()) { updateInterest() } else { end() }
+        case .failed(let reason, _):
+            worker.logger.warning("\(worker.connectFailure(target.endpoint, reason).message) to cancel a query")
+            end()
         }
     }
 
+    private func isGoingOn(_ outcome: SocketDescriptor.Outcome) -> Bool {
+        switch outcome {
+        case .bytes, .wouldBlock: !stream.isAtEnd
+        case .closed, .failed: false
+        }
+    }
+
+    private func updateInterest() {
+        worker.loop.modify(stream.socket.raw, Interest(reads: true, writes: !stream.isEmpty), as: registration)
+    }
+
     private func end() {
-        worker.loop.unregister(socket.raw)
+        if state == .ended { return }
+        state = .ended
+        worker.loop.unregister(stream.socket.raw)
         worker.dropRegistration(registration)
+        stream.shutdown()
         target.cancelEnded()
     }
 }

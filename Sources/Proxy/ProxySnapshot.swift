@@ -20,10 +20,12 @@ package struct ServerEndpoint: Sendable, Equatable {
     package var password: String?
     /// The conninfo's `options`.
     package var options: String?
+    /// nil: never encrypted, as over Unix sockets.
+    package var tls: ServerTLS?
 
     package init(
         side: Side, address: SocketAddress?, host: String, port: UInt16, database: String, user: String? = nil,
-        password: String? = nil, options: String? = nil
+        password: String? = nil, options: String? = nil, tls: ServerTLS? = nil
     ) {
         self.side = side
         self.address = address
@@ -33,6 +35,7 @@ package struct ServerEndpoint: Sendable, Equatable {
         self.user = user
         self.password = password
         self.options = options
+        self.tls = tls
     }
 }
 
@@ -69,14 +72,15 @@ package final class DatabaseRoute: Sendable {
 
     package var name: String { settings.name }
 
+    /// - Parameter table: of the route that this one replaces, where reads and rules are the same.
     package init(
         settings: DatabaseSettings, old: ServerEndpoint, new: ServerEndpoint, facts: CatalogSnapshot, horizon: Horizon,
-        stamps: ReadStamps, lookUp: SecretLookUp? = nil
+        stamps: ReadStamps, lookUp: SecretLookUp? = nil, table: RoutingTable? = nil
     ) {
         self.settings = settings
         self.old = old
         self.new = new
-        table = RoutingTable(settings.reads, rules: settings.rules)
+        self.table = table ?? RoutingTable(settings.reads, rules: settings.rules)
         self.facts = facts
         self.horizon = horizon
         self.stamps = stamps
@@ -85,10 +89,14 @@ package final class DatabaseRoute: Sendable {
 
     package func endpoint(_ side: Side) -> ServerEndpoint { side == .old ? old : new }
 
-    /// A copy with another share of reads on NEW.
-    package func with(settings: DatabaseSettings) -> DatabaseRoute {
-        DatabaseRoute(
-            settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps, lookUp: lookUp)
+    /// A copy with certificates as they are now.
+    package func with(oldTLS: ServerTLS?, newTLS: ServerTLS?) -> DatabaseRoute {
+        var (old, new) = (old, new)
+        old.tls = oldTLS
+        new.tls = newTLS
+        return DatabaseRoute(
+            settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps, lookUp: lookUp,
+            table: table)
     }
 }
 
@@ -115,6 +123,11 @@ package final class ProxySnapshot: Sendable {
         self.tls = tls
         self.databases = NameTable(databases.filter { !$0.settings.isWildcard }.map { ($0.name, $0) })
         wildcard = databases.first { $0.settings.isWildcard }
+    }
+
+    /// Of an entry of the configuration, `*` among them.
+    package func route(_ entry: String) -> DatabaseRoute? {
+        databases[entry] ?? (entry == DatabaseSettings.wildcard ? wildcard : nil)
     }
 
     /// The console's database.

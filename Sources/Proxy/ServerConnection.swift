@@ -13,7 +13,10 @@ import Sessions
 /// it. Used on its reactor's thread.
 final class ServerConnection {
     enum State {
-        case connecting, login, idle
+        case connecting
+        /// TLS is being agreed on.
+        case negotiating
+        case login, idle
         /// A client holds it.
         case leased
         /// Nobody holds it, but something of the last holder is still on its way (answers, ROLLBACK, DISCARD ALL).
@@ -31,7 +34,8 @@ final class ServerConnection {
     let entry: PoolEntry
     let worker: Worker
     let openedAt: MonotonicInstant
-    private let socket: SocketDescriptor
+    private var stream: ByteStream
+    private var negotiation: ServerNegotiation
     private let registration: Registration
     private var interest: Interest = [.write]
 
@@ -52,7 +56,6 @@ final class ServerConnection {
     /// Cancel requests on their way to it: it is not handed on before they have arrived.
     private(set) var cancelsInFlight = 0
 
-    private var out = SendQueue()
     private var inbox: [UInt8] = []
     /// The rest of a message whose head has been handled.
     private var passRemaining = 0
@@ -64,7 +67,7 @@ final class ServerConnection {
 
     init(
         _ id: ServerID, _ socket: consuming SocketDescriptor, _ endpoint: ServerEndpoint, _ entry: PoolEntry,
-        credentials: ServerLogin.Credentials, worker: Worker
+        credentials: ServerLogin.Credentials, attempt: ServerEncryption.Attempt, worker: Worker
     ) {
         self.id = id
         self.endpoint = endpoint
@@ -73,10 +76,12 @@ final class ServerConnection {
         openedAt = worker.now
         login = ServerLogin(
             credentials: credentials, randomBytes: Digest.randomBytes(18),
-            minor: entry.database.route.settings.pool.protocolVersion.minor)
+            minor: entry.database.route.settings.pool.protocolVersion.minor,
+            channelBinding: endpoint.tls?.encryption.channelBinding ?? .prefer)
         statements = ServerStatements(bound: entry.database.route.settings.pool.preparedStatementsMax)
         let raw = socket.raw
-        self.socket = socket
+        stream = ByteStream(socket)
+        negotiation = ServerNegotiation(endpoint.tls, attempt: attempt)
         // The slot needs self, which needs the registration: the slot is filled in right after.
         registration = worker.makeRegistration(.mailbox)
         worker.fill(registration, .server(self))
@@ -90,16 +95,16 @@ final class ServerConnection {
     // MARK: sending
 
     /// Queues without a system call; `send` or `flush` follows.
-    func queue(_ bytes: [UInt8]) { out.append(bytes) }
-    func queue(_ range: UnsafeRawBufferPointer) { out.append(range) }
+    func queue(_ bytes: [UInt8]) { stream.queue(bytes) }
+    func queue(_ range: UnsafeRawBufferPointer) { stream.queue(range) }
 
     func send(_ range: UnsafeRawBufferPointer) {
-        if range.isEmpty && out.isEmpty { return }
-        sent(range.isEmpty ? out.flush(to: socket) : out.send(range, to: socket))
+        if range.isEmpty && stream.isEmpty { return }
+        sent(range.isEmpty ? stream.flush() : stream.send(range))
     }
 
     func flush() {
-        if !out.isEmpty { sent(out.flush(to: socket)) }
+        if !stream.isEmpty { sent(stream.flush()) }
     }
 
     private func sent(_ outcome: SocketDescriptor.Outcome) {
@@ -108,18 +113,18 @@ final class ServerConnection {
             updateInterest()
         case .closed, .failed:
             // The read side tells: what the server said before it went is still to be read there.
-            out.clear()
+            stream.clear()
             updateInterest()
         }
     }
 
-    var isCongested: Bool { out.count > SendQueue.highWater }
+    var isCongested: Bool { stream.count > SendQueue.highWater }
 
     private func updateInterest() {
-        let wanted = Interest(reads: !isReadingPaused, writes: !out.isEmpty || state == .connecting)
+        let wanted = Interest(reads: !isReadingPaused, writes: !stream.isEmpty || state == .connecting)
         if wanted.rawValue == interest.rawValue || state == .closed { return }
         interest = wanted
-        worker.loop.modify(socket.raw, wanted, as: registration)
+        worker.loop.modify(stream.socket.raw, wanted, as: registration)
     }
 
     /// The client has got the head of a message whose rest never came.
@@ -142,15 +147,37 @@ final class ServerConnection {
         if state == .connecting { return connected() }
         if state == .closed { return }
         flush()
-        if out.count < SendQueue.lowWater { client?.serverDrained() }
+        if stream.count < SendQueue.lowWater { client?.serverDrained() }
     }
 
     private func connected() {
-        let code = socket.connectError()
+        let code = stream.socket.connectError()
         if code != 0 {
             return fail(worker.connectFailure(
                 endpoint, SocketError(operation: .connect, errno: code).reason))
         }
+        state = .negotiating
+        take(negotiation.begin(&stream, worker))
+    }
+
+    private func take(_ step: ServerNegotiation.Step) {
+        switch step {
+        case .wait:
+            updateInterest()
+        case .open:
+            if let security = stream.security { login.secured(endpointDigest: security.endpointDigest) }
+            logIn()
+        case .failed(let reason, let failure):
+            fail(worker.connectFailure(endpoint, reason), failure)
+        }
+    }
+
+    /// What encrypts the connection, as SHOW SERVERS has it; empty: nothing does.
+    var tlsSummary: String { stream.security.map { $0.summary } ?? "" }
+    /// How it was opened: a cancel request goes the same way.
+    var attempt: ServerEncryption.Attempt { stream.isEncrypted ? negotiation.attempt : .plain }
+
+    private func logIn() {
         state = .login
         var parameters: [StartupPacket.Parameter] = [
             .init(name: "application_name", value: Self.ownName), .init(name: "client_encoding", value: "UTF8"),
@@ -165,17 +192,21 @@ final class ServerConnection {
 
     func onReadable() {
         if state == .closed || state == .connecting { return }
-        let outcome = socket.receive(into: worker.buffer)
+        if state == .negotiating { return take(negotiation.advance(&stream, worker)) }
+        let outcome = stream.receive(into: worker.buffer)
         switch outcome {
         case .bytes(let count):
             received(UnsafeRawBufferPointer(rebasing: worker.buffer[..<count]))
+            if stream.isAtEnd && state != .closed {
+                fail(farewell ?? worker.connectFailure(endpoint, stream.failure ?? "the server closed the connection"))
+            }
         case .wouldBlock:
             return
         case .closed:
             fail(farewell ?? worker.connectFailure(endpoint, "the server closed the connection"))
         case .failed(let code):
             fail(farewell ?? worker.connectFailure(
-                endpoint, SocketError(operation: .connect, errno: code).reason))
+                endpoint, stream.failure ?? SocketError(operation: .connect, errno: code).reason))
         }
     }
 
@@ -193,7 +224,7 @@ final class ServerConnection {
     }
 
     func loginTimedOut() {
-        if state == .connecting || state == .login {
+        if isOpening {
             fail(worker.connectFailure(endpoint, "no answer within server_connect_timeout"))
         }
     }
@@ -356,6 +387,7 @@ final class ServerConnection {
     // MARK: login
 
     private func logIn(_ tag: UInt8, _ body: UnsafeRawBufferPointer) {
+        let isRefusal = tag == BackendTag.errorResponse && !login.isAuthenticated
         var actions: [ServerLogin.Action] = []
         login.receive(tag: tag, body: body, &actions)
         for action in actions {
@@ -367,7 +399,7 @@ final class ServerConnection {
                 state = .idle
                 worker.serverOpened(self)
             case .failed(let error):
-                fail(error)
+                fail(error, isRefusal ? .login : .other)
             }
         }
     }
@@ -464,17 +496,20 @@ final class ServerConnection {
         if state == .closed { return }
         var writer = MessageWriter()
         writer.message(FrontendTag.terminate) { _ in }
-        queue(writer.bytes)
+        if !isOpening { queue(writer.bytes) }
         flush()
         end()
     }
 
     /// The server is gone or broken.
-    private func fail(_ error: ErrorResponse) {
+    private func fail(_ error: ErrorResponse, _ failure: ServerEncryption.Failure = .other) {
         let holder = client
-        let wasLoggingIn = state == .connecting || state == .login
+        let wasLoggingIn = isOpening
         end()
-        if wasLoggingIn {
+        if wasLoggingIn, let next = endpoint.tls?.encryption.attempt(after: negotiation.attempt, failure) {
+            worker.logger.info("\(error.message); trying \(next == .plain ? "without" : "with") TLS")
+            worker.openServer(entry, next)
+        } else if wasLoggingIn {
             worker.openFailed(entry, error)
         } else if let holder {
             holder.serverLost(self, error)
@@ -482,20 +517,29 @@ final class ServerConnection {
     }
 
     private func end() {
-        let wasOpen = state != .connecting && state != .login
+        let wasOpen = !isOpening
         state = .closed
         client = nil
         worker.dropRegistration(registration)
-        worker.loop.unregister(socket.raw)
+        worker.loop.unregister(stream.socket.raw)
+        stream.shutdown()
         worker.serverClosed(self, wasOpen: wasOpen)
+    }
+
+    private var isOpening: Bool {
+        switch state {
+        case .connecting, .negotiating, .login: true
+        case .idle, .leased, .settling, .closed: false
+        }
     }
 
     /// At the end of the process: the socket goes with the object.
     func closeSocket() {
         var writer = MessageWriter()
         writer.message(FrontendTag.terminate) { _ in }
-        queue(writer.bytes)
+        if !isOpening { queue(writer.bytes) }
         flush()
+        stream.shutdown()
     }
 }
 

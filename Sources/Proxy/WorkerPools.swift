@@ -143,7 +143,8 @@ extension Worker {
 
     // MARK: servers come and go
 
-    private func openServer(_ entry: PoolEntry) {
+    /// - Parameter attempt: how to connect; nil: as its conninfo wants it first.
+    func openServer(_ entry: PoolEntry, _ attempt: ServerEncryption.Attempt? = nil) {
         let endpoint = entry.database.route.endpoint(entry.key.side)
         guard let address = endpoint.address else {
             leavePlace(entry)
@@ -156,7 +157,8 @@ extension Worker {
             let credentials = ServerLogin.Credentials(
                 user: entry.key.user, password: endpoint.password, proof: entry.proof, policy: snapshot.auth)
             let server = ServerConnection(
-                ServerID(nextID()), socket, endpoint, entry, credentials: credentials, worker: self)
+                ServerID(nextID()), socket, endpoint, entry, credentials: credentials,
+                attempt: attempt ?? endpoint.tls?.encryption.firstAttempt ?? .plain, worker: self)
             servers[server.id] = server
             let limit = entry.database.route.settings.pool.serverConnectTimeoutSeconds
             if limit > 0 { schedule(.serverLogin(server.id), at: now.advanced(bySeconds: limit)) }
@@ -257,6 +259,8 @@ extension Worker {
             var next = limits(state.route.settings.pool, key)
             next.waitersMax = entry.pool.limits.waitersMax
             entry.pool.apply(next)
+            let spare = entry.pool.serverCount - next.serversMax - next.reserveMax
+            for id in entry.pool.idleServers.prefix(max(0, spare)) { servers[id]?.close() }
             if let before = previous[key.database]?.endpoint(key.side), before == state.route.endpoint(key.side) {
                 serveLater(entry)
                 continue
@@ -318,7 +322,10 @@ extension Worker {
 
     /// Another pool, here or on another thread, lacks the place of a server that nobody needs here now.
     private func yieldPlace(_ entry: PoolEntry) {
-        guard entry.pool.waitingCount == 0, let id = entry.pool.idleServers.first else { return }
+        // Cheap and nearly always false: this is run for every batch of events.
+        guard entry.databaseServers.isWanted || entry.userServers.isWanted, entry.pool.waitingCount == 0,
+            let id = entry.pool.idleServers.first
+        else { return }
         let isWanted = entry.database.route.settings.pool.maxDBConnections > 0 && entry.databaseServers.isWanted
             || maxUserConnections(entry.key.user) > 0 && entry.userServers.isWanted
         if isWanted { servers[id]?.close() }

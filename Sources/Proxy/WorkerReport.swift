@@ -124,7 +124,7 @@ extension Worker {
     private func serverRow(_ server: ServerConnection) -> WorkerReport.ConnectionRow {
         let state =
             switch server.state {
-            case .connecting, .login: "login"
+            case .connecting, .negotiating, .login: "login"
             case .idle: "idle"
             case .leased: "active"
             case .settling: "tested"
@@ -137,6 +137,7 @@ extension Worker {
             link: server.client.map { "c\(index).\($0.id.value)" } ?? "", remoteProcess: server.processID,
             applicationName: server.client?.applicationName ?? "")
         row.side = server.side
+        row.tls = server.tlsSummary
         return row
     }
 

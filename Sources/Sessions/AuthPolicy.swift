@@ -45,6 +45,8 @@ package final class AuthPolicy: Sendable {
     private let mockKey: [UInt8]
     /// What most of the stored secrets have: a user that does not exist must not stand out.
     private let mockIterations: Int
+    /// Most users have SCRAM secrets: with md5 as the method those who do not exist go through SCRAM as well.
+    let mocksSCRAM: Bool
 
     /// - Parameter previous: the policy that this one replaces: secrets that did not change are not derived again.
     package init(
@@ -81,6 +83,8 @@ package final class AuthPolicy: Sendable {
         scramSecrets = derived
         var counts: [Int: Int] = [:]
         for secret in derived.values { counts[secret.iterations, default: 0] += 1 }
+        let stored = secrets.values.count { if case .scram = $0 { true } else { false } }
+        mocksSCRAM = stored * 2 > secrets.count
         mockIterations = counts.max { ($0.value, $1.key) < ($1.value, $0.key) }?.key ?? SCRAMSecret.defaultIterations
     }
 
@@ -111,6 +115,8 @@ package final class AuthPolicy: Sendable {
     func scramSecret(
         _ secret: Secret?, of user: String, iterations: Int? = nil
     ) -> (secret: SCRAMSecret, isKnown: Bool) {
+        // Made in any case: what an unknown user costs, every user costs.
+        let mock = mockSecret(user, iterations: iterations)
         switch secret {
         case .scram(let stored)?: return (stored, true)
         case .plain(let password)?:
@@ -119,29 +125,33 @@ package final class AuthPolicy: Sendable {
             {
                 return (derived, true)
             }
-            return (SCRAMSecret(password: password, salt: mockSalt(user)), true)
+            return (SCRAMSecret(password: password, salt: mock.salt), true)
         case .md5?, nil:
-            let key = Digest.hmacSHA256(key: mockKey, Array(("key" + user).utf8))
-            let mock = SCRAMSecret(
-                iterations: iterations ?? mockIterations, salt: mockSalt(user), storedKey: key, serverKey: key)
             return (mock, false)
         }
     }
 
-    private func mockSalt(_ user: String) -> [UInt8] {
-        Array(Digest.hmacSHA256(key: mockKey, Array(user.utf8)).prefix(16))
+    private func mockSecret(_ user: String, iterations: Int?) -> SCRAMSecret {
+        let salt = Array(Digest.hmacSHA256(key: mockKey, Array(user.utf8)).prefix(16))
+        let key = Digest.hmacSHA256(key: mockKey, Array(("key" + user).utf8))
+        return SCRAMSecret(iterations: iterations ?? mockIterations, salt: salt, storedKey: key, serverKey: key)
     }
 
-    /// Whether this is the password. Keys are derived in any case, so that the time does not tell who exists.
+    /// Whether this is the password. Keys are derived once in any case, so that the time does not tell who exists.
     func isPassword(_ password: String, _ secret: Secret?, of user: String) -> Bool {
-        let (expected, isKnown) = scramSecret(secret, of: user)
+        var expected = mockSecret(user, iterations: nil)
+        if case .scram(let stored)? = secret { expected = stored }
         let derived = SCRAMSecret(password: password, salt: expected.salt, iterations: expected.iterations)
-        let isRight = Digest.equal(derived.storedKey, expected.storedKey)
-        if case .md5(let stored)? = secret {
-            let given = MD5Password.secret(password: password, user: user)
-            return Digest.equal(Array(given.utf8), Array(stored.utf8))
+        let isDerived = Digest.equal(derived.storedKey, expected.storedKey)
+        let given = MD5Password.secret(password: password, user: user)
+        switch secret {
+        case .scram?: return isDerived
+        case .md5(let stored)?: return Digest.equal(Array(given.utf8), Array(stored.utf8))
+        case .plain(let known)?:
+            return Digest.equal(
+                Digest.sha256(PreparedPassword.bytes(password)), Digest.sha256(PreparedPassword.bytes(known)))
+        case nil: return false
         }
-        return isRight && isKnown
     }
 
     // MARK: rules

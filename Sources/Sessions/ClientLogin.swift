@@ -63,7 +63,7 @@ package struct ClientLogin {
         case encrypting
         case lookingUpSecret(AuthPolicy.Method)
         case lookingUpSystemUser(map: String?)
-        case md5(expected: String?)
+        case md5(expected: String, isKnown: Bool)
         case password
         case saslFirst, saslFinal, done
     }
@@ -322,14 +322,22 @@ package struct ClientLogin {
     private mutating func challenge(_ method: AuthPolicy.Method, iterations: Int?, _ actions: inout [Action]) {
         var method = method
         // An md5 exchange cannot be made of a SCRAM secret; PostgreSQL changes over too.
-        if method == .md5, case .scram? = secret { method = .scramSHA256 }
+        if method == .md5 {
+            switch secret {
+            case .scram?: method = .scramSHA256
+            case nil: if iterations != nil || policy.mocksSCRAM { method = .scramSHA256 }
+            case .plain?, .md5?: break
+            }
+        }
         var writer = MessageWriter()
         switch method {
         case .md5:
             let salt = Array(randomBytes[18..<22])
             // A user without an md5 secret goes through the same exchange and fails at its end.
+            let mock = MD5Password.secret(password: "", user: request.user)
             let expected = secret.flatMap { AuthPolicy.md5Secret($0, of: request.user) }
-            state = .md5(expected: expected.map { MD5Password.response(secret: $0, salt: salt) })
+            state = .md5(
+                expected: MD5Password.response(secret: expected ?? mock, salt: salt), isKnown: expected != nil)
             writer.authentication(5, salt)
         case .password:
             state = .password
@@ -350,11 +358,10 @@ package struct ClientLogin {
 
     private mutating func handlePassword(_ body: [UInt8], _ actions: inout [Action]) {
         switch state {
-        case .md5(let expected):
+        case .md5(let expected, let isKnown):
             let answer = Array(body.prefix { $0 != 0 })
             // Compared in any case, so that an unknown user takes as long.
-            let wanted = Array((expected ?? "md5" + String(repeating: "0", count: 32)).utf8)
-            let isRight = Digest.equal(answer, wanted) && expected != nil
+            let isRight = Digest.equal(answer, Array(expected.utf8)) && isKnown
             if isRight { succeed(&actions) } else { finish(.refuse(wrongPassword), &actions) }
         case .password:
             let given = Array(body.prefix { $0 != 0 })

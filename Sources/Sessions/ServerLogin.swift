@@ -44,6 +44,13 @@ package struct ServerLogin {
     private let credentials: Credentials
     private var scram: SCRAMClient?
     private let randomBytes: [UInt8]
+    private let channelBinding: ServerEncryption.ChannelBinding
+    /// What the channel is known by, once TLS is on it; empty: no TLS, or a certificate whose signature has no hash.
+    private var endpointDigest: [UInt8] = []
+    /// The exchange was bound to the channel.
+    private var isBound = false
+    /// The server has let us in: what fails from now on is not the login.
+    package var isAuthenticated: Bool { state == .starting }
     /// The minor version of protocol 3: what we ask for, and from the server's answer on what both speak.
     package private(set) var minor: UInt16
 
@@ -56,11 +63,18 @@ package struct ServerLogin {
     package static let parametersMax = 100
 
     /// - Parameter randomBytes: 18 bytes from a secure generator.
-    package init(credentials: Credentials, randomBytes: [UInt8], minor: UInt16 = 0) {
+    package init(
+        credentials: Credentials, randomBytes: [UInt8], minor: UInt16 = 0,
+        channelBinding: ServerEncryption.ChannelBinding = .prefer
+    ) {
         self.credentials = credentials
+        self.channelBinding = channelBinding
         self.randomBytes = randomBytes
         self.minor = minor
     }
+
+    /// TLS is on the channel.
+    package mutating func secured(endpointDigest: [UInt8]) { self.endpointDigest = endpointDigest }
 
     package func startupPacket(database: String, parameters: [StartupPacket.Parameter]) -> [UInt8] {
         var writer = MessageWriter()
@@ -120,7 +134,13 @@ package struct ServerLogin {
         guard let code = reader.int32() else { return fail(Self.unexpected(BackendTag.authentication), &actions) }
         switch (state, code) {
         case (.authenticating, 0), (.saslDone, 0):
+            if channelBinding == .require && !isBound {
+                return fail(unbound("the server has let us in without it"), &actions)
+            }
             state = .starting
+        case (.authenticating, 3) where channelBinding == .require,
+            (.authenticating, 5) where channelBinding == .require:
+            fail(unbound("the server asks for authentication method \(code), which has none"), &actions)
         case (.authenticating, 3):
             guard let password = credentials.password else { return fail(noPassword, &actions) }
             answer(Array(password.utf8) + [0], &actions)
@@ -155,16 +175,21 @@ package struct ServerLogin {
     }
 
     private mutating func startSCRAM(_ reader: inout BodyReader, _ actions: inout [Action]) {
-        var isOffered = false
-        while let mechanism = reader.cString(), !mechanism.isEmpty {
-            if mechanism.elementsEqual("SCRAM-SHA-256".utf8) { isOffered = true }
+        var offered: [SCRAMMechanism] = []
+        while let name = reader.cString(), !name.isEmpty {
+            if let mechanism = SCRAMMechanism(rawValue: String(wire: name)) { offered.append(mechanism) }
         }
-        guard isOffered else { return fail(Self.badSCRAM, &actions) }
+        let binding = binding(offered)
+        guard offered.contains(binding.mechanism) else { return fail(Self.badSCRAM, &actions) }
+        isBound = binding.mechanism == .plus
+        if channelBinding == .require && !isBound {
+            return fail(unbound("the server does not offer SCRAM-SHA-256-PLUS over this connection"), &actions)
+        }
         let exchange: SCRAMClient
         if let password = credentials.password {
-            exchange = SCRAMClient(password: password, randomBytes: randomBytes)
+            exchange = SCRAMClient(password: password, randomBytes: randomBytes, binding: binding)
         } else if let keys = credentials.scramKeys {
-            exchange = SCRAMClient(keys: keys, randomBytes: randomBytes)
+            exchange = SCRAMClient(keys: keys, randomBytes: randomBytes, binding: binding)
         } else {
             return fail(noPassword, &actions)
         }
@@ -173,11 +198,23 @@ package struct ServerLogin {
         state = .saslFinal
         var writer = MessageWriter()
         writer.message(FrontendTag.password) { body in
-            body.cString("SCRAM-SHA-256")
+            body.cString(binding.mechanism.rawValue)
             body.int32(Int32(first.count))
             body.raw(first)
         }
         actions.append(.send(writer.bytes))
+    }
+
+    /// The binding that both ends can have; what we say when the server cannot tells it if somebody hid its offer.
+    private func binding(_ offered: [SCRAMMechanism]) -> SCRAMClient.Binding {
+        if endpointDigest.isEmpty || channelBinding == .disable { return .none }
+        return offered.contains(.plus) ? .endpoint(endpointDigest) : .notOffered
+    }
+
+    private func unbound(_ why: String) -> ErrorResponse {
+        ErrorResponse(
+            .fatal, .invalidAuthorization, "channel binding is required (channel_binding=require), and \(why)",
+            hint: "Use TLS (sslmode=require or stronger) and scram-sha-256 for Godwit in the server's pg_hba.conf.")
     }
 
     private func answer(_ content: [UInt8], _ actions: inout [Action]) {

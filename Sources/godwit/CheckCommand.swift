@@ -2,6 +2,7 @@ import ArgumentParser
 import Configuration
 import LibPQ
 import Mirroring
+import Proxy
 import Reactor
 
 /// Says whether the file is right and both sides can do their part; changes nothing.
@@ -41,13 +42,23 @@ struct CheckCommand: ParsableCommand {
     /// Reads certificates, keys and maps as `serve` would.
     private func checkCertificates(_ settings: Settings) throws {
         do {
-            guard let tls = try ClientTLS.read(settings, previous: nil).context else { return }
-            say("listen.tls: certificate \(tls.subject ?? "") from \(tls.options.certificate)")
-            if let warning = CertificateAge.warning(tls, key: "listen.tls") { say("note \(warning)") }
+            if let tls = try ClientTLS.read(settings, previous: nil).context { report(tls, "listen.tls") }
+            for database in settings.databases {
+                for (word, text) in [("old", database.old), ("new", database.new)] {
+                    let key = "databases.\(database.name).\(word)"
+                    let tls = try ServerTLSReader.read(try ConnectionString(parsing: text), key: key)
+                    if let tls { report(tls.context, key) }
+                }
+            }
         } catch {
             complain("\(error)")
             throw ExitCode(2)
         }
+    }
+
+    private func report(_ tls: TLSContext, _ key: String) {
+        if let subject = tls.subject { say("\(key): certificate \(subject) from \(tls.options.certificate)") }
+        if let warning = CertificateAge.warning(tls, key: key) { say("note \(warning)") }
     }
 
     /// - Returns: how many problems there are.

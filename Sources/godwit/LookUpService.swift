@@ -140,7 +140,7 @@ private struct LookUpLane {
                 return try Self.ask(session.connection, lookUp, user, logger)
             } catch {
                 // A connection that was idle may have been ended: a new one tells.
-                guard error.kind == .lost else { throw error }
+                guard error.isConnectionClass, error.kind != .timedOut else { throw error }
                 sessions.removeAll { $0.conninfo == lookUp.conninfo }
             }
         }

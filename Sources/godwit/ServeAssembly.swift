@@ -98,7 +98,7 @@ struct ServeAssembly {
         case .reload:
             return reload(server)
         case .reads(let database, let hundredths):
-            guard let route = snapshot.databases[database] else {
+            guard let route = snapshot.route(database) else {
                 return .refused("there is no database \"\(database)\"")
             }
             plan.order(hundredths, for: database)
@@ -171,7 +171,7 @@ struct ServeAssembly {
         let auth = try auth(settings, previous)
         for database in settings.databases {
             let lookUp = try secretLookUp(database, settings.auth, auth)
-            routes.append(try route(database, lookUp, previous))
+            routes.append(try route(database, lookUp, previous, readsCertificates: readsCertificates))
         }
         var (encryption, context) = (previous?.encryption ?? .plain, previous?.tls)
         if readsCertificates { (encryption, context) = try ClientTLS.read(settings, previous: context) }
@@ -236,7 +236,7 @@ struct ServeAssembly {
     }
 
     private mutating func route(
-        _ settings: DatabaseSettings, _ lookUp: SecretLookUp?, _ previous: ProxySnapshot?
+        _ settings: DatabaseSettings, _ lookUp: SecretLookUp?, _ previous: ProxySnapshot?, readsCertificates: Bool
     ) throws -> DatabaseRoute {
         let name = settings.name
         var settings = settings
@@ -250,28 +250,46 @@ struct ServeAssembly {
         }
         guard let horizon = horizons[name], let stamps = stamps[name] else { preconditionFailure("made above") }
         let facts = catalogs[name] ?? .builtIn
-        if let before = previous?.databases[name], before.settings == settings, before.facts === facts,
+        if let before = previous?.route(name), before.settings == settings, before.facts === facts,
             before.lookUp == lookUp
         {
-            return before
+            return readsCertificates ? try readingCertificates(before) : before
         }
+        let running = readsCertificates ? nil : previous?.databases[name]
         return DatabaseRoute(
-            settings: settings, old: try endpoint(settings, .old), new: try endpoint(settings, .new), facts: facts,
-            horizon: horizon, stamps: stamps, lookUp: lookUp)
+            settings: settings, old: try endpoint(settings, .old, running), new: try endpoint(settings, .new, running),
+            facts: facts, horizon: horizon, stamps: stamps, lookUp: lookUp)
+    }
+
+    /// The same route, with what is in the files of its conninfos now.
+    private func readingCertificates(_ route: DatabaseRoute) throws -> DatabaseRoute {
+        let old = try serverTLS(route.settings, .old)
+        let new = try serverTLS(route.settings, .new)
+        let isSame = [(old, route.old.tls), (new, route.new.tls)].allSatisfy { read, known in
+            read.map { $0.isSame(as: known) } ?? (known == nil)
+        }
+        return isSame ? route : route.with(oldTLS: old, newTLS: new)
+    }
+
+    private func serverTLS(_ settings: DatabaseSettings, _ side: Side) throws -> ServerTLS? {
+        let parsed = try ConnectionString(parsing: side == .old ? settings.old : settings.new)
+        return try ServerTLSReader.read(parsed, key: "databases.\(settings.name).\(side == .old ? "old" : "new")")
     }
 
     /// Resolves names, which blocks: on the control thread only.
-    private func endpoint(_ settings: DatabaseSettings, _ side: Side) throws -> ServerEndpoint {
+    ///
+    /// - Parameter running: whose certificates go on; nil: they are read.
+    private func endpoint(
+        _ settings: DatabaseSettings, _ side: Side, _ running: DatabaseRoute?
+    ) throws -> ServerEndpoint {
         let parsed = try ConnectionString(parsing: side == .old ? settings.old : settings.new)
-        if let mode = parsed.sslmode, !["disable", "allow", "prefer"].contains(mode) {
-            throw AssemblyError.encryptionWanted(database: settings.name, side: side, mode: mode)
-        }
         let host = parsed.hostaddr ?? parsed.host ?? "/var/run/postgresql"
         let port = parsed.port ?? 5432
         return ServerEndpoint(
             side: side, address: SocketAddress.resolve(host: host, port: port), host: parsed.host ?? host, port: port,
             database: parsed.dbname ?? settings.name, user: parsed.user, password: parsed.password,
-            options: parsed.options)
+            options: parsed.options,
+            tls: try running.map { $0.endpoint(side).tls } ?? serverTLS(settings, side))
     }
 
     private mutating func startMirrors(_ control: Mailbox<ControlMessage>) {
@@ -298,17 +316,5 @@ extension MirrorOptions {
         throttleLagSeconds = settings.throttleLagSeconds
         throttleSessions = settings.throttleSessions
         throttleQuery = settings.throttleQuery
-    }
-}
-
-enum AssemblyError: Error, CustomStringConvertible {
-    case encryptionWanted(database: String, side: Side, mode: String)
-
-    var description: String {
-        switch self {
-        case .encryptionWanted(let database, let side, let mode):
-            "databases.\(database).\(side): sslmode=\(mode) wants TLS towards the server, which Godwit does not speak "
-                + "yet; use sslmode=disable over a network that you trust"
-        }
     }
 }

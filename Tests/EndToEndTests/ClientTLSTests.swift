@@ -183,6 +183,26 @@ import Testing
         #expect(other.contains("certificate authentication failed"))
     }
 
+    @Test func `rules of an HBA file tell encrypted clients from others, and certificates by their map`() throws {
+        let godwit = try godwit("allow", ["client_ca": fixture.authority.certificate]) {
+            $0.authMethod = "hba"
+            $0.files = [
+                "hba.conf": "hostssl all robot 127.0.0.1/32 cert map=m\nhostssl all app 127.0.0.1/32 trust clientcert=verify-ca\n"
+                    + "hostnossl all other 127.0.0.1/32 trust\n",
+                "ident.conf": "m app robot\n",
+            ]
+            $0.auth = ["hba_file": "DIRECTORY/hba.conf", "ident_file": "DIRECTORY/ident.conf"]
+        }
+        let ours = "sslcert=\(fixture.ann.certificate) sslkey=\(fixture.ann.key)"
+        #expect(try outcome(godwit, "sslmode=require \(ours)") == "1")
+        #expect(try outcome(godwit, "sslmode=require").contains("valid client certificate"))
+        #expect(try outcome(godwit, "sslmode=disable").contains("no pg_hba.conf entry"))
+        // The roles are not there in the servers: that they are asked for says that Godwit let them in.
+        #expect(try outcome(godwit, "sslmode=require user=robot \(ours)").contains("role \"robot\" does not exist"))
+        #expect(try outcome(godwit, "sslmode=disable user=other").contains("role \"other\" does not exist"))
+        #expect(try outcome(godwit, "sslmode=require user=other").contains("SSL encryption"))
+    }
+
     @Test func `a certificate that was revoked is refused`() throws {
         let authority = fixture.authority
         let directory = TestResources.uniquePath("revoked")

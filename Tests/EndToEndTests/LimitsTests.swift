@@ -121,6 +121,21 @@ import Testing
         #expect(try WireClient(port: godwit.port, database: name).value("SELECT 1") == "1")
     }
 
+    @Test func `a reload takes other limits, and closes what is too many`() throws {
+        let name = try makeDatabase()
+        let servers = try Servers.shared.get()
+        var configuration = GodwitConfiguration([servers.entry(name)])
+        configuration.database.pool = ["size": "3", "min_pool_size": "3"]
+        let godwit = try GodwitProcess(configuration)
+        let client = try WireClient(port: godwit.port, database: name)
+        try waitUntil { try backends(name) == 3 }
+        configuration.database.pool = ["size": "1", "min_pool_size": "3", "query_timeout": "0.2"]
+        try godwit.reload(configuration)
+        try waitUntil { try backends(name) == 1 }
+        client.send(Frame.query("SELECT pg_sleep(3600)"))
+        #expect(try error(client).state == "57014")
+    }
+
     // MARK: time
 
     @Test func `query_timeout ends the query, and says so`() throws {
@@ -253,6 +268,11 @@ import Testing
             #expect(try client.value("SELECT v FROM side FOR UPDATE") == "old")
             #expect(try godwit.console("SHOW DATABASES").contains { $0["name"] == name && $0["database"] == name })
         }
+        // What is said of * is said of all that it makes.
+        _ = try godwit.console("READS * 0")
+        let again = try WireClient(port: godwit.port, database: names[0], user: "postgres")
+        #expect(try again.value("SELECT v FROM side") == "old")
+        again.close()
         let client = try WireClient(port: godwit.port)
         client.send(Frame.startup([("user", "app"), ("database", "nowhere")]))
         let told = try error(client)

@@ -145,6 +145,55 @@ import Testing
         #expect(try login("right") == .code(0))
     }
 
+    @Test func `a password that was changed opens soon, however long answers are kept`() throws {
+        let servers = try Self.servers.get()
+        try servers.old.createRole("changing", password: "before")
+        let godwit = try godwit { $0.auth["auth_query_cache"] = "3600" }
+        func login(_ password: String) throws -> ChildProcess.Exit {
+            let conninfo = godwit.conninfo(database: "postgres", user: "changing", password: password)
+            return try ChildProcess(["psql", "-XAtw", "-d", conninfo, "-c", "SELECT 1"]).wait()
+        }
+        #expect(try login("before") == .code(0))
+        try servers.old.psql("ALTER ROLE changing PASSWORD 'after'")
+        try waitUntil { try login("after") == .code(0) }
+        #expect(try login("before") == .code(2))
+    }
+
+    @Test func `a connection of auth_query that was ended is replaced at once`() throws {
+        let servers = try Self.servers.get()
+        let godwit = try godwit { $0.auth["auth_query_cache"] = "0" }
+        for _ in 0..<3 {
+            #expect(try godwit.psql("SELECT 1", database: "postgres", password: "right") == "1")
+            try servers.old.psql("""
+                SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+                WHERE application_name = 'godwit auth_query'
+                """)
+        }
+        #expect(!godwit.log.text.contains("auth_query in"))
+    }
+
+    @Test func `databases of the entry * are asked for their users, whatever their name`() throws {
+        let servers = try Self.servers.get()
+        let name = "we'ird \\na\"me=1"
+        for server in [servers.old, servers.new] { try server.psql("CREATE DATABASE \"we'ird \\na\"\"me=1\"") }
+        var configuration = GodwitConfiguration([
+            .init(
+                name: "\"*\"", old: "host=127.0.0.1 port=\(servers.old.port)",
+                new: "host=127.0.0.1 port=\(servers.new.port)"),
+        ])
+        configuration.authMethod = "scram-sha-256"
+        configuration.users = "\"lookup\" \"ask\"\n"
+        configuration.auth = ["auth_user": "lookup"]
+        let godwit = try GodwitProcess(configuration)
+        let quoted = "'" + name.replacing("\\", with: "\\\\").replacing("'", with: "\\'") + "'"
+        let conninfo = godwit.conninfo(database: quoted, user: "app", password: "right")
+        let sql = "SELECT current_database()"
+        #expect(try ChildProcess.run(["psql", "-XAtw", "-d", conninfo, "-c", sql]) == name + "\n")
+        let unknown = try WireClient(port: godwit.port)
+        unknown.send(FrameBuilder.startup([("user", "app"), ("database", "no'where")]))
+        #expect(try unknown.readToError()?.sqlState == "3D000")
+    }
+
     @Test func `logins of one user at once ask once`() throws {
         let servers = try Self.servers.get()
         let name = try servers.makeDatabase()

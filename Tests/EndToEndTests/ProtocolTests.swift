@@ -255,6 +255,13 @@ import Testing
         #expect(try client.value("SELECT v FROM t") == "one")
     }
 
+    @Test func `libpq that insists on protocol 3.2 gets it`() throws {
+        let godwit = try Servers.shared.get().godwit(database)
+        let psql = try PostgresCluster.Version.new18.programs() + "/psql"
+        let conninfo = godwit.conninfo(database: database) + " min_protocol_version=3.2 max_protocol_version=latest"
+        #expect(try ChildProcess.run([psql, "-XAt", "-d", conninfo, "-c", "SELECT 1"]) == "1\n")
+    }
+
     /// Protocol 3.2 has longer keys.
     @Test(arguments: [(0, 4), (2, 32), (9999, 32)] as [(UInt32, Int)])
     func `a cancel request ends the query it is meant for, and no other`(minor: UInt32, keySize: Int) throws {

@@ -28,6 +28,20 @@ import Testing
         #expect(throws: ConnectionStringError.self) { try ConnectionString(parsing: text) }
     }
 
+    @Test(arguments: [
+        "host=h sslnegotiation=direct dbname=x", "sslnegotiation = 'direct' host=h dbname=x",
+        "host=h dbname=x sslnegotiation=direct", "postgresql://h/x?sslnegotiation=direct",
+        "postgresql://h/x?sslnegotiation=direct&sslmode=require", "postgresql://h/x?sslmode=require&sslnegotiation=direct",
+    ])
+    func `sslnegotiation is understood whatever libpq knows of it`(text: String) throws {
+        let target = try ConnectionString(parsing: text)
+        #expect(target.sslnegotiation == "direct")
+        #expect(target.host == "h" && target.dbname == "x")
+        #expect(target.sslmode == (text.contains("sslmode") ? "require" : nil))
+        // What is left is what libpq itself can connect with.
+        #expect(try ConnectionString(parsing: target.text).host == "h")
+    }
+
     @Test func `a description never shows the password`() throws {
         let target = try ConnectionString(parsing: "host=h user=u password=secret")
         #expect("\(target)" == "host=h user=u")

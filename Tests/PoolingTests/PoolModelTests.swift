@@ -15,6 +15,7 @@ private struct PoolWorld {
     var holders: [ServerID: ClientID] = [:]
     /// In the order in which they came.
     var waiting: [ClientID] = []
+    var cameAt: [ClientID: MonotonicInstant] = [:]
     var leases = 0
     var refusals = 0
     var failures = 0
@@ -26,8 +27,11 @@ private struct PoolWorld {
             waitersMax: Int.random(in: 1...8, using: &random),
             waitMaxNanos: [0, 400].randomElement(using: &random) ?? 0,
             idleMaxNanos: [0, 300].randomElement(using: &random) ?? 0,
-            lifetimeMaxNanos: [0, 2_000].randomElement(using: &random) ?? 0, retryMaxNanos: 1_280)
+            lifetimeMaxNanos: [0, 2_000].randomElement(using: &random) ?? 0, retryMaxNanos: 1_280,
+            serversMin: Int.random(in: 0...3, using: &random), reserveMax: Int.random(in: 0...2, using: &random),
+            reserveAfterNanos: 100)
         pool = Pool(limits: limits)
+        pool.keepsMinimum = Bool.random(using: &random)
     }
 
     mutating func step() {
@@ -53,6 +57,7 @@ private struct PoolWorld {
             leased(server, client)
         case .wait:
             waiting.append(client)
+            cameAt[client] = now
             #expect(waiting.count <= limits.waitersMax)
         case .refused:
             refusals += 1
@@ -118,8 +123,17 @@ private struct PoolWorld {
             waiting.removeFirst()
             leased(pair.server, pair.client)
         }
-        connecting += pool.serversToOpen(now: now)
-        #expect(connecting + idle.count + holders.count <= limits.serversMax, "too many servers")
+        let before = connecting + idle.count + holders.count
+        var opened = pool.serversToOpen(now: now)
+        if opened > 0 && Int.random(in: 0..<8, using: &random) == 0 {
+            pool.openForbidden()
+            opened -= 1
+        }
+        connecting += opened
+        let most = connecting + idle.count + holders.count
+        #expect(most <= limits.serversMax + limits.reserveMax, "too many servers")
+        let isReserveDue = waiting.first.flatMap { cameAt[$0] }.map { now.nanoseconds(since: $0) >= 100 } ?? false
+        #expect(most <= max(before, limits.serversMax) || isReserveDue, "the reserve was opened too early")
         #expect(pool.serverCount == connecting + idle.count + holders.count)
         #expect(pool.idleCount == idle.count)
         #expect(pool.leasedCount == holders.count)
@@ -130,6 +144,7 @@ private struct PoolWorld {
 
     /// Everybody goes; every attempt succeeds.
     mutating func empty() {
+        pool.keepsMinimum = false
         for client in waiting { #expect(pool.abandon(client) == true) }
         waiting = []
         while connecting > 0 { connectionEnds(isMade: true) }

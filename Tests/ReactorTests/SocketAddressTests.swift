@@ -41,3 +41,30 @@ import Testing
         #expect(SocketAddress(sockaddr: &other) == nil)
     }
 }
+
+@Suite struct TCPOptionsTests {
+    @Test func `what is said is set, and what is not is the kernel's`() {
+        let plain = SocketDescriptor(owning: socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0))
+        let kernel = option(plain.raw, CInt(IPPROTO_TCP), TCP_KEEPINTVL)
+        var options = TCPOptions()
+        options.keepaliveCount = 3
+        options.keepaliveIdleSeconds = 41
+        options.userTimeoutMillis = 1234
+        plain.apply(options, for: .ipv4(address: 0, port: 0))
+        #expect(option(plain.raw, SOL_SOCKET, SO_KEEPALIVE) == 1)
+        #expect(option(plain.raw, CInt(IPPROTO_TCP), TCP_KEEPCNT) == 3)
+        #expect(option(plain.raw, CInt(IPPROTO_TCP), TCP_KEEPIDLE) == 41)
+        #expect(option(plain.raw, CInt(IPPROTO_TCP), TCP_KEEPINTVL) == kernel)
+        #expect(option(plain.raw, CInt(IPPROTO_TCP), TCP_USER_TIMEOUT) == 1234)
+        options.keepalive = false
+        plain.apply(options, for: .ipv4(address: 0, port: 0))
+        #expect(option(plain.raw, SOL_SOCKET, SO_KEEPALIVE) == 0)
+    }
+
+    private func option(_ raw: CInt, _ level: CInt, _ name: CInt) -> CInt {
+        var value: CInt = -1
+        var length = socklen_t(MemoryLayout<CInt>.size)
+        getsockopt(raw, level, name, &value, &length)
+        return value
+    }
+}

@@ -93,6 +93,22 @@ import Testing
         #expect(shapes[0] == shapes[1])
     }
 
+    @Test func `with md5, an unknown user is asked as most of the others are`() {
+        func code(_ secrets: NameTable<AuthPolicy.Secret>, looksUp: ClientLogin.LookedUp? = nil) -> UInt8? {
+            let policy = AuthPolicy(method: .md5, secrets: secrets, looksUp: looksUp != nil)
+            var client = LoginClient(policy)
+            client.start([("user", "nobody")])
+            if let looksUp { client.supply(looksUp) }
+            guard case .send(let bytes)? = client.actions.last else { return nil }
+            return bytes[8]
+        }
+        #expect(code([:]) == 5)
+        #expect(code(["a": .plain("x"), "b": .scram(Self.secret)]) == 5)
+        #expect(code(["a": .scram(Self.secret), "b": .scram(Self.secret), "c": .md5(Self.md5)]) == 10)
+        #expect(code([:], looksUp: ClientLogin.LookedUp.none(iterations: nil)) == 5)
+        #expect(code([:], looksUp: ClientLogin.LookedUp.none(iterations: 4096)) == 10)
+    }
+
     @Test func `an unknown user is told as many iterations as most of the others have`() throws {
         let stored = SCRAMSecret(password: "p", salt: Array(1...16), iterations: 77)
         let policy = AuthPolicy(

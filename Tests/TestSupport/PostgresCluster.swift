@@ -36,6 +36,9 @@ package final class PostgresCluster: Sendable {
         /// Lines of pg_hba.conf that come before the one for `authentication`.
         package var hbaLines: [String] = []
         package var maxConnections = 100
+        /// Switches TLS on, with this certificate and key; and who may sign clients' certificates.
+        package var certificate: CertificateAuthority.Issued?
+        package var clientAuthority = ""
         /// postgresql.conf, added to (and stronger than) what makes tests quick.
         package var settings: [String: String] = [:]
 
@@ -69,6 +72,10 @@ package final class PostgresCluster: Sendable {
             "--no-sync", "--no-instructions", "--encoding", "UTF8", "--locale", "C",
         ])
         try Self.writeAuthentication(options.authentication, options.hbaLines, directory)
+        var options = options
+        if let certificate = options.certificate {
+            options.settings.merge(try Self.installTLS(certificate, options.clientAuthority, directory)) { own, _ in own }
+        }
 
         var port = try FreePort.find()
         for attempt in 1... {
@@ -184,6 +191,34 @@ package final class PostgresCluster: Sendable {
     }
 
     // MARK: Files and processes
+
+    /// Copies the files to where PostgreSQL's user may read them.
+    private static func installTLS(
+        _ issued: CertificateAuthority.Issued, _ authority: String, _ directory: String
+    ) throws -> [String: String] {
+        var settings = ["ssl": "on"]
+        var files = [("ssl_cert_file", issued.certificate), ("ssl_key_file", issued.key)]
+        if !authority.isEmpty { files.append(("ssl_ca_file", authority)) }
+        for (setting, source) in files {
+            let path = "\(directory)/\(setting).pem"
+            try String(contentsOfFile: source, encoding: .utf8).write(toFile: path, atomically: false, encoding: .utf8)
+            chmod(path, 0o600)
+            if geteuid() == 0, let user = getpwnam("postgres") {
+                chown(path, user.pointee.pw_uid, user.pointee.pw_gid)
+            }
+            settings[setting] = path
+        }
+        return settings
+    }
+
+    /// Another certificate, in force for connections that come after this call.
+    package func changeCertificate(_ issued: CertificateAuthority.Issued) throws {
+        for (setting, source) in [("ssl_cert_file", issued.certificate), ("ssl_key_file", issued.key)] {
+            try Self.overwrite("\(directory)/\(setting).pem", try String(contentsOfFile: source, encoding: .utf8))
+        }
+        try psql("SELECT pg_reload_conf()")
+        try psql("SELECT 1")
+    }
 
     private static func writeAuthentication(
         _ authentication: Authentication, _ lines: [String], _ directory: String
