@@ -14,8 +14,6 @@ final class BatchReader {
         var snapshot: LedgerSnapshot
         var epoch: Int64
         var generation: Int64
-        /// Behind the record of every transaction that the snapshot shows as ended, in OLD's log.
-        var position: String
         /// Somebody wants to attach readers to this batch.
         var holdToken: String?
         /// Of partitioned tables, by OLD's oid: see PartitionTracker.
@@ -70,8 +68,7 @@ final class BatchReader {
         }
         try source.send("""
             BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \(lockTables)
-            SELECT pg_current_snapshot(), epoch, generation, hold_token, pg_current_wal_insert_lsn()
-              FROM godwit.control;
+            SELECT pg_current_snapshot(), epoch, generation, hold_token FROM godwit.control;
             \(partitionsQuery)
             \(keysQuery(applied, keysMax))
             """)
@@ -87,8 +84,7 @@ final class BatchReader {
         let partitions = partitionsQuery.isEmpty ? [:] : PartitionTracker.collectDigests(answers[1])
         return Head(
             snapshot: snapshot, epoch: answers[0].integer(0, 1) ?? 0, generation: answers[0].integer(0, 2) ?? 0,
-            position: answers[0][0, 4] ?? "FFFFFFFF/FFFFFFFF", holdToken: answers[0][0, 3], partitions: partitions,
-            dirty: isLarge ? nil : try collect(keys))
+            holdToken: answers[0][0, 3], partitions: partitions, dirty: isLarge ? nil : try collect(keys))
     }
 
     private func keysQuery(_ applied: LedgerSnapshot, _ keysMax: Int) -> String {
@@ -128,16 +124,13 @@ final class BatchReader {
 
     // MARK: barrier
 
-    /// Returns when a crash of OLD cannot take back what the batch saw. Mostly the log is on disk that far when the
-    /// rows have been read; otherwise a synchronous write takes it there, with commits that were asynchronous. That
-    /// write is to the log only: a row would grow versions for as long as any transaction of OLD stays open.
-    func passBarrier(_ head: Head) throws(PostgresFailure) {
-        try barrier.execute("""
-            SELECT CASE WHEN current_setting('synchronous_standby_names') <> ''
-                          OR pg_current_wal_flush_lsn() < \(SQL.literal(head.position))::pg_lsn
-                        THEN pg_logical_emit_message(true, 'godwit', '') END
-            """)
+    /// A synchronous write whose commit makes every commit before it durable, also asynchronous ones. To the log
+    /// only: a row would grow versions for as long as any transaction of OLD stays open.
+    func sendBarrier() throws(PostgresFailure) {
+        try barrier.send("SELECT pg_logical_emit_message(true, 'godwit', '')")
     }
+
+    func awaitBarrier() throws(PostgresFailure) { try barrier.finish() }
 
     // MARK: definitions
 

@@ -274,6 +274,7 @@ final class MirrorSession {
     private func apply(
         _ head: BatchReader.Head, _ moved: [TablePlan], isHeld: Bool
     ) throws(Failure) -> String?? {
+        try on(.old) { () throws(PostgresFailure) in try reader.sendBarrier() }
         var export: String?
         if isHeld { export = try on(.old) { () throws(PostgresFailure) in try reader.exportSnapshot() } }
         var text = Array(BatchApplier.beginText(progress, next: head.snapshot).utf8)
@@ -286,12 +287,13 @@ final class MirrorSession {
                 try reader.rows(wanted, isLast: !isHeld && isSimple)
             }
             guard let rows else {
+                try on(.old) { () throws(PostgresFailure) in try reader.awaitBarrier() }
                 isLargeNext = true
                 return nil
             }
             small = rows
         }
-        try on(.old) { () throws(PostgresFailure) in try reader.passBarrier(head) }
+        try on(.old) { () throws(PostgresFailure) in try reader.awaitBarrier() }
         if head.dirty != nil && isSimple {
             BatchApplier.append(small, to: &text)
             text.append(contentsOf: BatchApplier.expectText(small.map(\.table.newOid), definitions).utf8)
