@@ -19,8 +19,8 @@ struct LazyTransaction {
     var isFixed = false
     /// It has failed on NEW, and fails on the authority in the same way when it begins there.
     var hasFailed = false
-    /// It is not the one that BEGIN began, but followed on it by AND CHAIN: PostgreSQL keeps that one's READ ONLY when it
-    /// fails and chains again, and forgets the other's.
+    /// It is not the one that BEGIN began, but followed on it by AND CHAIN: PostgreSQL keeps that one's READ ONLY when
+    /// it fails and chains again, and forgets the other's.
     var isChained = false
 
     static let readOnlyBegin = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
