@@ -256,7 +256,12 @@ extension ClientConnection {
             case .quietParse(nil):
                 server.unnamedToken = ServerConnection.unknownToken
             case .quietParse(let id?):
-                server.statements.remove(id)
+                // Unless a later batch prepares it again.
+                let batch = server.quietlyPrepared[id] ?? server.session.batchesAnswered
+                if Int32(bitPattern: batch &- server.session.batchesAnswered) <= 0 {
+                    server.quietlyPrepared[id] = nil
+                    server.statements.remove(id)
+                }
             case .query, .functionCall, .sync, .bind, .describe, .execute, .close, .quietQuery, .quietClose, .answer:
                 break
             }
@@ -286,6 +291,8 @@ extension ClientConnection {
     /// Everything is answered: what was taken for done is done.
     private func settleNames() {
         unnamedBefore.removeAll(keepingCapacity: true)
+        server?.unnamedPreparedIn = nil
+        if let server, !server.quietlyPrepared.isEmpty { server.quietlyPrepared.removeAll(keepingCapacity: true) }
         if !changes.isEmpty {
             for id in changes.settle() { database?.statements.release(id) }
         }

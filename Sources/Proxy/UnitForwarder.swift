@@ -268,6 +268,7 @@ extension ClientConnection {
             lastUnnamedChange = number
             server.session.sent(.parse(nil, definition: number))
             server.unnamedToken = unnamed?.token ?? 0
+            server.unnamedPreparedIn = nil
             if isRewritten {
                 return run.replace(frame, with: rewritten(FrontendTag.parse, [0], Array(parseBody)), server)
             }
@@ -395,10 +396,19 @@ extension ClientConnection {
 
     /// The server gets the statement before it is used there, if it has not got it.
     private func prepare(_ id: StatementID, _ run: inout ForwardRun, _ server: ServerConnection) {
-        guard let database, !server.statements.use(id) else { return }
+        guard let database else { return }
         let statement = database.statements[id]
-        makeRoom(for: id, &run, server)
+        if server.statements.use(id) {
+            // An earlier batch of the pipeline prepares it, and may be skipped before it does.
+            guard let batch = server.quietlyPrepared[id], batch != server.session.batchesSent,
+                server.session.isUnanswered(batch), server.session.sent(.quietClose)
+            else { return }
+            run.insert(rewritten(FrontendTag.close, [UInt8(ascii: "S")] + statement.serverName, []), server)
+        } else {
+            makeRoom(for: id, &run, server)
+        }
         if server.session.sent(.quietParse(id)) {
+            server.quietlyPrepared[id] = server.session.batchesSent
             run.insert(rewritten(FrontendTag.parse, statement.serverName, statement.parseBody), server)
         } else {
             server.statements.remove(id)
@@ -420,8 +430,14 @@ extension ClientConnection {
             }
             return
         }
-        if server.unnamedToken == unnamed.token { return }
+        if server.unnamedToken == unnamed.token {
+            // As above.
+            guard let batch = server.unnamedPreparedIn, batch != server.session.batchesSent,
+                server.session.isUnanswered(batch)
+            else { return }
+        }
         if server.session.sent(.quietParse(nil)) {
+            server.unnamedPreparedIn = server.session.batchesSent
             server.unnamedToken = unnamed.token
             run.insert(rewritten(FrontendTag.parse, [0], unnamed.parseBody), server)
         }

@@ -59,6 +59,9 @@ package struct ServerSession {
     /// Replies that are not in `expected` any more.
     private var poppedCount = 0
 
+    /// Batches whose ReadyForQuery was asked for, and came, since the login; they wrap around.
+    package private(set) var batchesSent: UInt32 = 0
+    package private(set) var batchesAnswered: UInt32 = 0
     /// Nothing was sent since the last ReadyForQuery.
     package private(set) var isBetweenUnits = true
     package private(set) var status: TransactionStatus = .idle
@@ -116,6 +119,11 @@ package struct ServerSession {
         }
     }
 
+    /// Whether the batch that began when `batchesSent` was this number has not been answered yet.
+    package func isUnanswered(_ batch: UInt32) -> Bool {
+        batchesSent &- batch <= batchesSent &- batchesAnswered
+    }
+
     /// The server will not look at what is sent now, unless it is Sync.
     package var skipsNext: Bool { isSkipping }
 
@@ -149,6 +157,12 @@ package struct ServerSession {
         // other message ends the COPY with an error, and a Sync behind that one counts.
         if isCopyingIn && reply == .sync && expectedCount == 1 { return false }
         expected.append(reply)
+        switch reply {
+        case .query, .queryInBatch, .functionCall, .sync, .quietQuery: batchesSent &+= 1
+        case .parse, .bind, .describe, .execute, .close, .quietParse, .quietClose, .answer, .answerParse, .answerClose,
+            .closeUnnamed:
+            break
+        }
         return true
     }
 
@@ -300,6 +314,7 @@ package struct ServerSession {
         while end < expected.count, expected[end] == .sync, end < dataEnd ?? expected.count { end += 1 }
         let ignored = end - (head + 1)
         expected.removeSubrange((head + 1)..<end)
+        batchesSent &-= UInt32(ignored)
         if dataEnd == nil {
             isCopyingIn = true
         } else {
@@ -331,9 +346,12 @@ package struct ServerSession {
     private mutating func skipToSync() {
         while let reply = current, reply != .sync {
             switch reply {
-            case .parse, .quietParse, .answerParse, .answerClose, .closeUnnamed, .queryInBatch: dropped.append(reply)
-            case .query, .functionCall, .sync, .bind, .describe, .execute, .close, .quietQuery, .quietClose, .answer:
-                break
+            case .parse, .quietParse, .answerParse, .answerClose, .closeUnnamed: dropped.append(reply)
+            case .queryInBatch:
+                dropped.append(reply)
+                batchesAnswered &+= 1
+            case .query, .functionCall, .quietQuery: batchesAnswered &+= 1  // no ReadyForQuery of its own
+            case .sync, .bind, .describe, .execute, .close, .quietClose, .answer: break
             }
             pop()
         }
@@ -345,11 +363,13 @@ package struct ServerSession {
         switch current {
         case .query, .queryInBatch, .functionCall, .sync:
             pop()
+            batchesAnswered &+= 1
             self.status = status
             isBetweenUnits = head == expected.count
             return .ready(status, isForwarded: true)
         case .quietQuery:
             pop()
+            batchesAnswered &+= 1
             self.status = status
             isBetweenUnits = head == expected.count
             return .ready(status, isForwarded: false)

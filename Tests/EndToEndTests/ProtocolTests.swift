@@ -153,6 +153,24 @@ import Testing
         }
     }
 
+    @Test(arguments: ["", "s"])
+    func `an error in a batch does not cost the next one its statement on another server`(name: String) throws {
+        let client = try connect()
+        client.send(Frame.parse("SELECT 'mine'", name: name) + Frame.sync)
+        _ = try client.readToReady()
+        // Its server is taken: the next batches go to one that does not have the statement.
+        let other = try connect()
+        _ = try other.query("BEGIN; INSERT INTO t VALUES (-1)")
+        let use = Frame.bind(statement: name) + Frame.execute()
+        let failing = Frame.bind(statement: "nobody's")
+        client.send(failing + use + Frame.sync + use + Frame.sync + use + Frame.sync)
+        #expect(try client.readToReady().map(\.type) == ["E", "Z"])
+        for _ in 0..<2 { #expect(try client.readToReady().map(\.type) == ["2", "D", "C", "Z"]) }
+        client.send(use + Frame.sync)
+        #expect(try client.readToReady().map(\.type) == ["2", "D", "C", "Z"])
+        _ = try other.query("ROLLBACK")
+    }
+
     @Test func `a closed statement is gone, and its name is free`() throws {
         let client = try connect()
         client.send(Frame.parse("SELECT 1", name: "n") + Frame.sync)

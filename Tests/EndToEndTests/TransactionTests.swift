@@ -140,7 +140,8 @@ import Testing
             old: "INSERT INTO counter SELECT g, 0 FROM generate_series(0, 19) g")
         let godwit = try servers.mirroring(database) {
             $0.database.readsPercent = "60"
-            $0.database.reads = ["consistency": consistency]
+            // However busy the machine is: who waits long enough reads on NEW.
+            $0.database.reads = ["consistency": consistency, "consistency_wait_millis": "10000"]
             $0.database.breaker = ["held": "1"]
             $0.threads = 2
         }
