@@ -133,11 +133,14 @@ final class BatchApplier {
         _ plan: TablePlan, isTruncated: Bool, from reader: BatchReader, unseen: String
     ) throws(PostgresFailure) {
         try execute("\(plan.createStaging); \(isTruncated ? plan.deleteAll : "")")
+        let rows = plan.copyRows(from: unseen)
         if !isTruncated {
             _ = try pump(reader, plan.copyKeys(from: unseen), plan.copyIntoStaging)
+            // OLD looks for the rows while NEW deletes.
+            try reader.source.send(rows)
             try execute(plan.deleteStaged)
         }
-        _ = try pump(reader, plan.copyRows(from: unseen), plan.copyIntoTable)
+        _ = try pump(reader, isTruncated ? rows : nil, plan.copyIntoTable)
     }
 
     /// Replaces the rows of partitions that came, went or were emptied.
@@ -197,31 +200,55 @@ final class BatchApplier {
     }
 
     /// Bytes of a COPY that wait in memory for NEW to take them, besides the row at hand.
-    private static let copyQueueBytesMax = 256 << 10
+    private static let copyQueueBytesMax = 64 << 10
 
     /// COPY from the source's connection into NEW's, a row at a time, nothing kept.
-    private func pump(_ reader: BatchReader, _ out: String, _ into: String) throws(PostgresFailure) -> Backfill.Amount {
-        try reader.source.send(out)
+    ///
+    /// - Parameter out: nil: it was sent already.
+    private func pump(
+        _ reader: BatchReader, _ out: String?, _ into: String
+    ) throws(PostgresFailure) -> Backfill.Amount {
+        if let out { try reader.source.send(out) }
         try target.send(into)
         guard case .copyIn? = try target.next() else { throw PostgresFailure(.lost, "NEW refused a COPY: \(into)") }
-        guard case .copyOut? = try reader.source.next() else { throw PostgresFailure(.lost, "OLD refused: \(out)") }
-        var copied = Backfill.Amount(), queued = 0
+        guard case .copyOut? = try reader.source.next() else {
+            throw PostgresFailure(.lost, "OLD refused the rows for: \(into)")
+        }
+        var copied = Backfill.Amount()
+        // Small rows go together: libpq moves what waits in its own buffer for each part that the kernel takes.
+        var gathered: [UInt8] = []
+        gathered.reserveCapacity(Self.copyQueueBytesMax)
+        func put(_ bytes: UnsafeRawBufferPointer) throws(PostgresFailure) {
+            try target.putCopy(bytes)
+            try target.flushQueued()
+        }
+        func putGathered() throws(PostgresFailure) {
+            var content: [UInt8] = []
+            swap(&content, &gathered)
+            // withUnsafeBytes does not carry typed errors.
+            let outcome = content.withUnsafeBytes { bytes -> PostgresFailure? in
+                do throws(PostgresFailure) { try put(bytes) } catch { return error }
+                return nil
+            }
+            if let outcome { throw outcome }
+            content.removeAll(keepingCapacity: true)
+            swap(&content, &gathered)
+        }
         try reader.source.copyOut { (row) throws(PostgresFailure) in
             copied.rows += 1
             copied.bytes += row.count
-            // In pieces: libpq would double its buffer until a large row fits in whole.
-            var start = 0
-            while start < row.count {
+            if gathered.count + row.count > Self.copyQueueBytesMax, !gathered.isEmpty { try putGathered() }
+            if row.count <= Self.copyQueueBytesMax {
+                gathered.append(contentsOf: row)
+                return
+            }
+            // In pieces: libpq would double its buffer until the row fits in whole.
+            for start in stride(from: 0, to: row.count, by: Self.copyQueueBytesMax) {
                 let end = min(row.count, start + Self.copyQueueBytesMax)
-                try target.putCopy(UnsafeRawBufferPointer(rebasing: row[start..<end]))
-                queued += end - start
-                start = end
-                if queued >= Self.copyQueueBytesMax {
-                    try target.flushQueued()
-                    queued = 0
-                }
+                try put(UnsafeRawBufferPointer(rebasing: row[start..<end]))
             }
         }
+        if !gathered.isEmpty { try putGathered() }
         try reader.source.finish()
         try target.endCopy()
         try target.finish()

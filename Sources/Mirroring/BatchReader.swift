@@ -80,19 +80,26 @@ final class BatchReader {
             let snapshot = answers[0][0, 0].flatMap({ LedgerSnapshot($0) })
         else { throw PostgresFailure(.refused, "godwit.control on OLD is empty: run godwit prepare") }
         let keys = answers[answers.count - 1]
+        let isLarge = keys.count > keysMax || (keys.count > 0 && keys.flag(0, 2))
         let partitions = partitionsQuery.isEmpty ? [:] : PartitionTracker.collectDigests(answers[1])
         return Head(
             snapshot: snapshot, epoch: answers[0].integer(0, 1) ?? 0, generation: answers[0].integer(0, 2) ?? 0,
-            holdToken: answers[0][0, 3], partitions: partitions, dirty: keys.count > keysMax ? nil : try collect(keys))
+            holdToken: answers[0][0, 3], partitions: partitions, dirty: isLarge ? nil : try collect(keys))
     }
 
     private func keysQuery(_ applied: LedgerSnapshot, _ keysMax: Int) -> String {
         let parts = (1...keyParts).map { "key[\($0)]" }.joined(separator: ", ")
+        // A backlog is not sorted out only to learn that it is one.
+        let entriesMax = max(0, keysMax) * Self.entriesPerKeyMax
         return """
-            SELECT relation::bigint, key IS NULL, \(parts) FROM (SELECT DISTINCT relation, key FROM (
-            \(Journal.unseen(by: applied))) j LIMIT \(keysMax + 1)) d
+            WITH u AS MATERIALIZED (SELECT * FROM (\(Journal.unseen(by: applied))) j LIMIT \(entriesMax + 1))
+            SELECT relation::bigint, key IS NULL, (SELECT count(*) > \(entriesMax) FROM u), \(parts)
+              FROM (SELECT DISTINCT relation, key FROM u LIMIT \(keysMax + 1)) d
             """
     }
+
+    /// Journal entries, over the keys of a small batch, that are looked through for them.
+    private static let entriesPerKeyMax = 20
 
     private func collect(_ keys: Rows) throws(PostgresFailure) -> [UInt32: Dirty] {
         var dirty: [UInt32: Dirty] = [:]
@@ -104,7 +111,7 @@ final class BatchReader {
             }
             var key: [String] = []
             for part in 0..<keyParts {
-                guard let text = keys[row, 2 + part] else { break }
+                guard let text = keys[row, 3 + part] else { break }
                 key.append(text)
             }
             guard key.count == keyCounts[relation] ?? key.count else {

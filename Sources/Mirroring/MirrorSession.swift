@@ -86,7 +86,9 @@ final class MirrorSession {
             }
             let reader = BatchReader(
                 source: try Connection.open(
-                    target, purpose: "mirror reader", settings: ["enable_seqscan": "off", "jit": "off"],
+                    target, purpose: "mirror reader",
+                    // Sorting a backlog's keys in memory.
+                    settings: ["enable_seqscan": "off", "jit": "off", "work_mem": "64MB"],
                     interrupt: stopDescriptor, onSlowWait: onSlowWait),
                 barrier: try Connection.open(
                     target, purpose: "mirror barrier", interrupt: stopDescriptor, onSlowWait: onSlowWait))

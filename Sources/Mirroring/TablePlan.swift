@@ -22,6 +22,7 @@ package struct TablePlan: Sendable {
     /// The columns that travel: all but those which NEW computes.
     private let columnList: String
     let carriedNames: Set<String>
+    private let carried: [TableDescription.Column]
     private let keyList: String
     private let keyTexts: String
     private let valuesText: String
@@ -44,6 +45,7 @@ package struct TablePlan: Sendable {
         keyTexts = keys.map { "\($0.sql)::text" }.joined(separator: ", ")
         valuesText = Self.values(carried)
         carriedNames = Set(carried.map(\.name))
+        self.carried = carried
         // An identity column GENERATED ALWAYS cannot be SET; as a part of the key it needs no change either.
         let fixed = Set(new.columns.filter { $0.identity == .always }.map(\.name))
         let set = carried.filter { !fixed.contains($0.name) }.map { "\($0.sql) = EXCLUDED.\($0.sql)" }
@@ -94,17 +96,29 @@ package struct TablePlan: Sendable {
             """
     }
 
-    /// The distinct keys that the journal names, for COPY into NEW's staging table.
-    func copyKeys(from unseen: String) -> String {
-        let parts = (1...keyCount).map { "key[\($0)]" }.joined(separator: ", ")
-        return "COPY (SELECT DISTINCT \(parts) FROM (\(unseen)) j WHERE key IS NOT NULL) TO STDOUT"
+    private func distinctKeys(_ unseen: String) -> String {
+        let parts = keys.enumerated().map { "key[\($0 + 1)]::\($1.type) AS k\($0)" }.joined(separator: ", ")
+        let order = (1...keyCount).map { "\($0)" }.joined(separator: ", ")
+        return "SELECT DISTINCT \(parts) FROM (\(unseen)) j WHERE key IS NOT NULL ORDER BY \(order)"
     }
 
+    /// The distinct keys that the journal names, for COPY into NEW's staging table. In their order, and so are the
+    /// rows: both servers then find page after page instead of one here and one there.
+    func copyKeys(from unseen: String) -> String { "COPY (\(distinctKeys(unseen))) TO STDOUT" }
+
     func copyRows(from unseen: String) -> String {
-        let parts = keys.enumerated().map { "key[\($0 + 1)]::\($1.type)" }.joined(separator: ", ")
+        // Two keys that a column's collation takes for one would bring the row twice.
+        if keys.contains(where: \.isCollatable) {
+            let parts = keys.enumerated().map { "key[\($0 + 1)]::\($1.type)" }.joined(separator: ", ")
+            return """
+                COPY (SELECT \(columnList) FROM \(oldRows) WHERE (\(keyList)) IN \
+                (SELECT \(parts) FROM (\(unseen)) j WHERE key IS NOT NULL) ORDER BY \(keyList)) TO STDOUT
+                """
+        }
+        let columns = carried.map { "t.\($0.sql)" }.joined(separator: ", ")
+        let same = keys.enumerated().map { "t.\($1.sql) = k.k\($0)" }.joined(separator: " AND ")
         return """
-            COPY (SELECT \(columnList) FROM \(oldRows) WHERE (\(keyList)) IN \
-            (SELECT \(parts) FROM (\(unseen)) j WHERE key IS NOT NULL)) TO STDOUT
+            COPY (SELECT \(columns) FROM (\(distinctKeys(unseen))) k JOIN \(oldRows) t ON \(same)) TO STDOUT
             """
     }
 

@@ -19,6 +19,9 @@ struct LazyTransaction {
     var isFixed = false
     /// It has failed on NEW, and fails on the authority in the same way when it begins there.
     var hasFailed = false
+    /// It is not the one that BEGIN began, but followed on it by AND CHAIN: PostgreSQL keeps that one's READ ONLY when
+    /// it fails and chains again, and forgets the other's.
+    var isChained = false
 
     static let readOnlyBegin = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
 
@@ -202,6 +205,7 @@ extension ClientConnection {
         let staysAway = hasFailed || isFixed ? mustLeave : side != .new
         if isEnd || !staysAway {
             phase = .leased
+            if unit.borders.chains { lazy?.isChained = true }
             isHolding = !hasFailed && !isFixed && unit.endsWithReady && !unit.isStreamed
             resumeSoon()
             return true
@@ -239,7 +243,9 @@ extension ClientConnection {
         } else {
             lazy = nil
             if !unit.carriesBegin { ledger.note(begun.hasFailed ? .failed : .inTransaction) }
-            if !unit.carriesBegin { server.queueQuietly(begun.beginSQL) }
+            if !unit.carriesBegin {
+                server.queueQuietly(begun.isChained ? begun.beginSQL + "\n;COMMIT AND CHAIN" : begun.beginSQL)
+            }
             // What it has read elsewhere counts: SET TRANSACTION ISOLATION LEVEL is refused behind it.
             if transaction.hasRead && !begun.hasFailed { server.queueQuietly("SELECT") }
             if begun.hasFailed { server.queueQuietly("SELECT godwit_this_transaction_has_failed") }

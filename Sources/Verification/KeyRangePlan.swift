@@ -88,11 +88,14 @@ package struct KeyRangePlan: Sendable {
             """
     }
 
-    /// Key texts and both hashes of every row of the slice.
+    /// Characters of a row's text that are shown of a difference.
+    package static let shownMax = 500
+
+    /// Key texts, both hashes, and the start of the text of every row of the slice.
     package func rows(_ slice: KeySlice) -> String {
         """
         SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")), hashtextextended(\(rowText), 0), \
-        hashtextextended(\(rowText), 4417) FROM \(source) WHERE \(condition(slice))
+        hashtextextended(\(rowText), 4417), left(\(rowText), \(Self.shownMax)) FROM \(source) WHERE \(condition(slice))
         """
     }
 }

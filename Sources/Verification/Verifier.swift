@@ -1,3 +1,4 @@
+import Glibc
 import LibPQ
 import Primitives
 import Synchronization
@@ -10,6 +11,8 @@ package struct Verifier {
         package var readers = 2
         /// Rows of one range.
         package var rangeRows = 20_000
+        /// Rows a second that each reader compares at most; 0: any.
+        package var rowsPerSecond = 0
         package init() {}
     }
 
@@ -168,8 +171,10 @@ private final class PairReader {
         var after: [String]?
         repeat {
             let through = plan.isRanged ? try rangeEnd(plan, after) : nil
+            let before = result.rows, began = MonotonicInstant.now()
             try compare(KeySlice(after: after, through: through), plan, table, &result)
             result.ranges += 1
+            pace(rows: result.rows - before, since: began)
             after = through
             if after != nil, result.ranges % 10 == 0 {
                 progress("\(table.name): \(result.rows) rows compared, \(result.differing) keys differ")
@@ -177,6 +182,13 @@ private final class PairReader {
         } while after != nil
         progress("\(table.name): done, \(result.rows) rows compared, \(result.differing) keys differ")
         return result
+    }
+
+    private func pace(rows: Int64, since began: MonotonicInstant) {
+        guard options.rowsPerSecond > 0 else { return }
+        let due = began.advanced(bySeconds: Double(rows) / Double(options.rowsPerSecond))
+        let left = due.nanoseconds(since: .now())
+        if due > .now() { usleep(UInt32(clamping: left / 1000)) }
     }
 
     private func rangeEnd(_ plan: KeyRangePlan, _ after: [String]?) throws(VerifyFailure) -> [String]? {
@@ -229,25 +241,30 @@ private final class PairReader {
         _ plan: KeyRangePlan, _ slice: KeySlice, _ result: inout VerifyReport.Table
     ) throws(VerifyFailure) {
         let (left, right) = try both(plan.rows(slice))
-        func collect(_ rows: Rows) -> [[String]: String] {
-            var found: [[String]: String] = [:]
+        func collect(_ rows: Rows) -> [[String]: (hash: String, row: Int)] {
+            var found: [[String]: (hash: String, row: Int)] = [:]
             for row in 0..<rows.count {
                 let key = (0..<plan.keyCount).map { rows[row, $0] ?? "" }
-                found[key] = (rows[row, plan.keyCount] ?? "") + "/" + (rows[row, plan.keyCount + 1] ?? "")
+                found[key] = ((rows[row, plan.keyCount] ?? "") + "/" + (rows[row, plan.keyCount + 1] ?? ""), row)
             }
             return found
         }
-        let onOld = collect(left), onNew = collect(right)
-        for (key, hash) in onOld where onNew[key] != hash {
-            result.record(key, onNew[key] == nil ? .onlyOnOld : .changed)
+        let onOld = collect(left), onNew = collect(right), shown = plan.keyCount + 2
+        for (key, old) in onOld where onNew[key]?.hash != old.hash {
+            let new = onNew[key]
+            result.record(VerifyReport.Key(
+                key: key, difference: new == nil ? .onlyOnOld : .changed, old: left[old.row, shown],
+                new: new.flatMap { right[$0.row, shown] }))
         }
-        for key in onNew.keys where onOld[key] == nil { result.record(key, .onlyOnNew) }
+        for (key, new) in onNew where onOld[key] == nil {
+            result.record(VerifyReport.Key(key: key, difference: .onlyOnNew, old: nil, new: right[new.row, shown]))
+        }
     }
 }
 
 extension VerifyReport.Table {
-    fileprivate mutating func record(_ key: [String], _ difference: VerifyReport.Difference) {
+    fileprivate mutating func record(_ key: VerifyReport.Key) {
         differing += 1
-        if keys.count < Self.keysMax { keys.append(VerifyReport.Key(key: key, difference: difference)) }
+        if keys.count < Self.keysMax { keys.append(key) }
     }
 }

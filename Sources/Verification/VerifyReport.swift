@@ -17,6 +17,9 @@ package struct VerifyReport: Sendable {
     package struct Key: Sendable, Equatable {
         package var key: [String]
         package var difference: Difference
+        /// The start of the row's text on each side; nil: it has none.
+        package var old: String?
+        package var new: String?
     }
 
     package struct Table: Sendable {

@@ -16,6 +16,19 @@ struct PrepareCommand: ParsableCommand {
     @Argument(help: "Name of the database in the file.") var database: String
     @Flag(name: .long, help: "Take everything of Godwit away from both sides.") var remove = false
 
+    @Flag(name: .long, help: "First bring OLD's schema to an empty NEW: tables, types, keys (pg_dump, pg_restore).")
+    var copySchema = false
+    @Flag(name: .long, help: "After the first copy: bring what --copy-schema left out (indexes, constraints), ANALYZE.")
+    var finishSchema = false
+    @Option(name: .long, help: "Folder of pg_dump and pg_restore, no older than OLD; else they are taken from PATH.")
+    var programs = ""
+
+    func validate() throws {
+        if [remove, copySchema, finishSchema].count(where: { $0 }) > 1 {
+            throw ValidationError("--remove, --copy-schema and --finish-schema exclude each other")
+        }
+    }
+
     func run() throws {
         let unreachable = ExitCode(2)
         let targets = try ControlTargets(configuration: config, database: database, failure: unreachable)
@@ -27,6 +40,13 @@ struct PrepareCommand: ParsableCommand {
                 try installer.remove(old: old, new: new)
                 say("\(database): nothing of Godwit is left on OLD and NEW (NEW keeps the mirrored rows)")
                 return
+            }
+            if finishSchema { return try finish(targets, new) }
+            if copySchema {
+                let copy = try SchemaCopy(old: targets.old, new: targets.new, programs: programs)
+                defer { copy.end() }
+                try copy.copyBeforeRows(old, new)
+                say("  NEW has OLD's tables, types and keys")
             }
             let result = try Preflight.check(old: old, new: new)
             for finding in result.findings { say("\(finding.weight == .blocking ? "PROBLEM" : "note") \(finding)") }
@@ -40,6 +60,9 @@ struct PrepareCommand: ParsableCommand {
                     + "the mirror copies it anew")
             }
             say("\(database): \(report.installed.count) tables captured now, \(report.present.count) were already")
+        } catch let failure as SchemaCopy.Failure {
+            complain("\(database): \(failure)")
+            throw ExitCode(1)
         } catch let failure as CaptureInstaller.Failure {
             complain("\(database): \(failure)")
             throw ExitCode(1)
@@ -47,5 +70,20 @@ struct PrepareCommand: ParsableCommand {
             complain("\(database): \(failure)")
             throw ExitCode(failure.isConnectionClass ? 2 : 1)
         }
+    }
+
+    /// Indexes and constraints are built while the mirror goes on; it waits for the locks of each.
+    private func finish(_ targets: ControlTargets, _ new: borrowing Connection) throws {
+        let isPrepared = try new.query("SELECT to_regclass('godwit.backfill') IS NOT NULL").flag(0, 0)
+        let left = try isPrepared
+            ? new.query("SELECT count(*) FROM godwit.backfill WHERE NOT is_copied").integer(0, 0) ?? 0 : 0
+        guard isPrepared, left == 0 else {
+            complain("\(database): "
+                + (isPrepared ? "\(left) tables are not copied yet (SHOW TABLES)" : "not prepared yet"))
+            throw ExitCode(1)
+        }
+        let copy = try SchemaCopy(old: targets.old, new: targets.new, programs: programs)
+        defer { copy.end() }
+        say("\(database): \(try copy.copyAfterRows(new)) objects of the schema came to NEW, and ANALYZE was run")
     }
 }

@@ -35,7 +35,7 @@ struct ServeAssembly {
         snapshot = ProxySnapshot(
             settings: Settings(), auth: AuthPolicy(method: .trust, secrets: [:]), databases: [])
         do {
-            snapshot = try build(try SettingsFile.load(path: path), previous: nil, readsCertificates: true)
+            snapshot = try build(try SettingsFile.load(path: path), previous: nil, readsFiles: true)
         } catch {
             complain("\(error)")
             throw ExitCode(2)
@@ -126,7 +126,7 @@ struct ServeAssembly {
             let kept = ReloadPolicy.keepingRestartOnly(of: snapshot.settings, in: next)
             var replanned = self
             replanned.plan.fileWasRead()
-            let built = try replanned.build(kept, previous: snapshot, readsCertificates: true)
+            let built = try replanned.build(kept, previous: snapshot, readsFiles: true)
             self = replanned
             let certificate = snapshot.tls
             snapshot = built
@@ -154,7 +154,7 @@ struct ServeAssembly {
 
     private mutating func apply(_ settings: Settings, _ server: ProxyServer) {
         do {
-            snapshot = try build(settings, previous: snapshot, readsCertificates: false)
+            snapshot = try build(settings, previous: snapshot, readsFiles: false)
             server.apply(snapshot)
         } catch {
             logger.error("cannot apply: \(error)")
@@ -163,18 +163,20 @@ struct ServeAssembly {
 
     // MARK: building a snapshot
 
-    /// - Parameter readsCertificates: at the start and at a reload; in between those that were read go on.
+    /// - Parameter readsFiles: at the start and at a reload; in between, when they may be half written, what was read
+    ///   goes on.
     private mutating func build(
-        _ settings: Settings, previous: ProxySnapshot?, readsCertificates: Bool
+        _ settings: Settings, previous: ProxySnapshot?, readsFiles: Bool
     ) throws -> ProxySnapshot {
         var routes: [DatabaseRoute] = []
-        let auth = try auth(settings, previous)
+        let running = readsFiles ? nil : previous
+        let auth = try running?.auth ?? auth(settings, previous)
         for database in settings.databases {
             let lookUp = try secretLookUp(database, settings.auth, auth)
-            routes.append(try route(database, lookUp, previous, readsCertificates: readsCertificates))
+            routes.append(try route(database, lookUp, previous, readsFiles: readsFiles))
         }
         var (encryption, context) = (previous?.encryption ?? .plain, previous?.tls)
-        if readsCertificates { (encryption, context) = try ClientTLS.read(settings, previous: context) }
+        if readsFiles { (encryption, context) = try ClientTLS.read(settings, previous: context) }
         return ProxySnapshot(
             settings: settings, auth: auth, encryption: encryption, tls: context,
             databases: routes)
@@ -236,7 +238,7 @@ struct ServeAssembly {
     }
 
     private mutating func route(
-        _ settings: DatabaseSettings, _ lookUp: SecretLookUp?, _ previous: ProxySnapshot?, readsCertificates: Bool
+        _ settings: DatabaseSettings, _ lookUp: SecretLookUp?, _ previous: ProxySnapshot?, readsFiles: Bool
     ) throws -> DatabaseRoute {
         let name = settings.name
         var settings = settings
@@ -253,9 +255,9 @@ struct ServeAssembly {
         if let before = previous?.route(name), before.settings == settings, before.facts === facts,
             before.lookUp == lookUp
         {
-            return readsCertificates ? try readingCertificates(before) : before
+            return readsFiles ? try readingCertificates(before) : before
         }
-        let running = readsCertificates ? nil : previous?.databases[name]
+        let running = readsFiles ? nil : previous?.databases[name]
         return DatabaseRoute(
             settings: settings, old: try endpoint(settings, .old, running), new: try endpoint(settings, .new, running),
             facts: facts, horizon: horizon, stamps: stamps, lookUp: lookUp)

@@ -1,6 +1,11 @@
 import ArgumentParser
+import Configuration
 import Foundation
+import Glibc
 import LibPQ
+import Logging
+import Mirroring
+import Primitives
 import Verification
 
 /// Compares OLD and NEW, every row, at one moment.
@@ -13,23 +18,32 @@ struct VerifyCommand: ParsableCommand {
     @Option(name: .long, help: "Configuration file.") var config: String
     @Argument(help: "Name of the database in the file.") var database: String
     @Flag(name: .long, help: "The result as JSON on standard output, progress on standard error.") var json = false
-    @Flag(name: .long, help: "Let the mirror bring differing keys again, then compare again.") var repair = false
+    @Flag(name: .long, help: "Bring differing keys again, by the running mirror or one of our own; compare again.")
+    var repair = false
+    @Flag(name: .long, help: "Compare the schemas too: columns, constraints, indexes, triggers, sequences, extensions.")
+    var schema = false
+    @Option(name: .long, help: "Rows a second that each of two readers compares at most; 0: any.") var rate = 0
 
     func run() throws {
         let code = ExitCode(VerifyReport.Outcome.couldNotTell.rawValue)
         let targets = try ControlTargets(configuration: config, database: database, failure: code)
         let isJSON = json
-        let verifier = Verifier(old: targets.old, new: targets.new) { line in
+        var options = Verifier.Options()
+        options.rowsPerSecond = rate
+        let verifier = Verifier(old: targets.old, new: targets.new, options: options) { line in
             if isJSON { complain(line) } else { say(line) }
         }
+        let mender = repair ? startMirror(targets.database) : nil
+        defer { mender?.stop() }
         let outcome: VerifyReport.Outcome
         do throws(VerifyFailure) {
             var report = try verifier.run()
             if repair, report.tables.contains(where: { !$0.keys.isEmpty }) {
                 report = try mend(report, verifier)
             }
-            if json { printJSON(report) } else { printTable(report) }
-            outcome = report.outcome
+            let differences = schema ? try SchemaComparison.run(old: targets.old, new: targets.new) : []
+            if json { printJSON(report, differences) } else { printTable(report, differences) }
+            outcome = report.outcome == .equal && !differences.isEmpty ? .different : report.outcome
         } catch {
             complain("\(database): \(error)")
             throw code
@@ -37,9 +51,22 @@ struct VerifyCommand: ParsableCommand {
         if outcome != .equal { throw ExitCode(outcome.rawValue) }
     }
 
+    /// Brings the marked keys where no other Godwit does; while one does, this mirror waits for its turn.
+    private func startMirror(_ settings: DatabaseSettings) -> Mirror {
+        let horizon = Horizon()
+        let mirror = Mirror(
+            database: database, oldConninfo: settings.controlOld.isEmpty ? settings.old : settings.controlOld,
+            newConninfo: settings.controlNew.isEmpty ? settings.new : settings.controlNew,
+            settings: MirrorOptions(settings.mirror), horizon: horizon,
+            logger: Logger(label: "godwit") { _ in SwiftLogNoOpLogHandler() })
+        mirror.start()
+        while [.off, .starting].contains(horizon.report.state) { usleep(1000) }
+        return mirror
+    }
+
     private func mend(_ report: VerifyReport, _ verifier: Verifier) throws(VerifyFailure) -> VerifyReport {
         guard case .batch = report.pairing else {
-            complain("--repair needs the running mirror; nothing was marked")
+            complain("--repair needs a mirror, and none runs or could be started; nothing was marked")
             return report
         }
         let marked = try verifier.repair(report)
@@ -49,7 +76,7 @@ struct VerifyCommand: ParsableCommand {
 
     // MARK: output
 
-    private func printTable(_ report: VerifyReport) {
+    private func printTable(_ report: VerifyReport, _ schema: [SchemaComparison.Difference]) {
         let width = max(5, report.tables.map { "\($0.name)".count }.max() ?? 5)
         func line(_ name: String, _ rows: String, _ ranges: String, _ differing: String) {
             let padded = name.padding(toLength: width, withPad: " ", startingAt: 0)
@@ -66,10 +93,13 @@ struct VerifyCommand: ParsableCommand {
             if let problem = table.problem { say("\(table.name): not compared: \(problem)") }
             for key in table.keys.prefix(20) {
                 say("\(table.name) (\(key.key.joined(separator: ", "))): \(key.difference.rawValue)")
+                if let old = key.old { say("    OLD \(old)") }
+                if let new = key.new { say("    NEW \(new)") }
             }
             if table.differing > 20 { say("\(table.name): and \(table.differing - 20) more, see --json") }
         }
-        say(Self.verdict(report.outcome))
+        for difference in schema { say("schema: \(difference)") }
+        say(Self.verdict(report.outcome) + (schema.isEmpty ? "" : ", \(schema.count) differences of the schemas"))
     }
 
     private static func verdict(_ outcome: VerifyReport.Outcome) -> String {
@@ -84,6 +114,15 @@ struct VerifyCommand: ParsableCommand {
         struct Key: Encodable {
             var key: [String]
             var difference: String
+            var old: String?
+            var new: String?
+        }
+
+        struct Property: Encodable {
+            var object: String
+            var property: String
+            var old: String?
+            var new: String?
         }
 
         struct Table: Encodable {
@@ -100,9 +139,10 @@ struct VerifyCommand: ParsableCommand {
         var outcome: String
         var pairing: String
         var tables: [Table]
+        var schema: [Property]
     }
 
-    private func printJSON(_ report: VerifyReport) {
+    private func printJSON(_ report: VerifyReport, _ schema: [SchemaComparison.Difference]) {
         let pairing = switch report.pairing {
         case .batch(let snapshot): "batch \(snapshot)"
         case .quiet(let waiting): "no mirror runs, \(waiting) keys waiting"
@@ -114,9 +154,12 @@ struct VerifyCommand: ParsableCommand {
             tables: report.tables.map { table in
                 Output.Table(
                     name: "\(table.name)", rows: table.rows, ranges: table.ranges, differing: table.differing,
-                    keys: table.keys.map { Output.Key(key: $0.key, difference: $0.difference.rawValue) },
+                    keys: table.keys.map {
+                        Output.Key(key: $0.key, difference: $0.difference.rawValue, old: $0.old, new: $0.new)
+                    },
                     problem: table.problem)
-            })
+            },
+            schema: schema.map { Output.Property(object: $0.object, property: $0.property, old: $0.old, new: $0.new) })
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
         guard let data = try? encoder.encode(output) else { preconditionFailure("a report is always JSON") }

@@ -194,6 +194,39 @@ import Testing
         #expect(unknown.wait() == .code(2))
     }
 
+    @Test func `verify --repair brings a differing row back, with Godwit running and without`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let godwit = try mirroring(database)
+        let spoil = "SET session_replication_role = replica; UPDATE accounts SET balance = 0 WHERE id = 777"
+        try servers.new.psql(spoil, database: database)
+        #expect(try command("verify", database, ["--repair"]).wait() == .code(0))
+        try servers.new.psql(spoil, database: database)
+        godwit.terminate()
+        let verify = try command("verify", database, ["--repair", "--rate", "100000"])
+        #expect(verify.wait() == .code(0), "\(verify.output.text)\(verify.errors.text)")
+        #expect(try servers.new.psql("SELECT balance FROM accounts WHERE id = 777", database: database) == "1165.5")
+    }
+
+    @Test func `verify shows both versions of a row, and with --schema what differs in the catalogs`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let godwit = try mirroring(database)
+        let equal = try command("verify", database, ["--schema"])
+        #expect(equal.wait() == .code(0), "\(equal.output.text)\(equal.errors.text)")
+        try servers.new.psql("""
+            SET session_replication_role = replica; UPDATE accounts SET owner = 'somebody' WHERE id = 5;
+            CREATE INDEX extra ON accounts (owner); ALTER TABLE lines ALTER number SET DEFAULT 7;
+            """, database: database)
+        try servers.old.psql("CREATE SEQUENCE only_old", database: database)
+        let verify = try command("verify", database, ["--schema"])
+        #expect(verify.wait() == .code(1))
+        for words in [
+            "public.accounts (5): changed", "OLD (5,\"owner 5\",7.5,", "NEW (5,somebody,7.5,",
+            "index public.accounts.extra is only on NEW", "sequence public.only_old is missing on NEW",
+            "column public.lines.number: default is none on OLD, 7 on NEW", "DIFFERENT, 3 differences of the schemas",
+        ] { #expect(verify.output.text.contains(words), "\(words): \(verify.output.text)") }
+        _ = godwit
+    }
+
     @Test func `a user reads what it wrote, always, with all reads on NEW`() throws {
         let database = try servers.makeDatabase("CREATE TABLE own (who int PRIMARY KEY, n int)")
         let godwit = try mirroring(database, percent: "100")

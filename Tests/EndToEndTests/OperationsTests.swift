@@ -150,6 +150,17 @@ import Testing
         #expect(try stranger.readToEnd().last?.type == "E")
     }
 
+    @Test func `a users file that is broken between reloads keeps nothing else from going on`() throws {
+        var configuration = GodwitConfiguration([servers.entry(try servers.makeMarkedDatabase())])
+        configuration.users = "\"app\" \"\"\n"
+        let godwit = try GodwitProcess(configuration)
+        let database = configuration.database.name
+        try "broken".write(toFile: godwit.directory + "/users.txt", atomically: true, encoding: .utf8)
+        _ = try godwit.console("READS \(database) 100")
+        let client = try WireClient(port: godwit.port, database: database)
+        #expect(try client.value("SELECT side FROM side_marker") == "new")
+    }
+
     @Test func `READS moves reads at once`() throws {
         let client = try connect()
         #expect(try side(client) == "old")

@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 
 /// A frontend that speaks the protocol by hand over a blocking socket: for what a driver would never send.
@@ -82,7 +83,15 @@ package final class WireClient {
     // MARK: Sending
 
     /// Bytes that the peer no longer takes are dropped: what it answered is still to be read.
-    package func send(_ bytes: [UInt8]) {
+    package func send(_ bytes: [UInt8]) { Self.send(bytes, to: descriptor) }
+
+    /// On a thread of its own, so that the answers can be left unread meanwhile. The client must outlive it.
+    package func sendMeanwhile(_ bytes: [UInt8]) {
+        let descriptor = descriptor
+        Thread { Self.send(bytes, to: descriptor) }.start()
+    }
+
+    private static func send(_ bytes: [UInt8], to descriptor: CInt) {
         var sent = 0
         while sent < bytes.count {
             let count = bytes.withUnsafeBytes { buffer in

@@ -1,0 +1,113 @@
+import LibPQ
+
+/// What the catalogs of both sides say of the application's objects, property by property. Blocks its caller.
+package enum SchemaComparison {
+    package struct Difference: Sendable, Equatable, CustomStringConvertible {
+        /// `column public.t.v`, `index public.t_pkey`, ...
+        package var object: String
+        /// `type`, `default`, `definition`, ...
+        package var property: String
+        /// nil: that side has no such object.
+        package var old: String?
+        package var new: String?
+
+        package var description: String {
+            switch (old, new) {
+            case (_?, nil): "\(object) is missing on NEW"
+            case (nil, _?): "\(object) is only on NEW"
+            default: "\(object): \(property) is \(old ?? "") on OLD, \(new ?? "") on NEW"
+            }
+        }
+    }
+
+    /// - Returns: by object; of an object that one side lacks only that it does.
+    package static func run(
+        old oldTarget: ConnectionString, new newTarget: ConnectionString
+    ) throws(VerifyFailure) -> [Difference] {
+        let old = try read(oldTarget, "OLD"), new = try read(newTarget, "NEW")
+        var found: [Difference] = []
+        for (object, properties) in old {
+            guard let twins = new[object] else {
+                found.append(Difference(object: object, property: "", old: "", new: nil))
+                continue
+            }
+            for (property, value) in properties where twins[property] != value {
+                found.append(Difference(object: object, property: property, old: value, new: twins[property] ?? ""))
+            }
+        }
+        for object in new.keys where old[object] == nil {
+            found.append(Difference(object: object, property: "", old: nil, new: ""))
+        }
+        return found.sorted { ($0.object, $0.property) < ($1.object, $1.property) }
+    }
+
+    private static func read(
+        _ target: ConnectionString, _ side: String
+    ) throws(VerifyFailure) -> [String: [String: String]] {
+        let connection = try PairedSnapshots.connect(target, side)
+        let rows = try onSide(side) { () throws(PostgresFailure) in try connection.query(query) }
+        var found: [String: [String: String]] = [:]
+        for row in 0..<rows.count {
+            found[rows[row, 0] ?? "", default: [:]][rows[row, 1] ?? ""] = rows[row, 2] ?? ""
+        }
+        return found
+    }
+
+    private static let ours = """
+        n.nspname NOT IN ('pg_catalog', 'information_schema', 'godwit') AND n.nspname !~ '^pg_(toast|temp)'
+        """
+
+    private static func ofExtension(_ catalog: String, _ oid: String) -> String {
+        """
+        EXISTS (SELECT FROM pg_depend d WHERE d.classid = '\(catalog)'::regclass AND d.objid = \(oid)
+            AND d.deptype = 'e')
+        """
+    }
+
+    /// Object, property, value. NOT NULL is a column's; that newer versions keep a constraint for it is left out.
+    private static let query = """
+        WITH tables AS (
+            SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind, c.relpersistence, c.relispartition
+              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND \(ours)
+               AND NOT \(ofExtension("pg_class", "c.oid")))
+        SELECT 'table ' || name, p.property, p.value FROM tables,
+            LATERAL (VALUES ('kind', relkind::text), ('persistence', relpersistence::text)) p (property, value)
+        UNION ALL
+        SELECT 'column ' || t.name || '.' || a.attname, p.property, p.value
+          FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
+          LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+          LEFT JOIN pg_collation l ON l.oid = a.attcollation
+          LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace,
+            LATERAL (VALUES ('type', format_type(a.atttypid, a.atttypmod)), ('nullability',
+                CASE WHEN a.attnotnull THEN 'NOT NULL' ELSE 'NULL' END),
+                ('default', coalesce(pg_get_expr(d.adbin, d.adrelid), 'none')),
+                ('generation', a.attgenerated::text || a.attidentity::text),
+                ('collation', coalesce(ln.nspname || '.' || l.collname, 'none'))) p (property, value)
+        UNION ALL
+        SELECT 'constraint ' || t.name || '.' || k.conname, 'definition', pg_get_constraintdef(k.oid)
+               || CASE WHEN k.convalidated THEN '' ELSE ' NOT VALID' END
+          FROM tables t JOIN pg_constraint k ON k.conrelid = t.oid AND k.contype IN ('p', 'u', 'f', 'c', 'x')
+        UNION ALL
+        SELECT 'index ' || t.name || '.' || x.relname, 'definition', pg_get_indexdef(i.indexrelid)
+               || CASE WHEN i.indisvalid THEN '' ELSE ' INVALID' END
+          FROM tables t JOIN pg_index i ON i.indrelid = t.oid JOIN pg_class x ON x.oid = i.indexrelid
+        UNION ALL
+        SELECT 'trigger ' || t.name || '.' || g.tgname, 'definition', pg_get_triggerdef(g.oid)
+          FROM tables t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal AND g.tgname !~ '^godwit_'
+        UNION ALL
+        SELECT 'sequence ' || s.schemaname || '.' || s.sequencename, 'definition', concat_ws(' ', s.data_type,
+               s.start_value, s.min_value, s.max_value, s.increment_by, s.cycle, s.cache_size)
+          FROM pg_sequences s WHERE s.schemaname <> 'godwit'
+        UNION ALL
+        SELECT 'extension ' || extname, 'schema', extnamespace::regnamespace::text FROM pg_extension
+         WHERE extname <> 'plpgsql'
+        UNION ALL
+        SELECT 'type ' || n.nspname || '.' || y.typname, 'values',
+               string_agg(e.enumlabel, ', ' ORDER BY e.enumsortorder)
+          FROM pg_enum e JOIN pg_type y ON y.oid = e.enumtypid JOIN pg_namespace n ON n.oid = y.typnamespace
+         WHERE NOT \(ofExtension("pg_type", "y.oid")) GROUP BY n.nspname, y.typname
+        UNION ALL
+        SELECT 'database', 'encoding', pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()
+        """
+}

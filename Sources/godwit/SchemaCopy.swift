@@ -1,0 +1,183 @@
+import Foundation
+import LibPQ
+
+/// Brings OLD's schema to an empty NEW with pg_dump and pg_restore: first what rows need (tables, types, keys), and
+/// after the first copy what would slow it down (other indexes, constraints, triggers). Used by one thread.
+struct SchemaCopy {
+    struct Failure: Error, CustomStringConvertible { var description: String }
+
+    private let old: ConnectionString
+    private let new: ConnectionString
+    private let programs: String
+    private let directory: String
+
+    /// - Parameter programs: the folder of pg_dump and pg_restore; empty: they are in PATH.
+    init(old: ConnectionString, new: ConnectionString, programs: String) throws {
+        self.old = old
+        self.new = new
+        self.programs = programs
+        directory = FileManager.default.temporaryDirectory.appendingPathComponent("godwit-\(UUID().uuidString)").path
+        try FileManager.default.createDirectory(
+            atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+    }
+
+    func end() { try? FileManager.default.removeItem(atPath: directory) }
+
+    /// Everything before the rows, and the keys. NEW must have no table yet.
+    func copyBeforeRows(_ onOld: borrowing Connection, _ onNew: borrowing Connection) throws {
+        let tables = try CatalogReader.tables(onNew)
+        guard tables.isEmpty else {
+            throw Failure(description: "NEW has \(tables[0].name): --copy-schema is for an empty database")
+        }
+        try dump()
+        let options = ["--section=pre-data", "--exit-on-error", "--single-transaction"]
+        try run("pg_restore", options + target + [archive], new)
+        let keys = try keyNames(onOld)
+        try restore(try entries().filter { keys.contains($0) }, onNew)
+    }
+
+    /// What is left, then ANALYZE. May be repeated: what is there already is left alone.
+    ///
+    /// - Returns: how many objects came.
+    func copyAfterRows(_ onNew: borrowing Connection) throws -> Int {
+        try dump()
+        let present = try presentNames(onNew)
+        let missing = try entries().filter { !present.contains($0) }
+        try restore(missing, onNew)
+        try onNew.execute("ANALYZE")
+        return missing.count
+    }
+
+    // MARK: the archive
+
+    private var archive: String { directory + "/schema" }
+    private var target: [String] { ["--dbname", new.overriding(["password": ""]).text] }
+
+    private func dump() throws {
+        try run("pg_dump", [
+            "--schema-only", "--format=custom", "--no-publications", "--no-subscriptions", "--no-tablespaces",
+            "--exclude-schema=godwit", "--file", archive, "--dbname", old.overriding(["password": ""]).text,
+        ], old)
+    }
+
+    /// One object of the archive behind the rows, as its table of contents names it.
+    private struct Entry: Hashable {
+        /// `CONSTRAINT`, `INDEX`, `INDEX ATTACH`, `FK CONSTRAINT`, `TRIGGER`, ...
+        var kind: String
+        var name: String
+        /// The line of the list; no part of what makes two equal.
+        var line = ""
+
+        static func == (left: Entry, right: Entry) -> Bool { (left.kind, left.name) == (right.kind, right.name) }
+
+        func hash(into hasher: inout Hasher) {
+            hasher.combine(kind)
+            hasher.combine(name)
+        }
+    }
+
+    /// `3345; 2606 16390 CONSTRAINT public t t_pkey owner`, in the order in which they are restored.
+    private func entries() throws -> [Entry] {
+        let list = try run("pg_restore", ["--list", "--section=post-data", archive], new)
+        let kinds = [
+            "INDEX ATTACH", "FK CONSTRAINT", "CONSTRAINT", "INDEX", "TRIGGER", "EVENT TRIGGER", "RULE", "POLICY",
+            "ROW SECURITY", "STATISTICS", "MATERIALIZED VIEW DATA", "COMMENT", "DEFAULT",
+        ]
+        var found: [Entry] = []
+        for line in list.split(separator: "\n") where !line.hasPrefix(";") {
+            let parts = line.split(separator: " ", maxSplits: 3)
+            guard parts.count == 4 else { continue }
+            let rest = String(parts[3])
+            // Godwit's own: the capture belongs to OLD.
+            if rest.contains(" godwit_capture") { continue }
+            let kind = kinds.first { rest.hasPrefix($0 + " ") } ?? ""
+            // The last word is the owner.
+            let words = rest.dropFirst(kind.isEmpty ? 0 : kind.count + 1).split(separator: " ").dropLast()
+            found.append(Entry(kind: kind, name: words.joined(separator: " "), line: String(line)))
+        }
+        return found
+    }
+
+    private func restore(_ entries: [Entry], _ onNew: borrowing Connection) throws {
+        guard !entries.isEmpty else { return }
+        let list = directory + "/list"
+        try entries.map(\.line).joined(separator: "\n").write(toFile: list, atomically: true, encoding: .utf8)
+        try run("pg_restore", ["--use-list", list, "--exit-on-error"] + target + [archive], new)
+    }
+
+    // MARK: what the catalogs say
+
+    /// Primary keys, the unique indexes that serve as one, and what ties partitions' keys together.
+    private func keyNames(_ onOld: borrowing Connection) throws -> Set<Entry> {
+        let rows = try onOld.query("""
+            SELECT CASE WHEN k.conname IS NOT NULL THEN 'CONSTRAINT' ELSE 'INDEX' END,
+                   n.nspname, t.relname, coalesce(k.conname, x.relname), x.relispartition
+              FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
+              JOIN pg_namespace n ON n.oid = x.relnamespace
+              LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u')
+             WHERE i.indisprimary OR (i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+               AND NOT EXISTS (SELECT FROM pg_index p WHERE p.indrelid = i.indrelid AND p.indisprimary))
+            """)
+        var names: Set<Entry> = []
+        for row in 0..<rows.count {
+            let schema = rows[row, 1] ?? "", table = rows[row, 2] ?? "", name = rows[row, 3] ?? ""
+            let isConstraint = rows[row, 0] == "CONSTRAINT"
+            names.insert(Entry(
+                kind: rows[row, 0] ?? "", name: isConstraint ? "\(schema) \(table) \(name)" : "\(schema) \(name)"))
+            if rows.flag(row, 4) { names.insert(Entry(kind: "INDEX ATTACH", name: "\(schema) \(name)")) }
+        }
+        return names
+    }
+
+    private func presentNames(_ onNew: borrowing Connection) throws -> Set<Entry> {
+        let rows = try onNew.query("""
+            SELECT CASE contype WHEN 'f' THEN 'FK CONSTRAINT' ELSE 'CONSTRAINT' END,
+                   n.nspname || ' ' || t.relname || ' ' || conname
+              FROM pg_constraint k JOIN pg_class t ON t.oid = conrelid JOIN pg_namespace n ON n.oid = t.relnamespace
+            UNION ALL SELECT 'INDEX', n.nspname || ' ' || c.relname FROM pg_class c
+              JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('i', 'I')
+            UNION ALL SELECT 'INDEX ATTACH', n.nspname || ' ' || c.relname FROM pg_class c
+              JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('i', 'I') AND c.relispartition
+            UNION ALL SELECT 'TRIGGER', n.nspname || ' ' || c.relname || ' ' || t.tgname FROM pg_trigger t
+              JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+            UNION ALL SELECT 'RULE', n.nspname || ' ' || c.relname || ' ' || r.rulename FROM pg_rewrite r
+              JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
+            UNION ALL SELECT 'POLICY', n.nspname || ' ' || c.relname || ' ' || p.polname FROM pg_policy p
+              JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+            UNION ALL SELECT 'STATISTICS', n.nspname || ' ' || s.stxname FROM pg_statistic_ext s
+              JOIN pg_namespace n ON n.oid = s.stxnamespace
+            UNION ALL SELECT 'EVENT TRIGGER', '- ' || evtname FROM pg_event_trigger
+            """)
+        var names: Set<Entry> = []
+        for row in 0..<rows.count { names.insert(Entry(kind: rows[row, 0] ?? "", name: rows[row, 1] ?? "")) }
+        return names
+    }
+
+    // MARK: processes
+
+    /// - Parameter secrets: of this connection string: the password goes by the environment, not by the command line.
+    @discardableResult
+    private func run(_ program: String, _ arguments: [String], _ secrets: ConnectionString) throws -> String {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments = [programs.isEmpty ? program : "\(programs)/\(program)"] + arguments
+        var environment = ProcessInfo.processInfo.environment
+        if let password = secrets.password { environment["PGPASSWORD"] = password }
+        process.environment = environment
+        // Into files: a full pipe would stop the program.
+        let paths = (directory + "/out", directory + "/err")
+        for path in [paths.0, paths.1] { _ = FileManager.default.createFile(atPath: path, contents: nil) }
+        guard let out = FileHandle(forWritingAtPath: paths.0), let error = FileHandle(forWritingAtPath: paths.1) else {
+            throw Failure(description: "cannot write into \(directory)")
+        }
+        process.standardOutput = out
+        process.standardError = error
+        try process.run()
+        process.waitUntilExit()
+        let complaints = (try? String(contentsOfFile: paths.1, encoding: .utf8)) ?? ""
+        guard process.terminationStatus == 0 else {
+            throw Failure(description: "\(program) failed:\n\(complaints)")
+        }
+        return (try? String(contentsOfFile: paths.0, encoding: .utf8)) ?? ""
+    }
+}

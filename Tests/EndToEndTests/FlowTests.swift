@@ -1,0 +1,123 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// Much at once, and clients that do not read: nothing deadlocks, and memory stays within bounds.
+@Suite(.serialized) struct FlowTests {
+    let servers: Servers
+    let database: String
+    let godwit: GodwitProcess
+
+    private typealias Frame = FrameBuilder
+
+    init() throws {
+        servers = try Servers.shared.get()
+        database = try servers.makeDatabase("CREATE TABLE t (id int PRIMARY KEY, v text)")
+        godwit = try servers.godwit(database)
+    }
+
+    private func connect() throws -> WireClient { try WireClient(port: godwit.port, database: database) }
+
+    /// The most that Godwit's process has had so far.
+    private func residentBytes() throws -> Int {
+        let status = try String(contentsOfFile: "/proc/\(godwit.process.pid)/status", encoding: .utf8)
+        let line = try #require(status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") })
+        let kibibytes = try #require(line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) })
+        return kibibytes * 1024
+    }
+
+    /// Waits until a server of this database waits for somebody to read what it sends.
+    private func waitUntilStalled() throws {
+        try waitUntil {
+            try servers.old.psql("""
+                SELECT count(*) FROM pg_stat_activity
+                WHERE datname = '\(database)' AND state = 'active' AND wait_event = 'ClientWrite'
+                """) == "1"
+        }
+    }
+
+    @Test(arguments: [1_000, 20_000])
+    func `Syncs in flight are all answered, in order`(count: Int) throws {
+        let client = try connect()
+        let before = try residentBytes()
+        var frames: [UInt8] = []
+        for number in 0..<count {
+            frames += Frame.parse("SELECT \(number % 7), repeat('x', 5000)") + Frame.bind() + Frame.execute() + Frame.sync
+        }
+        client.sendMeanwhile(frames)
+        for number in 0..<count {
+            let answers = try client.readToReady()
+            #expect(answers.map(\.type) == ["1", "2", "D", "C", "Z"])
+            #expect(answers.first { $0.type == "D" }?.columns.first == "\(number % 7)")
+        }
+        #expect(try residentBytes() - before < 64 << 20)
+    }
+
+    @Test func `hundreds of megabytes for a client that does not read stay with the server`() throws {
+        let slow = try connect()
+        let before = try residentBytes()
+        slow.send(Frame.query("SELECT repeat('z', 1000000) FROM generate_series(1, 200)"))
+        try waitUntilStalled()
+        #expect(try residentBytes() - before < 16 << 20)
+        let other = try connect()
+        #expect(try other.value("SELECT 1") == "1")
+        var rows = 0
+        while let message = try slow.read(), message.type != "Z" {
+            if message.type == "D" {
+                rows += 1
+                #expect(message.body.count == 1_000_006)
+            }
+        }
+        #expect(rows == 200)
+        #expect(try residentBytes() - before < 16 << 20)
+    }
+
+    @Test func `one row of a hundred megabytes streams through`() throws {
+        let client = try connect()
+        let before = try residentBytes()
+        client.send(Frame.query("SELECT repeat('z', 100000000)"))
+        try waitUntilStalled()
+        #expect(try residentBytes() - before < 16 << 20)
+        #expect(try client.readToReady().first { $0.type == "D" }?.body.count == 100_000_006)
+        // And the other way: a parameter of that size.
+        let value = String(repeating: "y", count: 50_000_000)
+        client.send(
+            Frame.parse("SELECT length($1)") + Frame.bind(parameters: [value]) + Frame.execute() + Frame.sync)
+        #expect(try client.readToReady().first { $0.type == "D" }?.columns.first == "50000000")
+        #expect(try residentBytes() - before < 16 << 20)
+    }
+
+    @Test func `a notification reaches the one that listens, who is pinned for it until UNLISTEN`() throws {
+        let listener = try connect()
+        _ = try listener.query("LISTEN news")
+        #expect(try godwit.console("SHOW PINS").map { $0["reason"] } == ["LISTEN"])
+        let speaker = try connect()
+        _ = try speaker.query("NOTIFY news, 'hot'")
+        let note = try #require(try listener.read())
+        #expect(note.type == "A")
+        #expect(String(decoding: note.body.dropFirst(4), as: UTF8.self) == "news\0hot\0")
+        _ = try listener.query("DISCARD ALL")
+        #expect(try godwit.console("SHOW PINS").isEmpty)
+    }
+
+    @Test(arguments: ["database", "true", "1"])
+    func `a replication connection is refused with where to go instead`(value: String) throws {
+        let client = try WireClient(port: godwit.port)
+        client.send(Frame.startup([("user", "app"), ("database", database), ("replication", value)]))
+        let error = try #require(try client.readToError())
+        #expect(error.sqlState == "0A000")
+        #expect(try client.readToEnd().isEmpty)
+    }
+
+    @Test func `servers are reached by their Unix sockets too`() throws {
+        let marked = try servers.makeMarkedDatabase()
+        let godwit = try servers.godwit(marked) {
+            $0.database.old = "host=\(servers.old.directory) port=\(servers.old.port) dbname=\(marked)"
+            $0.database.new = "host=\(servers.new.directory) port=\(servers.new.port) dbname=\(marked)"
+            $0.database.readsPercent = "100"
+        }
+        let client = try WireClient(port: godwit.port, database: marked)
+        #expect(try client.value("SELECT side FROM side_marker") == "new")
+        #expect(try client.value("SELECT side FROM side_marker FOR UPDATE") == "old")
+    }
+}
