@@ -1,7 +1,7 @@
 /// Writes metrics in Prometheus' text format 0.0.4. A value, one owner.
 ///
-/// A family is begun once and has its samples right behind it, as the format asks. Its names are ours, so a wrong one is a
-/// bug; label values come from outside and are escaped.
+/// A family is begun once and has its samples right behind it, as the format asks. Its names are ours, so a wrong one
+/// is a bug; label values come from outside and are escaped.
 package struct ExpositionWriter {
     package enum Kind: String { case counter, gauge, histogram }
 

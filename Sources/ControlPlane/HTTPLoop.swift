@@ -98,8 +98,8 @@ final class HTTPLoop {
             if connections.count >= HTTPServer.connectionsMax { makeRoom() }
             generation &+= 1
             let registration = Registration(slot: UInt32(raw), generation: generation)
-            let connection = Connection(
-                SocketDescriptor(owning: raw), registration, deadline: now.advanced(bySeconds: HTTPServer.requestSeconds))
+            let deadline = now.advanced(bySeconds: HTTPServer.requestSeconds)
+            let connection = Connection(SocketDescriptor(owning: raw), registration, deadline: deadline)
             connections[registration.slot] = connection
             loop.register(raw, .read, as: registration)
         }
@@ -204,7 +204,7 @@ final class HTTPLoop {
         answer(connection, HTTPResponse(503, "a reactor thread has not answered in time"))
     }
 
-    /// Bytes that were not read make the kernel reset the connection and the answer be lost: they are thrown away first.
+    /// Bytes that were not read make the kernel reset the connection and lose the answer: they are thrown away first.
     private func finish(_ connection: Connection) {
         shutdown(connection.socket.raw, CInt(SHUT_WR))
         withUnsafeTemporaryAllocation(byteCount: 64 * 1024, alignment: 1) { buffer in

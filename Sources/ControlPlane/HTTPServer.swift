@@ -4,7 +4,7 @@ import Reactor
 
 /// HTTP for operators, on a thread of its own. Any thread; what serves connections is the thread's.
 ///
-/// Nothing a client does costs more than its bounds: connections, bytes of a head and seconds. One client too many takes
+/// Nothing a client does costs more than its bounds: connections, bytes of a head, seconds. One client too many takes
 /// the place of the one that has been silent for longest, so idle connections cannot keep a scraper out.
 package final class HTTPServer: Sendable {
     /// Connections at once.
@@ -19,7 +19,9 @@ package final class HTTPServer: Sendable {
     /// Makes an answer, on the server's thread.
     package typealias Making = @Sendable () -> HTTPResponse
     /// Sees to a request's answer: `answer` is called once, on any thread.
-    package typealias Handler = @Sendable (HTTPRequest, _ answer: @escaping @Sendable (@escaping Making) -> Void) -> Void
+    package typealias Handler = @Sendable (
+        HTTPRequest, _ answer: @escaping @Sendable (@escaping Making) -> Void
+    ) -> Void
 
     enum Message: Sendable {
         case answer(HTTPTicket, Making)

@@ -69,7 +69,7 @@ package struct ProxyMetrics {
         writer.begin("godwit_build_info", .gauge, "Always 1; the labels say which build this is.")
         writer.sample([("version", ConsoleTables.version)], UInt64(1))
         var usage = rusage()
-        getrusage(RUSAGE_SELF, &usage)
+        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
         let cpu = [usage.ru_utime, usage.ru_stime].reduce(0) { $0 + Double($1.tv_sec) + Double($1.tv_usec) / 1e6 }
         writer.begin("process_cpu_seconds_total", .counter, "CPU time of this process, user and system.")
         writer.sample([], cpu)
@@ -119,7 +119,7 @@ package struct ProxyMetrics {
         }
         writer.begin("godwit_pools_omitted", .gauge, "Pools beyond \(Self.poolsMax), which are not told one by one.")
         writer.sample([], UInt64(sorted.count - told.count))
-        writer.begin("godwit_pool_clients", .gauge, "Clients of a pool: with a server or idle, and waiting for a server.")
+        writer.begin("godwit_pool_clients", .gauge, "Clients of a pool: active, and waiting for a server.")
         for (row, labels) in told {
             writer.sample(labels + [("state", "active")], UInt64(row.clientsActive))
             writer.sample(labels + [("state", "waiting")], UInt64(row.clientsWaiting))

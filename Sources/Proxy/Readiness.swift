@@ -9,20 +9,17 @@ package struct Readiness {
 
     private var isDraining: Bool { figures.threads.contains(where: \.isDraining) }
 
-    /// Names the databases whose OLD cannot be connected to: with the authority away nothing can be served.
-    private var unreachable: [(database: String, why: String)] {
-        let rows = figures.threads.flatMap(\.databases)
-        return figures.snapshot.settings.databases.compactMap { settings in
-            var failure: String?
-            for row in rows where row.name.hasSameBytes(as: settings.name) {
-                switch row.old {
-                case .unknown: break
-                case .reached: return nil  // threads differ while it goes or comes: one that reaches it is enough
-                case .failing(let why): failure = why
-                }
+    /// Of a database's OLD: with the authority away nothing can be served.
+    private func reach(_ database: String) -> ThreadFigures.Reach {
+        var known = ThreadFigures.Reach.unknown
+        for row in figures.threads.flatMap(\.databases) where row.name.hasSameBytes(as: database) {
+            switch row.old {
+            case .unknown: break
+            case .reached: return .reached  // threads differ while it goes or comes: one that reaches it is enough
+            case .failing: known = row.old
             }
-            return failure.map { (settings.name, $0) }
         }
+        return known
     }
 
     /// How many there are, and their clients that wait for a server.
@@ -33,14 +30,19 @@ package struct Readiness {
 
     /// The mirror's state is told and decides nothing: without it OLD answers.
     package func answer() -> (isReady: Bool, json: String) {
-        let unreachable = unreachable
         var reasons = isDraining ? ["draining"] : []
-        reasons += unreachable.map { "OLD of database \"\($0.database)\" cannot be reached: \($0.why)" }
         let databases = figures.snapshot.settings.databases.map { settings in
             let report = figures.snapshot.databases[settings.name]?.horizon.report
-            let isReached = !unreachable.contains { $0.database.hasSameBytes(as: settings.name) }
+            let old: String
+            switch reach(settings.name) {
+            case .unknown: old = "unknown"
+            case .reached: old = "ok"
+            case .failing(let why):
+                old = "unreachable"
+                reasons.append("OLD of database \"\(settings.name)\" cannot be reached: \(why)")
+            }
             let (state, reason) = (report?.state.rawValue ?? "off", Self.text(report?.reason ?? ""))
-            return "{\"name\":\(Self.text(settings.name)),\"old\":\"\(isReached ? "ok" : "unreachable")\","
+            return "{\"name\":\(Self.text(settings.name)),\"old\":\"\(old)\","
                 + "\"mirror\":\"\(state)\",\"mirror_reason\":\(reason)}"
         }
         let json = "{\"ready\":\(reasons.isEmpty),\"reasons\":[\(reasons.map(Self.text).joined(separator: ","))],"

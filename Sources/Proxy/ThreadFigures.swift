@@ -1,5 +1,8 @@
+import PGWire
+import Pooling
 import Primitives
 import Routing
+import SQLAnalysis
 import Synchronization
 
 /// What one thread tells the control plane of itself: sums only, so that thousands of clients cost one pass over them.

@@ -44,14 +44,16 @@ enum AdminService {
         }
         let token = Array(String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines).utf8)
         guard !token.isEmpty, data.count <= tokenBytesMax, token.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
-            complain("admin.http.token_file: \(path) must hold one token: printable ASCII, \(tokenBytesMax) bytes at most")
+            complain(
+                "admin.http.token_file: \(path) must hold one token: printable ASCII, \(tokenBytesMax) bytes at most")
             throw ExitCode(2)
         }
         return token
     }
 
     private static func respond(
-        to request: HTTPRequest, _ server: ProxyServer, _ answer: @escaping @Sendable (@escaping HTTPServer.Making) -> Void
+        to request: HTTPRequest, _ server: ProxyServer,
+        _ answer: @escaping @Sendable (@escaping HTTPServer.Making) -> Void
     ) {
         switch request.path {
         case "/healthz":

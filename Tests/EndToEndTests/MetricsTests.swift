@@ -50,8 +50,9 @@ import Testing
         let clients = try (0..<2).map { _ in try WireClient(port: godwit.port, database: database) }
         for client in clients {
             for _ in 0..<5 { _ = try client.query("SELECT side FROM side_marker") }
-            _ = try client.query("UPDATE side_marker SET side = side")
         }
+        // Last: without a mirror their user stays on OLD from here on.
+        for client in clients { _ = try client.query("UPDATE side_marker SET side = side") }
         let after = try metrics(port)
         #expect(after["godwit_queries_total{\(name)}"] == 12)
         #expect(after["godwit_transactions_total{\(name)}"] == 12)
@@ -110,7 +111,8 @@ import Testing
     }
 
     @Test func `with a token all but healthz asks for it`() throws {
-        let (_, port) = try godwit(token: "s3cret\n")
+        let (godwit, port) = try godwit(token: "s3cret\n")
+        defer { withExtendedLifetime(godwit) {} }
         #expect(try HTTPExchange.get("/healthz", port: port).status == 200)
         for path in ["/metrics", "/readyz", "/nothing"] {
             let answer = try HTTPExchange.get(path, port: port)
@@ -125,7 +127,8 @@ import Testing
     }
 
     @Test func `bad requests are refused and good ones go on beside silent clients`() throws {
-        let (_, port) = try godwit()
+        let (godwit, port) = try godwit()
+        defer { withExtendedLifetime(godwit) {} }
         for (request, status) in [
             ("nonsense\r\n\r\n", 400), ("POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n", 405),
             ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 413),
@@ -161,7 +164,8 @@ import Testing
     }
 
     @Test func `dashboard and rules name only metrics that there are`() throws {
-        let (_, port) = try godwit()
+        let (godwit, port) = try godwit()
+        defer { withExtendedLifetime(godwit) {} }
         let text = try HTTPExchange.get("/metrics", port: port).body
         let families = Set(text.split(separator: "\n").filter { $0.hasPrefix("# TYPE ") }.map {
             String($0.split(separator: " ")[2])
