@@ -130,7 +130,7 @@ import Testing
         let (godwit, port) = try godwit()
         defer { withExtendedLifetime(godwit) {} }
         for (request, status) in [
-            ("nonsense\r\n\r\n", 400), ("POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+            ("nonsense\r\n\r\n", 400), ("POST /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 405),
             ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 413),
             ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505), (String(repeating: "x", count: 100_000), 431),
             ("\u{0}\u{1}\u{2}\n\n", 400),
