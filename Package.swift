@@ -68,7 +68,7 @@ let package = Package(
         ], isHot: true),
         floor("Mirroring", ["Primitives", "LibPQ", logging]),
         floor("Verification", ["Primitives", "LibPQ", logging]),
-        floor("ControlPlane", ["Primitives", "Configuration", logging]),
+        floor("ControlPlane", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
 
         // Floor 3: assemble, parse arguments, nothing else.
         .executableTarget(
@@ -98,6 +98,7 @@ let package = Package(
         tests("PoolingTests", ["Pooling", "Primitives"]),
         tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "TestSupport"]),
         tests("ConsoleTests", ["Console", "PGWire"]),
+        tests("ControlPlaneTests", ["ControlPlane"]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
         tests("VerificationTests", ["Verification", "Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),

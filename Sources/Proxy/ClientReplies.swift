@@ -65,6 +65,7 @@ extension ClientConnection {
         let micros = worker.now.microseconds(since: unit.startedAt)
         database.counters.queries += 1
         database.counters.queryMicros += micros
+        database.times.add(micros, .query, server.side, isRead: unit.isAllReads && unit.executes)
         noteEnd(status, on: server.side, micros: micros, database)
         if server.side == .new {
             worker.tellBreaker(database, .success(isProbe: unit.isProbe))
@@ -94,7 +95,9 @@ extension ClientConnection {
         unit = Unit()
         if status == .idle {
             database.counters.transactions += 1
-            database.counters.transactionMicros += worker.now.microseconds(since: transaction.startedAt)
+            let micros = worker.now.microseconds(since: transaction.startedAt)
+            database.counters.transactionMicros += micros
+            database.times.add(micros, .transaction, server.side, isRead: !transaction.hasWritten)
             transaction = TransactionFacts()
         }
     }

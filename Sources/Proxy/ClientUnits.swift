@@ -357,7 +357,11 @@ extension ClientConnection {
     func granted(_ server: ServerConnection) {
         self.server = server
         server.lease(to: self)
-        database?.counters.waitMicros += worker.now.microseconds(since: waitingSince)
+        if let database {
+            let micros = worker.now.microseconds(since: waitingSince)
+            database.counters.waitMicros += micros
+            database.times.add(micros, .wait, server.side, isRead: unit.isAllReads && unit.executes)
+        }
         if phase == .greeting {
             self.server = nil
             server.release()

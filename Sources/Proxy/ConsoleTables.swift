@@ -62,18 +62,7 @@ package struct ConsoleTables {
         ])
         var rows: [PoolKey: WorkerReport.PoolRow] = [:]
         for row in reports.flatMap(\.pools) {
-            guard var sum = rows[row.key] else {
-                rows[row.key] = row
-                continue
-            }
-            sum.clientsActive += row.clientsActive
-            sum.clientsWaiting += row.clientsWaiting
-            sum.serversActive += row.serversActive
-            sum.serversIdle += row.serversIdle
-            sum.serversLogin += row.serversLogin
-            sum.serversCanceled += row.serversCanceled
-            sum.longestWaitMicros = max(sum.longestWaitMicros, row.longestWaitMicros)
-            rows[row.key] = sum
+            rows[row.key] = rows[row.key].map { $0.adding(row) } ?? row
         }
         for (_, row) in rows.sorted(by: { order($0.key) < order($1.key) }) {
             table.append([

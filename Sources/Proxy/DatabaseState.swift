@@ -78,6 +78,7 @@ final class DatabaseState {
     /// What the authority reported at login: what a new client is told. nil until a server has logged in.
     var welcome: [StartupPacket.Parameter]?
     var counters = DatabaseCounters()
+    var times = UnitTimes()
     /// As they were when the present period began; the averages are of the one before.
     private var periodStart = DatabaseCounters()
     private var periodStartedAt = MonotonicInstant.now()

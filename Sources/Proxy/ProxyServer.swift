@@ -2,6 +2,7 @@ import Configuration
 import Logging
 import Primitives
 import Reactor
+import Synchronization
 
 /// The data plane as a whole: its reactor threads and how the control thread talks to them. Any thread.
 package final class ProxyServer: Sendable {
@@ -11,6 +12,9 @@ package final class ProxyServer: Sendable {
     package let control: Mailbox<ControlMessage>
     /// What reactors ask of threads that may wait, one mailbox for each of those.
     package let lookUps: [Mailbox<LookUpRequest>]
+    private let current: Mutex<ProxySnapshot>
+    /// What threads that have ended said last, by their numbers.
+    private let lastFigures: LastFigures
     /// Where it listens: the ports are the kernel's choice where 0 was asked for.
     package let addresses: [SocketAddress]
 
@@ -40,6 +44,9 @@ package final class ProxyServer: Sendable {
         let autoDatabases = AutoDatabases()
         self.mailboxes = mailboxes
         let handles = descriptors
+        let lastFigures = LastFigures()
+        self.lastFigures = lastFigures
+        current = Mutex(snapshot)
         threads = (0..<listen.threads).map { index in
             OwnThread(name: "godwit-\(index)") {
                 let worker = Worker(
@@ -49,13 +56,31 @@ package final class ProxyServer: Sendable {
                     for handle in handles { if let listener = handle.take() { worker.listen(listener) } }
                 }
                 worker.run()
+                // Said before the mailbox is looked at for the last time: who asks later finds the figures there.
+                lastFigures.set(worker.makeFigures(), of: index)
+                for case .report(let collection) in mailboxes[index].take() {
+                    collection.add(worker.makeFigures(), of: index)
+                }
             }
         }
     }
 
     package var threadCount: Int { threads.count }
 
-    package func apply(_ snapshot: ProxySnapshot) { post(.apply(snapshot)) }
+    package func apply(_ snapshot: ProxySnapshot) {
+        current.withLock { $0 = snapshot }
+        post(.apply(snapshot))
+    }
+
+    /// Gives what all threads say of themselves to `deliver`, on the thread of the last one that does.
+    package func collectFigures(_ deliver: @escaping @Sendable (ProxyFigures) -> Void) {
+        let snapshot = current.withLock { $0 }
+        let collection = ReportCollection(threads: threads.count) { figures in
+            deliver(ProxyFigures(snapshot: snapshot, threads: figures))
+        }
+        post(.report(collection))
+        for (index, figures) in lastFigures.all { collection.add(figures, of: index) }
+    }
 
     /// Answers a console's request.
     package func answer(worker: Int, client: ClientID, _ outcome: ControlOutcome) {

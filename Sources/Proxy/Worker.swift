@@ -315,6 +315,8 @@ final class Worker {
             peers[from].post(.collected(request: request, makeReport()))
         case .collected(let request, let report):
             console.collected(request, report, on: self)
+        case .report(let collection):
+            collection.add(makeFigures(), of: index)
         case .controlDone(let client, let outcome):
             clients[client]?.controlDone(outcome)
         case .lookedUp(let number, let answer):

@@ -11,6 +11,8 @@ enum WorkerMessage: Sendable {
     /// A console on worker `from` wants everybody's figures.
     case collect(request: UInt64, from: Int)
     case collected(request: UInt64, WorkerReport)
+    /// The control plane wants everybody's figures.
+    case report(ReportCollection)
     case controlDone(client: ClientID, ControlOutcome)
     case lookedUp(UInt64, LookUpAnswer)
     /// A limit over all threads has room again that somebody wanted.

@@ -19,6 +19,19 @@ struct WorkerReport: Sendable {
         var serversCanceled = 0
         var longestWaitMicros: UInt64 = 0
         var mode: PoolSettings.Mode = .transaction
+
+        /// Over the threads.
+        func adding(_ row: PoolRow) -> PoolRow {
+            var sum = self
+            sum.clientsActive += row.clientsActive
+            sum.clientsWaiting += row.clientsWaiting
+            sum.serversActive += row.serversActive
+            sum.serversIdle += row.serversIdle
+            sum.serversLogin += row.serversLogin
+            sum.serversCanceled += row.serversCanceled
+            sum.longestWaitMicros = max(sum.longestWaitMicros, row.longestWaitMicros)
+            return sum
+        }
     }
 
     /// One line of SHOW CLIENTS or SHOW SERVERS.
@@ -80,7 +93,7 @@ struct WorkerReport: Sendable {
 extension Worker {
     func makeReport() -> WorkerReport {
         var report = WorkerReport(worker: index, takenAt: now)
-        report.pools = pools.values.map(poolRow)
+        report.pools = poolRows()
         report.clients = clients.values.compactMap(clientRow)
         report.clientsInLogin = clients.values.count { $0.phase == .login || $0.phase == .handshake }
         report.servers = servers.values.map(serverRow)
@@ -88,19 +101,34 @@ extension Worker {
         return report
     }
 
-    private func poolRow(_ entry: PoolEntry) -> WorkerReport.PoolRow {
-        var row = WorkerReport.PoolRow(key: entry.key)
-        // A client without a unit belongs to the authority's pool: that is where its next unit is likely to go.
-        row.clientsActive = clients.values.count { client in
-            guard client.database === entry.database, client.poolUser == entry.key.user else { return false }
-            return client.server.map { $0.entry === entry } ?? (entry.key.side == .old && client.phase == .idle)
+    /// One pass over clients and servers, however many pools there are.
+    func poolRows() -> [WorkerReport.PoolRow] {
+        var active: [PoolKey: Int] = [:]
+        for client in clients.values {
+            if let server = client.server {
+                active[server.entry.key, default: 0] += 1
+            } else if client.phase == .idle, let database = client.database {
+                // Without a unit it belongs to the authority's pool: that is where its next unit is likely to go.
+                let key = PoolKey(database: database.name, user: client.poolUser, side: .old)
+                active[key, default: 0] += 1
+            }
         }
+        var canceled: [PoolKey: Int] = [:]
+        for server in servers.values where server.cancelsInFlight > 0 { canceled[server.entry.key, default: 0] += 1 }
+        return pools.values.map { poolRow($0, active, canceled) }
+    }
+
+    private func poolRow(
+        _ entry: PoolEntry, _ active: [PoolKey: Int], _ canceled: [PoolKey: Int]
+    ) -> WorkerReport.PoolRow {
+        var row = WorkerReport.PoolRow(key: entry.key)
+        row.clientsActive = active[entry.key] ?? 0
         row.clientsWaiting = entry.pool.waitingCount
         row.mode = snapshot.settings.user(named: entry.key.user)?.poolMode ?? entry.database.route.settings.pool.mode
         row.serversActive = entry.pool.leasedCount
         row.serversIdle = entry.pool.idleCount
         row.serversLogin = entry.pool.connectingCount
-        row.serversCanceled = servers.values.count { $0.entry === entry && $0.cancelsInFlight > 0 }
+        row.serversCanceled = canceled[entry.key] ?? 0
         row.longestWaitMicros = entry.pool.oldestWaiter().map { now.microseconds(since: $0) } ?? 0
         return row
     }

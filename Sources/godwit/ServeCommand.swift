@@ -31,6 +31,9 @@ struct ServeCommand: ParsableCommand {
             complain("cannot \(error.operation.rawValue) \(listen.address):\(listen.port): \(error.reason)")
             throw ExitCode(1)
         }
+        let http = try AdminService.start(assembly.snapshot.settings.admin.http, server, logger: logger)
+        // To the end: the last figures of a drain can be read.
+        defer { http?.stop() }
         for address in server.addresses { logger.notice("listening on \(address)") }
         let control = server.control
         SignalSource.forward { control.post(.signal($0)) }

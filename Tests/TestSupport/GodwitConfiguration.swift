@@ -42,6 +42,8 @@ package struct GodwitConfiguration: Sendable {
     /// Further files of that folder, by name.
     package var files: [String: String] = [:]
     package var adminUsers = ["godwit"]
+    /// Keys and values of `admin.http`.
+    package var http = ["port": "0"]
     package var databases: [Database]
 
     package init(_ databases: [Database]) { self.databases = databases }
@@ -51,7 +53,7 @@ package struct GodwitConfiguration: Sendable {
         var text = """
             listen: \(Self.flow(listen.merging(address) { $1 }))
             auth: \(Self.flow(auth.merging(credentials) { $1 }))
-            admin: {users: [\(adminUsers.joined(separator: ", "))], http: {port: 0}}
+            admin: {users: [\(adminUsers.joined(separator: ", "))], http: \(Self.flow(http))}
             state: {path: \(directory)/godwit.sqlite}
             \(sections)
             databases:

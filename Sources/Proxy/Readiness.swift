@@ -1,0 +1,69 @@
+import Configuration
+import Primitives
+
+/// `GET /readyz`: whether clients should be sent here, and why not. Immutable, any thread.
+package struct Readiness {
+    private let figures: ProxyFigures
+
+    package init(_ figures: ProxyFigures) { self.figures = figures }
+
+    private var isDraining: Bool { figures.threads.contains(where: \.isDraining) }
+
+    /// Of a database's OLD: with the authority away nothing can be served.
+    private func reach(_ database: String) -> ThreadFigures.Reach {
+        var known = ThreadFigures.Reach.unknown
+        for row in figures.threads.flatMap(\.databases) where row.name.hasSameBytes(as: database) {
+            switch row.old {
+            case .unknown: break
+            case .reached: return .reached  // threads differ while it goes or comes: one that reaches it is enough
+            case .failing: known = row.old
+            }
+        }
+        return known
+    }
+
+    /// How many there are, and their clients that wait for a server.
+    private var pools: (count: Int, waiting: Int) {
+        let rows = figures.threads.flatMap(\.pools)
+        return (Set(rows.map(\.key)).count, rows.reduce(0) { $0 + $1.clientsWaiting })
+    }
+
+    /// The mirror's state is told and decides nothing: without it OLD answers.
+    package func answer() -> (isReady: Bool, json: String) {
+        var reasons = isDraining ? ["draining"] : []
+        let databases = figures.snapshot.settings.databases.map { settings in
+            let report = figures.snapshot.databases[settings.name]?.horizon.report
+            let old: String
+            switch reach(settings.name) {
+            case .unknown: old = "unknown"
+            case .reached: old = "ok"
+            case .failing(let why):
+                old = "unreachable"
+                reasons.append("OLD of database \"\(settings.name)\" cannot be reached: \(why)")
+            }
+            let (state, reason) = (report?.state.rawValue ?? "off", Self.text(report?.reason ?? ""))
+            return "{\"name\":\(Self.text(settings.name)),\"old\":\"\(old)\","
+                + "\"mirror\":\"\(state)\",\"mirror_reason\":\(reason)}"
+        }
+        let json = "{\"ready\":\(reasons.isEmpty),\"reasons\":[\(reasons.map(Self.text).joined(separator: ","))],"
+            + "\"draining\":\(isDraining),\"pools\":\(pools.count),\"clients_waiting\":\(pools.waiting),"
+            + "\"databases\":[\(databases.joined(separator: ","))]}\n"
+        return (reasons.isEmpty, json)
+    }
+
+    /// A JSON string (RFC 8259, section 7).
+    static func text(_ text: String) -> String {
+        var quoted = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": quoted += "\\\""
+            case "\\": quoted += "\\\\"
+            case _ where scalar.value < 0x20:
+                let hex = String(scalar.value, radix: 16)
+                quoted += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
+            default: quoted.unicodeScalars.append(scalar)
+            }
+        }
+        return quoted + "\""
+    }
+}

@@ -1,0 +1,56 @@
+import Primitives
+
+/// Histograms of how long units take, per side and kind, for one database on one thread: counts in buckets whose ends
+/// double. Fixed in size, and nothing is allocated to count. A value, one owner.
+struct UnitTimes: Sendable {
+    enum Measure: Int, CaseIterable {
+        /// A client waits for a server.
+        case wait
+        /// From a unit's first byte to its ReadyForQuery.
+        case query
+        case transaction
+    }
+
+    /// The first bucket ends at 64 µs, the last but one at 67 s.
+    private static let firstExponent = 6
+    private static let boundCount = 21
+    static let bucketCount = boundCount + 1
+
+    /// Ends of the buckets in seconds; what is above them all has a bucket of its own.
+    static let boundsSeconds: [Double] = (0..<boundCount).map { Double(UInt64(1) << UInt64(firstExponent + $0)) / 1e6 }
+
+    private var counts = ContiguousArray<UInt64>(repeating: 0, count: Measure.allCases.count * 4 * bucketCount)
+    private var sums = ContiguousArray<UInt64>(repeating: 0, count: Measure.allCases.count * 4)
+
+    mutating func add(_ micros: UInt64, _ measure: Measure, _ side: Side, isRead: Bool) {
+        let place = Self.place(measure, side, isRead)
+        counts[place * Self.bucketCount + Self.bucket(of: micros)] &+= 1
+        sums[place] &+= micros
+    }
+
+    func counts(_ measure: Measure, _ side: Side, isRead: Bool) -> ArraySlice<UInt64> {
+        let start = Self.place(measure, side, isRead) * Self.bucketCount
+        return ArraySlice(counts[start..<start + Self.bucketCount])
+    }
+
+    func seconds(_ measure: Measure, _ side: Side, isRead: Bool) -> Double {
+        Double(sums[Self.place(measure, side, isRead)]) / 1e6
+    }
+
+    static func + (left: UnitTimes, right: UnitTimes) -> UnitTimes {
+        var sum = left
+        for index in sum.counts.indices { sum.counts[index] &+= right.counts[index] }
+        for index in sum.sums.indices { sum.sums[index] &+= right.sums[index] }
+        return sum
+    }
+
+    private static func place(_ measure: Measure, _ side: Side, _ isRead: Bool) -> Int {
+        measure.rawValue * 4 + Int(side.rawValue) * 2 + (isRead ? 0 : 1)
+    }
+
+    /// An end belongs to the bucket below it, as `le` says.
+    static func bucket(of micros: UInt64) -> Int {
+        if micros <= 1 << UInt64(firstExponent) { return 0 }
+        return min(64 - (micros - 1).leadingZeroBitCount - firstExponent, boundCount)
+    }
+}

@@ -1,0 +1,76 @@
+import ArgumentParser
+import Configuration
+import Console
+import ControlPlane
+import Foundation
+import Logging
+import Proxy
+import Reactor
+
+/// What operators and their tools are told over HTTP: /healthz, /readyz and /metrics.
+enum AdminService {
+    /// Bytes of `admin.http.token_file`.
+    private static let tokenBytesMax = 4096
+
+    /// - Returns: nil when the port is 0.
+    /// - Throws: ExitCode after having said why.
+    static func start(_ settings: HTTPSettings, _ server: ProxyServer, logger: Logger) throws -> HTTPServer? {
+        if settings.port == 0 { return nil }
+        let token = try token(settings.tokenFile)
+        let name = "admin.http \(settings.address):\(settings.port)"
+        guard let address = SocketAddress.resolve(host: settings.address, port: settings.port) else {
+            complain("\(name): the address cannot be resolved; give one of this machine, as 127.0.0.1")
+            throw ExitCode(1)
+        }
+        do throws(SocketError) {
+            let http = try HTTPServer(on: address, token: token) { request, answer in
+                respond(to: request, server, answer)
+            }
+            logger.notice("HTTP on \(http.address)\(token == nil ? "" : ", with a token")")
+            return http
+        } catch {
+            complain("cannot \(error.operation.rawValue) \(name): \(error.reason); set another port, or 0 for no HTTP")
+            throw ExitCode(1)
+        }
+    }
+
+    private static func token(_ path: String) throws -> [UInt8]? {
+        if path.isEmpty { return nil }
+        guard let handle = FileHandle(forReadingAtPath: path),
+            let data = try? handle.read(upToCount: tokenBytesMax + 1)
+        else {
+            complain("admin.http.token_file: cannot read \(path)")
+            throw ExitCode(2)
+        }
+        let token = Array(String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines).utf8)
+        guard !token.isEmpty, data.count <= tokenBytesMax, token.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
+            complain(
+                "admin.http.token_file: \(path) must hold one token: printable ASCII, \(tokenBytesMax) bytes at most")
+            throw ExitCode(2)
+        }
+        return token
+    }
+
+    private static func respond(
+        to request: HTTPRequest, _ server: ProxyServer,
+        _ answer: @escaping @Sendable (@escaping HTTPServer.Making) -> Void
+    ) {
+        switch request.path {
+        case "/healthz":
+            answer { HTTPResponse(200, "ok") }
+        case "/readyz":
+            server.collectFigures { figures in
+                answer {
+                    let (isReady, json) = Readiness(figures).answer()
+                    return HTTPResponse(isReady ? 200 : 503, "application/json", Array(json.utf8))
+                }
+            }
+        case "/metrics":
+            server.collectFigures { figures in
+                answer { HTTPResponse(200, ExpositionWriter.contentType, ProxyMetrics(figures).text()) }
+            }
+        default:
+            answer { HTTPResponse(404, "there are /healthz, /readyz and /metrics") }
+        }
+    }
+}
