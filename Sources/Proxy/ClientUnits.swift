@@ -209,7 +209,12 @@ extension ClientConnection {
         var offset = 0
         while let header = FrameHeader.parse(bytes, at: offset), offset < end {
             switch header.tag {
-            case FrontendTag.close: closes += 1
+            case FrontendTag.close:
+                var reader = BodyReader(UnsafeRawBufferPointer(
+                    rebasing: bytes[(offset + FrameHeader.size)..<(offset + header.frameSize)]))
+                // A malformed one is for PostgreSQL to refuse.
+                guard reader.byte() != nil, reader.cString() != nil, reader.isAtEnd else { return false }
+                closes += 1
             case FrontendTag.sync, FrontendTag.flush: break
             default: return false
             }

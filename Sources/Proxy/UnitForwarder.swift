@@ -46,7 +46,8 @@ extension ClientConnection {
             answerFrames(bytes, from: 0, to: unit.firstExecuteEnd, tag: "BEGIN")
             run.dropAll(upTo: unit.firstExecuteEnd)
         }
-        while run.offset < end, let header = FrameHeader.parse(bytes, at: run.offset) {
+        // A malformed message has closed the connection, and is not passed.
+        while run.offset < end, phase != .closed, let header = FrameHeader.parse(bytes, at: run.offset) {
             let frame = FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize)
             if frame.start == unit.notes.deniedStart {
                 run.replace(frame, with: standIn(forDenied: frame, on: server), server)

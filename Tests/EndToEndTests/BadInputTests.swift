@@ -133,6 +133,19 @@ import Testing
         try expectAlive()
     }
 
+    /// A name or text without its end, in the extended protocol's first message of a unit and within a transaction.
+    @Test(arguments: ["P", "B", "D", "C", "E", "Q", "F"] as [Character])
+    func `a string without an end closes its connection, and no other waits for it`(type: Character) throws {
+        for begins in [false, true] {
+            let client = try WireClient(port: godwit.port, database: database)
+            if begins { _ = try client.query("BEGIN; SELECT 1") }
+            client.send(FrameBuilder.message(type, Array("S without end".utf8)) + FrameBuilder.sync)
+            #expect(try client.readToError() != nil)
+            client.close()
+            #expect(try WireClient(port: godwit.port, database: database).value("SELECT 1") == "1")
+        }
+    }
+
     @Test func `random bytes do no harm`() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
         var generator = Splitmix(state: seed)
