@@ -21,17 +21,29 @@ final class CancelConnection {
     private let worker: Worker
     private let target: ServerConnection
     private let request: [UInt8]
+    private let canceller: Canceller?
+    /// Requests on their way to one server at once; more would do no more.
+    private static let perServerMax = 8
     private var state: State = .connecting
 
-    /// Starts it; it owns itself through its registration until it is done.
-    static func start(to target: ServerConnection, on worker: Worker) {
-        guard let address = target.endpoint.address,
-            let socket = try? SocketDescriptor.connect(to: address)
-        else { return }
-        _ = CancelConnection(socket, target, worker)
+    /// Starts it; it owns itself through its registration until it is done, and tells `canceller` then; nil: nobody.
+    ///
+    /// - Returns: false when no request could be sent.
+    static func start(to target: ServerConnection, on worker: Worker, for canceller: Canceller?) -> Bool {
+        guard let address = target.endpoint.address, target.cancelsInFlight < perServerMax else { return false }
+        do {
+            _ = CancelConnection(try SocketDescriptor.connect(to: address), target, worker, canceller)
+            return true
+        } catch {
+            worker.logger.warning("\(worker.connectFailure(target.endpoint, error.reason).message) to cancel a query")
+            return false
+        }
     }
 
-    private init(_ socket: consuming SocketDescriptor, _ target: ServerConnection, _ worker: Worker) {
+    private init(
+        _ socket: consuming SocketDescriptor, _ target: ServerConnection, _ worker: Worker, _ canceller: Canceller?
+    ) {
+        self.canceller = canceller
         self.target = target
         self.worker = worker
         let raw = socket.raw
@@ -44,6 +56,16 @@ final class CancelConnection {
         target.cancelStarted()
         worker.fill(registration, .cancel(self))
         worker.loop.register(raw, .write, as: registration)
+        let limit = target.entry.database.route.settings.pool.serverConnectTimeoutSeconds
+        if limit > 0 { worker.schedule(.cancel(self), at: worker.now.advanced(bySeconds: limit)) }
+    }
+
+    /// The server is not kept from others for a request that goes nowhere.
+    func timedOut() {
+        if state == .ended { return }
+        let failure = worker.connectFailure(target.endpoint, "no answer within server_connect_timeout")
+        worker.logger.warning("\(failure.message) to cancel a query")
+        end()
     }
 
     func onReady(readable: Bool, writable: Bool) {
@@ -90,5 +112,6 @@ final class CancelConnection {
         worker.dropRegistration(registration)
         stream.shutdown()
         target.cancelEnded()
+        if let canceller { worker.cancelEnded(for: canceller) }
     }
 }

@@ -16,6 +16,8 @@ final class ClientConnection {
         case login
         /// TLS is being agreed on.
         case handshake
+        /// It wanted a query cancelled, and is closed when that has been passed on.
+        case cancelling
         /// Proven, and waiting for a first server that tells us what to greet with.
         case greeting
         /// No server; the next unit is being gathered.
@@ -214,18 +216,14 @@ final class ClientConnection {
             inbox.append(contentsOf: bytes)
             processInbox()
         }
-        pauseIfParked()
+        adjustReading()
     }
 
     /// Goes on with what was kept: a server was granted, or its answer is complete.
     func resume() {
         if phase == .closed || isClosingAfterFlush { return }
         processInbox()
-        if isReadingPaused && inbox.count < Self.parkedBytesMax && server?.isCongested != true {
-            isReadingPaused = false
-            updateInterest()
-        }
-        pauseIfParked()
+        adjustReading()
     }
 
     private func processInbox() {
@@ -241,9 +239,20 @@ final class ClientConnection {
         }
     }
 
-    private func pauseIfParked() {
-        let isStuck = phase != .idle && (phase != .leased || server?.isCongested == true || isHolding)
-        if isStuck && !isReadingPaused && inbox.count > Self.parkedBytesMax { pauseReading() }
+    /// Reads while what comes can go on, or be kept. Asked of the present state after every step, not at events: a
+    /// server's queue that was full in one step may be sent in the next one, and nothing tells of that later.
+    private func adjustReading() {
+        let mustPause = server?.isCongested == true || inbox.count > Self.parkedBytesMax && isParked
+        if mustPause == isReadingPaused || phase == .closed { return }
+        isReadingPaused = mustPause
+        updateInterest()
+    }
+
+    /// What is kept waits for something else than more bytes.
+    private var isParked: Bool {
+        if phase != .leased { return phase != .idle }
+        guard let server else { return false }
+        return repliesAwaited != nil || holdsNextUnit(server)
     }
 
     private func process(_ bytes: UnsafeRawBufferPointer) -> Int {
@@ -261,7 +270,8 @@ final class ClientConnection {
             case .idle: consumed = rest.isEmpty ? 0 : processIdle(rest)
             case .leased: consumed = processLeased(rest)
             case .console: consumed = rest.isEmpty ? 0 : processConsole(rest)
-            case .handshake, .greeting, .waiting, .awaitingHorizon, .applyingSettings, .consoleWaiting: consumed = 0
+            case .handshake, .cancelling, .greeting, .waiting, .awaitingHorizon, .applyingSettings, .consoleWaiting:
+                consumed = 0
             case .closed: return bytes.count
             }
             offset += consumed
@@ -288,11 +298,6 @@ final class ClientConnection {
     /// Goes on with kept bytes: in the loop that is at them, or at the end of the batch.
     func resumeSoon() {
         if isProcessing { hasMoved = true } else { worker.resumeLater(self) }
-    }
-
-    func pauseReading() {
-        isReadingPaused = true
-        updateInterest()
     }
 
     // MARK: sending
@@ -326,7 +331,12 @@ final class ClientConnection {
         let outcome = range.isEmpty ? stream.flush() : stream.send(range)
         switch outcome {
         case .bytes, .wouldBlock:
-            if stream.count > SendQueue.highWater { server?.pauseReading() }
+            if stream.count > SendQueue.highWater {
+                server?.pauseReading()
+            } else if stream.count < SendQueue.lowWater {
+                // What an earlier piece of the same answer had filled.
+                server?.resumeReading()
+            }
             updateInterest()
         case .closed, .failed:
             stream.clear()
@@ -422,7 +432,8 @@ final class ClientConnection {
         stream.clear()
     }
 
-    var hasParkedBytes: Bool { !inbox.isEmpty }
+    /// There is something to resume.
+    var hasParkedBytes: Bool { !inbox.isEmpty || isReadingPaused }
 }
 
 /// What the unnamed prepared statement of a client is, so that it can follow the client to another server.

@@ -58,8 +58,8 @@ extension ClientConnection {
                     supply(systemUser: nil)
                 }
             case .cancel(let processID, let secret):
-                worker.cancelRequested(processID: processID, secret: secret)
-                close()
+                phase = .cancelling
+                worker.cancelRequested(processID: processID, secret: secret, by: self)
             case .refuse(let error):
                 if error.state == .invalidPassword || error.state == .invalidAuthorization {
                     worker.logger.notice("login from \(address.host) failed: \(error.message)")
@@ -204,6 +204,8 @@ extension ClientConnection {
             close(with: ErrorResponse(.fatal, .protocolViolation, "login took longer than client_login_timeout"))
         case .handshake:
             worker.logger.info("TLS handshake with \(address.host) took longer than client_login_timeout")
+            close()
+        case .cancelling:
             close()
         default:
             break

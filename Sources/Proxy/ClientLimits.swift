@@ -88,7 +88,7 @@ extension ClientConnection {
 
     private var isIdleInTransaction: Bool {
         guard phase == .leased, let server else { return false }
-        return server.session.isQuiet && server.session.status != .idle
+        return server.session.isQuiet && !server.session.isFree
     }
 
     /// A unit has been dispatched, and its answer is not complete.
@@ -97,7 +97,7 @@ extension ClientConnection {
         switch phase {
         case .waiting, .awaitingHorizon, .applyingSettings: return true
         case .leased: return server?.session.isQuiet == false
-        case .login, .handshake, .greeting, .idle, .console, .consoleWaiting, .closed: return false
+        case .login, .handshake, .cancelling, .greeting, .idle, .console, .consoleWaiting, .closed: return false
         }
     }
 

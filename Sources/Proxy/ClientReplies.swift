@@ -322,6 +322,21 @@ extension ClientConnection {
         if hasParkedBytes { resumeSoon() }
     }
 
+    /// What the client has sent since its last Sync leaves nothing but prepared statements, which follow it anywhere.
+    var hasOnlyPrepared: Bool { !unit.binds && !unit.executes && !unit.isStreamed }
+
+    /// Drivers prepare with Flush, and decide about Bind when they have the description: that is routed on its own.
+    func giveBackPrepared(_ server: ServerConnection) {
+        settleNames()
+        self.server = nil
+        phase = .idle
+        lazy = nil
+        startNextUnit()
+        server.detachWithSync()
+        if worker.isDraining { return drain() }
+        if hasParkedBytes { resumeSoon() }
+    }
+
     // MARK: failures
 
     /// NEW has failed a read for reasons of its own, and the client has seen nothing: the authority answers it.
@@ -406,7 +421,7 @@ extension ClientConnection {
         if last == .applyingSettings {
             server.settings = nil
             server.detach()
-        } else if isQuiet && server.session.status == .idle && unit.byteCount == 0 {
+        } else if isQuiet && server.session.isFree && unit.byteCount == 0 {
             server.settings = pin == nil ? server.settings : SessionSettings()
             if pin == nil { return server.detach() }
             server.statements.removeAll()
@@ -416,7 +431,7 @@ extension ClientConnection {
             server.settle(with: "ROLLBACK")
         } else {
             // It is at work for nobody: end that, so that its locks go too.
-            if !server.session.isQuiet { CancelConnection.start(to: server, on: worker) }
+            if !server.session.isQuiet { _ = CancelConnection.start(to: server, on: worker, for: nil) }
             server.close()
         }
     }
@@ -424,7 +439,10 @@ extension ClientConnection {
     // MARK: from outside
 
     /// A cancel request for this client.
-    func cancelRunning() {
+    ///
+    /// - Parameter canceller: is told when the request has been passed on; not when there is nothing to pass on.
+    /// - Returns: whether it is on its way to a server.
+    func cancelRunning(for canceller: Canceller) -> Bool {
         switch phase {
         case .waiting:
             _ = poolEntry(waitingSide)?.pool.abandon(id)
@@ -433,10 +451,13 @@ extension ClientConnection {
         case .awaitingHorizon:
             refuseUnit(ErrorResponse(.error, .queryCanceled, "canceling statement due to user request"))
         case .leased:
-            if let server, !server.session.isQuiet { CancelConnection.start(to: server, on: worker) }
-        case .login, .handshake, .greeting, .idle, .applyingSettings, .console, .consoleWaiting, .closed:
+            if let server, !server.session.isQuiet {
+                return CancelConnection.start(to: server, on: worker, for: canceller)
+            }
+        case .login, .handshake, .cancelling, .greeting, .idle, .applyingSettings, .console, .consoleWaiting, .closed:
             break
         }
+        return false
     }
 
     /// Godwit is ending: who has no transaction goes now.
@@ -444,6 +465,8 @@ extension ClientConnection {
         switch phase {
         case .login, .handshake, .greeting, .console, .consoleWaiting:
             sayGoodbye()
+        case .cancelling:
+            close()
         case .idle:
             if lazy == nil { sayGoodbye() }
         case .leased:

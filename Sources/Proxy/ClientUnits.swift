@@ -127,6 +127,7 @@ extension ClientConnection {
     }
 
     func noteBind(_ reader: inout BodyReader, _ database: DatabaseState) {
+        unit.binds = true
         guard let portal = reader.cString(), let name = reader.cString() else { return unit.addUnknown() }
         if !portal.isEmpty { unit.leavesPortal = true }
         if name.isEmpty {

@@ -379,6 +379,8 @@ final class ServerConnection {
         guard state == .leased else { return }
         if session.isFree && client.mayGiveBack {
             client.giveBack(self)
+        } else if session.lacksOnlySync && client.mayGiveBack && client.hasOnlyPrepared {
+            client.giveBackPrepared(self)
         } else if session.isBetweenUnits && client.mayPark {
             client.parkOnNew()
         } else if let awaited = client.repliesAwaited,
@@ -439,6 +441,16 @@ final class ServerConnection {
         settleIfQuiet()
     }
 
+    /// The client lets go behind a batch whose Sync will go elsewhere: this server gets one of ours.
+    func detachWithSync() {
+        var writer = MessageWriter()
+        writer.sync()
+        session.sent(.quietQuery)
+        queue(writer.bytes)
+        flush()
+        detach()
+    }
+
     /// Runs `sql` for nobody before the server is handed on.
     func settle(with sql: String) {
         client = nil
@@ -482,7 +494,7 @@ final class ServerConnection {
 
     private func settleIfQuiet() {
         guard state == .settling, session.isQuiet, cancelsInFlight == 0 else { return }
-        if session.status != .idle { return runQuietly("ROLLBACK") }
+        if !session.isFree { return runQuietly("ROLLBACK") }
         state = .idle
         worker.releaseServer(self)
     }

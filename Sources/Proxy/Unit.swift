@@ -16,6 +16,8 @@ struct Unit {
     var isAllReads = true
     /// Something runs: a batch that only prepares or describes does not.
     var executes = false
+    /// It has a portal, or had one.
+    var binds = false
     var parsesNamed = false
     var parsesUnnamed = false
     /// Kind and options of the first statement: they decide when it is the only one.

@@ -13,6 +13,7 @@ extension ClientConnection {
 
     func processLeased(_ bytes: UnsafeRawBufferPointer) -> Int {
         guard let server else { preconditionFailure("leased without a server") }
+        let wasCongested = server.isCongested
         var run = ForwardRun(bytes)
         if unit.byteCount > 0 {
             forwardUnit(bytes, &run, server)
@@ -23,12 +24,13 @@ extension ClientConnection {
         if phase == .closed { return bytes.count }
         run.finish(server)
         pumpAnswers(server)
-        if server.isCongested { pauseReading() }
+        // The queue went out just now: the bytes that waited for it go on.
+        if wasCongested && !server.isCongested { resumeSoon() }
         return run.offset
     }
 
     /// One unit at a time where the present one may still have to be run elsewhere.
-    private func holdsNextUnit(_ server: ServerConnection) -> Bool {
+    func holdsNextUnit(_ server: ServerConnection) -> Bool {
         isHolding || server.side == .new && !server.session.isQuiet
     }
 

@@ -33,6 +33,7 @@ final class Worker {
         case horizonWait(ClientID, wait: UInt64)
         /// A commit has waited for NEW as long as it may.
         case commitWait(ClientID, wait: UInt64)
+        case cancel(CancelConnection)
     }
 
     /// Bytes read at once. One buffer per thread: a connection keeps bytes only while a message is not whole.
@@ -288,6 +289,8 @@ final class Worker {
             serveLater(entry)
         case .horizonWait(let id, let wait):
             if let client = clients[id], client.horizonWait == wait { client.horizonReached(inTime: false) }
+        case .cancel(let cancel):
+            cancel.timedOut()
         case .commitWait(let id, let wait):
             if let client = clients[id], client.commitWait == wait { client.commitReached(inTime: false) }
         }
@@ -309,8 +312,10 @@ final class Worker {
             adopt(SocketDescriptor(owning: descriptor), address)
         case .apply(let next):
             apply(next)
-        case .cancel(let processID, let secret):
-            cancel(processID: processID, secret: secret)
+        case .cancel(let processID, let secret, let canceller):
+            cancel(processID: processID, secret: secret, by: canceller)
+        case .cancelEnded(let client):
+            clients[client]?.close()
         case .collect(let request, let from):
             peers[from].post(.collected(request: request, makeReport()))
         case .collected(let request, let report):
@@ -464,19 +469,32 @@ final class Worker {
 
     // MARK: cancel requests
 
-    /// A cancel request came in on a connection of its own; the client may be another thread's.
-    func cancelRequested(processID: Int32, secret: [UInt8]) {
-        guard processID > 0 else { return }
+    /// A cancel request came in on a connection of its own; the client that it is for may be another thread's.
+    func cancelRequested(processID: Int32, secret: [UInt8], by requester: ClientConnection) {
+        let canceller = Canceller(worker: index, client: requester.id)
+        guard processID > 0 else { return requester.close() }
         let owner = Int(processID) % peers.count
         if owner == index {
-            cancel(processID: processID, secret: secret)
+            cancel(processID: processID, secret: secret, by: canceller)
         } else {
-            peers[owner].post(.cancel(processID: processID, secret: secret))
+            peers[owner].post(.cancel(processID: processID, secret: secret, by: canceller))
         }
     }
 
-    private func cancel(processID: Int32, secret: [UInt8]) {
-        guard let client = clientsByKey[processID], Digest.equal(client.cancelSecret, secret) else { return }
-        client.cancelRunning()
+    private func cancel(processID: Int32, secret: [UInt8], by canceller: Canceller) {
+        if let client = clientsByKey[processID], Digest.equal(client.cancelSecret, secret),
+            client.cancelRunning(for: canceller)
+        {
+            return
+        }
+        cancelEnded(for: canceller)
+    }
+
+    func cancelEnded(for canceller: Canceller) {
+        if canceller.worker == index {
+            clients[canceller.client]?.close()
+        } else {
+            peers[canceller.worker].post(.cancelEnded(canceller.client))
+        }
     }
 }

@@ -7,7 +7,9 @@ enum WorkerMessage: Sendable {
     /// A client that worker 0 accepted; the descriptor is owned by the message until it is taken.
     case adopt(descriptor: CInt, address: SocketAddress)
     case apply(ProxySnapshot)
-    case cancel(processID: Int32, secret: [UInt8])
+    case cancel(processID: Int32, secret: [UInt8], by: Canceller)
+    /// It has been passed on, or there was nothing to cancel.
+    case cancelEnded(ClientID)
     /// A console on worker `from` wants everybody's figures.
     case collect(request: UInt64, from: Int)
     case collected(request: UInt64, WorkerReport)
@@ -23,6 +25,13 @@ enum WorkerMessage: Sendable {
     case drain
     /// Finish at once.
     case stop
+}
+
+/// A connection that wants a query cancelled. It is closed when that has been passed on, as a server does it: libpq
+/// takes the end of its connection for that, and the client's next query is not hit.
+struct Canceller: Sendable {
+    let worker: Int
+    let client: ClientID
 }
 
 /// What a console asks of the control thread.

@@ -95,7 +95,7 @@ extension Worker {
         var report = WorkerReport(worker: index, takenAt: now)
         report.pools = poolRows()
         report.clients = clients.values.compactMap(clientRow)
-        report.clientsInLogin = clients.values.count { $0.phase == .login || $0.phase == .handshake }
+        report.clientsInLogin = clients.values.count { [.login, .handshake, .cancelling].contains($0.phase) }
         report.servers = servers.values.map(serverRow)
         report.databases = databases.values.map(databaseRow)
         return report
@@ -134,7 +134,7 @@ extension Worker {
     }
 
     private func clientRow(_ client: ClientConnection) -> WorkerReport.ConnectionRow? {
-        if [.login, .handshake, .closed].contains(client.phase) { return nil }
+        if [.login, .handshake, .cancelling, .closed].contains(client.phase) { return nil }
         let isWaiting = client.phase == .waiting || client.phase == .greeting
         var row = WorkerReport.ConnectionRow(
             user: client.user, database: client.databaseName, state: isWaiting ? "waiting" : "active",

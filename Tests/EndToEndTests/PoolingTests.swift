@@ -150,6 +150,47 @@ import Testing
         #expect(try connect(godwit).value("SELECT v FROM t FOR UPDATE") == "0")
     }
 
+    func read(_ client: WireClient, to type: Character) throws {
+        while let message = try client.read(), message.type != type {}
+    }
+
+    @Test func `a batch without its Sync keeps its server: what others do ends it neither well nor badly`() throws {
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
+        client.send(Frame.parse("INSERT INTO t VALUES (77, 0)") + Frame.bind() + Frame.execute() + Frame.flush)
+        try read(client, to: "C")
+        let other = try connect(godwit)
+        other.send(Frame.query("SELECT 1 / 0"))
+        let console = try WireClient(port: godwit.port, user: "godwit", database: "godwit")
+        try waitUntil {
+            let pools = try console.query("SHOW POOLS").filter { $0.type == "D" }.map(\.columns)
+            return pools.contains { $0[0] == database && $0[3] == "1" }
+        }
+        client.send(Frame.sync)
+        #expect(try client.readToReady().last?.type == "Z")
+        #expect(try other.readToReady().first { $0.type == "E" }?.sqlState == "22012")
+        #expect(try client.value("SELECT count(*) FROM t WHERE id = 77") == "1")
+    }
+
+    @Test func `a client that goes before its Sync has done nothing`() throws {
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
+        client.send(Frame.parse("INSERT INTO t VALUES (78, 0)") + Frame.bind() + Frame.execute() + Frame.flush)
+        try read(client, to: "C")
+        client.close()
+        #expect(try connect(godwit).value("SELECT count(*) FROM t WHERE id = 78") == "0")
+    }
+
+    @Test func `a statement prepared with Flush leaves its server to others, and no transaction open on it`() throws {
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
+        client.send(Frame.parse("SELECT 41 + 1", name: "mine") + Frame.describeStatement("mine") + Frame.flush)
+        try read(client, to: "T")
+        #expect(try connect(godwit).value("SELECT now() = statement_timestamp()") == "t")
+        client.send(Frame.bind(statement: "mine") + Frame.execute() + Frame.sync)
+        #expect(try client.readToReady().first { $0.type == "D" }?.columns == ["42"])
+    }
+
     /// Ends every server that Godwit has in OLD, and waits until they are gone.
     func terminateBackends() throws {
         try servers.old.psql("""
