@@ -159,7 +159,7 @@ extension ClientConnection {
     private func noteResets(_ effects: [SessionEffect], in names: inout Set<String>) {
         for effect in effects {
             switch effect {
-            case .resetsAll: names = Set(startupSettings.entries.map(\.name))
+            case .resetsAll: names.formUnion(startupSettings.reachedByResetAll.map(\.name))
             case .resets(let name): names.insert(name)
             case .sets(let change) where change.value == nil: if !change.isLocal { names.insert(change.name) }
             case .sets(let change): names.remove(change.name)
@@ -184,8 +184,8 @@ extension ClientConnection {
         case .resets(let name):
             reset(name, on: server)
         case .resetsAll:
-            settings = startupSettings
-            server.settings = SessionSettings()
+            settings.resetAll(to: startupSettings)
+            server.settings?.resetAll(to: SessionSettings())
             named(startupName)
         case .pins(let reason):
             pin(reason)

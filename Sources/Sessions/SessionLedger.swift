@@ -2,7 +2,7 @@ import PGWire
 import SQLAnalysis
 
 /// What the open transaction of a session has changed in it, in order, until it is known what of that stays: SET is
-/// undone by ROLLBACK and by ROLLBACK TO a savepoint before it, DEALLOCATE is not. Pure; used on its reactor's thread.
+/// undone by ROLLBACK and by ROLLBACK TO a savepoint before it, PREPARE and DEALLOCATE are not. Pure; used on its reactor's thread.
 package struct SessionLedger {
     /// How a batch (a simple query, or an extended one up to its Sync) has ended.
     package struct Outcome {
@@ -54,6 +54,8 @@ package struct SessionLedger {
                 continue
             }
             switch step.action {
+            case .effect(let effect) where effect.isOutsideTransactions:
+                if status != .failed { settled.append(effect) }
             case .effect, .mark(.savepoint), .mark(.begin), .mark(.release):
                 if status != .failed { add(step.action) }  // else it was refused
             case .mark(.rollbackTo(let name)):
@@ -128,12 +130,23 @@ package struct SessionLedger {
 }
 
 extension SessionLedger.Entry {
-    /// PostgreSQL does not bring back what was deallocated. DISCARD ALL runs outside of transactions only.
+    /// A lock of the session, once taken, is not given back. DISCARD ALL runs outside of transactions only.
     fileprivate var stayingEffect: SessionEffect? {
         guard case .effect(let effect) = self else { return nil }
         switch effect {
-        case .pins, .deallocates, .discards(.all): return effect
-        case .sets, .resets, .resetsAll, .prepares, .closesCursor, .unlistens, .discards: return nil
+        case .pins, .discards(.all): return effect
+        case .sets, .resets, .resetsAll, .prepares, .deallocates, .closesCursor, .unlistens, .discards: return nil
+        }
+    }
+}
+
+extension SessionEffect {
+    /// PostgreSQL keeps prepared statements outside of transactions: what is prepared or deallocated is so at once, and
+    /// no ROLLBACK undoes it.
+    fileprivate var isOutsideTransactions: Bool {
+        switch self {
+        case .prepares, .deallocates: true
+        case .pins, .sets, .resets, .resetsAll, .closesCursor, .unlistens, .discards: false
         }
     }
 }

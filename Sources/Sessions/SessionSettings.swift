@@ -22,6 +22,7 @@ package struct SessionSettings: Equatable, Sendable {
     /// - Parameter value: the parameter's whole text, as set_config takes it, also for lists such as search_path.
     package mutating func set(name: String, value: String) {
         let name = name.lowercased()
+        if name == Self.authorization { reset(name: name) }
         let statement =
             "SELECT pg_catalog.set_config(\(Self.literal(name)), \(Self.literal(value)), false)"
         entries.removeAll { $0.name == name }
@@ -43,22 +44,54 @@ package struct SessionSettings: Equatable, Sendable {
 
     package mutating func reset(name: String) {
         let name = name.lowercased()
-        entries.removeAll { $0.name == name }
+        // Whoever changes the session's user has no role from then on.
+        entries.removeAll { $0.name == name || (name == Self.authorization && $0.name == Self.role) }
     }
 
+    /// RESET ALL, which reaches neither the session's user nor its role.
+    ///
+    /// - Parameter start: what the session began with.
+    package mutating func resetAll(to start: SessionSettings) {
+        entries = start.entries.filter { !Self.isIdentity($0) } + entries.filter(Self.isIdentity)
+    }
+
+    /// What RESET ALL brings back.
+    package var reachedByResetAll: [Entry] { entries.filter { !Self.isIdentity($0) } }
+
     /// The SQL that turns a server with `current` settings into one with these; nil when nothing is to do.
+    ///
+    /// Who may set a parameter depends on who one is: where the user or the role of either session is not that of the
+    /// login, everything else is done as the login user, and they come last.
     package func statements(from current: SessionSettings?) -> String? {
         guard let current else {
             // Nobody knows what is set there: start from the defaults. RESET ALL does not reach the role.
-            return (["RESET SESSION AUTHORIZATION", "RESET ALL"] + entries.map(\.statement)).joined(separator: ";")
+            return (Self.toLoginUser + ["RESET ALL"] + reachedByResetAll.map(\.statement) + identity)
+                .joined(separator: ";")
         }
         if entries == current.entries { return nil }
         var statements: [String] = []
-        for entry in current.entries where !entries.contains(where: { $0.name == entry.name }) {
+        for entry in current.reachedByResetAll where !entries.contains(where: { $0.name == entry.name }) {
             statements.append("RESET \(Self.quotedName(entry.name))")
         }
-        for entry in entries where !current.entries.contains(entry) { statements.append(entry.statement) }
+        for entry in reachedByResetAll where !current.entries.contains(entry) { statements.append(entry.statement) }
+        let identities = [self, current].map { $0.entries.filter(Self.isIdentity) }
+        if identities[0] != identities[1] || (!identities[0].isEmpty && !statements.isEmpty) {
+            statements = Self.toLoginUser + statements + identity
+        }
         return statements.isEmpty ? nil : statements.joined(separator: ";")
+    }
+
+    private static let authorization = "session_authorization"
+    private static let role = "role"
+    private static let toLoginUser = ["RESET SESSION AUTHORIZATION", "SET ROLE NONE"]
+
+    private static func isIdentity(_ entry: Entry) -> Bool { entry.name == authorization || entry.name == role }
+
+    /// From the login user to the session's. A login may have a role of its own, to which RESET goes back.
+    private var identity: [String] {
+        let user = entries.filter { $0.name == Self.authorization }
+        let role = entries.filter { $0.name == Self.role }
+        return user.isEmpty && role.isEmpty ? ["RESET ROLE"] : (user + role).map(\.statement)
     }
 
     /// By scalars, not characters: a quote with a combining accent behind it is one Character that is no quote.

@@ -56,6 +56,55 @@ import Testing
         #expect(try backends() == 4)
     }
 
+    @Test func `a session's user, role and what only a superuser may set stay its own on a shared server`() throws {
+        let godwit = try godwit(size: 1)
+        let (clerk, rank) = ("\(database)_clerk", "\(database)_rank")
+        try servers.old.psql("CREATE ROLE \(clerk); CREATE ROLE \(rank) ROLE \(clerk)")
+        func session() throws -> WireClient {
+            try WireClient(port: godwit.port, database: database, user: PostgresCluster.superuser)
+        }
+        let (first, second) = (try session(), try session())
+        let whoami = "SELECT concat_ws(' ', current_setting('session_replication_role'), session_user, current_user)"
+        _ = try first.query("SET session_replication_role = replica")
+        _ = try first.query("SET SESSION AUTHORIZATION \(clerk)")
+        #expect(try second.value(whoami) == "origin postgres postgres")
+        _ = try second.query("SET session_replication_role = local")
+        #expect(try first.value(whoami) == "replica \(clerk) \(clerk)")
+        #expect(try second.value(whoami) == "local postgres postgres")
+        _ = try first.query("SET ROLE \(rank)")
+        _ = try second.query("RESET session_replication_role")
+        _ = try first.query("RESET ALL")
+        #expect(try second.value(whoami) == "origin postgres postgres")
+        #expect(try first.value(whoami) == "origin \(clerk) \(rank)")
+        _ = try first.query("SET SESSION AUTHORIZATION \(clerk)")
+        #expect(try second.value(whoami) == "origin postgres postgres")
+        #expect(try first.value(whoami) == "origin \(clerk) \(clerk)")
+        _ = try first.query("RESET SESSION AUTHORIZATION")
+        #expect(try first.value(whoami) == "origin postgres postgres")
+    }
+
+    @Test func `a statement prepared in SQL survives its transaction's rollback`() throws {
+        let godwit = try godwit(size: 2)
+        let (client, other) = (try connect(godwit), try connect(godwit))
+        for text in ["BEGIN", "PREPARE answer AS SELECT 42", "ROLLBACK", "BEGIN"] { _ = try client.query(text) }
+        _ = try client.query("ROLLBACK")
+        for text in ["BEGIN", "SELECT v FROM t FOR UPDATE"] { _ = try other.query(text) }
+        #expect(try client.value("EXECUTE answer") == "42")
+    }
+
+    @Test func `what was deallocated in a transaction is prepared again there`() throws {
+        let client = try connect(try godwit(size: 1))
+        func prepare(_ name: String) throws -> [Character] {
+            client.send(Frame.parse("SELECT 7", name: name) + Frame.bind(statement: name) + Frame.execute() + Frame.sync)
+            return try client.readToReady().map(\.type)
+        }
+        #expect(try prepare("first") == ["1", "2", "D", "C", "Z"])
+        for text in ["BEGIN", "SELECT v FROM t FOR UPDATE", "DEALLOCATE ALL"] { _ = try client.query(text) }
+        #expect(try prepare("second") == ["1", "2", "D", "C", "Z"])
+        _ = try client.query("ROLLBACK")
+        #expect(try prepare("third") == ["1", "2", "D", "C", "Z"])
+    }
+
     @Test func `those who wait are served in the order in which they came`() throws {
         let godwit = try godwit(size: 1)
         let holder = try connect(godwit)

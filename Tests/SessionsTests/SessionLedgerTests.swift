@@ -76,6 +76,18 @@ import Testing
         #expect(words == "")
     }
 
+    @Test mutating func `what is prepared or deallocated in a transaction is so at once, and stays`() {
+        unit("begin", .inTransaction)
+        unit("deallocate all", .inTransaction)
+        #expect(words == "deallocate all")
+        unit("prepare p as select 1", .inTransaction)
+        #expect(words == "deallocate all prepares(\"p\")")
+        unit("select 1/0", .failed, failedAfter: 0)
+        unit("deallocate p", .failed, failedAfter: 0)
+        unit("rollback", .idle, tags: ["ROLLBACK"])
+        #expect(words == "deallocate all prepares(\"p\")")
+    }
+
     @Test mutating func `what a failed block refuses was not done`() {
         unit("begin", .inTransaction)
         unit("set work_mem = 1", .inTransaction)

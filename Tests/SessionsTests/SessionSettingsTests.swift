@@ -30,10 +30,45 @@ import Testing
     }
 
     @Test func `from an unknown state everything is reset first, the role too`() {
-        #expect(SessionSettings().statements(from: nil) == "RESET SESSION AUTHORIZATION;RESET ALL")
+        let toLogin = "RESET SESSION AUTHORIZATION;SET ROLE NONE;RESET ALL;"
+        #expect(SessionSettings().statements(from: nil) == toLogin + "RESET ROLE")
+        #expect(settings([("a", "1")]).statements(from: nil) == toLogin + sets("a", "'1'") + ";RESET ROLE")
         #expect(
-            settings([("a", "1")]).statements(from: nil)
-                == "RESET SESSION AUTHORIZATION;RESET ALL;" + sets("a", "'1'"))
+            settings([("role", "r"), ("a", "1")]).statements(from: nil)
+                == toLogin + sets("a", "'1'") + ";" + sets("role", "'r'"))
+    }
+
+    @Test func `parameters are set and reset as the login user, before the session's user and role`() {
+        let toLogin = "RESET SESSION AUTHORIZATION;SET ROLE NONE;"
+        let user = sets("session_authorization", "'u'")
+        let role = sets("role", "'r'")
+        let wanted = settings([("session_authorization", "u"), ("role", "r"), ("a", "1")])
+        let all = toLogin + sets("a", "'1'") + ";" + user + ";" + role
+        #expect(wanted.statements(from: SessionSettings()) == all)
+        #expect(wanted.statements(from: settings([("session_authorization", "u"), ("role", "r")])) == all)
+        #expect(wanted.statements(from: settings([("session_authorization", "u"), ("role", "r"), ("a", "1")])) == nil)
+        #expect(
+            SessionSettings().statements(from: wanted) == toLogin + "RESET \"a\";RESET ROLE",
+            "what a login has of its own comes back")
+        #expect(
+            settings([("session_authorization", "u")]).statements(from: wanted) == toLogin + "RESET \"a\";" + user)
+        #expect(settings([("a", "1")]).statements(from: wanted) == toLogin + "RESET ROLE")
+    }
+
+    @Test func `whoever changes the session's user has no role any more`() {
+        var session = settings([("role", "r"), ("a", "1"), ("session_authorization", "u")])
+        #expect(session.entries.map(\.name) == ["a", "session_authorization"])
+        session.set(name: "ROLE", value: "s")
+        session.reset(name: "session_authorization")
+        #expect(session.entries.map(\.name) == ["a"])
+    }
+
+    @Test func `RESET ALL reaches neither the session's user nor its role`() {
+        let start = settings([("work_mem", "1MB"), ("role", "first")])
+        var session = settings([("session_authorization", "u"), ("role", "r"), ("a", "1"), ("work_mem", "2MB")])
+        session.resetAll(to: start)
+        #expect(session == settings([("work_mem", "1MB"), ("session_authorization", "u"), ("role", "r")]))
+        #expect(start.reachedByResetAll.map(\.name) == ["work_mem"])
     }
 
     @Test func `names are the same in any case and a later value replaces an earlier one`() {
