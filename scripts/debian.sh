@@ -1,0 +1,49 @@
+# Read by scripts that install Debian packages: setup, test-drivers, regression. Sets nothing, runs nothing.
+
+# Says it on standard error, the name of the script in front.
+say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
+fail() { say "$*"; exit 1; }
+
+as_root() {
+    if [[ $(id -u) == 0 ]]; then
+        "$@"
+    elif command -v sudo > /dev/null; then
+        sudo "$@"
+    else
+        fail "this needs root or sudo: $*"
+    fi
+}
+
+missing_packages() {
+    local package
+    for package in "$@"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null) == installed ]] || echo "$package"
+    done
+}
+
+# Installs those of the named packages that are missing; says nothing when none is.
+install_packages() {
+    command -v apt-get > /dev/null || fail "no apt-get here; install by hand: $*"
+    local missing
+    mapfile -t missing < <(missing_packages "$@")
+    [[ ${#missing[@]} == 0 ]] && return
+    say "installing ${missing[*]}"
+    # Debian's packages would make a cluster on port 5432 and start it and PgBouncer: not here, where others may run.
+    local hold=/etc/postgresql-common/createcluster.d/godwit-setup.conf policy=/usr/sbin/policy-rc.d made_policy=false
+    as_root mkdir -p "$(dirname "$hold")"
+    echo "create_main_cluster = false" | as_root tee "$hold" > /dev/null
+    if [[ ! -e $policy ]]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" > /dev/null
+        as_root chmod 755 "$policy"
+        made_policy=true
+    fi
+    local status=0
+    {
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q \
+            && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
+                -o DPkg::Lock::Timeout=120 "${missing[@]}"
+    } < /dev/null >&2 || status=$?
+    as_root rm -f "$hold"
+    if $made_policy; then as_root rm -f "$policy"; fi
+    [[ $status == 0 ]] || fail "apt-get could not install ${missing[*]}"
+}
