@@ -5,7 +5,7 @@ ifeq ($(GODWIT_PG18_BIN),)
 unexport GODWIT_PG18_BIN
 endif
 
-.PHONY: help setup build test promtool chaos demo demo-keep bench bench-mirror clean
+.PHONY: help setup build test test-drivers regression promtool chaos demo demo-keep bench bench-mirror clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -18,6 +18,12 @@ build: setup  ## release build: .build/release/godwit
 
 test: setup  ## every test, with real PostgreSQL 15 and 18
 	@scripts/test
+
+test-drivers: build  ## the drivers of other languages, as Debian has them: a table of language and case
+	@scripts/test-drivers
+
+regression: build  ## PostgreSQL's own regression SQL, through Godwit and directly (docs/REGRESSION.md)
+	@scripts/regression
 
 promtool:  ## Prometheus' checker into .build, for the test of metrics and alert rules
 	@scripts/promtool
