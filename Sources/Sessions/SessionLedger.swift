@@ -2,7 +2,8 @@ import PGWire
 import SQLAnalysis
 
 /// What the open transaction of a session has changed in it, in order, until it is known what of that stays: SET is
-/// undone by ROLLBACK and by ROLLBACK TO a savepoint before it, PREPARE and DEALLOCATE are not. Pure; used on its reactor's thread.
+/// undone by ROLLBACK and by ROLLBACK TO a savepoint before it, PREPARE and DEALLOCATE are not. Pure; used on its
+/// reactor's thread.
 package struct SessionLedger {
     /// How a batch (a simple query, or an extended one up to its Sync) has ended.
     package struct Outcome {

@@ -93,7 +93,8 @@ import Testing
     }
 
     @Test func `what was deallocated in a transaction is prepared again there`() throws {
-        let client = try connect(try godwit(size: 1))
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
         func prepare(_ name: String) throws -> [Character] {
             client.send(Frame.parse("SELECT 7", name: name) + Frame.bind(statement: name) + Frame.execute() + Frame.sync)
             return try client.readToReady().map(\.type)
