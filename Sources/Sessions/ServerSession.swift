@@ -75,8 +75,8 @@ package struct ServerSession {
     package var isQuiet: Bool { head == expected.count && !isSkipping }
     package var expectedCount: Int { expected.count - head }
     package var isFull: Bool { expectedCount >= Self.expectedMax }
-    /// Nothing is owed and no transaction is open: another client may have it. A batch without its Sync is a transaction
-    /// that the server has not ended (PROTOCOL-FLOW-EXT-QUERY), though the last ReadyForQuery knew nothing of it.
+    /// Nothing is owed and no transaction is open: another client may have it. A batch without its Sync is a
+    /// transaction that the server has not ended (PROTOCOL-FLOW-EXT-QUERY), of which no ReadyForQuery has told.
     package var isFree: Bool { isQuiet && status == .idle && isBetweenUnits }
     /// Everything is answered but for the Sync of a batch that began outside of transactions.
     package var lacksOnlySync: Bool { isQuiet && status == .idle && !isBetweenUnits }
