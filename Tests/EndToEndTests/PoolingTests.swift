@@ -161,9 +161,9 @@ import Testing
         try read(client, to: "C")
         let other = try connect(godwit)
         other.send(Frame.query("SELECT 1 / 0"))
-        let console = try WireClient(port: godwit.port, user: "godwit", database: "godwit")
+        let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
         try waitUntil {
-            let pools = try console.query("SHOW POOLS").filter { $0.type == "D" }.map(\.columns)
+            let pools = try console.query("SHOW POOLS").filter { $0.type == "D" }.map { $0.columns }
             return pools.contains { $0[0] == database && $0[3] == "1" }
         }
         client.send(Frame.sync)
