@@ -43,6 +43,8 @@ extension ClientConnection {
         _ actions: [ClientLogin.Action], rest: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0)
     ) {
         for action in actions {
+            // It may have gone while it was being answered.
+            if phase == .closed { return }
             switch action {
             case .send(let content): send(content)
             case .startTLS(let isDirect):
