@@ -67,7 +67,9 @@ package struct ErrorResponse: Equatable, Sendable, Error {
             // S is in the server's language, V is not but came with PostgreSQL 9.6.
             case UInt8(ascii: "S"), UInt8(ascii: "V"):
                 if text.elementsEqual("FATAL".utf8) || text.elementsEqual("PANIC".utf8) { result.severity = .fatal }
-            case UInt8(ascii: "C"): if text.count == 5 { result.state = SQLState(String(wire: text)) }
+            // Anything else is no state: repaired to UTF-8 it would be of another length.
+            case UInt8(ascii: "C") where text.count == 5 && text.allSatisfy { $0 > 0x20 && $0 < 0x7F }:
+                result.state = SQLState(String(wire: text))
             case UInt8(ascii: "M"): result.message = String(wire: text)
             case UInt8(ascii: "D"): result.detail = String(wire: text)
             case UInt8(ascii: "H"): result.hint = String(wire: text)

@@ -75,8 +75,8 @@ package struct ServerSession {
     package var isQuiet: Bool { head == expected.count && !isSkipping }
     package var expectedCount: Int { expected.count - head }
     package var isFull: Bool { expectedCount >= Self.expectedMax }
-    /// Nothing is owed and no transaction is open: another client may have it. A batch without its Sync is a transaction
-    /// that the server has not ended (PROTOCOL-FLOW-EXT-QUERY), though the last ReadyForQuery knew nothing of it.
+    /// Nothing is owed and no transaction is open: another client may have it. A batch without its Sync is a
+    /// transaction that the server has not ended (PROTOCOL-FLOW-EXT-QUERY), of which no ReadyForQuery has told.
     package var isFree: Bool { isQuiet && status == .idle && isBetweenUnits }
     /// Everything is answered but for the Sync of a batch that began outside of transactions.
     package var lacksOnlySync: Bool { isQuiet && status == .idle && !isBetweenUnits }
@@ -126,6 +126,9 @@ package struct ServerSession {
     package func isUnanswered(_ batch: UInt32) -> Bool {
         batchesSent &- batch <= batchesSent &- batchesAnswered
     }
+
+    /// The server is in COPY FROM STDIN and the client has not sent the end of the data.
+    package var awaitsCopyData: Bool { isCopyingIn }
 
     /// The server will not look at what is sent now, unless it is Sync.
     package var skipsNext: Bool { isSkipping }
@@ -198,6 +201,12 @@ package struct ServerSession {
     }
 
     // MARK: what came
+
+    /// The error that came last does not end the connection. Where nothing was awaited the server has refused a
+    /// message without an answer of its own (Flush), and ignores all up to the next Sync: nobody may have it before.
+    package mutating func goesOnAfterError() {
+        if current == nil { isSkipping = true }
+    }
 
     package mutating func received(tag: UInt8, body: UnsafeRawBufferPointer) -> Verdict {
         switch tag {
@@ -335,7 +344,7 @@ package struct ServerSession {
         case .quietQuery:
             return .swallowError
         case nil:
-            // Between units a server says only that it closes the connection.
+            // Between units a server says only that it closes the connection; see `goesOnAfterError` for others.
             return .forwardError
         case .parse, .bind, .describe, .execute, .close, .quietParse, .quietClose, .answer, .answerParse, .sync,
             .answerClose, .closeUnnamed:
