@@ -141,6 +141,12 @@ final class ClientConnection {
     private var hasMoved = false
     private var isReadingPaused = false
     private var isClosingAfterFlush = false
+    /// The client sends no more (FIN, or close_notify), and may still listen to what it has asked for.
+    private(set) var hasEnded = false
+    /// It was tried whether it does.
+    private var hasProbed = false
+    /// Bytes that were kept when the server was last asked to send all that it has.
+    private var keptAtFlush: Int?
     private(set) var lastActivity: MonotonicInstant
     var waitingSince = MonotonicInstant(nanoseconds: 0)
     var waitingSide: Side = .old
@@ -192,6 +198,8 @@ final class ClientConnection {
 
     func onReadable() {
         if phase == .closed { return }
+        // Nothing is read any more: the kernel reports that the connection is broken.
+        if hasEnded { return vanished() }
         let outcome = stream.receive(into: worker.buffer)
         if phase == .handshake && !handshakeGoesOn(after: outcome) { return }
         switch outcome {
@@ -199,12 +207,21 @@ final class ClientConnection {
             lastActivity = worker.now
             database?.counters.received += UInt64(count)
             received(UnsafeRawBufferPointer(rebasing: worker.buffer[..<count]))
-            if stream.isAtEnd && phase != .closed { vanished() }
+            if stream.isAtEnd && phase != .closed { stream.failure == nil ? ended() : vanished() }
         case .wouldBlock:
             return
-        case .closed, .failed:
+        case .closed:
+            ended()
+        case .failed:
             vanished()
         }
+    }
+
+    /// The client has ended its side. Bytes that were kept may be on their way to be looked at: first they are.
+    private func ended() {
+        hasEnded = true
+        updateInterest()
+        worker.resumeLater(self)
     }
 
     private func received(_ bytes: UnsafeRawBufferPointer) {
@@ -224,6 +241,7 @@ final class ClientConnection {
         if phase == .closed || isClosingAfterFlush { return }
         processInbox()
         adjustReading()
+        if hasEnded { endIfAnswered() }
     }
 
     private func processInbox() {
@@ -363,6 +381,7 @@ final class ClientConnection {
         batchAwaited = nil
         sendFromServer(UnsafeRawBufferPointer(start: nil, count: 0))
         if phase != .closed && stream.count < SendQueue.lowWater { server?.resumeReading() }
+        if hasEnded { worker.resumeLater(self) }
     }
 
     func onWritable() {
@@ -372,6 +391,7 @@ final class ClientConnection {
             if isClosingAfterFlush && stream.isEmpty { return close() }
             if stream.count < SendQueue.lowWater { server?.resumeReading() }
             updateInterest()
+            if hasEnded && stream.isEmpty { worker.resumeLater(self) }
         case .closed, .failed:
             vanished()
         }
@@ -384,13 +404,58 @@ final class ClientConnection {
 
     func updateInterest() {
         if phase == .closed { return }
-        let wanted = Interest(reads: !isReadingPaused, writes: !stream.isEmpty && batchAwaited == nil)
+        let wanted = Interest(
+            reads: !isReadingPaused && !hasEnded, writes: !stream.isEmpty && batchAwaited == nil)
         if wanted.rawValue == interest.rawValue { return }
         interest = wanted
         worker.loop.modify(stream.socket.raw, wanted, as: registration)
     }
 
     // MARK: the end
+
+    /// A client that sends no more is gone when nothing is on its way to it: no answer of a server, no output of ours.
+    private func endIfAnswered() {
+        if phase == .closed || isClosingAfterFlush || !stream.isEmpty || batchAwaited != nil { return }
+        switch phase {
+        case .login:
+            if login?.awaitsClient == true { close() }
+        case .handshake, .idle, .console:
+            close()
+        case .leased:
+            if let server, owesAnswer(server) { probe() } else { close() }
+        case .waiting, .awaitingHorizon, .applyingSettings:
+            probe()
+        case .cancelling, .greeting, .consoleWaiting, .closed:
+            break
+        }
+    }
+
+    /// Whether more comes of the server by itself. What it owes without a Sync it sends when it is told to flush.
+    private func owesAnswer(_ server: ServerConnection) -> Bool {
+        if server.isCongested { return true }  // kept messages go on then
+        if passToServer > 0 || server.session.awaitsCopyData || server.session.expectedCount == 0 { return false }
+        if !server.session.owesReady && keptAtFlush != inbox.count {
+            keptAtFlush = inbox.count
+            server.queue([FrontendTag.flush, 0, 0, 0, 4])
+            server.flush()
+        }
+        return true
+    }
+
+    /// A client that has ended its side looks like one that was killed, for which no query should run on. What is sent
+    /// to one that is gone is answered by a reset: so it is told, between two messages, a setting that it knows.
+    private func probe() {
+        guard !hasProbed, server?.isWithinMessage != true,
+            let known = database?.welcome?.first(where: { $0.name == "integer_datetimes" })
+        else { return }
+        hasProbed = true
+        var writer = MessageWriter()
+        writer.parameterStatus(known.name, known.value)
+        switch writer.bytes.withUnsafeBytes({ stream.send($0) }) {
+        case .bytes, .wouldBlock: updateInterest()
+        case .closed, .failed: vanished()
+        }
+    }
 
     /// Tells the client why, and closes when it has been sent.
     func close(with error: ErrorResponse) { close(after: error.encoded) }
@@ -405,7 +470,7 @@ final class ClientConnection {
         if phase != .closed && stream.isEmpty { close() }
     }
 
-    /// The client has gone, or has said that it goes.
+    /// The client has gone.
     func vanished() { close() }
 
     func close() {

@@ -24,9 +24,9 @@ final class ServerConnection {
         case closed
     }
 
-    /// A body that we want to look at is kept until it is whole, up to this size; a larger one is passed on unseen.
     /// What we call ourselves where no client has a name of its own.
     static let ownName = "godwit"
+    /// A body that we want to look at is kept until it is whole, up to this size; a larger one is passed on unseen.
     private static let keptBodyMax = 64 * 1024
 
     let id: ServerID
@@ -245,6 +245,7 @@ final class ServerConnection {
         }
         while passRemaining == 0, let header = FrameHeader.parse(bytes, at: relay.offset) {
             if let error = header.backendError(packetMax: worker.packetMax) { return violated(bytes, error) }
+            if state == .login && Int(header.length) > WireLimits.serverLoginMessageMax { return violated(bytes) }
             let end = relay.offset + header.frameSize
             let isWhole = end <= bytes.count
             if !isWhole && wantsBody(header) { break }
@@ -336,6 +337,7 @@ final class ServerConnection {
             farewell = error  // the end of the connection follows, and is what the client is told of
             return false
         }
+        session.goesOnAfterError()
         guard let client else { return false }
         client.undefine(session.takeDropped(), on: self)
         if client.canRetry && error.state.isServersOwn {
@@ -376,6 +378,7 @@ final class ServerConnection {
     private func finish(_ relay: inout Relay) {
         guard let client else { return }
         relay.finish(client)
+        if client.hasEnded { worker.resumeLater(client) }
         guard state == .leased else { return }
         if session.isFree && client.mayGiveBack {
             client.giveBack(self)
@@ -557,48 +560,5 @@ final class ServerConnection {
         if !isOpening { queue(writer.bytes) }
         flush()
         stream.shutdown()
-    }
-}
-
-/// Which part of a receive buffer goes to the client: runs of forwarded messages are sent as they lie.
-private struct Relay {
-    let bytes: UnsafeRawBufferPointer
-    /// Everything before it has been decided on.
-    private(set) var offset = 0
-    private var runStart = 0
-
-    init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
-
-    mutating func step(to end: Int, isForwarded: Bool, _ client: ClientConnection?) {
-        if !isForwarded {
-            queueRun(client)
-            runStart = end
-        }
-        offset = end
-    }
-
-    /// A message of ours between those of the server.
-    mutating func insert(_ tag: UInt8, _ client: ClientConnection?) {
-        queueRun(client)
-        runStart = offset
-        client?.queueAnswer(tag)
-    }
-
-    mutating func insert(_ message: [UInt8], _ client: ClientConnection) {
-        queueRun(client)
-        runStart = offset
-        message.withUnsafeBytes { client.queueFromServer($0) }
-    }
-
-    /// What has not been handed on yet is not for the client.
-    mutating func discard() { runStart = offset }
-
-    private func queueRun(_ client: ClientConnection?) {
-        if runStart < offset { client?.queueFromServer(UnsafeRawBufferPointer(rebasing: bytes[runStart..<offset])) }
-    }
-
-    mutating func finish(_ client: ClientConnection) {
-        client.sendFromServer(UnsafeRawBufferPointer(rebasing: bytes[runStart..<offset]))
-        runStart = offset
     }
 }
