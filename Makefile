@@ -5,7 +5,7 @@ ifeq ($(GODWIT_PG18_BIN),)
 unexport GODWIT_PG18_BIN
 endif
 
-.PHONY: help setup build test promtool chaos demo demo-keep bench bench-mirror clean
+.PHONY: help setup build test fuzz promtool chaos demo demo-keep bench bench-mirror clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -18,6 +18,9 @@ build: setup  ## release build: .build/release/godwit
 
 test: setup  ## every test, with real PostgreSQL 15 and 18
 	@scripts/test
+
+fuzz: setup  ## made-up bytes for all that parses what comes from outside (FUZZ_SECONDS=60 for each of FUZZ_TARGETS)
+	@scripts/fuzz
 
 promtool:  ## Prometheus' checker into .build, for the test of metrics and alert rules
 	@scripts/promtool
