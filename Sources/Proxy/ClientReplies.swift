@@ -29,9 +29,22 @@ extension ClientConnection {
     }
 
     /// A setting was reported as changed.
-    func parameterReported(_ name: String, _ value: String) {
-        noteParameter(name.lowercased(), value)
+    ///
+    /// - Parameter loginValue: what the server reported before anybody had set anything.
+    func parameterReported(_ name: String, _ value: String, loginValue: String?, on side: Side) {
+        let name = name.lowercased()
+        noteParameter(name, value)
+        guard side == .old, startupRestores == 0, Self.reportedSettings.contains(name) else { return }
+        let isDefault = value == loginValue && !startupSettings.entries.contains { $0.name == name }
+        unit.session.noteReported(
+            name, isDefault ? .resets(name) : .sets(SettingChange(name: name, value: value, isLocal: false)))
     }
+
+    /// Settings that servers report and sessions may change; `application_name` has an account of its own.
+    private static let reportedSettings: Set<String> = [
+        "client_encoding", "datestyle", "default_transaction_read_only", "intervalstyle", "search_path",
+        "standard_conforming_strings", "timezone",
+    ]
 
     /// RESET has put back the name that our login gave to the server: the client's own name is this one. nil: it has
     /// called itself so.
@@ -88,6 +101,7 @@ extension ClientConnection {
         if status == .inTransaction { restoreStartup(on: server) }
         applySettled(status, on: server)
         if server.side == .new && status != .idle { fixOnNew() }
+        if unit.mayWrite && database.readsSequences(user) { pin(.sequence) }
         switch unit.kind {
         case .begin, .set, .setTransaction, .show, .empty: if unit.statementCount > 1 { transaction.hasRead = true }
         default: transaction.hasRead = true
@@ -199,6 +213,8 @@ extension ClientConnection {
             named(startupName)
             forgetStatements(on: server)
             pin = limits?.mode == .session ? .poolMode : nil
+        case .discards(.sequences):
+            if pin == .sequence { pin = nil }
         case .deallocates, .closesCursor, .unlistens, .discards:
             break
         }

@@ -373,7 +373,13 @@ extension ClientConnection {
             server.release()
             return greet()
         }
-        if let sql = settings(for: server.side).statements(from: server.settings) {
+        var preparation = settings(for: server.side).statements(from: server.settings)
+        if let database, unit.readsSequence || unit.mayWrite && database.readsSequences(user) {
+            // Values of the server's other clients are not this one's to see: PostgreSQL says that there is none yet.
+            preparation = "DISCARD SEQUENCES" + (preparation.map { ";" + $0 } ?? "")
+            if unit.readsSequence { database.noteSequenceReader(user) }
+        }
+        if let sql = preparation {
             phase = .applyingSettings
             server.runQuietly(sql)
             return

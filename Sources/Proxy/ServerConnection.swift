@@ -371,7 +371,9 @@ final class ServerConnection {
             relay.insert(writer.bytes, client)
             return false
         }
-        client.parameterReported(String(wire: name), String(wire: value))
+        let changed = String(wire: name)
+        client.parameterReported(
+            changed, String(wire: value), loginValue: login.parameters.first { $0.name == changed }?.value, on: side)
         return true
     }
 

@@ -38,6 +38,8 @@ struct Unit {
     /// The batch holds its own BEGIN, which has been answered if it runs on NEW.
     var carriesBegin = false
     var seesTransactionTime = false
+    /// It asks for what nextval has left in the session.
+    var readsSequence = false
     /// A portal may be left that a later unit goes on with.
     var leavesPortal = false
     /// It has waited for NEW to catch up.
@@ -69,6 +71,7 @@ struct Unit {
             isRestReads = false
         }
         if classification.seesTransactionTime { seesTransactionTime = true }
+        if classification.readsSequence && !mayWrite { readsSequence = true }
         if classification.kind != .read { isAllReads = false }
         if classification.kind == .begin && classification.transaction.readOnly == false { mayLiftReadOnly = true }
         borders.append(classification.borders, isRead: classification.kind == .read)

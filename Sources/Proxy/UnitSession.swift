@@ -69,12 +69,15 @@ struct UnitSession {
     }
 
     private mutating func append(_ action: SessionStep.Action, at place: Int) {
-        if let firstMark {
-            self.firstMark = nil
-            steps.append(Step(batch: 0, step: SessionStep(statement: 0, .mark(firstMark))))
-        }
+        placeFirstMark()
         if case .effect(.pins) = action { pins = true }
         steps.append(Step(batch: batch, step: SessionStep(statement: place, action)))
+    }
+
+    private mutating func placeFirstMark() {
+        guard let firstMark else { return }
+        self.firstMark = nil
+        steps.append(Step(batch: 0, step: SessionStep(statement: 0, .mark(firstMark))))
     }
 
     /// Nothing of it runs.
@@ -96,6 +99,24 @@ struct UnitSession {
     }
 
     // MARK: what is answered
+
+    /// A setting was reported as changed, and no statement of the batch was seen to do it: a function has, or the end of
+    /// a transaction has taken a change back. PostgreSQL reports right before ReadyForQuery.
+    mutating func noteReported(_ name: String, _ effect: SessionEffect) {
+        let isExplained = steps.contains { step in
+            guard step.batch == readyCount, case .effect(let known) = step.step.action else { return false }
+            switch known {
+            case .sets(let change): return change.name == name
+            case .resets(let reset): return reset == name
+            case .resetsAll, .discards(.all): return true
+            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .discards: return false
+            }
+        }
+        if isExplained { return }
+        placeFirstMark()
+        steps.append(Step(
+            batch: readyCount, step: SessionStep(statement: max(0, completedCount - 1), .effect(effect))))
+    }
 
     /// - Parameter tag: a CommandComplete's body.
     mutating func noteCompleted(_ tag: UnsafeRawBufferPointer) {

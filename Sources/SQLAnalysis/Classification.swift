@@ -26,6 +26,8 @@ package struct Classification: Sendable, Equatable {
     package var copy: CopyDirection?
     /// It asks for the time at which the transaction began: now(), CURRENT_DATE and their kin.
     package var seesTransactionTime = false
+    /// currval or lastval: it asks for what nextval has left in the session.
+    package var readsSequence = false
     /// Of several statements: none of them writes.
     package var isMixtureOfReads = false
     /// Its effects and mark by statement, in order.
@@ -158,6 +160,8 @@ package enum PinReason: String, Sendable, CaseIterable {
     case listen = "LISTEN"
     case advisoryLock = "session advisory lock"
     case library = "LOAD"
+    /// It may have called nextval, and its user's sessions have been seen to ask for that value later.
+    case sequence = "currval or lastval"
     /// A setting was changed in a way we cannot repeat elsewhere.
     case untrackedSetting = "setting that cannot be tracked"
     /// Not analysed, and its words could leave state behind.

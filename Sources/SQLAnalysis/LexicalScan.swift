@@ -111,6 +111,34 @@ enum LexicalScan {
         }
     }
 
+    /// The body of a block in PL/pgSQL: a pin when its statements could leave something in the session. What EXECUTE
+    /// runs may be anything.
+    static func effects(ofBlock text: UnsafeRawBufferPointer) -> [SessionEffect] {
+        var lexer = SQLLexer(text)
+        var isFirst = true
+        while true {
+            let token = lexer.next()
+            switch token.kind {
+            case .end: return []
+            case .unterminated: return [.pins(.unknownStatement)]
+            case .lineComment, .blockComment: continue
+            case .identifier:
+                if isSuspicious(token, text) || token.is("execute", in: text)
+                    || isFirst && isSuspiciousFirst(token, text)
+                {
+                    return [.pins(.unknownStatement)]
+                }
+                isFirst = token.is("begin", in: text) || token.is("then", in: text) || token.is("else", in: text)
+                    || token.is("loop", in: text)
+            case .punctuation: isFirst = token.isMark(";", in: text)
+            case .operation: isFirst = text[token.end - 1] == UInt8(ascii: ">")  // of a label
+            case .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString, .integer, .decimal,
+                .parameter, .stray:
+                isFirst = false
+            }
+        }
+    }
+
     /// Whether anything comes behind a semicolon.
     static func hasSeveralStatements(_ text: UnsafeRawBufferPointer) -> Bool {
         var lexer = SQLLexer(text)

@@ -54,6 +54,22 @@ enum SessionStatements {
         return options
     }
 
+    // MARK: DO
+
+    /// In another language than PL/pgSQL a block is not read.
+    static func effects(ofBlock statement: SyntaxTree.Message) -> [SessionEffect] {
+        let node = SyntaxTree.cast(statement, to: PgQuery__DoStmt.self).pointee
+        var body = ""
+        for option in SyntaxTree.options(node.args, node.n_args) {
+            switch option.name {
+            case "as": body = option.value ?? ""
+            case "language" where option.value == "plpgsql": break
+            default: return [.pins(.unknownStatement)]
+            }
+        }
+        return Array(body.utf8).withUnsafeBytes { LexicalScan.effects(ofBlock: $0) }
+    }
+
     // MARK: SET and RESET
 
     static func set(_ statement: SyntaxTree.Message) -> Classification {

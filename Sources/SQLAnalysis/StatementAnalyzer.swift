@@ -67,6 +67,7 @@ struct StatementAnalyzer {
         all.changesSchema = statements.contains(where: \.changesSchema)
         all.borders = .none
         for one in statements { all.borders.append(one.borders, isRead: one.kind == .read) }
+        all.readsSequence = statements.first?.readsSequence == true
         all.copy = statements.lazy.compactMap(\.copy).first
         return all
     }
@@ -96,8 +97,12 @@ struct StatementAnalyzer {
                 result.effects += walk.findings.effects
             }
         case .notifyStmt, .lockStmt, .constraintsSetStmt, .checkPointStmt, .vacuumStmt, .clusterStmt, .reindexStmt,
-            .refreshMatViewStmt, .alterSystemStmt, .doStmt, .callStmt:
+            .refreshMatViewStmt, .alterSystemStmt, .callStmt:
             result = write(statement, .utility, &walk)
+        case .doStmt:
+            result = write(statement, .utility, &walk)
+            result.effects += SessionStatements.effects(ofBlock: statement)
+            return (result, dependsOnLiterals: true)  // the block is one
         default:
             result = write(statement, .schemaChange, &walk)
             result.changesSchema = true
@@ -115,6 +120,7 @@ struct StatementAnalyzer {
         walk.visit(statement)
         var result = Classification(walk.findings.kind, walk.findings.reason)
         result.seesTransactionTime = walk.findings.seesTransactionTime
+        result.readsSequence = walk.findings.readsSequence
         result.effects = walk.findings.effects
         result.changesSchema = walk.findings.reason == .selectInto
         result.changesTables = result.changesSchema
@@ -126,6 +132,7 @@ struct StatementAnalyzer {
     ) -> Classification {
         walk.visit(statement)
         var result = Classification(.write, reason)
+        result.readsSequence = walk.findings.readsSequence
         result.effects = walk.findings.effects
         return result
     }
@@ -145,6 +152,7 @@ struct StatementAnalyzer {
         if let relation = SyntaxTree.message(node.relation) { walk.visit(relation) }
         var result = Classification(walk.findings.kind, walk.findings.reason)
         result.seesTransactionTime = walk.findings.seesTransactionTime
+        result.readsSequence = walk.findings.readsSequence
         result.effects = walk.findings.effects
         result.copy = .toStdout
         return result

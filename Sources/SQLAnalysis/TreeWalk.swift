@@ -6,6 +6,7 @@ struct Findings {
     private(set) var reason: ClassificationReason = .surelyRead
     private(set) var effects: [SessionEffect] = []
     var seesTransactionTime = false
+    var readsSequence = false
 
     mutating func add(_ kind: StatementKind, _ reason: ClassificationReason) {
         guard Findings.severity(kind) > Findings.severity(self.kind) else { return }
@@ -133,6 +134,7 @@ struct TreeWalk {
         case "now", "transaction_timestamp", "age": findings.seesTransactionTime = true
         case "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared":
             findings.add(.pins(.advisoryLock))
+        case "currval", "lastval": findings.readsSequence = true
         default: break
         }
     }

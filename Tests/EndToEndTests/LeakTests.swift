@@ -1,0 +1,104 @@
+import TestSupport
+import Testing
+
+/// Sessions that try to leave something behind, and what the next client of the same server finds.
+@Suite(.serialized) struct LeakTests {
+    typealias Frame = FrameBuilder
+
+    let servers: Servers
+    let database: String
+    let godwit: GodwitProcess
+
+    init() throws {
+        servers = try Servers.shared.get()
+        database = try servers.makeDatabase("""
+            CREATE TABLE t (id serial PRIMARY KEY, v text);
+            CREATE SEQUENCE s;
+            CREATE FUNCTION sets() RETURNS void LANGUAGE plpgsql
+                AS $$ BEGIN PERFORM set_config('DateStyle', 'German', false); END $$
+            """)
+        godwit = try servers.godwit(database) { $0.database.pool = ["size": "1"] }
+    }
+
+    func connect() throws -> WireClient { try WireClient(port: godwit.port, database: database) }
+
+    /// Everything of a session that another one could notice.
+    private static let inspection = """
+        SELECT concat_ws(' ',
+            (SELECT string_agg(name || '=' || setting, ',' ORDER BY name) FROM pg_settings
+                WHERE source = 'session' AND name NOT IN ('application_name', 'client_encoding')),
+            'role', current_user, session_user,
+            'prepared', (SELECT string_agg(name, ',') FROM pg_prepared_statements WHERE from_sql),
+            'cursors', (SELECT string_agg(name, ',') FROM pg_cursors WHERE is_holdable),
+            'channels', (SELECT string_agg(c, ',') FROM pg_listening_channels() c),
+            'locks', (SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'),
+            'temporary', (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()),
+            'transaction', now() <> statement_timestamp())
+        """
+
+    static let hostile: [[String]] = [
+        ["SET work_mem = '77kB'"], ["BEGIN", "SET work_mem = '78kB'", "COMMIT"],
+        ["SELECT 1; SET work_mem = '79kB'; SELECT 2"], ["SELECT set_config('work_mem', '80kB', false)"],
+        ["SELECT sets()"], ["SET ROLE pg_monitor"], ["SET SESSION AUTHORIZATION app"], ["SET search_path = nowhere"],
+        ["SET TIME ZONE 'Asia/Tokyo'"], ["SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"],
+        ["PREPARE p AS SELECT 1"], ["LISTEN here"], ["SELECT pg_advisory_lock(1)"],
+        ["SELECT pg_try_advisory_lock_shared(2)"], ["CREATE TEMP TABLE x (a int)"], ["SELECT 1 AS a INTO TEMP y"],
+        ["BEGIN", "DECLARE c CURSOR WITH HOLD FOR SELECT 1", "COMMIT"],
+        ["DO $$ BEGIN EXECUTE 'SET work_mem = 81'; END $$"], ["DO $$ BEGIN SET work_mem = '82kB'; END $$"],
+        ["DO $$ BEGIN EXECUTE 'PREPARE q AS SELECT 1'; END $$"], ["DO $$ BEGIN CREATE TEMP TABLE z (a int); END $$"],
+        ["DO $$ BEGIN PERFORM pg_advisory_lock(3); END $$"],
+        ["BEGIN", "SAVEPOINT a", "SET work_mem = '83kB'", "ROLLBACK TO a", "SET enable_sort = off", "COMMIT"],
+        ["BEGIN", "INSERT INTO t (v) VALUES ('open')"], ["BEGIN", "SELECT 1 / 0"],
+        ["SET work_mem = '84kB'", "SELECT 1 / 0", "SELECT sets()"],
+    ]
+
+    @Test(arguments: hostile) func `what a session leaves, the next one does not find`(statements: [String]) throws {
+        let first = try connect()
+        let clean = try #require(try first.value(Self.inspection))
+        first.close()
+        let hostile = try connect()
+        for sql in statements { _ = try hostile.query(sql) }
+        hostile.close()
+        #expect(try connect().value(Self.inspection) == clean)
+        #expect(try connect().value("SELECT count(*) FROM t") == "0")
+    }
+
+    @Test func `currval and lastval tell of nobody else's values`() throws {
+        let first = try connect()
+        _ = try first.query("SELECT nextval('s')")
+        for sql in ["SELECT currval('s')", "SELECT lastval()", "SELECT 1 FROM t WHERE id = currval('s')"] {
+            let other = try connect()
+            // An empty table asks for no value.
+            _ = try other.query("INSERT INTO t VALUES (\(Int.random(in: 1...1_000_000_000)), 'a')")
+            #expect(try other.query(sql).first { $0.type == "E" }?.sqlState == "55000")
+            other.close()
+        }
+    }
+
+    @Test func `sessions of a user that asks for sequence values keep the servers that drew them`() throws {
+        let client = try connect()
+        _ = try client.query("SELECT nextval('s')")
+        // Nobody could know that it would ask.
+        #expect(try client.query("SELECT currval('s')").first { $0.type == "E" }?.sqlState == "55000")
+        let value = try client.value("SELECT nextval('s')")
+        #expect(try client.value("SELECT currval('s')") == value)
+        let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
+        #expect(try console.query("SHOW PINS").contains { $0.type == "D" && $0.columns.contains("currval or lastval") })
+        _ = try client.query("DISCARD SEQUENCES")
+        #expect(try console.query("SHOW PINS").contains { $0.type == "D" } == false)
+        _ = try client.query("INSERT INTO t (v) VALUES ('a')")
+        #expect(try client.value("SELECT lastval()") == (try client.value("SELECT max(id) FROM t")))
+    }
+
+    @Test func `within a transaction or a text currval needs no pin`() throws {
+        let client = try connect()
+        _ = try client.query("BEGIN")
+        let value = try client.value("SELECT nextval('s')")
+        #expect(try client.value("SELECT currval('s')") == value)
+        _ = try client.query("COMMIT")
+        let answers = try client.query("SELECT nextval('s'); SELECT currval('s')")
+        #expect(answers.filter { $0.type == "D" }.count == 2)
+        let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
+        #expect(try console.query("SHOW PINS").contains { $0.type == "D" } == false)
+    }
+}
