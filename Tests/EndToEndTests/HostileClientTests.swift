@@ -21,7 +21,8 @@ import Testing
             godwit = try servers.godwit(database) {
                 $0.threads = 2
                 $0.database.readsPercent = "100"
-                $0.database.pool = ["size": "4"]
+                // Each thread has half of them, and up to four clients at once may hold one for good.
+                $0.database.pool = ["size": "16"]
             }
             whole = Wholeness(godwit: godwit, servers: servers, database: database)
         }
