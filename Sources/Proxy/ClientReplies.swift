@@ -445,10 +445,10 @@ extension ClientConnection {
         } else if isQuiet && pin == nil && unit.byteCount == 0 {
             server.settings = ledger.isEmpty ? server.settings : nil
             server.settle(with: "ROLLBACK")
+        } else if !isQuiet && passToServer == 0 && !server.session.awaitsCopyData {
+            server.abandon()
         } else {
-            // It is at work for nobody: end that, so that its locks go too.
-            if !server.session.isQuiet { _ = CancelConnection.start(to: server, on: worker, for: nil) }
-            server.close()
+            server.close()  // it waits for more, and so sees the end
         }
     }
 

@@ -60,6 +60,9 @@ final class ServerConnection {
     var isOutdated = false
     /// Cancel requests on their way to it: it is not handed on before they have arrived.
     private(set) var cancelsInFlight = 0
+    /// Cancel requests that may still be sent to end what nobody waits for; nil: somebody does.
+    private var cancelsLeft: Int?
+    private static let abandonedCancelsMax = 60
 
     private var inbox: [UInt8] = []
     /// The rest of a message whose head has been handled.
@@ -446,6 +449,34 @@ final class ServerConnection {
         settleIfQuiet()
     }
 
+    /// Its client has gone while it is at work, which is ended, so that its locks go too; then it is closed.
+    ///
+    /// Not at once: PostgreSQL ignores a cancel request that overtakes the query, and does not look at its socket while it
+    /// works. So it is asked again until it answers.
+    func abandon() {
+        client = nil
+        state = .settling
+        resumeReading()
+        if !session.owesReady {
+            var writer = MessageWriter()
+            writer.sync()
+            session.sent(.quietQuery)
+            queue(writer.bytes)
+            flush()
+        }
+        cancelsLeft = Self.abandonedCancelsMax
+        cancelAbandoned()
+    }
+
+    /// A second has passed without the end of its work.
+    func cancelAbandoned() {
+        guard let left = cancelsLeft, state == .settling else { return }
+        if left == 0 || session.awaitsCopyData { return close() }
+        cancelsLeft = left - 1
+        _ = CancelConnection.start(to: self, on: worker, for: nil)
+        worker.schedule(.abandoned(id), at: worker.now.advanced(bySeconds: 1))
+    }
+
     /// The client lets go behind a batch whose Sync will go elsewhere: this server gets one of ours.
     func detachWithSync() {
         var writer = MessageWriter()
@@ -498,7 +529,9 @@ final class ServerConnection {
     }
 
     private func settleIfQuiet() {
-        guard state == .settling, session.isQuiet, cancelsInFlight == 0 else { return }
+        guard state == .settling, session.isQuiet else { return }
+        if cancelsLeft != nil { return close() }
+        if cancelsInFlight > 0 { return }
         if !session.isFree { return runQuietly("ROLLBACK") }
         state = .idle
         worker.releaseServer(self)

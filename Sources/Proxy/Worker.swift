@@ -34,6 +34,7 @@ final class Worker {
         /// A commit has waited for NEW as long as it may.
         case commitWait(ClientID, wait: UInt64)
         case cancel(CancelConnection)
+        case abandoned(ServerID)
     }
 
     /// Bytes read at once. One buffer per thread: a connection keeps bytes only while a message is not whole.
@@ -291,6 +292,8 @@ final class Worker {
             if let client = clients[id], client.horizonWait == wait { client.horizonReached(inTime: false) }
         case .cancel(let cancel):
             cancel.timedOut()
+        case .abandoned(let id):
+            servers[id]?.cancelAbandoned()
         case .commitWait(let id, let wait):
             if let client = clients[id], client.commitWait == wait { client.commitReached(inTime: false) }
         }
