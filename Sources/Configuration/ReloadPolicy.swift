@@ -46,7 +46,8 @@ package enum ReloadPolicy {
         case "listen.clients_max", "listen.client_login_timeout", "listen.max_packet_size", "admin.users", "log.level":
             return .reload
         default:
-            if ["auth.", "pool.", "users", "listen.tcp_"].contains(where: { key.hasPrefix($0) }) { return .reload }
+            let sections = ["auth.", "pool.", "users", "events.", "listen.tcp_"]
+            if sections.contains(where: { key.hasPrefix($0) }) { return .reload }
         }
         if key.hasPrefix("listen.tls.") { return .reload }
         guard key.hasPrefix("databases.") else { return .restart }
@@ -121,6 +122,8 @@ package enum ReloadPolicy {
         all.append(("admin.http.token_file", settings.admin.http.tokenFile))
         all.append(("state.path", settings.state.path))
         all.append(("log.level", settings.log.level.rawValue))
+        all.append(("events.hooks", settings.events.hooks.joined(separator: ", ")))
+        all.append(("events.hook_timeout", seconds(settings.events.hookTimeoutSeconds)))
         all += flatten(settings.pool).map { (key: "pool.\($0.0)", value: $0.1) }
         all.append(("pool.max_user_connections", "\(settings.limits.maxUserConnections)"))
         all.append(("pool.max_user_client_connections", "\(settings.limits.maxUserClientConnections)"))

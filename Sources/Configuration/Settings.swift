@@ -7,6 +7,7 @@ package struct Settings: Sendable, Equatable {
     package var admin = AdminSettings()
     package var state = StateSettings()
     package var log = LogSettings()
+    package var events = EventSettings()
     /// What databases have that say nothing else, and what holds over all of them.
     package var pool = PoolSettings()
     package var limits = GlobalLimits()
@@ -199,6 +200,16 @@ package struct LogSettings: Sendable, Equatable {
     package enum Level: String, Sendable, CaseIterable { case trace, debug, info, notice, warning, error, critical }
 
     package var level: Level = .info
+
+    package init() {}
+}
+
+/// What is done with events beside the log and the console.
+package struct EventSettings: Sendable, Equatable {
+    /// Programs that are run for each event (`hooks`).
+    package var hooks: [String] = []
+    /// Seconds after which one is ended (`hook_timeout`).
+    package var hookTimeoutSeconds = 10.0
 
     package init() {}
 }

@@ -5,7 +5,7 @@ import Yams
 struct SettingsReader {
     /// Every key by its section: what is not here is unknown. `databases.*` stands for each database.
     static let keys: [String: [String]] = [
-        "": ["listen", "auth", "admin", "state", "log", "pool", "users", "databases"],
+        "": ["listen", "auth", "admin", "state", "log", "events", "pool", "users", "databases"],
         "listen": [
             "address", "port", "unix_socket_directory", "threads", "clients_max", "client_login_timeout", "tls",
             "listen_backlog", "max_packet_size", "tcp_keepalive", "tcp_keepcnt", "tcp_keepidle", "tcp_keepintvl",
@@ -23,6 +23,7 @@ struct SettingsReader {
         "admin.http": ["address", "port", "token_file"],
         "state": ["path"],
         "log": ["level"],
+        "events": eventKeys,
         "databases.*": [
             "old", "new", "control", "auth", "pool", "reads", "rules", "mirror", "breaker",
             "shadow",
@@ -77,6 +78,7 @@ struct SettingsReader {
         if let admin = try section(top, "admin") { try read(admin, &settings.admin) }
         if let state = try section(top, "state") { try state.text("path", &settings.state.path) }
         if let log = try section(top, "log") { try log.choice("level", &settings.log.level) }
+        if let events = try section(top, "events") { try read(events, &settings.events) }
         if let pool = try section(top, "pool") {
             try read(pool, &settings.pool)
             try pool.number("max_user_connections", counts, &settings.limits.maxUserConnections)

@@ -2,7 +2,7 @@
 package enum ConsoleCommand: Equatable, Sendable {
     package enum Subject: String, CaseIterable, Sendable {
         case pools, clients, servers, databases, stats, lists, config, version, help, mirror, tables, breakers, routes,
-            pins, cohorts, rules, shapes, caches
+            pins, cohorts, rules, shapes, caches, events
     }
 
     case show(Subject)

@@ -32,7 +32,9 @@ struct ConsoleRequests {
         }
         pending[request] = nil
         let reports = waiting.reports.sorted { $0.worker < $1.worker }
-        let table = ConsoleTables(snapshot: worker.snapshot, reports: reports).table(waiting.subject)
+        let table = ConsoleTables(
+            snapshot: worker.snapshot, reports: reports, events: waiting.subject == .events ? worker.events.events : []
+        ).table(waiting.subject)
         worker.clients[waiting.client]?.consoleAnswered(table)
     }
 }

@@ -12,14 +12,16 @@ import SQLAnalysis
 package struct ConsoleTables {
     let snapshot: ProxySnapshot
     let reports: [WorkerReport]
+    let events: [EventRecord]
     /// Wall clock minus monotonic clock, in nanoseconds, now.
     private let wallOffset: Int64
 
     package static let version = "0.1.0"
 
-    init(snapshot: ProxySnapshot, reports: [WorkerReport]) {
+    init(snapshot: ProxySnapshot, reports: [WorkerReport], events: [EventRecord]) {
         self.snapshot = snapshot
         self.reports = reports
+        self.events = events
         var wall = timespec()
         clock_gettime(CLOCK_REALTIME, &wall)
         let nanos = Int64(wall.tv_sec) * 1_000_000_000 + Int64(wall.tv_nsec)
@@ -46,6 +48,7 @@ package struct ConsoleTables {
         case .rules: rules()
         case .shapes: shapes()
         case .caches: caches()
+        case .events: eventTable()
         }
     }
 
@@ -216,6 +219,7 @@ package struct ConsoleTables {
             ("SHOW COHORTS", "groups of users, their shares and units"), ("SHOW RULES", "rules and the units they met"),
             ("SHOW SHAPES", "statement shapes on both sides, and which NEW may answer"),
             ("SHOW CACHES", "hits of the statement and key caches per reactor thread"),
+            ("SHOW EVENTS", "what Godwit has decided by itself, and reloads; latest first"),
             ("SHOW PINS", "clients that keep their server, and why"), ("SHOW LISTS", "counts"),
             ("SHOW CONFIG", "every setting"), ("SHOW VERSION", "this program"), ("SHOW HELP", "this list"),
             ("RELOAD", "read the configuration file again; all or nothing"),

@@ -77,6 +77,10 @@ package struct ProxyMetrics {
         writer.sample([], Self.residentBytes())
         writer.begin("godwit_threads", .gauge, "Reactor threads.")
         writer.sample([], UInt64(figures.threads.count))
+        writer.begin("godwit_events_total", .counter, "Decisions by kind, as SHOW EVENTS lists them.")
+        for kind in EventRecord.Kind.allCases {
+            writer.sample([("kind", kind.rawValue)], figures.events[kind] ?? 0)
+        }
         writer.begin("godwit_draining", .gauge, "1 while clients are let go and none is taken.")
         writer.sample([], UInt64(figures.threads.contains(where: \.isDraining) ? 1 : 0))
     }

@@ -41,29 +41,13 @@ package struct Readiness {
                 old = "unreachable"
                 reasons.append("OLD of database \"\(settings.name)\" cannot be reached: \(why)")
             }
-            let (state, reason) = (report?.state.rawValue ?? "off", Self.text(report?.reason ?? ""))
-            return "{\"name\":\(Self.text(settings.name)),\"old\":\"\(old)\","
+            let (state, reason) = (report?.state.rawValue ?? "off", JSONText.quoted(report?.reason ?? ""))
+            return "{\"name\":\(JSONText.quoted(settings.name)),\"old\":\"\(old)\","
                 + "\"mirror\":\"\(state)\",\"mirror_reason\":\(reason)}"
         }
-        let json = "{\"ready\":\(reasons.isEmpty),\"reasons\":[\(reasons.map(Self.text).joined(separator: ","))],"
+        let json = "{\"ready\":\(reasons.isEmpty),\"reasons\":[\(reasons.map(JSONText.quoted).joined(separator: ","))],"
             + "\"draining\":\(isDraining),\"pools\":\(pools.count),\"clients_waiting\":\(pools.waiting),"
             + "\"databases\":[\(databases.joined(separator: ","))]}\n"
         return (reasons.isEmpty, json)
-    }
-
-    /// A JSON string (RFC 8259, section 7).
-    static func text(_ text: String) -> String {
-        var quoted = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": quoted += "\\\""
-            case "\\": quoted += "\\\\"
-            case _ where scalar.value < 0x20:
-                let hex = String(scalar.value, radix: 16)
-                quoted += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
-            default: quoted.unicodeScalars.append(scalar)
-            }
-        }
-        return quoted + "\""
     }
 }

@@ -46,6 +46,7 @@ struct ThreadFigures: Sendable {
 package struct ProxyFigures: Sendable {
     let snapshot: ProxySnapshot
     let threads: [ThreadFigures]
+    let events: [EventRecord.Kind: UInt64]
 }
 
 /// Waits for the figures of all threads. Any thread.

@@ -95,6 +95,7 @@ final class Worker {
     /// What counts over all threads.
     let ledger: ConnectionLedger
     let autoDatabases: AutoDatabases
+    let events: EventLog
     /// Bytes of a message that the configuration lets through.
     private(set) var packetMax: Int
     private(set) var tcpOptions: TCPOptions
@@ -108,7 +109,7 @@ final class Worker {
     init(
         index: Int, peers: [Mailbox<WorkerMessage>], control: Mailbox<ControlMessage>,
         lookUps: [Mailbox<LookUpRequest>], snapshot: ProxySnapshot, clientCount: ClientCount,
-        ledger: ConnectionLedger, autoDatabases: AutoDatabases, logger: Logger
+        ledger: ConnectionLedger, autoDatabases: AutoDatabases, events: EventLog, logger: Logger
     ) {
         self.index = index
         self.peers = peers
@@ -120,6 +121,7 @@ final class Worker {
         sharedClientCount = clientCount
         self.ledger = ledger
         self.autoDatabases = autoDatabases
+        self.events = events
         packetMax = snapshot.settings.listen.packetSizeMax
         tcpOptions = TCPOptions(snapshot.settings.listen.tcp)
         timers = TimerWheel(now: now)
@@ -301,6 +303,7 @@ final class Worker {
         keepPools()
         forgetAutoDatabases()
         for client in clients.values { client.checkTime() }
+        watchPins()
         for database in databases.values { database.turnPeriod(now: now) }
     }
 

@@ -19,6 +19,8 @@ final class PoolEntry {
     /// What the latest client of this user has proven at its login.
     var proof: ServerProof?
     var isToBeServed = false
+    /// Most of its servers are kept by pinned clients, and that has been told.
+    var isFlooded = false
     /// When the earliest of its timers fires.
     var timerAt: MonotonicInstant?
     /// Clients that use it.
@@ -267,6 +269,27 @@ extension Worker {
             }
             for server in servers.values where server.entry === entry { server.isOutdated = true }
             for id in entry.pool.idleServers { servers[id]?.close() }
+        }
+    }
+
+    /// Pinned clients keep their servers: when most of a pool is taken so, all others soon wait.
+    func watchPins() {
+        var pinned: [ObjectIdentifier: Int] = [:]
+        // Those of pool_mode session are meant so.
+        for server in servers.values where server.client?.pin != nil && server.client?.pin != .poolMode {
+            pinned[ObjectIdentifier(server.entry), default: 0] += 1
+        }
+        for entry in pools.values {
+            let count = pinned[ObjectIdentifier(entry)] ?? 0
+            let most = entry.pool.limits.serversMax
+            if count * 2 < most { entry.isFlooded = false }
+            guard !entry.isFlooded, count > 0, count * 5 >= most * 4 else { continue }
+            entry.isFlooded = true
+            events.append(EventRecord(
+                .pinFlood, database: entry.key.database, side: entry.key.side,
+                cause: "pinned clients of user \"\(entry.key.user)\" keep most of the pool's servers on reactor "
+                    + "\(index); SHOW PINS says why",
+                figures: [.init("pinned", Double(count)), .init("pool_size", Double(most))]))
         }
     }
 

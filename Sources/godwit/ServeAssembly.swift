@@ -19,6 +19,8 @@ struct ServeAssembly {
     private let path: String
     private let levels: LogLevelSwitch
     private let logger: Logger
+    private let events: EventLog
+    let hooks: EventHooks
     private(set) var snapshot: ProxySnapshot
     /// What lives longer than a snapshot, by database.
     private var horizons = NameTable<Horizon>()
@@ -28,8 +30,10 @@ struct ServeAssembly {
     private var mirrors: [String: Mirror] = [:]
 
     /// - Throws: ExitCode after having said why.
-    init(path: String, levels: LogLevelSwitch, logger: Logger) throws {
+    init(path: String, levels: LogLevelSwitch, events: EventLog, logger: Logger) throws {
         self.path = path
+        self.events = events
+        hooks = EventHooks(logger: logger)
         self.levels = levels
         self.logger = logger
         snapshot = ProxySnapshot(
@@ -41,6 +45,8 @@ struct ServeAssembly {
             throw ExitCode(2)
         }
         levels.set(snapshot.settings.log.level)
+        events.add(LoggedEvents(logger))
+        events.add(hooks)
     }
 
     // MARK: the control thread
@@ -48,6 +54,9 @@ struct ServeAssembly {
     /// Runs until the data plane has ended.
     mutating func run(_ server: ProxyServer) {
         reportCertificate()
+        hooks.apply(snapshot.settings.events)
+        events.append(EventRecord(
+            .start, cause: "Godwit \(ConsoleTables.version) serves \(snapshot.settings.databases.count) databases"))
         startMirrors(server.control)
         let lookUps = LookUpService(server, logger: logger)
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
@@ -85,6 +94,7 @@ struct ServeAssembly {
         lookUps.stop()
         for mirror in mirrors.values { mirror.stop() }
         server.join()
+        hooks.stop()
         logger.notice("ended")
     }
 
@@ -103,8 +113,14 @@ struct ServeAssembly {
             }
             plan.order(hundredths, for: database)
             let before = ConsoleTables.percent(route.table.hundredths)
-            logger.notice("READS \(database): \(before) -> \(ConsoleTables.percent(hundredths))")
+            let after = ConsoleTables.percent(hundredths)
             apply(snapshot.settings, server)
+            events.append(EventRecord(
+                .phase, database: database, side: .new, cause: "READS \(database): \(before) -> \(after)",
+                figures: [
+                    .init("percent_before", Double(route.table.hundredths) / 100),
+                    .init("percent", Double(hundredths) / 100),
+                ]))
             return .done
         case .mirror(let database, let order):
             guard let mirror = mirrors[database] else { return .refused("\"\(database)\" has no mirror here") }
@@ -136,11 +152,17 @@ struct ServeAssembly {
                 let note = change.effect == .restart ? " (needs a restart)" : ""
                 return "\(change.key): \(change.old) -> \(change.new)\(note)"
             }
+            hooks.apply(next.events)
+            // The log has all of it; the event is what a pager shows.
             logger.notice("reload taken: \(words.isEmpty ? "nothing changed" : words.joined(separator: "; "))")
+            events.append(EventRecord(
+                .reload, cause: words.isEmpty ? "nothing changed" : words.joined(separator: "; "),
+                figures: [.init("settings_changed", Double(words.count))]))
             if certificate !== snapshot.tls { reportCertificate() }
             return .done
         } catch {
             logger.error("reload refused, nothing changed: \(error)")
+            events.append(EventRecord(.reload, cause: "refused, nothing changed: \(error)"))
             return .refused("\(error)")
         }
     }
@@ -247,6 +269,8 @@ struct ServeAssembly {
             let horizon = Horizon()
             // Without a mirror of ours NEW is kept by other means; users who write through us stay on OLD then.
             horizon.setReadable(settings.mirror.mode == .off)
+            let told = MirrorEvents(name, events)
+            horizon.observe { told.changed(to: $0) }
             horizons[name] = horizon
             stamps[name] = ReadStamps()
         }
