@@ -95,6 +95,7 @@ let package = Package(
         tests("DigestsTests", ["Digests"]),
         tests("PGWireTests", ["PGWire", "SQLAnalysis", "Digests", "Primitives"]),
         tests("SessionsTests", ["Sessions", "PGWire", "SQLAnalysis", "Digests", "Configuration", "Primitives"]),
+        tests("MigrationTests", ["Migration", "Primitives"]),
         tests("PoolingTests", ["Pooling", "Primitives"]),
         tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "TestSupport"]),
         tests("ConsoleTests", ["Console", "PGWire"]),

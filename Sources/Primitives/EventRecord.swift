@@ -84,7 +84,11 @@ package struct EventRecord: Sendable, Equatable {
     }
 
     /// `failures=5 held_s=30`
-    package var figuresText: String { figures.map { "\($0.name)=\($0.text)" }.joined(separator: " ") }
+    package var figuresText: String { Self.text(of: figures) }
+
+    package static func text(of figures: [Figure]) -> String {
+        figures.map { "\($0.name)=\($0.text)" }.joined(separator: " ")
+    }
 
     /// One object (RFC 8259), without a newline.
     package var json: String {

@@ -89,6 +89,8 @@ extension ClientConnection {
                 askControl(.reads(database: database, hundredths: hundredths))
             case .mirror(let database, let order):
                 askControl(.mirror(database: database, order))
+            case .force(let database, let order):
+                askControl(.force(database: database, order))
             case .empty:
                 var writer = MessageWriter()
                 writer.message(BackendTag.emptyQueryResponse) { _ in }
@@ -109,6 +111,7 @@ extension ClientConnection {
             case .reload: "RELOAD"
             case .reads: "READS"
             case .mirror: "MIRROR"
+            case .force: "FORCE"
             }
         worker.logger.notice("console: user \"\(user)\" from \(address.host): \(request)")
         worker.control.post(.request(request, worker: worker.index, client: id))

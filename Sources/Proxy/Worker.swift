@@ -33,6 +33,8 @@ final class Worker {
         case horizonWait(ClientID, wait: UInt64)
         /// A commit has waited for NEW as long as it may.
         case commitWait(ClientID, wait: UInt64)
+        /// Reads may have waited for the other side for too long.
+        case readCheck
         case cancel(CancelConnection)
     }
 
@@ -74,6 +76,8 @@ final class Worker {
     var console = ConsoleRequests()
     /// What auth_query has answered.
     var secrets: SecretCache
+    /// A look at the reads that wait for the other side is scheduled.
+    var isWatchingReads = false
     private var horizonWaiters: [HorizonWaiter] = []
     private var commitWaiters: [HorizonWaiter] = []
 
@@ -295,6 +299,8 @@ final class Worker {
             cancel.timedOut()
         case .commitWait(let id, let wait):
             if let client = clients[id], client.commitWait == wait { client.commitReached(inTime: false) }
+        case .readCheck:
+            checkReads()
         }
     }
 
@@ -304,6 +310,7 @@ final class Worker {
         forgetAutoDatabases()
         for client in clients.values { client.checkTime() }
         watchPins()
+        watchHealth()
         for database in databases.values { database.turnPeriod(now: now) }
     }
 
@@ -333,6 +340,10 @@ final class Worker {
             for entry in pools.values where entry.pool.waitingCount > 0 { serveLater(entry) }
         case .evict(let database, let user, let side):
             _ = evictIdle(database: database, user: user, side: side, but: nil)
+        case .sideTripped(let database, let side):
+            sideTripped(database, side)
+        case .shapeDemoted(let database, let shape, let cause):
+            databases[database]?.shapes.demote(shape, because: cause, now: now)
         case .drain:
             drain()
         case .stop:

@@ -50,4 +50,16 @@ import Testing
         try godwit.log.waitForLine(containing: "pin_flood of \(database) old")
         #expect(try godwit.console("SHOW EVENTS").count { $0["kind"] == "pin_flood" } == 1)
     }
+
+    @Test func `a mirror that is paused and goes on is told`() throws {
+        let database = try servers.makeDatabase("CREATE TABLE t (id int PRIMARY KEY)")
+        let godwit = try servers.mirroring(database)
+        for (order, state) in [("PAUSE", "paused"), ("RESUME", "mirroring")] {
+            _ = try godwit.console("MIRROR \(order) \(database)")
+            try waitUntil {
+                let event = try godwit.console("SHOW EVENTS").first { $0["kind"] == "mirror" }
+                return event?["cause"] == "the mirror is \(state)" && event?["database"] == database
+            }
+        }
+    }
 }
