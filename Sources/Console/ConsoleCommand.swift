@@ -2,7 +2,7 @@
 package enum ConsoleCommand: Equatable, Sendable {
     package enum Subject: String, CaseIterable, Sendable {
         case pools, clients, servers, databases, stats, lists, config, version, help, mirror, tables, breakers, routes,
-            pins, cohorts, rules, shapes, caches
+            pins, cohorts, rules, shapes, caches, events
     }
 
     case show(Subject)
@@ -11,6 +11,8 @@ package enum ConsoleCommand: Equatable, Sendable {
     case reads(database: String, hundredths: Int)
     /// MIRROR PAUSE|RESUME|THROTTLE <database>.
     case mirror(database: String, MirrorOrder)
+    /// FORCE <database> OLD|NEW|AUTO.
+    case force(database: String, ForceOrder)
     /// Nothing but blanks and semicolons.
     case empty
     /// What drivers and tools set on connecting; the console has no settings of its own.
@@ -19,7 +21,7 @@ package enum ConsoleCommand: Equatable, Sendable {
     package var isReadOnly: Bool {
         switch self {
         case .show, .empty, .ignored: true
-        case .reload, .reads, .mirror: false
+        case .reload, .reads, .mirror, .force: false
         }
     }
 }
@@ -30,6 +32,9 @@ package enum MirrorOrder: Equatable, Sendable {
     /// Of the first copy; 0: any.
     case throttle(rowsPerSecond: Int)
 }
+
+/// Where reads go that have both sides to go to, whatever the breaker finds; `auto`: the breaker decides.
+package enum ForceOrder: String, Equatable, Sendable, CaseIterable { case old, new, auto }
 
 /// Text to command. Pure, any thread.
 package enum ConsoleParser {
@@ -62,6 +67,11 @@ package enum ConsoleParser {
             return .reads(database: words[1], hundredths: hundredths)
         case "mirror":
             return try mirror(words)
+        case "force":
+            guard words.count == 3, let order = ForceOrder(rawValue: words[2].lowercased()) else {
+                throw .usage("FORCE <database> OLD|NEW|AUTO")
+            }
+            return .force(database: words[1], order)
         case "set":
             return .ignored(tag: "SET")
         default:

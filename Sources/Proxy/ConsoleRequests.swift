@@ -32,7 +32,9 @@ struct ConsoleRequests {
         }
         pending[request] = nil
         let reports = waiting.reports.sorted { $0.worker < $1.worker }
-        let table = ConsoleTables(snapshot: worker.snapshot, reports: reports).table(waiting.subject)
+        let table = ConsoleTables(
+            snapshot: worker.snapshot, reports: reports, events: waiting.subject == .events ? worker.events.events : []
+        ).table(waiting.subject)
         worker.clients[waiting.client]?.consoleAnswered(table)
     }
 }
@@ -87,6 +89,8 @@ extension ClientConnection {
                 askControl(.reads(database: database, hundredths: hundredths))
             case .mirror(let database, let order):
                 askControl(.mirror(database: database, order))
+            case .force(let database, let order):
+                askControl(.force(database: database, order))
             case .empty:
                 var writer = MessageWriter()
                 writer.message(BackendTag.emptyQueryResponse) { _ in }
@@ -107,6 +111,7 @@ extension ClientConnection {
             case .reload: "RELOAD"
             case .reads: "READS"
             case .mirror: "MIRROR"
+            case .force: "FORCE"
             }
         worker.logger.notice("console: user \"\(user)\" from \(address.host): \(request)")
         worker.control.post(.request(request, worker: worker.index, client: id))

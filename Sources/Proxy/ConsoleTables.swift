@@ -12,14 +12,16 @@ import SQLAnalysis
 package struct ConsoleTables {
     let snapshot: ProxySnapshot
     let reports: [WorkerReport]
+    let events: [EventRecord]
     /// Wall clock minus monotonic clock, in nanoseconds, now.
     private let wallOffset: Int64
 
     package static let version = "0.1.0"
 
-    init(snapshot: ProxySnapshot, reports: [WorkerReport]) {
+    init(snapshot: ProxySnapshot, reports: [WorkerReport], events: [EventRecord]) {
         self.snapshot = snapshot
         self.reports = reports
+        self.events = events
         var wall = timespec()
         clock_gettime(CLOCK_REALTIME, &wall)
         let nanos = Int64(wall.tv_sec) * 1_000_000_000 + Int64(wall.tv_nsec)
@@ -46,6 +48,7 @@ package struct ConsoleTables {
         case .rules: rules()
         case .shapes: shapes()
         case .caches: caches()
+        case .events: eventTable()
         }
     }
 
@@ -111,7 +114,9 @@ package struct ConsoleTables {
         let made = Set(reports.flatMap(\.databases).map { ExactName($0.name) })
             .filter { snapshot.databases[$0.text] == nil }.sorted { $0.text < $1.text }
         guard let wildcard = snapshot.wildcard else { return configured }
-        return configured + made.map { wildcard.named($0.text, horizon: wildcard.horizon, stamps: wildcard.stamps) }
+        return configured + made.map {
+            wildcard.named($0.text, horizon: wildcard.horizon, stamps: wildcard.stamps, health: wildcard.health)
+        }
     }
 
     /// One row per side: the name that clients use, and where it leads.
@@ -212,14 +217,16 @@ package struct ConsoleTables {
             ("SHOW STATS", "transactions, queries, bytes and times per database"),
             ("SHOW ROUTES", "units per side, kind and reason of the decision"),
             ("SHOW MIRROR", "how far NEW follows OLD"), ("SHOW TABLES", "how far the copy of each table is"),
-            ("SHOW BREAKERS", "health of NEW per reactor thread"),
+            ("SHOW BREAKERS", "health of both sides: what is given up, since when and why"),
             ("SHOW COHORTS", "groups of users, their shares and units"), ("SHOW RULES", "rules and the units they met"),
             ("SHOW SHAPES", "statement shapes on both sides, and which NEW may answer"),
             ("SHOW CACHES", "hits of the statement and key caches per reactor thread"),
+            ("SHOW EVENTS", "what Godwit has decided by itself, and reloads; latest first"),
             ("SHOW PINS", "clients that keep their server, and why"), ("SHOW LISTS", "counts"),
             ("SHOW CONFIG", "every setting"), ("SHOW VERSION", "this program"), ("SHOW HELP", "this list"),
             ("RELOAD", "read the configuration file again; all or nothing"),
-            ("READS <database> <percent>", "share of users whose reads go to NEW, until the next RELOAD"),
+            ("READS <database> <percent>", "share of users whose reads go to NEW, until RELOAD; ends a roll-back"),
+            ("FORCE <database> OLD|NEW|AUTO", "where reads go, whatever the breaker finds; AUTO: it decides"),
             ("MIRROR PAUSE <database>", "NEW stands still; the journal on OLD keeps what changes"),
             ("MIRROR RESUME <database>", "NEW follows again"),
             ("MIRROR THROTTLE <database> <rows>", "rows a second of the first copy; 0: any"),
@@ -275,21 +282,6 @@ package struct ConsoleTables {
                 table.append([
                     settings.name, row.name, row.isCopied ? "yes" : "no", "\(row.rowsCopied)", "\(row.rowsEstimated)",
                     "\(row.bytesCopied)", "\(row.rowsPerSecond)", row.secondsLeft.map { "\($0)" },
-                ])
-            }
-        }
-        return table
-    }
-
-    private func breakers() -> ConsoleReport {
-        var table = ConsoleReport([
-            .init("database"), .init("side"), .init("reactor", .integer), .init("state"), .init("trips", .bigint),
-            .init("retries", .bigint),
-        ])
-        for report in reports {
-            for row in report.databases.sorted(by: { $0.name < $1.name }) {
-                table.append([
-                    row.name, "new", "\(report.worker)", row.breaker.rawValue, "\(row.trips)", "\(row.retries)",
                 ])
             }
         }

@@ -33,6 +33,8 @@ final class Worker {
         case horizonWait(ClientID, wait: UInt64)
         /// A commit has waited for NEW as long as it may.
         case commitWait(ClientID, wait: UInt64)
+        /// Reads may have waited for the other side for too long.
+        case readCheck
         case cancel(CancelConnection)
         case abandoned(ServerID)
     }
@@ -75,6 +77,8 @@ final class Worker {
     var console = ConsoleRequests()
     /// What auth_query has answered.
     var secrets: SecretCache
+    /// A look at the reads that wait for the other side is scheduled.
+    var isWatchingReads = false
     private var horizonWaiters: [HorizonWaiter] = []
     private var commitWaiters: [HorizonWaiter] = []
 
@@ -96,6 +100,7 @@ final class Worker {
     /// What counts over all threads.
     let ledger: ConnectionLedger
     let autoDatabases: AutoDatabases
+    let events: EventLog
     /// Bytes of a message that the configuration lets through.
     private(set) var packetMax: Int
     private(set) var tcpOptions: TCPOptions
@@ -109,7 +114,7 @@ final class Worker {
     init(
         index: Int, peers: [Mailbox<WorkerMessage>], control: Mailbox<ControlMessage>,
         lookUps: [Mailbox<LookUpRequest>], snapshot: ProxySnapshot, clientCount: ClientCount,
-        ledger: ConnectionLedger, autoDatabases: AutoDatabases, logger: Logger
+        ledger: ConnectionLedger, autoDatabases: AutoDatabases, events: EventLog, logger: Logger
     ) {
         self.index = index
         self.peers = peers
@@ -121,6 +126,7 @@ final class Worker {
         sharedClientCount = clientCount
         self.ledger = ledger
         self.autoDatabases = autoDatabases
+        self.events = events
         packetMax = snapshot.settings.listen.packetSizeMax
         tcpOptions = TCPOptions(snapshot.settings.listen.tcp)
         timers = TimerWheel(now: now)
@@ -296,6 +302,8 @@ final class Worker {
             servers[id]?.cancelAbandoned()
         case .commitWait(let id, let wait):
             if let client = clients[id], client.commitWait == wait { client.commitReached(inTime: false) }
+        case .readCheck:
+            checkReads()
         }
     }
 
@@ -304,6 +312,8 @@ final class Worker {
         keepPools()
         forgetAutoDatabases()
         for client in clients.values { client.checkTime() }
+        watchPins()
+        watchHealth()
         for database in databases.values { database.turnPeriod(now: now) }
     }
 
@@ -333,6 +343,10 @@ final class Worker {
             for entry in pools.values where entry.pool.waitingCount > 0 { serveLater(entry) }
         case .evict(let database, let user, let side):
             _ = evictIdle(database: database, user: user, side: side, but: nil)
+        case .sideTripped(let database, let side):
+            sideTripped(database, side)
+        case .shapeDemoted(let database, let shape, let cause):
+            databases[database]?.shapes.demote(shape, because: cause, now: now)
         case .drain:
             drain()
         case .stop:

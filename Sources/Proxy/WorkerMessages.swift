@@ -1,6 +1,8 @@
 import Console
 import Primitives
 import Reactor
+import Routing
+import SQLAnalysis
 
 /// What other threads ask of a Worker.
 enum WorkerMessage: Sendable {
@@ -21,6 +23,9 @@ enum WorkerMessage: Sendable {
     case slotsFreed
     /// Somebody wants the place of an idle server of this database, or of this user.
     case evict(database: String?, user: String?, side: Side)
+    /// A breaker opened: who waits for that side need not.
+    case sideTripped(database: String, Side)
+    case shapeDemoted(database: String, ShapeID, TripCause)
     /// Finish: no new clients, those without a transaction go now, the others at its end.
     case drain
     /// Finish at once.
@@ -39,6 +44,7 @@ package enum ControlRequest: Sendable {
     case reload
     case reads(database: String, hundredths: Int)
     case mirror(database: String, MirrorOrder)
+    case force(database: String, ForceOrder)
 }
 
 package enum ControlOutcome: Sendable {
@@ -52,6 +58,8 @@ package enum ControlMessage: Sendable {
     case workerEnded(Int)
     /// DDL was committed through us: what is known of the catalog may be old.
     case schemaChanged(database: String)
+    /// The breaker of a database's other side opened because it answers worse than it may.
+    case readsUnsafe(database: String, cause: String, figures: [EventRecord.Figure])
     /// A signal came.
     case signal(Int32)
     /// An authority's catalog was read, and differs from what was known.
