@@ -97,7 +97,7 @@ let package = Package(
         tests("SessionsTests", ["Sessions", "PGWire", "SQLAnalysis", "Digests", "Configuration", "Primitives"]),
         tests("PoolingTests", ["Pooling", "Primitives"]),
         tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "TestSupport"]),
-        tests("ConsoleTests", ["Console", "PGWire"]),
+        tests("ConsoleTests", ["Console", "PGWire", "Primitives"]),
         tests("ControlPlaneTests", ["ControlPlane"]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),

@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Digests
 import Logging
 import PGWire
@@ -124,9 +125,13 @@ final class ServerConnection {
     }
 
     var isCongested: Bool { stream.count > SendQueue.highWater }
+    var hasUnsentBytes: Bool { !stream.isEmpty }
+    var isSettling: Bool { state == .settling }
+    var pointer: String { "s\(worker.index).\(id.value)" }
 
-    private func updateInterest() {
-        let wanted = Interest(reads: !isReadingPaused, writes: !stream.isEmpty || state == .connecting)
+    func updateInterest() {
+        let isFrozen = worker.gate.isSuspended && !isOpening
+        let wanted = Interest(reads: !isReadingPaused && !isFrozen, writes: !stream.isEmpty || state == .connecting)
         if wanted.rawValue == interest.rawValue || state == .closed { return }
         interest = wanted
         worker.loop.modify(stream.socket.raw, wanted, as: registration)
@@ -134,6 +139,14 @@ final class ServerConnection {
 
     /// The client has got the head of a message whose rest never came.
     var isWithinMessage: Bool { passRemaining > 0 && passIsForwarded }
+
+    /// What SHOW SERVERS and its kin tell of the socket and its buffers.
+    func describe(in row: inout WorkerReport.ConnectionRow) {
+        row.localAddress = stream.socket.localAddress
+        row.descriptor = stream.socket.raw
+        row.statements = statements.count
+        (row.bytesWaiting, row.bytesPassing, row.bytesToSend) = (inbox.count, passRemaining, stream.count)
+    }
 
     func pauseReading() {
         isReadingPaused = true
@@ -406,6 +419,7 @@ final class ServerConnection {
                 flush()
             case .ready:
                 state = .idle
+                updateInterest()
                 worker.serverOpened(self)
             case .failed(let error):
                 fail(error, isRefusal ? .login : .other)
@@ -518,6 +532,27 @@ final class ServerConnection {
         if !isOpening { queue(writer.bytes) }
         flush()
         end()
+    }
+
+    /// Closes it if nobody uses it; an opening that is given up so is no failure.
+    ///
+    /// - Returns: whether it is closed.
+    @discardableResult
+    func closeUnlessInUse() -> Bool {
+        switch state {
+        case .connecting, .negotiating, .login:
+            entry.pool.openForbidden()
+            end()
+        case .idle: close()
+        case .leased, .settling: return false
+        case .closed: break
+        }
+        return true
+    }
+
+    /// Closes it as soon as nobody uses it; new ones may be opened at once.
+    func closeAfterUse() {
+        if closeUnlessInUse() { worker.serveLater(entry) } else { isOutdated = true }
     }
 
     /// The server is gone or broken.
