@@ -66,6 +66,7 @@ package enum ConsoleParser {
     }
 
     private static func show(_ words: ArraySlice<Word>) throws(Failure) -> ConsoleCommand {
+        if words.map(\.lowercased) == ["time", "zone"] { return .showSetting(name: "timezone", value: "UTC") }
         guard words.count == 1, let word = words.first else { throw .usage("SHOW \(ConsoleCommand.Subject.usage)") }
         if let subject = ConsoleCommand.Subject(rawValue: word.text.lowercased()) { return .show(subject) }
         if let value = sessionSettings[word.text.lowercased()] {

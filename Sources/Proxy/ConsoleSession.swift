@@ -265,7 +265,8 @@ extension ClientConnection {
                 hint: "SHOW HELP lists the commands.")
         case .unknownSubject(let subject):
             ErrorResponse(
-                .error, .syntaxError, "there is no SHOW \(subject)", hint: "SHOW \(ConsoleCommand.Subject.usage)")
+                .error, .protocolViolation, "there is no SHOW \(subject)",
+                hint: "SHOW \(ConsoleCommand.Subject.usage)")
         case .usage(let form):
             ErrorResponse(.error, .syntaxError, "the command's form is: \(form)")
         }

@@ -27,6 +27,7 @@ import Testing
             ("SET auth.auth_query = 'SELECT ''a'' = $1; --'", .set(
                 key: "auth.auth_query", value: "SELECT 'a' = $1; --")),
             ("SET admin.users = [a, b]", .set(key: "admin.users", value: "[a, b]")),
+            ("SHOW time zone", .showSetting(name: "timezone", value: "UTC")),
             ("show Client_Encoding", .showSetting(name: "client_encoding", value: "UTF8")),
             ("PAUSE", .gate(.pause(.init(.everything)))), ("pause shop;", .gate(.pause(.init(GateScope("shop"))))),
             ("PAUSE 5", .gate(.pause(.init(.everything, limit: 5)))),

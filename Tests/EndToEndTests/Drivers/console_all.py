@@ -51,7 +51,7 @@ def psycopg3(autocommit, binary):
         try:
             connection.execute("SHOW NOTHING")
             sys.exit("SHOW NOTHING was taken")
-        except psycopg.errors.SyntaxError:
+        except psycopg.errors.ProtocolViolation:
             connection.rollback()
         synchronous(connection, "psycopg")
 
