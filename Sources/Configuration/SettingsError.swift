@@ -79,6 +79,7 @@ package enum SettingsLimits {
     /// A year: longer times are a mistake in the unit.
     package static let secondsMax = 366.0 * 86_400
     package static let usersFileBytesMax = 64 << 20
+    package static let hooksMax = 8
     package static let usersMax = 1_000_000
     /// Of an HBA or ident file, and of each list that it names.
     package static let accessFileBytesMax = 4 << 20

@@ -2,7 +2,8 @@
 package enum ConsoleCommand: Equatable, Sendable {
     package enum Subject: String, CaseIterable, Sendable {
         case pools, clients, servers, databases, stats, lists, config, version, help, mirror, tables, breakers, routes,
-            pins, cohorts, rules, shapes, caches, users, mem, fds, sockets, state, totals
+            pins, cohorts, rules, shapes, caches, users, mem, fds, sockets, state, totals,
+            events
         case statsTotals = "stats_totals"
         case statsAverages = "stats_averages"
         case activeSockets = "active_sockets"
@@ -23,6 +24,8 @@ package enum ConsoleCommand: Equatable, Sendable {
     case gate(GateCommand)
     /// By what SHOW CLIENTS has as its `id` or `ptr`.
     case killClient(String)
+    /// FORCE <database> OLD|NEW|AUTO.
+    case force(database: String, ForceOrder)
     /// Nothing but blanks and semicolons.
     case empty
     /// What drivers and tools send on connecting; the console has no session settings and no transactions.
@@ -34,7 +37,7 @@ package enum ConsoleCommand: Equatable, Sendable {
         // Of SHOW FDS even PgBouncer's watchers are kept away.
         case .show(.fds): false
         case .show, .showSetting, .empty, .ignored: true
-        case .reload, .set, .reads, .mirror, .gate, .killClient: false
+        case .reload, .set, .reads, .mirror, .force, .gate, .killClient: false
         }
     }
 
@@ -46,6 +49,7 @@ package enum ConsoleCommand: Equatable, Sendable {
         case .set: "SET"
         case .reads: "READS"
         case .mirror: "MIRROR"
+        case .force: "FORCE"
         case .killClient: "KILL_CLIENT"
         case .empty: ""
         case .ignored(let tag): tag
@@ -77,6 +81,9 @@ package enum MirrorOrder: Equatable, Sendable {
     /// Of the first copy; 0: any.
     case throttle(rowsPerSecond: Int)
 }
+
+/// Where reads go that have both sides to go to, whatever the breaker finds; `auto`: the breaker decides.
+package enum ForceOrder: String, Equatable, Sendable, CaseIterable { case old, new, auto }
 
 extension ConsoleCommand.Subject {
     /// `POOLS|CLIENTS|…`

@@ -23,6 +23,11 @@ package enum ConsoleParser {
         case "reload": return try alone(rest, "RELOAD", .reload)
         case "reads": return try reads(rest)
         case "mirror": return try mirror(rest)
+        case "force":
+            guard rest.count == 2, let database = rest.first, let side = rest.last,
+                let order = ForceOrder(rawValue: side.lowercased)
+            else { throw .usage("FORCE <database> OLD|NEW|AUTO") }
+            return .force(database: database.text, order)
         case "pause": return .gate(.pause(try pause(rest)))
         case "resume": return .gate(.resume(try scope(rest, "RESUME [<database>]")))
         case "disable": return .gate(.disable(try name(rest, "DISABLE <database>")))

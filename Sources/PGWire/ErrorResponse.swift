@@ -31,10 +31,12 @@ package struct SQLState: Hashable, Sendable, CustomStringConvertible {
     package static let invalidStatementName = SQLState("26000")
 
     /// Whether a failure of this state is the server's own, so that a read may be run again on the other side.
-    /// 08xxx connection, 53xxx resources, 57P01-03 shutdown and startup, 25006 read-only (a write hidden in a read).
+    /// 08xxx connection, 53xxx resources, 57P01-03 shutdown and startup, 58xxx the system below it, XX001 and XX002
+    /// broken data, 25006 read-only (a write hidden in a read).
     package var isServersOwn: Bool {
         code.hasPrefix("08") || code.hasPrefix("53") || self == .readOnlyTransaction
-            || code == "57P01" || code == "57P02" || code == "57P03" || code == "58030"
+            || code == "57P01" || code == "57P02" || code == "57P03" || code.hasPrefix("58") || code == "XX001"
+            || code == "XX002"
     }
 }
 

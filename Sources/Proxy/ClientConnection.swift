@@ -42,6 +42,8 @@ final class ClientConnection {
     static let unitBytesMax = 1 << 20
     /// Bytes kept while nothing can be done with them, before the socket is not read any more.
     private static let parkedBytesMax = 256 * 1024
+    /// Bytes of an answer of NEW that are held back until it is whole.
+    private static let heldBytesMax = 64 * 1024
     /// A buffer kept by an idle client is no larger than this.
     private static let keptCapacity = 4096
 
@@ -319,16 +321,13 @@ final class ClientConnection {
     }
 
     func queueFromServer(_ range: UnsafeRawBufferPointer) {
-        if isHolding { held.append(contentsOf: range) } else { stream.queue(range) }
+        if !hold(range) { stream.queue(range) }
     }
 
     /// Sends `range`, and before it what waits; while the unit may still be run elsewhere it is held back.
     func sendFromServer(_ range: UnsafeRawBufferPointer) {
         if phase == .closed { return }
-        if isHolding {
-            held.append(contentsOf: range)
-            return
-        }
+        if hold(range) { return }
         if batchAwaited != nil {
             stream.queue(range)
             if stream.count > SendQueue.highWater { server?.pauseReading() }
@@ -350,6 +349,18 @@ final class ClientConnection {
             stream.clear()
             vanished()
         }
+    }
+
+    /// Keeps a part of NEW's answer until it is whole, or too long to be kept: then the unit cannot be run elsewhere,
+    /// and what was kept goes out before what follows.
+    private func hold(_ range: UnsafeRawBufferPointer) -> Bool {
+        if !isHolding { return false }
+        if held.count + range.count <= Self.heldBytesMax {
+            held.append(contentsOf: range)
+            return true
+        }
+        stopHolding()
+        return false
     }
 
     /// The unit will not be run elsewhere: what was held back goes out.

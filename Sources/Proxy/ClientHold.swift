@@ -23,7 +23,7 @@ extension ClientConnection {
     /// sides and servers may be others then.
     func hold(_ database: DatabaseState) {
         if unit.isProbe {
-            worker.tellBreaker(database, .probeAbandoned)
+            worker.tell(database, database.health.other, .probeAbandoned)
             unit.isProbe = false
         }
         if worker.isDraining { return sayGoodbye() }

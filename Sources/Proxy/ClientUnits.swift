@@ -268,7 +268,10 @@ extension ClientConnection {
         if server == nil && isHeld(decision, database) { return hold(database) }
         database.count(decision, isRead: unit.routedKind == .read || unit.carriesBegin)
         database.count((unitKey ?? sessionKey)?.identity)
-        if decision.side == .new { divertedSince = nil }
+        if decision.side == .new {
+            divertedSince = nil
+            worker.watchReads()
+        }
         if goesOnOnNew(decision.side) { return }
         if isHeld(decision, database) { return hold(database) }
         phase = .waiting
@@ -300,9 +303,9 @@ extension ClientConnection {
             request.shape = database.askShape(unit, now: worker.now)
         }
         if Router.wantsNew(request, by: database.route.table) {
-            let (verdict, transition) = database.askBreaker(now: worker.now)
+            let (verdict, change) = database.health.ask(now: worker.now)
             request.breaker = verdict
-            if let transition { worker.logTransition(database, transition) }
+            worker.announce(change, of: database)
         }
         let decision = Router.decide(request, by: database.route.table)
         if decision.reason == .ownWrite && waits(for: request.batchNeeded, database) { return nil }
@@ -316,7 +319,7 @@ extension ClientConnection {
         if unit.hasWaited || settings.consistencyWaitMillis == 0 { return false }
         if !database.isMirrored || server != nil { return false }
         // A NEW that is down, or too far behind for a wait to help, must not slow reads that OLD can answer.
-        if database.breaker.phase == .open || worker.now < database.waitsAgainAt { return false }
+        if database.health.isOtherOpen || worker.now < database.waitsAgainAt { return false }
         if database.route.horizon.report.state != .mirroring { return false }
         let since = divertedSince ?? worker.now
         divertedSince = since
@@ -360,6 +363,10 @@ extension ClientConnection {
         waitingSince = heldSince ?? worker.now
         if phase == .greeting, let database, database.hold == .all { return hold(database) }
         waitingSide = side
+        // NEW has refused this user's login, and it is not time to try again: nobody waits for that.
+        if side == entry.database.health.other, entry.pool.idleCount == 0, entry.pool.isPaused(now: worker.now) {
+            return sideFailed()
+        }
         worker.acquire(self, from: entry)
     }
 
@@ -474,7 +481,7 @@ extension ClientConnection {
 
     /// NEW cannot be had: the unit goes to the authority instead.
     func sideFailed() {
-        if unit.isProbe, let database { worker.tellBreaker(database, .failure(isProbe: true)) }
+        if unit.isProbe, let database { worker.tell(database, database.health.other, .failure(isProbe: true)) }
         isHolding = false
         phase = .idle
         lazy?.isOnNew = false

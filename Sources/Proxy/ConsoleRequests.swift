@@ -38,7 +38,9 @@ extension Worker {
     func table(
         _ subject: ConsoleCommand.Subject, reports: [WorkerReport], speaksPgBouncer: Bool
     ) -> ConsoleReport {
-        ConsoleTables(snapshot: snapshot, gate: gate, reports: reports, speaksPgBouncer: speaksPgBouncer)
-            .table(subject)
+        ConsoleTables(
+            snapshot: snapshot, gate: gate, reports: reports, events: subject == .events ? events.events : [],
+            speaksPgBouncer: speaksPgBouncer
+        ).table(subject)
     }
 }

@@ -13,6 +13,7 @@ package struct ConsoleTables {
     let snapshot: ProxySnapshot
     let gate: TrafficGate
     let reports: [WorkerReport]
+    let events: [EventRecord]
     /// Tables are PgBouncer's and nothing else, with the sides added up, so that its tools meet nothing new.
     let speaksPgBouncer: Bool
     /// Wall clock minus monotonic clock, in nanoseconds, now.
@@ -20,11 +21,15 @@ package struct ConsoleTables {
 
     package static let version = "0.1.0"
 
-    init(snapshot: ProxySnapshot, gate: TrafficGate, reports: [WorkerReport], speaksPgBouncer: Bool) {
+    init(
+        snapshot: ProxySnapshot, gate: TrafficGate, reports: [WorkerReport], events: [EventRecord],
+        speaksPgBouncer: Bool
+    ) {
         self.snapshot = snapshot
         self.gate = gate
         self.reports = reports
         self.speaksPgBouncer = speaksPgBouncer
+        self.events = events
         var wall = timespec()
         clock_gettime(CLOCK_REALTIME, &wall)
         let nanos = Int64(wall.tv_sec) * 1_000_000_000 + Int64(wall.tv_nsec)
@@ -62,6 +67,7 @@ package struct ConsoleTables {
         case .rules: rules()
         case .shapes: shapes()
         case .caches: caches()
+        case .events: eventTable()
         }
     }
 
@@ -130,21 +136,6 @@ package struct ConsoleTables {
                 table.append([
                     settings.name, row.name, row.isCopied ? "yes" : "no", "\(row.rowsCopied)", "\(row.rowsEstimated)",
                     "\(row.bytesCopied)", "\(row.rowsPerSecond)", row.secondsLeft.map { "\($0)" },
-                ])
-            }
-        }
-        return table
-    }
-
-    private func breakers() -> ConsoleReport {
-        var table = ConsoleReport([
-            .init("database"), .init("side"), .init("reactor", .integer), .init("state"), .init("trips", .bigint),
-            .init("retries", .bigint),
-        ])
-        for report in reports {
-            for row in report.databases.sorted(by: { $0.name < $1.name }) {
-                table.append([
-                    row.name, "new", "\(report.worker)", row.breaker.rawValue, "\(row.trips)", "\(row.retries)",
                 ])
             }
         }

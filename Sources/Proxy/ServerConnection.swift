@@ -57,7 +57,9 @@ final class ServerConnection {
     var settings: SessionSettings? = SessionSettings()
     private(set) var client: ClientConnection?
     var leasedAt = MonotonicInstant(nanoseconds: 0)
-    /// A reload changed where it should lead: it is closed when its client has done.
+    /// When bytes came from it last, or a client got it or let go of it while it was at work.
+    private(set) var heardAt = MonotonicInstant(nanoseconds: 0)
+    /// A reload changed where it should lead, or its answer was given up: it is closed when it has done.
     var isOutdated = false
     /// Cancel requests on their way to it: it is not handed on before they have arrived.
     private(set) var cancelsInFlight = 0
@@ -229,6 +231,7 @@ final class ServerConnection {
     }
 
     private func received(_ bytes: UnsafeRawBufferPointer) {
+        heardAt = worker.now
         if inbox.isEmpty {
             let consumed = process(bytes)
             if consumed < bytes.count && state != .closed { inbox.append(contentsOf: bytes[consumed...]) }
@@ -316,7 +319,6 @@ final class ServerConnection {
         case .forwardResult:
             guard let client else { return false }
             if tag == BackendTag.commandComplete { client.commandCompleted(body) }
-            client.resultBegan()
             return true
         case .forwardError:
             return error(body, &relay)
@@ -357,7 +359,8 @@ final class ServerConnection {
             return false
         }
         client.resultBegan()
-        client.errorForwarded()
+        client.errorForwarded(
+            error, isServersOwn: error.state.isServersOwn && (error.state != .readOnlyTransaction || isStandby))
         if let refusal = client.refusal(replacing: error) {
             var writer = MessageWriter()
             refusal.write(to: &writer)
@@ -365,6 +368,11 @@ final class ServerConnection {
             return false
         }
         return true
+    }
+
+    /// A failover has made a standby of it: 25006 is its fault then, not the application's.
+    private var isStandby: Bool {
+        login.parameters.contains { $0.name == "in_hot_standby" && $0.value == "on" }
     }
 
     /// A setting that the server reports: told to the client that changed it, and noted for the next login.
@@ -433,6 +441,7 @@ final class ServerConnection {
         precondition(state == .idle && self.client == nil, "a server with two clients")
         state = .leased
         leasedAt = worker.now
+        heardAt = worker.now
         self.client = client
     }
 
@@ -453,6 +462,7 @@ final class ServerConnection {
     func detach() {
         client = nil
         state = .settling
+        heardAt = worker.now
         resumeReading()
         settleIfQuiet()
     }
@@ -471,6 +481,7 @@ final class ServerConnection {
     func settle(with sql: String) {
         client = nil
         state = .settling
+        heardAt = worker.now
         resumeReading()
         runQuietly(sql)
     }

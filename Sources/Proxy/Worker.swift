@@ -35,6 +35,8 @@ final class Worker {
         case commitWait(ClientID, wait: UInt64)
         /// A unit has been held for as long as a client waits for a server.
         case held(ClientID, token: UInt64)
+        /// Reads may have waited for the other side for too long.
+        case readCheck
         case cancel(CancelConnection)
     }
 
@@ -79,6 +81,8 @@ final class Worker {
     var watches: [UInt64: GateCondition] = [:]
     /// What auth_query has answered.
     var secrets: SecretCache
+    /// A look at the reads that wait for the other side is scheduled.
+    var isWatchingReads = false
     private var horizonWaiters: [HorizonWaiter] = []
     private var commitWaiters: [HorizonWaiter] = []
 
@@ -100,6 +104,7 @@ final class Worker {
     /// What counts over all threads.
     let ledger: ConnectionLedger
     let autoDatabases: AutoDatabases
+    let events: EventLog
     /// Bytes of a message that the configuration lets through.
     private(set) var packetMax: Int
     private(set) var tcpOptions: TCPOptions
@@ -113,7 +118,7 @@ final class Worker {
     init(
         index: Int, peers: [Mailbox<WorkerMessage>], control: Mailbox<ControlMessage>,
         lookUps: [Mailbox<LookUpRequest>], snapshot: ProxySnapshot, clientCount: ClientCount,
-        ledger: ConnectionLedger, autoDatabases: AutoDatabases, logger: Logger
+        ledger: ConnectionLedger, autoDatabases: AutoDatabases, events: EventLog, logger: Logger
     ) {
         self.index = index
         self.peers = peers
@@ -125,6 +130,7 @@ final class Worker {
         sharedClientCount = clientCount
         self.ledger = ledger
         self.autoDatabases = autoDatabases
+        self.events = events
         packetMax = snapshot.settings.listen.packetSizeMax
         tcpOptions = TCPOptions(snapshot.settings.listen.tcp)
         timers = TimerWheel(now: now)
@@ -304,6 +310,8 @@ final class Worker {
             if let client = clients[id], client.commitWait == wait { client.commitReached(inTime: false) }
         case .held(let id, let token):
             if let client = clients[id], client.holdToken == token { client.holdTimedOut() }
+        case .readCheck:
+            checkReads()
         }
     }
 
@@ -313,6 +321,8 @@ final class Worker {
         forgetAutoDatabases()
         // What stands still by order does not run out of time.
         if !gate.isSuspended { for client in clients.values { client.checkTime() } }
+        watchPins()
+        watchHealth()
         for database in databases.values { database.turnPeriod(now: now) }
     }
 
@@ -346,6 +356,10 @@ final class Worker {
             perform(action)
         case .killClient(let client, let from, let console):
             killClient(client, from: from, console: console)
+        case .sideTripped(let database, let side):
+            sideTripped(database, side)
+        case .shapeDemoted(let database, let shape, let cause):
+            databases[database]?.shapes.demote(shape, because: cause, now: now)
         }
     }
 

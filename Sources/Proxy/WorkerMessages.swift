@@ -2,6 +2,8 @@ import Console
 import PGWire
 import Primitives
 import Reactor
+import Routing
+import SQLAnalysis
 
 /// What other threads ask of a Worker.
 enum WorkerMessage: Sendable {
@@ -26,6 +28,9 @@ enum WorkerMessage: Sendable {
     case gate(GateControl.Action)
     /// A console on worker `from` wants this client to go.
     case killClient(ClientID, from: Int, console: ClientID)
+    /// A breaker opened: who waits for that side need not.
+    case sideTripped(database: String, Side)
+    case shapeDemoted(database: String, ShapeID, TripCause)
 }
 
 /// A connection that wants a query cancelled. It is closed when that has been passed on, as a server does it: libpq
@@ -43,6 +48,7 @@ package enum ControlRequest: Sendable {
     /// A setting, until the next reload.
     case set(key: String, value: String)
     case gate(GateCommand)
+    case force(database: String, ForceOrder)
 }
 
 package enum ControlOutcome: Sendable {
@@ -64,6 +70,8 @@ package enum ControlMessage: Sendable {
     case workerEnded(Int)
     /// DDL was committed through us: what is known of the catalog may be old.
     case schemaChanged(database: String)
+    /// The breaker of a database's other side opened because it answers worse than it may.
+    case readsUnsafe(database: String, cause: String, figures: [EventRecord.Figure])
     /// A signal came.
     case signal(Int32)
     /// An authority's catalog was read, and differs from what was known.

@@ -76,8 +76,7 @@ struct WorkerReport: Sendable {
         var counters: DatabaseCounters
         var averages: DatabaseCounters
         var routes: [(key: RouteKey, units: UInt64)]
-        var breaker: CircuitBreaker.Phase
-        var trips: UInt64
+        var health: [HealthMonitor.Figures]
         var retries: UInt64
         var serverCounts: [Side: Int]
         /// By index in the configuration.
@@ -220,7 +219,7 @@ extension Worker {
         }
         return WorkerReport.DatabaseRow(
             name: state.name, counters: state.counters, averages: state.averages, routes: state.routeCounts,
-            breaker: state.breaker.phase, trips: state.breaker.trips, retries: state.retries, serverCounts: counts,
+            health: state.health.figures(now: now), retries: state.retries, serverCounts: counts,
             ruleUnits: state.ruleUnits, cohortUnits: state.cohortUnits, shapes: state.shapes.figures,
             caches: WorkerReport.CacheRow(
                 analysis: state.analysis.counters, textEntries: state.analysis.textEntries,

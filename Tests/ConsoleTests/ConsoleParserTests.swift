@@ -16,6 +16,8 @@ import Testing
             ("mirror resume shop;", .mirror(database: "shop", .resume)),
             ("Mirror Throttle shop 5000", .mirror(database: "shop", .throttle(rowsPerSecond: 5000))),
             ("READS Shop 100", .reads(database: "Shop", hundredths: 10_000)),
+            ("FORCE shop old", .force(database: "shop", .old)), ("force shop NEW;", .force(database: "shop", .new)),
+            ("Force shop Auto", .force(database: "shop", .auto)),
             ("", .empty), (";;", .empty), ("-- only words", .empty), (" \n\t", .empty),
             ("SET application_name = 'x'", .ignored(tag: "SET")),
             ("SET DateStyle TO 'ISO, MDY'", .ignored(tag: "SET")), ("set time zone UTC", .ignored(tag: "SET")),
@@ -68,6 +70,7 @@ import Testing
     @Test func `what changes something is not read-only`() {
         #expect(!ConsoleCommand.reload.isReadOnly)
         #expect(!ConsoleCommand.reads(database: "a", hundredths: 0).isReadOnly)
+        #expect(!ConsoleCommand.force(database: "a", .old).isReadOnly)
         #expect(ConsoleCommand.empty.isReadOnly)
         #expect(ConsoleCommand.ignored(tag: "SET").isReadOnly)
     }
@@ -93,6 +96,7 @@ import Testing
         "ENABLE", "KILL a b", "KILL_CLIENT", "KILL_CLIENT 1 2", "SUSPEND a", "SUSPEND 1 2", "WAIT_CLOSE a b",
         "WAIT_CLOSE a 1 2", "SHUTDOWN now", "SHUTDOWN WAIT_FOR_SERVERS WAIT_FOR_CLIENTS", "RECONNECT a b",
         "SHOW", "SHOW POOLS CLIENTS", "SHOW POOLS; RELOAD", "RELOAD now", "READS", "READS shop",
+        "FORCE shop", "FORCE shop both",
         "READS shop 1 2", "MIRROR", "MIRROR PAUSE", "MIRROR STOP shop", "MIRROR PAUSE shop now", "MIRROR THROTTLE shop",
         "MIRROR THROTTLE shop -1", "MIRROR THROTTLE shop 1e9", "MIRROR THROTTLE shop 99999999999",
         "READS shop abc", "READS shop -1", "READS shop --5", "READS shop 100.01", "READS \"shop 5", "\"",
