@@ -545,27 +545,6 @@ final class ServerConnection {
         end()
     }
 
-    /// Closes it if nobody uses it; an opening that is given up so is no failure.
-    ///
-    /// - Returns: whether it is closed.
-    @discardableResult
-    func closeUnlessInUse() -> Bool {
-        switch state {
-        case .connecting, .negotiating, .login:
-            entry.pool.openForbidden()
-            end()
-        case .idle: close()
-        case .leased, .settling: return false
-        case .closed: break
-        }
-        return true
-    }
-
-    /// Closes it as soon as nobody uses it; new ones may be opened at once.
-    func closeAfterUse() {
-        if closeUnlessInUse() { worker.serveLater(entry) } else { isOutdated = true }
-    }
-
     /// The server is gone or broken.
     private func fail(_ error: ErrorResponse, _ failure: ServerEncryption.Failure = .other) {
         let holder = client
@@ -581,7 +560,7 @@ final class ServerConnection {
         }
     }
 
-    private func end() {
+    func end() {
         let wasOpen = !isOpening
         state = .closed
         client = nil

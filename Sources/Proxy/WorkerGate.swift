@@ -154,6 +154,29 @@ extension Worker {
     }
 }
 
+extension ServerConnection {
+    /// Closes it if nobody uses it; an opening that is given up so is no failure.
+    ///
+    /// - Returns: whether it is closed.
+    @discardableResult
+    func closeUnlessInUse() -> Bool {
+        switch state {
+        case .connecting, .negotiating, .login:
+            entry.pool.openForbidden()
+            end()
+        case .idle: close()
+        case .leased, .settling: return false
+        case .closed: break
+        }
+        return true
+    }
+
+    /// Closes it as soon as nobody uses it; new ones may be opened at once.
+    func closeAfterUse() {
+        if closeUnlessInUse() { worker.serveLater(entry) } else { isOutdated = true }
+    }
+}
+
 extension ErrorResponse {
     /// What became of an operator's command.
     package init(_ failure: GateControl.Failure) {
