@@ -105,7 +105,7 @@ let package = Package(
         tests("MigrationTests", ["Migration", "Primitives"]),
         tests("PoolingTests", ["Pooling", "Primitives"]),
         tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "COpenSSL", "TestSupport"]),
-        tests("ConsoleTests", ["Console", "PGWire"]),
+        tests("ConsoleTests", ["Console", "PGWire", "Primitives"]),
         tests("ControlPlaneTests", ["ControlPlane", "Configuration", "Primitives", "TestSupport", logging]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),

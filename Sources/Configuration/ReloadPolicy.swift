@@ -43,7 +43,8 @@ package enum ReloadPolicy {
     /// Sockets, threads and files that are opened once need a restart, and so do the two databases themselves.
     package static func effect(of key: String) -> Effect {
         switch key {
-        case "listen.clients_max", "listen.client_login_timeout", "listen.max_packet_size", "admin.users", "log.level":
+        case "listen.clients_max", "listen.client_login_timeout", "listen.max_packet_size", "admin.users",
+            "admin.stats_users", "log.level":
             return .reload
         default:
             let sections = ["auth.", "pool.", "breaker.", "users", "events.", "listen.tcp_"]
@@ -117,6 +118,7 @@ package enum ReloadPolicy {
         all.append(("auth.auth_query", settings.auth.lookUp.query))
         all.append(("auth.auth_query_cache", seconds(settings.auth.cacheSeconds)))
         all.append(("admin.users", settings.admin.users.joined(separator: ", ")))
+        all.append(("admin.stats_users", settings.admin.statsUsers.joined(separator: ", ")))
         all.append(("admin.http.address", settings.admin.http.address))
         all.append(("admin.http.port", "\(settings.admin.http.port)"))
         all.append(("admin.http.token_file", settings.admin.http.tokenFile))

@@ -177,6 +177,8 @@ package struct LookUpSettings: Sendable, Equatable {
 package struct AdminSettings: Sendable, Equatable {
     /// Users that may use the console (the database `godwit`).
     package var users: [String] = ["godwit"]
+    /// Users that may look there, and change nothing (`stats_users`).
+    package var statsUsers: [String] = []
     package var http = HTTPSettings()
 
     package init() {}

@@ -37,6 +37,9 @@ package struct SettingsError: Error, Sendable, Equatable, CustomStringConvertibl
         return key.isEmpty ? "\(place): \(sentence)" : "\(place): \(key): \(sentence)"
     }
 
+    /// Without the place: for what does not stand in the file.
+    package var withoutPlace: String { key.isEmpty ? sentence : "\(key): \(sentence)" }
+
     private var sentence: String {
         switch reason {
         case .unreadable(let why): "cannot be read: \(why)"

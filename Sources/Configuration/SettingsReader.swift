@@ -19,7 +19,7 @@ struct SettingsReader {
             "method", "users_file", "hba_file", "ident_file", "ident_map", "auth_user", "auth_dbname", "auth_query",
             "auth_query_cache",
         ],
-        "admin": ["users", "http"],
+        "admin": ["users", "stats_users", "http"],
         "admin.http": ["address", "port", "token_file"],
         "state": ["path"],
         "log": ["level"],
@@ -60,6 +60,7 @@ struct SettingsReader {
     /// PgBouncer's names for what has another name here.
     static let aliases: [String: [String: String]] = [
         "listen": ["max_client_conn": "clients_max"],
+        "admin": ["admin_users": "users"],
         "pool": ["default_pool_size": "size", "pool_size": "size"],
         "databases.*.pool": ["default_pool_size": "size", "pool_size": "size"],
     ]
@@ -227,6 +228,9 @@ struct SettingsReader {
     private func read(_ section: Section, _ admin: inout AdminSettings) throws(SettingsError) {
         if let users = try section.list("users", max: SettingsLimits.usersMax) {
             admin.users = try texts(users, "admin.users")
+        }
+        if let users = try section.list("stats_users", max: SettingsLimits.usersMax) {
+            admin.statsUsers = try texts(users, "admin.stats_users")
         }
         guard let http = try self.section(section, "http") else { return }
         try http.text("address", &admin.http.address)

@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Digests
 import Logging
 import PGWire
@@ -24,6 +25,8 @@ final class ClientConnection {
         case idle
         /// A unit waits for a server.
         case waiting
+        /// An operator holds what the next unit is for.
+        case held
         /// A read waits until NEW has caught up.
         case awaitingHorizon
         /// It has a server, which is being given the session's settings first.
@@ -68,9 +71,7 @@ final class ClientConnection {
     /// By the protocol's version.
     var cancelSecretSize = 4
 
-    // The console's own state.
-    var isSkippingToSync = false
-    var consoleTag = ""
+    var console = ConsoleSession()
 
     // The session, wherever its next unit runs.
     var settings = SessionSettings()
@@ -152,6 +153,12 @@ final class ClientConnection {
     private(set) var lastActivity: MonotonicInstant
     var waitingSince = MonotonicInstant(nanoseconds: 0)
     var waitingSide: Side = .old
+    /// Since when the unit has waited, where an operator has held it meanwhile.
+    var heldSince: MonotonicInstant?
+    /// Its place among the database's held clients; 0: it has none.
+    var holdToken: UInt64 = 0
+    /// It keeps its server, and may not begin another unit while writes are held.
+    var isAtBorder = false
 
     init(_ id: ClientID, _ socket: consuming SocketDescriptor, _ address: SocketAddress, worker: Worker) {
         self.id = id
@@ -272,7 +279,7 @@ final class ClientConnection {
     private var isParked: Bool {
         if phase != .leased { return phase != .idle }
         guard let server else { return false }
-        return repliesAwaited != nil || holdsNextUnit(server)
+        return repliesAwaited != nil || isAtBorder || holdsNextUnit(server)
     }
 
     private func process(_ bytes: UnsafeRawBufferPointer) -> Int {
@@ -290,7 +297,8 @@ final class ClientConnection {
             case .idle: consumed = rest.isEmpty ? 0 : processIdle(rest)
             case .leased: consumed = processLeased(rest)
             case .console: consumed = rest.isEmpty ? 0 : processConsole(rest)
-            case .handshake, .cancelling, .greeting, .waiting, .awaitingHorizon, .applyingSettings, .consoleWaiting:
+            case .handshake, .cancelling, .greeting, .waiting, .held, .awaitingHorizon, .applyingSettings,
+                .consoleWaiting:
                 consumed = 0
             case .closed: return bytes.count
             }
@@ -415,8 +423,9 @@ final class ClientConnection {
 
     func updateInterest() {
         if phase == .closed { return }
+        let isFrozen = worker.gate.isSuspended && database != nil
         let wanted = Interest(
-            reads: !isReadingPaused && !hasEnded, writes: !stream.isEmpty && batchAwaited == nil)
+            reads: !isReadingPaused && !hasEnded && !isFrozen, writes: !stream.isEmpty && batchAwaited == nil)
         if wanted.rawValue == interest.rawValue { return }
         interest = wanted
         worker.loop.modify(stream.socket.raw, wanted, as: registration)
@@ -510,6 +519,10 @@ final class ClientConnection {
 
     /// There is something to resume.
     var hasParkedBytes: Bool { !inbox.isEmpty || isReadingPaused }
+    var parkedByteCount: Int { inbox.count }
+    var hasUnsentBytes: Bool { !stream.isEmpty && batchAwaited == nil }
+    var isConsole: Bool { phase == .console || phase == .consoleWaiting }
+    var handle: ClientHandle { ClientHandle(worker: worker.index, client: id) }
 }
 
 /// What the unnamed prepared statement of a client is, so that it can follow the client to another server.

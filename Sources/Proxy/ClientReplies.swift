@@ -472,6 +472,8 @@ extension ClientConnection {
 
     /// The client is gone: its server must not keep anything of it.
     func letGo(of last: Phase) {
+        leaveHeld()
+        if last == .consoleWaiting { worker.control.post(.consoleGone(worker: worker.index, client: id)) }
         if last == .waiting || last == .greeting { _ = poolEntry(waitingSide)?.pool.abandon(id) }
         guard let server else { return }
         self.server = nil
@@ -508,22 +510,24 @@ extension ClientConnection {
             _ = poolEntry(waitingSide)?.pool.abandon(id)
             if unit.isProbe, let database { worker.tell(database, database.health.other, .probeAbandoned) }
             refuseUnit(ErrorResponse(.error, .queryCanceled, "canceling statement due to user request"))
-        case .awaitingHorizon:
+        case .awaitingHorizon, .held:
             refuseUnit(ErrorResponse(.error, .queryCanceled, "canceling statement due to user request"))
+        case .consoleWaiting:
+            worker.control.post(.consoleCanceled(worker: worker.index, client: id))
         case .leased:
             if let server, !server.session.isQuiet {
                 return CancelConnection.start(to: server, on: worker, for: canceller)
             }
-        case .login, .handshake, .cancelling, .greeting, .idle, .applyingSettings, .console, .consoleWaiting, .closed:
+        case .login, .handshake, .cancelling, .greeting, .idle, .applyingSettings, .console, .closed:
             break
         }
         return false
     }
 
-    /// Godwit is ending: who has no transaction goes now.
+    /// Godwit is ending: who has no transaction goes now, but for consoles, which see it end.
     func drain() {
         switch phase {
-        case .login, .handshake, .greeting, .console, .consoleWaiting:
+        case .login, .handshake, .greeting, .held:
             sayGoodbye()
         case .cancelling:
             close()
@@ -531,12 +535,12 @@ extension ClientConnection {
             if lazy == nil { sayGoodbye() }
         case .leased:
             if let server, server.session.isFree, unit.byteCount == 0 { sayGoodbye() }
-        case .waiting, .awaitingHorizon, .applyingSettings, .closed:
+        case .waiting, .awaitingHorizon, .applyingSettings, .console, .consoleWaiting, .closed:
             break
         }
     }
 
-    private func sayGoodbye() {
+    func sayGoodbye() {
         close(with: ErrorResponse(.fatal, .adminShutdown, "Godwit is shutting down", hint: "Connect again."))
     }
 

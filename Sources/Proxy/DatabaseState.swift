@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Digests
 import PGWire
 import Pooling
@@ -69,6 +70,9 @@ final class DatabaseState {
     var isAuto = false
     var unusedSince: MonotonicInstant?
     var clientCount = 0
+    /// What an operator holds of it, and who waits for that.
+    var hold: TrafficGate.Hold?
+    var held: HeldClients
     private(set) var analysis: AnalysisCache
     private(set) var resolver: KeyResolver
     /// Of the plan's `column` sources, by their places in it; 0: not known, or no column.
@@ -116,6 +120,7 @@ final class DatabaseState {
         resolver = KeyResolver(table: route.table)
         health = route.health
         shapes = ShapeStatistics(route.settings.reads)
+        held = HeldClients(bound: route.settings.pool.waitersMax)
         resetUnits()
         findKeyColumnTypes()
     }

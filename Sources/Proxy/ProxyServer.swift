@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Logging
 import Primitives
 import Reactor
@@ -95,9 +96,8 @@ package final class ProxyServer: Sendable {
         mailboxes[request.worker].post(.lookedUp(request.number, answer))
     }
 
-    package func drain() { post(.drain) }
-
-    package func stop() { post(.stop) }
+    /// What an operator orders of all threads.
+    package func order(_ action: GateControl.Action) { post(.gate(action)) }
 
     /// Blocks until all threads have ended.
     package func join() { for thread in threads { thread.join() } }

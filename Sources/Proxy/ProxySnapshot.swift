@@ -134,4 +134,10 @@ package final class ProxySnapshot: Sendable {
 
     /// The console's database.
     package static let consoleDatabase = "godwit"
+    /// Another name of it, under which PgBouncer's tools look for a console; a database of that name comes first.
+    package static let pgBouncerDatabase = "pgbouncer"
+
+    func isConsole(_ database: String) -> Bool {
+        database == Self.consoleDatabase || database == Self.pgBouncerDatabase && databases[database] == nil
+    }
 }

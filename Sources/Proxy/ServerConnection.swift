@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Digests
 import Logging
 import PGWire
@@ -129,9 +130,13 @@ final class ServerConnection {
     }
 
     var isCongested: Bool { stream.count > SendQueue.highWater }
+    var hasUnsentBytes: Bool { !stream.isEmpty }
+    var isSettling: Bool { state == .settling }
+    var pointer: String { "s\(worker.index).\(id.value)" }
 
-    private func updateInterest() {
-        let wanted = Interest(reads: !isReadingPaused, writes: !stream.isEmpty || state == .connecting)
+    func updateInterest() {
+        let isFrozen = worker.gate.isSuspended && !isOpening
+        let wanted = Interest(reads: !isReadingPaused && !isFrozen, writes: !stream.isEmpty || state == .connecting)
         if wanted.rawValue == interest.rawValue || state == .closed { return }
         interest = wanted
         worker.loop.modify(stream.socket.raw, wanted, as: registration)
@@ -139,6 +144,14 @@ final class ServerConnection {
 
     /// The client has got the head of a message whose rest never came.
     var isWithinMessage: Bool { passRemaining > 0 && passIsForwarded }
+
+    /// What SHOW SERVERS and its kin tell of the socket and its buffers.
+    func describe(in row: inout WorkerReport.ConnectionRow) {
+        row.localAddress = stream.socket.localAddress
+        row.descriptor = stream.socket.raw
+        row.statements = statements.count
+        (row.bytesWaiting, row.bytesPassing, row.bytesToSend) = (inbox.count, passRemaining, stream.count)
+    }
 
     func pauseReading() {
         isReadingPaused = true
@@ -420,6 +433,7 @@ final class ServerConnection {
                 flush()
             case .ready:
                 state = .idle
+                updateInterest()
                 worker.serverOpened(self)
             case .failed(let error):
                 fail(error, isRefusal ? .login : .other)
@@ -582,7 +596,7 @@ final class ServerConnection {
         }
     }
 
-    private func end() {
+    func end() {
         let wasOpen = !isOpening
         state = .closed
         client = nil

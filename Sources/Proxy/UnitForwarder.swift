@@ -91,6 +91,7 @@ extension ClientConnection {
                 if bytes.count - frame.start < Self.pieceMin || !forwardHead(of: frame, bytes, &run, server) { return }
                 continue
             }
+            if waitsAtBorder(frame.tag, server) { return }
             if waitsForNames(frame, bytes, server) {
                 repliesAwaited = 0
                 return

@@ -33,6 +33,8 @@ final class Worker {
         case horizonWait(ClientID, wait: UInt64)
         /// A commit has waited for NEW as long as it may.
         case commitWait(ClientID, wait: UInt64)
+        /// A unit has been held for as long as a client waits for a server.
+        case held(ClientID, token: UInt64)
         /// Reads may have waited for the other side for too long.
         case readCheck
         case cancel(CancelConnection)
@@ -74,7 +76,10 @@ final class Worker {
     /// Connections that were closed in this batch: freed at its end, when nobody above them on the stack uses them.
     private var closedClients: [ClientConnection] = []
     private var closedServers: [ServerConnection] = []
-    var console = ConsoleRequests()
+    var consoleRequests = ConsoleRequests()
+    /// What operators hold, and what they wait for.
+    var gate = TrafficGate()
+    var watches: [UInt64: GateCondition] = [:]
     /// What auth_query has answered.
     var secrets: SecretCache
     /// A look at the reads that wait for the other side is scheduled.
@@ -162,9 +167,12 @@ final class Worker {
             if isFirst { beginBatch() }
             for token in timers.expire(now: now) { fire(token) }
             finishBatch()
-            if isDraining && clients.isEmpty { isStopped = true }
+            if !watches.isEmpty { checkWatches() }
         }
-        for client in clients.values { client.close() }
+        for client in clients.values {
+            if client.isConsole { client.sayGoodbye() }
+            client.close()
+        }
         for server in servers.values { server.closeSocket() }
         control.post(.workerEnded(index))
     }
@@ -186,7 +194,8 @@ final class Worker {
             }
             let resumed = clientsToResume
             clientsToResume = []
-            for client in resumed { client.resume() }
+            // A console is no database's, and goes on while all others stand still.
+            for client in resumed where !gate.isSuspended || client.database == nil { client.resume() }
             rounds += 1
             // Clients that never run dry must not keep the thread from its sockets.
             if rounds >= 8 && !clientsToResume.isEmpty {
@@ -292,7 +301,7 @@ final class Worker {
             servers[id]?.loginTimedOut()
         case .pool(let entry):
             entry.timerAt = nil
-            expireWaiters(entry)
+            if !gate.isSuspended { expireWaiters(entry) }
             serveLater(entry)
         case .horizonWait(let id, let wait):
             if let client = clients[id], client.horizonWait == wait { client.horizonReached(inTime: false) }
@@ -302,6 +311,8 @@ final class Worker {
             servers[id]?.cancelAbandoned()
         case .commitWait(let id, let wait):
             if let client = clients[id], client.commitWait == wait { client.commitReached(inTime: false) }
+        case .held(let id, let token):
+            if let client = clients[id], client.holdToken == token { client.holdTimedOut() }
         case .readCheck:
             checkReads()
         }
@@ -311,7 +322,8 @@ final class Worker {
         expireServers()
         keepPools()
         forgetAutoDatabases()
-        for client in clients.values { client.checkTime() }
+        // What stands still by order does not run out of time.
+        if !gate.isSuspended { for client in clients.values { client.checkTime() } }
         watchPins()
         watchHealth()
         for database in databases.values { database.turnPeriod(now: now) }
@@ -332,7 +344,7 @@ final class Worker {
         case .collect(let request, let from):
             peers[from].post(.collected(request: request, makeReport()))
         case .collected(let request, let report):
-            console.collected(request, report, on: self)
+            consoleRequests.collected(request, report, on: self)
         case .report(let collection):
             collection.add(makeFigures(), of: index)
         case .controlDone(let client, let outcome):
@@ -343,14 +355,14 @@ final class Worker {
             for entry in pools.values where entry.pool.waitingCount > 0 { serveLater(entry) }
         case .evict(let database, let user, let side):
             _ = evictIdle(database: database, user: user, side: side, but: nil)
+        case .gate(let action):
+            perform(action)
+        case .killClient(let client, let from, let console):
+            killClient(client, from: from, console: console)
         case .sideTripped(let database, let side):
             sideTripped(database, side)
         case .shapeDemoted(let database, let shape, let cause):
             databases[database]?.shapes.demote(shape, because: cause, now: now)
-        case .drain:
-            drain()
-        case .stop:
-            isStopped = true
         }
     }
 
@@ -385,6 +397,7 @@ final class Worker {
         let state = DatabaseState(route)
         state.onSchemaChange = { [control] name in control.post(.schemaChanged(database: name)) }
         databases[route.name] = state
+        state.hold = gate.hold(of: route.name)
         route.horizon.wakeAfterBatches(peers[index].descriptor)
         return state
     }
@@ -439,11 +452,17 @@ final class Worker {
         }
     }
 
-    private func drain() {
-        if isDraining { return }
-        isDraining = true
+    func stopListening() {
         for box in listeners { loop.unregister(box.listener.descriptor.raw) }
         listeners = []
+    }
+
+    func stop() { isStopped = true }
+
+    func drain() {
+        if isDraining { return }
+        isDraining = true
+        stopListening()
         for client in clients.values { client.drain() }
     }
 

@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Digests
 import Logging
 import PGWire
@@ -104,6 +105,7 @@ extension Worker {
 
     /// Pairs what is free with who waits, and opens what is missing. At the end of a batch of events.
     func serve(_ entry: PoolEntry) {
+        if gate.isSuspended { return }
         while let pair = entry.pool.nextPair() {
             if let client = clients[pair.client] {
                 client.granted(server(pair.server))
@@ -122,6 +124,7 @@ extension Worker {
     }
 
     private func openServers(_ entry: PoolEntry) {
+        if entry.database.hold == .all { return }
         let wanted = entry.pool.serversToOpen(now: now)
         for opened in 0..<wanted {
             guard takePlace(entry) else {
@@ -233,7 +236,7 @@ extension Worker {
 
     /// The client has done with it.
     func releaseServer(_ server: ServerConnection) {
-        if server.isOutdated || !server.entry.pool.release(server.id, now: now) {
+        if server.isOutdated || server.entry.database.hold == .all || !server.entry.pool.release(server.id, now: now) {
             server.close()
         } else {
             serveLater(server.entry)

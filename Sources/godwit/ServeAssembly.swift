@@ -29,6 +29,9 @@ struct ServeAssembly {
     private var catalogs = NameTable<CatalogSnapshot>()
     private var plan = TrafficPlan()
     private var mirrors: [String: Mirror] = [:]
+    /// The file as it was read last, and what SET has put in place of parts of it.
+    private var text = ""
+    private var overrides: [SettingOverride] = []
 
     /// - Throws: ExitCode after having said why.
     init(path: String, levels: LogLevelSwitch, events: EventLog, logger: Logger) throws {
@@ -40,7 +43,8 @@ struct ServeAssembly {
         snapshot = ProxySnapshot(
             settings: Settings(), auth: AuthPolicy(method: .trust, secrets: [:]), databases: [])
         do {
-            snapshot = try build(try SettingsFile.load(path: path), previous: nil, readsFiles: true)
+            text = try SettingsFile.text(path: path)
+            snapshot = try build(try SettingsFile.parse(text: text, path: path), previous: nil, readsFiles: true)
         } catch {
             complain("\(error)")
             throw ExitCode(2)
@@ -63,13 +67,25 @@ struct ServeAssembly {
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
         var watched = snapshot.settings.databases
         var running = server.threadCount
-        var isDraining = false
+        let gate = GateDesk(server, logger: logger)
+        gate.tell(of: snapshot)
         while running > 0 {
-            wait(server.control.descriptor)
+            wait(server.control.descriptor, atMost: gate.waitMillis)
+            gate.checkTime()
             for message in server.control.take() {
                 switch message {
+                case .request(.gate(let command), let worker, let client):
+                    gate.take(command, worker: worker, client: client)
                 case .request(let request, let worker, let client):
-                    server.answer(worker: worker, client: client, perform(request, server))
+                    let outcome = perform(request, server)
+                    gate.tell(of: snapshot)
+                    gate.answer(worker: worker, client: client, outcome)
+                case .standing(let watch, let worker, let blockers):
+                    gate.handle(.standing(watch: watch, worker: worker, blockers))
+                case .consoleGone(let worker, let client):
+                    gate.gone(worker: worker, client: client)
+                case .consoleCanceled(let worker, let client):
+                    gate.canceled(worker: worker, client: client)
                 case .workerEnded:
                     running -= 1
                 case .catalog(let database, let catalog):
@@ -82,10 +98,9 @@ struct ServeAssembly {
                     watcher.wake()
                 case .signal(SIGHUP):
                     _ = reload(server)
+                    gate.tell(of: snapshot)
                 case .signal(let number):
-                    logger.notice("signal \(number): \(isDraining || number == SIGINT ? "ending" : "draining")")
-                    if isDraining || number == SIGINT { server.stop() } else { server.drain() }
-                    isDraining = true
+                    gate.take(signal: number)
                 }
             }
             if snapshot.settings.databases != watched {
@@ -101,9 +116,10 @@ struct ServeAssembly {
         logger.notice("ended")
     }
 
-    private func wait(_ descriptor: CInt) {
+    /// - Parameter millis: -1: however long it takes.
+    private func wait(_ descriptor: CInt, atMost millis: CInt) {
         var ready = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        _ = poll(&ready, 1, -1)
+        _ = poll(&ready, 1, millis)
     }
 
     private mutating func perform(_ request: ControlRequest, _ server: ProxyServer) -> ControlOutcome {
@@ -136,6 +152,8 @@ struct ServeAssembly {
             }
             logger.notice("MIRROR \(database): \(order)")
             return .done
+        case .set(let key, let value):
+            return set(key, value, server)
         case .force(let database, let order):
             guard let route = snapshot.route(database), !route.settings.isWildcard else {
                 return .refused("there is no database \"\(database)\"")
@@ -143,6 +161,44 @@ struct ServeAssembly {
             let toOther = route.health.other == .new ? ForceOrder.new : .old
             tell(route.health.force(order == .auto ? .auto : order == toOther ? .closed : .open), database)
             return .done
+        case .gate:
+            preconditionFailure("what is held is for GateDesk to say")
+        }
+    }
+
+    /// SET: as if the file said so, until it is read again.
+    private mutating func set(_ key: String, _ value: String, _ server: ProxyServer) -> ControlOutcome {
+        guard let place = SettingName.path(of: key, databases: snapshot.settings.databases.map(\.name)) else {
+            return .refused("there is no setting \"\(key)\"; SHOW CONFIG has all of them")
+        }
+        let override = SettingOverride(path: place, value: value)
+        if ReloadPolicy.effect(of: override.key) != .reload { return .refused("\(override.key) needs a restart") }
+        do throws(SettingsError) {
+            let next = overrides.filter { $0.path != place } + [override]
+            let settings = try SettingsFile.parse(text: text, path: path, overrides: next)
+            let kept = ReloadPolicy.keepingRestartOnly(of: snapshot.settings, in: settings)
+            var changed = self
+            changed.overrides = next
+            if place.last == "percent", let database = settings.database(named: place[1]), place[2] == "reads" {
+                changed.plan.order(database.reads.hundredths, for: database.name)
+            }
+            let readsFiles = ["auth.", "listen.tls."].contains { override.key.hasPrefix($0) }
+            let built: ProxySnapshot
+            do {
+                built = try changed.build(kept, previous: snapshot, readsFiles: readsFiles)
+            } catch {
+                return .refused("\(error)")
+            }
+            let words = ReloadPolicy.changes(from: snapshot.settings, to: kept).filter { $0.key == override.key }
+                .map { "\($0.old) -> \($0.new)" }
+            self = changed
+            snapshot = built
+            server.apply(snapshot)
+            levels.set(settings.log.level)
+            logger.notice("SET \(override.key): \(words.first ?? "nothing changed")")
+            return .done
+        } catch {
+            return .refused(error.withoutPlace)
         }
     }
 
@@ -180,11 +236,14 @@ struct ServeAssembly {
     /// All or nothing: what is refused changes nothing.
     private mutating func reload(_ server: ProxyServer) -> ControlOutcome {
         do {
-            let next = try SettingsFile.load(path: path)
+            let read = try SettingsFile.text(path: path)
+            let next = try SettingsFile.parse(text: read, path: path)
             let changes = ReloadPolicy.changes(from: snapshot.settings, to: next)
             let kept = ReloadPolicy.keepingRestartOnly(of: snapshot.settings, in: next)
             var replanned = self
             replanned.plan.fileWasRead()
+            replanned.text = read
+            replanned.overrides = []
             let built = try replanned.build(kept, previous: snapshot, readsFiles: true)
             self = replanned
             let certificate = snapshot.tls
