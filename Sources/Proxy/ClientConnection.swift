@@ -146,6 +146,8 @@ final class ClientConnection {
     private var isClosingAfterFlush = false
     /// The client sends no more (FIN, or close_notify), and may still listen to what it has asked for.
     private(set) var hasEnded = false
+    /// It is closed within bytes that were looked at: messages that were counted may not have been sent.
+    private(set) var hasBrokenOff = false
     /// It was tried whether it does.
     private var hasProbed = false
     /// Bytes that were kept when the server was last asked to send all that it has.
@@ -227,7 +229,7 @@ final class ClientConnection {
     }
 
     /// The client has ended its side. Bytes that were kept may be on their way to be looked at: first they are.
-    private func ended() {
+    func ended() {
         hasEnded = true
         updateInterest()
         worker.resumeLater(self)
@@ -443,7 +445,7 @@ final class ClientConnection {
             close()
         case .leased:
             if let server, owesAnswer(server) { probe() } else { close() }
-        case .waiting, .awaitingHorizon, .applyingSettings:
+        case .waiting, .held, .awaitingHorizon, .applyingSettings:
             probe()
         case .cancelling, .greeting, .consoleWaiting, .closed:
             break
@@ -486,6 +488,7 @@ final class ClientConnection {
         stopHolding()
         batchAwaited = nil
         isClosingAfterFlush = true
+        hasBrokenOff = isProcessing
         send(farewell)
         if phase != .closed && stream.isEmpty { close() }
     }

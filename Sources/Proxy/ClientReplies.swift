@@ -491,7 +491,7 @@ extension ClientConnection {
         } else if isQuiet && pin == nil && unit.byteCount == 0 {
             server.settings = ledger.isEmpty ? server.settings : nil
             server.settle(with: "ROLLBACK")
-        } else if !isQuiet && passToServer == 0 && !server.session.awaitsCopyData {
+        } else if !isQuiet && passToServer == 0 && !hasBrokenOff && !server.session.awaitsCopyData {
             server.abandon()
         } else {
             server.close()  // it waits for more, and so sees the end

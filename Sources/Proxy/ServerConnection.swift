@@ -40,7 +40,7 @@ final class ServerConnection {
     private let registration: Registration
     private var interest: Interest = [.write]
 
-    private(set) var state: State = .connecting
+    var state: State = .connecting
     private(set) var login: ServerLogin
     var session = ServerSession()
     var statements: ServerStatements
@@ -55,17 +55,16 @@ final class ServerConnection {
     static let unknownToken = UInt64.max
     /// What is set in the server's session; nil: unknown.
     var settings: SessionSettings? = SessionSettings()
-    private(set) var client: ClientConnection?
+    var client: ClientConnection?
     var leasedAt = MonotonicInstant(nanoseconds: 0)
     /// When bytes came from it last, or a client got it or let go of it while it was at work.
-    private(set) var heardAt = MonotonicInstant(nanoseconds: 0)
+    var heardAt = MonotonicInstant(nanoseconds: 0)
     /// A reload changed where it should lead, or its answer was given up: it is closed when it has done.
     var isOutdated = false
     /// Cancel requests on their way to it: it is not handed on before they have arrived.
-    private(set) var cancelsInFlight = 0
+    var cancelsInFlight = 0
     /// Cancel requests that may still be sent to end what nobody waits for; nil: somebody does.
-    private var cancelsLeft: Int?
-    private static let abandonedCancelsMax = 60
+    var cancelsLeft: Int?
 
     private var inbox: [UInt8] = []
     /// The rest of a message whose head has been handled.
@@ -74,7 +73,7 @@ final class ServerConnection {
     private var isReadingPaused = false
     /// The server said why it will close the connection.
     private var farewell: ErrorResponse?
-    private var quietFailure: ErrorResponse?
+    var quietFailure: ErrorResponse?
 
     init(
         _ id: ServerID, _ socket: consuming SocketDescriptor, _ endpoint: ServerEndpoint, _ entry: PoolEntry,
@@ -441,100 +440,7 @@ final class ServerConnection {
         }
     }
 
-    // MARK: leases
-
-    func lease(to client: ClientConnection) {
-        precondition(state == .idle && self.client == nil, "a server with two clients")
-        state = .leased
-        leasedAt = worker.now
-        heardAt = worker.now
-        self.client = client
-    }
-
-    /// The client has done with it and it is free for anybody.
-    func release() {
-        precondition(session.isFree, "a dirty server was about to be handed on")
-        client = nil
-        resumeReading()
-        if cancelsInFlight > 0 {
-            state = .settling
-        } else {
-            state = .idle
-            worker.releaseServer(self)
-        }
-    }
-
-    /// The client lets go while the answer to its last unit is still on its way: it is read and dropped.
-    func detach() {
-        client = nil
-        state = .settling
-        heardAt = worker.now
-        resumeReading()
-        settleIfQuiet()
-    }
-
-    /// Its client has gone while it is at work, which is ended, so that its locks go too; then it is closed.
-    ///
-    /// Not at once: PostgreSQL ignores a cancel request that overtakes the query, and does not look at its socket while it
-    /// works. So it is asked again until it answers.
-    func abandon() {
-        client = nil
-        state = .settling
-        resumeReading()
-        if !session.owesReady {
-            var writer = MessageWriter()
-            writer.sync()
-            session.sent(.quietQuery)
-            queue(writer.bytes)
-            flush()
-        }
-        cancelsLeft = Self.abandonedCancelsMax
-        cancelAbandoned()
-    }
-
-    /// A second has passed without the end of its work.
-    func cancelAbandoned() {
-        guard let left = cancelsLeft, state == .settling else { return }
-        if left == 0 || session.awaitsCopyData { return close() }
-        cancelsLeft = left - 1
-        _ = CancelConnection.start(to: self, on: worker, for: nil)
-        worker.schedule(.abandoned(id), at: worker.now.advanced(bySeconds: 1))
-    }
-
-    /// The client lets go behind a batch whose Sync will go elsewhere: this server gets one of ours.
-    func detachWithSync() {
-        var writer = MessageWriter()
-        writer.sync()
-        session.sent(.quietQuery)
-        queue(writer.bytes)
-        flush()
-        detach()
-    }
-
-    /// Runs `sql` for nobody before the server is handed on.
-    func settle(with sql: String) {
-        client = nil
-        state = .settling
-        heardAt = worker.now
-        resumeReading()
-        runQuietly(sql)
-    }
-
-    /// The client sees nothing of it.
-    func runQuietly(_ sql: String) {
-        queueQuietly(sql)
-        flush()
-    }
-
-    /// The same, sent together with what is queued next.
-    func queueQuietly(_ sql: String) {
-        var writer = MessageWriter()
-        writer.query(sql)
-        session.sent(.quietQuery)
-        unnamedToken = 0
-        quietFailure = nil
-        queue(writer.bytes)
-    }
+    // MARK: work of our own
 
     private func quietWorkEnded(_ status: TransactionStatus) {
         let failure = quietFailure
@@ -553,7 +459,7 @@ final class ServerConnection {
         settleIfQuiet()
     }
 
-    private func settleIfQuiet() {
+    func settleIfQuiet() {
         guard state == .settling, session.isQuiet else { return }
         if cancelsLeft != nil { return close() }
         if cancelsInFlight > 0 { return }
