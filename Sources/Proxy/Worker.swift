@@ -37,7 +37,8 @@ final class Worker {
         case held(ClientID, token: UInt64)
         /// Reads may have waited for the other side for too long.
         case readCheck
-        case cancel(CancelConnection)
+        /// By its registration: the timer must not keep a connection, and with it a socket, that has ended.
+        case cancel(Registration)
         case abandoned(ServerID)
     }
 
@@ -305,8 +306,12 @@ final class Worker {
             serveLater(entry)
         case .horizonWait(let id, let wait):
             if let client = clients[id], client.horizonWait == wait { client.horizonReached(inTime: false) }
-        case .cancel(let cancel):
-            cancel.timedOut()
+        case .cancel(let registration):
+            if case .cancel(let cancel) = slots[Int(registration.slot)],
+                generations[Int(registration.slot)] == registration.generation
+            {
+                cancel.timedOut()
+            }
         case .abandoned(let id):
             servers[id]?.cancelAbandoned()
         case .commitWait(let id, let wait):
