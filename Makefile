@@ -5,7 +5,7 @@ ifeq ($(GODWIT_PG18_BIN),)
 unexport GODWIT_PG18_BIN
 endif
 
-.PHONY: help setup build test test-drivers regression promtool chaos demo demo-keep bench bench-mirror clean
+.PHONY: help setup build test test-drivers regression fuzz promtool chaos demo demo-keep bench bench-mirror clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -24,6 +24,9 @@ test-drivers: build  ## the drivers of other languages, as Debian has them: a ta
 
 regression: build  ## PostgreSQL's own regression SQL, through Godwit and directly (docs/REGRESSION.md)
 	@scripts/regression
+
+fuzz: setup  ## made-up bytes for all that parses what comes from outside (FUZZ_SECONDS=60 for each of FUZZ_TARGETS)
+	@scripts/fuzz
 
 promtool:  ## Prometheus' checker into .build, for the test of metrics and alert rules
 	@scripts/promtool

@@ -1,4 +1,5 @@
 // swift-tools-version: 6.2
+import Foundation
 import PackageDescription
 
 /// What every Swift target of ours is compiled with: language mode 6, warnings as errors.
@@ -27,6 +28,12 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+
+/// The fuzzer is only for `make fuzz`: it needs a sanitizer's runtime.
+let fuzzer: [Target] = ProcessInfo.processInfo.environment["GODWIT_FUZZ"] == nil ? [] : [
+    .executableTarget(
+        name: "godwit-fuzz", dependencies: ["FuzzTargets"], path: "Tests/Fuzzer", swiftSettings: strict)
+]
 
 let package = Package(
     name: "godwit",
@@ -95,17 +102,27 @@ let package = Package(
         tests("DigestsTests", ["Digests"]),
         tests("PGWireTests", ["PGWire", "SQLAnalysis", "Digests", "Primitives"]),
         tests("SessionsTests", ["Sessions", "PGWire", "SQLAnalysis", "Digests", "Configuration", "Primitives"]),
+        tests("MigrationTests", ["Migration", "Primitives"]),
         tests("PoolingTests", ["Pooling", "Primitives"]),
-        tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "TestSupport"]),
-        tests("ConsoleTests", ["Console", "PGWire"]),
-        tests("ControlPlaneTests", ["ControlPlane"]),
+        tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "COpenSSL", "TestSupport"]),
+        tests("ConsoleTests", ["Console", "PGWire", "Primitives"]),
+        tests("ControlPlaneTests", ["ControlPlane", "Configuration", "Primitives", "TestSupport", logging]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
         tests("VerificationTests", ["Verification", "Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
+
+        // What parses untrusted bytes: the fuzzer's targets, and a test that runs them over all that was found.
+        .target(
+            name: "FuzzTargets",
+            dependencies: [
+                "PGWire", "Sessions", "SQLAnalysis", "Configuration", "ControlPlane", "Digests", "Primitives",
+            ],
+            path: "Tests/FuzzTargets", swiftSettings: strict),
+        tests("FuzzCorpusTests", ["FuzzTargets"]),
 
         // `godwit` is a dependency so that its executable is built before.
         .testTarget(
             name: "EndToEndTests", dependencies: ["TestSupport", "Primitives", "godwit"], exclude: ["Drivers"],
             swiftSettings: strict),
-    ]
+    ] + fuzzer
 )

@@ -169,7 +169,7 @@ databases:
       percent: {percent}
       key: [{{comment: user_id}}, {{session: user}}]
     mirror: {{mode: {mirror}}}
-    breaker: {{failures: 3, held: 2, probes: 2}}
+    breaker: {{failures: 3, held: 2, probes: 2, memory: 0, p95_factor: 20}}
 """
 
     def __init__(self, stage: Stage, old: Postgres, new: Postgres):

@@ -38,9 +38,7 @@ package struct CohortFile: Sendable, Equatable {
             throw .unreadable("\(path): \(isThere ? "no permission" : "no such file")")
         }
         defer { try? file.close() }
-        var digests: [UInt128] = []
-        var line: [UInt8] = []
-        var number = 1
+        var reader = Reader(path: path)
         while true {
             let chunk: Data
             do {
@@ -48,25 +46,9 @@ package struct CohortFile: Sendable, Equatable {
             } catch {
                 throw .unreadable("\(path): \(error.localizedDescription)")
             }
-            for byte in chunk {
-                if byte == 0x0A {
-                    try add(&line, &digests, path: path, number)
-                    number += 1
-                } else if line.count < lineBytesMax + 1 {
-                    line.append(byte)
-                }
-            }
-            if chunk.isEmpty { break }
+            if chunk.isEmpty { return try reader.finish() }
+            try reader.take(chunk)
         }
-        try add(&line, &digests, path: path, number)
-        digests.sort()
-        var kept = 0
-        for index in digests.indices where index == 0 || digests[index] != digests[kept - 1] {
-            digests[kept] = digests[index]
-            kept += 1
-        }
-        digests.removeLast(digests.count - kept)
-        return CohortFile(path: path, digests: digests)
     }
 
     private init(path: String, digests: [UInt128]) {
@@ -74,18 +56,55 @@ package struct CohortFile: Sendable, Equatable {
         self.digests = digests
     }
 
-    private static func add(
-        _ line: inout [UInt8], _ digests: inout [UInt128], path: String, _ number: Int
-    ) throws(SettingsError.Reason) {
-        while let last = line.last, last == 0x20 || last == 0x0D || last == 0x09 { line.removeLast() }
-        if line.isEmpty { return }
-        if line.count > lineBytesMax {
-            throw .expected("keys of at most \(lineBytesMax) bytes", found: "more in \(path):\(number)")
+    /// Takes a file in pieces. One thread's value.
+    package struct Reader {
+        private let path: String
+        private var digests: [UInt128] = []
+        /// The beginning of the present line; its last blanks may not be the line's.
+        private var line: [UInt8] = []
+        private var isLineTooLong = false
+        private var number = 1
+
+        package init(path: String) { self.path = path }
+
+        package mutating func take(_ chunk: some Sequence<UInt8>) throws(SettingsError.Reason) {
+            for byte in chunk {
+                if byte == 0x0A {
+                    try endLine()
+                } else if line.count < lineBytesMax {
+                    line.append(byte)
+                } else if !Self.isBlank(byte) {
+                    isLineTooLong = true
+                }
+            }
         }
-        if digests.count == keysMax {
-            throw .expected("at most \(keysMax) keys", found: "more in \(path)")
+
+        package mutating func finish() throws(SettingsError.Reason) -> CohortFile {
+            try endLine()
+            digests.sort()
+            var kept = 0
+            for index in digests.indices where index == 0 || digests[index] != digests[kept - 1] {
+                digests[kept] = digests[index]
+                kept += 1
+            }
+            digests.removeLast(digests.count - kept)
+            return CohortFile(path: path, digests: digests)
         }
-        digests.append(Digest.md5Value(line))
-        line.removeAll(keepingCapacity: true)
+
+        private static func isBlank(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x0D || byte == 0x09 }
+
+        private mutating func endLine() throws(SettingsError.Reason) {
+            if isLineTooLong {
+                throw .expected("keys of at most \(lineBytesMax) bytes", found: "more in \(path):\(number)")
+            }
+            number += 1
+            while let last = line.last, Self.isBlank(last) { line.removeLast() }
+            if line.isEmpty { return }
+            if digests.count == keysMax {
+                throw .expected("at most \(keysMax) keys", found: "more in \(path)")
+            }
+            digests.append(Digest.md5Value(line))
+            line.removeAll(keepingCapacity: true)
+        }
     }
 }

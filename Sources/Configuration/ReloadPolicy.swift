@@ -43,10 +43,12 @@ package enum ReloadPolicy {
     /// Sockets, threads and files that are opened once need a restart, and so do the two databases themselves.
     package static func effect(of key: String) -> Effect {
         switch key {
-        case "listen.clients_max", "listen.client_login_timeout", "listen.max_packet_size", "admin.users", "log.level":
+        case "listen.clients_max", "listen.client_login_timeout", "listen.max_packet_size", "admin.users",
+            "admin.stats_users", "log.level":
             return .reload
         default:
-            if ["auth.", "pool.", "users", "listen.tcp_"].contains(where: { key.hasPrefix($0) }) { return .reload }
+            let sections = ["auth.", "pool.", "breaker.", "users", "events.", "listen.tcp_"]
+            if sections.contains(where: { key.hasPrefix($0) }) { return .reload }
         }
         if key.hasPrefix("listen.tls.") { return .reload }
         guard key.hasPrefix("databases.") else { return .restart }
@@ -116,15 +118,19 @@ package enum ReloadPolicy {
         all.append(("auth.auth_query", settings.auth.lookUp.query))
         all.append(("auth.auth_query_cache", seconds(settings.auth.cacheSeconds)))
         all.append(("admin.users", settings.admin.users.joined(separator: ", ")))
+        all.append(("admin.stats_users", settings.admin.statsUsers.joined(separator: ", ")))
         all.append(("admin.http.address", settings.admin.http.address))
         all.append(("admin.http.port", "\(settings.admin.http.port)"))
         all.append(("admin.http.token_file", settings.admin.http.tokenFile))
         all.append(("state.path", settings.state.path))
         all.append(("log.level", settings.log.level.rawValue))
+        all.append(("events.hooks", settings.events.hooks.joined(separator: ", ")))
+        all.append(("events.hook_timeout", seconds(settings.events.hookTimeoutSeconds)))
         all += flatten(settings.pool).map { (key: "pool.\($0.0)", value: $0.1) }
         all.append(("pool.max_user_connections", "\(settings.limits.maxUserConnections)"))
         all.append(("pool.max_user_client_connections", "\(settings.limits.maxUserClientConnections)"))
         all.append(("pool.autodb_idle_timeout", seconds(settings.limits.autodbIdleTimeoutSeconds)))
+        all += flatten(settings.breaker).map { (key: "breaker.\($0.0)", value: $0.1) }
         for user in settings.users { all += flatten(user) }
         for database in settings.databases { all += flatten(database) }
         return all
@@ -162,12 +168,25 @@ package enum ReloadPolicy {
             ("mirror.throttle_query", database.mirror.throttleQuery),
             ("mirror.sync_wait", seconds(database.mirror.syncWaitSeconds)),
             ("mirror.lag_max", seconds(database.mirror.lagMaxSeconds)),
-            ("breaker.failures", "\(database.breaker.failures)"),
-            ("breaker.held", seconds(database.breaker.heldSeconds)),
-            ("breaker.probes", "\(database.breaker.probes)"),
+        ] + flatten(database.breaker).map { ("breaker.\($0.0)", $0.1) } + [
             ("shadow.percent", Percent.text(database.shadow.hundredths)),
         ]
         return values.map { (key: "databases.\(database.name).\($0.0)", value: $0.1) }
+    }
+
+    private static func flatten(_ breaker: BreakerSettings) -> [(String, String)] {
+        [
+            ("failures", "\(breaker.failures)"), ("held", seconds(breaker.heldSeconds)),
+            ("probes", "\(breaker.probes)"), ("memory", seconds(breaker.memorySeconds)),
+            ("window", seconds(breaker.windowSeconds)), ("window_calls", "\(breaker.windowCalls)"),
+            ("error_points", Percent.text(breaker.errorPointsHundredths)), ("p95_factor", seconds(breaker.p95Factor)),
+            ("p95_slack_millis", "\(breaker.p95SlackMillis)"),
+            ("mismatch_percent", Percent.text(breaker.mismatchHundredths)), ("lag", seconds(breaker.lagSeconds)),
+            ("read_timeout_millis", "\(breaker.readTimeoutMillis)"),
+            ("read_timeout_p99_factor", seconds(breaker.readTimeoutFactor)),
+            ("patience", seconds(breaker.patienceSeconds)), ("rollback", breaker.rollback.rawValue),
+            ("safe_after", seconds(breaker.safeAfterSeconds)),
+        ]
     }
 
     private static func flatten(_ pool: PoolSettings) -> [(String, String)] {

@@ -7,8 +7,10 @@ package struct Settings: Sendable, Equatable {
     package var admin = AdminSettings()
     package var state = StateSettings()
     package var log = LogSettings()
+    package var events = EventSettings()
     /// What databases have that say nothing else, and what holds over all of them.
     package var pool = PoolSettings()
+    package var breaker = BreakerSettings()
     package var limits = GlobalLimits()
     package var users: [UserSettings] = []
     /// In the order of the file.
@@ -175,6 +177,8 @@ package struct LookUpSettings: Sendable, Equatable {
 package struct AdminSettings: Sendable, Equatable {
     /// Users that may use the console (the database `godwit`).
     package var users: [String] = ["godwit"]
+    /// Users that may look there, and change nothing (`stats_users`).
+    package var statsUsers: [String] = []
     package var http = HTTPSettings()
 
     package init() {}
@@ -199,6 +203,16 @@ package struct LogSettings: Sendable, Equatable {
     package enum Level: String, Sendable, CaseIterable { case trace, debug, info, notice, warning, error, critical }
 
     package var level: Level = .info
+
+    package init() {}
+}
+
+/// What is done with events beside the log and the console.
+package struct EventSettings: Sendable, Equatable {
+    /// Programs that are run for each event (`hooks`).
+    package var hooks: [String] = []
+    /// Seconds after which one is ended (`hook_timeout`).
+    package var hookTimeoutSeconds = 10.0
 
     package init() {}
 }
@@ -382,13 +396,46 @@ package struct MirrorSettings: Sendable, Equatable {
     package init() {}
 }
 
+/// When a side of a database is given up, for how long, and what that does to the share of reads.
 package struct BreakerSettings: Sendable, Equatable {
-    /// Consecutive connection-class failures that open the breaker.
+    /// What a trip for the other side's quality does to the share of reads (`rollback`).
+    package enum Rollback: String, Sendable, CaseIterable {
+        /// It goes to the last safe one.
+        case auto
+        /// It stays; the operator is told.
+        case alarm
+        case off
+    }
+
+    /// Consecutive failures that open the breaker.
     package var failures = 5
-    /// Seconds that it stays open before it probes (`held`).
+    /// Seconds that the other side's stays open before it probes (`held`).
     package var heldSeconds = 30.0
     /// Reads let through at once while half-open (`probes`), and successes in a row that close it.
     package var probes = 3
+    /// Seconds after it has closed in which another trip latches it (`memory`); 0: it is never latched.
+    package var memorySeconds = 300.0
+    /// Seconds of answers that are compared (`window`), and how many there must be (`window_calls`).
+    package var windowSeconds = 10.0
+    package var windowCalls = 200
+    /// Hundredths of a percentage point by which the other side may fail more often (`error_points`).
+    package var errorPointsHundredths = 100
+    /// Times the authority's p95 that the other side's may be, and milliseconds that it may always be more.
+    package var p95Factor = 2.0
+    package var p95SlackMillis = 2
+    /// Hundredths of a percent of the compared reads that may differ (`mismatch_percent`).
+    package var mismatchHundredths = 10
+    /// Seconds that the other side may be behind (`lag`); 0: any.
+    package var lagSeconds = 30.0
+    /// A read without a byte of answer from the other side runs again on the authority after so long, or after so many
+    /// times the authority's p99, whichever is more (`read_timeout_millis`, `read_timeout_p99_factor`); 0: never.
+    package var readTimeoutMillis = 500
+    package var readTimeoutFactor = 5.0
+    /// Seconds that clients wait for an authority that cannot be reached, before they are refused (`patience`).
+    package var patienceSeconds = 10.0
+    package var rollback: Rollback = .auto
+    /// Seconds without a trip after which a share of reads counts as safe (`safe_after`).
+    package var safeAfterSeconds = 600.0
 
     package init() {}
 }

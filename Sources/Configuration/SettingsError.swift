@@ -37,6 +37,9 @@ package struct SettingsError: Error, Sendable, Equatable, CustomStringConvertibl
         return key.isEmpty ? "\(place): \(sentence)" : "\(place): \(key): \(sentence)"
     }
 
+    /// Without the place: for what does not stand in the file.
+    package var withoutPlace: String { key.isEmpty ? sentence : "\(key): \(sentence)" }
+
     private var sentence: String {
         switch reason {
         case .unreadable(let why): "cannot be read: \(why)"
@@ -76,6 +79,7 @@ package enum SettingsLimits {
     /// A year: longer times are a mistake in the unit.
     package static let secondsMax = 366.0 * 86_400
     package static let usersFileBytesMax = 64 << 20
+    package static let hooksMax = 8
     package static let usersMax = 1_000_000
     /// Of an HBA or ident file, and of each list that it names.
     package static let accessFileBytesMax = 4 << 20

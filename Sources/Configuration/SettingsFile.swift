@@ -4,18 +4,27 @@ import Yams
 /// Reads the configuration file, strictly: what it does not know it refuses. No state, any thread.
 package enum SettingsFile {
     package static func load(path: String) throws(SettingsError) -> Settings {
-        try parse(text: BoundedFile.text(path, bytesMax: SettingsLimits.fileBytesMax), path: path)
+        try parse(text: text(path: path), path: path)
     }
 
-    /// - Parameter path: for errors, and as the place that relative paths in the file start from.
-    package static func parse(text: String, path: String) throws(SettingsError) -> Settings {
+    package static func text(path: String) throws(SettingsError) -> String {
+        try BoundedFile.text(path, bytesMax: SettingsLimits.fileBytesMax)
+    }
+
+    /// - Parameters:
+    ///   - path: for errors, and as the place that relative paths in the file start from.
+    ///   - overrides: in the place of what the text says; a later one of the same setting counts.
+    package static func parse(
+        text: String, path: String, overrides: [SettingOverride] = []
+    ) throws(SettingsError) -> Settings {
         if text.utf8.count > SettingsLimits.fileBytesMax {
             throw SettingsError(
                 path: path, line: 0, key: "", .tooLarge(text.utf8.count, max: SettingsLimits.fileBytesMax))
         }
         try YAMLGuard.check(text, path: path)
         let root = try compose(text, path)
-        guard let root else { throw SettingsError(path: path, line: 1, key: "databases", .missing) }
+        guard var root else { throw SettingsError(path: path, line: 1, key: "databases", .missing) }
+        for override in overrides { try override.apply(to: &root, file: path) }
         return try SettingsReader(path: path).read(root)
     }
 

@@ -5,7 +5,7 @@ import Yams
 struct SettingsReader {
     /// Every key by its section: what is not here is unknown. `databases.*` stands for each database.
     static let keys: [String: [String]] = [
-        "": ["listen", "auth", "admin", "state", "log", "pool", "users", "databases"],
+        "": ["listen", "auth", "admin", "state", "log", "events", "pool", "breaker", "users", "databases"],
         "listen": [
             "address", "port", "unix_socket_directory", "threads", "clients_max", "client_login_timeout", "tls",
             "listen_backlog", "max_packet_size", "tcp_keepalive", "tcp_keepcnt", "tcp_keepidle", "tcp_keepintvl",
@@ -19,10 +19,11 @@ struct SettingsReader {
             "method", "users_file", "hba_file", "ident_file", "ident_map", "auth_user", "auth_dbname", "auth_query",
             "auth_query_cache",
         ],
-        "admin": ["users", "http"],
+        "admin": ["users", "stats_users", "http"],
         "admin.http": ["address", "port", "token_file"],
         "state": ["path"],
         "log": ["level"],
+        "events": eventKeys,
         "databases.*": [
             "old", "new", "control", "auth", "pool", "reads", "rules", "mirror", "breaker",
             "shadow",
@@ -43,7 +44,8 @@ struct SettingsReader {
             "mode", "sync_wait", "ddl", "poll_millis", "backfill_rows", "backfill_rate", "throttle_lag",
             "throttle_sessions", "throttle_query", "lag_max",
         ],
-        "databases.*.breaker": ["failures", "held", "probes"],
+        "breaker": breakerKeys,
+        "databases.*.breaker": breakerKeys,
         "databases.*.shadow": ["percent"],
     ]
 
@@ -58,6 +60,7 @@ struct SettingsReader {
     /// PgBouncer's names for what has another name here.
     static let aliases: [String: [String: String]] = [
         "listen": ["max_client_conn": "clients_max"],
+        "admin": ["admin_users": "users"],
         "pool": ["default_pool_size": "size", "pool_size": "size"],
         "databases.*.pool": ["default_pool_size": "size", "pool_size": "size"],
     ]
@@ -77,12 +80,14 @@ struct SettingsReader {
         if let admin = try section(top, "admin") { try read(admin, &settings.admin) }
         if let state = try section(top, "state") { try state.text("path", &settings.state.path) }
         if let log = try section(top, "log") { try log.choice("level", &settings.log.level) }
+        if let events = try section(top, "events") { try read(events, &settings.events) }
         if let pool = try section(top, "pool") {
             try read(pool, &settings.pool)
             try pool.number("max_user_connections", counts, &settings.limits.maxUserConnections)
             try pool.number("max_user_client_connections", counts, &settings.limits.maxUserClientConnections)
             try pool.seconds("autodb_idle_timeout", &settings.limits.autodbIdleTimeoutSeconds)
         }
+        if let breaker = try section(top, "breaker") { try read(breaker, &settings.breaker) }
         try readUsers(top, &settings)
         try readDatabases(top, &settings)
         if settings.auth.method == .cert, settings.listen.tls.mode == .disable || settings.listen.tls.clientCA.isEmpty {
@@ -224,6 +229,9 @@ struct SettingsReader {
         if let users = try section.list("users", max: SettingsLimits.usersMax) {
             admin.users = try texts(users, "admin.users")
         }
+        if let users = try section.list("stats_users", max: SettingsLimits.usersMax) {
+            admin.statsUsers = try texts(users, "admin.stats_users")
+        }
         guard let http = try self.section(section, "http") else { return }
         try http.text("address", &admin.http.address)
         try http.port("port", 0...65_535, &admin.http.port)
@@ -311,6 +319,7 @@ struct SettingsReader {
         let threads = settings.listen.threads
         var database = DatabaseSettings(name: name)
         database.pool = settings.pool
+        database.breaker = settings.breaker
         try section.text("old", &database.old)
         try section.text("new", &database.new)
         if database.old.isEmpty { throw section.error("old", .missing) }
@@ -332,9 +341,7 @@ struct SettingsReader {
         if let rules = try rules(section) { database.rules = rules }
         if let mirror = try self.section(section, "mirror") { try read(mirror, &database.mirror) }
         if let breaker = try self.section(section, "breaker") {
-            try breaker.number("failures", 1...1000, &database.breaker.failures)
-            try breaker.seconds("held", least: 0.001, &database.breaker.heldSeconds)
-            try breaker.number("probes", 1...1000, &database.breaker.probes)
+            try read(breaker, &database.breaker)
         }
         if database.isWildcard && database.mirror.mode != .off {
             throw section.error("mirror", .conflict("a database that is made on demand cannot be mirrored"))

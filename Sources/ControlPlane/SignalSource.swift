@@ -3,7 +3,7 @@ import Primitives
 
 /// Signals of the process, taken by a thread of their own and given on as calls: no code of ours runs in a handler.
 package enum SignalSource {
-    private static let handled: [CInt] = [SIGHUP, SIGTERM, SIGINT]
+    private static let handled: [CInt] = [SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2]
 
     private static func makeSet() -> sigset_t {
         var set = sigset_t()

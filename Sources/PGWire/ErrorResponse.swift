@@ -31,10 +31,12 @@ package struct SQLState: Hashable, Sendable, CustomStringConvertible {
     package static let invalidStatementName = SQLState("26000")
 
     /// Whether a failure of this state is the server's own, so that a read may be run again on the other side.
-    /// 08xxx connection, 53xxx resources, 57P01-03 shutdown and startup, 25006 read-only (a write hidden in a read).
+    /// 08xxx connection, 53xxx resources, 57P01-03 shutdown and startup, 58xxx the system below it, XX001 and XX002
+    /// broken data, 25006 read-only (a write hidden in a read).
     package var isServersOwn: Bool {
         code.hasPrefix("08") || code.hasPrefix("53") || self == .readOnlyTransaction
-            || code == "57P01" || code == "57P02" || code == "57P03" || code == "58030"
+            || code == "57P01" || code == "57P02" || code == "57P03" || code.hasPrefix("58") || code == "XX001"
+            || code == "XX002"
     }
 }
 
@@ -67,7 +69,9 @@ package struct ErrorResponse: Equatable, Sendable, Error {
             // S is in the server's language, V is not but came with PostgreSQL 9.6.
             case UInt8(ascii: "S"), UInt8(ascii: "V"):
                 if text.elementsEqual("FATAL".utf8) || text.elementsEqual("PANIC".utf8) { result.severity = .fatal }
-            case UInt8(ascii: "C"): if text.count == 5 { result.state = SQLState(String(wire: text)) }
+            // Anything else is no state: repaired to UTF-8 it would be of another length.
+            case UInt8(ascii: "C") where text.count == 5 && text.allSatisfy { $0 > 0x20 && $0 < 0x7F }:
+                result.state = SQLState(String(wire: text))
             case UInt8(ascii: "M"): result.message = String(wire: text)
             case UInt8(ascii: "D"): result.detail = String(wire: text)
             case UInt8(ascii: "H"): result.hint = String(wire: text)

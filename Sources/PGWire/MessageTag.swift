@@ -21,7 +21,9 @@ package enum FrontendTag {
     package static func lengthMax(of tag: UInt8) -> Int? {
         switch tag {
         case query, parse, bind, copyData, functionCall, copyFail: WireLimits.messageMax
-        case sync, execute, flush, describe, close, copyDone, terminate: WireLimits.smallMessageMax
+        case execute, describe, close, copyDone, terminate: WireLimits.smallMessageMax
+        // A Flush with more to it is an error to PostgreSQL, behind which it ignores what comes up to the next Sync.
+        case sync, flush: 4
         case password: WireLimits.authenticationMessageMax
         default: nil
         }

@@ -31,6 +31,11 @@ package struct Pool {
     /// Connection attempts that failed in a row, and when the next may start.
     private var failuresInRow = 0
     private var retryAt = MonotonicInstant(nanoseconds: 0)
+    /// Attempts at once; after failures one finds out whether it works again, and each success doubles it, so that a
+    /// server that comes back is not met by all of us together. nil: as many as there is room for.
+    private var attemptsMax: Int?
+    /// The side is to be reached again although nobody waits.
+    package var keepsTrying = false
 
     package init(limits: PoolLimits) {
         self.limits = limits
@@ -77,6 +82,15 @@ package struct Pool {
         return expired
     }
 
+    /// Takes those who have waited since before `limit`.
+    package mutating func takeWaiters(sinceBefore limit: MonotonicInstant) -> [ClientID] {
+        var late: [ClientID] = []
+        while let since = waiters.oldest(), since < limit {
+            if let waiter = waiters.popFirst() { late.append(waiter.client) }
+        }
+        return late
+    }
+
     package mutating func takeAllWaiters() -> [ClientID] { waiters.removeAll() }
 
     // MARK: servers
@@ -85,9 +99,9 @@ package struct Pool {
     package mutating func serversToOpen(now: MonotonicInstant) -> Int {
         if now < retryAt { return 0 }
         let room = limits.serversMax + (isReserveDue(now: now) ? limits.reserveMax : 0) - serverCount
-        // While attempts fail, one at a time finds out whether it works again.
-        let most = failuresInRow > 0 ? 1 - connectingCount : room
-        let missing = keepsMinimum ? min(limits.serversMin, limits.serversMax) - serverCount : 0
+        let most = attemptsMax.map { $0 - connectingCount } ?? room
+        var missing = keepsMinimum ? min(limits.serversMin, limits.serversMax) - serverCount : 0
+        if keepsTrying && idle.isEmpty { missing = max(missing, 1 - connectingCount) }
         let wanted = max(0, min(max(waiters.count - connectingCount - idle.count, missing), most, room))
         connectingCount += wanted
         return wanted
@@ -95,8 +109,11 @@ package struct Pool {
 
     /// When `serversToOpen` should be asked again because of a pause after failures; nil when there is none.
     package func retryTime(now: MonotonicInstant) -> MonotonicInstant? {
-        !waiters.isEmpty && now < retryAt ? retryAt : nil
+        (!waiters.isEmpty || keepsTrying) && now < retryAt ? retryAt : nil
     }
+
+    /// The pause after a failure is not over.
+    package func isPaused(now: MonotonicInstant) -> Bool { now < retryAt }
 
     private mutating func isReserveDue(now: MonotonicInstant) -> Bool {
         guard limits.reserveMax > 0, let since = waiters.oldest() else { return false }
@@ -120,19 +137,27 @@ package struct Pool {
         precondition(connectingCount > 0, "a server that nobody opened")
         connectingCount -= 1
         failuresInRow = 0
+        keepsTrying = false
+        if let most = attemptsMax { attemptsMax = most * 2 < limits.serversMax ? most * 2 : nil }
         retryAt = MonotonicInstant(nanoseconds: 0)
         openedAt[server] = now
         idle.append(Idle(server: server, since: now))
     }
 
-    package mutating func openFailed(now: MonotonicInstant) {
+    /// - Parameters:
+    ///   - pauses: false: the next attempt may follow at once, for something else decides on it.
+    ///   - spread: at random, 0...1: pools that failed together do not try again together.
+    package mutating func openFailed(now: MonotonicInstant, pauses: Bool, spread: Double) {
         precondition(connectingCount > 0, "a failure that nobody waited for")
         connectingCount -= 1
         // Attempts that began together fail together: one outage is one failure, not one for each server.
         if now < retryAt { return }
         failuresInRow = min(failuresInRow + 1, 30)
+        attemptsMax = 1
+        if !pauses { return }
         let pause = min(limits.retryMaxNanos, (limits.retryMaxNanos / 128) << UInt64(min(failuresInRow - 1, 7)))
-        retryAt = MonotonicInstant(nanoseconds: now.nanoseconds + pause)
+        let spreadPause = UInt64(Double(pause) * (0.75 + 0.25 * spread))
+        retryAt = MonotonicInstant(nanoseconds: now.nanoseconds + spreadPause)
     }
 
     /// - Returns: false when the server is too old to be kept: the caller closes it and says `serverClosed`.

@@ -18,6 +18,7 @@ package final class Horizon: Sendable {
     private let commitsLate = Atomic<UInt64>(0)
     private let hasWaiters = Atomic<Bool>(false)
     private let sleepers = Mutex<[CInt]>([])
+    private let observer = Mutex<(@Sendable (MirrorReport) -> Void)?>(nil)
     private let currentReport = Mutex<MirrorReport>(MirrorReport())
     /// An eventfd, readable when a commit was acknowledged since the mirror last took a kick.
     package let kickDescriptor: CInt
@@ -101,7 +102,19 @@ package final class Horizon: Sendable {
 
     package var report: MirrorReport { currentReport.withLock { $0 } }
 
-    package func updateReport(_ change: (inout MirrorReport) -> Void) { currentReport.withLock { change(&$0) } }
+    package func updateReport(_ change: (inout MirrorReport) -> Void) {
+        let changed = currentReport.withLock { report -> MirrorReport? in
+            let (state, reason) = (report.state, report.reason)
+            change(&report)
+            return report.state == state && report.reason == reason ? nil : report
+        }
+        if let changed { observer.withLock { $0 }?(changed) }
+    }
+
+    /// Told, on the mirror's thread, when its state or the reason for it has changed. One observer.
+    package func observe(_ observer: @escaping @Sendable (MirrorReport) -> Void) {
+        self.observer.withLock { $0 = observer }
+    }
 }
 
 /// What the mirror says of itself (SHOW MIRROR). Immutable value, any thread.

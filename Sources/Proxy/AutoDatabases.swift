@@ -31,8 +31,10 @@ package final class AutoDatabases: Sendable {
             if entries[name] == nil {
                 if entries.count >= bound { return .full }
                 entries[name] = Entry(
-                    route: template.named(name, horizon: .unmirrored(), stamps: ReadStamps()), template: template,
-                    holders: 0)
+                    route: template.named(
+                        name, horizon: .unmirrored(), stamps: ReadStamps(),
+                        health: DatabaseHealth(template.settings.breaker, seed: .random(in: 0 ... .max))),
+                    template: template, holders: 0)
             }
             Self.refresh(&entries, name, template)
             entries[name]?.holders += 1
@@ -52,7 +54,8 @@ package final class AutoDatabases: Sendable {
     private static func refresh(_ entries: inout NameTable<Entry>, _ name: String, _ template: DatabaseRoute) {
         guard let entry = entries[name], entry.template !== template else { return }
         entries[name]?.template = template
-        entries[name]?.route = template.named(name, horizon: entry.route.horizon, stamps: entry.route.stamps)
+        entries[name]?.route = template.named(
+            name, horizon: entry.route.horizon, stamps: entry.route.stamps, health: entry.route.health)
     }
 
     func leave(_ name: String) {
@@ -76,12 +79,14 @@ extension Horizon {
 
 extension DatabaseRoute {
     /// What `*` makes of a name: where the conninfo names no database it is the client's.
-    func named(_ name: String, horizon: Horizon, stamps: ReadStamps) -> DatabaseRoute {
+    func named(
+        _ name: String, horizon: Horizon, stamps: ReadStamps, health: DatabaseHealth
+    ) -> DatabaseRoute {
         var settings = settings
         settings.name = name
         return DatabaseRoute(
             settings: settings, old: old.named(name), new: new.named(name), facts: facts, horizon: horizon,
-            stamps: stamps, lookUp: lookUp?.named(name))
+            stamps: stamps, health: health, lookUp: lookUp?.named(name))
     }
 }
 

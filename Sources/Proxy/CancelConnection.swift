@@ -58,7 +58,7 @@ final class CancelConnection {
         worker.fill(registration, .cancel(self))
         worker.loop.register(raw, .write, as: registration)
         let limit = target.entry.database.route.settings.pool.serverConnectTimeoutSeconds
-        if limit > 0 { worker.schedule(.cancel(self), at: worker.now.advanced(bySeconds: limit)) }
+        if limit > 0 { worker.schedule(.cancel(registration), at: worker.now.advanced(bySeconds: limit)) }
     }
 
     /// The server is not kept from others for a request that goes nowhere.

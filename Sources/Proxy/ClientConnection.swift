@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Digests
 import Logging
 import PGWire
@@ -24,6 +25,8 @@ final class ClientConnection {
         case idle
         /// A unit waits for a server.
         case waiting
+        /// An operator holds what the next unit is for.
+        case held
         /// A read waits until NEW has caught up.
         case awaitingHorizon
         /// It has a server, which is being given the session's settings first.
@@ -39,6 +42,8 @@ final class ClientConnection {
     static let unitBytesMax = 1 << 20
     /// Bytes kept while nothing can be done with them, before the socket is not read any more.
     private static let parkedBytesMax = 256 * 1024
+    /// Bytes of an answer of NEW that are held back until it is whole.
+    private static let heldBytesMax = 64 * 1024
     /// A buffer kept by an idle client is no larger than this.
     private static let keptCapacity = 4096
 
@@ -66,9 +71,7 @@ final class ClientConnection {
     /// By the protocol's version.
     var cancelSecretSize = 4
 
-    // The console's own state.
-    var isSkippingToSync = false
-    var consoleTag = ""
+    var console = ConsoleSession()
 
     // The session, wherever its next unit runs.
     var settings = SessionSettings()
@@ -141,9 +144,23 @@ final class ClientConnection {
     private var hasMoved = false
     private var isReadingPaused = false
     private var isClosingAfterFlush = false
+    /// The client sends no more (FIN, or close_notify), and may still listen to what it has asked for.
+    private(set) var hasEnded = false
+    /// It is closed within bytes that were looked at: messages that were counted may not have been sent.
+    private(set) var hasBrokenOff = false
+    /// It was tried whether it does.
+    private var hasProbed = false
+    /// Bytes that were kept when the server was last asked to send all that it has.
+    private var keptAtFlush: Int?
     private(set) var lastActivity: MonotonicInstant
     var waitingSince = MonotonicInstant(nanoseconds: 0)
     var waitingSide: Side = .old
+    /// Since when the unit has waited, where an operator has held it meanwhile.
+    var heldSince: MonotonicInstant?
+    /// Its place among the database's held clients; 0: it has none.
+    var holdToken: UInt64 = 0
+    /// It keeps its server, and may not begin another unit while writes are held.
+    var isAtBorder = false
 
     init(_ id: ClientID, _ socket: consuming SocketDescriptor, _ address: SocketAddress, worker: Worker) {
         self.id = id
@@ -192,6 +209,8 @@ final class ClientConnection {
 
     func onReadable() {
         if phase == .closed { return }
+        // Nothing is read any more: the kernel reports that the connection is broken.
+        if hasEnded { return vanished() }
         let outcome = stream.receive(into: worker.buffer)
         if phase == .handshake && !handshakeGoesOn(after: outcome) { return }
         switch outcome {
@@ -199,12 +218,21 @@ final class ClientConnection {
             lastActivity = worker.now
             database?.counters.received += UInt64(count)
             received(UnsafeRawBufferPointer(rebasing: worker.buffer[..<count]))
-            if stream.isAtEnd && phase != .closed { vanished() }
+            if stream.isAtEnd && phase != .closed { stream.failure == nil ? ended() : vanished() }
         case .wouldBlock:
             return
-        case .closed, .failed:
+        case .closed:
+            ended()
+        case .failed:
             vanished()
         }
+    }
+
+    /// The client has ended its side. Bytes that were kept may be on their way to be looked at: first they are.
+    func ended() {
+        hasEnded = true
+        updateInterest()
+        worker.resumeLater(self)
     }
 
     private func received(_ bytes: UnsafeRawBufferPointer) {
@@ -224,6 +252,7 @@ final class ClientConnection {
         if phase == .closed || isClosingAfterFlush { return }
         processInbox()
         adjustReading()
+        if hasEnded { endIfAnswered() }
     }
 
     private func processInbox() {
@@ -252,7 +281,7 @@ final class ClientConnection {
     private var isParked: Bool {
         if phase != .leased { return phase != .idle }
         guard let server else { return false }
-        return repliesAwaited != nil || holdsNextUnit(server)
+        return repliesAwaited != nil || isAtBorder || holdsNextUnit(server)
     }
 
     private func process(_ bytes: UnsafeRawBufferPointer) -> Int {
@@ -270,7 +299,8 @@ final class ClientConnection {
             case .idle: consumed = rest.isEmpty ? 0 : processIdle(rest)
             case .leased: consumed = processLeased(rest)
             case .console: consumed = rest.isEmpty ? 0 : processConsole(rest)
-            case .handshake, .cancelling, .greeting, .waiting, .awaitingHorizon, .applyingSettings, .consoleWaiting:
+            case .handshake, .cancelling, .greeting, .waiting, .held, .awaitingHorizon, .applyingSettings,
+                .consoleWaiting:
                 consumed = 0
             case .closed: return bytes.count
             }
@@ -311,16 +341,13 @@ final class ClientConnection {
     }
 
     func queueFromServer(_ range: UnsafeRawBufferPointer) {
-        if isHolding { held.append(contentsOf: range) } else { stream.queue(range) }
+        if !hold(range) { stream.queue(range) }
     }
 
     /// Sends `range`, and before it what waits; while the unit may still be run elsewhere it is held back.
     func sendFromServer(_ range: UnsafeRawBufferPointer) {
         if phase == .closed { return }
-        if isHolding {
-            held.append(contentsOf: range)
-            return
-        }
+        if hold(range) { return }
         if batchAwaited != nil {
             stream.queue(range)
             if stream.count > SendQueue.highWater { server?.pauseReading() }
@@ -344,6 +371,18 @@ final class ClientConnection {
         }
     }
 
+    /// Keeps a part of NEW's answer until it is whole, or too long to be kept: then the unit cannot be run elsewhere,
+    /// and what was kept goes out before what follows.
+    private func hold(_ range: UnsafeRawBufferPointer) -> Bool {
+        if !isHolding { return false }
+        if held.count + range.count <= Self.heldBytesMax {
+            held.append(contentsOf: range)
+            return true
+        }
+        stopHolding()
+        return false
+    }
+
     /// The unit will not be run elsewhere: what was held back goes out.
     func stopHolding() {
         if !isHolding { return }
@@ -363,6 +402,7 @@ final class ClientConnection {
         batchAwaited = nil
         sendFromServer(UnsafeRawBufferPointer(start: nil, count: 0))
         if phase != .closed && stream.count < SendQueue.lowWater { server?.resumeReading() }
+        if hasEnded { worker.resumeLater(self) }
     }
 
     func onWritable() {
@@ -372,6 +412,7 @@ final class ClientConnection {
             if isClosingAfterFlush && stream.isEmpty { return close() }
             if stream.count < SendQueue.lowWater { server?.resumeReading() }
             updateInterest()
+            if hasEnded && stream.isEmpty { worker.resumeLater(self) }
         case .closed, .failed:
             vanished()
         }
@@ -384,13 +425,59 @@ final class ClientConnection {
 
     func updateInterest() {
         if phase == .closed { return }
-        let wanted = Interest(reads: !isReadingPaused, writes: !stream.isEmpty && batchAwaited == nil)
+        let isFrozen = worker.gate.isSuspended && database != nil
+        let wanted = Interest(
+            reads: !isReadingPaused && !hasEnded && !isFrozen, writes: !stream.isEmpty && batchAwaited == nil)
         if wanted.rawValue == interest.rawValue { return }
         interest = wanted
         worker.loop.modify(stream.socket.raw, wanted, as: registration)
     }
 
     // MARK: the end
+
+    /// A client that sends no more is gone when nothing is on its way to it: no answer of a server, no output of ours.
+    private func endIfAnswered() {
+        if phase == .closed || isClosingAfterFlush || !stream.isEmpty || batchAwaited != nil { return }
+        switch phase {
+        case .login:
+            if login?.awaitsClient == true { close() }
+        case .handshake, .idle, .console:
+            close()
+        case .leased:
+            if let server, owesAnswer(server) { probe() } else { close() }
+        case .waiting, .held, .awaitingHorizon, .applyingSettings:
+            probe()
+        case .cancelling, .greeting, .consoleWaiting, .closed:
+            break
+        }
+    }
+
+    /// Whether more comes of the server by itself. What it owes without a Sync it sends when it is told to flush.
+    private func owesAnswer(_ server: ServerConnection) -> Bool {
+        if server.isCongested { return true }  // kept messages go on then
+        if passToServer > 0 || server.session.awaitsCopyData || server.session.expectedCount == 0 { return false }
+        if !server.session.owesReady && keptAtFlush != inbox.count {
+            keptAtFlush = inbox.count
+            server.queue([FrontendTag.flush, 0, 0, 0, 4])
+            server.flush()
+        }
+        return true
+    }
+
+    /// A client that has ended its side looks like one that was killed, for which no query should run on. What is sent
+    /// to one that is gone is answered by a reset: so it is told, between two messages, a setting that it knows.
+    private func probe() {
+        guard !hasProbed, server?.isWithinMessage != true,
+            let known = database?.welcome?.first(where: { $0.name == "integer_datetimes" })
+        else { return }
+        hasProbed = true
+        var writer = MessageWriter()
+        writer.parameterStatus(known.name, known.value)
+        switch writer.bytes.withUnsafeBytes({ stream.send($0) }) {
+        case .bytes, .wouldBlock: updateInterest()
+        case .closed, .failed: vanished()
+        }
+    }
 
     /// Tells the client why, and closes when it has been sent.
     func close(with error: ErrorResponse) { close(after: error.encoded) }
@@ -401,11 +488,12 @@ final class ClientConnection {
         stopHolding()
         batchAwaited = nil
         isClosingAfterFlush = true
+        hasBrokenOff = isProcessing
         send(farewell)
         if phase != .closed && stream.isEmpty { close() }
     }
 
-    /// The client has gone, or has said that it goes.
+    /// The client has gone.
     func vanished() { close() }
 
     func close() {
@@ -434,6 +522,10 @@ final class ClientConnection {
 
     /// There is something to resume.
     var hasParkedBytes: Bool { !inbox.isEmpty || isReadingPaused }
+    var parkedByteCount: Int { inbox.count }
+    var hasUnsentBytes: Bool { !stream.isEmpty && batchAwaited == nil }
+    var isConsole: Bool { phase == .console || phase == .consoleWaiting }
+    var handle: ClientHandle { ClientHandle(worker: worker.index, client: id) }
 }
 
 /// What the unnamed prepared statement of a client is, so that it can follow the client to another server.

@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Digests
 import Logging
 import PGWire
@@ -43,6 +44,8 @@ extension ClientConnection {
         _ actions: [ClientLogin.Action], rest: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0)
     ) {
         for action in actions {
+            // It may have gone while it was being answered.
+            if phase == .closed { return }
             switch action {
             case .send(let content): send(content)
             case .startTLS(let isDirect):
@@ -118,13 +121,11 @@ extension ClientConnection {
             applicationName = setting.value
         }
         startupName = applicationName
-        if request.database == ProxySnapshot.consoleDatabase {
-            if !worker.snapshot.settings.admin.users.contains(where: { $0.hasSameBytes(as: user) }) {
-                return close(with: ErrorResponse(
-                    .fatal, .insufficientPrivilege, "user \"\(user)\" may not use the console",
-                    hint: "Add the user to admin.users in Godwit's configuration."))
-            }
-            return greetConsole()
+        if worker.snapshot.isConsole(request.database) { return enterConsole() }
+        if worker.gate.isDisabled(request.database) {
+            return close(with: ErrorResponse(
+                .fatal, .cannotConnectNow, "database \"\(request.database)\" is disabled",
+                hint: "An operator has disabled it for new connections; ENABLE in the console lets them in again."))
         }
         let state: DatabaseState
         switch worker.database(named: request.database) {
@@ -185,15 +186,32 @@ extension ClientConnection {
         resumeSoon()
     }
 
-    func greetConsole() {
+    private func enterConsole() {
+        let admin = worker.snapshot.settings.admin
+        console.isAdmin = admin.users.contains { $0.hasSameBytes(as: user) }
+        if !console.isAdmin && !admin.statsUsers.contains(where: { $0.hasSameBytes(as: user) }) {
+            return close(with: ErrorResponse(
+                .fatal, .insufficientPrivilege, "user \"\(user)\" may not use the console",
+                hint: "Add the user to admin.users, or to admin.stats_users, in Godwit's configuration."))
+        }
+        console.speaksPgBouncer = databaseName == ProxySnapshot.pgBouncerDatabase
+        greetConsole()
+    }
+
+    private func greetConsole() {
         phase = .console
+        // So that Ctrl-C in psql ends a command that waits.
+        let key = worker.nextCancelKey()
+        cancelKey = key
+        cancelSecret = Digest.randomBytes(cancelSecretSize)
+        worker.clientsByKey[key] = self
         var writer = MessageWriter()
         for (name, value) in [
             ("server_version", "15.0 (Godwit)"), ("server_encoding", "UTF8"), ("client_encoding", "UTF8"),
             ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC"), ("integer_datetimes", "on"),
             ("standard_conforming_strings", "on"), ("application_name", applicationName),
         ] { writer.parameterStatus(name, value) }
-        writer.backendKeyData(processID: 0, secret: Array(repeating: 0, count: cancelSecretSize))
+        writer.backendKeyData(processID: key, secret: cancelSecret)
         writer.readyForQuery(.idle)
         send(writer.bytes)
     }

@@ -14,9 +14,11 @@ extension ClientConnection {
     /// A part of the result is there: the unit cannot be run elsewhere any more.
     func resultBegan() { stopHolding() }
 
-    func errorForwarded() {
+    /// - Parameter isServersOwn: it tells of the server and not of the application's SQL.
+    func errorForwarded(_ error: ErrorResponse, isServersOwn: Bool) {
         unit.hasFailed = true
         unit.session.hasFailed = true
+        if isServersOwn { unit.serverError = error.message }
     }
 
     /// The unit may be run again: NEW has it, and the client has seen nothing of the answer.
@@ -80,12 +82,13 @@ extension ClientConnection {
         database.counters.queryMicros += micros
         database.times.add(micros, .query, server.side, isRead: unit.isAllReads && unit.executes)
         noteEnd(status, on: server.side, micros: micros, database)
-        if server.side == .new {
-            worker.tellBreaker(database, .success(isProbe: unit.isProbe))
-            unit.isProbe = false
+        if let serverError = unit.serverError {
+            worker.tell(database, server.side, .failure(isProbe: unit.isProbe), because: serverError)
         } else {
-            stampReads(database)
+            worker.answered(database, server.side, isProbe: unit.isProbe)
         }
+        unit.isProbe = false
+        if server.side == .old { stampReads(database) }
         if changes.hasUnsettled && !server.session.owesReady {
             // An unfinished batch may be behind it, whose answers come with its own Sync.
             for id in changes.settleEarlier() { database.statements.release(id) }
@@ -359,13 +362,56 @@ extension ClientConnection {
     func retryOnAuthority(because error: ErrorResponse) {
         guard let database, let failing = server else { return }
         // A write that hid in a read is the statement's fault, not NEW's.
-        let isHealthy = error.state == .readOnlyTransaction
-        worker.tellBreaker(
-            database, isHealthy ? .success(isProbe: unit.isProbe) : .failure(isProbe: unit.isProbe))
+        if error.state == .readOnlyTransaction {
+            worker.answered(database, failing.side, isProbe: unit.isProbe)
+        } else {
+            noteFailure(on: failing.side, database, error.message)
+        }
         unit.isProbe = false
         server = nil
         failing.detach()
         runAgainOnAuthority()
+    }
+
+    private func noteFailure(on side: Side, _ database: DatabaseState, _ cause: String) {
+        worker.tell(database, side, .failure(isProbe: unit.isProbe), because: cause)
+        guard unit.isAllReads && unit.executes else { return }
+        worker.sample(
+            database, side, micros: worker.now.microseconds(since: unit.startedAt), isError: true,
+            shape: unit.notes.statement?.shape?.value ?? 0)
+    }
+
+    /// Whether a read of this client has no whole answer yet, and may still be run elsewhere.
+    func awaitsAnswer(of server: ServerConnection) -> Bool {
+        guard self.server === server else { return false }
+        return phase == .applyingSettings || phase == .leased && canRetry && !server.session.isQuiet
+    }
+
+    /// The other side has not answered a read in time: the authority does. That is no failure of the side yet: the read
+    /// may be a long one. The cancel request finds out whether the server lives (see `Worker.checkReads`).
+    func answerTimedOut(on late: ServerConnection) {
+        guard let database else { return }
+        let cause = "no answer in time"
+        server = nil
+        if phase == .leased {
+            if unit.isProbe { worker.tell(database, late.side, .failure(isProbe: true), because: cause) }
+            unit.isProbe = false
+            if unit.isAllReads && unit.executes {
+                worker.sample(
+                    database, late.side, micros: worker.now.microseconds(since: unit.startedAt), isError: false,
+                    shape: unit.notes.statement?.shape?.value ?? 0)
+            }
+            _ = CancelConnection.start(to: late, on: worker, for: nil)
+            // What it has prepared by then nobody knows: it is looked at once more, and not used again.
+            late.isOutdated = true
+            late.detach()
+            return runAgainOnAuthority()
+        }
+        // What it was to set in its session is not known: nobody else gets it.
+        late.close()
+        noteFailure(on: late.side, database, cause)
+        unit.isProbe = false
+        sideFailed()
     }
 
     private func runAgainOnAuthority() {
@@ -385,10 +431,8 @@ extension ClientConnection {
         guard let database, phase != .closed else { return }
         if phase == .idle { return parkedServerLost(lost, database, error) }
         worker.logger.warning("lost a server of \(lost.side) of \"\(database.name)\" in use: \(error.message)")
-        if lost.side == .new {
-            worker.tellBreaker(database, .failure(isProbe: unit.isProbe))
-            unit.isProbe = false
-        }
+        noteFailure(on: lost.side, database, error.message)
+        unit.isProbe = false
         if phase == .applyingSettings && lost.side == .new { return sideFailed() }
         undefine(lost.session.takeDropped(), on: lost)
         if canRetry { return runAgainOnAuthority() }
@@ -418,7 +462,7 @@ extension ClientConnection {
 
     /// NEW went away between two reads of a transaction: nothing of it is needed any more, unless it had failed.
     private func parkedServerLost(_ lost: ServerConnection, _ database: DatabaseState, _ error: ErrorResponse) {
-        worker.tellBreaker(database, .failure(isProbe: false))
+        worker.tell(database, lost.side, .failure(isProbe: false), because: error.message)
         lazy?.isOnNew = false
         if lost.session.status == .failed || lazy?.isFixed == true {
             close(with: ErrorResponse(
@@ -428,10 +472,12 @@ extension ClientConnection {
 
     /// The client is gone: its server must not keep anything of it.
     func letGo(of last: Phase) {
+        leaveHeld()
+        if last == .consoleWaiting { worker.control.post(.consoleGone(worker: worker.index, client: id)) }
         if last == .waiting || last == .greeting { _ = poolEntry(waitingSide)?.pool.abandon(id) }
         guard let server else { return }
         self.server = nil
-        if unit.isProbe, let database { worker.tellBreaker(database, .probeAbandoned) }
+        if unit.isProbe, let database { worker.tell(database, database.health.other, .probeAbandoned) }
         let isQuiet = server.session.isQuiet && passToServer == 0
         if !isQuiet, let database { stampWrites(.idle, database) }  // a COMMIT may be among what it does not wait for
         if last == .applyingSettings {
@@ -445,10 +491,10 @@ extension ClientConnection {
         } else if isQuiet && pin == nil && unit.byteCount == 0 {
             server.settings = ledger.isEmpty ? server.settings : nil
             server.settle(with: "ROLLBACK")
+        } else if !isQuiet && passToServer == 0 && !hasBrokenOff && !server.session.awaitsCopyData {
+            server.abandon()
         } else {
-            // It is at work for nobody: end that, so that its locks go too.
-            if !server.session.isQuiet { _ = CancelConnection.start(to: server, on: worker, for: nil) }
-            server.close()
+            server.close()  // it waits for more, and so sees the end
         }
     }
 
@@ -462,24 +508,26 @@ extension ClientConnection {
         switch phase {
         case .waiting:
             _ = poolEntry(waitingSide)?.pool.abandon(id)
-            if unit.isProbe, let database { worker.tellBreaker(database, .probeAbandoned) }
+            if unit.isProbe, let database { worker.tell(database, database.health.other, .probeAbandoned) }
             refuseUnit(ErrorResponse(.error, .queryCanceled, "canceling statement due to user request"))
-        case .awaitingHorizon:
+        case .awaitingHorizon, .held:
             refuseUnit(ErrorResponse(.error, .queryCanceled, "canceling statement due to user request"))
+        case .consoleWaiting:
+            worker.control.post(.consoleCanceled(worker: worker.index, client: id))
         case .leased:
             if let server, !server.session.isQuiet {
                 return CancelConnection.start(to: server, on: worker, for: canceller)
             }
-        case .login, .handshake, .cancelling, .greeting, .idle, .applyingSettings, .console, .consoleWaiting, .closed:
+        case .login, .handshake, .cancelling, .greeting, .idle, .applyingSettings, .console, .closed:
             break
         }
         return false
     }
 
-    /// Godwit is ending: who has no transaction goes now.
+    /// Godwit is ending: who has no transaction goes now, but for consoles, which see it end.
     func drain() {
         switch phase {
-        case .login, .handshake, .greeting, .console, .consoleWaiting:
+        case .login, .handshake, .greeting, .held:
             sayGoodbye()
         case .cancelling:
             close()
@@ -487,12 +535,12 @@ extension ClientConnection {
             if lazy == nil { sayGoodbye() }
         case .leased:
             if let server, server.session.isFree, unit.byteCount == 0 { sayGoodbye() }
-        case .waiting, .awaitingHorizon, .applyingSettings, .closed:
+        case .waiting, .awaitingHorizon, .applyingSettings, .console, .consoleWaiting, .closed:
             break
         }
     }
 
-    private func sayGoodbye() {
+    func sayGoodbye() {
         close(with: ErrorResponse(.fatal, .adminShutdown, "Godwit is shutting down", hint: "Connect again."))
     }
 

@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Logging
 import PGWire
 import Pooling
@@ -74,6 +75,7 @@ extension ClientConnection {
         scanner = UnitScanner(packetMax: worker.packetMax)
         unit = Unit()
         isForcedToAuthority = false
+        heldSince = nil
     }
 
     // MARK: what is in it
@@ -256,16 +258,22 @@ extension ClientConnection {
         guard let database else { preconditionFailure("a unit without a database") }
         unit.startedAt = worker.now
         if let refusal = refusalOnItsOwn { return refuseUnit(refusal) }
+        if database.hold == .all && server == nil { return hold(database) }
         if splitsBegin(), let text = unit.beginSQL {
             unit.carriesBegin = true
             lazy = LazyTransaction(beginSQL: text)
         }
         guard let decision = route(database) else { return }
+        unit.isProbe = decision.isProbe
+        if server == nil && isHeld(decision, database) { return hold(database) }
         database.count(decision, isRead: unit.routedKind == .read || unit.carriesBegin)
         database.count((unitKey ?? sessionKey)?.identity)
-        unit.isProbe = decision.isProbe
-        if decision.side == .new { divertedSince = nil }
+        if decision.side == .new {
+            divertedSince = nil
+            worker.watchReads()
+        }
         if goesOnOnNew(decision.side) { return }
+        if isHeld(decision, database) { return hold(database) }
         phase = .waiting
         waitForServer(decision.side)
     }
@@ -295,9 +303,9 @@ extension ClientConnection {
             request.shape = database.askShape(unit, now: worker.now)
         }
         if Router.wantsNew(request, by: database.route.table) {
-            let (verdict, transition) = database.askBreaker(now: worker.now)
+            let (verdict, change) = database.health.ask(now: worker.now)
             request.breaker = verdict
-            if let transition { worker.logTransition(database, transition) }
+            worker.announce(change, of: database)
         }
         let decision = Router.decide(request, by: database.route.table)
         if decision.reason == .ownWrite && waits(for: request.batchNeeded, database) { return nil }
@@ -311,7 +319,7 @@ extension ClientConnection {
         if unit.hasWaited || settings.consistencyWaitMillis == 0 { return false }
         if !database.isMirrored || server != nil { return false }
         // A NEW that is down, or too far behind for a wait to help, must not slow reads that OLD can answer.
-        if database.breaker.phase == .open || worker.now < database.waitsAgainAt { return false }
+        if database.health.isOtherOpen || worker.now < database.waitsAgainAt { return false }
         if database.route.horizon.report.state != .mirroring { return false }
         let since = divertedSince ?? worker.now
         divertedSince = since
@@ -352,8 +360,13 @@ extension ClientConnection {
 
     func waitForServer(_ side: Side) {
         guard let entry = poolEntry(side) else { preconditionFailure("a wait without a database") }
-        waitingSince = worker.now
+        waitingSince = heldSince ?? worker.now
+        if phase == .greeting, let database, database.hold == .all { return hold(database) }
         waitingSide = side
+        // NEW has refused this user's login, and it is not time to try again: nobody waits for that.
+        if side == entry.database.health.other, entry.pool.idleCount == 0, entry.pool.isPaused(now: worker.now) {
+            return sideFailed()
+        }
         worker.acquire(self, from: entry)
     }
 
@@ -362,6 +375,7 @@ extension ClientConnection {
     /// A server is ours; the bytes follow now, or at the end of the batch.
     func granted(_ server: ServerConnection) {
         self.server = server
+        heldSince = nil
         server.lease(to: self)
         if let database {
             let micros = worker.now.microseconds(since: waitingSince)
@@ -427,6 +441,7 @@ extension ClientConnection {
 
     /// The unit's answer, instead of a server's. The client goes on where the protocol allows it.
     func refuseUnit(_ error: ErrorResponse) {
+        leaveHeld()
         if phase == .greeting { return close(with: fatal(error)) }
         // Within a transaction the client would have to be told that it has failed: it begins anew instead.
         if !unit.endsWithReady || unit.isStreamed || lazy != nil { return close(with: fatal(error)) }
@@ -466,7 +481,7 @@ extension ClientConnection {
 
     /// NEW cannot be had: the unit goes to the authority instead.
     func sideFailed() {
-        if unit.isProbe, let database { worker.tellBreaker(database, .failure(isProbe: true)) }
+        if unit.isProbe, let database { worker.tell(database, database.health.other, .failure(isProbe: true)) }
         isHolding = false
         phase = .idle
         lazy?.isOnNew = false

@@ -58,7 +58,7 @@ extension ConsoleTables {
                             row.name, "\(report.worker)", String(figures.shape.value, radix: 16), figures.text,
                             side.description, "\(figure.calls)", "\(figure.errors)", "\(figure.rows)",
                             figure.p50.map { "\($0)" }, figure.p95.map { "\($0)" }, figure.p99.map { "\($0)" },
-                            isProvenOnly ? word(figures.verdict) : "all", isProvenOnly ? reason(figures.verdict) : "",
+                            word(figures.verdict, isProvenOnly), reason(figures.verdict),
                         ])
                     }
                 }
@@ -67,9 +67,9 @@ extension ConsoleTables {
         return table
     }
 
-    private func word(_ verdict: ShapeStatistics.Verdict) -> String {
+    private func word(_ verdict: ShapeStatistics.Verdict, _ isProvenOnly: Bool) -> String {
         switch verdict {
-        case .unproven: "unproven"
+        case .unproven: isProvenOnly ? "unproven" : "all"
         case .proven: "proven"
         case .degraded: "degraded"
         }

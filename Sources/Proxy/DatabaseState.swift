@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Digests
 import PGWire
 import Pooling
@@ -62,18 +63,24 @@ struct RouteKey: Hashable, Sendable {
     var reason: RouteDecision.Reason
 }
 
-/// What one thread keeps of one database: caches, breaker, statements, figures. Used on its reactor's thread.
+/// What one thread keeps of one database: caches, statements, figures. Used on its reactor's thread.
 final class DatabaseState {
     private(set) var route: DatabaseRoute
     /// Made by `*`, and forgotten when nobody uses it for long.
     var isAuto = false
     var unusedSince: MonotonicInstant?
     var clientCount = 0
+    /// What an operator holds of it, and who waits for that.
+    var hold: TrafficGate.Hold?
+    var held: HeldClients
     private(set) var analysis: AnalysisCache
     private(set) var resolver: KeyResolver
     /// Of the plan's `column` sources, by their places in it; 0: not known, or no column.
     private var keyColumnTypes: [UInt32] = []
-    private(set) var breaker: CircuitBreaker
+    /// Shared by all threads.
+    let health: DatabaseHealth
+    private var oldSamples = SampleBuffer()
+    private var newSamples = SampleBuffer()
     var statements = StatementRegistry()
     /// What the authority reported at login: what a new client is told. nil until a server has logged in.
     var welcome: [StartupPacket.Parameter]?
@@ -111,8 +118,9 @@ final class DatabaseState {
         self.route = route
         analysis = Self.makeCache(route)
         resolver = KeyResolver(table: route.table)
-        breaker = CircuitBreaker(route.settings.breaker)
+        health = route.health
         shapes = ShapeStatistics(route.settings.reads)
+        held = HeldClients(bound: route.settings.pool.waitersMax)
         resetUnits()
         findKeyColumnTypes()
     }
@@ -144,7 +152,7 @@ final class DatabaseState {
         if ShapeStatistics.isMadeAnew(from: previous.settings.reads, to: next.settings.reads) {
             shapes = ShapeStatistics(next.settings.reads)
         }
-        if previous.settings.breaker != next.settings.breaker { breaker = CircuitBreaker(next.settings.breaker) }
+        if previous.settings.breaker != next.settings.breaker { health.apply(next.settings.breaker) }
     }
 
     private static func makeCache(_ route: DatabaseRoute) -> AnalysisCache {
@@ -182,14 +190,29 @@ final class DatabaseState {
         periodStartedAt = now
     }
 
-    func askBreaker(
-        now: MonotonicInstant
-    ) -> (verdict: CircuitBreaker.Verdict, transition: CircuitBreaker.Transition?) {
-        breaker.ask(now: now)
+    // MARK: health
+
+    /// - Returns: whether it is time to tell them.
+    func add(_ sample: HealthSample, of side: Side, now: MonotonicInstant) -> Bool {
+        side == .old ? oldSamples.add(sample, now: now) : newSamples.add(sample, now: now)
     }
 
-    func tell(_ event: CircuitBreaker.Event, now: MonotonicInstant) -> CircuitBreaker.Transition? {
-        breaker.handle(event, now: now)
+    func takeSamples(
+        of side: Side, _ tell: (ContiguousArray<HealthSample>) -> HealthMonitor.Decision?
+    ) -> HealthMonitor.Decision? {
+        let samples = side == .old ? oldSamples.samples : newSamples.samples
+        if samples.isEmpty { return nil }
+        let decision = tell(samples)
+        if side == .old { oldSamples.removeAll() } else { newSamples.removeAll() }
+        return decision
+    }
+
+    /// How far NEW is behind; nil: it is not mirrored, or not known to be a copy yet.
+    func lagSeconds(now: MonotonicInstant) -> Double? {
+        guard isMirrored else { return nil }
+        let report = route.horizon.report
+        guard report.state == .mirroring, report.lastAppliedNanos > 0 else { return nil }
+        return Double(now.nanoseconds(since: MonotonicInstant(nanoseconds: report.lastAppliedNanos))) / 1e9
     }
 
     /// The first source of the plan that the session itself answers.
@@ -276,8 +299,11 @@ final class DatabaseState {
 
     /// Whether NEW may answer the unit's statement, by what is known of its shape.
     func askShape(_ unit: Unit, now: MonotonicInstant) -> ShapeStatistics.Answer {
-        if route.settings.reads.promote == .all { return .allow }
-        guard unit.statementCount == 1, let statement = unit.notes.statement else { return .unproven }
+        let needsNoProof = route.settings.reads.promote == .all
+        if needsNoProof && !shapes.hasDemoted { return .allow }
+        guard unit.statementCount == 1, let statement = unit.notes.statement else {
+            return needsNoProof ? .allow : .unproven
+        }
         return shapes.ask(statement, now: now)
     }
 

@@ -63,7 +63,7 @@ extension Worker {
 
     private func lookUp(for database: String) -> SecretLookUp? {
         if let route = snapshot.databases[database] { return route.lookUp }
-        return database == ProxySnapshot.consoleDatabase ? nil : snapshot.wildcard?.lookUp?.named(database)
+        return snapshot.isConsole(database) ? nil : snapshot.wildcard?.lookUp?.named(database)
     }
 
     func lookUpSystemUser(_ number: UInt32, for client: ClientConnection) {

@@ -24,7 +24,7 @@ package struct ProxyMetrics {
             .compactMap { figures.snapshot.databases[$0.name] }.map { ($0, $0.horizon.report) }
     }
 
-    /// Over the threads; of several the worst breaker counts.
+    /// Over the threads, which share their breakers.
     private static func summed(_ rows: [ThreadFigures.Database]) -> [ThreadFigures.Database] {
         var sums: [ExactName: ThreadFigures.Database] = [:]
         for row in rows {
@@ -35,7 +35,6 @@ package struct ProxyMetrics {
             sum.counters = sum.counters + row.counters
             sum.times = sum.times + row.times
             sum.routes += row.routes
-            sum.trips += row.trips
             sum.retries += row.retries
             sum.statements += row.statements
             sum.textHits += row.textHits
@@ -77,6 +76,10 @@ package struct ProxyMetrics {
         writer.sample([], Self.residentBytes())
         writer.begin("godwit_threads", .gauge, "Reactor threads.")
         writer.sample([], UInt64(figures.threads.count))
+        writer.begin("godwit_events_total", .counter, "Decisions by kind, as SHOW EVENTS lists them.")
+        for kind in EventRecord.Kind.allCases {
+            writer.sample([("kind", kind.rawValue)], figures.events[kind] ?? 0)
+        }
         writer.begin("godwit_draining", .gauge, "1 while clients are let go and none is taken.")
         writer.sample([], UInt64(figures.threads.contains(where: \.isDraining) ? 1 : 0))
     }
@@ -194,20 +197,49 @@ package struct ProxyMetrics {
             let hundredths = figures.snapshot.route(settings.name)?.table.hundredths ?? 0
             writer.sample([("database", settings.name)], Double(hundredths) / 10_000)
         }
-        writer.begin("godwit_breaker_state", .gauge, "Breaker of NEW per thread: 1 at the state that it is in.")
-        for thread in figures.threads {
-            for row in thread.databases.sorted(by: { $0.name < $1.name }) {
-                for phase in [CircuitBreaker.Phase.closed, .open, .halfOpen] {
-                    writer.sample(
-                        [("database", row.name), ("reactor", "\(thread.worker)"), ("state", phase.rawValue)],
-                        UInt64(row.breaker == phase ? 1 : 0))
+        breakers(&writer)
+        writer.begin("godwit_retries_total", .counter, "Reads that NEW failed and OLD answered.")
+        for row in databases { writer.sample([("database", row.name)], row.retries) }
+    }
+
+    private func breakers(_ writer: inout ExpositionWriter) {
+        func each(_ name: String, _ kind: ExpositionWriter.Kind, _ help: String,
+            _ value: (HealthMonitor.Figures) -> Double?
+        ) {
+            writer.begin(name, kind, help)
+            for row in databases {
+                for health in row.health {
+                    guard let value = value(health) else { continue }
+                    writer.sample([("database", row.name), ("side", health.side.description)], value)
                 }
             }
         }
-        writer.begin("godwit_breaker_trips_total", .counter, "Times that a breaker of NEW opened.")
-        for row in databases { writer.sample([("database", row.name)], row.trips) }
-        writer.begin("godwit_retries_total", .counter, "Reads that NEW failed and OLD answered.")
-        for row in databases { writer.sample([("database", row.name)], row.retries) }
+        writer.begin("godwit_breaker_state", .gauge, "Breaker of a side: 1 at the state that it is in.")
+        for row in databases {
+            for health in row.health {
+                for phase in CircuitBreaker.Phase.allCases {
+                    writer.sample(
+                        [("database", row.name), ("side", health.side.description), ("state", phase.rawValue)],
+                        UInt64(health.phase == phase ? 1 : 0))
+                }
+            }
+        }
+        each("godwit_breaker_latched", .gauge, "1: it stays open until an operator says FORCE or READS.") {
+            $0.isLatched ? 1 : 0
+        }
+        each("godwit_breaker_forced", .gauge, "1: an operator has overruled it.") { $0.force == .auto ? 0 : 1 }
+        each("godwit_breaker_trips_total", .counter, "Times that it opened.") { Double($0.trips) }
+        each("godwit_window_calls", .gauge, "Reads answered within the breaker's window.") { Double($0.calls) }
+        each("godwit_window_errors", .gauge, "Errors of the server's own among them.") { Double($0.errors) }
+        writer.begin("godwit_window_seconds", .gauge, "How long they took.")
+        for row in databases {
+            for health in row.health {
+                guard let micros = health.p95Micros else { continue }
+                writer.sample(
+                    [("database", row.name), ("side", health.side.description), ("quantile", "0.95")],
+                    Double(micros) / 1e6)
+            }
+        }
     }
 
     private func caches(_ writer: inout ExpositionWriter) {
@@ -312,7 +344,8 @@ package struct ProxyMetrics {
         writer.begin("migration_errors_total", .counter, "What went wrong and was dealt with.")
         for row in databases {
             let labels = [("database", row.name), ("component", "proxy")]
-            writer.sample(labels + [("error_category", "breaker_trip")], row.trips)
+            writer.sample(
+                labels + [("error_category", "breaker_trip")], row.health.reduce(0) { $0 + $1.trips })
             writer.sample(labels + [("error_category", "read_retried")], row.retries)
         }
         for (route, _) in mirrors {

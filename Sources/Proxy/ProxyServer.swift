@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Logging
 import Primitives
 import Reactor
@@ -15,11 +16,12 @@ package final class ProxyServer: Sendable {
     private let current: Mutex<ProxySnapshot>
     /// What threads that have ended said last, by their numbers.
     private let lastFigures: LastFigures
+    private let events: EventLog
     /// Where it listens: the ports are the kernel's choice where 0 was asked for.
     package let addresses: [SocketAddress]
 
     /// Opens the sockets and starts the threads.
-    package init(_ snapshot: ProxySnapshot, logger: Logger) throws(SocketError) {
+    package init(_ snapshot: ProxySnapshot, events: EventLog, logger: Logger) throws(SocketError) {
         let listen = snapshot.settings.listen
         var wanted: [SocketAddress] = []
         if let address = SocketAddress.resolve(host: listen.address, port: listen.port) { wanted.append(address) }
@@ -39,6 +41,7 @@ package final class ProxyServer: Sendable {
         let clientCount = ClientCount()
         let lookUps = (0..<Worker.lookUpLanes).map { _ in Mailbox<LookUpRequest>() }
         self.control = control
+        self.events = events
         self.lookUps = lookUps
         let ledger = ConnectionLedger()
         let autoDatabases = AutoDatabases()
@@ -51,7 +54,8 @@ package final class ProxyServer: Sendable {
             OwnThread(name: "godwit-\(index)") {
                 let worker = Worker(
                     index: index, peers: mailboxes, control: control, lookUps: lookUps, snapshot: snapshot,
-                    clientCount: clientCount, ledger: ledger, autoDatabases: autoDatabases, logger: logger)
+                    clientCount: clientCount, ledger: ledger, autoDatabases: autoDatabases, events: events,
+                    logger: logger)
                 if index == 0 {
                     for handle in handles { if let listener = handle.take() { worker.listen(listener) } }
                 }
@@ -75,8 +79,8 @@ package final class ProxyServer: Sendable {
     /// Gives what all threads say of themselves to `deliver`, on the thread of the last one that does.
     package func collectFigures(_ deliver: @escaping @Sendable (ProxyFigures) -> Void) {
         let snapshot = current.withLock { $0 }
-        let collection = ReportCollection(threads: threads.count) { figures in
-            deliver(ProxyFigures(snapshot: snapshot, threads: figures))
+        let collection = ReportCollection(threads: threads.count) { [events] figures in
+            deliver(ProxyFigures(snapshot: snapshot, threads: figures, events: events.counts))
         }
         post(.report(collection))
         for (index, figures) in lastFigures.all { collection.add(figures, of: index) }
@@ -92,9 +96,8 @@ package final class ProxyServer: Sendable {
         mailboxes[request.worker].post(.lookedUp(request.number, answer))
     }
 
-    package func drain() { post(.drain) }
-
-    package func stop() { post(.stop) }
+    /// What an operator orders of all threads.
+    package func order(_ action: GateControl.Action) { post(.gate(action)) }
 
     /// Blocks until all threads have ended.
     package func join() { for thread in threads { thread.join() } }

@@ -67,6 +67,7 @@ package final class DatabaseRoute: Sendable {
     package let facts: CatalogSnapshot
     package let horizon: Horizon
     package let stamps: ReadStamps
+    package let health: DatabaseHealth
     /// nil: the users' file alone says who there is.
     package let lookUp: SecretLookUp?
 
@@ -75,7 +76,7 @@ package final class DatabaseRoute: Sendable {
     /// - Parameter table: of the route that this one replaces, where reads and rules are the same.
     package init(
         settings: DatabaseSettings, old: ServerEndpoint, new: ServerEndpoint, facts: CatalogSnapshot, horizon: Horizon,
-        stamps: ReadStamps, lookUp: SecretLookUp? = nil, table: RoutingTable? = nil
+        stamps: ReadStamps, health: DatabaseHealth, lookUp: SecretLookUp? = nil, table: RoutingTable? = nil
     ) {
         self.settings = settings
         self.old = old
@@ -84,6 +85,7 @@ package final class DatabaseRoute: Sendable {
         self.facts = facts
         self.horizon = horizon
         self.stamps = stamps
+        self.health = health
         self.lookUp = lookUp
     }
 
@@ -95,8 +97,8 @@ package final class DatabaseRoute: Sendable {
         old.tls = oldTLS
         new.tls = newTLS
         return DatabaseRoute(
-            settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps, lookUp: lookUp,
-            table: table)
+            settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps,
+            health: health, lookUp: lookUp, table: table)
     }
 }
 
@@ -132,4 +134,10 @@ package final class ProxySnapshot: Sendable {
 
     /// The console's database.
     package static let consoleDatabase = "godwit"
+    /// Another name of it, under which PgBouncer's tools look for a console; a database of that name comes first.
+    package static let pgBouncerDatabase = "pgbouncer"
+
+    func isConsole(_ database: String) -> Bool {
+        database == Self.consoleDatabase || database == Self.pgBouncerDatabase && databases[database] == nil
+    }
 }

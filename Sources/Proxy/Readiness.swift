@@ -1,5 +1,6 @@
 import Configuration
 import Primitives
+import Routing
 
 /// `GET /readyz`: whether clients should be sent here, and why not. Immutable, any thread.
 package struct Readiness {
@@ -28,6 +29,10 @@ package struct Readiness {
         return (Set(rows.map(\.key)).count, rows.reduce(0) { $0 + $1.clientsWaiting })
     }
 
+    private func health(_ database: String) -> [HealthMonitor.Figures] {
+        figures.threads.flatMap(\.databases).first { $0.name.hasSameBytes(as: database) }?.health ?? []
+    }
+
     /// The mirror's state is told and decides nothing: without it OLD answers.
     package func answer() -> (isReady: Bool, json: String) {
         var reasons = isDraining ? ["draining"] : []
@@ -41,29 +46,21 @@ package struct Readiness {
                 old = "unreachable"
                 reasons.append("OLD of database \"\(settings.name)\" cannot be reached: \(why)")
             }
-            let (state, reason) = (report?.state.rawValue ?? "off", Self.text(report?.reason ?? ""))
-            return "{\"name\":\(Self.text(settings.name)),\"old\":\"\(old)\","
+            let breakers = health(settings.name).map { row in
+                if row.role == .authority, row.phase == .open, old != "unreachable" {
+                    reasons.append("\(row.side) of database \"\(settings.name)\" was given up: "
+                        + "\(row.cause?.description ?? "it does not answer")")
+                }
+                let what = row.isLatched ? "latched" : row.phase.rawValue
+                return "\"\(row.side)_breaker\":\"\(what)\","
+            }.joined()
+            let (state, reason) = (report?.state.rawValue ?? "off", JSONText.quoted(report?.reason ?? ""))
+            return "{\"name\":\(JSONText.quoted(settings.name)),\"old\":\"\(old)\",\(breakers)"
                 + "\"mirror\":\"\(state)\",\"mirror_reason\":\(reason)}"
         }
-        let json = "{\"ready\":\(reasons.isEmpty),\"reasons\":[\(reasons.map(Self.text).joined(separator: ","))],"
+        let json = "{\"ready\":\(reasons.isEmpty),\"reasons\":[\(reasons.map(JSONText.quoted).joined(separator: ","))],"
             + "\"draining\":\(isDraining),\"pools\":\(pools.count),\"clients_waiting\":\(pools.waiting),"
             + "\"databases\":[\(databases.joined(separator: ","))]}\n"
         return (reasons.isEmpty, json)
-    }
-
-    /// A JSON string (RFC 8259, section 7).
-    static func text(_ text: String) -> String {
-        var quoted = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": quoted += "\\\""
-            case "\\": quoted += "\\\\"
-            case _ where scalar.value < 0x20:
-                let hex = String(scalar.value, radix: 16)
-                quoted += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
-            default: quoted.unicodeScalars.append(scalar)
-            }
-        }
-        return quoted + "\""
     }
 }

@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Digests
 import Logging
 import PGWire
@@ -24,9 +25,9 @@ final class ServerConnection {
         case closed
     }
 
-    /// A body that we want to look at is kept until it is whole, up to this size; a larger one is passed on unseen.
     /// What we call ourselves where no client has a name of its own.
     static let ownName = "godwit"
+    /// A body that we want to look at is kept until it is whole, up to this size; a larger one is passed on unseen.
     private static let keptBodyMax = 64 * 1024
 
     let id: ServerID
@@ -39,7 +40,7 @@ final class ServerConnection {
     private let registration: Registration
     private var interest: Interest = [.write]
 
-    private(set) var state: State = .connecting
+    var state: State = .connecting
     private(set) var login: ServerLogin
     var session = ServerSession()
     var statements: ServerStatements
@@ -54,12 +55,16 @@ final class ServerConnection {
     static let unknownToken = UInt64.max
     /// What is set in the server's session; nil: unknown.
     var settings: SessionSettings? = SessionSettings()
-    private(set) var client: ClientConnection?
+    var client: ClientConnection?
     var leasedAt = MonotonicInstant(nanoseconds: 0)
-    /// A reload changed where it should lead: it is closed when its client has done.
+    /// When bytes came from it last, or a client got it or let go of it while it was at work.
+    var heardAt = MonotonicInstant(nanoseconds: 0)
+    /// A reload changed where it should lead, or its answer was given up: it is closed when it has done.
     var isOutdated = false
     /// Cancel requests on their way to it: it is not handed on before they have arrived.
-    private(set) var cancelsInFlight = 0
+    var cancelsInFlight = 0
+    /// Cancel requests that may still be sent to end what nobody waits for; nil: somebody does.
+    var cancelsLeft: Int?
 
     private var inbox: [UInt8] = []
     /// The rest of a message whose head has been handled.
@@ -68,7 +73,7 @@ final class ServerConnection {
     private var isReadingPaused = false
     /// The server said why it will close the connection.
     private var farewell: ErrorResponse?
-    private var quietFailure: ErrorResponse?
+    var quietFailure: ErrorResponse?
 
     init(
         _ id: ServerID, _ socket: consuming SocketDescriptor, _ endpoint: ServerEndpoint, _ entry: PoolEntry,
@@ -124,9 +129,13 @@ final class ServerConnection {
     }
 
     var isCongested: Bool { stream.count > SendQueue.highWater }
+    var hasUnsentBytes: Bool { !stream.isEmpty }
+    var isSettling: Bool { state == .settling }
+    var pointer: String { "s\(worker.index).\(id.value)" }
 
-    private func updateInterest() {
-        let wanted = Interest(reads: !isReadingPaused, writes: !stream.isEmpty || state == .connecting)
+    func updateInterest() {
+        let isFrozen = worker.gate.isSuspended && !isOpening
+        let wanted = Interest(reads: !isReadingPaused && !isFrozen, writes: !stream.isEmpty || state == .connecting)
         if wanted.rawValue == interest.rawValue || state == .closed { return }
         interest = wanted
         worker.loop.modify(stream.socket.raw, wanted, as: registration)
@@ -134,6 +143,14 @@ final class ServerConnection {
 
     /// The client has got the head of a message whose rest never came.
     var isWithinMessage: Bool { passRemaining > 0 && passIsForwarded }
+
+    /// What SHOW SERVERS and its kin tell of the socket and its buffers.
+    func describe(in row: inout WorkerReport.ConnectionRow) {
+        row.localAddress = stream.socket.localAddress
+        row.descriptor = stream.socket.raw
+        row.statements = statements.count
+        (row.bytesWaiting, row.bytesPassing, row.bytesToSend) = (inbox.count, passRemaining, stream.count)
+    }
 
     func pauseReading() {
         isReadingPaused = true
@@ -216,6 +233,7 @@ final class ServerConnection {
     }
 
     private func received(_ bytes: UnsafeRawBufferPointer) {
+        heardAt = worker.now
         if inbox.isEmpty {
             let consumed = process(bytes)
             if consumed < bytes.count && state != .closed { inbox.append(contentsOf: bytes[consumed...]) }
@@ -245,6 +263,7 @@ final class ServerConnection {
         }
         while passRemaining == 0, let header = FrameHeader.parse(bytes, at: relay.offset) {
             if let error = header.backendError(packetMax: worker.packetMax) { return violated(bytes, error) }
+            if state == .login && Int(header.length) > WireLimits.serverLoginMessageMax { return violated(bytes) }
             let end = relay.offset + header.frameSize
             let isWhole = end <= bytes.count
             if !isWhole && wantsBody(header) { break }
@@ -303,7 +322,6 @@ final class ServerConnection {
         case .forwardResult:
             guard let client else { return false }
             if tag == BackendTag.commandComplete { client.commandCompleted(body) }
-            client.resultBegan()
             return true
         case .forwardError:
             return error(body, &relay)
@@ -336,6 +354,7 @@ final class ServerConnection {
             farewell = error  // the end of the connection follows, and is what the client is told of
             return false
         }
+        session.goesOnAfterError()
         guard let client else { return false }
         client.undefine(session.takeDropped(), on: self)
         if client.canRetry && error.state.isServersOwn {
@@ -344,7 +363,8 @@ final class ServerConnection {
             return false
         }
         client.resultBegan()
-        client.errorForwarded()
+        client.errorForwarded(
+            error, isServersOwn: error.state.isServersOwn && (error.state != .readOnlyTransaction || isStandby))
         if let refusal = client.refusal(replacing: error) {
             var writer = MessageWriter()
             refusal.write(to: &writer)
@@ -352,6 +372,11 @@ final class ServerConnection {
             return false
         }
         return true
+    }
+
+    /// A failover has made a standby of it: 25006 is its fault then, not the application's.
+    private var isStandby: Bool {
+        login.parameters.contains { $0.name == "in_hot_standby" && $0.value == "on" }
     }
 
     /// A setting that the server reports: told to the client that changed it, and noted for the next login.
@@ -378,6 +403,7 @@ final class ServerConnection {
     private func finish(_ relay: inout Relay) {
         guard let client else { return }
         relay.finish(client)
+        if client.hasEnded { worker.resumeLater(client) }
         guard state == .leased else { return }
         if session.isFree && client.mayGiveBack {
             client.giveBack(self)
@@ -406,6 +432,7 @@ final class ServerConnection {
                 flush()
             case .ready:
                 state = .idle
+                updateInterest()
                 worker.serverOpened(self)
             case .failed(let error):
                 fail(error, isRefusal ? .login : .other)
@@ -413,69 +440,7 @@ final class ServerConnection {
         }
     }
 
-    // MARK: leases
-
-    func lease(to client: ClientConnection) {
-        precondition(state == .idle && self.client == nil, "a server with two clients")
-        state = .leased
-        leasedAt = worker.now
-        self.client = client
-    }
-
-    /// The client has done with it and it is free for anybody.
-    func release() {
-        precondition(session.isFree, "a dirty server was about to be handed on")
-        client = nil
-        resumeReading()
-        if cancelsInFlight > 0 {
-            state = .settling
-        } else {
-            state = .idle
-            worker.releaseServer(self)
-        }
-    }
-
-    /// The client lets go while the answer to its last unit is still on its way: it is read and dropped.
-    func detach() {
-        client = nil
-        state = .settling
-        resumeReading()
-        settleIfQuiet()
-    }
-
-    /// The client lets go behind a batch whose Sync will go elsewhere: this server gets one of ours.
-    func detachWithSync() {
-        var writer = MessageWriter()
-        writer.sync()
-        session.sent(.quietQuery)
-        queue(writer.bytes)
-        flush()
-        detach()
-    }
-
-    /// Runs `sql` for nobody before the server is handed on.
-    func settle(with sql: String) {
-        client = nil
-        state = .settling
-        resumeReading()
-        runQuietly(sql)
-    }
-
-    /// The client sees nothing of it.
-    func runQuietly(_ sql: String) {
-        queueQuietly(sql)
-        flush()
-    }
-
-    /// The same, sent together with what is queued next.
-    func queueQuietly(_ sql: String) {
-        var writer = MessageWriter()
-        writer.query(sql)
-        session.sent(.quietQuery)
-        unnamedToken = 0
-        quietFailure = nil
-        queue(writer.bytes)
-    }
+    // MARK: work of our own
 
     private func quietWorkEnded(_ status: TransactionStatus) {
         let failure = quietFailure
@@ -494,8 +459,10 @@ final class ServerConnection {
         settleIfQuiet()
     }
 
-    private func settleIfQuiet() {
-        guard state == .settling, session.isQuiet, cancelsInFlight == 0 else { return }
+    func settleIfQuiet() {
+        guard state == .settling, session.isQuiet else { return }
+        if cancelsLeft != nil { return close() }
+        if cancelsInFlight > 0 { return }
         if !session.isFree { return runQuietly("ROLLBACK") }
         state = .idle
         worker.releaseServer(self)
@@ -535,7 +502,7 @@ final class ServerConnection {
         }
     }
 
-    private func end() {
+    func end() {
         let wasOpen = !isOpening
         state = .closed
         client = nil

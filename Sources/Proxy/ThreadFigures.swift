@@ -12,8 +12,7 @@ struct ThreadFigures: Sendable {
         var counters: DatabaseCounters
         var times: UnitTimes
         var routes: [(key: RouteKey, units: UInt64)]
-        var breaker: CircuitBreaker.Phase
-        var trips: UInt64
+        var health: [HealthMonitor.Figures]
         var retries: UInt64
         var statements: Int
         var textHits: UInt64
@@ -46,6 +45,7 @@ struct ThreadFigures: Sendable {
 package struct ProxyFigures: Sendable {
     let snapshot: ProxySnapshot
     let threads: [ThreadFigures]
+    let events: [EventRecord.Kind: UInt64]
 }
 
 /// Waits for the figures of all threads. Any thread.
@@ -108,7 +108,7 @@ extension Worker {
                 let counters = state.analysis.counters
                 return ThreadFigures.Database(
                     name: state.name, counters: state.counters, times: state.times, routes: state.routeCounts,
-                    breaker: state.breaker.phase, trips: state.breaker.trips, retries: state.retries,
+                    health: state.health.figures(now: now), retries: state.retries,
                     statements: state.statements.count, textHits: counters.textHits, shapeHits: counters.shapeHits,
                     parses: counters.parses, refusals: counters.refusals, cacheBytes: state.analysis.bytesHeld,
                     pins: pins[state.name] ?? [:],

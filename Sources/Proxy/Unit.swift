@@ -53,6 +53,8 @@ struct Unit {
     /// It may end a transaction, and what that wrote becomes visible.
     var mayCommit = false
     var hasFailed = false
+    /// An error of the server's own that the client got.
+    var serverError: String?
     /// For rules, keys in Bind and statistics.
     var notes = UnitNotes()
     var unnamed: (analysis: AnalysedStatement, key: StatementKey?)?

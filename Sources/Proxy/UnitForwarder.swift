@@ -85,12 +85,18 @@ extension ClientConnection {
         {
             if let error = header.frontendError(packetMax: worker.packetMax) { return violated(error) }
             let frame = FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize)
-            if frame.tag == FrontendTag.terminate { return close() }
+            if frame.tag == FrontendTag.terminate {
+                if server.session.isQuiet { return close() }
+                // What came before it is done first, as PostgreSQL does it.
+                run.drop(frame, server)
+                return ended()
+            }
             if frame.tag == FrontendTag.password { return violated(.unexpectedMessage(tag: frame.tag)) }
             if frame.end > bytes.count {
                 if bytes.count - frame.start < Self.pieceMin || !forwardHead(of: frame, bytes, &run, server) { return }
                 continue
             }
+            if waitsAtBorder(frame.tag, server) { return }
             if waitsForNames(frame, bytes, server) {
                 repliesAwaited = 0
                 return

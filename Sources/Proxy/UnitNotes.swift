@@ -234,6 +234,8 @@ extension ClientConnection {
         if unit.statementCount == 1, let statement = unit.notes.statement, statement.kind == .read, unit.executes {
             database.shapes.record(
                 statement, on: side, micros: micros, rows: unit.notes.rows, isError: unit.hasFailed, now: worker.now)
+            worker.sample(
+                database, side, micros: micros, isError: unit.serverError != nil, shape: statement.shape?.value ?? 0)
         }
         if unit.notes.changesSchema && !unit.hasFailed { hasChangedSchema = true }
         if hasChangedSchema && status == .idle {

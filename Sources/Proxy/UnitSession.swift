@@ -100,8 +100,8 @@ struct UnitSession {
 
     // MARK: what is answered
 
-    /// A setting was reported as changed, and no statement of the batch was seen to do it: a function has, or the end of
-    /// a transaction has taken a change back. PostgreSQL reports right before ReadyForQuery.
+    /// A setting was reported as changed, and no statement of the batch was seen to do it: a function has, or the end
+    /// of a transaction has taken a change back. PostgreSQL reports right before ReadyForQuery.
     mutating func noteReported(_ name: String, _ effect: SessionEffect) {
         let isExplained = steps.contains { step in
             guard step.batch == readyCount, case .effect(let known) = step.step.action else { return false }

@@ -33,7 +33,13 @@ final class Worker {
         case horizonWait(ClientID, wait: UInt64)
         /// A commit has waited for NEW as long as it may.
         case commitWait(ClientID, wait: UInt64)
-        case cancel(CancelConnection)
+        /// A unit has been held for as long as a client waits for a server.
+        case held(ClientID, token: UInt64)
+        /// Reads may have waited for the other side for too long.
+        case readCheck
+        /// By its registration: the timer must not keep a connection, and with it a socket, that has ended.
+        case cancel(Registration)
+        case abandoned(ServerID)
     }
 
     /// Bytes read at once. One buffer per thread: a connection keeps bytes only while a message is not whole.
@@ -71,9 +77,14 @@ final class Worker {
     /// Connections that were closed in this batch: freed at its end, when nobody above them on the stack uses them.
     private var closedClients: [ClientConnection] = []
     private var closedServers: [ServerConnection] = []
-    var console = ConsoleRequests()
+    var consoleRequests = ConsoleRequests()
+    /// What operators hold, and what they wait for.
+    var gate = TrafficGate()
+    var watches: [UInt64: GateCondition] = [:]
     /// What auth_query has answered.
     var secrets: SecretCache
+    /// A look at the reads that wait for the other side is scheduled.
+    var isWatchingReads = false
     private var horizonWaiters: [HorizonWaiter] = []
     private var commitWaiters: [HorizonWaiter] = []
 
@@ -95,6 +106,7 @@ final class Worker {
     /// What counts over all threads.
     let ledger: ConnectionLedger
     let autoDatabases: AutoDatabases
+    let events: EventLog
     /// Bytes of a message that the configuration lets through.
     private(set) var packetMax: Int
     private(set) var tcpOptions: TCPOptions
@@ -108,7 +120,7 @@ final class Worker {
     init(
         index: Int, peers: [Mailbox<WorkerMessage>], control: Mailbox<ControlMessage>,
         lookUps: [Mailbox<LookUpRequest>], snapshot: ProxySnapshot, clientCount: ClientCount,
-        ledger: ConnectionLedger, autoDatabases: AutoDatabases, logger: Logger
+        ledger: ConnectionLedger, autoDatabases: AutoDatabases, events: EventLog, logger: Logger
     ) {
         self.index = index
         self.peers = peers
@@ -120,6 +132,7 @@ final class Worker {
         sharedClientCount = clientCount
         self.ledger = ledger
         self.autoDatabases = autoDatabases
+        self.events = events
         packetMax = snapshot.settings.listen.packetSizeMax
         tcpOptions = TCPOptions(snapshot.settings.listen.tcp)
         timers = TimerWheel(now: now)
@@ -155,9 +168,12 @@ final class Worker {
             if isFirst { beginBatch() }
             for token in timers.expire(now: now) { fire(token) }
             finishBatch()
-            if isDraining && clients.isEmpty { isStopped = true }
+            if !watches.isEmpty { checkWatches() }
         }
-        for client in clients.values { client.close() }
+        for client in clients.values {
+            if client.isConsole { client.sayGoodbye() }
+            client.close()
+        }
         for server in servers.values { server.closeSocket() }
         control.post(.workerEnded(index))
     }
@@ -179,7 +195,8 @@ final class Worker {
             }
             let resumed = clientsToResume
             clientsToResume = []
-            for client in resumed { client.resume() }
+            // A console is no database's, and goes on while all others stand still.
+            for client in resumed where !gate.isSuspended || client.database == nil { client.resume() }
             rounds += 1
             // Clients that never run dry must not keep the thread from its sockets.
             if rounds >= 8 && !clientsToResume.isEmpty {
@@ -285,14 +302,24 @@ final class Worker {
             servers[id]?.loginTimedOut()
         case .pool(let entry):
             entry.timerAt = nil
-            expireWaiters(entry)
+            if !gate.isSuspended { expireWaiters(entry) }
             serveLater(entry)
         case .horizonWait(let id, let wait):
             if let client = clients[id], client.horizonWait == wait { client.horizonReached(inTime: false) }
-        case .cancel(let cancel):
-            cancel.timedOut()
+        case .cancel(let registration):
+            if case .cancel(let cancel) = slots[Int(registration.slot)],
+                generations[Int(registration.slot)] == registration.generation
+            {
+                cancel.timedOut()
+            }
+        case .abandoned(let id):
+            servers[id]?.cancelAbandoned()
         case .commitWait(let id, let wait):
             if let client = clients[id], client.commitWait == wait { client.commitReached(inTime: false) }
+        case .held(let id, let token):
+            if let client = clients[id], client.holdToken == token { client.holdTimedOut() }
+        case .readCheck:
+            checkReads()
         }
     }
 
@@ -300,7 +327,10 @@ final class Worker {
         expireServers()
         keepPools()
         forgetAutoDatabases()
-        for client in clients.values { client.checkTime() }
+        // What stands still by order does not run out of time.
+        if !gate.isSuspended { for client in clients.values { client.checkTime() } }
+        watchPins()
+        watchHealth()
         for database in databases.values { database.turnPeriod(now: now) }
     }
 
@@ -319,7 +349,7 @@ final class Worker {
         case .collect(let request, let from):
             peers[from].post(.collected(request: request, makeReport()))
         case .collected(let request, let report):
-            console.collected(request, report, on: self)
+            consoleRequests.collected(request, report, on: self)
         case .report(let collection):
             collection.add(makeFigures(), of: index)
         case .controlDone(let client, let outcome):
@@ -330,10 +360,14 @@ final class Worker {
             for entry in pools.values where entry.pool.waitingCount > 0 { serveLater(entry) }
         case .evict(let database, let user, let side):
             _ = evictIdle(database: database, user: user, side: side, but: nil)
-        case .drain:
-            drain()
-        case .stop:
-            isStopped = true
+        case .gate(let action):
+            perform(action)
+        case .killClient(let client, let from, let console):
+            killClient(client, from: from, console: console)
+        case .sideTripped(let database, let side):
+            sideTripped(database, side)
+        case .shapeDemoted(let database, let shape, let cause):
+            databases[database]?.shapes.demote(shape, because: cause, now: now)
         }
     }
 
@@ -368,6 +402,7 @@ final class Worker {
         let state = DatabaseState(route)
         state.onSchemaChange = { [control] name in control.post(.schemaChanged(database: name)) }
         databases[route.name] = state
+        state.hold = gate.hold(of: route.name)
         route.horizon.wakeAfterBatches(peers[index].descriptor)
         return state
     }
@@ -422,11 +457,17 @@ final class Worker {
         }
     }
 
-    private func drain() {
-        if isDraining { return }
-        isDraining = true
+    func stopListening() {
         for box in listeners { loop.unregister(box.listener.descriptor.raw) }
         listeners = []
+    }
+
+    func stop() { isStopped = true }
+
+    func drain() {
+        if isDraining { return }
+        isDraining = true
+        stopListening()
         for client in clients.values { client.drain() }
     }
 

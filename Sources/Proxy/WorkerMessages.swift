@@ -1,6 +1,9 @@
 import Console
+import PGWire
 import Primitives
 import Reactor
+import Routing
+import SQLAnalysis
 
 /// What other threads ask of a Worker.
 enum WorkerMessage: Sendable {
@@ -21,10 +24,13 @@ enum WorkerMessage: Sendable {
     case slotsFreed
     /// Somebody wants the place of an idle server of this database, or of this user.
     case evict(database: String?, user: String?, side: Side)
-    /// Finish: no new clients, those without a transaction go now, the others at its end.
-    case drain
-    /// Finish at once.
-    case stop
+    /// What an operator orders of all traffic.
+    case gate(GateControl.Action)
+    /// A console on worker `from` wants this client to go.
+    case killClient(ClientID, from: Int, console: ClientID)
+    /// A breaker opened: who waits for that side need not.
+    case sideTripped(database: String, Side)
+    case shapeDemoted(database: String, ShapeID, TripCause)
 }
 
 /// A connection that wants a query cancelled. It is closed when that has been passed on, as a server does it: libpq
@@ -39,19 +45,33 @@ package enum ControlRequest: Sendable {
     case reload
     case reads(database: String, hundredths: Int)
     case mirror(database: String, MirrorOrder)
+    /// A setting, until the next reload.
+    case set(key: String, value: String)
+    case gate(GateCommand)
+    case force(database: String, ForceOrder)
 }
 
 package enum ControlOutcome: Sendable {
     case done
+    /// Done; the sentence is for the operator.
+    case noticed(String)
     /// Nothing was changed; the sentence says why.
     case refused(String)
+    case failed(ErrorResponse)
 }
 
 package enum ControlMessage: Sendable {
     case request(ControlRequest, worker: Int, client: ClientID)
+    /// See `GateControl.Event`.
+    case standing(watch: UInt64, worker: Int, GateBlockers)
+    /// A console is gone, or does not want to wait any longer, while its request is under way.
+    case consoleGone(worker: Int, client: ClientID)
+    case consoleCanceled(worker: Int, client: ClientID)
     case workerEnded(Int)
     /// DDL was committed through us: what is known of the catalog may be old.
     case schemaChanged(database: String)
+    /// The breaker of a database's other side opened because it answers worse than it may.
+    case readsUnsafe(database: String, cause: String, figures: [EventRecord.Figure])
     /// A signal came.
     case signal(Int32)
     /// An authority's catalog was read, and differs from what was known.

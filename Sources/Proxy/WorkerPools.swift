@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Digests
 import Logging
 import PGWire
@@ -19,6 +20,8 @@ final class PoolEntry {
     /// What the latest client of this user has proven at its login.
     var proof: ServerProof?
     var isToBeServed = false
+    /// Most of its servers are kept by pinned clients, and that has been told.
+    var isFlooded = false
     /// When the earliest of its timers fires.
     var timerAt: MonotonicInstant?
     /// Clients that use it.
@@ -68,8 +71,7 @@ extension Worker {
             waitMaxNanos: nanos(settings.queryWaitTimeoutSeconds),
             idleMaxNanos: nanos(settings.serverIdleTimeoutSeconds),
             lifetimeMaxNanos: nanos(settings.serverLifetimeSeconds),
-            // NEW's breaker decides when it is tried again.
-            retryMaxNanos: key.side == .old ? nanos(settings.serverLoginRetrySeconds) : 0,
+            retryMaxNanos: nanos(settings.serverLoginRetrySeconds),
             serversMin: share(settings.minPoolSize),
             reserveMax: share(user?.reservePoolSize ?? settings.reservePoolSize),
             reserveAfterNanos: nanos(settings.reservePoolTimeoutSeconds))
@@ -81,6 +83,15 @@ extension Worker {
         case .lease(let id):
             client.granted(server(id))
         case .wait:
+            let health = entry.database.health
+            if entry.key.side == health.authority && health.isAuthorityDown {
+                // The first one finds out whether it is back; who comes while attempts go on need not wait for them.
+                if entry.pool.keepsTrying {
+                    _ = entry.pool.abandon(client.id)
+                    return client.refuseUnit(downError(entry))
+                }
+                entry.pool.keepsTrying = true
+            }
             openServers(entry)
             scheduleWaitTimer(entry)
         case .refused:
@@ -94,6 +105,7 @@ extension Worker {
 
     /// Pairs what is free with who waits, and opens what is missing. At the end of a batch of events.
     func serve(_ entry: PoolEntry) {
+        if gate.isSuspended { return }
         while let pair = entry.pool.nextPair() {
             if let client = clients[pair.client] {
                 client.granted(server(pair.server))
@@ -112,6 +124,7 @@ extension Worker {
     }
 
     private func openServers(_ entry: PoolEntry) {
+        if entry.database.hold == .all { return }
         let wanted = entry.pool.serversToOpen(now: now)
         for opened in 0..<wanted {
             guard takePlace(entry) else {
@@ -122,8 +135,8 @@ extension Worker {
         }
     }
 
-    private func scheduleWaitTimer(_ entry: PoolEntry) {
-        if entry.pool.waitingCount == 0 { return }
+    func scheduleWaitTimer(_ entry: PoolEntry) {
+        if entry.pool.waitingCount == 0 && !entry.pool.keepsTrying { return }
         var deadline: MonotonicInstant?
         if entry.pool.limits.waitMaxNanos > 0, let oldest = entry.pool.oldestWaiter() {
             deadline = MonotonicInstant(nanoseconds: oldest.nanoseconds + entry.pool.limits.waitMaxNanos)
@@ -182,28 +195,38 @@ extension Worker {
             logger.notice("\(entry.key.side) of \"\(entry.key.database)\" can be reached again")
         }
         if entry.key.side == .old { entry.database.welcome = server.login.parameters }
+        // A login alone does not show that the other side answers queries.
+        if entry.key.side == entry.database.health.authority {
+            answered(entry.database, entry.key.side, isProbe: false)
+        }
         entry.pool.serverOpened(server.id, now: now)
         serveLater(entry)
     }
 
-    /// An attempt to open a server failed. OLD's waiters go on waiting while it may come back; NEW's reads go to OLD.
+    /// An attempt to open a server failed. The authority's waiters go on waiting while it is not given up; the other
+    /// side's go to the authority.
     func openFailed(_ entry: PoolEntry, _ error: ErrorResponse) {
         if entry.lastFailure != error {
             logger.warning("\(entry.key.side) of \"\(entry.key.database)\": \(error.message)")
         }
         entry.lastFailure = error
-        entry.pool.openFailed(now: now)
-        switch entry.key.side {
-        case .new:
-            tellBreaker(entry.database, .failure(isProbe: false))
+        let (database, side) = (entry.database, entry.key.side)
+        let isRefused = isPermanent(error.state)
+        let spread = Double.random(in: 0...1)
+        if side == database.health.other {
+            // A refused login is this user's own trouble; what else there is, the breaker paces for all.
+            entry.pool.openFailed(now: now, pauses: isRefused, spread: spread)
+            tell(database, side, .failure(isProbe: false), because: error.message)
             for id in entry.pool.takeAllWaiters() { clients[id]?.sideFailed() }
-        case .old:
-            if isPermanent(error.state) {
-                for id in entry.pool.takeAllWaiters() { clients[id]?.loginRefused(error) }
-            } else {
-                serveLater(entry)
-            }
+            return
         }
+        entry.pool.openFailed(now: now, pauses: true, spread: spread)
+        if isRefused {
+            for id in entry.pool.takeAllWaiters() { clients[id]?.loginRefused(error) }
+            return
+        }
+        tell(database, side, .failure(isProbe: false), because: error.message)
+        if database.health.isAuthorityDown { refuseWaiters(entry) } else { serveLater(entry) }
     }
 
     /// Waiting would not help: the server has answered, and said no for good.
@@ -213,7 +236,7 @@ extension Worker {
 
     /// The client has done with it.
     func releaseServer(_ server: ServerConnection) {
-        if server.isOutdated || !server.entry.pool.release(server.id, now: now) {
+        if server.isOutdated || server.entry.database.hold == .all || !server.entry.pool.release(server.id, now: now) {
             server.close()
         } else {
             serveLater(server.entry)
@@ -243,6 +266,7 @@ extension Worker {
             if entry.pool.keepsMinimum {
                 openServers(entry)
             } else if entry.pool.serverCount == 0 && entry.pool.waitingCount == 0 {
+                entry.pool.keepsTrying = false
                 pools[key] = nil
             }
         }
@@ -267,6 +291,27 @@ extension Worker {
             }
             for server in servers.values where server.entry === entry { server.isOutdated = true }
             for id in entry.pool.idleServers { servers[id]?.close() }
+        }
+    }
+
+    /// Pinned clients keep their servers: when most of a pool is taken so, all others soon wait.
+    func watchPins() {
+        var pinned: [ObjectIdentifier: Int] = [:]
+        // Those of pool_mode session are meant so.
+        for server in servers.values where server.client?.pin != nil && server.client?.pin != .poolMode {
+            pinned[ObjectIdentifier(server.entry), default: 0] += 1
+        }
+        for entry in pools.values {
+            let count = pinned[ObjectIdentifier(entry)] ?? 0
+            let most = entry.pool.limits.serversMax
+            if count * 2 < most { entry.isFlooded = false }
+            guard !entry.isFlooded, count > 0, count * 5 >= most * 4 else { continue }
+            entry.isFlooded = true
+            events.append(EventRecord(
+                .pinFlood, database: entry.key.database, side: entry.key.side,
+                cause: "pinned clients of user \"\(entry.key.user)\" keep most of the pool's servers on reactor "
+                    + "\(index); SHOW PINS says why",
+                figures: [.init("pinned", Double(count)), .init("pool_size", Double(most))]))
         }
     }
 
@@ -329,23 +374,5 @@ extension Worker {
         let isWanted = entry.database.route.settings.pool.maxDBConnections > 0 && entry.databaseServers.isWanted
             || maxUserConnections(entry.key.user) > 0 && entry.userServers.isWanted
         if isWanted { servers[id]?.close() }
-    }
-
-    // MARK: breakers
-
-    /// Only NEW has one: OLD is never given up by itself.
-    func tellBreaker(_ database: DatabaseState, _ event: CircuitBreaker.Event) {
-        if let transition = database.tell(event, now: now) { logTransition(database, transition) }
-    }
-
-    func logTransition(_ database: DatabaseState, _ transition: CircuitBreaker.Transition) {
-        let what =
-            switch transition {
-            case .opened(let failures): "open after \(failures) failures in a row: reads go to OLD"
-            case .reopened: "open again: a probe failed"
-            case .halfOpened: "half-open: probing NEW with real reads"
-            case .closed: "closed: reads go to NEW again"
-            }
-        logger.notice("breaker of NEW of \"\(database.name)\" (reactor \(index)) is \(what)")
     }
 }

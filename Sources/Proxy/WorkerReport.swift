@@ -6,6 +6,7 @@ import Primitives
 import Reactor
 import Routing
 import SQLAnalysis
+import Sessions
 
 /// What one thread tells the console of itself: values only, carried by mailbox.
 struct WorkerReport: Sendable {
@@ -17,6 +18,8 @@ struct WorkerReport: Sendable {
         var serversIdle = 0
         var serversLogin = 0
         var serversCanceled = 0
+        /// Nobody's yet: what their last client left is being ended.
+        var serversSettling = 0
         var longestWaitMicros: UInt64 = 0
         var mode: PoolSettings.Mode = .transaction
 
@@ -29,6 +32,7 @@ struct WorkerReport: Sendable {
             sum.serversIdle += row.serversIdle
             sum.serversLogin += row.serversLogin
             sum.serversCanceled += row.serversCanceled
+            sum.serversSettling += row.serversSettling
             sum.longestWaitMicros = max(sum.longestWaitMicros, row.longestWaitMicros)
             return sum
         }
@@ -36,10 +40,15 @@ struct WorkerReport: Sendable {
 
     /// One line of SHOW CLIENTS or SHOW SERVERS.
     struct ConnectionRow: Sendable {
+        var isServer: Bool
+        /// `id` of SHOW CLIENTS and SHOW SERVERS.
+        var number: UInt64
         var user: String
         var database: String
         var state: String
         var address: SocketAddress?
+        var localAddress: SocketAddress?
+        var descriptor: CInt = -1
         var connectedAt: MonotonicInstant
         var requestAt: MonotonicInstant?
         var waitMicros: UInt64 = 0
@@ -51,6 +60,15 @@ struct WorkerReport: Sendable {
         var side: Side?
         var pin: String?
         var pinnedSeconds: UInt64 = 0
+        var statements = 0
+        /// A server that is closed when its client has done with it.
+        var isClosing = false
+        var bytesWaiting = 0
+        var bytesPassing = 0
+        var bytesToSend = 0
+
+        /// One of a pair at work, or somebody who waits for a server.
+        var isActive: Bool { !link.isEmpty || state == "waiting" || database == ProxySnapshot.consoleDatabase }
     }
 
     struct DatabaseRow: Sendable {
@@ -58,8 +76,7 @@ struct WorkerReport: Sendable {
         var counters: DatabaseCounters
         var averages: DatabaseCounters
         var routes: [(key: RouteKey, units: UInt64)]
-        var breaker: CircuitBreaker.Phase
-        var trips: UInt64
+        var health: [HealthMonitor.Figures]
         var retries: UInt64
         var serverCounts: [Side: Int]
         /// By index in the configuration.
@@ -104,9 +121,13 @@ extension Worker {
     /// One pass over clients and servers, however many pools there are.
     func poolRows() -> [WorkerReport.PoolRow] {
         var active: [PoolKey: Int] = [:]
+        var held: [PoolKey: [MonotonicInstant]] = [:]
         for client in clients.values {
             if let server = client.server {
                 active[server.entry.key, default: 0] += 1
+            } else if client.holdToken != 0, let database = client.database {
+                let key = PoolKey(database: database.name, user: client.poolUser, side: .old)
+                held[key, default: []].append(client.waitingSince)
             } else if client.phase == .idle, let database = client.database {
                 // Without a unit it belongs to the authority's pool: that is where its next unit is likely to go.
                 let key = PoolKey(database: database.name, user: client.poolUser, side: .old)
@@ -114,8 +135,21 @@ extension Worker {
             }
         }
         var canceled: [PoolKey: Int] = [:]
-        for server in servers.values where server.cancelsInFlight > 0 { canceled[server.entry.key, default: 0] += 1 }
-        return pools.values.map { poolRow($0, active, canceled) }
+        var settling: [PoolKey: Int] = [:]
+        for server in servers.values {
+            if server.cancelsInFlight > 0 { canceled[server.entry.key, default: 0] += 1 }
+            if server.isSettling { settling[server.entry.key, default: 0] += 1 }
+        }
+        return pools.values.map { entry in
+            var row = poolRow(entry, active, canceled)
+            row.serversSettling = settling[entry.key] ?? 0
+            row.serversActive -= row.serversSettling
+            for since in held[entry.key] ?? [] {
+                row.clientsWaiting += 1
+                row.longestWaitMicros = max(row.longestWaitMicros, now.microseconds(since: since))
+            }
+            return row
+        }
     }
 
     private func poolRow(
@@ -135,16 +169,22 @@ extension Worker {
 
     private func clientRow(_ client: ClientConnection) -> WorkerReport.ConnectionRow? {
         if [.login, .handshake, .cancelling, .closed].contains(client.phase) { return nil }
-        let isWaiting = client.phase == .waiting || client.phase == .greeting
+        let isWaiting = [.waiting, .held, .greeting].contains(client.phase)
         var row = WorkerReport.ConnectionRow(
-            user: client.user, database: client.databaseName, state: isWaiting ? "waiting" : "active",
+            isServer: false, number: client.handle.number(threads: peers.count), user: client.user,
+            database: client.databaseName, state: isWaiting ? "waiting" : "active",
             address: client.address, connectedAt: client.connectedAt, requestAt: client.lastActivity,
-            pointer: "c\(index).\(client.id.value)", link: client.server.map { "s\(index).\($0.id.value)" } ?? "",
+            pointer: client.handle.pointer, link: client.server?.pointer ?? "",
             applicationName: client.applicationName)
         row.waitMicros = isWaiting ? now.microseconds(since: client.waitingSince) : 0
         row.side = client.server?.side
         row.tls = client.tlsSummary
         row.pin = client.pin?.rawValue
+        row.localAddress = client.stream.socket.localAddress
+        row.descriptor = client.stream.socket.raw
+        row.statements = client.statements.count
+        (row.bytesWaiting, row.bytesPassing, row.bytesToSend) =
+            (client.parkedByteCount, client.passToServer, client.stream.count)
         row.pinnedSeconds = now.microseconds(since: client.pinnedAt) / 1_000_000
         return row
     }
@@ -159,13 +199,16 @@ extension Worker {
             case .closed: "closed"
             }
         var row = WorkerReport.ConnectionRow(
+            isServer: true, number: server.id.value * UInt64(peers.count) + UInt64(index),
             user: server.entry.key.user, database: server.entry.key.database, state: state,
             address: server.endpoint.address, connectedAt: server.openedAt,
-            requestAt: server.state == .leased ? server.leasedAt : nil, pointer: "s\(index).\(server.id.value)",
-            link: server.client.map { "c\(index).\($0.id.value)" } ?? "", remoteProcess: server.processID,
+            requestAt: server.state == .leased ? server.leasedAt : nil, pointer: server.pointer,
+            link: server.client?.handle.pointer ?? "", remoteProcess: server.processID,
             applicationName: server.client?.applicationName ?? "")
         row.side = server.side
         row.tls = server.tlsSummary
+        row.isClosing = server.isOutdated
+        server.describe(in: &row)
         return row
     }
 
@@ -176,7 +219,7 @@ extension Worker {
         }
         return WorkerReport.DatabaseRow(
             name: state.name, counters: state.counters, averages: state.averages, routes: state.routeCounts,
-            breaker: state.breaker.phase, trips: state.breaker.trips, retries: state.retries, serverCounts: counts,
+            health: state.health.figures(now: now), retries: state.retries, serverCounts: counts,
             ruleUnits: state.ruleUnits, cohortUnits: state.cohortUnits, shapes: state.shapes.figures,
             caches: WorkerReport.CacheRow(
                 analysis: state.analysis.counters, textEntries: state.analysis.textEntries,

@@ -53,6 +53,17 @@ package struct SocketDescriptor: ~Copyable {
         return getsockopt(raw, SOL_SOCKET, SO_ERROR, &error, &length) == 0 ? error : errno
     }
 
+    /// Our end of the connection; nil: the kernel does not say.
+    package var localAddress: SocketAddress? {
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        return withUnsafeMutablePointer(to: &storage) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                getsockname(raw, address, &length) == 0 ? SocketAddress(sockaddr: address) : nil
+            }
+        }
+    }
+
     /// The system's user at the other end of a Unix socket; nil: of another socket, or not known.
     package func peerUserID() -> UInt32? {
         var credentials = (pid: Int32(0), uid: UInt32(0), gid: UInt32(0))  // struct ucred, which Glibc keeps to itself

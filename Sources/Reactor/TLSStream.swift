@@ -63,7 +63,8 @@ package final class TLSStream {
 
     package private(set) var state: State = .handshaking
     let scratch: TLSScratch
-    private let raw: OpaquePointer
+    /// OpenSSL's; within this module for the tests that play a peer.
+    let raw: OpaquePointer
     private let role: TLSContext.Role
 
     /// - Parameter serverName: whom we say that we want to reach (SNI); clients only.

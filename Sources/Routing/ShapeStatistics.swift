@@ -38,6 +38,8 @@ package struct ShapeStatistics: Sendable {
         case slower(new: UInt64, old: UInt64)
         case failsMoreOften(newPercent: Double, oldPercent: Double)
         case differs
+        /// The windows have found that this shape alone does worse.
+        case demoted(TripCause)
 
         package var description: String {
             switch self {
@@ -45,6 +47,7 @@ package struct ShapeStatistics: Sendable {
             case .failsMoreOften(let new, let old):
                 "\(Percent.text(Int(new * 100))) % errors on NEW, \(Percent.text(Int(old * 100))) % on OLD"
             case .differs: "NEW's answer differed"
+            case .demoted(let cause): cause.description
             }
         }
     }
@@ -121,6 +124,7 @@ package struct ShapeStatistics: Sendable {
         var verdict = Verdict.unproven
         var trialTurn = 0
         var hasDiffered = false
+        var isDemoted = false
         var newer = -1
         var older = -1
     }
@@ -129,6 +133,7 @@ package struct ShapeStatistics: Sendable {
     private var places: [ShapeID: Int] = [:]
     private var newest = -1
     private var oldest = -1
+    private var demotedCount = 0
     private let isProvenOnly: Bool
     private let callsNeeded: UInt64
     private let factor: Double
@@ -155,9 +160,9 @@ package struct ShapeStatistics: Sendable {
 
     /// May NEW answer this call? Asked for calls that would go there, for it counts trials.
     package mutating func ask(_ statement: AnalysedStatement, now: MonotonicInstant) -> Answer {
-        guard isProvenOnly else { return .allow }
+        guard isProvenOnly else { return askDemoted(statement.shape, now) }
         guard let shape = statement.shape else { return .unproven }
-        let place = use(shape, statement)
+        let place = use(shape, text: statement.shapeText)
         switch entries[place].verdict {
         case .proven: return .allow
         case .degraded(let until, _):
@@ -171,13 +176,41 @@ package struct ShapeStatistics: Sendable {
         return .trial
     }
 
+    /// Some shape may be held back although shapes need not prove themselves.
+    package var hasDemoted: Bool { demotedCount > 0 }
+
+    private mutating func askDemoted(_ shape: ShapeID?, _ now: MonotonicInstant) -> Answer {
+        guard demotedCount > 0, let shape, let place = places[shape], entries[place].isDemoted,
+            case .degraded(let until, _) = entries[place].verdict
+        else { return .allow }
+        if now < until { return .degraded }
+        judgeAfresh(place)
+        return .allow
+    }
+
+    /// The shape goes back alone for `heldSeconds`, whether or not shapes have to prove themselves.
+    package mutating func demote(_ shape: ShapeID, because cause: TripCause, now: MonotonicInstant) {
+        let place = use(shape, text: "")
+        if !entries[place].isDemoted { demotedCount += 1 }
+        entries[place].isDemoted = true
+        degrade(place, .demoted(cause), now)
+    }
+
+    package func text(of shape: ShapeID) -> String? { places[shape].map { entries[$0].text } }
+
+    /// Of the statement's shape on a side, in microseconds; nil: not known.
+    package func p99(of statement: AnalysedStatement, on side: Side) -> UInt64? {
+        guard let shape = statement.shape, let place = places[shape] else { return nil }
+        return side == .old ? entries[place].old.percentile(0.99) : entries[place].new.percentile(0.99)
+    }
+
     /// A call has been answered. `isError`: by an ErrorResponse that the client was given.
     package mutating func record(
         _ statement: AnalysedStatement, on side: Side, micros: UInt64, rows: UInt64, isError: Bool,
         now: MonotonicInstant
     ) {
         guard let shape = statement.shape else { return }
-        let place = use(shape, statement)
+        let place = use(shape, text: statement.shapeText)
         switch side {
         case .old:
             entries[place].old.add(micros: micros, rows: rows, isError: isError, windowCalls: windowCalls)
@@ -193,7 +226,7 @@ package struct ShapeStatistics: Sendable {
     /// Both sides were asked, and their answers differ.
     package mutating func noteDifference(_ statement: AnalysedStatement, now: MonotonicInstant) {
         guard let shape = statement.shape else { return }
-        let place = use(shape, statement)
+        let place = use(shape, text: statement.shapeText)
         entries[place].hasDiffered = true
         if isProvenOnly { degrade(place, .differs, now) }
     }
@@ -239,18 +272,26 @@ package struct ShapeStatistics: Sendable {
     private mutating func judgeAfresh(_ place: Int) {
         entries[place].verdict = .unproven
         entries[place].hasDiffered = false
+        forgive(place)
         entries[place].new.judgeAfresh()
+    }
+
+    private mutating func forgive(_ place: Int) {
+        if entries[place].isDemoted { demotedCount -= 1 }
+        entries[place].isDemoted = false
     }
 
     // MARK: memory
 
     /// The shape's place; it is the most recently used now.
-    private mutating func use(_ shape: ShapeID, _ statement: AnalysedStatement) -> Int {
+    private mutating func use(_ shape: ShapeID, text: @autoclosure () -> String) -> Int {
         if let place = places[shape] {
             if place != newest {
                 unlink(place)
                 linkNewest(place)
             }
+            // Another thread may have told of it before it was met here.
+            if entries[place].text.isEmpty { entries[place].text = text() }
             return place
         }
         let place: Int
@@ -265,11 +306,12 @@ package struct ShapeStatistics: Sendable {
             entries[place].old.removeAll()
             entries[place].new.removeAll()
             entries[place].verdict = .unproven
+            forgive(place)
             entries[place].trialTurn = 0
             entries[place].hasDiffered = false
         }
         entries[place].shape = shape
-        entries[place].text = statement.shapeText
+        entries[place].text = text()
         places[shape] = place
         linkNewest(place)
         return place

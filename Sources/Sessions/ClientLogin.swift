@@ -131,6 +131,14 @@ package struct ClientLogin {
         }
     }
 
+    /// Nothing goes on without more from the client.
+    package var awaitsClient: Bool {
+        switch state {
+        case .startup, .md5, .password, .saslFirst, .saslFinal: true
+        case .encrypting, .lookingUpSecret, .lookingUpSystemUser, .done: false
+        }
+    }
+
     /// The handshake that `startTLS` asked for is done; what comes now was encrypted.
     package mutating func secured(_ facts: ChannelFacts) {
         precondition(state == .encrypting, "TLS that nobody asked for")

@@ -127,6 +127,9 @@ package struct ServerSession {
         batchesSent &- batch <= batchesSent &- batchesAnswered
     }
 
+    /// The server is in COPY FROM STDIN and the client has not sent the end of the data.
+    package var awaitsCopyData: Bool { isCopyingIn }
+
     /// The server will not look at what is sent now, unless it is Sync.
     package var skipsNext: Bool { isSkipping }
 
@@ -198,6 +201,12 @@ package struct ServerSession {
     }
 
     // MARK: what came
+
+    /// The error that came last does not end the connection. Where nothing was awaited the server has refused a
+    /// message without an answer of its own (Flush), and ignores all up to the next Sync: nobody may have it before.
+    package mutating func goesOnAfterError() {
+        if current == nil { isSkipping = true }
+    }
 
     package mutating func received(tag: UInt8, body: UnsafeRawBufferPointer) -> Verdict {
         switch tag {
@@ -335,7 +344,7 @@ package struct ServerSession {
         case .quietQuery:
             return .swallowError
         case nil:
-            // Between units a server says only that it closes the connection.
+            // Between units a server says only that it closes the connection; see `goesOnAfterError` for others.
             return .forwardError
         case .parse, .bind, .describe, .execute, .close, .quietParse, .quietClose, .answer, .answerParse, .sync,
             .answerClose, .closeUnnamed:

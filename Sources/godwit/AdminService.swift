@@ -14,7 +14,9 @@ enum AdminService {
 
     /// - Returns: nil when the port is 0.
     /// - Throws: ExitCode after having said why.
-    static func start(_ settings: HTTPSettings, _ server: ProxyServer, logger: Logger) throws -> HTTPServer? {
+    static func start(
+        _ settings: HTTPSettings, _ server: ProxyServer, hooks: EventHooks, logger: Logger
+    ) throws -> HTTPServer? {
         if settings.port == 0 { return nil }
         let token = try token(settings.tokenFile)
         let name = "admin.http \(settings.address):\(settings.port)"
@@ -24,7 +26,7 @@ enum AdminService {
         }
         do throws(SocketError) {
             let http = try HTTPServer(on: address, token: token) { request, answer in
-                respond(to: request, server, answer)
+                respond(to: request, server, hooks, answer)
             }
             logger.notice("HTTP on \(http.address)\(token == nil ? "" : ", with a token")")
             return http
@@ -52,7 +54,7 @@ enum AdminService {
     }
 
     private static func respond(
-        to request: HTTPRequest, _ server: ProxyServer,
+        to request: HTTPRequest, _ server: ProxyServer, _ hooks: EventHooks,
         _ answer: @escaping @Sendable (@escaping HTTPServer.Making) -> Void
     ) {
         switch request.path {
@@ -67,10 +69,27 @@ enum AdminService {
             }
         case "/metrics":
             server.collectFigures { figures in
-                answer { HTTPResponse(200, ExpositionWriter.contentType, ProxyMetrics(figures).text()) }
+                answer {
+                    HTTPResponse(
+                        200, ExpositionWriter.contentType, ProxyMetrics(figures).text() + metrics(of: hooks))
+                }
             }
         default:
             answer { HTTPResponse(404, "there are /healthz, /readyz and /metrics") }
         }
+    }
+
+    private static func metrics(of hooks: EventHooks) -> [UInt8] {
+        var writer = ExpositionWriter()
+        let all = hooks.figures
+        writer.begin("godwit_hook_runs_total", .counter, "Runs of the programs that are told of events.")
+        for hook in all {
+            for (outcome, count) in [
+                ("succeeded", hook.succeeded), ("failed", hook.failed), ("timed_out", hook.timedOut),
+            ] { writer.sample([("hook", hook.path), ("outcome", outcome)], count) }
+        }
+        writer.begin("godwit_hook_dropped_total", .counter, "Events that a program was not told of: its queue is full.")
+        for hook in all { writer.sample([("hook", hook.path)], hook.dropped) }
+        return writer.bytes
     }
 }

@@ -19,28 +19,39 @@ struct ServeAssembly {
     private let path: String
     private let levels: LogLevelSwitch
     private let logger: Logger
+    private let events: EventLog
+    let hooks: EventHooks
     private(set) var snapshot: ProxySnapshot
     /// What lives longer than a snapshot, by database.
     private var horizons = NameTable<Horizon>()
     private var stamps = NameTable<ReadStamps>()
+    private var healths = NameTable<DatabaseHealth>()
     private var catalogs = NameTable<CatalogSnapshot>()
     private var plan = TrafficPlan()
     private var mirrors: [String: Mirror] = [:]
+    /// The file as it was read last, and what SET has put in place of parts of it.
+    private var text = ""
+    private var overrides: [SettingOverride] = []
 
     /// - Throws: ExitCode after having said why.
-    init(path: String, levels: LogLevelSwitch, logger: Logger) throws {
+    init(path: String, levels: LogLevelSwitch, events: EventLog, logger: Logger) throws {
         self.path = path
+        self.events = events
+        hooks = EventHooks(logger: logger)
         self.levels = levels
         self.logger = logger
         snapshot = ProxySnapshot(
             settings: Settings(), auth: AuthPolicy(method: .trust, secrets: [:]), databases: [])
         do {
-            snapshot = try build(try SettingsFile.load(path: path), previous: nil, readsFiles: true)
+            text = try SettingsFile.text(path: path)
+            snapshot = try build(try SettingsFile.parse(text: text, path: path), previous: nil, readsFiles: true)
         } catch {
             complain("\(error)")
             throw ExitCode(2)
         }
         levels.set(snapshot.settings.log.level)
+        events.add(LoggedEvents(logger))
+        events.add(hooks)
     }
 
     // MARK: the control thread
@@ -48,32 +59,48 @@ struct ServeAssembly {
     /// Runs until the data plane has ended.
     mutating func run(_ server: ProxyServer) {
         reportCertificate()
+        hooks.apply(snapshot.settings.events)
+        events.append(EventRecord(
+            .start, cause: "Godwit \(ConsoleTables.version) serves \(snapshot.settings.databases.count) databases"))
         startMirrors(server.control)
         let lookUps = LookUpService(server, logger: logger)
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
         var watched = snapshot.settings.databases
         var running = server.threadCount
-        var isDraining = false
+        let gate = GateDesk(server, logger: logger)
+        gate.tell(of: snapshot)
         while running > 0 {
-            wait(server.control.descriptor)
+            wait(server.control.descriptor, atMost: gate.waitMillis)
+            gate.checkTime()
             for message in server.control.take() {
                 switch message {
+                case .request(.gate(let command), let worker, let client):
+                    gate.take(command, worker: worker, client: client)
                 case .request(let request, let worker, let client):
-                    server.answer(worker: worker, client: client, perform(request, server))
+                    let outcome = perform(request, server)
+                    gate.tell(of: snapshot)
+                    gate.answer(worker: worker, client: client, outcome)
+                case .standing(let watch, let worker, let blockers):
+                    gate.handle(.standing(watch: watch, worker: worker, blockers))
+                case .consoleGone(let worker, let client):
+                    gate.gone(worker: worker, client: client)
+                case .consoleCanceled(let worker, let client):
+                    gate.canceled(worker: worker, client: client)
                 case .workerEnded:
                     running -= 1
                 case .catalog(let database, let catalog):
                     catalogs[database] = catalog
                     apply(snapshot.settings, server)
                     logger.info("catalog of \"\(database)\" read")
+                case .readsUnsafe(let database, let cause, let figures):
+                    readsUnsafe(database, cause, figures, server)
                 case .schemaChanged:
                     watcher.wake()
                 case .signal(SIGHUP):
                     _ = reload(server)
+                    gate.tell(of: snapshot)
                 case .signal(let number):
-                    logger.notice("signal \(number): \(isDraining || number == SIGINT ? "ending" : "draining")")
-                    if isDraining || number == SIGINT { server.stop() } else { server.drain() }
-                    isDraining = true
+                    gate.take(signal: number)
                 }
             }
             if snapshot.settings.databases != watched {
@@ -85,12 +112,14 @@ struct ServeAssembly {
         lookUps.stop()
         for mirror in mirrors.values { mirror.stop() }
         server.join()
+        hooks.stop()
         logger.notice("ended")
     }
 
-    private func wait(_ descriptor: CInt) {
+    /// - Parameter millis: -1: however long it takes.
+    private func wait(_ descriptor: CInt, atMost millis: CInt) {
         var ready = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        _ = poll(&ready, 1, -1)
+        _ = poll(&ready, 1, millis)
     }
 
     private mutating func perform(_ request: ControlRequest, _ server: ProxyServer) -> ControlOutcome {
@@ -101,10 +130,18 @@ struct ServeAssembly {
             guard let route = snapshot.route(database) else {
                 return .refused("there is no database \"\(database)\"")
             }
+            // Who advances has seen why it was latched.
+            if hundredths > route.table.hundredths, route.health.isLatched { tell(route.health.force(.auto), database) }
             plan.order(hundredths, for: database)
             let before = ConsoleTables.percent(route.table.hundredths)
-            logger.notice("READS \(database): \(before) -> \(ConsoleTables.percent(hundredths))")
+            let after = ConsoleTables.percent(hundredths)
             apply(snapshot.settings, server)
+            events.append(EventRecord(
+                .phase, database: database, side: .new, cause: "READS \(database): \(before) -> \(after)",
+                figures: [
+                    .init("percent_before", Double(route.table.hundredths) / 100),
+                    .init("percent", Double(hundredths) / 100),
+                ]))
             return .done
         case .mirror(let database, let order):
             guard let mirror = mirrors[database] else { return .refused("\"\(database)\" has no mirror here") }
@@ -115,17 +152,98 @@ struct ServeAssembly {
             }
             logger.notice("MIRROR \(database): \(order)")
             return .done
+        case .set(let key, let value):
+            return set(key, value, server)
+        case .force(let database, let order):
+            guard let route = snapshot.route(database), !route.settings.isWildcard else {
+                return .refused("there is no database \"\(database)\"")
+            }
+            let toOther = route.health.other == .new ? ForceOrder.new : .old
+            tell(route.health.force(order == .auto ? .auto : order == toOther ? .closed : .open), database)
+            return .done
+        case .gate:
+            preconditionFailure("what is held is for GateDesk to say")
+        }
+    }
+
+    /// SET: as if the file said so, until it is read again.
+    private mutating func set(_ key: String, _ value: String, _ server: ProxyServer) -> ControlOutcome {
+        guard let place = SettingName.path(of: key, databases: snapshot.settings.databases.map(\.name)) else {
+            return .refused("there is no setting \"\(key)\"; SHOW CONFIG has all of them")
+        }
+        let override = SettingOverride(path: place, value: value)
+        if ReloadPolicy.effect(of: override.key) != .reload { return .refused("\(override.key) needs a restart") }
+        do throws(SettingsError) {
+            let next = overrides.filter { $0.path != place } + [override]
+            let settings = try SettingsFile.parse(text: text, path: path, overrides: next)
+            let kept = ReloadPolicy.keepingRestartOnly(of: snapshot.settings, in: settings)
+            var changed = self
+            changed.overrides = next
+            if place.last == "percent", let database = settings.database(named: place[1]), place[2] == "reads" {
+                changed.plan.order(database.reads.hundredths, for: database.name)
+            }
+            let readsFiles = ["auth.", "listen.tls."].contains { override.key.hasPrefix($0) }
+            let built: ProxySnapshot
+            do {
+                built = try changed.build(kept, previous: snapshot, readsFiles: readsFiles)
+            } catch {
+                return .refused("\(error)")
+            }
+            let words = ReloadPolicy.changes(from: snapshot.settings, to: kept).filter { $0.key == override.key }
+                .map { "\($0.old) -> \($0.new)" }
+            self = changed
+            snapshot = built
+            server.apply(snapshot)
+            levels.set(settings.log.level)
+            logger.notice("SET \(override.key): \(words.first ?? "nothing changed")")
+            return .done
+        } catch {
+            return .refused(error.withoutPlace)
+        }
+    }
+
+    private func tell(_ decision: HealthMonitor.Decision?, _ database: String) {
+        guard case .breaker(let side, let transition)? = decision else { return }
+        events.append(EventRecord(transition, of: database, side, "", isAuthority: false))
+    }
+
+    /// NEW answers worse than it may. Its breaker is open already; what remains is how many come back when it closes.
+    private mutating func readsUnsafe(
+        _ database: String, _ cause: String, _ figures: [EventRecord.Figure], _ server: ProxyServer
+    ) {
+        guard let route = snapshot.route(database) else { return }  // made by `*`: all of those have one share
+        let policy = route.settings.breaker.rollback
+        let before = ConsoleTables.percent(route.table.hundredths)
+        switch policy {
+        case .off:
+            return
+        case .alarm:
+            events.append(EventRecord(
+                .alarm, database: database, side: route.health.other,
+                cause: "the share of reads should be lowered from \(before): \(cause)", figures: figures))
+        case .auto:
+            guard let (from, to) = plan.rollBack(route.name) else { return }
+            apply(snapshot.settings, server)
+            events.append(EventRecord(
+                .rollback, database: database, side: route.health.other,
+                cause: "reads \(before) -> \(ConsoleTables.percent(to)) until READS \(database): \(cause)",
+                figures: figures + [
+                    .init("percent_before", Double(from) / 100), .init("percent", Double(to) / 100),
+                ]))
         }
     }
 
     /// All or nothing: what is refused changes nothing.
     private mutating func reload(_ server: ProxyServer) -> ControlOutcome {
         do {
-            let next = try SettingsFile.load(path: path)
+            let read = try SettingsFile.text(path: path)
+            let next = try SettingsFile.parse(text: read, path: path)
             let changes = ReloadPolicy.changes(from: snapshot.settings, to: next)
             let kept = ReloadPolicy.keepingRestartOnly(of: snapshot.settings, in: next)
             var replanned = self
             replanned.plan.fileWasRead()
+            replanned.text = read
+            replanned.overrides = []
             let built = try replanned.build(kept, previous: snapshot, readsFiles: true)
             self = replanned
             let certificate = snapshot.tls
@@ -136,11 +254,17 @@ struct ServeAssembly {
                 let note = change.effect == .restart ? " (needs a restart)" : ""
                 return "\(change.key): \(change.old) -> \(change.new)\(note)"
             }
+            hooks.apply(next.events)
+            // The log has all of it; the event is what a pager shows.
             logger.notice("reload taken: \(words.isEmpty ? "nothing changed" : words.joined(separator: "; "))")
+            events.append(EventRecord(
+                .reload, cause: words.isEmpty ? "nothing changed" : words.joined(separator: "; "),
+                figures: [.init("settings_changed", Double(words.count))]))
             if certificate !== snapshot.tls { reportCertificate() }
             return .done
         } catch {
             logger.error("reload refused, nothing changed: \(error)")
+            events.append(EventRecord(.reload, cause: "refused, nothing changed: \(error)"))
             return .refused("\(error)")
         }
     }
@@ -243,14 +367,26 @@ struct ServeAssembly {
         let name = settings.name
         var settings = settings
         settings.reads.hundredths = plan.share(of: name, inFile: settings.reads.hundredths)
+        // Nothing was safe: then nobody reads there, whatever group he is in.
+        if plan.ceiling(of: name) == 0 {
+            for index in settings.reads.cohorts.indices { settings.reads.cohorts[index].hundredths = 0 }
+        }
+        plan.runs(
+            max(settings.reads.hundredths, settings.reads.cohorts.map(\.hundredths).max() ?? 0), of: name,
+            now: .now(), safeAfterSeconds: settings.breaker.safeAfterSeconds)
         if horizons[name] == nil {
             let horizon = Horizon()
             // Without a mirror of ours NEW is kept by other means; users who write through us stay on OLD then.
             horizon.setReadable(settings.mirror.mode == .off)
+            let told = MirrorEvents(name, events)
+            horizon.observe { told.changed(to: $0) }
             horizons[name] = horizon
             stamps[name] = ReadStamps()
+            healths[name] = DatabaseHealth(settings.breaker, seed: .random(in: 0 ... .max))
         }
-        guard let horizon = horizons[name], let stamps = stamps[name] else { preconditionFailure("made above") }
+        guard let horizon = horizons[name], let stamps = stamps[name], let health = healths[name] else {
+            preconditionFailure("made above")
+        }
         let facts = catalogs[name] ?? .builtIn
         if let before = previous?.route(name), before.settings == settings, before.facts === facts,
             before.lookUp == lookUp
@@ -260,7 +396,7 @@ struct ServeAssembly {
         let running = readsFiles ? nil : previous?.databases[name]
         return DatabaseRoute(
             settings: settings, old: try endpoint(settings, .old, running), new: try endpoint(settings, .new, running),
-            facts: facts, horizon: horizon, stamps: stamps, lookUp: lookUp)
+            facts: facts, horizon: horizon, stamps: stamps, health: health, lookUp: lookUp)
     }
 
     /// The same route, with what is in the files of its conninfos now.

@@ -22,16 +22,18 @@ struct ServeCommand: ParsableCommand {
         SignalSource.block()
         let levels = LogLevelSwitch()
         let logger = Logger(label: "godwit") { _ in LineLogHandler(levels: levels) }
-        var assembly = try ServeAssembly(path: config, levels: levels, logger: logger)
+        let events = EventLog()
+        var assembly = try ServeAssembly(path: config, levels: levels, events: events, logger: logger)
         let server: ProxyServer
         do throws(SocketError) {
-            server = try ProxyServer(assembly.snapshot, logger: logger)
+            server = try ProxyServer(assembly.snapshot, events: events, logger: logger)
         } catch {
             let listen = assembly.snapshot.settings.listen
             complain("cannot \(error.operation.rawValue) \(listen.address):\(listen.port): \(error.reason)")
             throw ExitCode(1)
         }
-        let http = try AdminService.start(assembly.snapshot.settings.admin.http, server, logger: logger)
+        let http = try AdminService.start(
+            assembly.snapshot.settings.admin.http, server, hooks: assembly.hooks, logger: logger)
         // To the end: the last figures of a drain can be read.
         defer { http?.stop() }
         for address in server.addresses { logger.notice("listening on \(address)") }

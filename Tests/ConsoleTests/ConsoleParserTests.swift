@@ -16,8 +16,40 @@ import Testing
             ("mirror resume shop;", .mirror(database: "shop", .resume)),
             ("Mirror Throttle shop 5000", .mirror(database: "shop", .throttle(rowsPerSecond: 5000))),
             ("READS Shop 100", .reads(database: "Shop", hundredths: 10_000)),
+            ("FORCE shop old", .force(database: "shop", .old)), ("force shop NEW;", .force(database: "shop", .new)),
+            ("Force shop Auto", .force(database: "shop", .auto)),
             ("", .empty), (";;", .empty), ("-- only words", .empty), (" \n\t", .empty),
-            ("SET application_name = 'x'", .ignored(tag: "SET")), ("set", .ignored(tag: "SET")),
+            ("SET application_name = 'x'", .ignored(tag: "SET")),
+            ("SET DateStyle TO 'ISO, MDY'", .ignored(tag: "SET")), ("set time zone UTC", .ignored(tag: "SET")),
+            ("BEGIN", .ignored(tag: "BEGIN")), ("start transaction;", .ignored(tag: "START TRANSACTION")),
+            ("ROLLBACK", .ignored(tag: "ROLLBACK")),
+            ("SET pool.size = 5", .set(key: "pool.size", value: "5")),
+            ("set query_timeout='0.5';", .set(key: "query_timeout", value: "0.5")),
+            ("SET users.x.pool_mode to session", .set(key: "users.x.pool_mode", value: "session")),
+            ("SET auth.auth_query = 'SELECT ''a'' = $1; --'", .set(
+                key: "auth.auth_query", value: "SELECT 'a' = $1; --")),
+            ("SET admin.users = [a, b]", .set(key: "admin.users", value: "[a, b]")),
+            ("SHOW time zone", .showSetting(name: "timezone", value: "UTC")),
+            ("show Client_Encoding", .showSetting(name: "client_encoding", value: "UTF8")),
+            ("PAUSE", .gate(.pause(.init(.everything)))), ("pause shop;", .gate(.pause(.init(GateScope("shop"))))),
+            ("PAUSE 5", .gate(.pause(.init(.everything, limit: 5)))),
+            ("PAUSE \"5\"", .gate(.pause(.init(GateScope("5"))))),
+            ("PAUSE shop 0.5", .gate(.pause(.init(GateScope("shop"), limit: 0.5)))),
+            ("PAUSE WRITES", .gate(.pause(.init(.everything, .writes)))),
+            ("PAUSE \"writes\" WRITES", .gate(.pause(.init(GateScope("writes"), .writes)))),
+            ("pause shop 2 keep writes for 30", .gate(.pause(
+                .init(GateScope("shop"), .writes, limit: 2, isKept: true, lifetime: 30)))),
+            ("RESUME", .gate(.resume(.everything))), ("RESUME shop", .gate(.resume(GateScope("shop")))),
+            ("DISABLE shop", .gate(.disable("shop"))), ("ENABLE \"my shop\"", .gate(.enable("my shop"))),
+            ("RECONNECT", .gate(.reconnect(.everything))), ("RECONNECT a", .gate(.reconnect(GateScope("a")))),
+            ("KILL", .gate(.kill(.everything))), ("KILL shop", .gate(.kill(GateScope("shop")))),
+            ("KILL_CLIENT c0.17", .killClient("c0.17")), ("kill_client 9", .killClient("9")),
+            ("SUSPEND", .gate(.suspend(limit: nil))), ("SUSPEND 3", .gate(.suspend(limit: 3))),
+            ("WAIT_CLOSE", .gate(.waitClose(.everything, limit: nil))),
+            ("WAIT_CLOSE shop 3", .gate(.waitClose(GateScope("shop"), limit: 3))),
+            ("WAIT_CLOSE 3", .gate(.waitClose(.everything, limit: 3))),
+            ("SHUTDOWN", .gate(.shutdown(.now))), ("shutdown wait_for_servers", .gate(.shutdown(.waitForServers))),
+            ("SHUTDOWN WAIT_FOR_CLIENTS;", .gate(.shutdown(.waitForClients))),
         ] as [(String, ConsoleCommand)])
     func `a command is read in any case, with blanks, quotes and comments`(
         text: String, command: ConsoleCommand
@@ -32,12 +64,13 @@ import Testing
         #expect(try ConsoleParser.parse("SHOW \(subject.rawValue)") == .show(subject))
         #expect(
             ConsoleCommand.Subject.usage.split(separator: "|").contains(subject.rawValue.uppercased()[...]))
-        #expect(ConsoleCommand.show(subject).isReadOnly)
+        #expect(ConsoleCommand.show(subject).isReadOnly == (subject != .fds))
     }
 
     @Test func `what changes something is not read-only`() {
         #expect(!ConsoleCommand.reload.isReadOnly)
         #expect(!ConsoleCommand.reads(database: "a", hundredths: 0).isReadOnly)
+        #expect(!ConsoleCommand.force(database: "a", .old).isReadOnly)
         #expect(ConsoleCommand.empty.isReadOnly)
         #expect(ConsoleCommand.ignored(tag: "SET").isReadOnly)
     }
@@ -49,7 +82,7 @@ import Testing
             ("SELECT 1", .unknownCommand("SELECT")), ("\"\"", .unknownCommand("")),
             ("'", .unknownCommand("'")),
             ("\u{0}", .unknownCommand("\u{0}")), ("/* x */ SHOW POOLS", .unknownCommand("/*")),
-            ("SHUTDOWN", .unknownCommand("SHUTDOWN")), ("ＳＨＯＷ POOLS", .unknownCommand("ＳＨＯＷ")),
+            ("SHUTDOWN_NOW", .unknownCommand("SHUTDOWN_NOW")), ("ＳＨＯＷ POOLS", .unknownCommand("ＳＨＯＷ")),
             ("- SHOW", .unknownCommand("-")), ("SHOW\u{301} POOLS", .unknownCommand("SHOW\u{301}")),
         ] as [(String, ConsoleParser.Failure)])
     func `what is not a command is refused by its name`(text: String, failure: ConsoleParser.Failure) {
@@ -57,7 +90,13 @@ import Testing
     }
 
     @Test(arguments: [
+        "SET", "SET pool.size", "SET pool.size 5", "SET pool.size =", "SET x = 'y", "PAUSE a b", "PAUSE a 5 5",
+        "PAUSE 5 a", "PAUSE KEEP KEEP", "PAUSE a FOR", "PAUSE a FOR 0", "PAUSE a FOR ever", "PAUSE; RESUME",
+        "PAUSE a 1e3", "PAUSE a -1", "PAUSE a 99999999", "PAUSE a \"5\"", "RESUME a b", "DISABLE", "DISABLE a b",
+        "ENABLE", "KILL a b", "KILL_CLIENT", "KILL_CLIENT 1 2", "SUSPEND a", "SUSPEND 1 2", "WAIT_CLOSE a b",
+        "WAIT_CLOSE a 1 2", "SHUTDOWN now", "SHUTDOWN WAIT_FOR_SERVERS WAIT_FOR_CLIENTS", "RECONNECT a b",
         "SHOW", "SHOW POOLS CLIENTS", "SHOW POOLS; RELOAD", "RELOAD now", "READS", "READS shop",
+        "FORCE shop", "FORCE shop both",
         "READS shop 1 2", "MIRROR", "MIRROR PAUSE", "MIRROR STOP shop", "MIRROR PAUSE shop now", "MIRROR THROTTLE shop",
         "MIRROR THROTTLE shop -1", "MIRROR THROTTLE shop 1e9", "MIRROR THROTTLE shop 99999999999",
         "READS shop abc", "READS shop -1", "READS shop --5", "READS shop 100.01", "READS \"shop 5", "\"",

@@ -15,7 +15,7 @@ import Testing
         var configuration = GodwitConfiguration([servers.entry(database)])
         configuration.database.readsPercent = percent
         configuration.database.pool = ["server_login_retry": "0.1", "query_wait_timeout": "5"]
-        configuration.database.breaker = ["failures": "3", "held": "0.3", "probes": "2"]
+        configuration.database.breaker = ["failures": "3", "held": "0.3", "probes": "2", "memory": "0"]
         return configuration
     }
 

@@ -241,6 +241,26 @@ import Testing
         #expect(try client.readToReady().first { $0.type == "D" }?.columns == ["42"])
     }
 
+    /// PostgreSQL ignores a cancel request that comes before it has read the query: here because it is stopped.
+    @Test func `a query that its client has left is cancelled until it ends`() throws {
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
+        let backend = try #require(pid_t(try client.value("SELECT pg_backend_pid()") ?? ""))
+        kill(backend, SIGSTOP)
+        defer { kill(backend, SIGCONT) }
+        client.send(Frame.query("SELECT pg_sleep(3600)"))
+        let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
+        try waitUntil {
+            try console.query("SHOW POOLS").contains { $0.type == "D" && $0.columns[0] == database && $0.columns[6] == "1" }
+        }
+        client.reset()
+        try waitUntil { try console.query("SHOW CLIENTS").count { $0.type == "D" && $0.columns[2] == database } == 0 }
+        try servers.old.psql("SELECT 'the postmaster has taken what came before'")
+        kill(backend, SIGCONT)
+        #expect(try connect(godwit).value("SELECT 1") == "1")
+        #expect(try servers.old.psql("SELECT count(*) FROM pg_stat_activity WHERE pid = \(backend)") == "0")
+    }
+
     /// Ends every server that Godwit has in OLD, and waits until they are gone.
     func terminateBackends() throws {
         try servers.old.psql("""

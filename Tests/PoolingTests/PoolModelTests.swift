@@ -94,7 +94,7 @@ private struct PoolWorld {
             idle.insert(ServerID(nextServer))
         } else {
             failures += 1
-            pool.openFailed(now: now)
+            pool.openFailed(now: now, pauses: Bool.random(using: &random), spread: Double.random(in: 0...1, using: &random))
         }
     }
 

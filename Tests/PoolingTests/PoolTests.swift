@@ -89,7 +89,7 @@ import Testing
         for pause in [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 12_800, 12_800] as [UInt64] {
             #expect(pool.serversToOpen(now: at(now)) == 1)
             #expect(pool.retryTime(now: at(now)) == nil)
-            pool.openFailed(now: at(now))
+            pool.openFailed(now: at(now), pauses: true, spread: 1)
             #expect(pool.retryTime(now: at(now)) == at(now + pause))
             #expect(pool.serversToOpen(now: at(now + pause - 1)) == 0)
             now += pause
@@ -99,7 +99,7 @@ import Testing
         _ = pool.nextPair()
         _ = pool.acquire(ClientID(2), now: at(now))
         #expect(pool.serversToOpen(now: at(now)) == 1)
-        pool.openFailed(now: at(now))
+        pool.openFailed(now: at(now), pauses: true, spread: 1)
         #expect(pool.retryTime(now: at(now)) == at(now + 100))
     }
 
@@ -107,20 +107,68 @@ import Testing
         var pool = Pool(limits: Self.limits(servers: 8))
         for client in 0..<8 { _ = pool.acquire(ClientID(UInt64(client)), now: at(0)) }
         #expect(pool.serversToOpen(now: at(0)) == 8)
-        for _ in 0..<8 { pool.openFailed(now: at(10)) }
+        for _ in 0..<8 { pool.openFailed(now: at(10), pauses: true, spread: 1) }
         #expect(pool.retryTime(now: at(10)) == at(110))
         #expect(pool.serversToOpen(now: at(110)) == 1)
         #expect(pool.serversToOpen(now: at(111)) == 0)
         pool.serverOpened(ServerID(1), now: at(120))
         _ = pool.nextPair()
-        #expect(pool.serversToOpen(now: at(120)) == 7)
+        // As many again for each that succeeds, so that it is not met by all of us together.
+        #expect(pool.serversToOpen(now: at(120)) == 2)
+        pool.serverOpened(ServerID(2), now: at(121))
+        pool.serverOpened(ServerID(3), now: at(121))
+        for _ in 0..<2 { _ = pool.nextPair() }
+        #expect(pool.serversToOpen(now: at(121)) == 5)
+    }
+
+    @Test func `pauses are spread, and never longer than they would be`() {
+        for (spread, pause) in [(0, 75), (0.5, 87), (1, 100)] as [(Double, UInt64)] {
+            var pool = Pool(limits: Self.limits(retry: 12_800))
+            _ = pool.acquire(ClientID(1), now: at(0))
+            _ = pool.serversToOpen(now: at(0))
+            pool.openFailed(now: at(0), pauses: true, spread: spread)
+            #expect(pool.isPaused(now: at(pause - 1)) && !pool.isPaused(now: at(pause + 1)))
+        }
+    }
+
+    @Test func `without a pause the next attempt follows at once, and still one at a time`() {
+        var pool = Pool(limits: Self.limits(servers: 8, retry: 12_800))
+        for client in 0..<8 { _ = pool.acquire(ClientID(UInt64(client)), now: at(0)) }
+        _ = pool.serversToOpen(now: at(0))
+        for _ in 0..<8 { pool.openFailed(now: at(0), pauses: false, spread: 1) }
+        #expect(!pool.isPaused(now: at(0)) && pool.serversToOpen(now: at(0)) == 1)
+    }
+
+    @Test func `a side that is to be reached again is tried although nobody waits`() {
+        var pool = Pool(limits: Self.limits(retry: 12_800))
+        _ = pool.acquire(ClientID(1), now: at(0))
+        _ = pool.serversToOpen(now: at(0))
+        pool.openFailed(now: at(0), pauses: true, spread: 1)
+        #expect(pool.takeAllWaiters() == [ClientID(1)])
+        #expect(pool.retryTime(now: at(0)) == nil)
+        pool.keepsTrying = true
+        #expect(pool.retryTime(now: at(0)) == at(100))
+        #expect(pool.serversToOpen(now: at(100)) == 1)
+        #expect(pool.serversToOpen(now: at(100)) == 0)
+        pool.serverOpened(ServerID(1), now: at(101))
+        #expect(!pool.keepsTrying)
+    }
+
+    @Test func `who has waited since before a time is taken, oldest first`() {
+        var pool = Pool(limits: Self.limits())
+        for (client, time) in [(1, 1), (2, 2), (3, 3)] as [(UInt64, UInt64)] {
+            _ = pool.acquire(ClientID(client), now: at(time))
+        }
+        #expect(pool.takeWaiters(sinceBefore: at(1)) == [])
+        #expect(pool.takeWaiters(sinceBefore: at(3)) == [ClientID(1), ClientID(2)])
+        #expect(pool.waitingCount == 1)
     }
 
     @Test func `nobody who waits means no retry`() {
         var pool = Pool(limits: Self.limits())
         _ = pool.acquire(ClientID(1), now: at(0))
         _ = pool.serversToOpen(now: at(0))
-        pool.openFailed(now: at(0))
+        pool.openFailed(now: at(0), pauses: true, spread: 1)
         _ = pool.abandon(ClientID(1))
         #expect(pool.retryTime(now: at(0)) == nil)
         #expect(pool.serversToOpen(now: at(1_000_000)) == 0)

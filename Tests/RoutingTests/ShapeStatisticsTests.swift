@@ -157,4 +157,30 @@ import Testing
         statistics.record(unshaped, on: .new, micros: 1, rows: 1, isError: false, now: start)
         #expect(statistics.count == 0)
     }
+
+    @Test func `a shape that was demoted stays away for its time, though shapes need not prove themselves`() {
+        var statistics = ShapeStatistics(ReadSettings())
+        let (bad, good) = (statement(1), statement(2))
+        #expect(statistics.ask(bad, now: start) == .allow)
+        statistics.demote(ShapeID(1), because: .lag(seconds: 1), now: start)
+        #expect(statistics.hasDemoted)
+        #expect(statistics.ask(bad, now: start) == .degraded && statistics.ask(good, now: start) == .allow)
+        let end = start.advanced(bySeconds: ShapeStatistics.heldSeconds)
+        #expect(statistics.ask(bad, now: MonotonicInstant(nanoseconds: end.nanoseconds - 1)) == .degraded)
+        #expect(statistics.ask(bad, now: end) == .allow && !statistics.hasDemoted)
+        // Another thread told of it before it was met here: its text follows.
+        record(&statistics, bad, .new, 10, calls: 1)
+        #expect(statistics.text(of: ShapeID(1)) == "select 1")
+        #expect(statistics.p99(of: bad, on: .new) == 10 && statistics.p99(of: bad, on: .old) == nil)
+    }
+
+    @Test func `demoted shapes that are forgotten are no longer counted`() {
+        var statistics = ShapeStatistics(ReadSettings())
+        statistics.demote(ShapeID(1), because: .lag(seconds: 1), now: start)
+        statistics.demote(ShapeID(1), because: .lag(seconds: 2), now: start)
+        for number in 2...UInt64(ShapeStatistics.shapesMax + 1) {
+            record(&statistics, statement(number), .old, 10, calls: 1)
+        }
+        #expect(!statistics.hasDemoted && statistics.evictions == 1)
+    }
 }

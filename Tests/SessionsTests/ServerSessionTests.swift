@@ -60,6 +60,18 @@ private let quietReady = ServerSession.Verdict.ready(.idle, isForwarded: false)
 private let parse = ExpectedReply.parse(nil, definition: 0)
 
 @Suite struct ServerSessionTests {
+    @Test func `a server that has refused what has no answer is not free before a Sync`() {
+        var session = ServerSession()
+        #expect(Script.feed("E", &session) == [.forwardError])
+        session.goesOnAfterError()
+        #expect(!session.isFree && session.skipsNext)
+        let isTaken = session.sent(.query)
+        #expect(!isTaken)
+        session.sent(.sync)
+        #expect(Script.feed("ZI", &session) == [ready])
+        #expect(session.isFree)
+    }
+
     @Test(arguments: [
         Script(
             "a query with a result",

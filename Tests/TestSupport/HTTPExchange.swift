@@ -46,7 +46,7 @@ package final class HTTPExchange {
             bytes += buffer[..<count]
         }
         let text = String(decoding: bytes, as: UTF8.self)
-        guard let end = text.firstRange(of: "\r\n\r\n"), text.hasPrefix("HTTP/1.1 "),
+        guard let end = text.firstRange(of: "\r\n\r\n"), text.hasPrefix("HTTP/1."),
             let status = Int(text.dropFirst(9).prefix(3))
         else { throw TestFailure("no HTTP answer in '\(text.prefix(200))'") }
         return Answer(

@@ -2,39 +2,53 @@ import Foundation
 import Glibc
 import Synchronization
 
-/// Stands between a client and a server of 127.0.0.1, byte for byte, until it is told to cut. Any thread.
+/// Stands between a client and a server of 127.0.0.1, byte for byte, until it is told to cut or to be a bad network.
+/// Any thread.
 package final class TCPRelay: Sendable {
+    package enum Mode: Equatable, Sendable {
+        case passing
+        /// Connections are made and kept, and nothing comes through.
+        case silent
+        /// Nobody answers, not even to a SYN; nothing comes through connections that are there.
+        case deaf
+        /// What the server says comes so many milliseconds later.
+        case delaying(millis: Int32)
+        /// Connections are refused, and those that are there reset.
+        case refusing
+
+        var isStill: Bool { self == .silent || self == .deaf }
+    }
+
     package let port: UInt16
     private let upstream: UInt16
-    private let listener: CInt
     private let trigger = Mutex<[UInt8]?>(nil)
     private let cutsMade = Atomic<Int>(0)
     private let isClosed = Atomic<Bool>(false)
     private let connections = Mutex<Set<CInt>>([])
+    private let currentMode = Mutex<Mode>(.passing)
+
+    /// Milliseconds between two looks at the mode.
+    private static let pauseMillis: CInt = 5
 
     /// How often a connection was cut.
     package var cuts: Int { cutsMade.load(ordering: .acquiring) }
+
+    package var mode: Mode { currentMode.withLock { $0 } }
 
     package init(to upstream: UInt16) throws {
         self.upstream = upstream
         let port = try FreePort.find()
         self.port = port
-        listener = socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-        var yes: CInt = 1
-        setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<CInt>.size))
-        var address = sockaddr_in.loopback(port)
-        let bound = withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                bind(listener, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-            }
-        }
-        guard bound == 0, listen(listener, 16) == 0 else { throw TestFailure("the relay cannot listen on \(port)") }
-        Thread.detachNewThread { [self] in accept() }
+        guard let listener = Self.listen(port) else { throw TestFailure("the relay cannot listen on \(port)") }
+        Thread.detachNewThread { [self] in accept(on: listener) }
     }
 
-    package func close() {
-        guard !isClosed.exchange(true, ordering: .acquiringAndReleasing) else { return }
-        shutdown(listener, CInt(SHUT_RDWR))
+    package func close() { isClosed.store(true, ordering: .releasing) }
+
+    /// From now on, for connections that are there too.
+    package func become(_ mode: Mode) {
+        currentMode.withLock { $0 = mode }
+        if mode == .refusing { cutAll() }
     }
 
     /// The next time that a client sends this text: it is passed on, the server answers, and the connection is
@@ -46,14 +60,77 @@ package final class TCPRelay: Sendable {
         connections.withLock { for end in $0 { shutdown(end, CInt(SHUT_RDWR)) } }
     }
 
-    private func accept() {
-        while !isClosed.load(ordering: .acquiring) {
-            let client = Glibc.accept(listener, nil, nil)
-            guard client >= 0 else { break }
-            Thread.detachNewThread { [self] in relay(client) }
+    // MARK: listening
+
+    private static func listen(_ port: UInt16) -> CInt? {
+        let listener = socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        var yes: CInt = 1
+        setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<CInt>.size))
+        var address = sockaddr_in.loopback(port)
+        let bound = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(listener, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
         }
+        if bound == 0, Glibc.listen(listener, 16) == 0 { return listener }
         Glibc.close(listener)
+        return nil
     }
+
+    private func accept(on first: CInt) {
+        var listener: CInt? = first
+        var fillers: [CInt] = []
+        while !isClosed.load(ordering: .acquiring) {
+            switch mode {
+            case .refusing:
+                if let open = listener { Glibc.close(open) }
+                listener = nil
+                cutAll()
+            case .deaf:
+                if let open = listener, fillers.isEmpty {
+                    // A queue that is full of connections that nobody takes: the kernel drops further SYNs.
+                    _ = Glibc.listen(open, 0)
+                    fillers = (0..<4).map { _ in Self.begin(to: port) }
+                }
+            case .passing, .silent, .delaying:
+                for filler in fillers { Glibc.close(filler) }
+                if let open = listener, !fillers.isEmpty { _ = Glibc.listen(open, 16) }
+                fillers = []
+                if listener == nil { listener = Self.listen(port) }
+                if let open = listener, Self.isReadable(open) {
+                    let client = Glibc.accept(open, nil, nil)
+                    if client >= 0 { Thread.detachNewThread { [self] in relay(client) } }
+                    continue
+                }
+            }
+            poll(nil, 0, Self.pauseMillis)
+        }
+        for open in fillers + (listener.map { [$0] } ?? []) { Glibc.close(open) }
+    }
+
+    private static func isReadable(_ descriptor: CInt) -> Bool {
+        var ready = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return poll(&ready, 1, pauseMillis) > 0
+    }
+
+    /// A connection that is not waited for.
+    private static func begin(to port: UInt16) -> CInt {
+        let type = CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+        let descriptor = socket(AF_INET, type, 0)
+        _ = connect(descriptor, port)
+        return descriptor
+    }
+
+    private static func connect(_ descriptor: CInt, _ port: UInt16) -> Bool {
+        var address = sockaddr_in.loopback(port)
+        return withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                Glibc.connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+        } == 0
+    }
+
+    // MARK: passing on
 
     private func relay(_ client: CInt) {
         let server = socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
@@ -66,24 +143,27 @@ package final class TCPRelay: Sendable {
                 Glibc.close(end)
             }
         }
-        var address = sockaddr_in.loopback(upstream)
-        let connected = withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                connect(server, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-            }
-        }
-        guard connected == 0 else { return }
+        guard Self.connect(server, upstream) else { return }
         var isCutting = false
-        while true {
+        while !isClosed.load(ordering: .acquiring) {
             var ends = [pollfd(fd: client, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: server, events: Int16(POLLIN), revents: 0)]
-            guard poll(&ends, 2, -1) > 0 else { return }
+            if mode.isStill {
+                // A client that has given up is let go of; what it has sent stays unread.
+                if poll(&ends, 1, 0) > 0, Int32(ends[0].revents) & (POLLHUP | POLLERR) != 0 { return }
+                poll(nil, 0, Self.pauseMillis)
+                continue
+            }
+            let count = poll(&ends, 2, 4 * Self.pauseMillis)
+            if count < 0 { return }
+            if count == 0 || mode.isStill { continue }
             if ends[1].revents != 0, isCutting {
                 // The answer is there: the server has done it.
                 cutsMade.add(1, ordering: .acquiringAndReleasing)
                 return
             }
             if ends[0].revents != 0, !pass(from: client, to: server, isCutting: &isCutting) { return }
+            if case .delaying(let millis) = mode, ends[1].revents != 0 { poll(nil, 0, millis) }
             var ignored = false
             if ends[1].revents != 0, !pass(from: server, to: client, isCutting: &ignored) { return }
         }

@@ -38,6 +38,19 @@ package final class WireClient {
             return result
         }
 
+        /// The names in a RowDescription.
+        package var columnNames: [String] {
+            guard type == "T" else { return [] }
+            var names: [String] = []
+            var rest = body.dropFirst(2)
+            while let end = rest.firstIndex(of: 0) {
+                names.append(String(decoding: rest[..<end], as: UTF8.self))
+                // Behind the name: table, column, type, size, modifier, format.
+                rest = rest[(end + 1)...].dropFirst(18)
+            }
+            return names
+        }
+
         package var description: String {
             switch type {
             case "E", "N": "\(type) \(fields)"
@@ -117,7 +130,17 @@ package final class WireClient {
         isOpen = false
     }
 
+    /// Goes away so that the peer gets a reset instead of the end of the stream.
+    package func reset() {
+        var abort = linger(l_onoff: 1, l_linger: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &abort, socklen_t(MemoryLayout<linger>.size))
+        close()
+    }
+
     // MARK: Reading
+
+    /// The watchdog of `endWaiting` has ended a read.
+    package private(set) var hasGivenUp = false
 
     /// A watchdog, for tests that find out whether an answer comes at all: after so long, the peer counts as gone.
     package func endWaiting(afterSeconds seconds: Int) {
@@ -181,6 +204,7 @@ package final class WireClient {
             var chunk = [UInt8](repeating: 0, count: 65_536)
             let received = recv(descriptor, &chunk, chunk.count, 0)
             if received < 0 && errno == EINTR { continue }
+            if received < 0 && errno == EAGAIN { hasGivenUp = true }
             if received <= 0 { return nil }
             buffered += chunk[..<received]
         }

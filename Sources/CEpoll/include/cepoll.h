@@ -16,6 +16,9 @@ int godwit_eventfd(void);
 /// One epoll_event without the overlay's union: `data` is given and returned as 64 bits.
 int godwit_epoll_ctl(int epoll, int operation, int descriptor, uint32_t events, uint64_t data);
 
+/// A descriptor, closed on exec, that is readable once this child has ended; -1 with errno on failure. Linux 5.3.
+int godwit_pidfd(int process);
+
 /// Names the calling thread, cut at 15 bytes, for top and gdb.
 void godwit_name_thread(const char *name);
 

@@ -1,0 +1,157 @@
+import Configuration
+import Console
+import PGWire
+import Pooling
+import Primitives
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// Units that wait for an operator: PAUSE and its kin.
+extension ClientConnection {
+    /// Whether the unit has to wait. Of an open transaction that has its server none does, or it could not end.
+    func isHeld(_ decision: RouteDecision, _ database: DatabaseState) -> Bool {
+        switch database.hold {
+        case nil: false
+        case .all: true
+        // A lazy transaction that comes to the authority may write there from then on.
+        case .writes: decision.side == .old && (unit.routedKind != .read || lazy != nil)
+        }
+    }
+
+    /// The unit stays where it is, at the front of the input, and is looked at anew when the hold is over: shares,
+    /// sides and servers may be others then.
+    func hold(_ database: DatabaseState) {
+        if unit.isProbe {
+            worker.tell(database, database.health.other, .probeAbandoned)
+            unit.isProbe = false
+        }
+        if worker.isDraining { return sayGoodbye() }
+        let since = heldSince ?? (phase == .waiting || phase == .greeting ? waitingSince : worker.now)
+        if !database.held.append(self, token: worker.nextToken()) {
+            return refuseUnit(ErrorResponse(
+                .error, .tooManyConnections,
+                "too many clients of database \"\(database.name)\" wait for RESUME already",
+                detail: "At most \(database.held.bound) may wait.", hint: "Raise pool.waiters_max."))
+        }
+        heldSince = since
+        waitingSince = since
+        if phase != .greeting { phase = .held }
+        // So that SHOW POOLS counts it.
+        _ = poolEntry(.old)
+        let limit = database.route.settings.pool.queryWaitTimeoutSeconds
+        if limit > 0 { worker.schedule(.held(id, token: holdToken), at: since.advanced(bySeconds: limit)) }
+    }
+
+    /// The operator has let go, or holds something else: the unit is routed again.
+    func leaveHold() {
+        holdToken = 0
+        if phase == .greeting { return waitForServer(.old) }
+        guard phase == .held else { return }
+        routeAgain()
+    }
+
+    /// The unit waits in a pool, or was held: it is gathered and routed as if it had just come.
+    private func routeAgain() {
+        phase = .idle
+        if unit.carriesBegin { lazy = nil }
+        let (isReplay, hasWaited) = (unit.isReplay, unit.hasWaited)
+        scanner = UnitScanner(packetMax: worker.packetMax)
+        unit = Unit()
+        unit.isReplay = isReplay
+        unit.hasWaited = hasWaited
+        resumeSoon()
+    }
+
+    /// The database is held from now on: what waits in a pool goes on waiting here.
+    func moveIntoHold(_ database: DatabaseState) {
+        switch phase {
+        case .waiting where database.hold == .all || waitingSide == .old && (unit.routedKind != .read || lazy != nil),
+            .greeting where database.hold == .all && holdToken == 0:
+            _ = poolEntry(waitingSide)?.pool.abandon(id)
+            hold(database)
+        default: break
+        }
+    }
+
+    func holdTimedOut() {
+        guard let database else { return }
+        leaveHeld()
+        let limit = database.route.settings.pool.queryWaitTimeoutSeconds
+        refuseUnit(ErrorResponse(
+            .error, .cannotConnectNow,
+            "database \"\(database.name)\" is paused, for longer than query_wait_timeout (\(limit) s)",
+            hint: "Try again when the operator has resumed it."))
+    }
+
+    /// It does not wait any more, whatever the operator does.
+    func leaveHeld() {
+        if holdToken == 0 { return }
+        holdToken = 0
+        database?.held.left()
+    }
+
+    /// A client that keeps its server, or sends on without waiting for answers, stops before its next unit.
+    func waitsAtBorder(_ tag: UInt8, _ server: ServerConnection) -> Bool {
+        guard database?.hold == .writes, server.side == .old, server.session.status == .idle,
+            server.session.isAtBatchStart
+        else { return false }
+        // A COPY that has begun goes on to its end.
+        switch tag {
+        case FrontendTag.copyData, FrontendTag.copyDone, FrontendTag.copyFail, FrontendTag.terminate: return false
+        default: break
+        }
+        isAtBorder = true
+        if !server.session.isQuiet { repliesAwaited = 0 }
+        return true
+    }
+
+    /// Something of it runs on the authority, or is about to, that is not surely a read.
+    var mayBeWriting: Bool {
+        guard let server, server.side == .old else { return false }
+        if server.session.isFree && unit.byteCount == 0 && passToServer == 0 { return false }
+        if server.session.status != .idle || lazy != nil || transaction.hasWritten { return true }
+        return unit.statementCount == 0 || !unit.isAllReads
+    }
+
+    /// Ends the connection from outside; its server is cancelled and closed if it is at work.
+    func terminate(_ message: String) {
+        if phase == .closed { return }
+        let isCutOff = server?.isWithinMessage == true
+        letGo(of: phase)
+        dropHeld()
+        if isCutOff { return close() }
+        close(with: ErrorResponse(.fatal, .adminShutdown, message))
+    }
+}
+
+/// Clients that are held, in their order. A client that goes away leaves a hole that is skipped.
+struct HeldClients {
+    private var queue: [(client: ClientConnection, token: UInt64)] = []
+    private(set) var count = 0
+    let bound: Int
+
+    init(bound: Int) { self.bound = bound }
+
+    /// - Returns: false when as many wait as may.
+    mutating func append(_ client: ClientConnection, token: UInt64) -> Bool {
+        if count >= bound { return false }
+        if queue.count >= 2 * bound { queue.removeAll { $0.client.holdToken != $0.token } }
+        client.holdToken = token
+        queue.append((client, token))
+        count += 1
+        return true
+    }
+
+    mutating func left() {
+        count -= 1
+        if count == 0 { queue = [] }
+    }
+
+    mutating func takeAll() -> [ClientConnection] {
+        let waiting = queue.filter { $0.client.holdToken == $0.token }.map(\.client)
+        queue = []
+        count = 0
+        return waiting
+    }
+}

@@ -1,0 +1,102 @@
+import PGWire
+import Primitives
+import Sessions
+
+/// Who holds a server, and what is done on it before the next one gets it.
+extension ServerConnection {
+    /// Times that the end of what nobody waits for is asked for, a second apart, before the connection is just closed.
+    private static let abandonedCancelsMax = 60
+
+    func lease(to client: ClientConnection) {
+        precondition(state == .idle && self.client == nil, "a server with two clients")
+        state = .leased
+        leasedAt = worker.now
+        heardAt = worker.now
+        self.client = client
+    }
+
+    /// The client has done with it and it is free for anybody.
+    func release() {
+        precondition(session.isFree, "a dirty server was about to be handed on")
+        client = nil
+        resumeReading()
+        if cancelsInFlight > 0 {
+            state = .settling
+        } else {
+            state = .idle
+            worker.releaseServer(self)
+        }
+    }
+
+    /// The client lets go while the answer to its last unit is still on its way: it is read and dropped.
+    func detach() {
+        client = nil
+        state = .settling
+        heardAt = worker.now
+        resumeReading()
+        settleIfQuiet()
+    }
+
+    /// Its client has gone while it is at work, which is ended, so that its locks go too; then it is closed.
+    ///
+    /// Not at once: PostgreSQL ignores a cancel request that overtakes the query, and does not look at its socket while
+    /// it works. So it is asked again until it answers.
+    func abandon() {
+        client = nil
+        state = .settling
+        resumeReading()
+        if !session.owesReady {
+            var writer = MessageWriter()
+            writer.sync()
+            session.sent(.quietQuery)
+            queue(writer.bytes)
+            flush()
+        }
+        cancelsLeft = Self.abandonedCancelsMax
+        cancelAbandoned()
+    }
+
+    /// A second has passed without the end of its work.
+    func cancelAbandoned() {
+        guard let left = cancelsLeft, state == .settling else { return }
+        if left == 0 || session.awaitsCopyData { return close() }
+        cancelsLeft = left - 1
+        _ = CancelConnection.start(to: self, on: worker, for: nil)
+        worker.schedule(.abandoned(id), at: worker.now.advanced(bySeconds: 1))
+    }
+
+    /// The client lets go behind a batch whose Sync will go elsewhere: this server gets one of ours.
+    func detachWithSync() {
+        var writer = MessageWriter()
+        writer.sync()
+        session.sent(.quietQuery)
+        queue(writer.bytes)
+        flush()
+        detach()
+    }
+
+    /// Runs `sql` for nobody before the server is handed on.
+    func settle(with sql: String) {
+        client = nil
+        state = .settling
+        heardAt = worker.now
+        resumeReading()
+        runQuietly(sql)
+    }
+
+    /// The client sees nothing of it.
+    func runQuietly(_ sql: String) {
+        queueQuietly(sql)
+        flush()
+    }
+
+    /// The same, sent together with what is queued next.
+    func queueQuietly(_ sql: String) {
+        var writer = MessageWriter()
+        writer.query(sql)
+        session.sent(.quietQuery)
+        unnamedToken = 0
+        quietFailure = nil
+        queue(writer.bytes)
+    }
+}

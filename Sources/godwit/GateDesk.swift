@@ -1,0 +1,141 @@
+import Configuration
+import Console
+import Glibc
+import Logging
+import PGWire
+import Primitives
+import Proxy
+
+/// Carries operators' orders between consoles, signals and the threads, as `GateControl` says. Used on the control
+/// thread.
+final class GateDesk {
+    private struct Origin {
+        var worker: Int
+        var client: ClientID
+    }
+
+    private let server: ProxyServer
+    private let logger: Logger
+    private var control: GateControl
+    private var lastRequest: UInt64 = 0
+    /// Whom to answer; a signal has nobody.
+    private var origins: [GateControl.RequestID: Origin] = [:]
+
+    init(_ server: ProxyServer, logger: Logger) {
+        self.server = server
+        self.logger = logger
+        control = GateControl(threads: server.threadCount)
+    }
+
+    // MARK: what comes in
+
+    func tell(of snapshot: ProxySnapshot) {
+        let names = snapshot.settings.databases.filter { !$0.isWildcard }.map { ExactName($0.name) }
+        handle(.databases(Set(names), hasWildcard: snapshot.wildcard != nil))
+    }
+
+    func take(_ command: GateCommand, worker: Int, client: ClientID) {
+        let id = makeRequest()
+        origins[id] = Origin(worker: worker, client: client)
+        handle(.command(id, command, now: .now()))
+    }
+
+    /// What a command has changed is told when all threads have it.
+    func answer(worker: Int, client: ClientID, _ outcome: ControlOutcome) {
+        switch outcome {
+        case .done: take(.barrier, worker: worker, client: client)
+        case .noticed, .refused, .failed: server.answer(worker: worker, client: client, outcome)
+        }
+    }
+
+    func take(signal number: CInt) {
+        switch number {
+        case SIGUSR1: order(.pause(.init(.everything, isKept: true)), by: "SIGUSR1")
+        case SIGUSR2: order(.resume(.everything), by: "SIGUSR2")
+        default:
+            let isSecond = control.shutdown == .waitForServers
+            let isUrgent = isSecond || number != SIGTERM
+            logger.notice("signal \(number): \(isUrgent ? "ending" : "draining")")
+            order(.shutdown(isUrgent ? .now : .waitForServers), by: nil)
+        }
+    }
+
+    private func order(_ command: GateCommand, by signal: String?) {
+        if let signal { logger.notice("\(signal): \(command.tag)") }
+        handle(.command(makeRequest(), command, now: .now()))
+    }
+
+    func gone(worker: Int, client: ClientID) {
+        guard let id = request(of: worker, client) else { return }
+        origins[id] = nil
+        handle(.gone(id))
+    }
+
+    func canceled(worker: Int, client: ClientID) {
+        if let id = request(of: worker, client) { handle(.canceled(id)) }
+    }
+
+    private func makeRequest() -> GateControl.RequestID {
+        lastRequest += 1
+        return GateControl.RequestID(lastRequest)
+    }
+
+    private func request(of worker: Int, _ client: ClientID) -> GateControl.RequestID? {
+        origins.first { $0.value.worker == worker && $0.value.client == client }?.key
+    }
+
+    // MARK: time
+
+    /// Milliseconds until something is due; -1: nothing is.
+    var waitMillis: CInt {
+        guard let deadline = control.deadline else { return -1 }
+        return CInt(min(deadline.nanoseconds(since: .now()) / 1_000_000 + 1, 60_000))
+    }
+
+    func checkTime() {
+        let now = MonotonicInstant.now()
+        if let deadline = control.deadline, deadline <= now { handle(.elapsed(now: now)) }
+    }
+
+    // MARK: what is to be done
+
+    func handle(_ event: GateControl.Event) {
+        var actions: [GateControl.Action] = []
+        control.handle(event, &actions)
+        for action in actions {
+            switch action {
+            case .answer(let id, let answer): tell(id, answer)
+            case .apply(let gate):
+                logger.notice("\(Self.words(gate))")
+                server.order(action)
+            case .watch, .unwatch, .ask, .reconnect, .kill, .drain, .stopListening, .stop: server.order(action)
+            }
+        }
+    }
+
+    private func tell(_ id: GateControl.RequestID, _ answer: GateControl.Answer) {
+        guard let origin = origins.removeValue(forKey: id) else { return }
+        let outcome: ControlOutcome =
+            switch answer {
+            case .done: .done
+            case .doneAlready(let words): .noticed(words)
+            case .failed(let failure): .failed(ErrorResponse(failure))
+            }
+        if case .failed(let error) = outcome {
+            let detail = error.detail.map { ": " + $0.replacing("\n", with: "; ") } ?? ""
+            logger.notice("console: \(error.message)\(detail)")
+        }
+        server.answer(worker: origin.worker, client: origin.client, outcome)
+    }
+
+    private static func words(_ gate: TrafficGate) -> String {
+        var words: [String] = []
+        if let hold = gate.everything { words.append("holding \(hold) of every database") }
+        for (name, hold) in gate.databases.sorted(by: { $0.key.text < $1.key.text }) {
+            words.append("holding \(hold) of \"\(name)\"")
+        }
+        if gate.isSuspended { words.append("suspended") }
+        for name in gate.disabled.map(\.text).sorted() { words.append("\"\(name)\" is disabled") }
+        return words.isEmpty ? "nothing is held, suspended or disabled" : words.joined(separator: ", ")
+    }
+}

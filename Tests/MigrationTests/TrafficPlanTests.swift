@@ -1,0 +1,57 @@
+import Primitives
+import Testing
+
+@testable import Migration
+
+@Suite struct TrafficPlanTests {
+    private func at(_ seconds: Double) -> MonotonicInstant { MonotonicInstant(nanoseconds: UInt64(seconds * 1e9)) }
+
+    /// The shares before and after.
+    private func rollBack(_ plan: inout TrafficPlan) -> [Int] {
+        plan.rollBack("shop").map { [$0.from, $0.to] } ?? []
+    }
+
+    /// Shares that an operator orders at their times, each put in force.
+    private func plan(_ steps: [(hundredths: Int, at: Double)]) -> TrafficPlan {
+        var plan = TrafficPlan()
+        plan.runs(0, of: "shop", now: at(0), safeAfterSeconds: 600)
+        for step in steps {
+            plan.order(step.hundredths, for: "shop")
+            plan.runs(plan.share(of: "shop", inFile: 0), of: "shop", now: at(step.at), safeAfterSeconds: 600)
+        }
+        return plan
+    }
+
+    @Test func `a roll-back goes to the share that went well for long enough`() {
+        var plan = plan([(1000, 100), (5000, 700)])
+        #expect(rollBack(&plan) == [5000, 1000])
+        #expect(plan.share(of: "shop", inFile: 0) == 1000 && plan.ceiling(of: "shop") == 1000)
+        plan.runs(1000, of: "shop", now: at(701), safeAfterSeconds: 600)
+        #expect(rollBack(&plan) == [1000, 0], "what trips again was not safe")
+        plan.runs(0, of: "shop", now: at(702), safeAfterSeconds: 600)
+        #expect(rollBack(&plan) == [])
+    }
+
+    @Test func `a share that was left too soon is not safe`() {
+        var plan = plan([(1000, 100), (5000, 699)])
+        #expect(rollBack(&plan) == [5000, 0])
+        #expect(plan.ceiling(of: "shop") == 0)
+    }
+
+    @Test func `a roll-back outlives reloads and ends with an operator's word`() {
+        var plan = plan([])
+        plan.runs(5000, of: "shop", now: at(1), safeAfterSeconds: 600)
+        #expect(rollBack(&plan) == [5000, 0])
+        plan.fileWasRead()
+        #expect(plan.share(of: "shop", inFile: 5000) == 0)
+        plan.order(2500, for: "shop")
+        #expect(plan.share(of: "shop", inFile: 5000) == 2500 && plan.ceiling(of: "shop") == nil)
+        plan.fileWasRead()
+        #expect(plan.share(of: "shop", inFile: 5000) == 5000)
+    }
+
+    @Test func `what an operator lowers is not taken for safe above that`() {
+        var plan = plan([(1000, 1), (5000, 700), (500, 1400), (2000, 1500)])
+        #expect(rollBack(&plan) == [2000, 500])
+    }
+}
