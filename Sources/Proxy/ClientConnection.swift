@@ -445,9 +445,9 @@ final class ClientConnection {
             close()
         case .leased:
             if let server, owesAnswer(server) { probe() } else { close() }
-        case .waiting, .held, .awaitingHorizon, .applyingSettings:
+        case .waiting, .held, .awaitingHorizon, .applyingSettings, .consoleWaiting:
             probe()
-        case .cancelling, .greeting, .consoleWaiting, .closed:
+        case .cancelling, .greeting, .closed:
             break
         }
     }
@@ -467,12 +467,12 @@ final class ClientConnection {
     /// A client that has ended its side looks like one that was killed, for which no query should run on. What is sent
     /// to one that is gone is answered by a reset: so it is told, between two messages, a setting that it knows.
     private func probe() {
-        guard !hasProbed, server?.isWithinMessage != true,
-            let known = database?.welcome?.first(where: { $0.name == "integer_datetimes" })
-        else { return }
+        if hasProbed || server?.isWithinMessage == true { return }
         hasProbed = true
+        let name = "integer_datetimes"
         var writer = MessageWriter()
-        writer.parameterStatus(known.name, known.value)
+        // It is "on" since PostgreSQL 10, and so for a console.
+        writer.parameterStatus(name, database?.welcome?.first { $0.name == name }?.value ?? "on")
         switch writer.bytes.withUnsafeBytes({ stream.send($0) }) {
         case .bytes, .wouldBlock: updateInterest()
         case .closed, .failed: vanished()
