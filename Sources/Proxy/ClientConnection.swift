@@ -14,6 +14,9 @@ import Sessions
 /// Used on its reactor's thread.
 final class ClientConnection {
     enum Phase {
+        /// Not in yet, and in no pool.
+        var isOutside: Bool { self == .login || self == .handshake || self == .cancelling }
+
         case login
         /// TLS is being agreed on.
         case handshake
@@ -228,8 +231,15 @@ final class ClientConnection {
         }
     }
 
+    /// The client has said goodbye behind what it wants done. It does not wait for the answers, so there is nothing to
+    /// find out: PostgreSQL would do it all, also with nobody there.
+    func terminated() {
+        hasProbed = true
+        ended()
+    }
+
     /// The client has ended its side. Bytes that were kept may be on their way to be looked at: first they are.
-    func ended() {
+    private func ended() {
         hasEnded = true
         updateInterest()
         worker.resumeLater(self)
@@ -488,7 +498,7 @@ final class ClientConnection {
         stopHolding()
         batchAwaited = nil
         isClosingAfterFlush = true
-        hasBrokenOff = isProcessing
+        if isProcessing { hasBrokenOff = true }
         send(farewell)
         if phase != .closed && stream.isEmpty { close() }
     }
@@ -500,6 +510,7 @@ final class ClientConnection {
         if phase == .closed { return }
         let last = phase
         phase = .closed
+        if isProcessing { hasBrokenOff = true }
         letGo(of: last)
         leaveLimits()
         pools.old?.detach()

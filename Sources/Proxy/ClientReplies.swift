@@ -331,30 +331,21 @@ extension ClientConnection {
 
     var mayGiveBack: Bool { phase == .leased && pin == nil && passToServer == 0 && unit.byteCount == 0 }
 
-    func giveBack(_ server: ServerConnection) {
+    /// - Parameter lacksSync: something was prepared only, and answered up to Flush. Drivers decide about Bind when
+    ///   they have the description: that is routed on its own.
+    func giveBack(_ server: ServerConnection, lacksSync: Bool = false) {
+        if lacksSync { settleNames() }
         self.server = nil
         phase = .idle
         lazy = nil
         startNextUnit()
-        server.release()
+        if lacksSync { server.detachWithSync() } else { server.release() }
         if worker.isDraining { return drain() }
         if hasParkedBytes { resumeSoon() }
     }
 
     /// What the client has sent since its last Sync leaves nothing but prepared statements, which follow it anywhere.
     var hasOnlyPrepared: Bool { !unit.binds && !unit.executes && !unit.isStreamed }
-
-    /// Drivers prepare with Flush, and decide about Bind when they have the description: that is routed on its own.
-    func giveBackPrepared(_ server: ServerConnection) {
-        settleNames()
-        self.server = nil
-        phase = .idle
-        lazy = nil
-        startNextUnit()
-        server.detachWithSync()
-        if worker.isDraining { return drain() }
-        if hasParkedBytes { resumeSoon() }
-    }
 
     // MARK: failures
 
@@ -494,7 +485,9 @@ extension ClientConnection {
         } else if !isQuiet && passToServer == 0 && !hasBrokenOff && !server.session.awaitsCopyData {
             server.abandon()
         } else {
-            server.close()  // it waits for more, and so sees the end
+            // What it does not have whole cannot be waited for. It may be at work on what came before that.
+            if !server.session.isQuiet { _ = CancelConnection.start(to: server, on: worker, for: nil) }
+            server.close()
         }
     }
 

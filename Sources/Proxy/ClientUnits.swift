@@ -391,7 +391,7 @@ extension ClientConnection {
         if let database, unit.readsSequence || unit.mayWrite && database.readsSequences(user) {
             // Values of the server's other clients are not this one's to see: PostgreSQL says that there is none yet.
             preparation = "DISCARD SEQUENCES" + (preparation.map { ";" + $0 } ?? "")
-            if unit.readsSequence { database.noteSequenceReader(user) }
+            if unit.readsEarlierSequence { database.noteSequenceReader(user) }
         }
         if let sql = preparation {
             phase = .applyingSettings

@@ -408,7 +408,7 @@ final class ServerConnection {
         if session.isFree && client.mayGiveBack {
             client.giveBack(self)
         } else if session.lacksOnlySync && client.mayGiveBack && client.hasOnlyPrepared {
-            client.giveBackPrepared(self)
+            client.giveBack(self, lacksSync: true)
         } else if session.isBetweenUnits && client.mayPark {
             client.parkOnNew()
         } else if let awaited = client.repliesAwaited,

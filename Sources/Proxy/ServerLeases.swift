@@ -45,13 +45,7 @@ extension ServerConnection {
         client = nil
         state = .settling
         resumeReading()
-        if !session.owesReady {
-            var writer = MessageWriter()
-            writer.sync()
-            session.sent(.quietQuery)
-            queue(writer.bytes)
-            flush()
-        }
+        if !session.owesReady { syncQuietly() }
         cancelsLeft = Self.abandonedCancelsMax
         cancelAbandoned()
     }
@@ -67,12 +61,18 @@ extension ServerConnection {
 
     /// The client lets go behind a batch whose Sync will go elsewhere: this server gets one of ours.
     func detachWithSync() {
+        syncQuietly()
+        detach()
+    }
+
+    /// Ends a batch that the client has not ended here; nobody sees its ReadyForQuery.
+    private func syncQuietly() {
         var writer = MessageWriter()
         writer.sync()
         session.sent(.quietQuery)
+        quietFailure = nil
         queue(writer.bytes)
         flush()
-        detach()
     }
 
     /// Runs `sql` for nobody before the server is handed on.

@@ -90,7 +90,7 @@ extension Worker {
         var pins: [String: [String: Int]] = [:]
         var inLogin = 0
         for client in clients.values {
-            if [.login, .handshake, .cancelling].contains(client.phase) { inLogin += 1 }
+            if client.phase.isOutside { inLogin += 1 }
             if let pin = client.pin { pins[client.databaseName, default: [:]][pin.rawValue, default: 0] += 1 }
         }
         var failures: [String: String] = [:]

@@ -40,6 +40,8 @@ struct Unit {
     var seesTransactionTime = false
     /// It asks for what nextval has left in the session.
     var readsSequence = false
+    /// It asks before anything in it may have called nextval.
+    var readsEarlierSequence = false
     /// A portal may be left that a later unit goes on with.
     var leavesPortal = false
     /// It has waited for NEW to catch up.
@@ -73,7 +75,10 @@ struct Unit {
             isRestReads = false
         }
         if classification.seesTransactionTime { seesTransactionTime = true }
-        if classification.readsSequence && !mayWrite { readsSequence = true }
+        if classification.readsSequence {
+            readsSequence = true
+            if !mayWrite && !classification.drawsSequenceFirst { readsEarlierSequence = true }
+        }
         if classification.kind != .read { isAllReads = false }
         if classification.kind == .begin && classification.transaction.readOnly == false { mayLiftReadOnly = true }
         borders.append(classification.borders, isRead: classification.kind == .read)

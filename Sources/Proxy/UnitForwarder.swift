@@ -89,7 +89,7 @@ extension ClientConnection {
                 if server.session.isQuiet { return close() }
                 // What came before it is done first, as PostgreSQL does it.
                 run.drop(frame, server)
-                return ended()
+                return terminated()
             }
             if frame.tag == FrontendTag.password { return violated(.unexpectedMessage(tag: frame.tag)) }
             if frame.end > bytes.count {

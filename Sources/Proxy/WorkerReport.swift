@@ -112,7 +112,7 @@ extension Worker {
         var report = WorkerReport(worker: index, takenAt: now)
         report.pools = poolRows()
         report.clients = clients.values.compactMap(clientRow)
-        report.clientsInLogin = clients.values.count { [.login, .handshake, .cancelling].contains($0.phase) }
+        report.clientsInLogin = clients.values.count { $0.phase.isOutside }
         report.servers = servers.values.map(serverRow)
         report.databases = databases.values.map(databaseRow)
         return report
@@ -168,7 +168,7 @@ extension Worker {
     }
 
     private func clientRow(_ client: ClientConnection) -> WorkerReport.ConnectionRow? {
-        if [.login, .handshake, .cancelling, .closed].contains(client.phase) { return nil }
+        if client.phase.isOutside || client.phase == .closed { return nil }
         let isWaiting = [.waiting, .held, .greeting].contains(client.phase)
         var row = WorkerReport.ConnectionRow(
             isServer: false, number: client.handle.number(threads: peers.count), user: client.user,

@@ -28,6 +28,8 @@ package struct Classification: Sendable, Equatable {
     package var seesTransactionTime = false
     /// currval or lastval: it asks for what nextval has left in the session.
     package var readsSequence = false
+    /// Of several statements: one before that may have called nextval itself.
+    package var drawsSequenceFirst = false
     /// Of several statements: none of them writes.
     package var isMixtureOfReads = false
     /// Its effects and mark by statement, in order.

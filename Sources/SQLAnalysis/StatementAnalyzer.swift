@@ -67,7 +67,8 @@ struct StatementAnalyzer {
         all.changesSchema = statements.contains(where: \.changesSchema)
         all.borders = .none
         for one in statements { all.borders.append(one.borders, isRead: one.kind == .read) }
-        all.readsSequence = statements.first?.readsSequence == true
+        all.readsSequence = statements.contains(where: \.readsSequence)
+        all.drawsSequenceFirst = statements.first { $0.readsSequence || $0.mayWrite }?.readsSequence == false
         all.copy = statements.lazy.compactMap(\.copy).first
         return all
     }

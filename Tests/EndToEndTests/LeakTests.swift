@@ -66,10 +66,14 @@ import Testing
     @Test func `currval and lastval tell of nobody else's values`() throws {
         let first = try connect()
         _ = try first.query("SELECT nextval('s')")
-        for sql in ["SELECT currval('s')", "SELECT lastval()", "SELECT 1 FROM t WHERE id = currval('s')"] {
+        let asking = [
+            "SELECT currval('s')", "SELECT lastval()", "SELECT 1 FROM t WHERE id = currval('s')",
+            "SELECT 1; SELECT currval('s')", "INSERT INTO t VALUES (-1, 'b'); SELECT lastval()",
+        ]
+        for (id, sql) in asking.enumerated() {
             let other = try connect()
             // An empty table asks for no value.
-            _ = try other.query("INSERT INTO t VALUES (\(Int.random(in: 1...1_000_000_000)), 'a')")
+            _ = try other.query("INSERT INTO t VALUES (\(1000 + id), 'a')")
             #expect(try other.query(sql).first { $0.type == "E" }?.sqlState == "55000")
             other.close()
         }

@@ -222,6 +222,14 @@ import Testing
         #expect(try client.value("SELECT count(*) FROM t WHERE id = 77") == "1")
     }
 
+    @Test func `what was sent before Terminate is done, though its client has gone`() throws {
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
+        client.send(Frame.query("INSERT INTO t SELECT 79, 0 FROM pg_sleep(0.3)") + Frame.terminate)
+        client.close()
+        #expect(try connect(godwit).value("SELECT count(*) FROM t WHERE id = 79") == "1")
+    }
+
     @Test func `a client that goes before its Sync has done nothing`() throws {
         let godwit = try godwit(size: 1)
         let client = try connect(godwit)

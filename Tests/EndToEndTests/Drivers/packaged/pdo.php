@@ -197,10 +197,10 @@ report("PHP pgsql", "cancel", function () use ($behind) {
 report("PHP pgsql", "disconnect", function () use ($port, $database, $user) {
     $c = pg();
     pg_query($c, "DELETE FROM t");
-    $lost = 'pg_query(pg_connect($argv[1]), "BEGIN; INSERT INTO t VALUES ($argv[2], \'lost\')"); echo "in"; sleep(3600);';
+    $lost = 'pg_query(pg_connect($argv[1]), "BEGIN; INSERT INTO t VALUES ($argv[2], \'lost\')"); echo "in"; fgets(STDIN);';
     for ($n = 0; $n < 3; $n++) {
         $conninfo = "host=127.0.0.1 port=$port dbname=$database user=$user sslmode=disable";
-        $process = proc_open([PHP_BINARY, "-r", $lost, "--", $conninfo, (string) $n], [1 => ["pipe", "w"]], $pipes);
+        $process = proc_open([PHP_BINARY, "-r", $lost, "--", $conninfo, (string) $n], [0 => ["pipe", "r"], 1 => ["pipe", "w"]], $pipes);
         check(fread($pipes[1], 2) === "in", "its insert");
         proc_terminate($process, 9);
         check(pg_query_params($c, 'INSERT INTO t VALUES ($1, \'stays\')', [$n]) !== false);
