@@ -298,7 +298,7 @@ final class DatabaseState {
     }
 
     /// Whether NEW may answer the unit's statement, by what is known of its shape.
-    func askShape(_ unit: Unit, now: MonotonicInstant) -> ShapeStatistics.Answer {
+    func askShape(_ unit: borrowing Unit, now: MonotonicInstant) -> ShapeStatistics.Answer {
         let needsNoProof = route.settings.reads.promote == .all
         if needsNoProof && !shapes.hasDemoted { return .allow }
         guard unit.statementCount == 1, let statement = unit.notes.statement else {
