@@ -169,6 +169,10 @@ package struct GateControl {
             if endsPinned { actions.append(.endPinned(scope)) }
         case .letGo(let name):
             for key in established.keys where key.isSwitch && key.scope == .database(name) { established[key] = nil }
+            for other in pending.keys.sorted() {
+                guard let waiting = pending[other], case .holdForSwitch(name, _, _) = waiting.command else { continue }
+                giveUp(other, .ended(waiting.command), &actions)
+            }
             begin(id, command, .applied, &actions)
         }
     }

@@ -21,9 +21,9 @@ package struct SideClaim: Sendable, Equatable {
 
 /// Who takes the writes, as far as the two sides' words tell. Pure.
 ///
-/// A side is fenced, durably, before the other one claims, and its fence goes only in the transaction in which it claims
-/// itself, or when the other one can claim no more. So a side that has once been the authority (OLD, or one with an epoch)
-/// and is not fenced is the authority, whatever the other one may say; and no two are.
+/// A side is fenced, durably, before the other claims, and its fence goes only in the transaction in which it claims
+/// itself, or when the other one can claim no more. So a side that has once been the authority (OLD, or one with an
+/// epoch) and is not fenced is the authority, whatever the other one may say; and no two are.
 package struct Ownership: Sendable, Equatable {
     package enum Standing: Sendable, Equatable {
         /// It takes the writes.
@@ -58,7 +58,6 @@ package struct Ownership: Sendable, Equatable {
             return Ownership(authority: .new, epoch: new.epoch, standing: .settled)
         }
         guard let old, let new else {
-            // A side that has claimed is the likelier one: it has been the authority later than the other, or is fenced.
             if let new { return alone(new, .new) }
             if let old { return alone(old, .old) }
             return Ownership(authority: .old, epoch: 0, standing: .unknown)

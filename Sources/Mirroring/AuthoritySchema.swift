@@ -13,8 +13,8 @@ enum AuthoritySchema {
     /// Raised by godwit.claim when somebody else has written on this side.
     static let rogueState = "GW005"
 
-    /// `authority`: see Migration's SideClaim; what the mirror back needs of the moment of the claim; and what a refused
-    /// writer is told. `handover`: what that mirror's target will have been told of the tables, written before the
+    /// `authority`: see Migration's SideClaim; what the mirror back needs of the moment of the claim; and what a writer
+    /// is told who is refused. `handover`: what that mirror's target is to be told of the tables, written before the
     /// claim and in its transaction.
     static let tables = """
         CREATE TABLE IF NOT EXISTS godwit.authority (
@@ -124,8 +124,8 @@ package enum AuthorityReader {
         func ask(_ conninfo: String, _ side: Side) -> SideClaim? {
             do {
                 let connection = try Connection.open(
-                    try ConnectionString(parsing: conninfo), purpose: "authority", connectTimeoutSeconds: timeoutSeconds,
-                    interrupt: interrupt)
+                    try ConnectionString(parsing: conninfo), purpose: "authority",
+                    connectTimeoutSeconds: timeoutSeconds, interrupt: interrupt)
                 return try claim(connection) ?? .untouched
             } catch {
                 failures.append("\(side.title): \(error)")

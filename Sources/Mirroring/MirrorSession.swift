@@ -72,8 +72,8 @@ final class MirrorSession {
             BatchApplier(target: try Connection.open(
                 try parse(targetConninfo), purpose: "mirror", settings: [
                     // A table that fills has no statistics yet: the planner would scan all of it for every range.
-                    "session_replication_role": "replica", ApplierMark.setting: ApplierMark.value, "lock_timeout": "10s",
-                    "enable_seqscan": "off", "jit": "off",
+                    "session_replication_role": "replica", ApplierMark.setting: ApplierMark.value,
+                    "lock_timeout": "10s", "enable_seqscan": "off", "jit": "off",
                     // NEW is to notice soon when our machine is gone: the next applier waits for our lock.
                     "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3",
                 ], interrupt: stopDescriptor, onSlowWait: onSlowWait))
@@ -141,7 +141,8 @@ final class MirrorSession {
 
     private init(
         _ direction: MirrorDirection, reader: BatchReader, applier: BatchApplier, options: MirrorOptions,
-        orders: MirrorOrders, horizon: Horizon, generation: Int64, plans: [TablePlan], progress: BatchApplier.Progress, backfill: Backfill,
+        orders: MirrorOrders, horizon: Horizon, generation: Int64, plans: [TablePlan],
+        progress: BatchApplier.Progress, backfill: Backfill,
         partitions: PartitionTracker, definitions: [UInt32: String], stopDescriptor: CInt,
         onSchemaChange: @escaping () -> Void
     ) {
@@ -178,8 +179,8 @@ final class MirrorSession {
         }
         if let identity = control[0, 2], identity != progress.source {
             throw .wrongHistory(
-                "\(source) is not the server that it was (\(progress.source), now \(identity)): a failover or a restore. "
-                    + "Commits may be missing on it. \(anew)")
+                "\(source) is not the server that it was (\(progress.source), now \(identity)): a failover or a "
+                    + "restore. Commits may be missing on it. \(anew)")
         }
         var needed = control.integer(0, 3) ?? 0
         if let lastAcknowledged, lastAcknowledged.epoch == progress.epoch {

@@ -23,9 +23,12 @@ package enum Preflight {
         package var blocking: [Finding] { findings.filter { $0.weight == .blocking } }
     }
 
+    /// - Parameter direction: of the mirror. From NEW to OLD only what concerns the tables is asked: the databases have
+    ///   passed before.
     package static func check(
-        old: borrowing Connection, new: borrowing Connection
+        _ direction: MirrorDirection = .forward, old: borrowing Connection, new: borrowing Connection
     ) throws(PostgresFailure) -> Result {
+        guard direction == .forward else { return try checkTables(direction, source: new, target: old) }
         var findings = try sides(old: old, new: new)
         let oldTables = try CatalogReader.tables(old)
         let newTables = try CatalogReader.tables(new)
@@ -43,6 +46,21 @@ package enum Preflight {
         if !findings.contains(where: { $0.problem.hasPrefix("we may not SELECT") }) {
             let names = Set(carried.map(\.name))
             findings += try leftovers(new, newTables.filter { names.contains($0.name) })
+        }
+        return Result(findings: findings, tables: carried)
+    }
+
+    private static func checkTables(
+        _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection
+    ) throws(PostgresFailure) -> Result {
+        var findings = try firing(target, on: direction.target)
+        let twins = try CatalogReader.tables(target)
+        var carried: [TableDescription] = []
+        for table in try CatalogReader.tables(source) where !table.isPartition {
+            let found = defects(of: table, on: direction.source)
+                + SchemaMatch.defects(direction, old: table, new: twins.first { $0.name == table.name })
+            findings += found
+            if !found.contains(where: { $0.weight == .blocking }) { carried.append(table) }
         }
         return Result(findings: findings, tables: carried)
     }

@@ -51,11 +51,11 @@ extension SwitchSession {
                 "copy", value: "\(left) tables to copy", threshold: "0", isMet: left == 0,
                 advice: "Wait for the first copy (SHOW TABLES)"),
             GuardRail(
-                "lag", value: "\(SwitchReport.tenths(min(lag, 1e9))) ms",
+                "lag", value: report.lastAppliedNanos == 0 ? "no batch yet" : "\(SwitchReport.tenths(lag)) ms",
                 threshold: "half of the deadline, \(SwitchReport.tenths(limit)) ms",
                 isMet: lag <= limit, advice: "Wait for a quieter time, or give a longer DEADLINE"),
             GuardRail(
-                "unmirrored_tables", value: report.uncaptured.isEmpty ? "none" : report.uncaptured.joined(separator: ", "),
+                "unmirrored_tables", value: report.uncaptured.isEmpty ? "none" : Self.some(report.uncaptured),
                 threshold: "none", isMet: report.uncaptured.isEmpty,
                 advice: "Create them on both sides and run godwit prepare, or drop them"),
         ]
@@ -104,7 +104,7 @@ extension SwitchSession {
             }
         }
         return GuardRail(
-            "captures", value: wrong.isEmpty ? "on all tables" : "missing or not as they should be: \(Self.some(wrong))",
+            "captures", value: wrong.isEmpty ? "on all tables" : "missing, or other than expected: \(Self.some(wrong))",
             threshold: "on all tables of both sides", isMet: wrong.isEmpty, advice: "Run godwit prepare")
     }
 
@@ -163,8 +163,8 @@ extension SwitchSession {
             """)
         let free = rows.integer(0, 0) ?? 0
         return GuardRail(
-            "connections", value: "\(free) free on \(direction.target.title)", threshold: "\(needed), as the pools need",
-            isMet: free >= needed, advice: "Raise max_connections there, or lower pool.size")
+            "connections", value: "\(free) free on \(direction.target.title)",
+            threshold: "\(needed), as the pools need", isMet: free >= needed, advice: "Raise max_connections there, or lower pool.size")
     }
 
     /// The mirror back writes on the present authority as this one does on the other side.

@@ -2,8 +2,8 @@ import LibPQ
 import Migration
 import Primitives
 
-/// Settles what a switch has left that was cut off: before its commit point the fence goes, behind it the fenced side is
-/// told where its mirror begins. May be run by anybody at any time; used on a thread that may block.
+/// Settles what a switch has left that was cut off: before its commit point the fence goes, behind it the fenced side
+/// is told where its mirror begins. May be run by anybody at any time; used on a thread that may block.
 package enum SwitchRecovery {
     package struct Outcome: Sendable, Equatable {
         package var ownership: Ownership
@@ -79,7 +79,9 @@ package enum SwitchRecovery {
     }
 
     /// Held until the connection goes.
-    private static func isAlone(_ connection: borrowing Connection, _ side: Side) throws(SwitchSession.Failure) -> Bool {
+    private static func isAlone(
+        _ connection: borrowing Connection, _ side: Side
+    ) throws(SwitchSession.Failure) -> Bool {
         do throws(PostgresFailure) {
             return try connection.query("SELECT pg_try_advisory_lock(\(AuthoritySchema.coordinatorLock))").flag(0, 0)
         } catch {

@@ -38,7 +38,7 @@ package final class SwitchSession {
     private var targetTriggers = ""
 
     /// Seconds for what happens while nobody is held.
-    private static let patienceSeconds = 10.0
+    static let patienceSeconds = 10.0
     /// Long enough that an autovacuum in the way is cancelled by PostgreSQL, which takes deadlock_timeout (1 s).
     private static let reserveMillis = 3000
 
@@ -122,8 +122,8 @@ package final class SwitchSession {
 
     // MARK: before anything is held
 
-    /// Locks that let everybody read and write but keep autovacuum, DDL and other switches away until the end; and on the
-    /// target, in the transaction that will claim, what the mirror back has to know.
+    /// Locks that let everybody read and write but keep autovacuum, DDL and other switches away until the end; and on
+    /// the target, in the transaction that will claim, what the mirror back has to know.
     package func reserve() throws(Failure) {
         let timeout = "SET LOCAL lock_timeout = \(Self.reserveMillis);"
         let handover = try Handover.read(self)
@@ -146,14 +146,14 @@ package final class SwitchSession {
         try onSource("""
             SET LOCAL lock_timeout = \(max(1, deadline.millisLeft)); \(lock(\.onSource, "SHARE ROW EXCLUSIVE"))
             \(fenceOn) UPDATE godwit.authority SET fenced_for = \(epoch); COMMIT
-            """)
+            """, until: deadline)
     }
 
     /// Brings the target's sequences past the source's.
-    package func raiseSequences() throws(Failure) {
-        let rows = try querySource(SequenceRaiser.valuesQuery)
+    package func raiseSequences(until deadline: Deadline) throws(Failure) {
+        guard let rows = try onSource(SequenceRaiser.valuesQuery, until: deadline) else { return }
         let statements = SequenceRaiser.raiseTexts(rows)
-        if !statements.isEmpty { try onTarget(statements.joined(separator: ";\n")) }
+        if !statements.isEmpty { try onTarget(statements.joined(separator: ";\n"), until: deadline) }
     }
 
     package enum ClaimFailure: Error {
@@ -170,13 +170,13 @@ package final class SwitchSession {
                 SET LOCAL lock_timeout = \(max(1, deadline.millisLeft)); DELETE FROM godwit.progress;
                 \(lock(\.onTarget, "SHARE ROW EXCLUSIVE")) \(targetTriggers)
                 SELECT godwit.claim(\(epoch), \(SQL.literal(owner)))
-                """)
+                """, until: deadline)
             if deadline.hasPassed { throw .other("the deadline passed before the commit") }
         } catch {
             throw .refused(error)
         }
         do throws(Failure) {
-            try onTarget("COMMIT")
+            try onTarget("COMMIT", until: deadline)
         } catch {
             throw .unknown(error)
         }
@@ -239,15 +239,24 @@ package final class SwitchSession {
 
     // MARK: parts
 
+    /// - Parameter deadline: nil: as long as it takes. Past it the session is of no more use: the server, or the way to
+    ///   it, hangs.
     @discardableResult
-    func onSource(_ sql: String) throws(Failure) -> Rows? {
-        try at(direction.source) { () throws(PostgresFailure) in try source.execute(sql) }
+    func onSource(_ sql: String, until deadline: Deadline? = nil) throws(Failure) -> Rows? {
+        try at(direction.source) { () throws(PostgresFailure) in
+            try source.execute(sql, timeoutSeconds: deadline.map(Self.patience))
+        }
     }
 
     @discardableResult
-    func onTarget(_ sql: String) throws(Failure) -> Rows? {
-        try at(direction.target) { () throws(PostgresFailure) in try target.execute(sql) }
+    func onTarget(_ sql: String, until deadline: Deadline? = nil) throws(Failure) -> Rows? {
+        try at(direction.target) { () throws(PostgresFailure) in
+            try target.execute(sql, timeoutSeconds: deadline.map(Self.patience))
+        }
     }
+
+    /// A little more than the server itself is given, so that its own answer comes first.
+    private static func patience(_ deadline: Deadline) -> Double { Double(deadline.millisLeft) / 1000 + 0.5 }
 
     func querySource(_ sql: String) throws(Failure) -> Rows {
         try at(direction.source) { () throws(PostgresFailure) in try source.query(sql) }

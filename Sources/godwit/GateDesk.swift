@@ -117,7 +117,8 @@ final class GateDesk {
             case .apply(let gate):
                 logger.notice("\(Self.words(gate))")
                 server.order(action)
-            case .watch, .unwatch, .ask, .reconnect, .kill, .endPinned, .drain, .stopListening, .stop: server.order(action)
+            case .watch, .unwatch, .ask, .reconnect, .kill, .endPinned, .drain, .stopListening, .stop:
+                server.order(action)
             }
         }
     }

@@ -237,7 +237,8 @@ struct ServeAssembly {
         _ database: String, _ control: Mailbox<ControlMessage>, _ engine: SwitchEngine
     ) {
         guard let settings = snapshot.settings.databases.first(where: { $0.name == database }) else { return }
-        if let running = mirrors[database], running.direction.source == ownerships[database]?.authority ?? .old { return }
+        let source = ownerships[database]?.authority ?? .old
+        if let running = mirrors[database], running.direction.source == source { return }
         mirrors[database]?.stop()
         mirrors[database] = nil
         startMirror(settings, control, engine)

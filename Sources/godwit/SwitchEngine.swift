@@ -9,8 +9,8 @@ import Primitives
 import Proxy
 import Synchronization
 
-/// Moves the writes of a database from one side to the other, on the thread of whoever asks, which blocks for as long as
-/// it takes. Any thread; one switch of a database at a time.
+/// Moves the writes of a database from one side to the other, on the thread of whoever asks, which blocks for as long
+/// as it takes. Any thread; one switch of a database at a time.
 final class SwitchEngine: Sendable {
     /// What it needs to know of a mirrored database; the control thread keeps it up to date.
     struct Entry: Sendable {
@@ -112,6 +112,7 @@ private final class SwitchRun {
 
     /// Seconds for which a side that does not answer is asked again before it is left to the recovery.
     private static let patienceSeconds = 20.0
+    private static let firstBatchSeconds = 2.0
     /// Seconds for the threads of this process to take something.
     private static let replySeconds = 30.0
 
@@ -165,7 +166,7 @@ private final class SwitchRun {
                 guard awaitBatch() else {
                     return .failed(.batch, reason: "the mirror had not caught up within the deadline")
                 }
-            case .sequences: try need().raiseSequences()
+            case .sequences: try need().raiseSequences(until: deadline)
             case .claim: return claim()
             case .swap:
                 ask(.own(database: order.database, side: order.verb.authority, epoch: report.epoch))
@@ -199,9 +200,30 @@ private final class SwitchRun {
         let opened = try SwitchSession.open(direction, old: entry.old, new: entry.new)
         session = opened
         report.epoch = opened.epoch
+        awaitFirstBatch()
         report.rails = try opened.rails(
             order, horizon: entry.horizon, connectionsNeeded: entry.connectionsNeeded)
         return report.rails.allSatisfy(\.isMet)
+    }
+
+    /// A mirror that has just begun, after an earlier switch, is given a moment.
+    private func awaitFirstBatch() {
+        let end = Deadline.now().adding(seconds: Self.firstBatchSeconds)
+        func isThere() -> Bool {
+            let report = entry.horizon.report
+            return report.state == .mirroring && report.lastAppliedNanos > 0
+        }
+        while !isThere(), !end.hasPassed {
+            entry.horizon.announceWaiter()
+            ring(atMost: min(50, end.millisLeft))
+        }
+    }
+
+    /// Until a batch has ended, or the time is over.
+    private func ring(atMost millis: CInt) {
+        var bell = pollfd(fd: entry.bell.descriptor, events: Int16(POLLIN), revents: 0)
+        _ = poll(&bell, 1, max(1, millis))
+        drain(eventDescriptor: entry.bell.descriptor)
     }
 
     /// - Returns: why not; nil: nothing runs that may write, and nothing will begin.
@@ -227,9 +249,7 @@ private final class SwitchRun {
             // Announced before it is looked: a batch that ends in between rings again.
             entry.horizon.announceWaiter()
             if entry.horizon.applied >= needed { break }
-            var bell = pollfd(fd: entry.bell.descriptor, events: Int16(POLLIN), revents: 0)
-            _ = poll(&bell, 1, max(1, deadline.millisLeft))
-            drain(eventDescriptor: entry.bell.descriptor)
+            ring(atMost: deadline.millisLeft)
         }
         return true
     }

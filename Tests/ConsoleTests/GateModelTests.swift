@@ -156,7 +156,9 @@ private struct GateWorld {
                     faults.append("held with open writes")
                 }
             case .kill(let scope):
-                if running.contains(where: { scope.contains($0.database) }) { faults.append("killed with transactions") }
+                if running.contains(where: { scope.contains($0.database) }) {
+                    faults.append("killed with transactions")
+                }
             case .suspend: if thread.unsent > 0 { faults.append("suspended before all was sent") }
             case .disable(let name):
                 if !thread.gate.isDisabled(name), control.gate.isDisabled(name) { faults.append("not disabled") }
