@@ -1,8 +1,8 @@
 /// The order of a switch's steps, and what a failure of each means. Pure; owned by the thread that performs it.
 ///
 /// The commit point is `claim`: one transaction on the side that is to take the writes. Before it every failure takes
-/// everything back; behind it there is only forwards, and what fails there is left to the recovery. A claim whose answer
-/// was lost is found out about first.
+/// everything back; behind it there is only forwards, and what fails there is left to the recovery. A claim whose
+/// answer was lost is found out about first.
 package struct SwitchMachine {
     package enum Event: Equatable {
         case start

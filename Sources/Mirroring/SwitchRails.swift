@@ -164,7 +164,8 @@ extension SwitchSession {
         let free = rows.integer(0, 0) ?? 0
         return GuardRail(
             "connections", value: "\(free) free on \(direction.target.title)",
-            threshold: "\(needed), as the pools need", isMet: free >= needed, advice: "Raise max_connections there, or lower pool.size")
+            threshold: "\(needed), as the pools need", isMet: free >= needed,
+            advice: "Raise max_connections there, or lower pool.size")
     }
 
     /// The mirror back writes on the present authority as this one does on the other side.

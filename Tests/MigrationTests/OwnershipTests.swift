@@ -70,7 +70,8 @@ import Testing
                         sides[other]?.fencedFor = nil
                     }
                 case (.underWay(let epoch), 1):
-                    sides[other]?.voidEpoch = max(claim(other).voidEpoch, epoch)
+                    let voidEpoch = max(claim(other).voidEpoch, epoch)
+                    sides[other]?.voidEpoch = voidEpoch
                 case (.underWay(let epoch), _):
                     if claim(other).voidEpoch >= epoch { sides[authority]?.fencedFor = nil }
                 case (.unknown, _):
