@@ -20,6 +20,14 @@
         }
     }
 
+    /// As messages to people name it.
+    package var title: String {
+        switch self {
+        case .old: "OLD"
+        case .new: "NEW"
+        }
+    }
+
     @inlinable package var other: Side {
         switch self {
         case .old: .new

@@ -23,13 +23,25 @@ final class TemplateTable {
         var isString: Bool
     }
 
-    private struct Template {
-        var text: ContiguousArray<UInt8>
-        var gaps: ContiguousArray<Gap>
-        var hasStrings: Bool
-        var statement: AnalysedStatement
+    /// A class, so that looking at one copies nothing but a reference.
+    private final class Template {
+        let text: ContiguousArray<UInt8>
+        let gaps: ContiguousArray<Gap>
+        let hasStrings: Bool
+        let statement: AnalysedStatement
         /// A key in a comment before all gaps.
-        var commentKey: KeyReference?
+        let commentKey: KeyReference?
+
+        init(
+            _ text: UnsafeRawBufferPointer, _ gaps: ContiguousArray<Gap>, _ statement: AnalysedStatement,
+            _ commentKey: KeyReference?
+        ) {
+            self.text = ContiguousArray(text)
+            self.gaps = gaps
+            hasStrings = gaps.contains { $0.isString }
+            self.statement = statement
+            self.commentKey = commentKey
+        }
     }
 
     private var templates: ContiguousArray<Template?>
@@ -51,12 +63,8 @@ final class TemplateTable {
         guard let start = text.baseAddress, text.count <= Self.textBytesMax else { return nil }
         let first = Self.set(of: text) * Self.ways
         for index in first..<first + Self.ways {
-            // unsafe: in place, for a copy would cost more than the comparison; nothing changes the table meanwhile.
-            let found = templates.withUnsafeBufferPointer { all -> Bool in
-                guard all[index] != nil else { return false }
-                return Self.matches(all[index].unsafelyUnwrapped, start, text.count, &literals)
-            }
-            guard found, let template = templates[index] else { continue }
+            guard let template = templates[index], Self.matches(template, start, text.count, &literals)
+            else { continue }
             if template.hasStrings && !PlainText.isValid(text) { return nil }
             return (template.statement, template.commentKey)
         }
@@ -64,7 +72,7 @@ final class TemplateTable {
     }
 
     @inline(__always) private static func matches(
-        _ template: borrowing Template, _ text: UnsafeRawPointer, _ count: Int, _ literals: inout [ShapeWriter.Literal]
+        _ template: Template, _ text: UnsafeRawPointer, _ count: Int, _ literals: inout [ShapeWriter.Literal]
     ) -> Bool {
         literals.removeAll(keepingCapacity: true)
         return template.text.withUnsafeBytes { bytes -> Bool in
@@ -115,9 +123,7 @@ final class TemplateTable {
         let set = Self.set(of: text)
         let way = Int(nextWay[set])
         nextWay[set] = UInt8((way + 1) % Self.ways)
-        templates[set * Self.ways + way] = Template(
-            text: ContiguousArray(text), gaps: gaps, hasStrings: gaps.contains { $0.isString }, statement: statement,
-            commentKey: commentKey)
+        templates[set * Self.ways + way] = Template(text, gaps, statement, commentKey)
     }
 
     /// nil: one of the literals is of another kind, or stands for several.
