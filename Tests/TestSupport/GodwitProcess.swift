@@ -20,9 +20,34 @@ package final class GodwitProcess: Sendable {
         try self.init(directory: directory)
     }
 
-    private init(directory: String) throws {
+    /// Starts it in the place of one that runs, and waits until it listens.
+    package convenience init(takingOverFrom running: GodwitProcess) throws {
+        try self.init(directory: running.directory, ["--takeover"])
+    }
+
+    /// Starts it as a service manager does.
+    ///
+    /// - Parameters:
+    ///   - environment: besides, for its sockets, LISTEN_PID and LISTEN_FDS.
+    ///   - sockets: they listen already.
+    package convenience init(
+        _ configuration: GodwitConfiguration, environment: [String: String], sockets: [CInt] = []
+    ) throws {
+        try self.init(
+            directory: try Self.makeDirectory(configuration), environment: environment, sockets: sockets)
+    }
+
+    private init(
+        directory: String, _ arguments: [String] = [], environment: [String: String] = [:], sockets: [CInt] = []
+    ) throws {
         self.directory = directory
-        process = try ChildProcess([Self.executable, "serve", "--config", directory + "/godwit.yaml"])
+        var command = [Self.executable, "serve", "--config", directory + "/godwit.yaml"] + arguments
+        if !sockets.isEmpty {
+            // Its own number is told by the shell that becomes it.
+            let script = "LISTEN_PID=$$ LISTEN_FDS=\(sockets.count) exec \"$@\""
+            command = ["/bin/sh", "-c", script, "sh"] + command
+        }
+        process = try ChildProcess(command, environment: environment, furtherDescriptors: sockets)
         let line = try process.errors.waitForLine(containing: "listening on 127.0.0.1:")
         guard let digits = line.components(separatedBy: "listening on 127.0.0.1:").last?.prefix(while: \.isNumber),
             let port = UInt16(digits)
