@@ -95,7 +95,8 @@ package final class GodwitProcess: Sendable {
         try text.write(toFile: configurationPath, atomically: true, encoding: .utf8)
         let before = log.lines.count
         process.send(SIGHUP)
-        try log.waitForLine(containing: "reload", skipping: before)
+        // The last that is said of it.
+        try log.waitForLine(containing: " reload: ", skipping: before)
         return Array(log.lines.dropFirst(before))
     }
 
