@@ -73,7 +73,7 @@ let package = Package(
             "Primitives", "Digests", "PGWire", "SQLAnalysis", "Configuration", "Reactor",
             "Sessions", "Pooling", "Routing", "Console", logging,
         ], isHot: true),
-        floor("Mirroring", ["Primitives", "LibPQ", logging]),
+        floor("Mirroring", ["Primitives", "Migration", "LibPQ", logging]),
         floor("Verification", ["Primitives", "LibPQ", logging]),
         floor("Lifecycle", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
         floor("ControlPlane", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),

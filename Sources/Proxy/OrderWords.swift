@@ -14,6 +14,7 @@ extension ControlRequest {
         case .set(let key, let value): "SET \(key) = \(ReloadPolicy.maskedConninfo(value))"
         case .force(let database, let order): "FORCE \(database) \(order.rawValue.uppercased())"
         case .gate(let command): command.words
+        case .switchOver(let command): command.words
         }
     }
 
@@ -23,6 +24,7 @@ extension ControlRequest {
         case .reload, .set: ""
         case .reads(let database, _), .mirror(let database, _), .force(let database, _): database
         case .gate(let command): command.database
+        case .switchOver(let command): command.database
         }
     }
 
@@ -47,6 +49,7 @@ extension GateCommand {
         case .disable(let name), .enable(let name): words.append(name)
         case .shutdown(.waitForClients): words.append("WAIT_FOR_CLIENTS")
         case .shutdown(.waitForServers): words.append("WAIT_FOR_SERVERS")
+        case .holdForSwitch(let name, _, _), .letGo(let name): words.append(name.text)
         case .shutdown(.now), .barrier: break
         }
         return words.filter { !$0.isEmpty }.joined(separator: " ")
@@ -57,8 +60,20 @@ extension GateCommand {
         case .pause(let pause): pause.scope.name
         case .resume(let scope), .reconnect(let scope), .kill(let scope), .waitClose(let scope, _): scope.name
         case .disable(let name), .enable(let name): name
+        case .holdForSwitch(let name, _, _), .letGo(let name): name.text
         case .suspend, .shutdown, .barrier: ""
         }
+    }
+}
+
+extension SwitchCommand {
+    fileprivate var words: String {
+        var words = [toNew ? "CUTOVER" : "ROLLBACK", database]
+        if isDryRun { words.append("DRY RUN") }
+        if let deadlineMillis { words.append("DEADLINE \(deadlineMillis)") }
+        if waivesVerify { words.append("WITHOUT VERIFY") }
+        if endsPinned { words.append("END PINNED") }
+        return words.joined(separator: " ")
     }
 }
 

@@ -68,6 +68,7 @@ package enum ControlRequest: Sendable {
     case set(key: String, value: String)
     case gate(GateCommand)
     case force(database: String, ForceOrder)
+    case switchOver(SwitchCommand)
 }
 
 package enum ControlOutcome: Sendable {
@@ -77,6 +78,23 @@ package enum ControlOutcome: Sendable {
     /// Nothing was changed; the sentence says why.
     case refused(String)
     case failed(ErrorResponse)
+    /// Done, or found out; the table tells it.
+    case table(ConsoleReport)
+}
+
+/// What a switch of the authority asks of the control thread.
+package enum SwitchRequest: Sendable {
+    case hold(database: String, limitSeconds: Double, endsPinned: Bool)
+    case letGo(database: String)
+    /// This side takes the writes from now on: told when all threads know it.
+    case own(database: String, side: Side, epoch: Int64)
+    /// The mirror runs from the authority to the other side.
+    case turnMirror(database: String)
+}
+
+package enum SwitchReply: Sendable {
+    case gate(GateControl.Answer)
+    case done
 }
 
 package enum ControlMessage: Sendable {
@@ -99,6 +117,8 @@ package enum ControlMessage: Sendable {
     case readsUnsafe(database: String, cause: String, figures: [EventRecord.Figure])
     /// A signal came.
     case signal(Int32)
+    /// What a switch of the authority needs of the traffic; answered by mail.
+    case switching(SwitchRequest, reply: Mailbox<SwitchReply>?)
     /// An authority's catalog was read, and differs from what was known.
     case catalog(database: String, CatalogSnapshot)
 }

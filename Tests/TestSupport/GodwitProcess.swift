@@ -15,26 +15,18 @@ package final class GodwitProcess: Sendable {
         ?? TestResources.packageRoot + "/.build/debug/godwit"
 
     /// Starts it and waits until it listens.
-    package convenience init(_ configuration: GodwitConfiguration) throws {
+    ///
+    /// - Parameter sockets: they listen already, as a service manager's; LISTEN_PID and LISTEN_FDS tell of them.
+    package convenience init(
+        _ configuration: GodwitConfiguration, environment: [String: String] = [:], sockets: [CInt] = []
+    ) throws {
         let directory = try Self.makeDirectory(configuration)
-        try self.init(directory: directory)
+        try self.init(directory: directory, environment: environment, sockets: sockets)
     }
 
     /// Starts it in the place of one that runs, and waits until it listens.
     package convenience init(takingOverFrom running: GodwitProcess) throws {
         try self.init(directory: running.directory, ["--takeover"])
-    }
-
-    /// Starts it as a service manager does.
-    ///
-    /// - Parameters:
-    ///   - environment: besides, for its sockets, LISTEN_PID and LISTEN_FDS.
-    ///   - sockets: they listen already.
-    package convenience init(
-        _ configuration: GodwitConfiguration, environment: [String: String], sockets: [CInt] = []
-    ) throws {
-        try self.init(
-            directory: try Self.makeDirectory(configuration), environment: environment, sockets: sockets)
     }
 
     private init(
