@@ -22,6 +22,11 @@ enum AuthoritySchema {
             epoch bigint NOT NULL DEFAULT 0, void_epoch bigint NOT NULL DEFAULT 0, fenced_for bigint,
             since timestamptz, owner text NOT NULL DEFAULT '', database text NOT NULL DEFAULT '',
             elsewhere text NOT NULL DEFAULT '', reverse_from text, source text, mirror_epoch bigint);
+        -- What a switch asks of all Godwits of the database, and what they say.
+        ALTER TABLE godwit.authority ADD COLUMN IF NOT EXISTS alert bigint;
+        ALTER TABLE godwit.authority ADD COLUMN IF NOT EXISTS announced bigint;
+        CREATE TABLE IF NOT EXISTS godwit.proxy (
+            id text PRIMARY KEY, seen timestamptz NOT NULL, alert_for bigint, holds_for bigint);
         INSERT INTO godwit.authority DEFAULT VALUES ON CONFLICT DO NOTHING;
         CREATE TABLE IF NOT EXISTS godwit.handover (
             schema_name text, table_name text, rows_copied bigint NOT NULL, bytes_copied bigint NOT NULL,

@@ -27,10 +27,10 @@ import Testing
     struct Writers {
         let process: ChildProcess
 
-        init(_ conninfo: String, clients: Int = 4) throws {
+        init(_ conninfo: String, clients: Int = 4, first: Int = 1) throws {
             let python = TestResources.packageRoot + "/.build/venv/bin/python"
             let program = TestResources.packageRoot + "/Tests/EndToEndTests/Drivers/acknowledged_writer.py"
-            process = try ChildProcess([python, program, conninfo, "\(clients)"], keepsInput: true)
+            process = try ChildProcess([python, program, conninfo, "\(clients)", "\(first)"], keepsInput: true)
         }
 
         /// Until more has been written.
