@@ -75,6 +75,7 @@ let package = Package(
         ], isHot: true),
         floor("Mirroring", ["Primitives", "Migration", "LibPQ", logging]),
         floor("Verification", ["Primitives", "LibPQ", logging]),
+        floor("Lifecycle", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
         floor("ControlPlane", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
 
         // Floor 3: assemble, parse arguments, nothing else.
@@ -82,7 +83,7 @@ let package = Package(
             name: "godwit",
             dependencies: [
                 "Primitives", "PGWire", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing",
-                "Console", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", arguments, logging,
+                "Console", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", "Lifecycle", arguments, logging,
             ],
             swiftSettings: strict),
 
@@ -107,6 +108,7 @@ let package = Package(
         tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "COpenSSL", "TestSupport"]),
         tests("ConsoleTests", ["Console", "PGWire", "Primitives"]),
         tests("ControlPlaneTests", ["ControlPlane", "Configuration", "Primitives", "TestSupport", logging]),
+        tests("LifecycleTests", ["Lifecycle", "Configuration", "Primitives", "Reactor", logging]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
         tests("VerificationTests", ["Verification", "Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),

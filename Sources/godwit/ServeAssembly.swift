@@ -4,6 +4,7 @@ import Console
 import ControlPlane
 import Glibc
 import LibPQ
+import Lifecycle
 import Logging
 import Migration
 import Mirroring
@@ -17,18 +18,20 @@ import Sessions
 /// Puts the parts together and, on the control thread, carries reloads and signals to them.
 struct ServeAssembly {
     private let path: String
-    private let levels: LogLevelSwitch
+    private let output: LogSwitch
     private let logger: Logger
     private let events: EventLog
     let hooks: EventHooks
     private(set) var snapshot: ProxySnapshot
     /// What lives longer than a snapshot, by database.
-    private var horizons = NameTable<Horizon>()
+    var horizons = NameTable<Horizon>()
     private var stamps = NameTable<ReadStamps>()
     private var healths = NameTable<DatabaseHealth>()
     private var catalogs = NameTable<CatalogSnapshot>()
     private var plan = TrafficPlan()
-    private var mirrors: [String: Mirror] = [:]
+    var mirrors: [String: Mirror] = [:]
+    /// Another process serves clients as well: what users write there is not known here.
+    var withholdsReads: Bool
     /// Who takes the writes, of mirrored databases.
     private var ownerships = NameTable<Ownership>()
     /// The file as it was read last, and what SET has put in place of parts of it.
@@ -36,11 +39,14 @@ struct ServeAssembly {
     private var overrides: [SettingOverride] = []
 
     /// - Throws: ExitCode after having said why.
-    init(path: String, levels: LogLevelSwitch, events: EventLog, logger: Logger) throws {
+    init(
+        path: String, output: LogSwitch, events: EventLog, hasPredecessor: Bool = false, logger: Logger
+    ) throws {
+        withholdsReads = hasPredecessor
         self.path = path
         self.events = events
         hooks = EventHooks(logger: logger)
-        self.levels = levels
+        self.output = output
         self.logger = logger
         snapshot = ProxySnapshot(
             settings: Settings(), auth: AuthPolicy(method: .trust, secrets: [:]), databases: [])
@@ -52,15 +58,16 @@ struct ServeAssembly {
             complain("\(error)")
             throw ExitCode(2)
         }
-        levels.set(snapshot.settings.log.level)
-        events.add(LoggedEvents(logger))
+        output.set(snapshot.settings.log)
+        // Decisions are few, and none is left out.
+        events.add(LoggedEvents(Logger(label: "godwit.events") { _ in LineLogHandler(output, isLimited: false) }))
         events.add(hooks)
     }
 
     // MARK: the control thread
 
     /// Runs until the data plane has ended.
-    mutating func run(_ server: ProxyServer) {
+    mutating func run(_ server: ProxyServer, _ lifeCycle: LifeCycle) {
         reportCertificate()
         hooks.apply(snapshot.settings.events)
         events.append(EventRecord(
@@ -75,11 +82,14 @@ struct ServeAssembly {
         }
         var watched = snapshot.settings.databases
         var running = server.threadCount
-        let gate = GateDesk(server, logger: logger)
+        let gate = GateDesk(server, events: events, logger: logger)
         gate.tell(of: snapshot)
         while running > 0 {
-            wait(server.control.descriptor, atMost: gate.waitMillis)
+            let millis = gate.waitMillis
+            let most = lifeCycle.waitMillis
+            wait(server.control.descriptor, atMost: millis < 0 ? most : min(millis, most))
             gate.checkTime()
+            checkLifeCycle(lifeCycle, server, gate)
             for message in server.control.take() {
                 switch message {
                 case .request(.switchOver(let command), let worker, let client):
@@ -114,10 +124,16 @@ struct ServeAssembly {
                 case .schemaChanged:
                     watcher.wake()
                 case .signal(SIGHUP):
+                    lifeCycle.isReloading()
                     _ = reload(server)
                     gate.tell(of: snapshot)
+                    lifeCycle.hasReloaded()
+                case .signal(SIGUSR2) where !gate.isHolding:
+                    lifeCycle.startSuccessor(server, by: "SIGUSR2")
                 case .signal(let number):
                     gate.take(signal: number)
+                case .takeover, .strayCancel, .canceled:
+                    handle(message, lifeCycle, server, gate)
                 }
             }
             if snapshot.settings.databases != watched {
@@ -169,7 +185,6 @@ struct ServeAssembly {
             case .resume: mirror.orders.isPaused = false
             case .throttle(let rows): mirror.orders.copyRowsPerSecond = rows
             }
-            logger.notice("MIRROR \(database): \(order)")
             return .done
         case .set(let key, let value):
             return set(key, value, server)
@@ -228,6 +243,7 @@ struct ServeAssembly {
         if before?.authority == next.authority { return }
         // Another mirror, whose batches are counted on; and breakers of other roles.
         horizons[database] = Horizon(after: horizons[database]?.taking ?? 0)
+        if withholdsReads { horizons[database]?.withhold() }
         healths[database] = nil
         // Whatever made somebody go back, reads do not return to NEW by themselves.
         if next.authority == .old { plan.distrust(database) }
@@ -272,7 +288,7 @@ struct ServeAssembly {
             self = changed
             snapshot = built
             server.apply(snapshot)
-            levels.set(settings.log.level)
+            output.set(settings.log)
             logger.notice("SET \(override.key): \(words.first ?? "nothing changed")")
             return .done
         } catch {
@@ -327,7 +343,7 @@ struct ServeAssembly {
             let certificate = snapshot.tls
             snapshot = built
             server.apply(snapshot)
-            levels.set(next.log.level)
+            output.set(next.log)
             let words = changes.map { change in
                 let note = change.effect == .restart ? " (needs a restart)" : ""
                 return "\(change.key): \(change.old) -> \(change.new)\(note)"
@@ -460,6 +476,7 @@ struct ServeAssembly {
             let horizon = Horizon()
             // Without a mirror of ours NEW is kept by other means; users who write through us stay on OLD then.
             horizon.setReadable(settings.mirror.mode == .off)
+            if withholdsReads { horizon.withhold() }
             horizons[name] = horizon
             stamps[name] = ReadStamps()
         }
