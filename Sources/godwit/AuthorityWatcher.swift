@@ -9,8 +9,8 @@ import Primitives
 import Proxy
 import Synchronization
 
-/// Asks the databases each second who takes the writes: another Godwit may switch, which this one has to hold for and to
-/// follow, or may have died in the midst of it, which is settled here. On a thread of its own, for it blocks.
+/// Asks the databases each second who takes the writes: another Godwit may switch, which this one has to hold for and
+/// to follow, or may have died in the midst of it, which is settled here. On a thread of its own, for it blocks.
 final class AuthorityWatcher: Sendable {
     private enum Request: Sendable {
         case stop

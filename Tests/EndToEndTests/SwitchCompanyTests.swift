@@ -3,7 +3,7 @@ import Glibc
 import TestSupport
 import Testing
 
-/// Several Godwits before one database: whichever switches, all hold and follow, and none that is dead is waited for long.
+/// Several Godwits before one database: whichever switches, all hold and follow, and no dead one is waited for long.
 @Suite(.serialized) struct SwitchCompanyTests {
     let one: SwitchTests
     var servers: Servers { one.servers }

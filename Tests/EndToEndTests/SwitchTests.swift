@@ -183,7 +183,7 @@ import Testing
         try expectEqual(database)
     }
 
-    @Test func `a writer around Godwit is waited for, then refused with the reason, also TRUNCATE and partitions`() throws {
+    @Test func `a writer around Godwit is waited for, then refused, also with TRUNCATE and in partitions`() throws {
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let godwit = try servers.mirroring(database)
         let bypass = try WireClient(port: servers.old.port, database: database, user: "app")
@@ -194,8 +194,8 @@ import Testing
         #expect(try bypass.query("COMMIT").contains { $0.commandTag == "COMMIT" })
         try switchOver(godwit, "CUTOVER", database)
         for sql in [
-            "UPDATE accounts SET balance = 4 WHERE id = 3", "INSERT INTO accounts VALUES (99, 0)", "DELETE FROM accounts",
-            "TRUNCATE accounts", "TRUNCATE parts_1", "INSERT INTO parts_2 (at) VALUES ('2021-02-02')",
+            "UPDATE accounts SET balance = 4 WHERE id = 3", "INSERT INTO accounts VALUES (99, 0)",
+            "DELETE FROM accounts", "TRUNCATE accounts", "TRUNCATE parts_1", "INSERT INTO parts_2 (at) VALUES ('2021-02-02')",
             "INSERT INTO parts (at) VALUES ('2021-02-02')",
         ] {
             let error = try bypass.query(sql).first { $0.type == "E" }
