@@ -65,23 +65,24 @@ enum AuthoritySchema {
         END $godwit$;
         """
 
-    /// Of one table, with its partitions: disabled until a switch enables them. What is there already stays as it is.
-    static func createFence(_ table: TableName) -> String {
-        let name = table.sql
+    /// Of one table, with its partitions: asleep until a switch wakes all of its side. For where there is none yet.
+    static func createFence(_ table: TableName, isFenced: Bool) -> String {
+        let (name, state) = (table.sql, isFenced ? "ENABLE ALWAYS" : "DISABLE")
         return """
             CREATE TRIGGER \(fenceTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
                 FOR EACH ROW WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION godwit.refuse_write();
-            ALTER TABLE \(name) DISABLE TRIGGER \(fenceTrigger);
+            ALTER TABLE \(name) \(state) TRIGGER \(fenceTrigger);
             """
     }
 
     /// - Parameter name: a table or partition, quoted: a TRUNCATE of a partition does not fire its root's trigger.
-    static func createTruncateFence(_ name: String) -> String {
-        """
-        CREATE TRIGGER \(fenceTruncateTrigger) BEFORE TRUNCATE ON \(name)
-            FOR EACH STATEMENT WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION godwit.refuse_write();
-        ALTER TABLE \(name) DISABLE TRIGGER \(fenceTruncateTrigger);
-        """
+    static func createTruncateFence(_ name: String, isFenced: Bool) -> String {
+        let state = isFenced ? "ENABLE ALWAYS" : "DISABLE"
+        return """
+            CREATE TRIGGER \(fenceTruncateTrigger) BEFORE TRUNCATE ON \(name)
+                FOR EACH STATEMENT WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION godwit.refuse_write();
+            ALTER TABLE \(name) \(state) TRIGGER \(fenceTruncateTrigger);
+            """
     }
 
     /// Relations that lack a fence, and which: of the tables with our capture.

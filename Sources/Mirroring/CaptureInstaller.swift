@@ -135,12 +135,16 @@ package struct CaptureInstaller {
         _ connection: borrowing Connection, _ side: Side, _ tables: [TableDescription]
     ) throws(Failure) {
         let missing = try rows(connection, "\(side.title), fences", AuthoritySchema.missingFences)
+        let state = try rows(
+            connection, "\(side.title), godwit.authority", "SELECT fenced_for IS NOT NULL FROM godwit.authority")
+        let isFenced = state.count == 1 && state.flag(0, 0)
         for row in 0..<missing.count {
             let name = TableName(schema: missing[row, 0] ?? "", name: missing[row, 1] ?? "")
             let isTruncate = missing[row, 2] == AuthoritySchema.fenceTruncateTrigger
             guard isTruncate || tables.contains(where: { $0.name == name }) else { continue }
             let text = isTruncate
-                ? AuthoritySchema.createTruncateFence(name.sql) : AuthoritySchema.createFence(name)
+                ? AuthoritySchema.createTruncateFence(name.sql, isFenced: isFenced)
+                : AuthoritySchema.createFence(name, isFenced: isFenced)
             try unlessForbidden("put a fence on \(side.title)'s \(name): no switch is possible") {
                 () throws(Failure) in try underLock(connection, name, text)
             }
