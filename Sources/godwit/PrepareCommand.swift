@@ -40,7 +40,7 @@ struct PrepareCommand: ParsableCommand {
         do {
             if remove {
                 if try installer.remove(old: old, new: new, isAll: all) {
-                    say("\(database): NEW has the writes. OLD stays fenced, and godwit.authority says so on both sides: "
+                    say("\(database): NEW has the writes. OLD stays fenced, and godwit.authority says so on both: "
                         + "name NEW as `old` in the file, then DROP SCHEMA godwit CASCADE on both, or --remove --all")
                     return
                 }

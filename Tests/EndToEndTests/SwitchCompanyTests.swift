@@ -56,7 +56,7 @@ import Testing
         for round in 0..<4 {
             let verb = round % 2 == 0 ? "CUTOVER" : "ROLLBACK"
             for writer in writers { try writer.awaitMore() }
-            try one.switchOver(try mirroring(godwits), verb, database, "DEADLINE 3000")
+            try one.switchOver(try mirroring(godwits), verb, database, "DEADLINE 10000")
             let side = round % 2 == 0 ? "new" : "old"
             try waitForAuthority(side, godwits)
             try waitForCompany(2, database, side == "new" ? servers.new : servers.old)
@@ -83,7 +83,7 @@ import Testing
         let writers = try SwitchTests.Writers(one.conninfo(other, database))
         try writers.awaitMore()
         #expect(throws: (any Error).self) {
-            try dying.console("CUTOVER \(database) DEADLINE 5000 WITHOUT VERIFY")
+            try dying.console("CUTOVER \(database) DEADLINE 10000 WITHOUT VERIFY")
         }
         #expect(dying.process.wait() == .signal(SIGKILL))
         let side = step == "swap" ? "new" : "old"

@@ -48,7 +48,7 @@ import Testing
 
     func conninfo(_ godwit: GodwitProcess, _ database: String) -> String { godwit.conninfo(database: database) }
 
-    func switchOver(_ godwit: GodwitProcess, _ verb: String, _ database: String, _ more: String = "") throws {
+    func switchOver(_ godwit: GodwitProcess, _ verb: String, _ database: String, _ more: String = "DEADLINE 10000") throws {
         let rows = try godwit.console("\(verb) \(database) WITHOUT VERIFY \(more)")
         #expect(rows.last?["kind"] == "outcome" && rows.last?["ok"] == "yes", "\(rows)")
     }
@@ -133,7 +133,7 @@ import Testing
             try waitForMirror(dying)
             let writers = try Writers(conninfo(dying, database))
             try writers.awaitMore()
-            #expect(throws: (any Error).self) { try dying.console("\(verb) \(database) WITHOUT VERIFY") }
+            #expect(throws: (any Error).self) { try dying.console("\(verb) \(database) DEADLINE 10000 WITHOUT VERIFY") }
             #expect(dying.process.wait() == .signal(SIGKILL))
             let godwit = try GodwitProcess(configuration)
             let isDecided = ["swap", "release", "hand_over", "reverse"].contains(step)
@@ -239,19 +239,19 @@ import Testing
         _ = try pinned.query("CREATE TEMP TABLE own (id int)")
         #expect(throws: (any Error).self) { try switchOver(godwit, "CUTOVER", database, "DEADLINE 200") }
         #expect(try pinned.query("SELECT * FROM own").contains { $0.type == "C" })
-        try switchOver(godwit, "CUTOVER", database, "END PINNED")
+        try switchOver(godwit, "CUTOVER", database, "DEADLINE 10000 END PINNED")
         #expect(try pinned.readToEnd().last?.sqlState == "57P01")
     }
 
     @Test func `a dry run names what is in the way and touches nothing`() throws {
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let godwit = try servers.mirroring(database)
-        let good = try godwit.console("CUTOVER \(database) DRY RUN WITHOUT VERIFY")
+        let good = try godwit.console("CUTOVER \(database) DRY RUN DEADLINE 10000 WITHOUT VERIFY")
         #expect(good.last?["ok"] == "yes", "\(good)")
         let bad = try godwit.console("CUTOVER \(database) DRY RUN")
         #expect(bad.contains { $0["name"] == "verified" && $0["ok"] == "no" } && bad.last?["ok"] == "no")
         _ = try godwit.psql("CREATE SEQUENCE only_on_old", database: database)
-        let missing = try godwit.console("CUTOVER \(database) DRY RUN WITHOUT VERIFY")
+        let missing = try godwit.console("CUTOVER \(database) DRY RUN DEADLINE 10000 WITHOUT VERIFY")
         #expect(missing.contains { $0["name"] == "sequences" && $0["ok"] == "no" }, "\(missing)")
         #expect(try godwit.console("ROLLBACK \(database) DRY RUN").contains { $0["ok"] == "no" })
         #expect(try authority(godwit) == "old")
