@@ -48,7 +48,9 @@ import Testing
 
     func conninfo(_ godwit: GodwitProcess, _ database: String) -> String { godwit.conninfo(database: database) }
 
-    func switchOver(_ godwit: GodwitProcess, _ verb: String, _ database: String, _ more: String = "DEADLINE 10000") throws {
+    func switchOver(
+        _ godwit: GodwitProcess, _ verb: String, _ database: String, _ more: String = "DEADLINE 10000"
+    ) throws {
         let rows = try godwit.console("\(verb) \(database) WITHOUT VERIFY \(more)")
         #expect(rows.last?["kind"] == "outcome" && rows.last?["ok"] == "yes", "\(rows)")
     }
