@@ -34,7 +34,7 @@ regression: build  ## PostgreSQL's own regression SQL, through Godwit and direct
 fuzz: setup  ## made-up bytes for all that parses what comes from outside (FUZZ_SECONDS=60 for each of FUZZ_TARGETS)
 	@scripts/fuzz
 
-promtool:  ## Prometheus' checker into .build, for the test of metrics and alert rules
+promtool:  ## Prometheus and its checker into .build, for the tests of metrics and alert rules
 	@scripts/promtool
 
 chaos: setup  ## an hour of hostile transactions while servers, Godwit and the network die (CHAOS=transactions)

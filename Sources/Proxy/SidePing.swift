@@ -121,7 +121,8 @@ extension Worker {
         tell(
             database, endpoint.side, .failure(isProbe: false),
             because: "all of its servers are silent: \(failure.message)")
-        if !database.health.isAuthorityDown, databases[database.name] === database, isSilent(database) { ping(database) }
+        if database.health.isAuthorityDown || databases[database.name] !== database { return }
+        if isSilent(database) { ping(database) }
     }
 
     func pingAnswered(_ database: DatabaseState) {

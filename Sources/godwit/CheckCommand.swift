@@ -37,8 +37,8 @@ struct CheckCommand: ParsableCommand {
         checkCertificates(settings, &report)
         checkMachine(settings, &report)
         if report.status == 2 { throw ExitCode(2) }
-        for entry in settings.databases where !offline && !entry.isWildcard && (database == nil || entry.name == database) {
-            check(entry, settings, auth, &report)
+        for entry in settings.databases where !offline && !entry.isWildcard {
+            if database == nil || entry.name == database { check(entry, settings, auth, &report) }
         }
         if report.status != 0 { throw ExitCode(report.status) }
     }
@@ -83,9 +83,6 @@ struct CheckCommand: ParsableCommand {
     }
 
     private func checkMachine(_ settings: Settings, _ report: inout CheckReport) {
-        for hook in settings.events.hooks where access(hook, X_OK) != 0 {
-            report.add(.problem, "events.hooks", "\(hook) cannot be run: \(String(cString: strerror(errno)))")
-        }
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
         // Each client and each server is one; the rest is ours.
@@ -93,8 +90,9 @@ struct CheckCommand: ParsableCommand {
         let wanted = UInt64(settings.listen.clientsMax + servers + 100)
         if UInt64(limit.rlim_cur) < wanted {
             report.add(
-                .note, "open files", "this shell allows \(limit.rlim_cur), clients_max and the pools may need \(wanted): "
-                    + "raise it where Godwit is started (LimitNOFILE= of the unit, ulimit -n), or lower listen.clients_max")
+                .note, "open files",
+                "this shell allows \(limit.rlim_cur), listen.clients_max and the pools may need \(wanted): raise it "
+                    + "where Godwit is started (LimitNOFILE= of the unit, ulimit -n), or lower listen.clients_max")
         }
     }
 
@@ -109,7 +107,8 @@ struct CheckCommand: ParsableCommand {
         do {
             let targets = try ControlTargets(entry, failure: ExitCode(2))
             checkRoutes(entry, settings, auth, &report)
-            guard let old = connect(targets.old, "OLD", name, &report), let new = connect(targets.new, "NEW", name, &report)
+            guard let old = connect(targets.old, "OLD", name, &report),
+                let new = connect(targets.new, "NEW", name, &report)
             else { return }
             row.old = Self.version(old)
             row.new = Self.version(new)
