@@ -83,6 +83,9 @@ final class DatabaseState {
     var authority: Side { route.authority }
     private var oldSamples = SampleBuffer()
     private var newSamples = SampleBuffer()
+    /// When a server of the authority last answered something to this thread; and who asks whether it still does.
+    var authorityAnsweredAt = MonotonicInstant(nanoseconds: 0)
+    var ping: SidePing?
     var statements = StatementRegistry()
     /// What the authority reported at login: what a new client is told. nil until a server has logged in.
     var welcome: [StartupPacket.Parameter]?

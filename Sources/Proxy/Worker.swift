@@ -21,6 +21,7 @@ final class Worker {
         case client(ClientConnection)
         case server(ServerConnection)
         case cancel(CancelConnection)
+        case ping(SidePing)
     }
 
     enum TimerToken {
@@ -39,6 +40,7 @@ final class Worker {
         case readCheck
         /// By its registration: the timer must not keep a connection, and with it a socket, that has ended.
         case cancel(Registration)
+        case ping(Registration)
         case abandoned(ServerID)
     }
 
@@ -227,6 +229,8 @@ final class Worker {
             if readable { server.onReadable() }
         case .cancel(let cancel):
             cancel.onReady(readable: readable, writable: writable)
+        case .ping(let ping):
+            ping.onReady()
         case .listener(let index):
             accept(listeners[index].listener)
         case .mailbox:
@@ -318,6 +322,12 @@ final class Worker {
                 generations[Int(registration.slot)] == registration.generation
             {
                 cancel.timedOut()
+            }
+        case .ping(let registration):
+            if case .ping(let ping) = slots[Int(registration.slot)],
+                generations[Int(registration.slot)] == registration.generation
+            {
+                ping.timedOut()
             }
         case .abandoned(let id):
             servers[id]?.cancelAbandoned()

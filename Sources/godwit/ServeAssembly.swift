@@ -388,9 +388,10 @@ struct ServeAssembly {
     ) throws -> ProxySnapshot {
         var routes: [DatabaseRoute] = []
         let running = readsFiles ? nil : previous
-        let auth = try running?.auth ?? auth(settings, previous)
+        let auth = try running?.auth ?? AuthReader.policy(settings, previous: previous?.auth)
         for database in settings.databases {
-            let lookUp = try secretLookUp(database, settings.auth, auth)
+            let authority = ownerships[database.name]?.authority ?? .old
+            let lookUp = try AuthReader.lookUp(database, settings.auth, auth, authority: authority)
             routes.append(try route(database, lookUp, previous, readsFiles: readsFiles))
         }
         var (encryption, context) = (previous?.encryption ?? .plain, previous?.tls)
@@ -398,62 +399,6 @@ struct ServeAssembly {
         return ProxySnapshot(
             settings: settings, auth: auth, encryption: encryption, tls: context,
             databases: routes)
-    }
-
-    private func auth(_ settings: Settings, _ previous: ProxySnapshot?) throws -> AuthPolicy {
-        let method: AuthPolicy.Method =
-            switch settings.auth.method {
-            case .trust: .trust
-            case .md5: .md5
-            case .password: .password
-            // With an HBA file its rules decide.
-            case .scramSHA256, .hba: .scramSHA256
-            case .cert: .cert
-            }
-        let list = settings.auth.usersFile.isEmpty
-            ? UserList(secrets: [:]) : try UserList.load(path: settings.auth.usersFile)
-        let file = settings.auth.identFile
-        let maps = file.isEmpty ? IdentFile.empty : try IdentFile.load(path: file)
-        if !settings.auth.identMap.isEmpty && !maps.has(map: settings.auth.identMap) {
-            throw SettingsError(
-                path: file, line: 0, key: "",
-                .conflict("has no line of the map \"\(settings.auth.identMap)\" (auth.ident_map)"))
-        }
-        var rules: HBAFile?
-        if settings.auth.method == .hba {
-            let loaded = try HBAFile.load(path: settings.auth.hbaFile, local: .ofThisMachine())
-            for (name, line) in loaded.maps where !maps.has(map: name) {
-                throw SettingsError(
-                    path: loaded.path, line: line, key: "",
-                    .conflict("the map \"\(name)\" is not in auth.ident_file (\(file.isEmpty ? "none" : file))"))
-            }
-            rules = loaded
-        }
-        let looksUp = !settings.auth.lookUp.user.isEmpty || settings.databases.contains { !$0.lookUp.user.isEmpty }
-        return AuthPolicy(
-            method: method, secrets: list.secrets.mapValues { AuthPolicy.Secret(parsing: $0) }, rules: rules,
-            maps: maps, certificateMap: settings.auth.identMap.isEmpty ? nil : settings.auth.identMap,
-            looksUp: looksUp, previous: previous?.auth)
-    }
-
-    /// How to find the users of a database that the users' file does not have: as auth_user, on OLD.
-    private func secretLookUp(
-        _ settings: DatabaseSettings, _ general: AuthSettings, _ auth: AuthPolicy
-    ) throws -> SecretLookUp? {
-        let wanted = settings.lookUp.filled(from: general.lookUp)
-        if wanted.user.isEmpty { return nil }
-        let isNew = ownerships[settings.name]?.authority == .new
-        let old = try ConnectionString(parsing: isNew ? settings.new : settings.old)
-        let database = wanted.database.isEmpty ? old.dbname ?? settings.name : wanted.database
-        let isSame = old.user.map { $0.hasSameBytes(as: wanted.user) } ?? false
-        let password = isSame ? old.password : auth.plainPassword(of: wanted.user)
-        // The conninfo's options are for the application's sessions.
-        // What `*` makes of a name is put in when it is known.
-        let isOpen = database == DatabaseSettings.wildcard
-        let target = old.overriding([
-            "user": wanted.user, "password": password ?? "", "dbname": isOpen ? "" : database, "options": "",
-        ])
-        return SecretLookUp(conninfo: target.text, database: database, query: wanted.query)
     }
 
     private mutating func route(
