@@ -1,3 +1,4 @@
+import Capture
 import Console
 import PGWire
 import Primitives
@@ -31,6 +32,10 @@ enum WorkerMessage: Sendable {
     /// A breaker opened: who waits for that side need not.
     case sideTripped(database: String, Side)
     case shapeDemoted(database: String, ShapeID, TripCause)
+    /// Traffic of its database is to be written down, from now on.
+    case capture(CaptureSession)
+    /// Nothing more for this one.
+    case captureEnds(CaptureSession)
 }
 
 /// A connection that wants a query cancelled. It is closed when that has been passed on, as a server does it: libpq
@@ -49,6 +54,7 @@ package enum ControlRequest: Sendable {
     case set(key: String, value: String)
     case gate(GateCommand)
     case force(database: String, ForceOrder)
+    case capture(database: String, CaptureCommand)
 }
 
 package enum ControlOutcome: Sendable {
@@ -72,6 +78,8 @@ package enum ControlMessage: Sendable {
     case schemaChanged(database: String)
     /// The breaker of a database's other side opened because it answers worse than it may.
     case readsUnsafe(database: String, cause: String, figures: [EventRecord.Figure])
+    /// Its file is closed.
+    case captureEnded(CaptureSession)
     /// A signal came.
     case signal(Int32)
     /// An authority's catalog was read, and differs from what was known.

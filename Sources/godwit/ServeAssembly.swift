@@ -69,6 +69,7 @@ struct ServeAssembly {
         var running = server.threadCount
         let gate = GateDesk(server, logger: logger)
         gate.tell(of: snapshot)
+        let captures = CaptureDesk(server, logger: logger)
         while running > 0 {
             wait(server.control.descriptor, atMost: gate.waitMillis)
             gate.checkTime()
@@ -76,6 +77,10 @@ struct ServeAssembly {
                 switch message {
                 case .request(.gate(let command), let worker, let client):
                     gate.take(command, worker: worker, client: client)
+                case .request(.capture(let database, let command), let worker, let client):
+                    if let outcome = captures.take(database, command, worker: worker, client: client, snapshot) {
+                        gate.answer(worker: worker, client: client, outcome)
+                    }
                 case .request(let request, let worker, let client):
                     let outcome = perform(request, server)
                     gate.tell(of: snapshot)
@@ -96,6 +101,8 @@ struct ServeAssembly {
                     readsUnsafe(database, cause, figures, server)
                 case .schemaChanged:
                     watcher.wake()
+                case .captureEnded(let session):
+                    captures.ended(session)
                 case .signal(SIGHUP):
                     _ = reload(server)
                     gate.tell(of: snapshot)
@@ -112,6 +119,7 @@ struct ServeAssembly {
         lookUps.stop()
         for mirror in mirrors.values { mirror.stop() }
         server.join()
+        captures.join()
         hooks.stop()
         logger.notice("ended")
     }
@@ -161,8 +169,8 @@ struct ServeAssembly {
             let toOther = route.health.other == .new ? ForceOrder.new : .old
             tell(route.health.force(order == .auto ? .auto : order == toOther ? .closed : .open), database)
             return .done
-        case .gate:
-            preconditionFailure("what is held is for GateDesk to say")
+        case .gate, .capture:
+            preconditionFailure("GateDesk and CaptureDesk answer these")
         }
     }
 

@@ -1,0 +1,4 @@
+enum ReportTemplate {
+    static let head = "<html><body>"
+    static let script = ""
+}
