@@ -128,6 +128,7 @@ let package = Package(
         tests("PoolingTests", ["Pooling", "Primitives"]),
         tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "COpenSSL", "TestSupport"]),
         tests("CaptureTests", ["Capture", "PGWire", "SQLAnalysis", "Primitives"]),
+        tests("ReplayTests", ["Replay", "Capture", "PGWire", "SQLAnalysis"]),
         tests("ConsoleTests", ["Console", "PGWire", "Primitives"]),
         tests("ControlPlaneTests", ["ControlPlane", "Configuration", "Primitives", "TestSupport", logging]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
@@ -138,7 +139,7 @@ let package = Package(
         .target(
             name: "FuzzTargets",
             dependencies: [
-                "PGWire", "Sessions", "SQLAnalysis", "Configuration", "ControlPlane", "Digests", "Primitives",
+                "PGWire", "Sessions", "SQLAnalysis", "Configuration", "ControlPlane", "Digests", "Primitives", "Capture",
             ],
             path: "Tests/FuzzTargets", swiftSettings: strict),
         tests("FuzzCorpusTests", ["FuzzTargets"]),

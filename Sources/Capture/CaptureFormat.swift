@@ -27,6 +27,8 @@ package enum CaptureFormat {
         package static let redacted = Flags(rawValue: 1)
         /// Outcomes have digests of their rows.
         package static let digests = Flags(rawValue: 2)
+        /// What statements gave is not in it: it comes from a log.
+        package static let withoutOutcomes = Flags(rawValue: 4)
     }
 
     package enum FrameKind: UInt8, Sendable {

@@ -11,7 +11,8 @@ struct LoadTest: ParsableCommand {
             Captures come from Godwit's console (CAPTURE), or from PostgreSQL's logs (import). Exit status: 0 equal, or \
             done; 1 different; 2 could not tell, or could not run.
             """,
-        subcommands: [ShowCommand.self, ReplayCommand.self, CompareCommand.self, ReportCommand.self])
+        subcommands: [ShowCommand.self, ImportCommand.self, ReplayCommand.self, CompareCommand.self, BenchCommand.self,
+            ReportCommand.self])
 }
 
 func complain(_ words: String) { FileHandle.standardError.write(Data("loadtest: \(words)\n".utf8)) }

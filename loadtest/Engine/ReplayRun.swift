@@ -13,7 +13,7 @@ package final class ReplayRun {
     /// Bytes of steps that wait, at most, while anything goes on.
     private static let waitingBytesMax = 64 << 20
     /// Connections that are being made at once, of each side.
-    private static let connectingMax = 64
+    static let connectingMax = 64
     /// Nanoseconds that the source is read ahead of the clock.
     private static let aheadNanos: UInt64 = 3_000_000_000
     /// Order is given up where nothing has gone on for so long.
@@ -25,13 +25,13 @@ package final class ReplayRun {
     let options: ReplayOptions
     let source: any ReplaySource
     private let observer: (RunProgress) -> Void
-    private let loop = EventLoop()
+    let loop = EventLoop()
     private let timer = godwit_timerfd()
     private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 * 1024, alignment: 16)
 
-    private var slots: [PlayedConnection?] = [nil]
-    private var generations: [UInt32] = [0]
-    private var freeSlots: [Int] = []
+    var slots: [PlayedConnection?] = [nil]
+    var generations: [UInt32] = [0]
+    var freeSlots: [Int] = []
     var pairs: [UInt64: PlayedPair] = [:]
     private var due = DueHeap<PlayedPair>()
     private var ordered = DueHeap<PlayedConnection>()
@@ -39,21 +39,21 @@ package final class ReplayRun {
     private var causal = DueHeap<PlayedConnection>()
     /// By units whose place in the order is not known yet.
     private var awaitingPlace: [UInt64: PlayedPair] = [:]
-    private var startQueue: [PlayedPair] = []
-    private var connecting: [Int]
-    private var running = 0
-    private var waitingBytes = 0
+    var startQueue: [PlayedPair] = []
+    var connecting: [Int]
+    var running = 0
+    var waitingBytes = 0
     private var hasMore = true
     private var pendingEvent: ScriptEvent?
 
     private(set) var startNanos: UInt64 = 0
-    private var now = MonotonicInstant.now()
+    var now = MonotonicInstant.now()
     private var lastAnswerNanos: UInt64 = 0
     /// A unit was sent or answered.
     private var lastMoveNanos: UInt64 = 0
     private var aliveNanos: [UInt64]
     /// The last that was heard of a side was a failure.
-    private var isDown: [Bool]
+    var isDown: [Bool]
     var lateNanosMax: UInt64 = 0
     var released: UInt64 = 0
     private var roundOffset: UInt64 = 0
@@ -71,7 +71,7 @@ package final class ReplayRun {
     var hasCaptured = false
 
     package init(
-        _ source: CaptureSource, on targets: [ReplayTarget], _ options: ReplayOptions,
+        _ source: any ReplaySource, on targets: [ReplayTarget], _ options: ReplayOptions,
         observer: @escaping (RunProgress) -> Void = { _ in }
     ) {
         self.targets = targets
@@ -236,153 +236,10 @@ package final class ReplayRun {
         }
     }
 
-    private func noteUnplayed(_ unit: ScriptUnit, _ side: PlayedConnection) {
+    func noteUnplayed(_ unit: ScriptUnit, _ side: PlayedConnection) {
         if unit.isSkipped { return finishedOnSide(unit) }
         statistics[side.side].lost(1)
         finishedOnSide(unit)
-    }
-
-    // MARK: connections
-
-    private func startPairs() {
-        while let pair = startQueue.first {
-            let live = slots.count - 1 - freeSlots.count
-            if let most = options.clientsMax, live >= most * targets.count { return }
-            if connecting.contains(where: { $0 >= Self.connectingMax }) { return }
-            startQueue.removeFirst()
-            pair.isStarted = true
-            for side in pair.sides { connect(side) }
-        }
-    }
-
-    private func connect(_ side: PlayedConnection) {
-        let conninfo = targets[side.side].conninfo(
-            user: side.pair.captured.user, database: side.pair.captured.database)
-        do throws(PostgresFailure) {
-            side.session = try WireSession(conninfo)
-        } catch {
-            return fail(side, "cannot connect: \(error.message)")
-        }
-        side.state = .connecting
-        connecting[side.side] += 1
-        let slot = freeSlots.popLast() ?? slots.count
-        if slot == slots.count {
-            slots.append(side)
-            generations.append(0)
-        } else {
-            slots[slot] = side
-        }
-        side.registration = Registration(slot: UInt32(slot), generation: generations[slot])
-        register(side, .write)
-    }
-
-    private func register(_ side: PlayedConnection, _ interest: Interest) {
-        guard let registration = side.registration, let session = side.session else { return }
-        // libpq may have tried another address, with another socket: the kernel has forgotten the old one.
-        if side.registeredDescriptor >= 0 { loop.unregister(side.registeredDescriptor) }
-        loop.register(session.descriptor, interest, as: registration)
-        side.registeredDescriptor = session.descriptor
-        side.interest = interest
-    }
-
-    private func advance(_ side: PlayedConnection) {
-        guard let session = side.session else { return }
-        // The old socket may be closed within: its place in epoll goes with it, or with the next registration.
-        loop.unregister(side.registeredDescriptor)
-        side.registeredDescriptor = -1
-        switch session.advance() {
-        case .wantsReading: register(side, .read)
-        case .wantsWriting: register(side, .write)
-        case .failed(let reason):
-            connecting[side.side] -= 1
-            fail(side, "cannot connect: \(reason)")
-        case .done:
-            connecting[side.side] -= 1
-            statistics[side.side].side.connections += 1
-            isDown[side.side] = false
-            register(side, .read)
-            setUp(side)
-        }
-    }
-
-    /// What the session had when the capture met it: settings and statements.
-    private func setUp(_ side: PlayedConnection) {
-        var writer = MessageWriter()
-        for setting in side.pair.captured.settings {
-            writer.query(setting.statement)
-            side.setUpReplies += 1
-        }
-        if !side.pair.prepared.isEmpty {
-            for body in side.pair.prepared { writer.message(FrontendTag.parse) { $0.raw(body) } }
-            writer.sync()
-            side.setUpReplies += 1
-        }
-        side.state = side.setUpReplies == 0 ? .open : .settingUp
-        if !writer.bytes.isEmpty { send(writer.bytes, to: side) }
-        goOn(side.pair)
-        closeIfDone(side)
-    }
-
-    private func fail(_ side: PlayedConnection, _ words: String) {
-        isDown[side.side] = true
-        statistics[side.side].side.connectionsFailed += 1
-        statistics[side.side].found(words)
-        end(side, as: .lost)
-    }
-
-    private func lose(_ side: PlayedConnection, _ words: String) {
-        if side.isGone { return }
-        isDown[side.side] = true
-        statistics[side.side].side.connectionsLost += 1
-        statistics[side.side].found("a connection was lost: \(words)")
-        end(side, as: .lost)
-    }
-
-    private func end(_ side: PlayedConnection, as state: PlayedConnection.State) {
-        if side.isGone { return }
-        if side.state == .connecting && state != .lost { connecting[side.side] -= 1 }
-        side.state = state
-        waitingBytes -= side.player.bytesWaiting
-        let (unanswered, unsent) = side.player.abandon()
-        running -= unanswered.count
-        if state == .lost {
-            statistics[side.side].lost(unanswered.count)
-            for _ in unanswered { statistics[side.side].side.errors["08006", default: 0] += 1 }
-            for unit in unsent { noteUnplayed(unit, side) }
-        }
-        for unit in unanswered { finishedOnSide(unit.unit) }
-        if let registration = side.registration {
-            let slot = Int(registration.slot)
-            generations[slot] &+= 1
-            slots[slot] = nil
-            freeSlots.append(slot)
-            side.registration = nil
-        }
-        if side.registeredDescriptor >= 0 { loop.unregister(side.registeredDescriptor) }
-        side.registeredDescriptor = -1
-        if state == .closed, let session = side.session, !session.hasUnsent {
-            _ = session.send([FrontendTag.terminate, 0, 0, 0, 4])
-        }
-        side.session = nil
-        if side.pair.rerun != nil { finishRerun(side.pair) }
-        if side.pair.isGone && side.player.isClosing { pairs[side.pair.connection] = nil }
-        // In step, one side does not go on without the other.
-        if state == .lost && options.compares {
-            for other in side.pair.sides where !other.isGone { end(other, as: .lost) }
-        } else if state == .lost {
-            goOn(side.pair)
-        }
-    }
-
-    private func closeIfDone(_ side: PlayedConnection) {
-        if side.isGone {
-            if side.pair.isGone && side.player.isClosing { pairs[side.pair.connection] = nil }
-            return
-        }
-        if side.player.hasEnded && (side.state == .open || side.state == .waiting) && side.pair.rerun == nil {
-            if side.state == .waiting { startQueue.removeAll { $0 === side.pair } }
-            end(side, as: .closed)
-        }
     }
 
     // MARK: sending
@@ -420,7 +277,10 @@ package final class ReplayRun {
 
     /// A step goes out on all sides, when all have come as far.
     private func goOnInStep(_ pair: PlayedPair) {
-        guard pair.rerun == nil, pair.sides.allSatisfy({ $0.state == .open }) else { return }
+        guard pair.rerun == nil, pair.sides.allSatisfy({ $0.state == .open }) else {
+            for side in pair.sides { closeIfDone(side) }
+            return
+        }
         var bytes: [[UInt8]] = pair.sides.map { _ in [] }
         while let step = pair.sides[0].player.next, pair.sides.allSatisfy({ $0.player.mayGoOn }),
             mayBegin(step, pair.sides[0])
@@ -631,6 +491,7 @@ package final class ReplayRun {
     }
 
     private func checkAgainstCapture(_ unit: SessionPlayer.Running, _ side: PlayedConnection) {
+        if !source.hasOutcomes { return }
         if unit.unit.isComplete { return statistics[side.side].compare(unit.unit, unit.outcomes) }
         // Rows are not needed for it, and would fill the memory.
         let slim = unit.outcomes.map { outcome in
@@ -641,7 +502,7 @@ package final class ReplayRun {
         unchecked[unit.unit.number, default: Array(repeating: nil, count: targets.count)][side.side] = slim
     }
 
-    private func finishedOnSide(_ unit: ScriptUnit) {
+    func finishedOnSide(_ unit: ScriptUnit) {
         if targets.count == 1 { return order.finished(unit) }
         let count = (finishedSides.removeValue(forKey: unit.number) ?? 0) + 1
         if count == targets.count { order.finished(unit) } else { finishedSides[unit.number] = count }

@@ -3,7 +3,7 @@ import Primitives
 import Replay
 
 /// Where a run's events come from. Two: a capture, and a synthetic workload. One thread.
-protocol ReplaySource: AnyObject {
+package protocol ReplaySource: AnyObject {
     var book: StatementBook { get }
     /// - Returns: `nothing` when there may be more later, `end` when there is not.
     func next() throws -> SourceStep
@@ -11,11 +11,13 @@ protocol ReplaySource: AnyObject {
     func finished(connection: UInt64, micros: UInt64)
     /// Everything is over after this one: the run may begin it again.
     func rewind() throws
+    /// It tells what statements gave.
+    var hasOutcomes: Bool { get }
     /// What is to be told of it in the report.
     var notes: [String] { get }
 }
 
-enum SourceStep {
+package enum SourceStep {
     case event(ScriptEvent)
     case nothing
     case end
@@ -53,10 +55,11 @@ package final class CaptureSource: ReplaySource {
 
     package var beginning: CaptureBeginning? { reader.beginning }
     package var flags: CaptureFormat.Flags { reader.flags }
+    package var hasOutcomes: Bool { !reader.flags.contains(.withoutOutcomes) }
     /// Units left out by `onlyReads`.
     package var skipped: UInt64 { builder.skipped }
 
-    func next() throws -> SourceStep {
+    package func next() throws -> SourceStep {
         while true {
             if place < waiting.count {
                 place += 1
@@ -98,9 +101,9 @@ package final class CaptureSource: ReplaySource {
         return true
     }
 
-    func finished(connection: UInt64, micros: UInt64) {}
+    package func finished(connection: UInt64, micros: UInt64) {}
 
-    func rewind() throws {
+    package func rewind() throws {
         reader = try CaptureFileReader(path: path)
         merger = RecordMerger()
         builder = ScriptBuilder(book: book, onlyReads: onlyReads)

@@ -33,6 +33,8 @@ package final class ScriptUnit {
     package internal(set) var isSkipped = false
     /// Its messages are those of the extended protocol.
     package internal(set) var isExtended = false
+    /// COPY data with a Sync of its own that was sent before the server asked for it.
+    var furtherPart: ScriptUnit?
     var isDecided = false
     /// Its messages that name statements, or forget names.
     var preparations: [UInt8] = []
@@ -103,6 +105,8 @@ package struct ScriptBuilder {
         /// The unit that is being sent.
         var open: ScriptUnit?
         var readies: UInt64 = 0
+        /// The Sync of the first unanswered unit was passed over, for it came before COPY data: a further one ends it.
+        var hasPassedSync = false
         /// Steps of a unit of which it is not known yet whether it is played.
         var held: [ScriptStep] = []
     }
@@ -132,7 +136,10 @@ package struct ScriptBuilder {
             take(tag, answers, body, record, &line, emit)
         case .omitted: (line.open ?? line.unanswered.last)?.isCut = true
         case .answer(let answer):
-            if let unit = line.unanswered.first ?? line.open { unit.expected.append(StatementOutcome(answer)) }
+            if let unit = line.unanswered.first ?? line.open {
+                unit.expected.append(StatementOutcome(answer))
+                if answer.kind == .copyIn && unit.isExtended && line.unanswered.first === unit { passSync(&line) }
+            }
         case .error(let state, _, let message):
             if let unit = line.unanswered.first ?? line.open {
                 unit.expected.append(StatementOutcome(state: state, message: message))
@@ -215,8 +222,10 @@ package struct ScriptBuilder {
         if tag == FrontendTag.terminate { return }
         let isCopy = tag == FrontendTag.copyData || tag == FrontendTag.copyDone || tag == FrontendTag.copyFail
         let unit: ScriptUnit
-        if isCopy, let last = line.open ?? line.unanswered.last {
+        let endsCopy = tag == FrontendTag.sync && line.hasPassedSync && line.open == nil
+        if isCopy || endsCopy, let last = line.open ?? (endsCopy ? line.unanswered.first : line.unanswered.last) {
             unit = last
+            if endsCopy { line.hasPassedSync = false }
         } else if let open = line.open {
             unit = open
         } else {
@@ -229,7 +238,7 @@ package struct ScriptBuilder {
         let endsUnit = !isCopy && [FrontendTag.query, FrontendTag.sync, FrontendTag.functionCall].contains(tag)
         if endsUnit {
             line.open = nil
-            line.unanswered.append(unit)
+            if !endsCopy { line.unanswered.append(unit) }
         }
         unit.sentMicros = record.micros
         let message = Self.frame(tag, body)
@@ -257,9 +266,23 @@ package struct ScriptBuilder {
         let unit = line.unanswered.removeFirst()
         unit.isComplete = true
         unit.answerOrdinal = answered
+        line.hasPassedSync = false
+        if let part = unit.furtherPart {
+            part.answerOrdinal = answered
+            emit(.answered(part))
+        }
         if record.micros >= unit.sentMicros { unit.latencyMicros = record.micros - unit.sentMicros }
         answered += 1
         emit(.answered(unit))
+    }
+
+    /// In the extended protocol, Sync before COPY data does nothing: what comes up to the next one is one unit with it.
+    private func passSync(_ line: inout Line) {
+        if line.unanswered.count > 1 {
+            line.unanswered[0].furtherPart = line.unanswered.remove(at: 1)
+        } else {
+            line.hasPassedSync = true
+        }
     }
 
     private func mayBePlayed(_ unit: ScriptUnit) -> Bool {

@@ -114,15 +114,20 @@ package enum ResultComparison {
     }
 
     private static func text(_ row: [UInt8], _ outcome: StatementOutcome) -> String {
+        if outcome.isCopy { return short(row, isBinary: false) }
         let words = values(row).enumerated().map { index, value in
             guard let value else { return "NULL" }
             let isBinary = index < outcome.columns.count && outcome.columns[index].isBinary
-            let isText = !isBinary && value.allSatisfy { $0 >= 0x20 && $0 != 0x7F }
-            let text = isText
-                ? String(decoding: value, as: UTF8.self) : "\\x" + value.prefix(20).map { hex($0) }.joined()
-            return text.count > 80 ? text.prefix(80) + "…" : text
+            return short(value, isBinary: isBinary)
         }
         return "(" + words.joined(separator: ", ") + ")"
+    }
+
+    private static func short(_ value: [UInt8], isBinary: Bool) -> String {
+        let isText = !isBinary && value.allSatisfy { $0 >= 0x20 && $0 != 0x7F || $0 == 0x09 || $0 == 0x0A }
+        let text = isText
+            ? String(decoding: value, as: UTF8.self).replacing("\n", with: "") : "\\x" + value.prefix(20).map(hex).joined()
+        return text.count > 80 ? text.prefix(80) + "…" : text
     }
 
     private static func hex(_ byte: UInt8) -> String {

@@ -18,6 +18,8 @@ package struct StatementOutcome: Equatable, Sendable {
     package var digest: RowDigest.Value?
     package var state = ""
     package var message = ""
+    /// `content` is what COPY sent, and no rows of a result.
+    package var isCopy = false
     /// DataRow's bodies, as far as they are kept.
     package var content: [[UInt8]] = []
     package var isWhole = true
@@ -74,6 +76,7 @@ package struct ResultReader: ~Copyable {
     private var rows: UInt64 = 0
     private var digest: RowDigest?
     private var content: [[UInt8]] = []
+    private var isCopy = false
     private var contentBytes = 0
     private var isWhole = true
     private var columns: [StatementOutcome.Column] = []
@@ -114,7 +117,9 @@ package struct ResultReader: ~Copyable {
 
     private mutating func message(_ tag: UInt8, _ body: UnsafeRawBufferPointer, _ tell: (Event) -> Void) {
         switch tag {
-        case BackendTag.dataRow, BackendTag.copyData: row(body)
+        case BackendTag.dataRow, BackendTag.copyData:
+            isCopy = tag == BackendTag.copyData
+            row(body)
         case BackendTag.rowDescription:
             columns = Self.columns(body)
             tell(.progress)
@@ -157,6 +162,7 @@ package struct ResultReader: ~Copyable {
         outcome.rows = rows
         outcome.digest = digest?.value
         outcome.content = content
+        outcome.isCopy = isCopy
         outcome.isWhole = isWhole
         outcome.columns = columns
         forget()
@@ -167,6 +173,7 @@ package struct ResultReader: ~Copyable {
         rows = 0
         digest?.reset()
         content = []
+        isCopy = false
         contentBytes = 0
         isWhole = true
         columns = []

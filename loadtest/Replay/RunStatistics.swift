@@ -89,7 +89,9 @@ package struct Timeline {
     func closed(at seconds: Double) -> [RunReport.Second] {
         var copy = self
         copy.advance(to: seconds)
-        if copy.units > 0 { copy.close(max(0.001, seconds - copy.start)) }
+        // The last piece may be too short for a rate that says anything.
+        let rest = seconds - copy.start
+        if copy.units > 0 && (copy.places.isEmpty || rest > copy.width / 5) { copy.close(max(0.001, rest)) }
         return copy.places
     }
 }

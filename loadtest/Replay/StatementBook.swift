@@ -36,8 +36,9 @@ package final class StatementBook {
 
     /// Without a shape there are literals in it, which a report should not be full of.
     private static func head(_ text: ArraySlice<UInt8>) -> String {
-        String(decoding: text.prefix(60), as: UTF8.self).split(whereSeparator: \.isWhitespace).prefix(4)
-            .joined(separator: " ") + " …"
+        let words = String(decoding: text.prefix(200), as: UTF8.self).split(whereSeparator: \.isWhitespace)
+        if words.isEmpty { return "(empty)" }
+        return words.prefix(4).joined(separator: " ") + (words.count > 4 ? " …" : "")
     }
 
     /// The rows' order is asked for: ORDER BY outside of brackets.
