@@ -79,8 +79,9 @@ let package = Package(
             "Primitives", "Digests", "PGWire", "SQLAnalysis", "Configuration", "Reactor",
             "Sessions", "Pooling", "Routing", "Console", "Capture", logging,
         ], isHot: true),
-        floor("Mirroring", ["Primitives", "LibPQ", logging]),
+        floor("Mirroring", ["Primitives", "Migration", "LibPQ", logging]),
         floor("Verification", ["Primitives", "LibPQ", logging]),
+        floor("Lifecycle", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
         floor("ControlPlane", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
 
         // The load tester: what is played and what comes of it (pure), connections and the clock, and the program.
@@ -104,7 +105,8 @@ let package = Package(
             name: "godwit",
             dependencies: [
                 "Primitives", "Digests", "PGWire", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing",
-                "Console", "Capture", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", arguments, logging,
+                "Console", "Capture", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", "Lifecycle",
+                arguments, logging,
             ],
             swiftSettings: strict),
 
@@ -131,6 +133,7 @@ let package = Package(
         tests("ReplayTests", ["Replay", "Capture", "PGWire", "SQLAnalysis"]),
         tests("ConsoleTests", ["Console", "PGWire", "Primitives"]),
         tests("ControlPlaneTests", ["ControlPlane", "Configuration", "Primitives", "TestSupport", logging]),
+        tests("LifecycleTests", ["Lifecycle", "Configuration", "Primitives", "Reactor", logging]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
         tests("VerificationTests", ["Verification", "Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),

@@ -3,7 +3,7 @@ package enum ConsoleCommand: Equatable, Sendable {
     package enum Subject: String, CaseIterable, Sendable {
         case pools, clients, servers, databases, stats, lists, config, version, help, mirror, tables, breakers, routes,
             pins, cohorts, rules, shapes, caches, users, mem, fds, sockets, state, totals,
-            events, capture
+            events, authority, capture
         case statsTotals = "stats_totals"
         case statsAverages = "stats_averages"
         case activeSockets = "active_sockets"
@@ -27,6 +27,8 @@ package enum ConsoleCommand: Equatable, Sendable {
     /// FORCE <database> OLD|NEW|AUTO.
     case force(database: String, ForceOrder)
     case capture(database: String, CaptureCommand)
+    /// CUTOVER or ROLLBACK <database>.
+    case switchOver(SwitchCommand)
     /// Nothing but blanks and semicolons.
     case empty
     /// What drivers and tools send on connecting; the console has no session settings and no transactions.
@@ -38,7 +40,7 @@ package enum ConsoleCommand: Equatable, Sendable {
         // Of SHOW FDS even PgBouncer's watchers are kept away.
         case .show(.fds): false
         case .show, .showSetting, .empty, .ignored: true
-        case .reload, .set, .reads, .mirror, .force, .gate, .killClient, .capture: false
+        case .reload, .set, .reads, .mirror, .force, .gate, .killClient, .switchOver, .capture: false
         }
     }
 
@@ -53,6 +55,7 @@ package enum ConsoleCommand: Equatable, Sendable {
         case .force: "FORCE"
         case .killClient: "KILL_CLIENT"
         case .capture: "CAPTURE"
+        case .switchOver(let command): command.toNew ? "CUTOVER" : "ROLLBACK"
         case .empty: ""
         case .ignored(let tag): tag
         case .gate(let command): command.tag
@@ -73,8 +76,36 @@ extension GateCommand {
         case .waitClose: "WAIT_CLOSE"
         case .shutdown: "SHUTDOWN"
         case .barrier: ""
+        case .holdForSwitch: "the hold of a switch"
+        case .letGo: ""
         }
     }
+}
+
+/// Which side is to take the writes, and how. Immutable, any thread.
+package struct SwitchCommand: Equatable, Sendable {
+    package static let deadlineMillisMax = 60_000
+
+    package var toNew: Bool
+    package var database: String
+    /// Only tell what would stand in the way.
+    package var isDryRun = false
+    /// nil: as usual.
+    package var deadlineMillis: Int?
+    /// The operator has compared the sides, or does without.
+    package var waivesVerify = false
+    /// Sessions that are bound to their server are disconnected.
+    package var endsPinned = false
+
+    package init(toNew: Bool, database: String) {
+        self.toNew = toNew
+        self.database = database
+    }
+
+    /// What it answers with.
+    package static let columns: [ConsoleReport.Column] = [
+        .init("kind"), .init("name"), .init("value"), .init("threshold"), .init("ok"), .init("advice"),
+    ]
 }
 
 /// What an operator orders of a mirror. Immutable, any thread.

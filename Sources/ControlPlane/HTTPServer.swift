@@ -1,6 +1,7 @@
 import Glibc
 import Primitives
 import Reactor
+import Synchronization
 
 /// HTTP for operators, on a thread of its own. Any thread; what serves connections is the thread's.
 ///
@@ -14,7 +15,7 @@ package final class HTTPServer: Sendable {
     /// Seconds in which the answer must be made, and taken.
     package static let answerSeconds = 10.0
     /// Connections that the kernel keeps to be accepted.
-    static let backlog = 64
+    package static let backlog = 64
 
     /// Makes an answer, on the server's thread.
     package typealias Making = @Sendable () -> HTTPResponse
@@ -32,25 +33,23 @@ package final class HTTPServer: Sendable {
     package let address: SocketAddress
     private let mailbox: Mailbox<Message>
     private let thread: OwnThread
+    private let isStopped = Atomic(false)
 
     /// - Parameter token: what requests must show, but for /healthz; nil: nothing.
-    package init(on wanted: SocketAddress, token: [UInt8]?, handler: @escaping Handler) throws(SocketError) {
-        let listener = try Listener(on: wanted, backlog: Self.backlog)
+    package init(on listener: consuming Listener, token: [UInt8]?, handler: @escaping Handler) throws(SocketError) {
         address = listener.address
         let mailbox = Mailbox<Message>()
         self.mailbox = mailbox
-        let descriptor = listener.descriptor.raw
         // The thread owns the listener from here on: the number is taken over, and closed at the thread's end.
-        let raw = dup(descriptor)
-        if raw < 0 { throw SocketError(operation: .open, errno: errno) }
-        _ = fcntl(raw, F_SETFD, FD_CLOEXEC)
+        guard let raw = listener.duplicate() else { throw SocketError(operation: .open, errno: EMFILE) }
         thread = OwnThread(name: "godwit-http") {
             HTTPLoop(SocketDescriptor(owning: raw), mailbox, token: token, handler: handler).run()
         }
     }
 
-    /// Ends the thread and waits for it. Call once.
+    /// Ends the thread and waits for it. Further calls do nothing.
     package func stop() {
+        if isStopped.exchange(true, ordering: .relaxed) { return }
         mailbox.post(.stop)
         thread.join()
     }

@@ -52,6 +52,12 @@ package struct TrafficPlan: Sendable {
         }
     }
 
+    /// The writes have gone back to OLD: nobody reads on NEW until an operator's word.
+    package mutating func distrust(_ database: String) {
+        safe[database] = 0
+        ceilings[database] = 0
+    }
+
     /// NEW answers worse than it may: its share goes back to the last safe one, and stays until an operator's word.
     ///
     /// - Returns: the shares before and after; nil: there is nothing to lower.

@@ -179,6 +179,7 @@ extension ClientConnection {
         case .show(.help) where console.speaksPgBouncer: return nil
         case .show(let subject): return worker.table(subject, reports: [], speaksPgBouncer: console.speaksPgBouncer)
         case .showSetting(let name, _): return ConsoleReport([.init(name)])
+        case .switchOver: return ConsoleReport(SwitchCommand.columns)
         default: return nil
         }
     }
@@ -232,6 +233,7 @@ extension ClientConnection {
         case .force(let database, let order): askControl(.force(database: database, order))
         case .gate(let order): askControl(.gate(order))
         case .capture(let database, let order): askControl(.capture(database: database, order))
+        case .switchOver(let order): askControl(.switchOver(order))
         case .killClient(let name): killClient(name)
         case .empty:
             queueAnswer(BackendTag.emptyQueryResponse)
@@ -242,8 +244,14 @@ extension ClientConnection {
 
     private func askControl(_ request: ControlRequest) {
         phase = .consoleWaiting
-        worker.logger.notice("console: user \"\(user)\" from \(address.host): \(request)")
+        noteOrder(request.words, request.eventKind, database: request.database)
         worker.control.post(.request(request, worker: worker.index, client: id))
+    }
+
+    /// Who has ordered what: before it is done, so that it stands before what comes of it.
+    private func noteOrder(_ words: String, _ kind: EventRecord.Kind, database: String = "") {
+        worker.events.append(EventRecord(
+            kind, database: database, cause: "\(words), by user \"\(user)\" from \(address.host)"))
     }
 
     /// By the name or number that SHOW CLIENTS gives.
@@ -254,7 +262,7 @@ extension ClientConnection {
                 hint: "SHOW CLIENTS has the id, a number, and ptr, as in c0.17."))
         }
         phase = .consoleWaiting
-        worker.logger.notice("console: user \"\(user)\" from \(address.host): KILL_CLIENT \(name)")
+        noteOrder("KILL_CLIENT \(name)", .order)
         worker.peers[handle.worker].post(.killClient(handle.client, from: worker.index, console: id))
     }
 
@@ -329,6 +337,7 @@ extension ClientConnection {
         case .refused(let reason):
             fail(ErrorResponse(.error, .invalidParameterValue, reason, hint: "Nothing was changed."))
         case .failed(let error): fail(error)
+        case .table(let table): answer(table)
         }
         resumeSoon()
     }

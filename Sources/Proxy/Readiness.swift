@@ -2,6 +2,17 @@ import Configuration
 import Primitives
 import Routing
 
+extension ProxyFigures {
+    /// One line for people.
+    package var summary: String {
+        let clients = threads.reduce(0) { $0 + $1.clients }
+        let rows = threads.flatMap(\.pools)
+        let servers = rows.reduce(0) { $0 + $1.serversActive + $1.serversIdle }
+        let waiting = rows.reduce(0) { $0 + $1.clientsWaiting }
+        return "serving \(clients) clients over \(servers) servers, \(waiting) clients wait for one"
+    }
+}
+
 /// `GET /readyz`: whether clients should be sent here, and why not. Immutable, any thread.
 package struct Readiness {
     private let figures: ProxyFigures
@@ -44,7 +55,8 @@ package struct Readiness {
             case .reached: old = "ok"
             case .failing(let why):
                 old = "unreachable"
-                reasons.append("OLD of database \"\(settings.name)\" cannot be reached: \(why)")
+                let side = figures.snapshot.databases[settings.name]?.authority ?? .old
+                reasons.append("\(side.title) of database \"\(settings.name)\" cannot be reached: \(why)")
             }
             let breakers = health(settings.name).map { row in
                 if row.role == .authority, row.phase == .open, old != "unreachable" {

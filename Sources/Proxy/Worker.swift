@@ -109,6 +109,7 @@ final class Worker {
     /// What counts over all threads.
     let ledger: ConnectionLedger
     let autoDatabases: AutoDatabases
+    let predecessor: Predecessor
     let events: EventLog
     /// Bytes of a message that the configuration lets through.
     private(set) var packetMax: Int
@@ -117,13 +118,19 @@ final class Worker {
     /// A noncopyable listener in an array.
     private final class ListenerBox {
         let listener: Listener
-        init(_ listener: consuming Listener) { self.listener = listener }
+        let registration: Registration
+
+        init(_ listener: consuming Listener, _ registration: Registration) {
+            self.listener = listener
+            self.registration = registration
+        }
     }
 
     init(
         index: Int, peers: [Mailbox<WorkerMessage>], control: Mailbox<ControlMessage>,
         lookUps: [Mailbox<LookUpRequest>], snapshot: ProxySnapshot, clientCount: ClientCount,
-        ledger: ConnectionLedger, autoDatabases: AutoDatabases, events: EventLog, logger: Logger
+        ledger: ConnectionLedger, autoDatabases: AutoDatabases, predecessor: Predecessor, events: EventLog,
+        logger: Logger
     ) {
         self.index = index
         self.peers = peers
@@ -135,6 +142,7 @@ final class Worker {
         sharedClientCount = clientCount
         self.ledger = ledger
         self.autoDatabases = autoDatabases
+        self.predecessor = predecessor
         self.events = events
         packetMax = snapshot.settings.listen.packetSizeMax
         tcpOptions = TCPOptions(snapshot.settings.listen.tcp)
@@ -148,10 +156,9 @@ final class Worker {
     deinit { buffer.deallocate() }
 
     func listen(_ listener: consuming Listener) {
-        let box = ListenerBox(listener)
+        let box = ListenerBox(listener, makeRegistration(.listener(listeners.count)))
         listeners.append(box)
-        let registration = makeRegistration(.listener(listeners.count - 1))
-        loop.register(box.listener.descriptor.raw, .read, as: registration)
+        loop.register(box.listener.descriptor.raw, .read, as: box.registration)
     }
 
     // MARK: the loop
@@ -377,6 +384,11 @@ final class Worker {
             captures.start(session, thread: index)
         case .captureEnds(let session):
             endCapture(session)
+        case .pauseListening(let isPaused):
+            pauseListening(isPaused)
+        case .shareListeners(let deliver):
+            // Those who accept are asked; after the end of listening there is nothing to share.
+            if index == 0 { deliver(listeners.compactMap { $0.listener.duplicate() }) }
         }
     }
 
@@ -405,6 +417,10 @@ final class Worker {
             client.limitsChanged()
         }
         retireServers(previous: routes)
+        for client in clients.values {
+            guard let state = client.database, let before = routes[state.name] else { continue }
+            if before.authority != state.authority { client.authorityChanged() }
+        }
     }
 
     func add(_ route: DatabaseRoute) -> DatabaseState {
@@ -463,6 +479,14 @@ final class Worker {
             } else {
                 horizonWaiters.append(waiter)
             }
+        }
+    }
+
+    /// The kernel keeps those who connect meanwhile.
+    private func pauseListening(_ isPaused: Bool) {
+        for box in listeners {
+            let interest = Interest(reads: !isPaused, writes: false)
+            loop.modify(box.listener.descriptor.raw, interest, as: box.registration)
         }
     }
 
@@ -537,11 +561,16 @@ final class Worker {
         {
             return
         }
+        if predecessor.mayHaveClients {
+            return control.post(.strayCancel(processID: processID, secret: secret, by: canceller))
+        }
         cancelEnded(for: canceller)
     }
 
     func cancelEnded(for canceller: Canceller) {
-        if canceller.worker == index {
+        if let number = canceller.passedOn {
+            control.post(.canceled(number: number))
+        } else if canceller.worker == index {
             clients[canceller.client]?.close()
         } else {
             peers[canceller.worker].post(.cancelEnded(canceller.client))

@@ -36,13 +36,32 @@ enum WorkerMessage: Sendable {
     case capture(CaptureSession)
     /// Nothing more for this one.
     case captureEnds(CaptureSession)
+    /// Stop accepting for a moment, or go on.
+    case pauseListening(Bool)
+    /// Copies of the sockets on which clients are accepted are wanted; the reactor that has none says nothing.
+    case shareListeners(@Sendable ([CInt]) -> Void)
 }
 
 /// A connection that wants a query cancelled. It is closed when that has been passed on, as a server does it: libpq
 /// takes the end of its connection for that, and the client's next query is not hit.
-struct Canceller: Sendable {
+package struct Canceller: Sendable {
+    /// -1: it came to another process, which the control thread answers by the number in `client`.
     let worker: Int
     let client: ClientID
+
+    init(worker: Int, client: ClientID) {
+        self.worker = worker
+        self.client = client
+    }
+
+    /// A request that another process has passed on to us.
+    package init(passedOn number: UInt64) {
+        worker = -1
+        client = ClientID(number)
+    }
+
+    /// The number of a request that was passed on to us; nil: it came to us.
+    package var passedOn: UInt64? { worker < 0 ? client.value : nil }
 }
 
 /// What a console asks of the control thread.
@@ -55,6 +74,7 @@ package enum ControlRequest: Sendable {
     case gate(GateCommand)
     case force(database: String, ForceOrder)
     case capture(database: String, CaptureCommand)
+    case switchOver(SwitchCommand)
 }
 
 package enum ControlOutcome: Sendable {
@@ -64,6 +84,23 @@ package enum ControlOutcome: Sendable {
     /// Nothing was changed; the sentence says why.
     case refused(String)
     case failed(ErrorResponse)
+    /// Done, or found out; the table tells it.
+    case table(ConsoleReport)
+}
+
+/// What a switch of the authority asks of the control thread.
+package enum SwitchRequest: Sendable {
+    case hold(database: String, limitSeconds: Double, endsPinned: Bool)
+    case letGo(database: String)
+    /// This side takes the writes from now on: told when all threads know it.
+    case own(database: String, side: Side, epoch: Int64)
+    /// The mirror runs from the authority to the other side.
+    case turnMirror(database: String)
+}
+
+package enum SwitchReply: Sendable {
+    case gate(GateControl.Answer)
+    case done
 }
 
 package enum ControlMessage: Sendable {
@@ -74,6 +111,12 @@ package enum ControlMessage: Sendable {
     case consoleGone(worker: Int, client: ClientID)
     case consoleCanceled(worker: Int, client: ClientID)
     case workerEnded(Int)
+    /// Another process takes our place, or we have taken one's.
+    case takeover(TakeoverStep)
+    /// A cancel request for none of our clients; asked only while there is another process whose clients it may mean.
+    case strayCancel(processID: Int32, secret: [UInt8], by: Canceller)
+    /// A request that was passed on to us is done with.
+    case canceled(number: UInt64)
     /// DDL was committed through us: what is known of the catalog may be old.
     case schemaChanged(database: String)
     /// The breaker of a database's other side opened because it answers worse than it may.
@@ -82,6 +125,8 @@ package enum ControlMessage: Sendable {
     case captureEnded(CaptureSession)
     /// A signal came.
     case signal(Int32)
+    /// What a switch of the authority needs of the traffic; answered by mail.
+    case switching(SwitchRequest, reply: Mailbox<SwitchReply>?)
     /// An authority's catalog was read, and differs from what was known.
     case catalog(database: String, CatalogSnapshot)
 }

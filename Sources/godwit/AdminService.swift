@@ -12,31 +12,28 @@ enum AdminService {
     /// Bytes of `admin.http.token_file`.
     private static let tokenBytesMax = 4096
 
-    /// - Returns: nil when the port is 0.
-    /// - Throws: ExitCode after having said why.
+    /// Connections that the kernel keeps to be accepted.
+    static let backlog = HTTPServer.backlog
+
+    /// - Returns: nil when there is no thread or descriptor left for it, which is logged.
     static func start(
-        _ settings: HTTPSettings, _ server: ProxyServer, hooks: EventHooks, logger: Logger
-    ) throws -> HTTPServer? {
-        if settings.port == 0 { return nil }
-        let token = try token(settings.tokenFile)
-        let name = "admin.http \(settings.address):\(settings.port)"
-        guard let address = SocketAddress.resolve(host: settings.address, port: settings.port) else {
-            complain("\(name): the address cannot be resolved; give one of this machine, as 127.0.0.1")
-            throw ExitCode(1)
-        }
+        on socket: ListenerHandle, token: [UInt8]?, _ server: ProxyServer, hooks: EventHooks, logger: Logger
+    ) -> HTTPServer? {
+        guard let listener = socket.take() else { return nil }
         do throws(SocketError) {
-            let http = try HTTPServer(on: address, token: token) { request, answer in
+            let http = try HTTPServer(on: listener, token: token) { request, answer in
                 respond(to: request, server, hooks, answer)
             }
             logger.notice("HTTP on \(http.address)\(token == nil ? "" : ", with a token")")
             return http
         } catch {
-            complain("cannot \(error.operation.rawValue) \(name): \(error.reason); set another port, or 0 for no HTTP")
-            throw ExitCode(1)
+            logger.error("no HTTP on \(socket.address): \(error.reason)")
+            return nil
         }
     }
 
-    private static func token(_ path: String) throws -> [UInt8]? {
+    /// - Throws: ExitCode after having said why.
+    static func token(_ path: String) throws -> [UInt8]? {
         if path.isEmpty { return nil }
         guard let handle = FileHandle(forReadingAtPath: path),
             let data = try? handle.read(upToCount: tokenBytesMax + 1)

@@ -9,20 +9,23 @@ import Proxy
 /// Carries operators' orders between consoles, signals and the threads, as `GateControl` says. Used on the control
 /// thread.
 final class GateDesk {
-    private struct Origin {
-        var worker: Int
-        var client: ClientID
+    private enum Origin {
+        case console(worker: Int, client: ClientID)
+        /// The thread of a switch.
+        case mail(Mailbox<SwitchReply>)
     }
 
     private let server: ProxyServer
+    private let events: EventLog
     private let logger: Logger
     private var control: GateControl
     private var lastRequest: UInt64 = 0
     /// Whom to answer; a signal has nobody.
     private var origins: [GateControl.RequestID: Origin] = [:]
 
-    init(_ server: ProxyServer, logger: Logger) {
+    init(_ server: ProxyServer, events: EventLog, logger: Logger) {
         self.server = server
+        self.events = events
         self.logger = logger
         control = GateControl(threads: server.threadCount)
     }
@@ -36,7 +39,13 @@ final class GateDesk {
 
     func take(_ command: GateCommand, worker: Int, client: ClientID) {
         let id = makeRequest()
-        origins[id] = Origin(worker: worker, client: client)
+        origins[id] = .console(worker: worker, client: client)
+        handle(.command(id, command, now: .now()))
+    }
+
+    func take(_ command: GateCommand, for mailbox: Mailbox<SwitchReply>?) {
+        let id = makeRequest()
+        if let mailbox { origins[id] = .mail(mailbox) }
         handle(.command(id, command, now: .now()))
     }
 
@@ -44,9 +53,27 @@ final class GateDesk {
     func answer(worker: Int, client: ClientID, _ outcome: ControlOutcome) {
         switch outcome {
         case .done: take(.barrier, worker: worker, client: client)
-        case .noticed, .refused, .failed: server.answer(worker: worker, client: client, outcome)
+        case .noticed, .refused, .failed, .table: server.answer(worker: worker, client: client, outcome)
         }
     }
+
+    /// What a process that would take over could not know of; nil: nothing.
+    var obstacle: String? {
+        if control.shutdown != nil { return "it is shutting down" }
+        if control.gate != TrafficGate() { return Self.words(control.gate) + ": RESUME or ENABLE first" }
+        return control.isWaiting ? "an operator's command waits to come true" : nil
+    }
+
+    /// The end was ordered.
+    var isShuttingDown: Bool { control.shutdown != nil }
+
+    /// Something is held, so that SIGUSR2 has something to resume.
+    var isHolding: Bool { control.gate.isHolding || control.gate.isSuspended }
+
+    /// Clients leave by themselves, and new ones go to the process that has taken over.
+    func leave() { order(.shutdown(.waitForClients), by: nil) }
+
+    func drain() { order(.shutdown(.waitForServers), by: nil) }
 
     func take(signal number: CInt) {
         switch number {
@@ -55,13 +82,14 @@ final class GateDesk {
         default:
             let isSecond = control.shutdown == .waitForServers
             let isUrgent = isSecond || number != SIGTERM
-            logger.notice("signal \(number): \(isUrgent ? "ending" : "draining")")
+            events.append(EventRecord(
+                .shutdown, cause: "\(Self.name(number)): \(isUrgent ? "ending" : "draining")"))
             order(.shutdown(isUrgent ? .now : .waitForServers), by: nil)
         }
     }
 
     private func order(_ command: GateCommand, by signal: String?) {
-        if let signal { logger.notice("\(signal): \(command.tag)") }
+        if let signal { events.append(EventRecord(.order, cause: "\(command.words), by \(signal)")) }
         handle(.command(makeRequest(), command, now: .now()))
     }
 
@@ -81,7 +109,9 @@ final class GateDesk {
     }
 
     private func request(of worker: Int, _ client: ClientID) -> GateControl.RequestID? {
-        origins.first { $0.value.worker == worker && $0.value.client == client }?.key
+        origins.first { entry in
+            if case .console(worker, client) = entry.value { true } else { false }
+        }?.key
     }
 
     // MARK: time
@@ -108,13 +138,18 @@ final class GateDesk {
             case .apply(let gate):
                 logger.notice("\(Self.words(gate))")
                 server.order(action)
-            case .watch, .unwatch, .ask, .reconnect, .kill, .drain, .stopListening, .stop: server.order(action)
+            case .watch, .unwatch, .ask, .reconnect, .kill, .endPinned, .drain, .stopListening, .stop:
+                server.order(action)
             }
         }
     }
 
     private func tell(_ id: GateControl.RequestID, _ answer: GateControl.Answer) {
         guard let origin = origins.removeValue(forKey: id) else { return }
+        guard case .console(let worker, let client) = origin else {
+            if case .mail(let mailbox) = origin { mailbox.post(.gate(answer)) }
+            return
+        }
         let outcome: ControlOutcome =
             switch answer {
             case .done: .done
@@ -123,9 +158,18 @@ final class GateDesk {
             }
         if case .failed(let error) = outcome {
             let detail = error.detail.map { ": " + $0.replacing("\n", with: "; ") } ?? ""
-            logger.notice("console: \(error.message)\(detail)")
+            events.append(EventRecord(.order, cause: "\(error.message)\(detail)"))
         }
-        server.answer(worker: origin.worker, client: origin.client, outcome)
+        server.answer(worker: worker, client: client, outcome)
+    }
+
+    private static func name(_ signal: CInt) -> String {
+        switch signal {
+        case SIGTERM: "SIGTERM"
+        case SIGINT: "SIGINT"
+        case SIGQUIT: "SIGQUIT"
+        default: "signal \(signal)"
+        }
     }
 
     private static func words(_ gate: TrafficGate) -> String {

@@ -4,6 +4,7 @@ import Console
 import ControlPlane
 import Glibc
 import LibPQ
+import Lifecycle
 import Logging
 import Migration
 import Mirroring
@@ -17,64 +18,90 @@ import Sessions
 /// Puts the parts together and, on the control thread, carries reloads and signals to them.
 struct ServeAssembly {
     private let path: String
-    private let levels: LogLevelSwitch
+    private let output: LogSwitch
     private let logger: Logger
     private let events: EventLog
     let hooks: EventHooks
     private(set) var snapshot: ProxySnapshot
     /// What lives longer than a snapshot, by database.
-    private var horizons = NameTable<Horizon>()
+    var horizons = NameTable<Horizon>()
     private var stamps = NameTable<ReadStamps>()
     private var healths = NameTable<DatabaseHealth>()
     private var catalogs = NameTable<CatalogSnapshot>()
     private var plan = TrafficPlan()
-    private var mirrors: [String: Mirror] = [:]
+    var mirrors: [String: Mirror] = [:]
+    /// Another process serves clients as well: what users write there is not known here.
+    var withholdsReads: Bool
+    /// Who takes the writes, of mirrored databases.
+    private var ownerships = NameTable<Ownership>()
     /// The file as it was read last, and what SET has put in place of parts of it.
     private var text = ""
     private var overrides: [SettingOverride] = []
 
     /// - Throws: ExitCode after having said why.
-    init(path: String, levels: LogLevelSwitch, events: EventLog, logger: Logger) throws {
+    init(
+        path: String, output: LogSwitch, events: EventLog, hasPredecessor: Bool = false, logger: Logger
+    ) throws {
+        withholdsReads = hasPredecessor
         self.path = path
         self.events = events
         hooks = EventHooks(logger: logger)
-        self.levels = levels
+        self.output = output
         self.logger = logger
         snapshot = ProxySnapshot(
             settings: Settings(), auth: AuthPolicy(method: .trust, secrets: [:]), databases: [])
         do {
             text = try SettingsFile.text(path: path)
+            settleAuthorities(try SettingsFile.parse(text: text, path: path))
             snapshot = try build(try SettingsFile.parse(text: text, path: path), previous: nil, readsFiles: true)
         } catch {
             complain("\(error)")
             throw ExitCode(2)
         }
-        levels.set(snapshot.settings.log.level)
-        events.add(LoggedEvents(logger))
+        output.set(snapshot.settings.log)
+        // Decisions are few, and none is left out.
+        events.add(LoggedEvents(Logger(label: "godwit.events") { _ in LineLogHandler(output, isLimited: false) }))
         events.add(hooks)
     }
 
     // MARK: the control thread
 
     /// Runs until the data plane has ended.
-    mutating func run(_ server: ProxyServer) {
+    mutating func run(_ server: ProxyServer, _ lifeCycle: LifeCycle) {
         reportCertificate()
         hooks.apply(snapshot.settings.events)
         events.append(EventRecord(
             .start, cause: "Godwit \(ConsoleTables.version) serves \(snapshot.settings.databases.count) databases"))
-        startMirrors(server.control)
+        let engine = SwitchEngine(server.control, events: events, logger: logger)
+        startMirrors(server.control, engine)
+        let authorities = AuthorityWatcher(
+            snapshot.settings.databases, control: server.control, engine: engine, logger: logger)
         let lookUps = LookUpService(server, logger: logger)
-        let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
+        let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger) {
+            engine.ownership(of: $0)?.authority ?? .old
+        }
         var watched = snapshot.settings.databases
         var running = server.threadCount
-        let gate = GateDesk(server, logger: logger)
+        let gate = GateDesk(server, events: events, logger: logger)
         gate.tell(of: snapshot)
         let captures = CaptureDesk(server, logger: logger)
         while running > 0 {
-            wait(server.control.descriptor, atMost: gate.waitMillis)
+            let millis = gate.waitMillis
+            let most = lifeCycle.waitMillis
+            wait(server.control.descriptor, atMost: millis < 0 ? most : min(millis, most))
             gate.checkTime()
+            checkLifeCycle(lifeCycle, server, gate)
             for message in server.control.take() {
                 switch message {
+                case .request(.switchOver(let command), let worker, let client):
+                    // Its table, when it is done: on a thread of its own, for it blocks.
+                    _ = OwnThread(name: "godwit-switch") {
+                        let report = engine.perform(SwitchOrder(command))
+                        server.answer(worker: worker, client: client, ControlOutcome(report))
+                    }
+                case .switching(let request, let reply):
+                    perform(request, reply, server, gate, engine)
+                    watcher.wake()
                 case .request(.gate(let command), let worker, let client):
                     gate.take(command, worker: worker, client: client)
                 case .request(.capture(let database, let command), let worker, let client):
@@ -104,18 +131,26 @@ struct ServeAssembly {
                 case .captureEnded(let session):
                     captures.ended(session)
                 case .signal(SIGHUP):
+                    lifeCycle.isReloading()
                     _ = reload(server)
                     gate.tell(of: snapshot)
+                    lifeCycle.hasReloaded()
+                case .signal(SIGUSR2) where !gate.isHolding:
+                    lifeCycle.startSuccessor(server, by: "SIGUSR2")
                 case .signal(let number):
                     gate.take(signal: number)
+                case .takeover, .strayCancel, .canceled:
+                    handle(message, lifeCycle, server, gate)
                 }
             }
             if snapshot.settings.databases != watched {
                 watched = snapshot.settings.databases
                 watcher.watch(watched)
+                authorities.watch(watched)
             }
         }
         watcher.stop()
+        authorities.stop()
         lookUps.stop()
         for mirror in mirrors.values { mirror.stop() }
         server.join()
@@ -158,7 +193,6 @@ struct ServeAssembly {
             case .resume: mirror.orders.isPaused = false
             case .throttle(let rows): mirror.orders.copyRowsPerSecond = rows
             }
-            logger.notice("MIRROR \(database): \(order)")
             return .done
         case .set(let key, let value):
             return set(key, value, server)
@@ -169,9 +203,69 @@ struct ServeAssembly {
             let toOther = route.health.other == .new ? ForceOrder.new : .old
             tell(route.health.force(order == .auto ? .auto : order == toOther ? .closed : .open), database)
             return .done
-        case .gate, .capture:
-            preconditionFailure("GateDesk and CaptureDesk answer these")
+        case .gate, .switchOver, .capture:
+            preconditionFailure("desks answer what is held and captured, and switches have threads of their own")
         }
+    }
+
+    // MARK: switches of the authority
+
+    /// Before anybody is served: what a switch that was cut off has left is settled, and who takes the writes is known.
+    /// Where a side does not answer the likelier one is taken; the fences keep a wrong guess from doing harm.
+    private mutating func settleAuthorities(_ settings: Settings) {
+        for database in settings.databases where database.mirror.mode != .off && !database.isWildcard {
+            let found = SwitchRecovery.settle(old: database.controlOrOwn(.old), new: database.controlOrOwn(.new))
+            ownerships[database.name] = found.ownership
+            for note in found.notes { logger.notice("authority of \"\(database.name)\": \(note)") }
+            if found.ownership.authority == .new {
+                logger.notice("NEW takes the writes of \"\(database.name)\" since switch \(found.ownership.epoch)")
+            }
+        }
+    }
+
+    private mutating func perform(
+        _ request: SwitchRequest, _ reply: Mailbox<SwitchReply>?, _ server: ProxyServer, _ gate: GateDesk,
+        _ engine: SwitchEngine
+    ) {
+        switch request {
+        case .hold(let database, let limit, let endsPinned):
+            gate.take(.holdForSwitch(ExactName(database), limit: limit, endsPinned: endsPinned), for: reply)
+        case .letGo(let database):
+            gate.take(.letGo(ExactName(database)), for: reply)
+        case .own(let database, let side, let epoch):
+            let next = Ownership(authority: side, epoch: epoch, standing: .settled)
+            if ownerships[database] != next, snapshot.databases[database] != nil {
+                own(next, database)
+                apply(snapshot.settings, server)
+            }
+            gate.take(.barrier, for: reply)
+        case .turnMirror(let database):
+            turnMirror(database, server.control, engine)
+            reply?.post(.done)
+        }
+    }
+
+    private mutating func own(_ next: Ownership, _ database: String) {
+        let before = ownerships[database]
+        ownerships[database] = next
+        if before?.authority == next.authority { return }
+        // Another mirror, whose batches are counted on; and breakers of other roles.
+        horizons[database] = Horizon(after: horizons[database]?.taking ?? 0)
+        if withholdsReads { horizons[database]?.withhold() }
+        healths[database] = nil
+        // Whatever made somebody go back, reads do not return to NEW by themselves.
+        if next.authority == .old { plan.distrust(database) }
+    }
+
+    private mutating func turnMirror(
+        _ database: String, _ control: Mailbox<ControlMessage>, _ engine: SwitchEngine
+    ) {
+        guard let settings = snapshot.settings.databases.first(where: { $0.name == database }) else { return }
+        let source = ownerships[database]?.authority ?? .old
+        if let running = mirrors[database], running.direction.source == source { return }
+        mirrors[database]?.stop()
+        mirrors[database] = nil
+        startMirror(settings, control, engine)
     }
 
     /// SET: as if the file said so, until it is read again.
@@ -202,7 +296,7 @@ struct ServeAssembly {
             self = changed
             snapshot = built
             server.apply(snapshot)
-            levels.set(settings.log.level)
+            output.set(settings.log)
             logger.notice("SET \(override.key): \(words.first ?? "nothing changed")")
             return .done
         } catch {
@@ -257,7 +351,7 @@ struct ServeAssembly {
             let certificate = snapshot.tls
             snapshot = built
             server.apply(snapshot)
-            levels.set(next.log.level)
+            output.set(next.log)
             let words = changes.map { change in
                 let note = change.effect == .restart ? " (needs a restart)" : ""
                 return "\(change.key): \(change.old) -> \(change.new)\(note)"
@@ -356,7 +450,8 @@ struct ServeAssembly {
     ) throws -> SecretLookUp? {
         let wanted = settings.lookUp.filled(from: general.lookUp)
         if wanted.user.isEmpty { return nil }
-        let old = try ConnectionString(parsing: settings.old)
+        let isNew = ownerships[settings.name]?.authority == .new
+        let old = try ConnectionString(parsing: isNew ? settings.new : settings.old)
         let database = wanted.database.isEmpty ? old.dbname ?? settings.name : wanted.database
         let isSame = old.user.map { $0.hasSameBytes(as: wanted.user) } ?? false
         let password = isSame ? old.password : auth.plainPassword(of: wanted.user)
@@ -374,9 +469,12 @@ struct ServeAssembly {
     ) throws -> DatabaseRoute {
         let name = settings.name
         var settings = settings
+        let ownership = ownerships[name] ?? .initial
         settings.reads.hundredths = plan.share(of: name, inFile: settings.reads.hundredths)
+        // Behind the cutover everybody reads on NEW, as its authority.
+        if ownership.authority == .new { settings.reads.hundredths = 0 }
         // Nothing was safe: then nobody reads there, whatever group he is in.
-        if plan.ceiling(of: name) == 0 {
+        if plan.ceiling(of: name) == 0 || ownership.authority == .new {
             for index in settings.reads.cohorts.indices { settings.reads.cohorts[index].hundredths = 0 }
         }
         plan.runs(
@@ -386,25 +484,29 @@ struct ServeAssembly {
             let horizon = Horizon()
             // Without a mirror of ours NEW is kept by other means; users who write through us stay on OLD then.
             horizon.setReadable(settings.mirror.mode == .off)
-            let told = MirrorEvents(name, events)
-            horizon.observe { told.changed(to: $0) }
+            if withholdsReads { horizon.withhold() }
             horizons[name] = horizon
             stamps[name] = ReadStamps()
-            healths[name] = DatabaseHealth(settings.breaker, seed: .random(in: 0 ... .max))
+        }
+        if healths[name] == nil {
+            let told = MirrorEvents(name, events)
+            horizons[name]?.observe { told.changed(to: $0) }
+            healths[name] = DatabaseHealth(
+                settings.breaker, authority: ownership.authority, seed: .random(in: 0 ... .max))
         }
         guard let horizon = horizons[name], let stamps = stamps[name], let health = healths[name] else {
             preconditionFailure("made above")
         }
         let facts = catalogs[name] ?? .builtIn
         if let before = previous?.route(name), before.settings == settings, before.facts === facts,
-            before.lookUp == lookUp
+            before.lookUp == lookUp, before.horizon === horizon, before.epoch == ownership.epoch
         {
             return readsFiles ? try readingCertificates(before) : before
         }
         let running = readsFiles ? nil : previous?.databases[name]
         return DatabaseRoute(
             settings: settings, old: try endpoint(settings, .old, running), new: try endpoint(settings, .new, running),
-            facts: facts, horizon: horizon, stamps: stamps, health: health, lookUp: lookUp)
+            facts: facts, horizon: horizon, stamps: stamps, health: health, epoch: ownership.epoch, lookUp: lookUp)
     }
 
     /// The same route, with what is in the files of its conninfos now.
@@ -438,18 +540,28 @@ struct ServeAssembly {
             tls: try running.map { $0.endpoint(side).tls } ?? serverTLS(settings, side))
     }
 
-    private mutating func startMirrors(_ control: Mailbox<ControlMessage>) {
+    private mutating func startMirrors(_ control: Mailbox<ControlMessage>, _ engine: SwitchEngine) {
         for settings in snapshot.settings.databases where settings.mirror.mode != .off {
-            guard let horizon = horizons[settings.name] else { continue }
-            let mirror = Mirror(
-                database: settings.name, oldConninfo: settings.controlOld.isEmpty ? settings.old : settings.controlOld,
-                newConninfo: settings.controlNew.isEmpty ? settings.new : settings.controlNew,
-                settings: MirrorOptions(settings.mirror),
-                horizon: horizon, logger: logger,
-                onSchemaChange: { control.post(.schemaChanged(database: settings.name)) })
-            mirror.start()
-            mirrors[settings.name] = mirror
+            startMirror(settings, control, engine)
         }
+    }
+
+    /// From the authority to the other side.
+    private mutating func startMirror(
+        _ settings: DatabaseSettings, _ control: Mailbox<ControlMessage>, _ engine: SwitchEngine
+    ) {
+        guard settings.mirror.mode != .off, let horizon = horizons[settings.name] else { return }
+        let ownership = ownerships[settings.name] ?? .initial
+        let (old, new) = (settings.controlOrOwn(.old), settings.controlOrOwn(.new))
+        let mirror = Mirror(
+            database: settings.name, MirrorDirection(from: ownership.authority), oldConninfo: old, newConninfo: new,
+            settings: MirrorOptions(settings.mirror), horizon: horizon, logger: logger,
+            onSchemaChange: { control.post(.schemaChanged(database: settings.name)) })
+        mirror.start()
+        mirrors[settings.name] = mirror
+        engine.set(settings.name, SwitchEngine.Entry(
+            old: old, new: new, ownership: ownership, horizon: horizon, orders: mirror.orders,
+            bell: SwitchEngine.BatchBell(horizon), connectionsNeeded: settings.pool.size))
     }
 }
 
