@@ -64,7 +64,10 @@ struct BackendTap: ~Copyable {
             if isFirst && isWhole { digest?.add(row: body) } else { digest?.add(piece: body, isLast: isWhole) }
             return true
         case BackendTag.commandComplete, BackendTag.errorResponse, BackendTag.readyForQuery:
-            if isFirst && isWhole { return finish(body, tap) }
+            // A part of it is enough, however it comes.
+            if isFirst && isWhole {
+                return finish(UnsafeRawBufferPointer(rebasing: body.prefix(Self.keptMax)), tap)
+            }
             if kept.count < Self.keptMax { kept.append(contentsOf: body.prefix(Self.keptMax - kept.count)) }
             if !isWhole { return true }
             let whole = kept

@@ -110,6 +110,7 @@ package final class ProxyServer: Sendable {
     package func begin(_ session: CaptureSession) { post(.capture(session)) }
 
     package func end(_ session: CaptureSession) { post(.captureEnds(session)) }
+
     // MARK: taking over, and being taken over
 
     package func pauseListening(_ isPaused: Bool) { mailboxes[0].post(.pauseListening(isPaused)) }

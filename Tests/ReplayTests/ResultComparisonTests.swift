@@ -1,4 +1,5 @@
 import Capture
+import Foundation
 import PGWire
 import Testing
 
