@@ -222,9 +222,9 @@ import Testing
     func `a log of PostgreSQL's is imported and played`(format: String) throws {
         var options = PostgresCluster.Options()
         options.settings = [
-            "logging_collector": "on", "log_destination": "'\(format)'", "log_directory": "'log'",
-            "log_filename": "'server'", "log_statement": "'all'", "log_connections": "on", "log_disconnections": "on",
-            "log_duration": "on", "log_line_prefix": "'%m [%p] %u@%d %e '",
+            "logging_collector": "on", "log_destination": format, "log_directory": "log",
+            "log_filename": "server", "log_statement": "all", "log_connections": "on", "log_disconnections": "on",
+            "log_duration": "on", "log_line_prefix": "%m [%p] %u@%d %e ",
         ]
         let server = try PostgresCluster(format == "csvlog" ? .old15 : .new18, options)
         try server.createRole("app")
