@@ -83,7 +83,8 @@ struct ReplayCommand: ParsableCommand {
         """) var order: ReplayOptions.Order?
     @Flag(name: .long, help: "Begin again at the end, until Ctrl-C or --for.") var loop = false
     @Flag(name: .long, help: "Leave out what is not surely a read.") var readOnly = false
-    @Flag(name: .long, help: "Go on with what is still being written to the capture, until it is ended.") var follow = false
+    @Flag(name: .long, help: "Go on with what is still being written to the capture, until it is ended.")
+    var follow = false
     @Option(name: .customLong("for"), help: "End after so many seconds.") var seconds: Double?
     @OptionGroup var report: ReportOptions
 
@@ -120,8 +121,10 @@ struct CompareCommand: ParsableCommand {
     @Option(name: .long, help: "The first database.") var target: String
     @Option(name: .long, help: "The second.") var against: String
     @Option(name: .long, help: "max: as fast as answers come; 1: as captured.") var speed = "max"
-    @Flag(name: .long, help: "Leave out what is not surely a read: may be done with databases in use.") var readOnly = false
-    @Option(name: .long, help: "Floats may differ by this part of the larger one, such as 1e-9.") var floatTolerance = 0.0
+    @Flag(name: .long, help: "Leave out what is not surely a read: may be done with databases in use.")
+    var readOnly = false
+    @Option(name: .long, help: "Floats may differ by this part of the larger one, such as 1e-9.")
+    var floatTolerance = 0.0
     @Option(name: .customLong("for"), help: "End after so many seconds.") var seconds: Double?
     @OptionGroup var report: ReportOptions
 
@@ -136,7 +139,8 @@ struct CompareCommand: ParsableCommand {
             try TargetReader.read(target, name: "first"), try TargetReader.read(against, name: "second"),
         ]
         try RunPerformer.perform(
-            file: file, follow: false, targets: targets, options, kind: "compare", title: "comparison by \(file)", report)
+            file: file, follow: false, targets: targets, options, kind: "compare",
+            title: "comparison by \(file)", report)
     }
 }
 

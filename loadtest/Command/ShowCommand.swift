@@ -63,7 +63,9 @@ struct ShowCommand: ParsableCommand {
         guard let beginning = reader.beginning else { return }
         let date = Date(timeIntervalSince1970: Double(beginning.wallMicros) / 1e6).formatted(.iso8601)
         var words = "# \(beginning.database), since \(date), by \(beginning.writer)"
-        if beginning.sampleHundredths < 10_000 { words += ", \(Double(beginning.sampleHundredths) / 100) % of connections" }
+        if beginning.sampleHundredths < 10_000 {
+            words += ", \(Double(beginning.sampleHundredths) / 100) % of connections"
+        }
         if reader.flags.contains(.redacted) { words += ", redacted" }
         if reader.flags.contains(.digests) { words += ", with digests" }
         FileHandle.standardOutput.write(Data((words + "\n").utf8))

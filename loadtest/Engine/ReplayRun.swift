@@ -135,7 +135,9 @@ package final class ReplayRun {
     private func tellProgress() {
         observer(RunProgress(
             seconds: seconds, connections: slots.count - 1 - freeSlots.count,
-            sides: statistics.map { ($0.side.units, $0.side.errors.values.reduce(0, +), $0.present.p50, $0.present.p99) },
+            sides: statistics.map {
+                ($0.side.units, $0.side.errors.values.reduce(0, +), $0.present.p50, $0.present.p99)
+            },
             mismatches: comparison.totals.mismatches))
     }
 
@@ -400,7 +402,8 @@ package final class ReplayRun {
                 aliveNanos[side] = now.nanoseconds
             }
             if now.nanoseconds > aliveNanos[side] + Self.goneNanos {
-                endsEarly = "\(targets[side].name) has gone: no connection to it for \(Self.goneNanos / 1_000_000_000) s"
+                let seconds = Self.goneNanos / 1_000_000_000
+                endsEarly = "\(targets[side].name) has gone: no connection to it for \(seconds) s"
             }
         }
     }

@@ -121,7 +121,8 @@ package final class CaptureSource: ReplaySource {
         }
         if reader.missingFrames > 0 { notes.append("\(reader.missingFrames) frames of the capture are missing") }
         if hasEnded && !reader.hasEnd {
-            notes.append("the capture has no end: its writer was stopped in its work (\(reader.tailBytes) bytes of a torn frame)")
+            let tail = "\(reader.tailBytes) bytes of a torn frame"
+            notes.append("the capture has no end: its writer was stopped in its work (\(tail))")
         }
         if droppedConnections > 0 { notes.append("\(droppedConnections) connections were not captured to their end") }
         if builder.skipped > 0 { notes.append("\(builder.skipped) units that may write were left out") }

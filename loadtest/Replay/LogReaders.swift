@@ -226,7 +226,9 @@ package struct StderrLog {
 package enum PgreplayFile {
     package static func events(
         _ bytes: [UInt8],
-        _ take: (_ event: LogTranslator.Event, _ session: String, _ micros: UInt64, _ who: (String, String, String)) -> Void
+        _ take: (
+            _ event: LogTranslator.Event, _ session: String, _ micros: UInt64, _ who: (String, String, String)
+        ) -> Void
     ) throws(LogError) {
         var offset = 0
         var users: [UInt64: (String, String, String)] = [:]

@@ -74,7 +74,8 @@ package struct LogTranslator {
             end()
             if name.isEmpty || session.prepared[name] != text {
                 if session.prepared[name] != nil && !name.isEmpty {
-                    tell(.message(tag: FrontendTag.close, answers: 0, body: [UInt8(ascii: "S")] + Array(name.utf8) + [0]))
+                    let body = [UInt8(ascii: "S")] + Array(name.utf8) + [0]
+                    tell(.message(tag: FrontendTag.close, answers: 0, body: body))
                 }
                 if !name.isEmpty { session.prepared[name] = text }
                 tell(.message(

@@ -286,7 +286,9 @@ package struct ScriptBuilder {
     }
 
     private func mayBePlayed(_ unit: ScriptUnit) -> Bool {
-        unit.statements.allSatisfy { $0.kind == .read || $0.kind == .sideDependent || $0.kind == .show || $0.kind.isFrame }
+        unit.statements.allSatisfy {
+            $0.kind == .read || $0.kind == .sideDependent || $0.kind == .show || $0.kind.isFrame
+        }
     }
 
     // MARK: messages
@@ -327,7 +329,8 @@ package struct ScriptBuilder {
     }
 
     private func noteParse(_ body: [UInt8], _ line: inout Line) {
-        guard let nameEnd = body.firstIndex(of: 0), let textEnd = body[(nameEnd + 1)...].firstIndex(of: 0) else { return }
+        guard let nameEnd = body.firstIndex(of: 0), let textEnd = body[(nameEnd + 1)...].firstIndex(of: 0)
+        else { return }
         line.statements[Array(body[..<nameEnd])] = book.statement(body[(nameEnd + 1)..<textEnd])
     }
 }

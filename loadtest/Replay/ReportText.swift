@@ -55,11 +55,12 @@ package enum ReportText {
         }
         for side in report.sides {
             let rate = report.seconds > 0 ? Double(side.units) / report.seconds : 0
+            let other = side.otherThanCaptured + side.otherDigests
             let checked = side.sameAsCaptured + side.otherThanCaptured + side.otherDigests > 0
             rows.append(
                 [side.name, "\(side.units)", number(rate, 0), "\(side.errors.values.reduce(0, +))", "\(side.unitsLost)"]
                     + latencies(side.response)
-                    + (checked ? ["\(side.sameAsCaptured)", "\(side.otherThanCaptured + side.otherDigests)"] : ["", ""]))
+                    + (checked ? ["\(side.sameAsCaptured)", "\(other)"] : ["", ""]))
         }
         return rows
     }
@@ -82,8 +83,8 @@ package enum ReportText {
     private static func differences(_ comparison: RunReport.Comparison) -> [String] {
         var lines = [
             "  \(comparison.units) units compared: \(comparison.equal) equal, \(comparison.mismatches) different, "
-                + "\(comparison.unproven) different and not to be run twice, \(comparison.noise) that differ on one side "
-                + "alone, \(comparison.sideDependent) that belong to one server"
+                + "\(comparison.unproven) different and not to be run twice, \(comparison.noise) that differ on one "
+                + "side alone, \(comparison.sideDependent) that belong to one server"
         ]
         for shape in comparison.shapes.prefix(shapesMax) where shape.mismatches + shape.unproven > 0 {
             lines.append("  \(shape.mismatches) different, \(shape.unproven) unproven: \(cut(shape.text))")

@@ -126,7 +126,8 @@ package enum ResultComparison {
     private static func short(_ value: [UInt8], isBinary: Bool) -> String {
         let isText = !isBinary && value.allSatisfy { $0 >= 0x20 && $0 != 0x7F || $0 == 0x09 || $0 == 0x0A }
         let text = isText
-            ? String(decoding: value, as: UTF8.self).replacing("\n", with: "") : "\\x" + value.prefix(20).map(hex).joined()
+            ? String(decoding: value, as: UTF8.self).replacing("\n", with: "")
+            : "\\x" + value.prefix(20).map(hex).joined()
         return text.count > 80 ? text.prefix(80) + "…" : text
     }
 

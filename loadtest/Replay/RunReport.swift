@@ -123,7 +123,9 @@ package struct RunReport: Codable, Sendable {
         self.verdict = verdict
     }
 
-    package static func decode(_ data: Data) throws -> RunReport { try JSONDecoder().decode(RunReport.self, from: data) }
+    package static func decode(_ data: Data) throws -> RunReport {
+        try JSONDecoder().decode(RunReport.self, from: data)
+    }
 
     package func encoded(pretty: Bool = true) throws -> Data {
         let encoder = JSONEncoder()

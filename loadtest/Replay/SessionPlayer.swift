@@ -112,7 +112,7 @@ package final class SessionPlayer {
         }
     }
 
-    /// In the extended protocol a Sync that comes before the data is passed over: what follows belongs to the same unit.
+    /// In the extended protocol a Sync before the data is passed over: what follows belongs to the same unit.
     private func noteCopyIn() {
         guard running[0].unit.isExtended, !running[0].hasCopyIn else { return }
         running[0].hasCopyIn = true

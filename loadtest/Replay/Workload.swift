@@ -50,7 +50,8 @@ package struct Workload: Sendable {
     package var reconnectAfter = 0
 
     private static let keys: Set<String> = [
-        "clients", "seconds", "rate", "mode", "pipeline", "users", "variables", "transactions", "setup", "reconnect_after",
+        "clients", "seconds", "rate", "mode", "pipeline", "users", "variables", "transactions", "setup",
+        "reconnect_after",
     ]
 
     package init(yaml: String) throws {

@@ -41,7 +41,9 @@ package struct WorkloadWriter {
     }
 
     /// Which answers the next transaction's first step waits for: none of the last `pipeline - 1` ones.
-    private mutating func makeStep(_ bytes: [UInt8], _ unit: ScriptUnit, _ connection: UInt64, _ micros: UInt64) -> ScriptStep {
+    private mutating func makeStep(
+        _ bytes: [UInt8], _ unit: ScriptUnit, _ connection: UInt64, _ micros: UInt64
+    ) -> ScriptStep {
         let sent = readies[connection] ?? 0
         readies[connection] = sent + 1
         let open = UInt64(workload.pipeline - 1)
