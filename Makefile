@@ -5,7 +5,7 @@ ifeq ($(GODWIT_PG18_BIN),)
 unexport GODWIT_PG18_BIN
 endif
 
-.PHONY: help setup build deb test-deb test test-drivers regression fuzz promtool chaos demo demo-keep bench bench-mirror clean
+.PHONY: help setup loadtest build deb test-deb test test-drivers regression fuzz promtool chaos demo demo-keep bench bench-mirror clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -46,6 +46,9 @@ demo: build  ## a migration under load, from PostgreSQL 15 to 18, in three minut
 
 demo-keep: build  ## the demo's servers and Godwit, kept running to try psql on
 	@.build/venv/bin/python demo/demo.py --keep
+
+loadtest: setup  ## the load tester: .build/release/loadtest
+	swift build -c release --product loadtest
 
 bench: build  ## CPU and memory beside PgBouncer (loadtest/README.md)
 	@.build/venv/bin/python loadtest/beside_pgbouncer.py

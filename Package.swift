@@ -27,6 +27,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let histogram: Target.Dependency = .product(name: "Histogram", package: "hdrhistogram-swift")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 
 /// The fuzzer is only for `make fuzz`: it needs a sanitizer's runtime.
@@ -39,17 +40,21 @@ let package = Package(
     name: "godwit",
     products: [
         .executable(name: "godwit", targets: ["godwit"]),
+        .executable(name: "loadtest", targets: ["loadtest"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
     targets: [
         // C shims: what Swift cannot import by itself.
         .target(name: "CEpoll"),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CPgQuery", providers: [.apt(["libpg-query-dev"])]),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+        .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
         .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
 
         // Floor 0: values, bytes, grammar, settings, readiness.
@@ -59,31 +64,49 @@ let package = Package(
         floor("SQLAnalysis", ["Primitives", "CPgQuery"], isHot: true),
         floor("Configuration", ["Primitives", "Digests", yams]),
         floor("Reactor", ["Primitives", "CEpoll", "COpenSSL"], isHot: true),
-        floor("LibPQ", ["Primitives", "CLibPQ"]),
+        floor("LibPQ", ["Primitives", "CLibPQ", "COpenSSL"]),
 
         // Floor 1: pure state machines.
         floor("Sessions", ["Primitives", "Digests", "PGWire", "SQLAnalysis", "Configuration"], isHot: true),
         floor("Pooling", ["Primitives"], isHot: true),
         floor("Routing", ["Primitives", "Digests", "SQLAnalysis", "Configuration"], isHot: true),
         floor("Migration", ["Primitives"]),
+        floor("Capture", ["Primitives", "Digests", "PGWire", "SQLAnalysis", "CZstd", "CXXHash"], isHot: true),
         floor("Console", ["Primitives", "PGWire"]),
 
         // Floor 2: threads, sockets, libpq: what performs actions.
         floor("Proxy", [
             "Primitives", "Digests", "PGWire", "SQLAnalysis", "Configuration", "Reactor",
-            "Sessions", "Pooling", "Routing", "Console", logging,
+            "Sessions", "Pooling", "Routing", "Console", "Capture", logging,
         ], isHot: true),
         floor("Mirroring", ["Primitives", "Migration", "LibPQ", logging]),
         floor("Verification", ["Primitives", "LibPQ", logging]),
         floor("Lifecycle", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
         floor("ControlPlane", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
 
+        // The load tester: what is played and what comes of it (pure), connections and the clock, and the program.
+        .target(
+            name: "Replay",
+            dependencies: ["Primitives", "PGWire", "SQLAnalysis", "Capture", histogram, yams],
+            path: "loadtest/Replay", swiftSettings: strict),
+        .target(
+            name: "ReplayEngine",
+            dependencies: ["Primitives", "PGWire", "Capture", "Reactor", "LibPQ", "Replay", "CEpoll"],
+            path: "loadtest/Engine", swiftSettings: strict),
+        .executableTarget(
+            name: "loadtest",
+            dependencies: [
+                "Primitives", "PGWire", "Capture", "LibPQ", "Replay", "ReplayEngine", arguments,
+            ],
+            path: "loadtest/Command", swiftSettings: strict),
+
         // Floor 3: assemble, parse arguments, nothing else.
         .executableTarget(
             name: "godwit",
             dependencies: [
-                "Primitives", "PGWire", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing",
-                "Console", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", "Lifecycle", arguments, logging,
+                "Primitives", "Digests", "PGWire", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing",
+                "Console", "Capture", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", "Lifecycle",
+                arguments, logging,
             ],
             swiftSettings: strict),
 
@@ -106,6 +129,8 @@ let package = Package(
         tests("MigrationTests", ["Migration", "Primitives"]),
         tests("PoolingTests", ["Pooling", "Primitives"]),
         tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "COpenSSL", "TestSupport"]),
+        tests("CaptureTests", ["Capture", "PGWire", "SQLAnalysis", "Primitives"]),
+        tests("ReplayTests", ["Replay", "Capture", "PGWire", "SQLAnalysis"]),
         tests("ConsoleTests", ["Console", "PGWire", "Primitives"]),
         tests("ControlPlaneTests", ["ControlPlane", "Configuration", "Primitives", "TestSupport", logging]),
         tests("LifecycleTests", ["Lifecycle", "Configuration", "Primitives", "Reactor", logging]),
@@ -117,14 +142,14 @@ let package = Package(
         .target(
             name: "FuzzTargets",
             dependencies: [
-                "PGWire", "Sessions", "SQLAnalysis", "Configuration", "ControlPlane", "Digests", "Primitives",
+                "PGWire", "Sessions", "SQLAnalysis", "Configuration", "ControlPlane", "Digests", "Primitives", "Capture",
             ],
             path: "Tests/FuzzTargets", swiftSettings: strict),
         tests("FuzzCorpusTests", ["FuzzTargets"]),
 
         // `godwit` is a dependency so that its executable is built before.
         .testTarget(
-            name: "EndToEndTests", dependencies: ["TestSupport", "Primitives", "godwit"], exclude: ["Drivers"],
+            name: "EndToEndTests", dependencies: ["TestSupport", "Primitives", "Capture", "PGWire", "godwit", "loadtest"], exclude: ["Drivers"],
             swiftSettings: strict),
     ] + fuzzer
 )

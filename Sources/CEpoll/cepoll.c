@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 int godwit_accept(int listener, struct sockaddr_storage *address, socklen_t *length) {
@@ -13,6 +14,16 @@ int godwit_accept(int listener, struct sockaddr_storage *address, socklen_t *len
 
 int godwit_eventfd(void) {
     return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+}
+
+int godwit_timerfd(void) {
+    return timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+}
+
+void godwit_timerfd_set(int timer, uint64_t nanoseconds) {
+    struct itimerspec when = {.it_value = {.tv_sec = (time_t)(nanoseconds / 1000000000u),
+                                           .tv_nsec = (long)(nanoseconds % 1000000000u)}};
+    timerfd_settime(timer, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
 int godwit_epoll_ctl(int epoll, int operation, int descriptor, uint32_t events, uint64_t data) {

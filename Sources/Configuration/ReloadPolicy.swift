@@ -47,7 +47,7 @@ package enum ReloadPolicy {
             "admin.stats_users", "listen.takeover_wait":
             return .reload
         default:
-            let sections = ["log.", "auth.", "pool.", "breaker.", "users", "events.", "listen.tcp_"]
+            let sections = ["log.", "auth.", "pool.", "breaker.", "users", "events.", "listen.tcp_", "capture."]
             if sections.contains(where: { key.hasPrefix($0) }) { return .reload }
         }
         if key.hasPrefix("listen.tls.") { return .reload }
@@ -131,6 +131,9 @@ package enum ReloadPolicy {
         all.append(("log.rate", "\(settings.log.rate)"))
         all.append(("events.hooks", settings.events.hooks.joined(separator: ", ")))
         all.append(("events.hook_timeout", seconds(settings.events.hookTimeoutSeconds)))
+        all.append(("capture.directory", settings.capture.directory))
+        all.append(("capture.file_max", "\(settings.capture.fileBytesMax)"))
+        all.append(("capture.copy_max", "\(settings.capture.copyBytesMax)"))
         all += flatten(settings.pool).map { (key: "pool.\($0.0)", value: $0.1) }
         all.append(("pool.max_user_connections", "\(settings.limits.maxUserConnections)"))
         all.append(("pool.max_user_client_connections", "\(settings.limits.maxUserClientConnections)"))

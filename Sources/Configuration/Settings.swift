@@ -8,6 +8,7 @@ package struct Settings: Sendable, Equatable {
     package var state = StateSettings()
     package var log = LogSettings()
     package var events = EventSettings()
+    package var capture = CaptureSettings()
     /// What databases have that say nothing else, and what holds over all of them.
     package var pool = PoolSettings()
     package var breaker = BreakerSettings()
@@ -222,6 +223,18 @@ package struct EventSettings: Sendable, Equatable {
     package var hooks: [String] = []
     /// Seconds after which one is ended (`hook_timeout`).
     package var hookTimeoutSeconds = 10.0
+
+    package init() {}
+}
+
+/// Where the console may write traffic down to.
+package struct CaptureSettings: Sendable, Equatable {
+    /// Empty: nothing is captured.
+    package var directory = ""
+    /// Bytes of one file (`file_max`).
+    package var fileBytesMax = 1 << 30
+    /// Bytes of one COPY that are kept (`copy_max`).
+    package var copyBytesMax = 16 << 20
 
     package init() {}
 }

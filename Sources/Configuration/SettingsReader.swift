@@ -5,7 +5,7 @@ import Yams
 struct SettingsReader {
     /// Every key by its section: what is not here is unknown. `databases.*` stands for each database.
     static let keys: [String: [String]] = [
-        "": ["listen", "auth", "admin", "state", "log", "events", "pool", "breaker", "users", "databases"],
+        "": ["listen", "auth", "admin", "state", "log", "events", "capture", "pool", "breaker", "users", "databases"],
         "listen": [
             "address", "port", "unix_socket_directory", "threads", "clients_max", "client_login_timeout", "tls",
             "listen_backlog", "max_packet_size", "tcp_keepalive", "tcp_keepcnt", "tcp_keepidle", "tcp_keepintvl",
@@ -24,6 +24,7 @@ struct SettingsReader {
         "state": ["path"],
         "log": ["level", "format", "literals", "rate"],
         "events": eventKeys,
+        "capture": ["directory", "file_max", "copy_max"],
         "databases.*": [
             "old", "new", "control", "auth", "pool", "reads", "rules", "mirror", "breaker",
             "shadow",
@@ -81,6 +82,7 @@ struct SettingsReader {
         if let state = try section(top, "state") { try state.text("path", &settings.state.path) }
         if let log = try section(top, "log") { try read(log, &settings.log) }
         if let events = try section(top, "events") { try read(events, &settings.events) }
+        if let capture = try section(top, "capture") { try read(capture, &settings.capture) }
         if let pool = try section(top, "pool") {
             try read(pool, &settings.pool)
             try pool.number("max_user_connections", counts, &settings.limits.maxUserConnections)
@@ -245,6 +247,13 @@ struct SettingsReader {
         try http.port("port", 0...65_535, &admin.http.port)
         try http.text("token_file", &admin.http.tokenFile)
         admin.http.tokenFile = resolved(admin.http.tokenFile)
+    }
+
+    private func read(_ section: Section, _ capture: inout CaptureSettings) throws(SettingsError) {
+        try section.text("directory", &capture.directory)
+        capture.directory = resolved(capture.directory)
+        try section.number("file_max", 4096...(1 << 50), &capture.fileBytesMax)
+        try section.number("copy_max", 0...(1 << 40), &capture.copyBytesMax)
     }
 
     func texts(_ nodes: [Node], _ key: String) throws(SettingsError) -> [String] {

@@ -3,7 +3,7 @@ package enum ConsoleCommand: Equatable, Sendable {
     package enum Subject: String, CaseIterable, Sendable {
         case pools, clients, servers, databases, stats, lists, config, version, help, mirror, tables, breakers, routes,
             pins, cohorts, rules, shapes, caches, users, mem, fds, sockets, state, totals,
-            events, authority
+            events, authority, capture
         case statsTotals = "stats_totals"
         case statsAverages = "stats_averages"
         case activeSockets = "active_sockets"
@@ -26,6 +26,7 @@ package enum ConsoleCommand: Equatable, Sendable {
     case killClient(String)
     /// FORCE <database> OLD|NEW|AUTO.
     case force(database: String, ForceOrder)
+    case capture(database: String, CaptureCommand)
     /// CUTOVER or ROLLBACK <database>.
     case switchOver(SwitchCommand)
     /// Nothing but blanks and semicolons.
@@ -39,7 +40,7 @@ package enum ConsoleCommand: Equatable, Sendable {
         // Of SHOW FDS even PgBouncer's watchers are kept away.
         case .show(.fds): false
         case .show, .showSetting, .empty, .ignored: true
-        case .reload, .set, .reads, .mirror, .force, .gate, .killClient, .switchOver: false
+        case .reload, .set, .reads, .mirror, .force, .gate, .killClient, .switchOver, .capture: false
         }
     }
 
@@ -53,6 +54,7 @@ package enum ConsoleCommand: Equatable, Sendable {
         case .mirror: "MIRROR"
         case .force: "FORCE"
         case .killClient: "KILL_CLIENT"
+        case .capture: "CAPTURE"
         case .switchOver(let command): command.toNew ? "CUTOVER" : "ROLLBACK"
         case .empty: ""
         case .ignored(let tag): tag

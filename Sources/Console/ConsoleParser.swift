@@ -36,6 +36,7 @@ package enum ConsoleParser {
         case "enable": return .gate(.enable(try name(rest, "ENABLE <database>")))
         case "reconnect": return .gate(.reconnect(try scope(rest, "RECONNECT [<database>]")))
         case "kill": return .gate(.kill(try scope(rest, "KILL [<database>]")))
+        case "capture": return try CaptureCommand.parse(rest)
         case "kill_client": return .killClient(try name(rest, "KILL_CLIENT <id or ptr of SHOW CLIENTS>"))
         case "suspend":
             let (scope, limit) = try limited(rest, "SUSPEND [<seconds>]")

@@ -1,3 +1,4 @@
+import Capture
 import Configuration
 import Console
 import Digests
@@ -75,6 +76,10 @@ final class ClientConnection {
     var cancelSecretSize = 4
 
     var console = ConsoleSession()
+    /// What writes down what it sends and gets; nil: nothing does.
+    var tap: CaptureTap?
+    /// The captures that it was asked for: see `WorkerCaptures.generation`.
+    var captureAsked: UInt32 = 0
 
     // The session, wherever its next unit runs.
     var settings = SessionSettings()
@@ -256,6 +261,7 @@ final class ClientConnection {
 
     private func received(_ bytes: UnsafeRawBufferPointer) {
         if isClosingAfterFlush { return }
+        if worker.captures.isCapturing { captureReceived(bytes, isQuiet: inbox.isEmpty && bytesToSkip == 0) }
         if inbox.isEmpty {
             let consumed = process(bytes)
             if consumed < bytes.count && phase != .closed { inbox.append(contentsOf: bytes[consumed...]) }
@@ -360,13 +366,16 @@ final class ClientConnection {
     }
 
     func queueFromServer(_ range: UnsafeRawBufferPointer) {
-        if !hold(range) { stream.queue(range) }
+        if hold(range) { return }
+        tap?.sent(range, at: worker.now)
+        stream.queue(range)
     }
 
     /// Sends `range`, and before it what waits; while the unit may still be run elsewhere it is held back.
     func sendFromServer(_ range: UnsafeRawBufferPointer) {
         if phase == .closed { return }
         if hold(range) { return }
+        tap?.sent(range, at: worker.now)
         if batchAwaited != nil {
             stream.queue(range)
             if stream.count > SendQueue.highWater { server?.pauseReading() }
@@ -407,6 +416,7 @@ final class ClientConnection {
         if !isHolding { return }
         isHolding = false
         replay.removeAll(keepingCapacity: replay.capacity <= Self.keptCapacity)
+        if let tap { held.withUnsafeBytes { tap.sent($0, at: worker.now) } }
         stream.queue(held)
         held.removeAll(keepingCapacity: held.capacity <= Self.keptCapacity)
     }
@@ -520,6 +530,8 @@ final class ClientConnection {
         let last = phase
         phase = .closed
         if isProcessing { hasBrokenOff = true }
+        tap?.ended(at: worker.now)
+        tap = nil
         letGo(of: last)
         leaveLimits()
         pools.old?.detach()

@@ -1,3 +1,4 @@
+import Capture
 import Configuration
 import Logging
 import PGWire
@@ -505,6 +506,7 @@ extension ClientConnection {
     /// - Parameter canceller: is told when the request has been passed on; not when there is nothing to pass on.
     /// - Returns: whether it is on its way to a server.
     func cancelRunning(for canceller: Canceller) -> Bool {
+        tap?.canceled(at: worker.now)
         switch phase {
         case .waiting:
             _ = poolEntry(waitingSide)?.pool.abandon(id)

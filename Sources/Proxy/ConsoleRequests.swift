@@ -40,6 +40,7 @@ extension Worker {
     ) -> ConsoleReport {
         ConsoleTables(
             snapshot: snapshot, gate: gate, reports: reports, events: subject == .events ? events.events : [],
+            captures: subject == .capture ? captures.known : [],
             speaksPgBouncer: speaksPgBouncer
         ).table(subject)
     }

@@ -232,6 +232,7 @@ extension ClientConnection {
         case .mirror(let database, let order): askControl(.mirror(database: database, order))
         case .force(let database, let order): askControl(.force(database: database, order))
         case .gate(let order): askControl(.gate(order))
+        case .capture(let database, let order): askControl(.capture(database: database, order))
         case .switchOver(let order): askControl(.switchOver(order))
         case .killClient(let name): killClient(name)
         case .empty:

@@ -1,3 +1,4 @@
+import Capture
 import Configuration
 import Console
 import Glibc
@@ -14,6 +15,7 @@ package struct ConsoleTables {
     let gate: TrafficGate
     let reports: [WorkerReport]
     let events: [EventRecord]
+    let captures: [CaptureSession]
     /// Tables are PgBouncer's and nothing else, with the sides added up, so that its tools meet nothing new.
     let speaksPgBouncer: Bool
     /// Wall clock minus monotonic clock, in nanoseconds, now.
@@ -23,13 +25,14 @@ package struct ConsoleTables {
 
     init(
         snapshot: ProxySnapshot, gate: TrafficGate, reports: [WorkerReport], events: [EventRecord],
-        speaksPgBouncer: Bool
+        captures: [CaptureSession] = [], speaksPgBouncer: Bool
     ) {
         self.snapshot = snapshot
         self.gate = gate
         self.reports = reports
         self.speaksPgBouncer = speaksPgBouncer
         self.events = events
+        self.captures = captures
         var wall = timespec()
         clock_gettime(CLOCK_REALTIME, &wall)
         let nanos = Int64(wall.tv_sec) * 1_000_000_000 + Int64(wall.tv_nsec)
@@ -69,6 +72,7 @@ package struct ConsoleTables {
         case .shapes: shapes()
         case .caches: caches()
         case .events: eventTable()
+        case .capture: captureTable()
         }
     }
 

@@ -15,6 +15,9 @@ extension ControlRequest {
         case .force(let database, let order): "FORCE \(database) \(order.rawValue.uppercased())"
         case .gate(let command): command.words
         case .switchOver(let command): command.words
+        case .capture(let database, .stop): "CAPTURE \(database) STOP"
+        case .capture(let database, .start(let start)):
+            "CAPTURE \(database) TO \(start.file)\(start.withDigest ? " DIGEST" : "")\(start.isRedacted ? " REDACT" : "")"
         }
     }
 
@@ -22,7 +25,8 @@ extension ControlRequest {
     var database: String {
         switch self {
         case .reload, .set: ""
-        case .reads(let database, _), .mirror(let database, _), .force(let database, _): database
+        case .reads(let database, _), .mirror(let database, _), .force(let database, _), .capture(let database, _):
+            database
         case .gate(let command): command.database
         case .switchOver(let command): command.database
         }

@@ -1,3 +1,4 @@
+import Capture
 import Configuration
 import Console
 import Logging
@@ -104,6 +105,11 @@ package final class ProxyServer: Sendable {
 
     /// What an operator orders of all threads.
     package func order(_ action: GateControl.Action) { post(.gate(action)) }
+
+    /// Traffic of its database is written down from now on.
+    package func begin(_ session: CaptureSession) { post(.capture(session)) }
+
+    package func end(_ session: CaptureSession) { post(.captureEnds(session)) }
 
     // MARK: taking over, and being taken over
 

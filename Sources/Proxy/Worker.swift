@@ -1,3 +1,4 @@
+import Capture
 import Configuration
 import Console
 import Digests
@@ -85,6 +86,8 @@ final class Worker {
     var watches: [UInt64: GateCondition] = [:]
     /// What auth_query has answered.
     var secrets: SecretCache
+    /// What of the traffic is written down.
+    var captures = WorkerCaptures()
     /// A look at the reads that wait for the other side is scheduled.
     var isWatchingReads = false
     private var horizonWaiters: [HorizonWaiter] = []
@@ -184,6 +187,7 @@ final class Worker {
             client.close()
         }
         for server in servers.values { server.closeSocket() }
+        captures.endAll()
         control.post(.workerEnded(index))
     }
 
@@ -347,6 +351,7 @@ final class Worker {
         // What stands still by order does not run out of time.
         if !gate.isSuspended { for client in clients.values { client.checkTime() } }
         watchPins()
+        keepCaptures()
         watchHealth()
         for database in databases.values { database.turnPeriod(now: now) }
     }
@@ -385,6 +390,10 @@ final class Worker {
             sideTripped(database, side)
         case .shapeDemoted(let database, let shape, let cause):
             databases[database]?.shapes.demote(shape, because: cause, now: now)
+        case .capture(let session):
+            captures.start(session, thread: index)
+        case .captureEnds(let session):
+            endCapture(session)
         case .pauseListening(let isPaused):
             pauseListening(isPaused)
         case .shareListeners(let deliver):

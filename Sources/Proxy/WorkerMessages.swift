@@ -1,3 +1,4 @@
+import Capture
 import Console
 import PGWire
 import Primitives
@@ -31,6 +32,10 @@ enum WorkerMessage: Sendable {
     /// A breaker opened: who waits for that side need not.
     case sideTripped(database: String, Side)
     case shapeDemoted(database: String, ShapeID, TripCause)
+    /// Traffic of its database is to be written down, from now on.
+    case capture(CaptureSession)
+    /// Nothing more for this one.
+    case captureEnds(CaptureSession)
     /// Stop accepting for a moment, or go on.
     case pauseListening(Bool)
     /// Copies of the sockets on which clients are accepted are wanted; the reactor that has none says nothing.
@@ -68,6 +73,7 @@ package enum ControlRequest: Sendable {
     case set(key: String, value: String)
     case gate(GateCommand)
     case force(database: String, ForceOrder)
+    case capture(database: String, CaptureCommand)
     case switchOver(SwitchCommand)
 }
 
@@ -115,6 +121,8 @@ package enum ControlMessage: Sendable {
     case schemaChanged(database: String)
     /// The breaker of a database's other side opened because it answers worse than it may.
     case readsUnsafe(database: String, cause: String, figures: [EventRecord.Figure])
+    /// Its file is closed.
+    case captureEnded(CaptureSession)
     /// A signal came.
     case signal(Int32)
     /// What a switch of the authority needs of the traffic; answered by mail.

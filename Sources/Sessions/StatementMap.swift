@@ -61,6 +61,11 @@ package struct StatementMap {
         return remove(hash, index)
     }
 
+    /// All names, by what they stand for.
+    package var named: [(name: [UInt8], statement: StatementID)] {
+        buckets.values.joined().map { ($0.name, $0.statement) }
+    }
+
     package mutating func removeAll() -> [StatementID] {
         let statements = buckets.values.joined().map(\.statement)
         buckets = [:]

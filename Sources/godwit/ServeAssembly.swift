@@ -84,6 +84,7 @@ struct ServeAssembly {
         var running = server.threadCount
         let gate = GateDesk(server, events: events, logger: logger)
         gate.tell(of: snapshot)
+        let captures = CaptureDesk(server, logger: logger)
         while running > 0 {
             let millis = gate.waitMillis
             let most = lifeCycle.waitMillis
@@ -103,6 +104,10 @@ struct ServeAssembly {
                     watcher.wake()
                 case .request(.gate(let command), let worker, let client):
                     gate.take(command, worker: worker, client: client)
+                case .request(.capture(let database, let command), let worker, let client):
+                    if let outcome = captures.take(database, command, worker: worker, client: client, snapshot) {
+                        gate.answer(worker: worker, client: client, outcome)
+                    }
                 case .request(let request, let worker, let client):
                     let outcome = perform(request, server)
                     gate.tell(of: snapshot)
@@ -123,6 +128,8 @@ struct ServeAssembly {
                     readsUnsafe(database, cause, figures, server)
                 case .schemaChanged:
                     watcher.wake()
+                case .captureEnded(let session):
+                    captures.ended(session)
                 case .signal(SIGHUP):
                     lifeCycle.isReloading()
                     _ = reload(server)
@@ -147,6 +154,7 @@ struct ServeAssembly {
         lookUps.stop()
         for mirror in mirrors.values { mirror.stop() }
         server.join()
+        captures.join()
         hooks.stop()
         logger.notice("ended")
     }
@@ -195,8 +203,8 @@ struct ServeAssembly {
             let toOther = route.health.other == .new ? ForceOrder.new : .old
             tell(route.health.force(order == .auto ? .auto : order == toOther ? .closed : .open), database)
             return .done
-        case .gate, .switchOver:
-            preconditionFailure("what is held is for GateDesk to say, and switches have threads of their own")
+        case .gate, .switchOver, .capture:
+            preconditionFailure("desks answer what is held and captured, and switches have threads of their own")
         }
     }
 

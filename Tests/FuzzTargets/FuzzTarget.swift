@@ -12,6 +12,8 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case settings, userList, hba, ident, cohort, pattern
     /// What is found out about statements.
     case sql, key
+    /// Captures, and what makes them.
+    case capture, captureRecords, captureTap
 
     package func run(_ bytes: [UInt8]) {
         switch self {
@@ -34,6 +36,9 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .pattern: FileFuzz.pattern(bytes)
         case .sql: StatementFuzz.sql(bytes)
         case .key: StatementFuzz.key(bytes)
+        case .capture: CaptureFuzz.file(bytes)
+        case .captureRecords: CaptureFuzz.records(bytes)
+        case .captureTap: CaptureFuzz.tap(bytes)
         }
     }
 }

@@ -14,6 +14,12 @@ int godwit_accept(int listener, struct sockaddr_storage *address, socklen_t *len
 /// An eventfd, nonblocking, closed on exec; -1 with errno on failure.
 int godwit_eventfd(void);
 
+/// A timer on the monotonic clock, nonblocking, closed on exec; readable when it has fired. -1 with errno on failure.
+int godwit_timerfd(void);
+
+/// It fires at this instant of the monotonic clock, in nanoseconds, and not at one that was set before.
+void godwit_timerfd_set(int timer, uint64_t nanoseconds);
+
 /// One epoll_event without the overlay's union: `data` is given and returned as 64 bits.
 int godwit_epoll_ctl(int epoll, int operation, int descriptor, uint32_t events, uint64_t data);
 

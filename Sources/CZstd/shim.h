@@ -1,0 +1,6 @@
+#ifndef GODWIT_CZSTD_H
+#define GODWIT_CZSTD_H
+
+#include <zstd.h>
+
+#endif

@@ -1,0 +1,123 @@
+import PGWire
+
+/// From what is sent to a client, in pieces of any size, to records of outcomes. One connection's value, on its thread.
+/// Rows are counted, and not looked at unless their digest is wanted.
+struct BackendTap: ~Copyable {
+    /// A header that is not whole.
+    private var head: [UInt8] = []
+    private var tag: UInt8 = 0
+    /// Bytes of the present message that are still to come.
+    private var remaining = 0
+    /// What is kept of a message that comes in pieces.
+    private var kept: [UInt8] = []
+    private static let keptMax = 8 * 1024
+
+    /// Messages that answered since the last ReadyForQuery.
+    private(set) var answers: UInt64 = 0
+    private var rows: UInt64 = 0
+    private var bytes: UInt64 = 0
+    private var digest: RowDigest?
+
+    init(withDigest: Bool) { digest = withDigest ? RowDigest() : nil }
+
+    mutating func take(_ content: UnsafeRawBufferPointer, _ tap: borrowing TapContext) -> Bool {
+        var offset = 0
+        if remaining > 0 {
+            offset = min(remaining, content.count)
+            remaining -= offset
+            if !piece(UnsafeRawBufferPointer(rebasing: content[..<offset]), isFirst: false, tap) { return false }
+        }
+        while offset < content.count {
+            let header: FrameHeader
+            if head.isEmpty, let found = FrameHeader.parse(content, at: offset) {
+                header = found
+                offset += FrameHeader.size
+            } else {
+                let count = min(FrameHeader.size - head.count, content.count - offset)
+                head.append(contentsOf: content[offset..<(offset + count)])
+                offset += count
+                guard let found = head.withUnsafeBytes({ FrameHeader.parse($0, at: 0) }) else { return true }
+                head.removeAll(keepingCapacity: true)
+                header = found
+            }
+            guard header.length >= 4 else { return false }
+            tag = header.tag
+            let size = Int(header.length) - 4
+            let count = min(size, content.count - offset)
+            remaining = size - count
+            let body = UnsafeRawBufferPointer(rebasing: content[offset..<(offset + count)])
+            offset += count
+            if !piece(body, isFirst: true, tap) { return false }
+        }
+        return true
+    }
+
+    /// A part of the present message's body, the last one when nothing remains.
+    private mutating func piece(
+        _ body: UnsafeRawBufferPointer, isFirst: Bool, _ tap: borrowing TapContext
+    ) -> Bool {
+        let isWhole = remaining == 0
+        switch tag {
+        case BackendTag.dataRow, BackendTag.copyData:
+            if isFirst { rows += 1 }
+            bytes += UInt64(body.count)
+            if isFirst && isWhole { digest?.add(row: body) } else { digest?.add(piece: body, isLast: isWhole) }
+            return true
+        case BackendTag.commandComplete, BackendTag.errorResponse, BackendTag.readyForQuery:
+            // A part of it is enough, however it comes.
+            if isFirst && isWhole {
+                return finish(UnsafeRawBufferPointer(rebasing: body.prefix(Self.keptMax)), tap)
+            }
+            if kept.count < Self.keptMax { kept.append(contentsOf: body.prefix(Self.keptMax - kept.count)) }
+            if !isWhole { return true }
+            let whole = kept
+            kept = []
+            return whole.withUnsafeBytes { finish($0, tap) }
+        default:
+            return isWhole ? finish(body, tap) : true
+        }
+    }
+
+    private mutating func finish(_ body: UnsafeRawBufferPointer, _ tap: borrowing TapContext) -> Bool {
+        switch tag {
+        case BackendTag.readyForQuery:
+            answers = 0
+            forgetRows()
+            return tap.ready(body.first ?? TransactionStatus.idle.rawValue)
+        case BackendTag.commandComplete:
+            return answer(.complete, words: UnsafeRawBufferPointer(rebasing: body.prefix { $0 != 0 }), tap)
+        case BackendTag.emptyQueryResponse: return answer(.empty, tap)
+        case BackendTag.portalSuspended: return answer(.suspended, tap)
+        case BackendTag.copyInResponse: return answer(.copyIn, tap)
+        case BackendTag.copyOutResponse: return answer(.copyOut, tap)
+        case BackendTag.functionCallResponse: return answer(.functionResult, tap)
+        case BackendTag.errorResponse:
+            answers += 1
+            forgetRows()
+            return tap.error(ErrorResponse.parse(body: body))
+        case BackendTag.parseComplete, BackendTag.bindComplete, BackendTag.closeComplete, BackendTag.noData,
+            BackendTag.parameterDescription, BackendTag.rowDescription:
+            answers += 1
+            return true
+        default:
+            return true
+        }
+    }
+
+    private mutating func answer(
+        _ kind: CapturedAnswer.Kind, words: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0),
+        _ tap: borrowing TapContext
+    ) -> Bool {
+        answers += 1
+        let value = rows > 0 ? digest?.value : nil
+        let isWritten = tap.answer(kind, rows: rows, bytes: bytes, digest: value, words: words)
+        forgetRows()
+        return isWritten
+    }
+
+    private mutating func forgetRows() {
+        rows = 0
+        bytes = 0
+        digest?.reset()
+    }
+}

@@ -1,0 +1,252 @@
+import PGWire
+
+/// Who a captured connection was, and what its session had set. Immutable, any thread.
+package struct CapturedConnection: Equatable, Sendable {
+    package struct Setting: Equatable, Sendable {
+        package var name: String
+        /// One SQL statement that sets it.
+        package var statement: String
+
+        package init(name: String, statement: String) {
+            self.name = name
+            self.statement = statement
+        }
+    }
+
+    package var user: String
+    package var database: String
+    package var applicationName: String
+    package var settings: [Setting]
+    /// It was there before the capture began: `settings` are as they were then.
+    package var isJoined = false
+    /// Its session held what cannot be told (a temporary table, a lock): what follows may not run elsewhere.
+    package var hasUnknownState = false
+
+    package init(user: String, database: String, applicationName: String, settings: [Setting]) {
+        self.user = user
+        self.database = database
+        self.applicationName = applicationName
+        self.settings = settings
+    }
+}
+
+/// What a statement has given. Immutable, any thread.
+package struct CapturedAnswer: Equatable, Sendable {
+    package enum Kind: UInt8, Sendable {
+        case complete = 0x43  // C
+        case empty = 0x49  // I
+        case suspended = 0x73  // s
+        case copyIn = 0x47  // G
+        case copyOut = 0x48  // H
+        case functionResult = 0x56  // V
+    }
+
+    package var kind: Kind
+    /// Of a result, or lines of a COPY.
+    package var rows: UInt64 = 0
+    package var bytes: UInt64 = 0
+    /// CommandComplete's words, such as `UPDATE 3`.
+    package var tag = ""
+    package var digest: RowDigest.Value?
+
+    package init(_ kind: Kind) { self.kind = kind }
+}
+
+/// One thing that happened on a captured connection. Immutable, any thread.
+package struct CaptureRecord: Equatable, Sendable {
+    package enum Content: Equatable, Sendable {
+        case connect(CapturedConnection)
+        case disconnect
+        case prepared(body: [UInt8])
+        /// What the client sent, as the protocol has it without type and length.
+        ///
+        /// - answers: messages that had answered the client since the last ReadyForQuery when it sent this.
+        case message(tag: UInt8, answers: UInt64, body: [UInt8])
+        case omitted(bytes: UInt64)
+        case dropped
+        case cancel
+        case ready(TransactionStatus)
+        case answer(CapturedAnswer)
+        case error(state: String, isFatal: Bool, message: String)
+    }
+
+    package var connection: UInt64
+    /// Since the capture began.
+    package var micros: UInt64
+    package var content: Content
+
+    package init(connection: UInt64, micros: UInt64, content: Content) {
+        self.connection = connection
+        self.micros = micros
+        self.content = content
+    }
+}
+
+extension RecordBuffer {
+    /// What a tap writes piece by piece, whole.
+    package mutating func append(_ record: CaptureRecord) {
+        var body = RecordBuffer(capacity: 64)
+        let kind: UInt8
+        switch record.content {
+        case .connect(let connection):
+            kind = RecordKind.connect
+            body.connect(connection)
+        case .disconnect: kind = RecordKind.disconnect
+        case .prepared(let content):
+            kind = RecordKind.prepared
+            content.withUnsafeBytes { body.raw($0) }
+        case .message(let tag, let answers, let content):
+            kind = tag
+            body.varint(answers)
+            content.withUnsafeBytes { body.raw($0) }
+        case .omitted(let count):
+            kind = RecordKind.omitted
+            body.varint(count)
+        case .dropped: kind = RecordKind.dropped
+        case .cancel: kind = RecordKind.cancel
+        case .ready(let status):
+            kind = RecordKind.ready
+            body.byte(status.rawValue)
+        case .answer(let answer):
+            kind = RecordKind.answer
+            body.answer(answer)
+        case .error(let state, let isFatal, let message):
+            kind = RecordKind.error
+            body.error(state: state, isFatal: isFatal, message: message)
+        }
+        begin(kind, connection: record.connection, micros: record.micros, count: body.bytes.count)
+        body.bytes.withUnsafeBytes { raw($0) }
+    }
+
+    private mutating func connect(_ connection: CapturedConnection) {
+        byte((connection.isJoined ? 1 : 0) | (connection.hasUnknownState ? 2 : 0))
+        text(connection.user)
+        text(connection.database)
+        text(connection.applicationName)
+        varint(UInt64(connection.settings.count))
+        for setting in connection.settings {
+            text(setting.name)
+            text(setting.statement)
+        }
+    }
+
+    mutating func answer(_ answer: CapturedAnswer) {
+        byte(answer.kind.rawValue)
+        varint(answer.rows)
+        varint(answer.bytes)
+        byte(answer.digest == nil ? 0 : 1)
+        if let digest = answer.digest {
+            word(digest.ordered)
+            word(digest.unordered)
+        }
+        let tag = Array(answer.tag.utf8)
+        tag.withUnsafeBytes { raw($0) }
+    }
+
+    mutating func error(state: String, isFatal: Bool, message: String) {
+        byte(isFatal ? 1 : 0)
+        text(state)
+        let words = Array(message.utf8)
+        words.withUnsafeBytes { raw($0) }
+    }
+}
+
+/// Takes the records of one frame apart. Lives no longer than the bytes.
+package struct RecordReader {
+    private var cursor: RecordCursor
+    private var micros: UInt64 = 0
+
+    package init(_ payload: UnsafeRawBufferPointer) { cursor = RecordCursor(payload) }
+
+    /// All records of a frame.
+    package static func records(of payload: [UInt8]) throws(CaptureError) -> [CaptureRecord] {
+        var records: [CaptureRecord] = []
+        var failure: CaptureError?
+        payload.withUnsafeBytes { bytes in
+            var reader = RecordReader(bytes)
+            do throws(CaptureError) {
+                while let record = try reader.next() { records.append(record) }
+            } catch {
+                failure = error
+            }
+        }
+        if let failure { throw failure }
+        return records
+    }
+
+    /// - Returns: nil behind the last. Kinds that this version does not know are passed over.
+    /// - Throws: `.damagedRecord`
+    package mutating func next() throws(CaptureError) -> CaptureRecord? {
+        while cursor.remaining > 0 {
+            guard let kind = cursor.byte(), let connection = cursor.varint(), let delta = cursor.varint(),
+                let count = cursor.varint(), count <= UInt64(CaptureFormat.payloadMax),
+                let body = cursor.take(Int(count))
+            else { throw .damagedRecord }
+            let (sum, isTooMuch) = micros.addingReportingOverflow(delta)
+            if isTooMuch { throw .damagedRecord }
+            micros = sum
+            guard let content = try Self.content(kind, RecordCursor(body)) else { continue }
+            return CaptureRecord(connection: connection, micros: micros, content: content)
+        }
+        return nil
+    }
+
+    private static func content(
+        _ kind: UInt8, _ body: RecordCursor
+    ) throws(CaptureError) -> CaptureRecord.Content? {
+        var body = body
+        switch kind {
+        case RecordKind.connect: return .connect(try connect(&body))
+        case RecordKind.disconnect: return .disconnect
+        case RecordKind.prepared: return .prepared(body: Array(body.rest()))
+        case RecordKind.dropped: return .dropped
+        case RecordKind.cancel: return .cancel
+        case RecordKind.omitted:
+            guard let count = body.varint() else { throw .damagedRecord }
+            return .omitted(bytes: count)
+        case RecordKind.ready:
+            guard let status = body.byte().flatMap({ TransactionStatus(rawValue: $0) }) else { throw .damagedRecord }
+            return .ready(status)
+        case RecordKind.answer: return .answer(try answer(&body))
+        case RecordKind.error:
+            guard let isFatal = body.byte(), let state = body.text() else { throw .damagedRecord }
+            return .error(
+                state: state, isFatal: isFatal & 1 != 0, message: String(decoding: body.rest(), as: UTF8.self))
+        case FrontendTag.query, FrontendTag.parse, FrontendTag.bind, FrontendTag.describe, FrontendTag.execute,
+            FrontendTag.close, FrontendTag.sync, FrontendTag.flush, FrontendTag.functionCall, FrontendTag.copyData,
+            FrontendTag.copyDone, FrontendTag.copyFail, FrontendTag.terminate:
+            guard let answers = body.varint() else { throw .damagedRecord }
+            return .message(tag: kind, answers: answers, body: Array(body.rest()))
+        default: return nil
+        }
+    }
+
+    private static func connect(_ body: inout RecordCursor) throws(CaptureError) -> CapturedConnection {
+        guard let flags = body.byte(), let user = body.text(), let database = body.text(), let name = body.text(),
+            let count = body.varint(), count <= UInt64(CaptureFormat.settingsMax)
+        else { throw .damagedRecord }
+        var connection = CapturedConnection(user: user, database: database, applicationName: name, settings: [])
+        connection.isJoined = flags & 1 != 0
+        connection.hasUnknownState = flags & 2 != 0
+        for _ in 0..<count {
+            guard let name = body.text(), let statement = body.text() else { throw .damagedRecord }
+            connection.settings.append(.init(name: name, statement: statement))
+        }
+        return connection
+    }
+
+    private static func answer(_ body: inout RecordCursor) throws(CaptureError) -> CapturedAnswer {
+        guard let kind = body.byte().flatMap({ CapturedAnswer.Kind(rawValue: $0) }), let rows = body.varint(),
+            let bytes = body.varint(), let hasDigest = body.byte()
+        else { throw .damagedRecord }
+        var answer = CapturedAnswer(kind)
+        answer.rows = rows
+        answer.bytes = bytes
+        if hasDigest & 1 != 0 {
+            guard let ordered = body.word(), let unordered = body.word() else { throw .damagedRecord }
+            answer.digest = RowDigest.Value(ordered: ordered, unordered: unordered)
+        }
+        answer.tag = String(decoding: body.rest(), as: UTF8.self)
+        return answer
+    }
+}

@@ -1,0 +1,120 @@
+import PGWire
+import Primitives
+
+/// What one connection's taps write to, at one moment.
+struct TapContext: ~Copyable {
+    let lane: CaptureLane
+    let connection: UInt64
+    let micros: UInt64
+    let answers: UInt64
+
+    func message(_ tag: UInt8, _ body: UnsafeRawBufferPointer) -> Bool {
+        let count = RecordBuffer.varintSize(answers) + body.count
+        guard lane.makeRoom(count) else { return false }
+        lane.buffer.begin(tag, connection: connection, micros: micros, count: count)
+        lane.buffer.varint(answers)
+        lane.buffer.raw(body)
+        return true
+    }
+
+    func omitted(_ bytes: UInt64) -> Bool {
+        lane.append(CaptureRecord(connection: connection, micros: micros, content: .omitted(bytes: bytes)))
+    }
+
+    func ready(_ status: UInt8) -> Bool {
+        guard lane.makeRoom(1) else { return false }
+        lane.buffer.begin(RecordKind.ready, connection: connection, micros: micros, count: 1)
+        lane.buffer.byte(status)
+        return true
+    }
+
+    func answer(
+        _ kind: CapturedAnswer.Kind, rows: UInt64, bytes: UInt64, digest: RowDigest.Value?,
+        words: UnsafeRawBufferPointer
+    ) -> Bool {
+        let count = 2 + RecordBuffer.varintSize(rows) + RecordBuffer.varintSize(bytes) + (digest == nil ? 0 : 16)
+            + words.count
+        guard lane.makeRoom(count) else { return false }
+        lane.buffer.begin(RecordKind.answer, connection: connection, micros: micros, count: count)
+        lane.buffer.byte(kind.rawValue)
+        lane.buffer.varint(rows)
+        lane.buffer.varint(bytes)
+        lane.buffer.byte(digest == nil ? 0 : 1)
+        if let digest {
+            lane.buffer.word(digest.ordered)
+            lane.buffer.word(digest.unordered)
+        }
+        lane.buffer.raw(words)
+        return true
+    }
+
+    func error(_ error: ErrorResponse) -> Bool {
+        lane.append(CaptureRecord(connection: connection, micros: micros, content: .error(
+            state: error.state.code, isFatal: error.severity == .fatal,
+            message: lane.isRedacted ? "" : String(error.message.prefix(300)))))
+    }
+}
+
+/// One connection that is captured. Used on its reactor's thread.
+package final class CaptureTap {
+    package let lane: CaptureLane
+    private let number: UInt64
+    private var frontend = FrontendTap()
+    private var backend: BackendTap
+    /// Nothing more is kept; it was told, or is to be told when there is room.
+    private var isDropped = false
+    private var isDropTold = false
+
+    /// Writes down who it is.
+    ///
+    /// - Parameter prepared: Parse's bodies of the statements that it has named already.
+    package init(_ lane: CaptureLane, _ connection: CapturedConnection, prepared: [[UInt8]], at now: MonotonicInstant) {
+        let micros = lane.micros(now)
+        self.lane = lane
+        number = lane.nextConnection()
+        backend = BackendTap(withDigest: lane.withDigest)
+        var records = [CaptureRecord(connection: number, micros: micros, content: .connect(connection))]
+        for body in prepared {
+            records.append(CaptureRecord(connection: number, micros: micros, content: .prepared(body: body)))
+        }
+        for record in records where !isDropped { isDropped = !lane.append(record) }
+        if isDropped { lane.countDropped() }
+    }
+
+    package func received(_ bytes: UnsafeRawBufferPointer, at now: MonotonicInstant) {
+        let micros = lane.micros(now)
+        if isDropped { return tellDropped(micros) }
+        let context = TapContext(lane: lane, connection: number, micros: micros, answers: backend.answers)
+        if !frontend.take(bytes, context) { drop(micros) }
+    }
+
+    package func sent(_ bytes: UnsafeRawBufferPointer, at now: MonotonicInstant) {
+        if isDropped || bytes.isEmpty { return }
+        let micros = lane.micros(now)
+        let context = TapContext(lane: lane, connection: number, micros: micros, answers: backend.answers)
+        if !backend.take(bytes, context) { drop(micros) }
+    }
+
+    package func canceled(at now: MonotonicInstant) {
+        if isDropped { return }
+        let micros = lane.micros(now)
+        if !lane.append(CaptureRecord(connection: number, micros: micros, content: .cancel)) { drop(micros) }
+    }
+
+    package func ended(at now: MonotonicInstant) {
+        let micros = lane.micros(now)
+        if isDropped { return tellDropped(micros) }
+        _ = lane.append(CaptureRecord(connection: number, micros: micros, content: .disconnect))
+    }
+
+    private func drop(_ micros: UInt64) {
+        isDropped = true
+        lane.countDropped()
+        tellDropped(micros)
+    }
+
+    private func tellDropped(_ micros: UInt64) {
+        if isDropTold { return }
+        isDropTold = lane.append(CaptureRecord(connection: number, micros: micros, content: .dropped))
+    }
+}

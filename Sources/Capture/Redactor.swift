@@ -1,0 +1,340 @@
+import PGWire
+import SQLAnalysis
+
+/// Takes the values out of records: literals of statements, what comments say, parameters, COPY data, errors' words.
+/// What remains is the same traffic about other values. One thread.
+package struct Redactor {
+    private var pseudonyms: Pseudonyms
+
+    /// - Parameter key: random, of this capture alone, and forgotten with it.
+    package init(key: [UInt8]) { pseudonyms = Pseudonyms(key: key) }
+
+    package mutating func redact(_ record: CaptureRecord) -> CaptureRecord {
+        var record = record
+        switch record.content {
+        case .connect(var connection):
+            connection.settings = connection.settings.map { setting in
+                // What an application calls its own may say who its user is.
+                guard setting.name.contains(".") else { return setting }
+                var changed = setting
+                changed.statement = String(decoding: sql(Array(setting.statement.utf8)), as: UTF8.self)
+                return changed
+            }
+            record.content = .connect(connection)
+        case .prepared(let body):
+            record.content = .prepared(body: parse(body))
+        case .message(let tag, let answers, let body):
+            record.content = .message(tag: tag, answers: answers, body: message(tag, body))
+        case .error(let state, let isFatal, _):
+            record.content = .error(state: state, isFatal: isFatal, message: "")
+        case .disconnect, .omitted, .dropped, .cancel, .ready, .answer:
+            break
+        }
+        return record
+    }
+
+    private mutating func message(_ tag: UInt8, _ body: [UInt8]) -> [UInt8] {
+        switch tag {
+        case FrontendTag.query:
+            let text = body.last == 0 ? Array(body.dropLast()) : body
+            return sql(text) + [0]
+        case FrontendTag.parse: return parse(body)
+        case FrontendTag.bind: return bind(body)
+        case FrontendTag.copyData: return copyData(body)
+        case FrontendTag.functionCall: return functionCall(body)
+        case FrontendTag.copyFail: return [0]
+        default: return body
+        }
+    }
+
+    // MARK: statements
+
+    /// name, text, types
+    private mutating func parse(_ body: [UInt8]) -> [UInt8] {
+        guard let nameEnd = body.firstIndex(of: 0), let textEnd = body[(nameEnd + 1)...].firstIndex(of: 0) else {
+            return [0, 0, 0, 0]
+        }
+        return Array(body[...nameEnd]) + sql(Array(body[(nameEnd + 1)..<textEnd])) + Array(body[textEnd...])
+    }
+
+    /// The text with its literals replaced; its length stays.
+    package mutating func sql(_ text: [UInt8], depth: Int = 0) -> [UInt8] {
+        var made = text
+        var place = StatementPlace()
+        text.withUnsafeBytes { bytes in
+            var lexer = SQLLexer(bytes)
+            while true {
+                let token = lexer.next()
+                let piece = Array(bytes[token.start..<token.end])
+                switch token.kind {
+                case .end: return
+                case .lineComment, .blockComment:
+                    replace(&made, token.start, comment(piece))
+                    continue
+                case .integer, .decimal: if !place.isSetting { replace(&made, token.start, number(piece)) }
+                case .string where place.isDefinition && depth == 0 && piece.first == UInt8(ascii: "$"):
+                    replace(&made, token.start, quoted(piece, asCode: true))
+                case .string, .unicodeString, .nationalString, .unterminated:
+                    if !place.isName && !place.isSetting { replace(&made, token.start, quoted(piece, asCode: false)) }
+                case .bitString: replace(&made, token.start, bits(piece))
+                case .identifier, .quotedIdentifier, .parameter, .operation, .punctuation, .stray: break
+                }
+                place.pass(token.kind, piece)
+            }
+        }
+        return made
+    }
+
+    private func replace(_ text: inout [UInt8], _ start: Int, _ piece: [UInt8]) {
+        for (index, byte) in piece.enumerated() where start + index < text.count { text[start + index] = byte }
+    }
+
+    /// `12`, `1.5`, `1e10`: the digits before an exponent change.
+    private mutating func number(_ piece: [UInt8]) -> [UInt8] {
+        let end = piece.firstIndex { Form.isLetter($0) } ?? piece.count
+        // 0x1F, 0b1, 0o7: digits of another base.
+        if end <= 1 && end < piece.count { return piece.map { Form.isDigit($0) && $0 > 0x31 ? UInt8(ascii: "1") : $0 } }
+        return pseudonyms.of(Array(piece[..<end])) + piece[end...]
+    }
+
+    /// With the quotes and what stands before them.
+    private mutating func quoted(_ piece: [UInt8], asCode: Bool) -> [UInt8] {
+        var start = 0
+        var end = piece.count
+        if piece.first == UInt8(ascii: "$"), let tagEnd = piece.dropFirst().firstIndex(of: UInt8(ascii: "$")) {
+            start = tagEnd + 1
+            if piece.count >= 2 * start { end = piece.count - start }
+        } else if let quote = piece.firstIndex(where: { $0 == UInt8(ascii: "'") || $0 == UInt8(ascii: "\"") }) {
+            start = quote + 1
+            if end > start && piece.last == piece[quote] { end -= 1 }
+        }
+        let inner = Array(piece[start..<end])
+        return Array(piece[..<start]) + (asCode ? sql(inner, depth: 1) : pseudonyms.of(inner)) + Array(piece[end...])
+    }
+
+    private func bits(_ piece: [UInt8]) -> [UInt8] {
+        let isHex = piece.first.map { Form.lower($0) == UInt8(ascii: "x") } ?? false
+        var isOne = false
+        return piece.enumerated().map { index, byte in
+            guard index >= 2, index < piece.count - 1 else { return byte }
+            isOne.toggle()
+            return isHex ? UInt8(ascii: isOne ? "a" : "5") : UInt8(ascii: isOne ? "1" : "0")
+        }
+    }
+
+    /// Words of a comment but for names of keys, as in `user_id=42` or `route='/x'`, which routing may need.
+    private mutating func comment(_ piece: [UInt8]) -> [UInt8] {
+        var made = piece
+        var index = 2
+        while index < piece.count {
+            let end = wordEnd(piece, from: index)
+            if end == index {
+                index += 1
+                continue
+            }
+            let isKey = end < piece.count && piece[end] == UInt8(ascii: "=")
+            if !isKey { replace(&made, index, pseudonyms.of(Array(piece[index..<end]))) }
+            index = end
+        }
+        return made
+    }
+
+    private func wordEnd(_ piece: [UInt8], from start: Int) -> Int {
+        var end = start
+        while end < piece.count,
+            Form.isDigit(piece[end]) || Form.isLetter(piece[end]) || piece[end] == UInt8(ascii: "_")
+        { end += 1 }
+        return end
+    }
+
+    // MARK: values
+
+    private mutating func bind(_ body: [UInt8]) -> [UInt8] {
+        body.withUnsafeBytes { bytes in
+            var reader = BodyReader(bytes)
+            guard reader.cString() != nil, reader.cString() != nil else { return [0, 0, 0, 0, 0, 0, 0, 0] }
+            return Array(bytes[..<reader.offset]) + values(&reader)
+        }
+    }
+
+    /// Function, then as in Bind.
+    private mutating func functionCall(_ body: [UInt8]) -> [UInt8] {
+        body.withUnsafeBytes { bytes in
+            var reader = BodyReader(bytes)
+            guard reader.int32() != nil else { return body.map { _ in 0 } }
+            return Array(bytes[..<reader.offset]) + values(&reader)
+        }
+    }
+
+    /// Formats, values, and what stands behind them as it is. What is cut short is left out.
+    private mutating func values(_ reader: inout BodyReader) -> [UInt8] {
+        let start = reader.offset
+        guard let formatCount = reader.int16(), formatCount >= 0,
+            let formats = reader.bytes(2 * Int(formatCount)), let count = reader.int16()
+        else { return [0, 0, 0, 0, 0, 0] }
+        var made = Array(reader.bytes[start..<reader.offset])
+        for index in 0..<Int(UInt16(bitPattern: count)) {
+            guard let length = reader.int32() else { return made }
+            var writer = MessageWriter()
+            writer.int32(length)
+            made += writer.bytes
+            if length < 0 { continue }
+            guard let value = reader.bytes(Int(length)) else { return made }
+            let place = formatCount == 1 ? 0 : index
+            let isBinary = place < Int(formatCount) && formats[2 * place + 1] == 1
+            made += isBinary ? binary(Array(value), depth: 0) : pseudonyms.of(Array(value))
+        }
+        return made + Array(reader.rest())
+    }
+
+    /// Types are often not named: told by the size, a value becomes another of its size.
+    private mutating func binary(_ value: [UInt8], depth: Int) -> [UInt8] {
+        switch value.count {
+        case 0, 1: return value
+        case 2, 4, 8: return integer(value)
+        default: break
+        }
+        if depth == 0, let array = array(value) { return array }
+        if let numeric = numeric(value) { return numeric }
+        // jsonb begins with its version.
+        if value[0] == 1, value.count > 1, isText(value.dropFirst()) {
+            return [1] + pseudonyms.of(Array(value.dropFirst()))
+        }
+        if isText(value[...]) { return pseudonyms.of(value) }
+        // No type that we know: bytes that follow from the value's, by way of letters, so that none stays for its form.
+        var letters: [UInt8] = []
+        for byte in value {
+            letters.append(UInt8(ascii: "a") + (byte >> 4))
+            letters.append(UInt8(ascii: "a") + (byte & 15))
+        }
+        let others = pseudonyms.of(letters)
+        var made: [UInt8] = []
+        for index in value.indices { made.append(others[2 * index] &* 16 &+ others[2 * index + 1]) }
+        return made
+    }
+
+    /// As many digits, and the sign.
+    private mutating func integer(_ value: [UInt8]) -> [UInt8] {
+        let shift = 64 - 8 * value.count
+        let bits = value.reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        let number = Int64(bitPattern: bits << UInt64(shift)) >> Int64(shift)
+        if number == .min { return value.map { _ in 1 } }
+        let text = pseudonyms.of(Array(String(abs(number)).utf8))
+        let most = UInt64(Int64.max) >> UInt64(shift)
+        let made = (UInt64(String(decoding: text, as: UTF8.self)) ?? 1) % (most == .max ? .max : most + 1)
+        let signed = UInt64(bitPattern: number < 0 ? -Int64(made) : Int64(made))
+        return (0..<value.count).map { UInt8(truncatingIfNeeded: signed >> UInt64(8 * (value.count - 1 - $0))) }
+    }
+
+    /// Dimensions, flag, element type; size and bound of each dimension; elements.
+    private mutating func array(_ value: [UInt8]) -> [UInt8]? {
+        value.withUnsafeBytes { bytes in
+            var reader = BodyReader(bytes)
+            guard let dimensions = reader.int32(), (0...6).contains(dimensions), let flag = reader.int32(),
+                flag == 0 || flag == 1, reader.int32() != nil
+            else { return nil }
+            var count: Int64 = dimensions == 0 ? 0 : 1
+            for _ in 0..<dimensions {
+                guard let size = reader.int32(), size >= 0, size < 1 << 24, reader.int32() != nil else { return nil }
+                count *= Int64(size)
+                if count > 1 << 24 { return nil }
+            }
+            var made = Array(bytes[..<reader.offset])
+            for _ in 0..<count {
+                guard let length = reader.int32() else { return nil }
+                var writer = MessageWriter()
+                writer.int32(length)
+                made += writer.bytes
+                if length < 0 { continue }
+                guard let element = reader.bytes(Int(length)) else { return nil }
+                made += binary(Array(element), depth: 1)
+            }
+            return reader.isAtEnd ? made : nil
+        }
+    }
+
+    /// Number of digits, weight, sign, scale; digits to the base of 10,000.
+    private mutating func numeric(_ value: [UInt8]) -> [UInt8]? {
+        guard value.count >= 10, value.count % 2 == 0 else { return nil }
+        let words = stride(from: 0, to: value.count, by: 2).map { UInt16(value[$0]) << 8 | UInt16(value[$0 + 1]) }
+        guard Int(words[0]) == words.count - 4, [0, 0x4000].contains(words[2]), words[3] <= 0x3FFF,
+            words.dropFirst(4).allSatisfy({ $0 < 10_000 })
+        else { return nil }
+        let made = words.prefix(4) + words.dropFirst(4).map { digit in
+            UInt16(String(decoding: pseudonyms.of(Array(String(digit).utf8)), as: UTF8.self)) ?? 1
+        }
+        return made.flatMap { [UInt8($0 >> 8), UInt8($0 & 0xFF)] }
+    }
+
+    private func isText(_ bytes: ArraySlice<UInt8>) -> Bool {
+        !bytes.contains { $0 < 0x20 && $0 != 0x09 && $0 != 0x0A && $0 != 0x0D || $0 == 0x7F }
+            && String(validating: bytes, as: UTF8.self) != nil
+    }
+
+    // MARK: COPY
+
+    /// Fields of the text format and of CSV; binary data is zeroed.
+    private mutating func copyData(_ body: [UInt8]) -> [UInt8] {
+        if body.contains(0) { return body.map { _ in 0 } }
+        var made: [UInt8] = []
+        made.reserveCapacity(body.count)
+        var field: [UInt8] = []
+        func isMark(_ byte: UInt8) -> Bool {
+            byte == 0x09 || byte == 0x0A || byte == 0x0D || byte == UInt8(ascii: ",") || byte == UInt8(ascii: ";")
+                || byte == UInt8(ascii: "|") || byte == UInt8(ascii: "\"")
+        }
+        for byte in body {
+            if !isMark(byte) {
+                field.append(byte)
+                continue
+            }
+            made += redacted(field: field)
+            field = []
+            made.append(byte)
+        }
+        return made + redacted(field: field)
+    }
+
+    private mutating func redacted(field: [UInt8]) -> [UInt8] {
+        // NULL, and the end of data of old clients.
+        field == Array("\\N".utf8) || field == Array("\\.".utf8) ? field : pseudonyms.of(field)
+    }
+}
+
+/// What stands before a literal, as far as it tells that the literal is no value of the application's.
+private struct StatementPlace {
+    /// DO and CREATE: what is in dollar quotes is code.
+    private(set) var isDefinition = false
+    /// SET of a setting of PostgreSQL's own.
+    private(set) var isSetting = false
+    /// `nextval(` and its kin: a literal is a name.
+    private(set) var isName = false
+    private var isFirst = true
+    private var isFunction = false
+
+    /// Functions whose first argument names something of the schema, or a setting.
+    private static let named: Set<String> = [
+        "nextval", "currval", "setval", "set_config", "current_setting", "pg_get_serial_sequence", "to_regclass",
+    ]
+
+    mutating func pass(_ kind: SQLToken.Kind, _ piece: [UInt8]) {
+        isName = isFunction && piece == [UInt8(ascii: "(")]
+        isFunction = false
+        if piece == [UInt8(ascii: ";")] {
+            self = StatementPlace()
+            return
+        }
+        if piece == [UInt8(ascii: ".")] && isSetting { isSetting = false }
+        guard kind == .identifier else {
+            isFirst = false
+            return
+        }
+        let word = String(decoding: piece, as: UTF8.self).lowercased()
+        isFunction = Self.named.contains(word)
+        if isFirst {
+            isDefinition = word == "do" || word == "create"
+            isSetting = word == "set"
+        }
+        isFirst = false
+    }
+}

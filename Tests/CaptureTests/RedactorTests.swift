@@ -1,0 +1,111 @@
+import PGWire
+import Primitives
+import SQLAnalysis
+import Testing
+
+@testable import Capture
+
+@Suite struct RedactorTests {
+    private func redacted(_ sql: String) -> String {
+        var redactor = Redactor(key: [1, 2, 3])
+        return String(decoding: redactor.sql(Array(sql.utf8)), as: UTF8.self)
+    }
+
+    @Test(arguments: [
+        "SELECT * FROM t WHERE id = 4711 AND name = 'Smith'", "SELECT 'it''s', E'a\\nb', $$dollar quoted$$, $x$more$x$",
+        "INSERT INTO t VALUES (1.5, -42, 2147483646, 9223372036854775806, 3e10, X'1F', B'0101')",
+        "/* user_id=42, route='/carts' */ SELECT 1 -- by Miller", "SELECT U&'d\\0061t', N'abc'",
+        "SELECT timestamp '2024-02-29 12:30:59.123', date '1999-12-31', time '08:15', interval '3 days 2 hours'",
+        "SELECT '{\"name\": \"Jane\", \"age\": 31, \"ok\": true}'::jsonb, '550e8400-e29b-41d4-a716-446655440000'::uuid",
+        "SELECT 'Zürich', '日本'",
+    ])
+    func `the shape and the length stay, the values go`(sql: String) {
+        let changed = redacted(sql)
+        #expect(changed.utf8.count == sql.utf8.count)
+        #expect(ShapeID(ofText: changed) == ShapeID(ofText: sql), "\(changed)")
+        for value in ["4711", "Smith", "dollar", "2147483646", "9223372036854775806", "42", "Miller", "Jane", "2024",
+            "550e8400", "carts", "Zürich", "日本", "Jane", "31", "1999"]
+        where sql.contains(value) {
+            #expect(!changed.contains(value), "\(value) in \(changed)")
+        }
+    }
+
+    @Test func `the same value has the same pseudonym, in texts and in parameters`() {
+        var redactor = Redactor(key: [9])
+        let text = String(decoding: redactor.sql(Array("SELECT 'Smith', 'Smith', 'Smythe'".utf8)), as: UTF8.self)
+        let words = text.split { !$0.isLetter }.dropFirst()
+        #expect(words.first == words.dropFirst().first && words.first != words.last)
+        var bind = MessageWriter()
+        bind.cString("")
+        bind.cString("")
+        bind.int16(0)
+        bind.int16(1)
+        bind.int32(5)
+        bind.raw(Array("Smith".utf8))
+        bind.int16(0)
+        let record = CaptureRecord(
+            connection: 1, micros: 1, content: .message(tag: FrontendTag.bind, answers: 0, body: bind.bytes))
+        guard case .message(_, _, let body) = redactor.redact(record).content else { return }
+        #expect(body.count == bind.bytes.count)
+        #expect(String(decoding: body, as: UTF8.self).contains(words.first ?? "?"))
+        var other = Redactor(key: [10])
+        #expect(other.sql(Array("SELECT 'Smith'".utf8)) != redactor.sql(Array("SELECT 'Smith'".utf8)))
+    }
+
+    @Test func `forms that types need stay`() {
+        let moment = redacted("SELECT '2024-02-29 12:30:59.123+02'")
+        #expect(moment.firstMatch(of: /'(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d) ([01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}\+02'/) != nil)
+        #expect(redacted("SELECT interval '3 days'").contains("days"))
+        #expect(redacted("SELECT true, 'true', null").hasSuffix("true, 'true', null"))
+        #expect(redacted("SELECT nextval('orders_id_seq')") == "SELECT nextval('orders_id_seq')")
+        #expect(redacted("SET statement_timeout = '5s'") == "SET statement_timeout = '5s'")
+        #expect(!redacted("SET godwit.user = '4711'").contains("4711"))
+        #expect(redacted("SELECT set_config('godwit.user', '4711', false)").contains("'godwit.user'"))
+        let code = redacted("DO $$BEGIN INSERT INTO t VALUES ('Smith'); END$$")
+        #expect(code.contains("BEGIN INSERT INTO t VALUES (") && !code.contains("Smith"))
+        for (text, max) in [("2147483647", Int64(Int32.max)), ("9223372036854775807", Int64.max)] {
+            let number = redacted("SELECT \(text)").dropFirst(7)
+            #expect(Int64(number).map { $0 <= max && number.count == text.count } == true)
+        }
+    }
+
+    @Test func `binary parameters stay of their type`() {
+        var redactor = Redactor(key: [7])
+        func changed(_ value: [UInt8]) -> [UInt8] {
+            var bind = MessageWriter()
+            bind.cString("")
+            bind.cString("")
+            bind.int16(1)
+            bind.int16(1)
+            bind.int16(1)
+            bind.int32(Int32(value.count))
+            bind.raw(value)
+            bind.int16(0)
+            let record = CaptureRecord(
+                connection: 1, micros: 1, content: .message(tag: FrontendTag.bind, answers: 0, body: bind.bytes))
+            guard case .message(_, _, let body) = redactor.redact(record).content else { return [] }
+            #expect(body.count == bind.bytes.count)
+            return Array(body.dropFirst(12).prefix(value.count))
+        }
+        let number = changed([0, 0, 0x12, 0x34])  // 4660
+        let value = number.reduce(0) { $0 << 8 | Int($1) }
+        #expect(value != 4660 && (1000...9999).contains(value))
+        // An array of two texts.
+        let array: [UInt8] = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 25, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 0x61, 0x62, 0x63,
+            0, 0, 0, 3, 0x64, 0x65, 0x66]
+        let other = changed(array)
+        #expect(other.prefix(24) == array.prefix(24) && other[24..<27] != array[24..<27])
+    }
+
+    @Test func `nothing makes it trap, and lengths stay`() {
+        let seed = UInt64.random(in: 0 ... .max)
+        var generator = SeededGenerator(seed: seed)
+        var redactor = Redactor(key: [7])
+        let alphabet = Array("'\"$E/*-- ab19=;\\(){}[]x\u{e9},.".utf8)
+        for _ in 0..<3000 {
+            let count = Int.random(in: 0..<40, using: &generator)
+            let text = (0..<count).map { _ in alphabet[Int.random(in: 0..<alphabet.count, using: &generator)] }
+            #expect(redactor.sql(text).count == text.count, "seed \(seed)")
+        }
+    }
+}

@@ -1,0 +1,311 @@
+import Capture
+import Foundation
+import PGWire
+import TestSupport
+import Testing
+
+/// Captures of real drivers' traffic, and what loadtest makes of them.
+@Suite(.serialized) struct CaptureTests {
+    let servers: Servers
+    static let schema = "CREATE TABLE person (id int PRIMARY KEY, name text, note float8)"
+    static let loadtest = TestResources.packageRoot + "/.build/debug/loadtest"
+
+    init() throws { servers = try Servers.shared.get() }
+
+    private func capturing(
+        _ database: String, threads: Int = 2, _ change: (inout GodwitConfiguration) -> Void = { _ in }
+    ) throws -> GodwitProcess {
+        try servers.godwit(database) {
+            $0.threads = threads
+            $0.sections = "capture: {directory: DIRECTORY}"
+            change(&$0)
+        }
+    }
+
+    private func traffic(_ godwit: GodwitProcess, _ database: String, secret: String = "Hopper") throws {
+        try runDriver("capture_traffic", [godwit.conninfo(database: database), secret])
+    }
+
+    private func records(_ path: String) throws -> (records: [CaptureRecord], hasEnd: Bool) {
+        let reader = try CaptureFileReader(path: path)
+        var records: [CaptureRecord] = []
+        while let frame = try reader.next() { records += try RecordReader.records(of: frame.payload) }
+        #expect(reader.damagedBytes == 0 && reader.missingFrames == 0)
+        return (records, reader.hasEnd)
+    }
+
+    private func replay(_ arguments: [String]) throws -> ChildProcess {
+        let process = try ChildProcess([Self.loadtest] + arguments)
+        process.wait()
+        return process
+    }
+
+    private func target(_ server: PostgresCluster, _ database: String) -> String {
+        server.conninfo(database: database, user: "app")
+    }
+
+    private static let contents = "SELECT id, name, note FROM person ORDER BY id"
+
+    // MARK: capture
+
+    @Test func `a replay on a fresh copy gives the same outcomes and the same rows`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let godwit = try capturing(database)
+        // One that is there before, with a statement and a setting.
+        let joined = try WireClient(port: godwit.port, database: database)
+        _ = try joined.query("SET application_name = 'joined'")
+        _ = try godwit.console("CAPTURE \(database) TO 'all.cap' DIGEST")
+        try traffic(godwit, database)
+        _ = try joined.query("INSERT INTO person VALUES (2, current_setting('application_name'), 0)")
+        let row = try #require(try godwit.console("SHOW CAPTURE").first)
+        #expect(row["state"] == "running" && row["connections"] == "5" && row["dropped"] == "0")
+        _ = try godwit.console("CAPTURE \(database) STOP")
+        let path = godwit.directory + "/all.cap"
+        let (records, hasEnd) = try records(path)
+        #expect(hasEnd)
+        let texts = records.map { "\($0.content)" }.joined()
+        #expect(!texts.contains("SCRAM") && records.contains { if case .error("23505", _, _) = $0.content { true } else { false } })
+
+        let copy = try servers.makeDatabase(Self.schema)
+        let run = try replay(["replay", path, "--target", target(servers.old, copy), "--speed", "max", "--json", "--quiet"])
+        #expect(run.wait() == .code(0), "\(run.output.text)\(run.errors.text)")
+        #expect(run.output.text.contains("\"otherThanCaptured\" : 0"))
+        #expect(run.output.text.contains("\"otherDigests\" : 0"))
+        let before = try servers.old.psql(Self.contents, database: database)
+        #expect(before.contains("2|joined|0") && before.contains("319|Hopper 319|319"))
+        #expect(try servers.old.psql(Self.contents, database: copy) == before)
+        // At its own pace, elsewhere, and over two sides.
+        let other = try servers.makeDatabase(Self.schema)
+        let both = try replay([
+            "replay", path, "--target", target(servers.old, other), "--against", target(servers.new, other),
+            "--speed", "4", "--quiet",
+        ])
+        #expect(both.wait() == .code(0), "\(both.output.text)\(both.errors.text)")
+        #expect(try servers.new.psql(Self.contents, database: other) == before)
+        let shown = try replay(["show", path])
+        #expect(shown.output.text.contains("> query SELECT id, name FROM person ORDER BY id; SELECT 2"))
+        let lines = try replay(["show", path, "--json"]).output.text.split(separator: "\n")
+        #expect(lines.count == records.count)
+        #expect(try lines.allSatisfy { try JSONSerialization.jsonObject(with: Data($0.utf8)) is [String: Any] })
+    }
+
+    @Test func `compare finds what was planted, and nothing else`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let godwit = try capturing(database)
+        _ = try godwit.console("CAPTURE \(database) TO 'compare.cap'")
+        try traffic(godwit, database)
+        try godwit.psql("SELECT random(), now()", database: database)
+        try godwit.psql("SELECT id FROM person WHERE id < 20", database: database)
+        _ = try godwit.console("CAPTURE \(database) STOP")
+        let path = godwit.directory + "/compare.cap"
+        let copy = try servers.makeDatabase(Self.schema)
+        let equal = try replay([
+            "compare", path, "--target", target(servers.old, copy), "--against", target(servers.new, copy), "--quiet",
+        ])
+        #expect(equal.wait() == .code(0), "\(equal.output.text)\(equal.errors.text)")
+        let planted = try servers.makeDatabase(Self.schema, new: """
+            CREATE FUNCTION other() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN IF NEW.id = 11 THEN NEW.name := 'planted'; END IF; RETURN NEW; END$$;
+            CREATE TRIGGER other BEFORE INSERT ON person FOR EACH ROW EXECUTE FUNCTION other()
+            """)
+        let page = godwit.directory + "/report.html"
+        let different = try replay([
+            "compare", path, "--target", target(servers.old, planted), "--against", target(servers.new, planted),
+            "--quiet", "--html", page,
+        ])
+        #expect(different.wait() == .code(1), "\(different.output.text)\(different.errors.text)")
+        #expect(different.output.text.contains("(Hopper 11)") && different.output.text.contains("(planted)"))
+        #expect(try String(contentsOfFile: page, encoding: .utf8).contains("planted"))
+    }
+
+    @Test func `a redacted capture holds no value, and can be played`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let godwit = try capturing(database)
+        _ = try godwit.console("CAPTURE \(database) TO 'redacted.cap' REDACT")
+        try traffic(godwit, database, secret: "Kowalski")
+        _ = try godwit.console("CAPTURE \(database) STOP")
+        let path = godwit.directory + "/redacted.cap"
+        let reader = try CaptureFileReader(path: path)
+        #expect(try reader.next() != nil && reader.flags.contains(.redacted))
+        for record in try records(path).records {
+            if case .message(_, _, let body) = record.content {
+                #expect(!String(decoding: body, as: UTF8.self).contains("Kowalski"))
+            }
+            if case .error(_, _, let words) = record.content { #expect(words.isEmpty) }
+        }
+        let copy = try servers.makeDatabase(Self.schema)
+        let run = try replay(["replay", path, "--target", target(servers.old, copy), "--speed", "max", "--quiet"])
+        #expect(run.wait() != .code(2), "\(run.output.text)\(run.errors.text)")
+        #expect(Int(try servers.old.psql("SELECT count(*) FROM person", database: copy)) ?? 0 > 200)
+    }
+
+    // MARK: limits and failures
+
+    @Test func `CAPTURE is the administrators', stays in its directory, and writes nothing over`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let bare = try servers.godwit(database)
+        func refusal(_ godwit: GodwitProcess, _ command: String, user: String = "godwit") -> String {
+            do {
+                _ = try godwit.console(command, user: user)
+                return ""
+            } catch { return "\(error)" }
+        }
+        #expect(refusal(bare, "CAPTURE \(database) TO 'x'").contains("capture.directory is not set"))
+        let godwit = try capturing(database) { $0.statsUsers = ["watcher"] }
+        #expect(refusal(godwit, "CAPTURE \(database) TO 'x'", user: "watcher").contains("admin access"))
+        for name in ["../x", "/tmp/x", ".hidden", "a/b"] {
+            #expect(refusal(godwit, "CAPTURE \(database) TO '\(name)'").contains("no plain file name"))
+        }
+        #expect(refusal(godwit, "CAPTURE nothing TO 'x'").contains("there is no database"))
+        #expect(refusal(godwit, "CAPTURE \(database) STOP").contains("not being captured"))
+        _ = try godwit.console("CAPTURE \(database) TO 'once.cap'")
+        #expect(refusal(godwit, "CAPTURE \(database) TO 'twice.cap'").contains("is being captured"))
+        _ = try godwit.console("CAPTURE \(database) STOP")
+        #expect(refusal(godwit, "CAPTURE \(database) TO 'once.cap'").contains("File exists"))
+        _ = try godwit.console("CAPTURE \(database) TO 'short.cap' FOR 1")
+        try waitUntil { try godwit.console("SHOW CAPTURE").first?["state"] == "ended" }
+        #expect(try records(godwit.directory + "/short.cap").hasEnd)
+    }
+
+    @Test func `a Godwit that is killed leaves a file that can be read`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let godwit = try capturing(database)
+        _ = try godwit.console("CAPTURE \(database) TO 'killed.cap'")
+        try traffic(godwit, database)
+        // What has gathered is written within a second.
+        try waitUntil { Int(try godwit.console("SHOW CAPTURE").first?["records"] ?? "") ?? 0 > 100 }
+        godwit.process.send(9)
+        godwit.process.wait()
+        let (records, hasEnd) = try records(godwit.directory + "/killed.cap")
+        #expect(!hasEnd && records.count > 100)
+        let shown = try replay(["show", "--summary", godwit.directory + "/killed.cap"])
+        #expect(shown.wait() == .code(0) && shown.errors.text.contains("has no end"))
+    }
+
+    @Test func `a full disk ends the capture, and no query`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.sections = "capture: {directory: DIRECTORY}"
+        let directory = try GodwitProcess.makeDirectory(configuration)
+        // No file may grow beyond 16 kB.
+        let process = try ChildProcess([
+            "bash", "-c", "ulimit -f 16; exec \"$0\" serve --config \"$1\"", GodwitProcess.executable,
+            directory + "/godwit.yaml",
+        ])
+        let line = try process.errors.waitForLine(containing: "listening on 127.0.0.1:")
+        let port = line.components(separatedBy: "127.0.0.1:").last?.prefix { $0.isNumber } ?? ""
+        func psql(_ sql: String, _ database: String, user: String = "app") throws -> String {
+            try ChildProcess.run([
+                "psql", "-XqAt", "-d", "host=127.0.0.1 port=\(port) dbname=\(database) user=\(user)", "-c", sql,
+            ])
+        }
+        _ = try psql("CAPTURE \(database) TO 'full.cap'", "godwit", user: "godwit")
+        let state = { try psql("SHOW CAPTURE", "godwit", user: "godwit").split(separator: "|")[2] }
+        var number = 0
+        while try state() == "running" {
+            // Text that does not compress well.
+            let noise = (0..<400).map { _ in String(UInt64.random(in: 0 ... .max), radix: 36) }.joined()
+            #expect(try psql("SELECT length('\(noise)') > 0", database) == "t\n")
+            number += 1
+        }
+        #expect(try state() == "failed")
+        #expect(try psql("SELECT 'goes on'", database) == "goes on\n")
+        let (records, hasEnd) = try records(directory + "/full.cap")
+        #expect(!hasEnd && !records.isEmpty && number > 0)
+        process.send(15)
+        #expect(process.wait() == .code(0))
+    }
+
+    // MARK: replay
+
+    @Test(arguments: ["csvlog", "stderr"])
+    func `a log of PostgreSQL's is imported and played`(format: String) throws {
+        var options = PostgresCluster.Options()
+        options.settings = [
+            "logging_collector": "on", "log_destination": format, "log_directory": "log",
+            "log_filename": "server", "log_statement": "all", "log_connections": "on", "log_disconnections": "on",
+            "log_duration": "on", "log_line_prefix": "%m [%p] %u@%d %e ",
+        ]
+        let server = try PostgresCluster(format == "csvlog" ? .old15 : .new18, options)
+        try server.createRole("app")
+        for database in ["logged", "played"] {
+            try server.psql("CREATE DATABASE \(database) OWNER app")
+            try server.psql("SET ROLE app; \(Self.schema)", database: database)
+        }
+        let conninfo = server.conninfo(database: "logged", user: "app")
+        try ChildProcess.run([
+            "psql", "-Xq", "-d", conninfo, "-c", "INSERT INTO person VALUES (1, 'it''s', 0.5)", "-c", "SELECT\n 1",
+        ])
+        try ChildProcess.run([
+            TestResources.packageRoot + "/.build/venv/bin/python", "-c", """
+            import psycopg
+            with psycopg.connect("\(conninfo)") as connection:
+                for number in range(2, 20):
+                    connection.execute("INSERT INTO person VALUES (%s, %s, %s)", (number, "O'Neil\\n", None))
+            """,
+        ])
+        let log = server.dataDirectory + "/log/server" + (format == "csvlog" ? ".csv" : "")
+        // The collector writes what it has when it has time for it.
+        try waitUntil {
+            let text = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
+            return text.components(separatedBy: "disconnection: ").count > 4 && text.contains("COMMIT")
+                && (try server.psql("SELECT 1")) == "1"
+        }
+        let capture = TestResources.uniquePath("import") + ".cap"
+        let text = try String(contentsOfFile: log, encoding: .utf8)
+        // Only what the application did: this test's own sessions have other databases.
+        let imported = try replay([
+            "import", try TestResources.file("log", text), "--to", capture, "--format", format, "--prefix",
+            "%m [%p] %u@%d %e ",
+        ])
+        #expect(imported.wait() == .code(0), "\(imported.errors.text)")
+        let run = try replay([
+            "replay", capture, "--target", server.conninfo(database: "played", user: "app"), "--speed", "max", "--quiet",
+        ])
+        #expect(run.wait() != .signal(9), "\(run.output.text)")
+        let contents = "SELECT id, name, note FROM person ORDER BY id"
+        #expect(try server.psql(contents, database: "played") == server.psql(contents, database: "logged"))
+        #expect(try server.psql("SELECT count(*) FROM person", database: "played") == "19")
+    }
+
+    @Test func `a capture is followed while it is being written`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let copy = try servers.makeDatabase(Self.schema)
+        let godwit = try capturing(database)
+        _ = try godwit.console("CAPTURE \(database) TO 'followed.cap'")
+        let path = godwit.directory + "/followed.cap"
+        let follower = try ChildProcess([
+            Self.loadtest, "replay", path, "--follow", "--target", target(servers.new, copy), "--quiet",
+        ])
+        try traffic(godwit, database)
+        // Later traffic pushes earlier out of the window in which threads are put in order.
+        try waitUntil {
+            try godwit.psql("SELECT pg_sleep(0.2)", database: database)
+            return try servers.new.psql("SELECT count(*) FROM person WHERE id = 1", database: copy) == "1"
+        }
+        #expect(!follower.hasEnded)
+        _ = try godwit.console("CAPTURE \(database) STOP")
+        #expect(follower.wait() == .code(0), "\(follower.output.text)\(follower.errors.text)")
+        #expect(try servers.new.psql(Self.contents, database: copy)
+            == servers.old.psql(Self.contents, database: database))
+    }
+
+    @Test func `reads alone are played with --read-only, and a target that is not there is a finding`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let godwit = try capturing(database)
+        _ = try godwit.console("CAPTURE \(database) TO 'reads.cap'")
+        try traffic(godwit, database)
+        _ = try godwit.console("CAPTURE \(database) STOP")
+        let path = godwit.directory + "/reads.cap"
+        let copy = try servers.makeDatabase(Self.schema)
+        let reads = try replay([
+            "replay", path, "--target", target(servers.old, copy), "--speed", "max", "--read-only", "--quiet",
+        ])
+        #expect(reads.output.text.contains("left out"))
+        #expect(try servers.old.psql("SELECT count(*) FROM person", database: copy) == "0")
+        let nobody = try replay([
+            "replay", path, "--target", "host=127.0.0.1 port=1 user=app dbname=x", "--speed", "max", "--quiet",
+        ])
+        #expect(nobody.wait() == .code(2) && nobody.output.text.contains("cannot connect"))
+    }
+}

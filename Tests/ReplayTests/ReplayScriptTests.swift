@@ -1,0 +1,123 @@
+import Capture
+import PGWire
+import SQLAnalysis
+import Testing
+
+@testable import Replay
+
+@Suite struct ReplayScriptTests {
+    /// Records of one connection, a microsecond apart.
+    private func events(_ contents: [CaptureRecord.Content], onlyReads: Bool = false) -> [ScriptEvent] {
+        var builder = ScriptBuilder(book: StatementBook(), onlyReads: onlyReads)
+        var events: [ScriptEvent] = []
+        let connection = CapturedConnection(user: "u", database: "d", applicationName: "", settings: [])
+        for (index, content) in ([.connect(connection)] + contents + [.disconnect]).enumerated() {
+            builder.add(CaptureRecord(connection: 1, micros: UInt64(index), content: content)) { events.append($0) }
+        }
+        builder.finish { events.append($0) }
+        return events
+    }
+
+    private func steps(_ events: [ScriptEvent]) -> [ScriptStep] {
+        events.compactMap { if case .step(_, let step) = $0 { step } else { nil } }
+    }
+
+    private func query(_ text: String) -> CaptureRecord.Content {
+        .message(tag: FrontendTag.query, answers: 0, body: Array(text.utf8) + [0])
+    }
+
+    private func message(_ tag: UInt8, _ body: [UInt8] = [], answers: UInt64 = 0) -> CaptureRecord.Content {
+        .message(tag: tag, answers: answers, body: body)
+    }
+
+    @Test func `a unit ends with its answer, and later ones know what was answered before`() {
+        var answer = CapturedAnswer(.complete)
+        answer.tag = "SELECT 1"
+        let steps = steps(events([
+            query("SELECT 1"), .answer(answer), .ready(.idle), query("UPDATE t SET a = 1"), query("SELECT 2"), .ready(.idle),
+            .error(state: "22012", isFatal: false, message: ""), .ready(.idle),
+        ]))
+        #expect(steps.map(\.readies) == [0, 1, 1])
+        #expect(steps.map(\.unitsBefore) == [0, 1, 1])
+        #expect(steps.map { $0.unit.answerOrdinal } == [0, 1, 2])
+        #expect(steps.map(\.unit.isRead) == [true, false, true])
+        #expect(steps[0].unit.expected.first?.tag == "SELECT 1" && steps[2].unit.expected.first?.state == "22012")
+    }
+
+    @Test func `a Sync that comes before COPY data does not end the unit`() {
+        let parse: [UInt8] = [0] + Array("COPY t FROM STDIN".utf8) + [0, 0, 0]
+        let head = [
+            message(FrontendTag.parse, parse), message(FrontendTag.bind, [0, 0, 0, 0, 0, 0, 0, 0]),
+            message(FrontendTag.execute, [0, 0, 0, 0, 0]), message(FrontendTag.sync),
+        ]
+        let data = [message(FrontendTag.copyData, [1], answers: 3), message(FrontendTag.copyDone, answers: 3)]
+        let copyIn = CaptureRecord.Content.answer(CapturedAnswer(.copyIn))
+        let orders = [
+            head + [copyIn] + data + [message(FrontendTag.sync)],
+            head + data + [message(FrontendTag.sync), copyIn],
+        ]
+        for order in orders {
+            let steps = steps(events(
+                order + [.answer(CapturedAnswer(.complete)), .ready(.idle), query("SELECT 1"), .ready(.idle)]))
+            #expect(steps.last?.readies == 1 && steps.last?.unit.answerOrdinal == 1)
+            #expect(steps.first?.unit.answerOrdinal == 0 && steps.first?.unit.expected.count == 2)
+            #expect(steps.allSatisfy { $0.unit.answerOrdinal != nil })
+        }
+    }
+
+    @Test func `what may write is left out, but for what it prepares`() {
+        let parse: [UInt8] = [0x73, 0] + Array("INSERT INTO t VALUES (1)".utf8) + [0, 0, 0]
+        let steps = steps(events([
+            query("BEGIN"), .ready(.inTransaction), message(FrontendTag.parse, parse),
+            message(FrontendTag.bind, [0, 0x73, 0, 0, 0, 0, 0, 0, 0]), message(FrontendTag.execute, [0, 0, 0, 0, 0]),
+            message(FrontendTag.sync), .ready(.inTransaction), query("DELETE FROM t"), .ready(.inTransaction),
+            query("SELECT * FROM t"), .ready(.inTransaction),
+        ], onlyReads: true))
+        #expect(steps.map(\.unit.isSkipped) == [false, true, true, false])
+        #expect(steps[1].bytes.first == FrontendTag.parse && steps[1].bytes.suffix(5) == [FrontendTag.sync, 0, 0, 0, 4])
+        #expect(steps[2].bytes.isEmpty)
+    }
+
+    @Test func `records of threads are put into one order of time`() {
+        var merger = RecordMerger()
+        func records(_ times: [UInt64]) -> [CaptureRecord] {
+            times.map { CaptureRecord(connection: 0, micros: $0, content: .disconnect) }
+        }
+        merger.add(records([10, 5_000_000, 9_000_000]), of: 0)
+        merger.add(records([7, 20, 4_000_000, 8_900_000]), of: 1)
+        var taken: [UInt64] = []
+        merger.take(isAll: false) { taken.append($0.micros) }
+        #expect(taken == [7, 10, 20, 4_000_000, 5_000_000])
+        merger.take(isAll: true) { taken.append($0.micros) }
+        #expect(taken == [7, 10, 20, 4_000_000, 5_000_000, 8_900_000, 9_000_000] && merger.count == 0)
+    }
+
+    @Test func `writers take their turn as they were answered, and one that is stuck is overtaken`() {
+        let units = (0..<3).map { ScriptUnit(connection: UInt64($0), number: UInt64($0)) }
+        for (index, unit) in units.enumerated() { unit.answerOrdinal = UInt64(index) }
+        func step(_ unit: ScriptUnit) -> ScriptStep {
+            ScriptStep(
+                micros: 0, bytes: [], readies: 0, answers: 0, unit: unit, endsUnit: true, isCopyData: false, unitsBefore: 0)
+        }
+        var order = CausalOrder()
+        for unit in units { order.learned(unit) }
+        func turn(_ number: Int) -> CausalOrder.Turn {
+            order.turn(of: step(units[number]), running: [], isStrict: false, isAllKnown: true)
+        }
+        #expect(turn(0) == .now && turn(1) == .later(1) && turn(2) == .later(2))
+        order.letOneOvertake()
+        #expect(turn(1) == .now && turn(2) == .later(2))
+        order.finished(units[1])
+        order.finished(units[0])
+        #expect(turn(2) == .now && order.prefix == 2 && order.slack == 0)
+    }
+
+    @Test(arguments: [
+        ("SELECT a FROM t ORDER BY a", true), ("SELECT a FROM (SELECT a FROM t ORDER BY a) s", false),
+        ("SELECT count(*) OVER (ORDER BY a) FROM t", false), ("SELECT 'order by'", false),
+        ("SELECT a FROM t -- x\n order /* y */ by a", true),
+    ])
+    func `the order of rows counts where ORDER BY ends the statement`(text: String, isOrdered: Bool) {
+        #expect(StatementBook.hasOrder(Array(text.utf8)[...]) == isOrdered)
+    }
+}

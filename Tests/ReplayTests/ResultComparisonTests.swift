@@ -1,0 +1,95 @@
+import Capture
+import Foundation
+import PGWire
+import Testing
+
+@testable import Replay
+
+@Suite struct ResultComparisonTests {
+    private func outcome(_ rows: [[String?]], types: [UInt32] = []) -> StatementOutcome {
+        var writer = MessageWriter()
+        if !types.isEmpty {
+            writer.message(BackendTag.rowDescription) { body in
+                body.int16(Int16(types.count))
+                for type in types {
+                    body.cString("c")
+                    body.int32(0)
+                    body.int16(0)
+                    body.int32(Int32(type))
+                    body.int16(0)
+                    body.int32(-1)
+                    body.int16(0)
+                }
+            }
+        }
+        for row in rows {
+            writer.message(BackendTag.dataRow) { body in
+                body.int16(Int16(row.count))
+                for value in row {
+                    body.int32(value.map { Int32($0.utf8.count) } ?? -1)
+                    body.raw((value ?? "").utf8)
+                }
+            }
+        }
+        writer.commandComplete("SELECT \(rows.count)")
+        var reader = ResultReader(contentBytesMax: 1 << 20, withDigest: true)
+        var found: StatementOutcome?
+        for byte in writer.bytes {
+            [byte].withUnsafeBytes { reader.take($0) { if case .outcome(let outcome) = $0 { found = outcome } } }
+        }
+        return found ?? StatementOutcome(.empty)
+    }
+
+    private func difference(
+        _ first: StatementOutcome, _ second: StatementOutcome, hasOrder: Bool = false, tolerance: Double = 0
+    ) -> ResultComparison.Difference? {
+        var rules = ComparisonRules()
+        rules.floatTolerance = tolerance
+        return ResultComparison.difference(first, second, hasOrder: hasOrder, rules)
+    }
+
+    @Test func `rows are a multiset unless their order is asked for`() {
+        let forth = outcome([["1", nil], ["2", "b"], ["2", "b"]]), back = outcome([["2", "b"], ["2", "b"], ["1", nil]])
+        #expect(difference(forth, back) == nil)
+        #expect(difference(forth, back, hasOrder: true) == .order)
+        #expect(difference(forth, outcome([["1", nil], ["1", nil], ["2", "b"]]))
+            == .rows(onlyFirst: ["(2, b)"], onlySecond: ["(1, NULL)"]))
+        #expect(difference(forth, outcome([["1", nil]])) == .end("SELECT 3", "SELECT 1"))
+        #expect(difference(StatementOutcome(state: "22012", message: "x"), StatementOutcome(state: "22012", message: "y")) == nil)
+    }
+
+    @Test func `floats are exact unless told otherwise`() {
+        let one = outcome([["1", "0.3"], ["2", "5"]], types: [23, 701])
+        let other = outcome([["2", "5"], ["1", "0.30000000000000004"]], types: [23, 701])
+        #expect(difference(one, other) != nil)
+        #expect(difference(one, other, tolerance: 1e-9) == nil)
+        #expect(difference(one, outcome([["2", "5"], ["1", "0.31"]], types: [23, 701]), tolerance: 1e-9) != nil)
+    }
+
+    @Test func `a workload is read strictly`() throws {
+        let workload = try Workload(yaml: """
+            clients: 3
+            variables: {id: {from: 1, to: 10, skew: 1.2}}
+            transactions: [{weight: 2, sql: "SELECT :id::int"}, {sql: ["SELECT 1", "SELECT 2"]}]
+            """)
+        #expect(workload.transactions[0].statements == [[.text("SELECT "), .variable(0), .text("::int")]])
+        for wrong in ["clients: x\ntransactions: [{sql: a}]", "nothing: 1", "transactions: [{sql: 'SELECT :x'}]", "transactions: []"] {
+            #expect(throws: WorkloadError.self) { try Workload(yaml: wrong) }
+        }
+        var dice = WorkloadDice(seed: 1)
+        var counts: [Int: Int] = [:]
+        for _ in 0..<5000 { counts[dice.value(of: workload.variables[0]), default: 0] += 1 }
+        #expect(counts.keys.allSatisfy { (1...10).contains($0) } && counts[1] ?? 0 > 3 * (counts[10] ?? 0))
+    }
+
+    @Test func `a page holds its reports and cannot be broken out of`() throws {
+        var side = RunReport.Side(name: "target")
+        side.findings = ["</script><script>alert(1)</script>"]
+        let report = RunReport(
+            kind: "replay", title: "a <b>", startedAt: "", seconds: 1, captured: nil, sides: [side], comparison: nil,
+            notes: [], verdict: .equal)
+        let page = try ReportPage.page([report, report])
+        #expect(page.components(separatedBy: "</script>").count == 2 && !page.contains("<b>"))
+        #expect(!page.contains("src=") && !page.contains("href="))
+    }
+}

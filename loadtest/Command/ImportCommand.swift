@@ -1,0 +1,86 @@
+import ArgumentParser
+import Capture
+import Foundation
+import Replay
+
+/// Makes a capture out of a server's log.
+struct ImportCommand: ParsableCommand {
+    enum Format: String, ExpressibleByArgument, CaseIterable { case csvlog, stderr, pgreplay }
+
+    static let configuration = CommandConfiguration(
+        commandName: "import", abstract: "Make a capture out of PostgreSQL's log, or of a file of pgreplay.",
+        discussion: """
+            PostgreSQL should have logged with log_statement=all, log_connections and log_disconnections on, and \
+            log_min_duration_statement=0 or log_duration=on where the order of answers matters. Bound values come from \
+            DETAIL. A log has no results: a replay compares errors' SQLSTATE only where the log has them (csvlog, %e).
+            """)
+
+    @Argument(help: "The log; - for standard input.") var file: String
+    @Option(name: .long, help: "The capture to write; a new file.") var to: String
+    @Option(name: .long, help: "csvlog, stderr or pgreplay.") var format: Format
+    @Option(name: .long, help: "log_line_prefix, for stderr.") var prefix = "%m [%p] "
+
+    func run() throws {
+        do {
+            let data = file == "-"
+                ? FileHandle.standardInput.readDataToEndOfFile() : try Data(contentsOf: URL(filePath: file))
+            let count = try translate([UInt8](data))
+            if count == 0 { throw LogError.nothing }
+            print("\(count) statements")
+        } catch let error as LogError {
+            complain("\(error)")
+            throw ExitCode(2)
+        } catch let error as CaptureError {
+            complain("\(error)")
+            throw ExitCode(2)
+        }
+    }
+
+    private func translate(_ bytes: [UInt8]) throws -> Int {
+        var translator = LogTranslator()
+        var records: [CaptureRecord] = []
+        func add(_ entry: LogEntry) {
+            guard let (event, took) = LogMessage.event(
+                entry.message, detail: entry.detail, severity: entry.severity, state: entry.state)
+            else { return }
+            let who = (entry.user, entry.database, entry.application)
+            // A line with a duration is written at the end.
+            let start = entry.micros - min(entry.micros, took ?? 0)
+            translator.add(event, session: entry.session, micros: start, who: who) { records.append($0) }
+            guard let took else { return }
+            translator.add(.duration(micros: took), session: entry.session, micros: entry.micros, who: who) {
+                records.append($0)
+            }
+        }
+        switch format {
+        case .csvlog: CSVLog.entries(bytes) { add($0) }
+        case .stderr: try StderrLog(prefix: prefix).entries(String(decoding: bytes, as: UTF8.self)) { add($0) }
+        case .pgreplay:
+            try PgreplayFile.events(bytes) { event, session, micros, who in
+                translator.add(event, session: session, micros: micros, who: who) { records.append($0) }
+            }
+        }
+        translator.finish { records.append($0) }
+        try write(records)
+        return translator.statements
+    }
+
+    private func write(_ records: [CaptureRecord]) throws(CaptureError) {
+        // By time; what a session did keeps its order.
+        let ordered = records.enumerated().sorted { ($0.element.micros, $0.offset) < ($1.element.micros, $1.offset) }
+        let file = try CaptureFileWriter(path: to, flags: [.withoutOutcomes])
+        let now = UInt64(Date().timeIntervalSince1970 * 1e6)
+        let beginning = CaptureBeginning(
+            wallMicros: now, database: "", sampleHundredths: 10_000, writer: "loadtest import \(format.rawValue)")
+        try file.write(.begin, thread: 0, payload: beginning.payload)
+        var buffer = RecordBuffer(capacity: 1 << 17)
+        for (_, record) in ordered {
+            buffer.append(record)
+            if buffer.bytes.count < 1 << 17 { continue }
+            try file.write(.records, thread: 0, payload: buffer.bytes)
+            buffer.removeAll()
+        }
+        try file.write(.records, thread: 0, payload: buffer.bytes)
+        try file.write(.end, thread: 0, payload: [])
+    }
+}

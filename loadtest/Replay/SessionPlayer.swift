@@ -1,0 +1,142 @@
+import Capture
+import PGWire
+
+/// One captured connection on one side: what may be sent when, and what the answers belong to. Pure; the engine owns
+/// the socket and the clock. One thread.
+package final class SessionPlayer {
+    /// A unit that was sent, at least in part.
+    package struct Running {
+        package let unit: ScriptUnit
+        /// When its last step was to be sent, and was.
+        package var dueNanos: UInt64
+        package var sentNanos: UInt64
+        package var outcomes: [StatementOutcome] = []
+        var endsSent: Bool
+        /// The server took its Sync for a part of COPY data: a further one ends it.
+        var hasCopyIn = false
+    }
+
+    package enum Event {
+        case finished(Running, TransactionStatus)
+        /// A ReadyForQuery or answer that belongs to nothing that was sent.
+        case unexpected
+    }
+
+    package let connection: UInt64
+    private var steps: [ScriptStep] = []
+    private var first = 0
+    /// Bytes of the steps that wait.
+    package private(set) var bytesWaiting = 0
+    package private(set) var running: [Running] = []
+    private var readies: UInt64 = 0
+    private var answers: UInt64 = 0
+    private var hasFailed = false
+    package private(set) var status = TransactionStatus.idle
+    /// Nothing is added any more.
+    package var isClosing = false
+    /// Units that it has finished, also those that are left out.
+    package private(set) var finished: UInt64 = 0
+
+    package init(connection: UInt64) { self.connection = connection }
+
+    package var next: ScriptStep? { first < steps.count ? steps[first] : nil }
+    package var isIdle: Bool { running.isEmpty }
+    package var hasEnded: Bool { isClosing && next == nil && running.isEmpty }
+    package var waitingCount: Int { steps.count - first }
+
+    package func add(_ step: ScriptStep) {
+        steps.append(step)
+        bytesWaiting += step.bytes.count
+    }
+
+    /// The next step may follow: what its sender had seen is seen.
+    package var mayGoOn: Bool {
+        guard let step = next else { return false }
+        if readies > step.readies { return true }
+        // After an error the server answers nothing up to Sync.
+        return readies == step.readies && (answers >= step.answers || hasFailed)
+    }
+
+    /// Takes the next step out: it is being sent.
+    ///
+    /// - Parameter dueNanos: when it should have been.
+    /// - Returns: nil in `finished` for a step that needs no answer.
+    package func send(dueNanos: UInt64, sentNanos: UInt64) -> ScriptStep {
+        guard let step = next else { preconditionFailure("a step that is not there") }
+        first += 1
+        if first > 1024 && first * 2 > steps.count {
+            steps.removeFirst(first)
+            first = 0
+        }
+        bytesWaiting -= step.bytes.count
+        if step.unit.isSkipped && step.bytes.isEmpty {
+            if step.endsUnit {
+                readies += 1
+                answers = 0
+                finished += 1
+            }
+            return step
+        }
+        if let last = running.indices.last, running[last].unit === step.unit || !running[last].endsSent {
+            running[last].dueNanos = dueNanos
+            running[last].sentNanos = sentNanos
+            if step.endsUnit { running[last].endsSent = true }
+        } else if !step.isCopyData {
+            running.append(Running(
+                unit: step.unit, dueNanos: dueNanos, sentNanos: sentNanos, endsSent: step.endsUnit))
+        }
+        return step
+    }
+
+    package func handle(_ event: ResultReader.Event) -> Event? {
+        switch event {
+        case .progress:
+            answers += 1
+            return nil
+        case .outcome(let outcome):
+            answers += 1
+            if outcome.kind == .failed { hasFailed = true }
+            if running.isEmpty { return .unexpected }
+            if outcome.kind == .answer(.copyIn) { noteCopyIn() }
+            running[0].outcomes.append(outcome)
+            return nil
+        case .ready(let status):
+            self.status = status
+            readies += 1
+            answers = 0
+            hasFailed = false
+            if running.isEmpty { return .unexpected }
+            finished += 1
+            return .finished(running.removeFirst(), status)
+        case .violation: return .unexpected
+        }
+    }
+
+    /// In the extended protocol a Sync before the data is passed over: what follows belongs to the same unit.
+    private func noteCopyIn() {
+        guard running[0].unit.isExtended, !running[0].hasCopyIn else { return }
+        running[0].hasCopyIn = true
+        if running.count > 1 {
+            let next = running.remove(at: 1)
+            running[0].endsSent = next.endsSent
+            running[0].dueNanos = next.dueNanos
+            running[0].sentNanos = next.sentNanos
+        } else {
+            running[0].endsSent = false
+        }
+    }
+
+    /// The connection is lost.
+    ///
+    /// - Returns: units that had no answer, and how many were not even sent.
+    package func abandon() -> (unanswered: [Running], unsent: [ScriptUnit]) {
+        let lost = running
+        var unsent: [ScriptUnit] = []
+        for step in steps[first...] where step.endsUnit { unsent.append(step.unit) }
+        running = []
+        steps = []
+        first = 0
+        bytesWaiting = 0
+        return (lost, unsent)
+    }
+}
