@@ -1,6 +1,7 @@
 import Configuration
 import Glibc
 import Logging
+import Primitives
 import Synchronization
 
 /// Which messages are written; a reload may change it while every thread logs. Any thread.
@@ -47,13 +48,13 @@ package struct LineLogHandler: LogHandler {
     }
 
     private static func timestamp() -> String {
-        var now = timespec()
-        clock_gettime(CLOCK_REALTIME, &now)
+        let now = WallClock.micros()
+        var wholeSeconds = time_t(now / 1_000_000)
         var parts = tm()
-        gmtime_r(&now.tv_sec, &parts)
+        gmtime_r(&wholeSeconds, &parts)
         var text = [CChar](repeating: 0, count: 32)
         let length = strftime(&text, text.count, "%Y-%m-%dT%H:%M:%S", &parts)
-        let millis = now.tv_nsec / 1_000_000
+        let millis = now / 1000 % 1000
         let padding = millis < 10 ? "00" : millis < 100 ? "0" : ""
         let seconds = String(decoding: text.prefix(length).map { UInt8(bitPattern: $0) }, as: UTF8.self)
         return "\(seconds).\(padding)\(millis)Z"

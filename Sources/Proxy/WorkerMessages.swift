@@ -51,6 +51,15 @@ package enum ControlRequest: Sendable {
     case force(database: String, ForceOrder)
 }
 
+/// What a migration wants of one database's traffic and mirror.
+package enum MigrationTraffic: Sendable {
+    /// Shares in hundredths of a percent: of all users, and of cohorts by their names.
+    case reads(database: String, hundredths: Int, cohorts: [String: Int])
+    /// All reads go to the authority, whatever the file says.
+    case hold(database: String)
+    case mirror(database: String, runs: Bool)
+}
+
 package enum ControlOutcome: Sendable {
     case done
     /// Done; the sentence is for the operator.
@@ -74,6 +83,8 @@ package enum ControlMessage: Sendable {
     case readsUnsafe(database: String, cause: String, figures: [EventRecord.Figure])
     /// A signal came.
     case signal(Int32)
+    /// What a migration orders; `done` is called on the control thread, or later, when it is in force.
+    case migration(MigrationTraffic, done: @Sendable (ControlOutcome) -> Void)
     /// An authority's catalog was read, and differs from what was known.
     case catalog(database: String, CatalogSnapshot)
 }

@@ -18,17 +18,19 @@ import Sessions
 struct ServeAssembly {
     private let path: String
     private let levels: LogLevelSwitch
-    private let logger: Logger
+    let logger: Logger
     private let events: EventLog
     let hooks: EventHooks
+    /// What a restart must not forget.
+    let state: ServeState
     private(set) var snapshot: ProxySnapshot
     /// What lives longer than a snapshot, by database.
-    private var horizons = NameTable<Horizon>()
+    var horizons = NameTable<Horizon>()
     private var stamps = NameTable<ReadStamps>()
     private var healths = NameTable<DatabaseHealth>()
     private var catalogs = NameTable<CatalogSnapshot>()
-    private var plan = TrafficPlan()
-    private var mirrors: [String: Mirror] = [:]
+    var plan = TrafficPlan()
+    var mirrors: [String: Mirror] = [:]
     /// The file as it was read last, and what SET has put in place of parts of it.
     private var text = ""
     private var overrides: [SettingOverride] = []
@@ -44,7 +46,13 @@ struct ServeAssembly {
             settings: Settings(), auth: AuthPolicy(method: .trust, secrets: [:]), databases: [])
         do {
             text = try SettingsFile.text(path: path)
-            snapshot = try build(try SettingsFile.parse(text: text, path: path), previous: nil, readsFiles: true)
+            let settings = try SettingsFile.parse(text: text, path: path)
+            state = try ServeState(settings.state)
+            for (name, record) in state.memory.all { plan.restore(record, for: name) }
+            snapshot = try build(settings, previous: nil, readsFiles: true)
+        } catch let failure as StateStore.Failure {
+            complain("state.path: \(failure)")
+            throw ExitCode(1)
         } catch {
             complain("\(error)")
             throw ExitCode(2)
@@ -52,6 +60,7 @@ struct ServeAssembly {
         levels.set(snapshot.settings.log.level)
         events.add(LoggedEvents(logger))
         events.add(hooks)
+        if let store = state.store { events.add(store) }
     }
 
     // MARK: the control thread
@@ -69,6 +78,7 @@ struct ServeAssembly {
         var running = server.threadCount
         let gate = GateDesk(server, logger: logger)
         gate.tell(of: snapshot)
+        defer { state.flush() }
         while running > 0 {
             wait(server.control.descriptor, atMost: gate.waitMillis)
             gate.checkTime()
@@ -96,6 +106,9 @@ struct ServeAssembly {
                     readsUnsafe(database, cause, figures, server)
                 case .schemaChanged:
                     watcher.wake()
+                case .migration(let order, let done):
+                    take(order, server, done)
+                    gate.tell(of: snapshot)
                 case .signal(SIGHUP):
                     _ = reload(server)
                     gate.tell(of: snapshot)
@@ -133,6 +146,7 @@ struct ServeAssembly {
             // Who advances has seen why it was latched.
             if hundredths > route.table.hundredths, route.health.isLatched { tell(route.health.force(.auto), database) }
             plan.order(hundredths, for: database)
+            remember(database)
             let before = ConsoleTables.percent(route.table.hundredths)
             let after = ConsoleTables.percent(hundredths)
             apply(snapshot.settings, server)
@@ -160,6 +174,8 @@ struct ServeAssembly {
             }
             let toOther = route.health.other == .new ? ForceOrder.new : .old
             tell(route.health.force(order == .auto ? .auto : order == toOther ? .closed : .open), database)
+            plan.noteForced(order == .auto ? nil : order.rawValue, for: database)
+            remember(database)
             return .done
         case .gate:
             preconditionFailure("what is held is for GateDesk to say")
@@ -194,6 +210,7 @@ struct ServeAssembly {
             self = changed
             snapshot = built
             server.apply(snapshot)
+            rememberAll()
             levels.set(settings.log.level)
             logger.notice("SET \(override.key): \(words.first ?? "nothing changed")")
             return .done
@@ -224,6 +241,7 @@ struct ServeAssembly {
         case .auto:
             guard let (from, to) = plan.rollBack(route.name) else { return }
             apply(snapshot.settings, server)
+            remember(route.name)
             events.append(EventRecord(
                 .rollback, database: database, side: route.health.other,
                 cause: "reads \(before) -> \(ConsoleTables.percent(to)) until READS \(database): \(cause)",
@@ -249,6 +267,7 @@ struct ServeAssembly {
             let certificate = snapshot.tls
             snapshot = built
             server.apply(snapshot)
+            rememberAll()
             levels.set(next.log.level)
             let words = changes.map { change in
                 let note = change.effect == .restart ? " (needs a restart)" : ""
@@ -276,7 +295,7 @@ struct ServeAssembly {
         if let warning = CertificateAge.warning(tls, key: "listen.tls") { logger.warning("\(warning)") }
     }
 
-    private mutating func apply(_ settings: Settings, _ server: ProxyServer) {
+    mutating func apply(_ settings: Settings, _ server: ProxyServer) {
         do {
             snapshot = try build(settings, previous: snapshot, readsFiles: false)
             server.apply(snapshot)
@@ -303,7 +322,7 @@ struct ServeAssembly {
         if readsFiles { (encryption, context) = try ClientTLS.read(settings, previous: context) }
         return ProxySnapshot(
             settings: settings, auth: auth, encryption: encryption, tls: context,
-            databases: routes)
+            databases: routes, migrations: state.board)
     }
 
     private func auth(_ settings: Settings, _ previous: ProxySnapshot?) throws -> AuthPolicy {
@@ -367,9 +386,10 @@ struct ServeAssembly {
         let name = settings.name
         var settings = settings
         settings.reads.hundredths = plan.share(of: name, inFile: settings.reads.hundredths)
-        // Nothing was safe: then nobody reads there, whatever group he is in.
-        if plan.ceiling(of: name) == 0 {
-            for index in settings.reads.cohorts.indices { settings.reads.cohorts[index].hundredths = 0 }
+        for index in settings.reads.cohorts.indices {
+            let cohort = settings.reads.cohorts[index]
+            settings.reads.cohorts[index].hundredths = plan.share(
+                ofCohort: cohort.name, of: name, inFile: cohort.hundredths)
         }
         plan.runs(
             max(settings.reads.hundredths, settings.reads.cohorts.map(\.hundredths).max() ?? 0), of: name,
@@ -382,7 +402,9 @@ struct ServeAssembly {
             horizon.observe { told.changed(to: $0) }
             horizons[name] = horizon
             stamps[name] = ReadStamps()
-            healths[name] = DatabaseHealth(settings.breaker, seed: .random(in: 0 ... .max))
+            let health = DatabaseHealth(settings.breaker, seed: .random(in: 0 ... .max))
+            if let forced = plan.record(of: name).forced { _ = health.force(forced == "new" ? .closed : .open) }
+            healths[name] = health
         }
         guard let horizon = horizons[name], let stamps = stamps[name], let health = healths[name] else {
             preconditionFailure("made above")
@@ -428,20 +450,6 @@ struct ServeAssembly {
             database: parsed.dbname ?? settings.name, user: parsed.user, password: parsed.password,
             options: parsed.options,
             tls: try running.map { $0.endpoint(side).tls } ?? serverTLS(settings, side))
-    }
-
-    private mutating func startMirrors(_ control: Mailbox<ControlMessage>) {
-        for settings in snapshot.settings.databases where settings.mirror.mode != .off {
-            guard let horizon = horizons[settings.name] else { continue }
-            let mirror = Mirror(
-                database: settings.name, oldConninfo: settings.controlOld.isEmpty ? settings.old : settings.controlOld,
-                newConninfo: settings.controlNew.isEmpty ? settings.new : settings.controlNew,
-                settings: MirrorOptions(settings.mirror),
-                horizon: horizon, logger: logger,
-                onSchemaChange: { control.post(.schemaChanged(database: settings.name)) })
-            mirror.start()
-            mirrors[settings.name] = mirror
-        }
     }
 }
 

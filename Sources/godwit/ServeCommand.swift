@@ -32,8 +32,17 @@ struct ServeCommand: ParsableCommand {
             complain("cannot \(error.operation.rawValue) \(listen.address):\(listen.port): \(error.reason)")
             throw ExitCode(1)
         }
+        let state = assembly.state
+        let runner = state.store.map { store in
+            MigrationRunner(MigrationRunner.Parts(
+                store: store, memory: state.memory, server: server, events: events, board: state.board,
+                engine: .missing, logger: logger))
+        }
+        // Before the state is closed, and after the traffic has ended.
+        defer { runner?.stop() }
         let http = try AdminService.start(
-            assembly.snapshot.settings.admin.http, server, hooks: assembly.hooks, logger: logger)
+            assembly.snapshot.settings.admin.http, server, hooks: assembly.hooks, state: state, runner: runner,
+            logger: logger)
         // To the end: the last figures of a drain can be read.
         defer { http?.stop() }
         for address in server.addresses { logger.notice("listening on \(address)") }
