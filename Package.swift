@@ -17,8 +17,10 @@ let hot: [SwiftSetting] = strict + [
 ]
 
 /// A target of ours; `Tests/<name>Tests` mirrors it.
-func floor(_ name: String, _ dependencies: [Target.Dependency], isHot: Bool = false) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: isHot ? hot : strict)
+func floor(
+    _ name: String, _ dependencies: [Target.Dependency], isHot: Bool = false, resources: [Resource] = []
+) -> Target {
+    .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: isHot ? hot : strict)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -93,7 +95,7 @@ let package = Package(
         floor("ControlPlane", [
             "Primitives", "Digests", "Configuration", "Migration", "Reactor", "CEpoll", logging, grdb, hummingbird,
             hummingbirdCore, nioCore, nioPosix, nioHTTPTypes, httpTypes,
-        ]),
+        ], resources: [.embedInCode("openapi.yaml")]),
 
         // Floor 3: assemble, parse arguments, nothing else.
         .executableTarget(
@@ -125,7 +127,7 @@ let package = Package(
         tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "COpenSSL", "TestSupport"]),
         tests("ConsoleTests", ["Console", "PGWire", "Primitives"]),
         tests("ControlPlaneTests", [
-            "ControlPlane", "Configuration", "Migration", "Primitives", "TestSupport", "Reactor", logging,
+            "ControlPlane", "Configuration", "Migration", "Primitives", "TestSupport", "Reactor", logging, grdb,
         ]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),

@@ -6,8 +6,8 @@ package struct ManifestReader {
     /// Every key by its section; `phases.*` stands for each phase.
     static let keys: [String: [String]] = [
         "": [
-            "id", "database", "strategy", "scope", "phases", "reads", "gates", "abort", "verify", "cutover", "invariants",
-            "hooks", "windows",
+            "id", "database", "strategy", "scope", "phases", "reads", "gates", "abort", "verify", "cutover",
+            "invariants", "hooks", "windows",
         ],
         "scope": ["tables"],
         "phases": MigrationPhase.allCases.map(\.rawValue),

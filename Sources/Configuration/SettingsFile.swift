@@ -21,7 +21,9 @@ package enum SettingsFile {
             throw SettingsError(
                 path: path, line: 0, key: "", .tooLarge(text.utf8.count, max: SettingsLimits.fileBytesMax))
         }
-        guard var root = try tree(text, path: path) else { throw SettingsError(path: path, line: 1, key: "databases", .missing) }
+        guard var root = try tree(text, path: path) else {
+            throw SettingsError(path: path, line: 1, key: "databases", .missing)
+        }
         for override in overrides { try override.apply(to: &root, file: path) }
         return try SettingsReader(path: path).read(root)
     }

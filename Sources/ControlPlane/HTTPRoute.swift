@@ -168,7 +168,8 @@ package struct HTTPAccess: RouterMiddleware {
     package func handle(
         _ request: Request, context: Context, next: (Request, Context) async throws -> Response
     ) async throws -> Response {
-        if let length = request.headers[.contentLength], length != "0", request.method == .get || request.method == .head {
+        let isLook = request.method == .get || request.method == .head
+        if isLook, let length = request.headers[.contentLength], length != "0" {
             throw HTTPProblem(413, "GET has no body here", "leave it out")
         }
         let isHead = request.method == .head

@@ -11,8 +11,8 @@ import Synchronization
 
 /// HTTP for operators and their tools, on a thread of its own. Any thread.
 ///
-/// Hummingbird speaks HTTP and finds the route; connections are accepted here, so that nothing a client does costs more than
-/// its bounds: one client too many takes the place of the one that has waited longest for nothing.
+/// Hummingbird speaks HTTP and finds the route; connections are accepted here, so that nothing a client does costs more
+/// than its bounds: one client too many takes the place of the one that has waited longest for nothing.
 package final class HTTPService: Sendable {
     /// Connections at once.
     package static let connectionsMax = 64

@@ -85,7 +85,8 @@ package struct MigrationDocument: Codable, Sendable, Equatable {
         by = state.by
         cause = state.cause
         next = machine.nextStep
-        go = state.work == nil && (state.standing == .aborted || state.standing == .running && !gates.contains(where: \.blocks))
+        let mayAdvance = state.standing == .running && !gates.contains(where: \.blocks)
+        go = state.work == nil && (state.standing == .aborted || mayAdvance)
         approvals = state.approvals
         let phases = Double(MigrationPhase.allCases.count)
         progress = Progress(

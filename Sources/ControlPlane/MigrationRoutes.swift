@@ -50,6 +50,7 @@ package struct MigrationRoutes: Sendable {
     package var all: [HTTPRoute] {
         let verbs = ["advance", "pause", "resume", "abort", "approve", "force"]
         return [
+            .get("/openapi.yaml", .none) { HTTPAnswer(200, "application/yaml", PackageResources.openapi_yaml) },
             HTTPRoute(.get, "/migrations", .read) { try await list($0) },
             HTTPRoute(.post, "/migrations", .write) { try await start($0) },
             HTTPRoute(.get, "/migrations/{id}/status", .read) { try await status($0) },
@@ -161,7 +162,9 @@ package struct MigrationRoutes: Sendable {
             }
             command = .force(reason: reason)
         }
-        return try await once(call, "POST \(id) \(verb) \(body)") { try answered(await desk(.command(id, command), by)) }
+        return try await once(call, "POST \(id) \(verb) \(body)") {
+            try answered(await desk(.command(id, command), by))
+        }
     }
 
     private static func operatorName(_ call: HTTPCall) throws -> String {
@@ -205,7 +208,8 @@ package struct MigrationRoutes: Sendable {
         }.joined()
         if let known = try store.answer(key: key) {
             if known.request != print {
-                throw HTTPProblem(422, "this Idempotency-Key was for something else", "give each request one of its own")
+                throw HTTPProblem(
+                    422, "this Idempotency-Key was for something else", "give each request one of its own")
             }
             var response = Response(known.status, "application/json", Array(known.body.utf8))
             if let name = HTTPField.Name("Idempotent-Replayed") { response.headers[name] = "true" }

@@ -35,7 +35,8 @@ package final class StateStore: EventSink {
             // Nobody else is to read manifests and reasons; SQLite gives its other files the same rights.
             if !isThere {
                 let descriptor = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
-                if descriptor < 0 { throw Failure(path: path, what: "cannot be made: \(String(cString: strerror(errno)))") }
+                let reason = String(cString: strerror(errno))
+                if descriptor < 0 { throw Failure(path: path, what: "cannot be made: \(reason)") }
                 close(descriptor)
             }
             var settings = GRDB.Configuration()
@@ -47,7 +48,9 @@ package final class StateStore: EventSink {
             }
             database = try DatabasePool(path: path, configuration: settings)
             let verdict = try database.read { try String.fetchOne($0, sql: "PRAGMA quick_check(1)") }
-            if verdict != "ok" { throw Failure(path: path, what: "is damaged (\(verdict ?? "no answer")): \(Self.advice)") }
+            if verdict != "ok" {
+                throw Failure(path: path, what: "is damaged (\(verdict ?? "no answer")): \(Self.advice)")
+            }
             let newer = try database.read { try StateSchema.migrator.hasBeenSuperseded($0) }
             if newer { throw Failure(path: path, what: "was written by a later version of Godwit: use that one") }
             try StateSchema.migrator.migrate(database)

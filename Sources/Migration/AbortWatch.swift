@@ -58,7 +58,8 @@ struct AbortWatch: Sendable {
         guard state.phase >= .shift else { return all }
         if let lag = readings.lagSeconds, lag > limits.lagSeconds {
             all.append(Passed(
-                name: "lag", words: "\(GateJudge.text(lag)) s behind, the limit is \(GateJudge.text(limits.lagSeconds)) s"))
+                name: "lag",
+                words: "\(GateJudge.text(lag)) s behind, the limit is \(GateJudge.text(limits.lagSeconds)) s"))
         }
         if let compared = readings.compared, compared.reads >= readings.callsMin,
             compared.mismatchPercent > limits.mismatchPercent {

@@ -18,7 +18,8 @@ package enum GateJudge {
         case .prepare:
             gates.append(Gate(
                 "prepared", value: state.isPrepared ? "yes" : state.work == .install ? "under way" : "no",
-                threshold: "yes", holds: state.isPrepared, advice: "mend what the cause says; it is tried again by advance"))
+                threshold: "yes", holds: state.isPrepared,
+                advice: "mend what the cause says; it is tried again by advance"))
         case .backfill: gates += [mirroring(readings), copied(readings)]
         case .mirror: gates += [mirroring(readings), captured(readings), lag(manifest, readings)]
         case .validate:
@@ -156,7 +157,8 @@ package enum GateJudge {
     private static func switching(_ manifest: MigrationManifest, _ readings: MigrationReadings) -> [Gate] {
         var gates = [
             Gate(
-                "transactions", value: readings.oldestTransactionSeconds.map { "oldest \(text($0)) s" } ?? "not measured",
+                "transactions",
+                value: readings.oldestTransactionSeconds.map { "oldest \(text($0)) s" } ?? "not measured",
                 threshold: "at most \(text(manifest.gates.transactionSeconds)) s",
                 holds: readings.oldestTransactionSeconds.map { $0 <= manifest.gates.transactionSeconds },
                 advice: "pg_stat_activity of OLD names them; end them, or wait"),

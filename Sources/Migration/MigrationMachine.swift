@@ -2,8 +2,8 @@ import Configuration
 
 /// What a migration does next. Pure: what was measured and the time come in, orders go out. One owner.
 ///
-/// The owner stores `state` after each event that has changed it, and only then carries out the actions: after a crash the
-/// stored state and `.restored` give the same actions again, each of which may be done twice.
+/// The owner stores `state` after each event that has changed it, and only then carries out the actions: after a crash
+/// the stored state and `.restored` give the same actions again, each of which may be done twice.
 package struct MigrationMachine: Sendable {
     package enum Command: Sendable, Equatable {
         case advance, resume, approve
@@ -274,7 +274,9 @@ package struct MigrationMachine: Sendable {
     /// `shift, reads 25 %`
     package var place: String {
         if let work = state.work { return "\(state.phase.rawValue), \(work.rawValue) is under way" }
-        if state.phase == .shift { return "shift, reads \(Self.words(manifest.steps[state.step]))" }
+        if state.phase == .shift, state.standing == .running || state.standing == .paused {
+            return "shift, reads \(Self.words(manifest.steps[state.step]))"
+        }
         return state.phase.rawValue
     }
 
@@ -302,6 +304,7 @@ package struct MigrationMachine: Sendable {
             // The writes are NEW's still.
             retryAt = nil
             stand(.running, "resumed: the writes stay on NEW", by: by)
+            if state.phase == .cutover { enter(.watch, now) }
         case .aborted:
             // What was found before does not count any more.
             let phase: MigrationPhase = !state.isPrepared ? .prepare : state.phase < .mirror ? state.phase : .mirror
@@ -397,7 +400,7 @@ package struct MigrationMachine: Sendable {
 
     private mutating func worked(_ work: MigrationState.Work, _ now: Int64, _ actions: inout [Action]) {
         // What was aborted meanwhile.
-        if work == .install { state.isPrepared = true }
+        if work == .install, !state.isOver { state.isPrepared = true }
         guard state.work == work else { return }
         state.work = nil
         switch (work, state.standing) {
@@ -415,6 +418,7 @@ package struct MigrationMachine: Sendable {
             state.standing = .aborted
         case (.remove, .removing):
             state.standing = .removed
+            state.cause = "nothing of Godwit is left in both databases"
         case (.remove, _):
             state.cause = "nothing of Godwit is left in both databases"
             state.standing = .finished

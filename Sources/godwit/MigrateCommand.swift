@@ -9,8 +9,8 @@ struct MigrateCommand: ParsableCommand {
         commandName: "migrate",
         abstract: "Start, watch and steer a migration of a running Godwit.",
         discussion: """
-            The manifest (conf/migration.yaml shows every key) says what is wanted; docs/MIGRATION.md goes through one. \
-            Exit status: 0 done, 1 refused or no-go, 2 no answer.
+            The manifest (conf/migration.yaml shows every key) says what is wanted; docs/MIGRATION.md goes through \
+            one. Exit status: 0 done, 1 refused or no-go, 2 no answer.
             """,
         subcommands: [
             Start.self, List.self, Status.self, Advance.self, Pause.self, Resume.self, Abort.self, Approve.self,
@@ -63,8 +63,10 @@ struct MigrateCommand: ParsableCommand {
 
         private func name(_ client: MigrateClient) throws -> String {
             if let id {
-                guard let quoted = id.addingPercentEncoding(withAllowedCharacters: .alphanumerics.union(.init(charactersIn: "-_.")))
-                else { throw ValidationError("\(id) is no id") }
+                let plain = CharacterSet.alphanumerics.union(.init(charactersIn: "-_."))
+                guard let quoted = id.addingPercentEncoding(withAllowedCharacters: plain) else {
+                    throw ValidationError("\(id) is no id")
+                }
                 return quoted
             }
             let all = try Document.read(MigrationList.self, try client.get("/migrations")).migrations
@@ -166,7 +168,8 @@ extension MigrateCommand {
     }
 
     struct Abort: ParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Back to OLD, now: reads at once, writes without a loss.")
+        static let configuration = CommandConfiguration(
+            abstract: "Back to OLD, now: reads at once, writes without a loss.")
 
         @OptionGroup var place: Place
         @OptionGroup var which: Which
@@ -185,7 +188,8 @@ extension MigrateCommand {
     }
 
     struct Force: ParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Advance though gates do not hold; the reason is kept.")
+        static let configuration = CommandConfiguration(
+            abstract: "Advance though gates do not hold; the reason is kept.")
 
         @OptionGroup var place: Place
         @OptionGroup var which: Which

@@ -37,7 +37,8 @@ enum MigrateView {
     static func printDecision(_ one: MigrationDocument) {
         let width = one.gates.map(\.name.count).max() ?? 0
         for gate in one.gates {
-            let mark = gate.holds == true ? "ok     " : !gate.required ? "-      " : gate.holds == nil ? "unknown" : "NO     "
+            let missed = gate.holds == nil ? "unknown" : "NO     "
+            let mark = gate.holds == true ? "ok     " : gate.required ? missed : "-      "
             let name = gate.name.padding(toLength: width, withPad: " ", startingAt: 0)
             let since = gate.since.map { ", since \($0)" } ?? ""
             say("  \(mark) \(name)  \(gate.value) (wanted: \(gate.threshold)\(since))")

@@ -7,8 +7,8 @@ import Primitives
 import Synchronization
 import Verification
 
-/// Compares both sides of a migration now and then: every row, and the manifest's invariants. On a thread of its own, for
-/// it takes long; any thread may ask what it has found.
+/// Compares both sides of a migration now and then: every row, and the manifest's invariants. On a thread of its own,
+/// for it takes long; any thread may ask what it has found.
 final class MigrationComparison: Sendable {
     /// Seconds from one look at the invariants to the next, and from a comparison that could not tell to the next try.
     private static let invariantSeconds = 20.0

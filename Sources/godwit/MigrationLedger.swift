@@ -1,5 +1,6 @@
 import Configuration
 import ControlPlane
+import Dispatch
 import Foundation
 import Glibc
 import Migration
@@ -15,8 +16,10 @@ final class MigrationLedger {
         var machine: MigrationMachine
         var survey: MigrationSurvey?
         var comparison: MigrationComparison?
-        /// Under way; what ends is told by message.
-        var working: [MigrationState.Work: OwnThread] = [:]
+        /// Under way or waiting for its turn; what ends is told by message.
+        var working: Set<MigrationState.Work> = []
+        /// One after the other: what was aborted meanwhile ends first.
+        let lane = DispatchQueue(label: "godwit-work")
         /// What happened and could not be stored yet.
         var pending: [MigrationMachine.Event] = []
         /// The state in memory is ahead of the stored one.
@@ -84,7 +87,7 @@ final class MigrationLedger {
         for entry in entries {
             entry.survey?.stop()
             entry.comparison?.stop()
-            for thread in entry.working.values { thread.join() }
+            entry.lane.sync {}
         }
     }
 
@@ -164,7 +167,8 @@ final class MigrationLedger {
             let copied = report.tables.reduce(0) { sum, table in
                 sum + (table.isCopied ? max(table.rowsEstimated, table.rowsCopied) : table.rowsCopied)
             }
-            readings.copiedPercent = all == 0 ? (readings.tablesLeft == 0 ? 100 : 0) : Double(copied) * 100 / Double(all)
+            let ofNothing = readings.tablesLeft == 0 ? 100.0 : 0
+            readings.copiedPercent = all == 0 ? ofNothing : Double(copied) * 100 / Double(all)
         }
         if manifest.tables.isEmpty { readings.uncaptured = report.uncaptured }
         readings.callsMin = route.settings.breaker.windowCalls
@@ -217,11 +221,11 @@ final class MigrationLedger {
         switch message {
         case .worked(let id, let work):
             guard let entry = entry(id) else { return }
-            entry.working.removeValue(forKey: work)?.join()
+            entry.working.remove(work)
             handle(entry, .worked(work, now: now))
         case .failed(let id, let work, let reason):
             guard let entry = entry(id) else { return }
-            entry.working.removeValue(forKey: work)?.join()
+            entry.working.remove(work)
             handle(entry, .failed(work, reason: reason, now: now))
         case .order(let order, let by, let reply):
             guard lock != nil else {
@@ -481,19 +485,20 @@ final class MigrationLedger {
         }
     }
 
-    /// On a thread of its own; one of a kind at a time.
+    /// On a thread of its own.
     private func perform(_ work: MigrationState.Work, _ entry: Entry) {
-        guard entry.working[work] == nil, let settings = settings(entry) else { return }
+        guard let settings = settings(entry), entry.working.insert(work).inserted else { return }
         let (id, manifest, parts, inbox) = (entry.migration.id, entry.machine.manifest, parts, inbox)
         // The comparison holds snapshots in both databases, and heartbeats leave keys in the journal.
         let (survey, comparison, stop, patience) = (entry.survey, entry.comparison, stopDescriptor, Self.mirrorMillis)
         if work == .remove { (entry.survey, entry.comparison) = (nil, nil) }
-        entry.working[work] = OwnThread(name: "godwit-work") {
+        entry.lane.async {
             let failure: String?
             switch work {
             case .install:
                 failure = MigrationWork.install(manifest, settings)
-                    ?? Self.order(.mirror(database: manifest.database, runs: true), parts.server, stop, atMost: patience)
+                    ?? Self.order(
+                        .mirror(database: manifest.database, runs: true), parts.server, stop, atMost: patience)
             case .remove:
                 survey?.stop()
                 comparison?.stop()

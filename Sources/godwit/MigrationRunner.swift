@@ -9,7 +9,8 @@ import Synchronization
 
 /// Runs the migrations of this process, on a thread of its own: measures, decides, stores, orders. Any thread may ask.
 ///
-/// Slow questions are other threads' (MigrationSurvey, MigrationComparison, MigrationWork): an abort never waits for one.
+/// Slow questions are other threads' (MigrationSurvey, MigrationComparison, MigrationWork): an abort never waits for
+/// one.
 final class MigrationRunner: Sendable {
     enum Message: Sendable {
         case order(MigrationOrder, by: String, reply: @Sendable (MigrationOutcome) -> Void)

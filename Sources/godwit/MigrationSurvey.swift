@@ -6,12 +6,15 @@ import Mirroring
 import Primitives
 import Synchronization
 
-/// Asks both sides of a migration, again and again, how they are. On a thread of its own, for it blocks; any thread may ask
-/// what it has found.
+/// Asks both sides of a migration, again and again, how they are. On a thread of its own, for it blocks; any thread may
+/// ask what it has found.
 final class MigrationSurvey: Sendable {
     /// Milliseconds from one look to the next; whole looks, at more than how far NEW is, come every `turnsPerLook`.
     private static let turnMillis: CInt = 250
     private static let turnsPerLook = 8
+    /// Milliseconds from one look for a heartbeat to the next, and looks of one turn.
+    private static let lookMillis: CInt = 10
+    private static let looksMax = 20
     private static let timeoutSeconds = 5.0
 
     private struct State {
@@ -93,8 +96,8 @@ final class MigrationSurvey: Sendable {
         var isSeen = false
     }
 
-    /// Once a second a key is marked as changed, in a transaction of its own; seen is it when the other side says that it
-    /// stands at a snapshot that shows it.
+    /// Once a second a key is marked as changed, in a transaction of its own; it is seen when the other side says that
+    /// it stands at a snapshot that shows it.
     private func beat(
         _ last: Heartbeat?, _ isSwitched: Bool, _ authority: SurveyedSide, _ other: SurveyedSide
     ) throws(SurveyFailure) -> Heartbeat? {
@@ -104,13 +107,17 @@ final class MigrationSurvey: Sendable {
                 state.withLock { $0.readings.lagSeconds = nil }
                 return nil
             }
-            return Heartbeat(isSwitched: isSwitched, xid: xid, sent: now)
+            return try beat(
+                Heartbeat(isSwitched: isSwitched, xid: xid, sent: now), isSwitched, authority, other)
         }
         if last.isSeen { return last }
-        last.isSeen = try other.flag("""
-            SELECT coalesce((SELECT pg_visible_in_snapshot(\(SQL.literal(last.xid))::xid8, snapshot::pg_snapshot)
-              FROM godwit.progress), false)
-            """)
+        for _ in 0..<Self.looksMax {
+            last.isSeen = try other.flag("""
+                SELECT coalesce((SELECT pg_visible_in_snapshot(\(SQL.literal(last.xid))::xid8, snapshot::pg_snapshot)
+                  FROM godwit.progress), false)
+                """)
+            if last.isSeen || isStopped(waitingMillis: Self.lookMillis) { break }
+        }
         let seconds = Double(MonotonicInstant.now().nanoseconds(since: last.sent)) / 1e9
         state.withLock { state in
             // Until it is seen the other side is behind for at least as long.

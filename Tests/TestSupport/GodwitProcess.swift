@@ -20,6 +20,9 @@ package final class GodwitProcess: Sendable {
         try self.init(directory: directory)
     }
 
+    /// Another process with the configuration, and all files, of one that has ended.
+    package convenience init(resuming ended: GodwitProcess) throws { try self.init(directory: ended.directory) }
+
     private init(directory: String) throws {
         self.directory = directory
         process = try ChildProcess([Self.executable, "serve", "--config", directory + "/godwit.yaml"])
