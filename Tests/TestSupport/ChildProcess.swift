@@ -67,7 +67,11 @@ package final class ChildProcess: Sendable {
 
     /// Blocks until the process has ended and all of its output is there.
     @discardableResult
-    package func wait() -> Exit {
+    package func wait(_ file: StaticString = #fileID, _ line: UInt = #line) -> Exit {
+        Awaited.wait(for: "the end of \(name)", Place(file, line)) { waitBlocking() }
+    }
+
+    private func waitBlocking() -> Exit {
         // WNOWAIT: the process id stays ours until `exit` says that it no longer is.
         var information = siginfo_t()
         while waitid(P_PID, id_t(pid), &information, WEXITED | WNOWAIT) == -1 && errno == EINTR {}
@@ -95,15 +99,16 @@ package final class ChildProcess: Sendable {
     /// - Throws: `TestFailure` with all it wrote when it does not end with status 0.
     @discardableResult
     package static func run(
-        _ arguments: [String], environment: [String: String] = [:], directory: String? = nil
+        _ arguments: [String], environment: [String: String] = [:], directory: String? = nil,
+        _ file: StaticString = #fileID, _ line: UInt = #line
     ) throws -> String {
-        try ChildProcess(arguments, environment: environment, directory: directory).waitForSuccess()
+        try ChildProcess(arguments, environment: environment, directory: directory).waitForSuccess(file, line)
     }
 
     /// Blocks until the process has ended; its standard output.
     @discardableResult
-    package func waitForSuccess() throws -> String {
-        let exit = wait()
+    package func waitForSuccess(_ file: StaticString = #fileID, _ line: UInt = #line) throws -> String {
+        let exit = wait(file, line)
         guard exit == .code(0) else {
             throw TestFailure("\(name): \(exit)\n\(output.text)\(errors.text)")
         }

@@ -22,8 +22,10 @@ package final class CollectedText: @unchecked Sendable {
     }
 
     /// Blocks until the other end is closed.
-    package func waitForEnd() {
-        condition.withLock { while !ended { condition.wait() } }
+    package func waitForEnd(_ file: StaticString = #fileID, _ line: UInt = #line) {
+        Awaited.wait(for: "the end of a process' output", Place(file, line)) {
+            condition.withLock { while !ended { condition.wait() } }
+        }
     }
 
     /// Blocks until a whole line contains this, and returns the first such line.
@@ -31,7 +33,15 @@ package final class CollectedText: @unchecked Sendable {
     /// - Parameter skipping: lines from the start that do not count; take `lines.count` before the cause.
     /// - Throws: `TestFailure` with all that was read when the stream ends before.
     @discardableResult
-    package func waitForLine(containing part: String, skipping: Int = 0) throws -> String {
+    package func waitForLine(
+        containing part: String, skipping: Int = 0, _ file: StaticString = #fileID, _ line: UInt = #line
+    ) throws -> String {
+        try Awaited.wait(for: "a line containing '\(part)'", Place(file, line)) {
+            try lineBlocking(part, skipping)
+        }
+    }
+
+    private func lineBlocking(_ part: String, _ skipping: Int) throws -> String {
         try condition.withLock {
             while true {
                 let all = String(decoding: bytes, as: UTF8.self)

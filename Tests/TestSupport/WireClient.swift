@@ -84,12 +84,12 @@ package final class WireClient {
     /// Connects and logs in without a password; reads to ReadyForQuery.
     package convenience init(
         port: UInt16, database: String, user: String = "app", parameters: [(String, String)] = [],
-        minor: UInt32 = 0
+        minor: UInt32 = 0, _ file: StaticString = #fileID, _ line: UInt = #line
     ) throws {
         try self.init(port: port)
         send(FrameBuilder.startup(
             [("user", user), ("database", database)] + parameters, version: 0x0003_0000 | minor))
-        let messages = try readToReady()
+        let messages = try readToReady(file, line)
         cancelKey = messages.first { $0.type == "K" }?.body ?? []
     }
 
@@ -149,20 +149,24 @@ package final class WireClient {
     }
 
     /// - Returns: nil when the peer has closed the connection.
-    package func read() throws -> Message? {
-        guard let header = receive(5) else { return nil }
-        let length = header[1...].reduce(0) { $0 << 8 | Int($1) }
-        guard length >= 4, let body = receive(length - 4) else { throw TestFailure("cut off after \(header)") }
-        return Message(type: Character(UnicodeScalar(header[0])), body: body)
+    package func read(_ file: StaticString = #fileID, _ line: UInt = #line) throws -> Message? {
+        return try Awaited.wait(for: "a message, behind \(buffered.count) bytes", Place(file, line)) {
+            guard let header = receive(5) else { return nil }
+            let length = header[1...].reduce(0) { $0 << 8 | Int($1) }
+            guard length >= 4, let body = receive(length - 4) else { throw TestFailure("cut off after \(header)") }
+            return Message(type: Character(UnicodeScalar(header[0])), body: body)
+        }
     }
 
     /// One byte, as after an SSLRequest; nil when the connection is closed.
-    package func readByte() -> UInt8? { receive(1)?.first }
+    package func readByte(_ file: StaticString = #fileID, _ line: UInt = #line) -> UInt8? {
+        Awaited.wait(for: "a byte", Place(file, line)) { receive(1)?.first }
+    }
 
     /// All messages up to ReadyForQuery, which is the last.
-    package func readToReady() throws -> [Message] {
+    package func readToReady(_ file: StaticString = #fileID, _ line: UInt = #line) throws -> [Message] {
         var messages: [Message] = []
-        while let message = try read() {
+        while let message = try read(file, line) {
             messages.append(message)
             if message.type == "Z" { return messages }
         }
@@ -170,31 +174,31 @@ package final class WireClient {
     }
 
     /// The next ErrorResponse; nil when the connection is closed without one.
-    package func readToError() throws -> Message? {
-        while let message = try read() {
+    package func readToError(_ file: StaticString = #fileID, _ line: UInt = #line) throws -> Message? {
+        while let message = try read(file, line) {
             if message.type == "E" { return message }
         }
         return nil
     }
 
     /// All messages until the peer closes the connection.
-    package func readToEnd() throws -> [Message] {
+    package func readToEnd(_ file: StaticString = #fileID, _ line: UInt = #line) throws -> [Message] {
         var messages: [Message] = []
-        while let message = try read() { messages.append(message) }
+        while let message = try read(file, line) { messages.append(message) }
         return messages
     }
 
     // MARK: In one step
 
     /// Sends a simple query and reads its answers.
-    package func query(_ sql: String) throws -> [Message] {
+    package func query(_ sql: String, _ file: StaticString = #fileID, _ line: UInt = #line) throws -> [Message] {
         send(FrameBuilder.query(sql))
-        return try readToReady()
+        return try readToReady(file, line)
     }
 
     /// The first column of the first row of a simple query.
-    package func value(_ sql: String) throws -> String? {
-        let messages = try query(sql)
+    package func value(_ sql: String, _ file: StaticString = #fileID, _ line: UInt = #line) throws -> String? {
+        let messages = try query(sql, file, line)
         if let error = messages.first(where: { $0.type == "E" }) { throw TestFailure("\(sql): \(error)") }
         return messages.first { $0.type == "D" }?.columns.first ?? nil
     }
