@@ -90,7 +90,7 @@ let package = Package(
             "Primitives", "Digests", "PGWire", "SQLAnalysis", "Configuration", "Reactor",
             "Sessions", "Pooling", "Routing", "Console", logging,
         ], isHot: true),
-        floor("Mirroring", ["Primitives", "LibPQ", logging]),
+        floor("Mirroring", ["Primitives", "Migration", "LibPQ", logging]),
         floor("Verification", ["Primitives", "LibPQ", logging]),
         floor("ControlPlane", [
             "Primitives", "Digests", "Configuration", "Migration", "Reactor", "CEpoll", logging, grdb, hummingbird,
@@ -102,7 +102,8 @@ let package = Package(
             name: "godwit",
             dependencies: [
                 "Primitives", "PGWire", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing",
-                "Console", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", arguments, logging,
+                "Console", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", "Digests", arguments,
+                logging,
             ],
             swiftSettings: strict),
 

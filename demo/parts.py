@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-GODWIT = ROOT / ".build/release/godwit"
+GODWIT = Path(os.environ.get("GODWIT_BINARY") or ROOT / ".build/release/godwit")
 OLD_PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 DATABASE = "shop"
 USER = "app"

@@ -23,7 +23,7 @@ package struct ManifestReader {
             "validation_errors", "held",
         ],
         "verify": ["every", "rate"],
-        "cutover": ["deadline_millis"],
+        "cutover": ["deadline_millis", "pinned"],
         "invariants.*": ["name", "sql", "tolerance"],
         "windows": ["time_zone", "allow"],
         "windows.allow.*": ["days", "hours"],
@@ -166,6 +166,7 @@ package struct ManifestReader {
         }
         if let cutover = try top.section("cutover", keys: Self.keys["cutover"]) {
             try cutover.number("deadline_millis", 10...60_000, &manifest.deadlineMillis)
+            try cutover.choice("pinned", &manifest.pinned)
         }
     }
 

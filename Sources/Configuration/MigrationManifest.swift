@@ -47,6 +47,14 @@ package struct MigrationManifest: Sendable, Equatable {
         case auto
     }
 
+    /// What becomes of clients that are bound to their server (temporary tables, LISTEN, session locks) at a switch.
+    package enum Pinned: String, Sendable, CaseIterable {
+        /// They are in its way until they go.
+        case wait
+        /// They are disconnected.
+        case end
+    }
+
     /// What a phase asks before it is left.
     package struct Phase: Sendable, Equatable {
         package var advance: Advance
@@ -163,6 +171,7 @@ package struct MigrationManifest: Sendable, Equatable {
     package var verifyRate = 0
     /// Milliseconds within which a switch is made or taken back.
     package var deadlineMillis = 1000
+    package var pinned = Pinned.wait
     /// Programs of `events.hooks` that must be told of events; their file names.
     package var hooks: [String] = []
     /// IANA name.

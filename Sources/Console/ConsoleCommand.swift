@@ -3,7 +3,7 @@ package enum ConsoleCommand: Equatable, Sendable {
     package enum Subject: String, CaseIterable, Sendable {
         case pools, clients, servers, databases, stats, lists, config, version, help, mirror, tables, breakers, routes,
             pins, cohorts, rules, shapes, caches, users, mem, fds, sockets, state, totals,
-            events, migrations
+            events, authority, migrations
         case statsTotals = "stats_totals"
         case statsAverages = "stats_averages"
         case activeSockets = "active_sockets"
@@ -26,6 +26,8 @@ package enum ConsoleCommand: Equatable, Sendable {
     case killClient(String)
     /// FORCE <database> OLD|NEW|AUTO.
     case force(database: String, ForceOrder)
+    /// CUTOVER or ROLLBACK <database>.
+    case switchOver(SwitchCommand)
     /// Nothing but blanks and semicolons.
     case empty
     /// What drivers and tools send on connecting; the console has no session settings and no transactions.
@@ -37,7 +39,7 @@ package enum ConsoleCommand: Equatable, Sendable {
         // Of SHOW FDS even PgBouncer's watchers are kept away.
         case .show(.fds): false
         case .show, .showSetting, .empty, .ignored: true
-        case .reload, .set, .reads, .mirror, .force, .gate, .killClient: false
+        case .reload, .set, .reads, .mirror, .force, .gate, .killClient, .switchOver: false
         }
     }
 
@@ -51,6 +53,7 @@ package enum ConsoleCommand: Equatable, Sendable {
         case .mirror: "MIRROR"
         case .force: "FORCE"
         case .killClient: "KILL_CLIENT"
+        case .switchOver(let command): command.toNew ? "CUTOVER" : "ROLLBACK"
         case .empty: ""
         case .ignored(let tag): tag
         case .gate(let command): command.tag
@@ -71,8 +74,36 @@ extension GateCommand {
         case .waitClose: "WAIT_CLOSE"
         case .shutdown: "SHUTDOWN"
         case .barrier: ""
+        case .holdForSwitch: "the hold of a switch"
+        case .letGo: ""
         }
     }
+}
+
+/// Which side is to take the writes, and how. Immutable, any thread.
+package struct SwitchCommand: Equatable, Sendable {
+    package static let deadlineMillisMax = 60_000
+
+    package var toNew: Bool
+    package var database: String
+    /// Only tell what would stand in the way.
+    package var isDryRun = false
+    /// nil: as usual.
+    package var deadlineMillis: Int?
+    /// The operator has compared the sides, or does without.
+    package var waivesVerify = false
+    /// Sessions that are bound to their server are disconnected.
+    package var endsPinned = false
+
+    package init(toNew: Bool, database: String) {
+        self.toNew = toNew
+        self.database = database
+    }
+
+    /// What it answers with.
+    package static let columns: [ConsoleReport.Column] = [
+        .init("kind"), .init("name"), .init("value"), .init("threshold"), .init("ok"), .init("advice"),
+    ]
 }
 
 /// What an operator orders of a mirror. Immutable, any thread.

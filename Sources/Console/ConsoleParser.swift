@@ -28,6 +28,8 @@ package enum ConsoleParser {
                 let order = ForceOrder(rawValue: side.lowercased)
             else { throw .usage("FORCE <database> OLD|NEW|AUTO") }
             return .force(database: database.text, order)
+        case "cutover": return .switchOver(try switchOver(rest, toNew: true))
+        case "rollback" where !rest.isEmpty: return .switchOver(try switchOver(rest, toNew: false))
         case "pause": return .gate(.pause(try pause(rest)))
         case "resume": return .gate(.resume(try scope(rest, "RESUME [<database>]")))
         case "disable": return .gate(.disable(try name(rest, "DISABLE <database>")))
@@ -84,6 +86,29 @@ package enum ConsoleParser {
         guard words.count == 2, let database = words.first, let share = words.last, let hundredths = percent(share.text)
         else { throw .usage("READS <database> <percent from 0 to 100, in steps of 0.01>") }
         return .reads(database: database.text, hundredths: hundredths)
+    }
+
+    private static func switchOver(_ words: ArraySlice<Word>, toNew: Bool) throws(Failure) -> SwitchCommand {
+        let usage = "\(toNew ? "CUTOVER" : "ROLLBACK") <database> [DRY RUN] [DEADLINE <milliseconds>] [WITHOUT VERIFY] "
+            + "[END PINNED]"
+        var rest = words
+        guard let database = rest.popFirst() else { throw .usage(usage) }
+        var command = SwitchCommand(toNew: toNew, database: database.text)
+        while let word = rest.popFirst() {
+            guard let next = rest.popFirst() else { throw .usage(usage) }
+            switch (word.lowercased, next.lowercased) {
+            case ("dry", "run"): command.isDryRun = true
+            case ("without", "verify"): command.waivesVerify = true
+            case ("end", "pinned"): command.endsPinned = true
+            case ("deadline", let number):
+                guard number.utf8.count <= 5, number.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }),
+                    let millis = Int(number), (1...SwitchCommand.deadlineMillisMax).contains(millis)
+                else { throw .usage(usage) }
+                command.deadlineMillis = millis
+            default: throw .usage(usage)
+            }
+        }
+        return command
     }
 
     private static func mirror(_ words: ArraySlice<Word>) throws(Failure) -> ConsoleCommand {

@@ -35,6 +35,8 @@ package struct GateControl {
         case ask(UInt64)
         case reconnect(GateScope)
         case kill(GateScope)
+        /// Disconnects who is bound to a server of the authority.
+        case endPinned(GateScope)
         /// No new clients; who is between two transactions is told to go.
         case drain
         case stopListening
@@ -74,6 +76,8 @@ package struct GateControl {
     private struct Established: Hashable {
         var scope: GateScope
         var hold: TrafficGate.Hold
+        /// Not an operator's to end.
+        var isSwitch = false
     }
 
     private let threads: Int
@@ -159,6 +163,17 @@ package struct GateControl {
             shutDown(id, how, &actions)
         case .barrier:
             begin(id, command, .applied, &actions)
+        case .holdForSwitch(let name, let limit, let endsPinned):
+            let scope = GateScope.database(name)
+            begin(id, command, .movable(scope), deadline: now.advanced(bySeconds: limit), &actions)
+            if endsPinned { actions.append(.endPinned(scope)) }
+        case .letGo(let name):
+            for key in established.keys where key.isSwitch && key.scope == .database(name) { established[key] = nil }
+            for other in pending.keys.sorted() {
+                guard let waiting = pending[other], case .holdForSwitch(name, _, _) = waiting.command else { continue }
+                giveUp(other, .ended(waiting.command), &actions)
+            }
+            begin(id, command, .applied, &actions)
         }
     }
 
@@ -175,7 +190,8 @@ package struct GateControl {
         case .enable(let name):
             if disabled.contains(ExactName(name)) { return nil }
             scope = GateScope(name)
-        case .suspend, .shutdown, .barrier: return nil
+        case .suspend, .shutdown, .barrier, .letGo: return nil
+        case .holdForSwitch(let name, _, _): scope = .database(name)
         }
         guard case .database(let name) = scope, !hasWildcard, !databases.contains(name) else { return nil }
         return name.text
@@ -204,7 +220,7 @@ package struct GateControl {
         if case .database(let name) = scope, gate.everything != nil {
             return actions.append(.answer(id, .failed(.heldByAll(name.text))))
         }
-        for key in established.keys where key.scope == scope { established[key] = nil }
+        for key in established.keys where key.scope == scope && !key.isSwitch { established[key] = nil }
         if scope == .everything { isSuspended = false }
         for other in pending.keys.sorted() {
             guard let waiting = pending[other] else { continue }
@@ -212,7 +228,8 @@ package struct GateControl {
             case .pause(let pause) where pause.scope == scope: break
             case .suspend where scope == .everything: break
             case .kill(let killed) where killed == scope: break
-            case .pause, .suspend, .kill, .resume, .disable, .enable, .reconnect, .waitClose, .shutdown, .barrier:
+            case .pause, .suspend, .kill, .resume, .disable, .enable, .reconnect, .waitClose, .shutdown, .barrier,
+                .holdForSwitch, .letGo:
                 continue
             }
             drop(other, &actions)
@@ -278,7 +295,8 @@ package struct GateControl {
         switch waiting.command {
         case .pause(let pause): establish(pause.scope, pause.hold, endsAt: waiting.endsAt)
         case .suspend: isSuspended = true
-        case .resume, .disable, .enable, .reconnect, .kill, .waitClose, .shutdown, .barrier: break
+        case .holdForSwitch(let name, _, _): establish(.database(name), .writes, endsAt: nil, isSwitch: true)
+        case .resume, .disable, .enable, .reconnect, .kill, .waitClose, .shutdown, .barrier, .letGo: break
         }
         drop(id, &actions)
         actions.append(.answer(id, answer(to: waiting.command)))
@@ -322,8 +340,10 @@ package struct GateControl {
     // MARK: the gate
 
     /// The later end counts, and none before any.
-    private mutating func establish(_ scope: GateScope, _ hold: TrafficGate.Hold, endsAt: MonotonicInstant?) {
-        let key = Established(scope: scope, hold: hold)
+    private mutating func establish(
+        _ scope: GateScope, _ hold: TrafficGate.Hold, endsAt: MonotonicInstant?, isSwitch: Bool = false
+    ) {
+        let key = Established(scope: scope, hold: hold, isSwitch: isSwitch)
         guard let known = established[key] else { return established[key] = .some(endsAt) }
         if let known, let endsAt { established[key] = .some(max(known, endsAt)) } else { established[key] = .some(nil) }
     }
@@ -337,7 +357,8 @@ package struct GateControl {
             switch waiting.command {
             case .pause(let pause): holds.append(Established(scope: pause.scope, hold: pause.hold))
             case .suspend: next.isSuspended = true
-            case .resume, .disable, .enable, .reconnect, .kill, .waitClose, .shutdown, .barrier: break
+            case .holdForSwitch(let name, _, _): holds.append(Established(scope: .database(name), hold: .writes))
+            case .resume, .disable, .enable, .reconnect, .kill, .waitClose, .shutdown, .barrier, .letGo: break
             }
         }
         for held in holds {

@@ -64,6 +64,8 @@ package enum GateCondition: Equatable, Sendable {
     case noServers(GateScope)
     /// Nothing runs on the authority that may write.
     case noWrites(GateScope)
+    /// The same, and no client of them is bound to its server of the authority.
+    case movable(GateScope)
     /// No server waits to be closed because of a reload or RECONNECT.
     case noneOutdated(GateScope)
     /// Everything that was to be sent has been sent.
@@ -141,4 +143,8 @@ package enum GateCommand: Equatable, Sendable {
     case shutdown(Shutdown)
     /// Answered when all threads have taken what was posted to them before.
     case barrier
+    /// A switch of the authority: units that may write are held, whatever operators resume, until `letGo`. Not reached
+    /// within so many seconds, everything goes on as before.
+    case holdForSwitch(ExactName, limit: Double, endsPinned: Bool)
+    case letGo(ExactName)
 }

@@ -50,13 +50,15 @@ struct AbortWatch: Sendable {
         _ limits: MigrationManifest.Abort, _ state: MigrationState, _ readings: MigrationReadings
     ) -> [Passed] {
         var all: [Passed] = []
-        if let verify = readings.verify, verify.outcome == .different, verify.differing >= limits.validationErrors {
+        // Behind the switch, going back would make a difference worse; and one who is behind is no better a place.
+        if !state.isSwitched, let verify = readings.verify, verify.outcome == .different,
+            verify.differing >= limits.validationErrors {
             all.append(Passed(
                 name: "validation", words: "\(verify.differing) keys differ, the limit is \(limits.validationErrors)",
                 isAtOnce: true))
         }
         guard state.phase >= .shift else { return all }
-        if let lag = readings.lagSeconds, lag > limits.lagSeconds {
+        if !state.isSwitched, let lag = readings.lagSeconds, lag > limits.lagSeconds {
             all.append(Passed(
                 name: "lag",
                 words: "\(GateJudge.text(lag)) s behind, the limit is \(GateJudge.text(limits.lagSeconds)) s"))

@@ -176,6 +176,9 @@ package struct MigrationMachine: Sendable {
             actions.append(.perform(.switchBack))
             return
         }
+        if state.work == nil, let found = readings.isSwitched, found != state.isSwitched {
+            return meet(found, now, &actions)
+        }
         guard state.standing == .running || state.standing == .paused else { return }
         memory.take(GateJudge.gates(state, manifest, readings, now: now), now: now)
         switch watch.judge(state, readings, now: now) {
@@ -194,6 +197,25 @@ package struct MigrationMachine: Sendable {
         if manifest[state.phase].advance == .auto, state.work == nil, canAdvanceFurther, blocking(now).isEmpty {
             advance("its gates hold", by: "godwit", now, &actions)
         }
+    }
+
+    /// Somebody else has moved the writes: an operator in the console, or another Godwit.
+    private mutating func meet(_ isSwitched: Bool, _ now: Int64, _ actions: inout [Action]) {
+        switch state.standing {
+        case .removing, .removed, .finished: return
+        case .running, .paused, .returning, .aborted: break
+        }
+        state.isSwitched = isSwitched
+        state.approvals = []
+        retryAt = nil
+        if isSwitched {
+            stand(.paused, "the writes were moved to NEW by other means: resume watches over them", by: "godwit")
+            enter(.watch, now)
+        } else {
+            stand(.aborted, "the writes went back to OLD by other means", by: "godwit")
+            actions.append(.holdReads)
+        }
+        actions.append(.alarm(state.cause))
     }
 
     /// There is something behind the present step.
@@ -260,6 +282,7 @@ package struct MigrationMachine: Sendable {
                 return actions.append(.refused("nothing can stand in for the preparation"))
             }
             let names = obstacles.map(\.name).joined(separator: ", ")
+            state.isForced = true
             advance("forced\(names.isEmpty ? "" : " against \(names)"): \(reason)", by: by, now, &actions)
         } else if let first = obstacles.first {
             let more = obstacles.count > 1 ? ", and \(obstacles.count - 1) more" : ""
@@ -268,6 +291,7 @@ package struct MigrationMachine: Sendable {
         } else {
             advance("advanced", by: by, now, &actions)
         }
+        if state.work == nil { state.isForced = false }
         actions.append(.accepted(place))
     }
 
@@ -403,6 +427,7 @@ package struct MigrationMachine: Sendable {
         if work == .install, !state.isOver { state.isPrepared = true }
         guard state.work == work else { return }
         state.work = nil
+        state.isForced = false
         switch (work, state.standing) {
         case (.install, _): state.cause = "prepared"
         case (.switchOver, .returning):
@@ -430,6 +455,7 @@ package struct MigrationMachine: Sendable {
     ) {
         guard state.work == work else { return }
         state.work = nil
+        state.isForced = false
         switch (work, state.standing) {
         case (.switchOver, .returning): state.standing = .aborted
         case (.switchBack, _):

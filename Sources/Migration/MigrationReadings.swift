@@ -98,6 +98,8 @@ package struct MigrationReadings: Sendable, Equatable {
     package var callsMin = 200
     /// NEW's breaker lets reads pass.
     package var isBreakerClosed: Bool?
+    /// NEW has the writes; nil: it is not known now.
+    package var isSwitched: Bool?
     /// Why the reads are no longer where the migration has put them; empty: they are.
     package var readsOverruled = ""
     package var compared: Compared?

@@ -38,6 +38,8 @@ package struct MigrationState: Sendable, Equatable, Codable {
     package var isPrepared = false
     /// NEW has the writes.
     package var isSwitched = false
+    /// The present work was ordered against its gates.
+    package var isForced = false
     /// Microseconds since 1970 at which phase or step began.
     package var since: Int64
     /// Who has approved that the phase is left.

@@ -20,6 +20,8 @@ package struct TrafficPlan: Sendable {
         package var isManaged = false
         /// An operator's word about the breaker: `old` or `new`; nil: it decides.
         package var forced: String?
+        /// NEW has everything for good, and nothing in the databases tells it any more: which OLD and NEW that was.
+        package var finishedPair: String?
 
         package init() {}
     }
@@ -67,6 +69,13 @@ package struct TrafficPlan: Sendable {
         records[database, default: Record()].forced = side
     }
 
+    /// A migration is over: from here on nothing but this record knows who has the writes.
+    package mutating func finish(_ database: String, pair: String) {
+        var record = Record()
+        record.finishedPair = pair
+        records[database] = record
+    }
+
     /// The file was read again and taken: it has the last word, but for roll-backs and migrations.
     package mutating func fileWasRead() {
         for (name, record) in records where !record.isManaged {
@@ -111,6 +120,12 @@ package struct TrafficPlan: Sendable {
         } else if now >= before.since.advanced(bySeconds: safeAfterSeconds) {
             safe[database] = before.hundredths
         }
+    }
+
+    /// The writes have gone back to OLD: nobody reads on NEW until an operator's word.
+    package mutating func distrust(_ database: String) {
+        safe[database] = 0
+        records[database, default: Record()].ceiling = 0
     }
 
     /// NEW answers worse than it may: its share goes back to the last safe one, and stays until an operator's word.

@@ -155,7 +155,9 @@ final class BatchApplier {
 
     // MARK: what NEW's tables are
 
-    func firing() throws(PostgresFailure) -> Preflight.Finding? { try Preflight.firing(target).first }
+    func firing(on side: Side) throws(PostgresFailure) -> Preflight.Finding? {
+        try Preflight.firing(target, on: side).first
+    }
 
     /// By NEW's oid. Read before the tables' descriptions, so that a change in between is not missed.
     func definitions() throws(PostgresFailure) -> [UInt32: String] {
@@ -210,9 +212,11 @@ final class BatchApplier {
     ) throws(PostgresFailure) -> Backfill.Amount {
         if let out { try reader.source.send(out) }
         try target.send(into)
-        guard case .copyIn? = try target.next() else { throw PostgresFailure(.lost, "NEW refused a COPY: \(into)") }
+        guard case .copyIn? = try target.next() else {
+            throw PostgresFailure(.lost, "the target refused a COPY: \(into)")
+        }
         guard case .copyOut? = try reader.source.next() else {
-            throw PostgresFailure(.lost, "OLD refused the rows for: \(into)")
+            throw PostgresFailure(.lost, "the source refused the rows for: \(into)")
         }
         var copied = Backfill.Amount()
         // Small rows go together: libpq moves what waits in its own buffer for each part that the kernel takes.

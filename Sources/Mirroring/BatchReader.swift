@@ -78,7 +78,7 @@ final class BatchReader {
         }
         guard answers.count == (partitionsQuery.isEmpty ? 2 : 3), answers[0].count == 1,
             let snapshot = answers[0][0, 0].flatMap({ LedgerSnapshot($0) })
-        else { throw PostgresFailure(.refused, "godwit.control on OLD is empty: run godwit prepare") }
+        else { throw PostgresFailure(.refused, "godwit.control on the source is empty: run godwit prepare") }
         let keys = answers[answers.count - 1]
         let isLarge = keys.count > keysMax || (keys.count > 0 && keys.flag(0, 2))
         let partitions = partitionsQuery.isEmpty ? [:] : PartitionTracker.collectDigests(answers[1])
@@ -244,7 +244,7 @@ final class BatchReader {
 
     private func nextRows() throws(PostgresFailure) -> Rows {
         guard case .rows(let rows)? = try source.next() else {
-            throw PostgresFailure(.lost, "OLD answered out of turn")
+            throw PostgresFailure(.lost, "the source answered out of turn")
         }
         return rows
     }

@@ -1,5 +1,6 @@
 import Glibc
 import LibPQ
+import Primitives
 
 /// Puts journal, triggers and progress into the two databases, and takes all of it away again. Used by one
 /// thread.
@@ -42,39 +43,116 @@ package struct CaptureInstaller {
 
     package init(progress: @escaping (String) -> Void = { _ in }) { self.progress = progress }
 
-    /// - Parameter tables: of OLD, all with a primary key: what Preflight passed.
+    /// - Parameter direction: from the side that takes the writes now.
+    /// - Parameter tables: of the source, all with a primary key: what Preflight passed.
     package func install(
-        old: borrowing Connection, new: borrowing Connection, tables: [TableDescription]
+        _ direction: MirrorDirection = .forward, old: borrowing Connection, new: borrowing Connection,
+        tables: [TableDescription]
+    ) throws(Failure) -> Report {
+        switch direction.source {
+        case .old: try install(direction, source: old, target: new, tables: tables)
+        case .new: try install(direction, source: new, target: old, tables: tables)
+        }
+    }
+
+    private func install(
+        _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection,
+        tables: [TableDescription]
     ) throws(Failure) -> Report {
         var report = Report()
-        try run(new, "NEW, schema godwit", "BEGIN; \(CaptureSchema.target); COMMIT")
-        let mirrored = try names(new, "SELECT schema_name, table_name FROM godwit.backfill")
-        try run(old, "OLD, schema godwit", "BEGIN; \(CaptureSchema.source); COMMIT")
-        let captured = try healthyCaptures(old)
+        let schema = "BEGIN; \(CaptureSchema.target) \(CaptureSchema.source) \(AuthoritySchema.tables) COMMIT"
+        try run(target, "\(direction.target.title), schema godwit", schema)
+        let mirrored = try names(target, "SELECT schema_name, table_name FROM godwit.backfill")
+        try run(source, "\(direction.source.title), schema godwit", schema)
+        let captured = try capture(source, direction.source, tables)
+        report.installed = captured.installed
+        report.present = captured.present
+        report.suspect = captured.installed.filter { mirrored.contains($0) }
+        if direction == .forward { try watch(target, tables: tables) }
+        try recordStart(direction, source: source, target: target, tables: tables)
+        if !report.installed.isEmpty {
+            try run(
+                source, "\(direction.source.title), godwit.control",
+                "UPDATE godwit.control SET generation = generation + 1")
+        }
+        try prepareSwitch(direction, source: source, target: target, tables: tables)
+        return report
+    }
+
+    /// Triggers that write down what changes. Those that are as they should be are left alone.
+    private func capture(
+        _ connection: borrowing Connection, _ side: Side, _ tables: [TableDescription]
+    ) throws(Failure) -> (installed: [TableName], present: [TableName]) {
+        var outcome: (installed: [TableName], present: [TableName]) = ([], [])
+        let captured = CaptureSchema.healthy(
+            try rows(connection, "\(side.title), triggers", CaptureSchema.capturedTables))
         for table in tables {
             let body = captured[table.oid]
             if let body, CaptureSchema.keyMark(ofBody: body) == CaptureSchema.keyMark(table) {
                 if body != CaptureSchema.captureBody(table) {
-                    try run(old, "OLD, function for \(table.name)", CaptureSchema.captureFunction(table))
+                    try run(
+                        connection, "\(side.title), function for \(table.name)", CaptureSchema.captureFunction(table))
                 }
-                report.present.append(table.name)
+                outcome.present.append(table.name)
                 continue
             }
             // Triggers that are made anew tell the mirror to copy the table again.
-            try underLock(old, table.name, [
+            try underLock(connection, table.name, [
                 CaptureSchema.createTriggers(table, CaptureSchema.captureFunction(table)),
                 body == nil ? "" : CaptureSchema.forget(table),
             ].joined(separator: "\n"))
-            progress("captures \(table.name)")
-            if mirrored.contains(table.name) { report.suspect.append(table.name) }
-            report.installed.append(table.name)
+            progress("captures \(side.title)'s \(table.name)")
+            outcome.installed.append(table.name)
         }
-        try watch(new, tables: tables)
-        try recordStart(old: old, new: new, tables: tables)
-        if !report.installed.isEmpty {
-            try run(old, "OLD, godwit.control", "UPDATE godwit.control SET generation = generation + 1")
+        return outcome
+    }
+
+    /// What a switch needs on both sides, so that in its moment nothing has to be made: the capture on the side that is
+    /// to take the writes, and the fences, which sleep until then. A table where we may not is passed over, and in the
+    /// way of a switch only.
+    private func prepareSwitch(
+        _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection,
+        tables: [TableDescription]
+    ) throws(Failure) {
+        let names = Set(tables.map(\.name))
+        let twins: [TableDescription]
+        do throws(PostgresFailure) {
+            twins = try CatalogReader.tables(target).filter { names.contains($0.name) && !$0.key.isEmpty }
+        } catch {
+            throw .postgres("\(direction.target.title), tables", error)
         }
-        return report
+        for twin in twins {
+            try unlessForbidden("capture \(direction.target.title)'s \(twin.name): no switch is possible") {
+                () throws(Failure) in _ = try capture(target, direction.target, [twin])
+            }
+        }
+        try fence(source, direction.source, tables)
+        try fence(target, direction.target, twins)
+    }
+
+    private func fence(
+        _ connection: borrowing Connection, _ side: Side, _ tables: [TableDescription]
+    ) throws(Failure) {
+        let missing = try rows(connection, "\(side.title), fences", AuthoritySchema.missingFences)
+        for row in 0..<missing.count {
+            let name = TableName(schema: missing[row, 0] ?? "", name: missing[row, 1] ?? "")
+            let isTruncate = missing[row, 2] == AuthoritySchema.fenceTruncateTrigger
+            guard isTruncate || tables.contains(where: { $0.name == name }) else { continue }
+            let text = isTruncate
+                ? AuthoritySchema.createTruncateFence(name.sql) : AuthoritySchema.createFence(name)
+            try unlessForbidden("put a fence on \(side.title)'s \(name): no switch is possible") {
+                () throws(Failure) in try underLock(connection, name, text)
+            }
+        }
+    }
+
+    private func unlessForbidden(_ what: String, _ body: () throws(Failure) -> Void) throws(Failure) {
+        do throws(Failure) {
+            try body()
+        } catch {
+            guard case .postgres(_, let failure) = error, failure.sqlState == "42501" else { throw error }
+            progress("may not \(what)")
+        }
     }
 
     /// Triggers on NEW that name whoever else writes there. A table where we may not is passed over.
@@ -87,11 +165,8 @@ package struct CaptureInstaller {
             throw .postgres("NEW, tables", error)
         }
         for table in twins where names.contains(table.name) && !watched.contains(table.name) {
-            do throws(Failure) {
-                try underLock(new, table.name, RogueWatch.install(table))
-            } catch {
-                guard case .postgres(_, let failure) = error, failure.sqlState == "42501" else { throw error }
-                progress("may not put a trigger on NEW's \(table.name): writes there will not be noticed")
+            try unlessForbidden("put a trigger on NEW's \(table.name): writes there will not be noticed") {
+                () throws(Failure) in try underLock(new, table.name, RogueWatch.install(table))
             }
         }
     }
@@ -104,6 +179,9 @@ package struct CaptureInstaller {
             try underLock(old, table, CaptureSchema.dropTriggers(table))
             progress("no longer captures \(table)")
         }
+        for table in try names(new, CaptureSchema.capturedTables) {
+            try underLock(new, table, CaptureSchema.dropTriggers(table))
+        }
         try run(old, "OLD, schema godwit", "DROP SCHEMA IF EXISTS godwit CASCADE")
         try run(new, "NEW, schema godwit", "DROP SCHEMA IF EXISTS godwit CASCADE")
         try run(new, "NEW, applier lock", "SELECT pg_advisory_unlock(\(CaptureSchema.applierLock))")
@@ -111,40 +189,41 @@ package struct CaptureInstaller {
 
     // MARK: steps
 
-    /// NEW's first snapshot is taken after the last trigger is there: what any trigger missed, the backfill
-    /// sees.
+    /// The target's first snapshot is taken after the last trigger is there: what any trigger missed, the backfill
+    /// sees. Behind a switch the mirror's start was written down by it, and only tables can be added.
     private func recordStart(
-        old: borrowing Connection, new: borrowing Connection, tables: [TableDescription]
+        _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection,
+        tables: [TableDescription]
     ) throws(Failure) {
-        let known = try rows(new, "NEW, godwit.progress", "SELECT epoch FROM godwit.progress")
-        if known.count == 0 {
+        let (ours, theirs) = (direction.source.title, direction.target.title)
+        let known = try rows(target, "\(theirs), godwit.progress", "SELECT epoch FROM godwit.progress")
+        let claimed = try rows(source, "\(ours), godwit.authority", "SELECT epoch FROM godwit.authority")
+        let wasSwitched = claimed.integer(0, 0) ?? 0 > 0
+        if known.count == 0 && !wasSwitched {
             // A NEW that starts from nothing ends what any earlier NEW of this OLD could go on from.
-            try run(old, "OLD, godwit.control", """
+            try run(source, "\(ours), godwit.control", """
                 UPDATE godwit.control SET emptied_batch = 0, epoch = greatest(epoch + 1,
                     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
                 """)
         }
-        let control = try rows(old, "OLD, godwit.control", """
+        let control = try rows(source, "\(ours), godwit.control", """
             SELECT epoch, pg_current_snapshot(), (\(CaptureSchema.sourceIdentity)) FROM godwit.control
             """)
         let epoch = control[0, 0] ?? ""
         if known.count == 1, known[0, 0] != epoch { throw .preparedForAnother(old: epoch, new: known[0, 0] ?? "") }
         let list = tables.map { "(\(SQL.literal($0.name.schema)), \(SQL.literal($0.name.name)))" }
-        try run(new, "NEW, godwit.progress", """
+        try run(target, "\(theirs), godwit.progress", """
             BEGIN;
-            INSERT INTO godwit.progress (epoch, batch, snapshot, source) VALUES
-                (\(epoch), 0, \(SQL.literal(control[0, 1])), \(SQL.literal(control[0, 2]))) ON CONFLICT DO NOTHING;
+            \(wasSwitched ? "" : """
+                INSERT INTO godwit.progress (epoch, batch, snapshot, source) VALUES
+                    (\(epoch), 0, \(SQL.literal(control[0, 1])), \(SQL.literal(control[0, 2]))) ON CONFLICT DO NOTHING;
+                """)
             \(list.isEmpty ? "" : """
                 INSERT INTO godwit.backfill (schema_name, table_name) VALUES \(list.joined(separator: ", "))
                     ON CONFLICT DO NOTHING;
                 """)
             COMMIT
             """)
-    }
-
-    /// The source of each healthy table's function, by the table's oid.
-    private func healthyCaptures(_ old: borrowing Connection) throws(Failure) -> [UInt32: String] {
-        CaptureSchema.healthy(try rows(old, "OLD, triggers", CaptureSchema.capturedTables))
     }
 
     private func names(_ connection: borrowing Connection, _ sql: String) throws(Failure) -> [TableName] {

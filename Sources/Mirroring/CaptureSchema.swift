@@ -151,9 +151,12 @@ enum CaptureSchema {
             """
     }
 
+    /// Tells triggers that pass over the mirror's own writes from those of an earlier version.
+    private static let triggerMark = "~"
+
     /// The key's columns as the first line of a capture function says them, in plain characters.
     static func keyMark(_ table: TableDescription) -> String {
-        table.key.map { name in
+        triggerMark + table.key.map { name in
             name.unicodeScalars.map { scalar in
                 let isPlain = scalar == "_" || (scalar.isASCII && scalar.properties.isAlphabetic)
                     || ("0"..."9").contains(scalar)
@@ -223,11 +226,11 @@ enum CaptureSchema {
             \(function);
             DROP TRIGGER IF EXISTS \(rowTrigger) ON \(name);
             CREATE TRIGGER \(rowTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
-                FOR EACH ROW EXECUTE FUNCTION \(functionName(table))();
+                FOR EACH ROW WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION \(functionName(table))();
             ALTER TABLE \(name) ENABLE ALWAYS TRIGGER \(rowTrigger);
             DROP TRIGGER IF EXISTS \(truncateTrigger) ON \(name);
             CREATE TRIGGER \(truncateTrigger) AFTER TRUNCATE ON \(name)
-                FOR EACH STATEMENT EXECUTE FUNCTION godwit.capture_truncate();
+                FOR EACH STATEMENT WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION godwit.capture_truncate();
             ALTER TABLE \(name) ENABLE ALWAYS TRIGGER \(truncateTrigger);
             """
     }

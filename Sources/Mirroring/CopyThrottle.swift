@@ -29,7 +29,7 @@ struct CopyThrottle {
         if options.throttleSessions > 0 {
             let active = try reader.query(Self.sessionsQuery).integer(0, 0) ?? 0
             if active > Int64(options.throttleSessions) {
-                reason = "OLD has \(active) active sessions (mirror.throttle_sessions)"
+                reason = "the source has \(active) active sessions (mirror.throttle_sessions)"
                 return
             }
         }

@@ -4,11 +4,13 @@ import Logging
 import Primitives
 import Synchronization
 
-/// Keeps NEW equal to OLD on a thread of its own. Any thread may start and stop it; each once.
+/// Keeps one side equal to the other, as its direction says, on a thread of its own. Any thread may start and stop it;
+/// each once.
 package final class Mirror: Sendable {
     private let database: String
-    private let oldConninfo: String
-    private let newConninfo: String
+    package let direction: MirrorDirection
+    private let sourceConninfo: String
+    private let targetConninfo: String
     private let options: MirrorOptions
     /// What the operator wants of it.
     package let orders: MirrorOrders
@@ -21,13 +23,13 @@ package final class Mirror: Sendable {
 
     /// - Parameter onSchemaChange: called on the mirror's thread when OLD has tables that are not mirrored, or no more.
     package init(
-        database: String, oldConninfo: String, newConninfo: String, settings: MirrorOptions, horizon: Horizon,
-        logger: Logger, onSchemaChange: @escaping @Sendable () -> Void = {}
+        database: String, _ direction: MirrorDirection = .forward, oldConninfo: String, newConninfo: String,
+        settings: MirrorOptions, horizon: Horizon, logger: Logger, onSchemaChange: @escaping @Sendable () -> Void = {}
     ) {
         self.onSchemaChange = onSchemaChange
         self.database = database
-        self.oldConninfo = oldConninfo
-        self.newConninfo = newConninfo
+        self.direction = direction
+        (sourceConninfo, targetConninfo) = direction.ends(old: oldConninfo, new: newConninfo)
         options = settings
         orders = MirrorOrders(rowsPerSecond: settings.copyRowsPerSecond)
         self.horizon = horizon
@@ -47,13 +49,14 @@ package final class Mirror: Sendable {
     package func start() {
         thread.withLock { thread in
             precondition(thread == nil, "a mirror is started once")
-            let (database, old, new) = (database, oldConninfo, newConninfo)
+            let (database, direction, source, target) = (database, direction, sourceConninfo, targetConninfo)
             let (onSchemaChange, orders) = (onSchemaChange, orders)
             let (options, horizon, logger, descriptor) = (options, horizon, logger, stopPipe.read)
             thread = OwnThread(name: "mirror-\(database)") {
                 let loop = MirrorLoop(
-                    database: database, oldConninfo: old, newConninfo: new, options: options, orders: orders,
-                    horizon: horizon, logger: logger, stopDescriptor: descriptor, onSchemaChange: onSchemaChange)
+                    database: database, direction, sourceConninfo: source, targetConninfo: target, options: options,
+                    orders: orders, horizon: horizon, logger: logger, stopDescriptor: descriptor,
+                    onSchemaChange: onSchemaChange)
                 loop.run()
             }
         }

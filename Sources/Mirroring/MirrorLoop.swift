@@ -6,8 +6,9 @@ import Primitives
 /// Performs what MirrorStateMachine decides: connects, runs batches, waits. Confined to the mirror's thread.
 final class MirrorLoop {
     private let database: String
-    private let oldConninfo: String
-    private let newConninfo: String
+    private let direction: MirrorDirection
+    private let sourceConninfo: String
+    private let targetConninfo: String
     private let options: MirrorOptions
     private let orders: MirrorOrders
     private let horizon: Horizon
@@ -24,13 +25,15 @@ final class MirrorLoop {
     private var reportedReason = ""
 
     init(
-        database: String, oldConninfo: String, newConninfo: String, options: MirrorOptions, orders: MirrorOrders,
-        horizon: Horizon, logger: Logger, stopDescriptor: CInt, onSchemaChange: @escaping @Sendable () -> Void
+        database: String, _ direction: MirrorDirection, sourceConninfo: String, targetConninfo: String,
+        options: MirrorOptions, orders: MirrorOrders, horizon: Horizon, logger: Logger, stopDescriptor: CInt,
+        onSchemaChange: @escaping @Sendable () -> Void
     ) {
         self.onSchemaChange = onSchemaChange
         self.database = database
-        self.oldConninfo = oldConninfo
-        self.newConninfo = newConninfo
+        self.direction = direction
+        self.sourceConninfo = sourceConninfo
+        self.targetConninfo = targetConninfo
         self.options = options
         self.orders = orders
         self.horizon = horizon
@@ -72,6 +75,7 @@ final class MirrorLoop {
     }
 
     private func report(_ state: MirrorReport.State, _ reason: String) {
+        if orders.isEnding { return }
         horizon.updateReport { report in
             report.state = state
             report.reason = reason
@@ -87,8 +91,8 @@ final class MirrorLoop {
     private func open() -> MirrorStateMachine.Event {
         do throws(MirrorSession.Failure) {
             let opened = try MirrorSession.open(
-                oldConninfo: oldConninfo, newConninfo: newConninfo, options: options, orders: orders, horizon: horizon,
-                stopDescriptor: stopDescriptor, lastAcknowledged: lastAcknowledged,
+                direction, sourceConninfo: sourceConninfo, targetConninfo: targetConninfo, options: options,
+                orders: orders, horizon: horizon, stopDescriptor: stopDescriptor, lastAcknowledged: lastAcknowledged,
                 onSlowWait: { [weak self] in self?.waited() }, onSchemaChange: onSchemaChange)
             session = opened
             logNotices(opened)
@@ -122,9 +126,9 @@ final class MirrorLoop {
     private func event(for failure: MirrorSession.Failure) -> MirrorStateMachine.Event {
         switch failure {
         case .side(_, let postgres) where postgres.kind == .interrupted: .stop
-        case .side(.new, let postgres) where postgres.sqlState == CaptureSchema.missedState:
+        case .side(direction.target, let postgres) where postgres.sqlState == CaptureSchema.missedState:
             .refused(reason: "\(postgres.message): this one stops. Find the other Godwit, then restart this one")
-        case .side(let side, let postgres): .failed(reason: "\(side == .old ? "OLD" : "NEW"): \(postgres)", at: .now())
+        case .side(let side, let postgres): .failed(reason: "\(side.title): \(postgres)", at: .now())
         case .notReady(let reason): .failed(reason: reason, at: .now())
         case .wrongHistory(let reason): .suspended(reason: reason)
         }

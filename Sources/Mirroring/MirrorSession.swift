@@ -1,7 +1,8 @@
 import LibPQ
 import Primitives
 
-/// One stretch of mirroring between connecting and the first failure: three connections and what NEW holds.
+/// One stretch of mirroring between connecting and the first failure: three connections and what the target holds.
+/// Comments speak of the first direction, OLD to NEW: the other way round the same holds with sides swapped.
 /// Confined to the mirror's thread.
 final class MirrorSession {
     enum Failure: Error {
@@ -13,6 +14,9 @@ final class MirrorSession {
         case wrongHistory(String)
     }
 
+    private let direction: MirrorDirection
+    private var source: Side { direction.source }
+    private var target: Side { direction.target }
     private let reader: BatchReader
     private let applier: BatchApplier
     private let options: MirrorOptions
@@ -58,27 +62,30 @@ final class MirrorSession {
     // MARK: open
 
     static func open(
-        oldConninfo: String, newConninfo: String, options: MirrorOptions, orders: MirrorOrders, horizon: Horizon,
-        stopDescriptor: CInt, lastAcknowledged: BatchApplier.Progress?, onSlowWait: @escaping () -> Void,
+        _ direction: MirrorDirection, sourceConninfo: String, targetConninfo: String, options: MirrorOptions,
+        orders: MirrorOrders, horizon: Horizon, stopDescriptor: CInt,
+        lastAcknowledged: BatchApplier.Progress?, onSlowWait: @escaping () -> Void,
         onSchemaChange: @escaping () -> Void
     ) throws(Failure) -> MirrorSession {
-        let applier = try on(.new) { () throws(PostgresFailure) in
+        let (source, target) = (direction.source, direction.target)
+        let applier = try on(target) { () throws(PostgresFailure) in
             BatchApplier(target: try Connection.open(
-                try parse(newConninfo), purpose: "mirror", settings: [
+                try parse(targetConninfo), purpose: "mirror", settings: [
                     // A table that fills has no statistics yet: the planner would scan all of it for every range.
-                    "session_replication_role": "replica", "lock_timeout": "10s", "enable_seqscan": "off", "jit": "off",
+                    "session_replication_role": "replica", ApplierMark.setting: ApplierMark.value,
+                    "lock_timeout": "10s", "enable_seqscan": "off", "jit": "off",
                     // NEW is to notice soon when our machine is gone: the next applier waits for our lock.
                     "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3",
                 ], interrupt: stopDescriptor, onSlowWait: onSlowWait))
         }
-        guard try on(.new, { () throws(PostgresFailure) in try applier.lock() }) else {
-            throw .notReady("NEW: another Godwit applies to it now")
+        guard try on(target, { () throws(PostgresFailure) in try applier.lock() }) else {
+            throw .notReady("\(target.title): another Godwit applies to it now")
         }
-        guard let progress = try on(.new, { () throws(PostgresFailure) in try applier.progress() }) else {
-            throw .notReady("NEW is not prepared: run godwit prepare")
+        guard let progress = try on(target, { () throws(PostgresFailure) in try applier.progress() }) else {
+            throw .notReady("\(target.title) is not prepared: run godwit prepare")
         }
-        let (reader, control, definitions, oldTables, captures) = try on(.old) { () throws(PostgresFailure) in
-            let target = try parse(oldConninfo)
+        let (reader, control, definitions, oldTables, captures) = try on(source) { () throws(PostgresFailure) in
+            let server = try parse(sourceConninfo)
             // What is wrong with NEW is found out when it is used next.
             let onSlowWait = {
                 onSlowWait()
@@ -86,12 +93,12 @@ final class MirrorSession {
             }
             let reader = BatchReader(
                 source: try Connection.open(
-                    target, purpose: "mirror reader",
+                    server, purpose: "mirror reader",
                     // Sorting a backlog's keys in memory.
                     settings: ["enable_seqscan": "off", "jit": "off", "work_mem": "64MB"],
                     interrupt: stopDescriptor, onSlowWait: onSlowWait),
                 barrier: try Connection.open(
-                    target, purpose: "mirror barrier", interrupt: stopDescriptor, onSlowWait: onSlowWait))
+                    server, purpose: "mirror barrier", interrupt: stopDescriptor, onSlowWait: onSlowWait))
             let isPrepared = try reader.query("SELECT to_regclass('godwit.control') IS NOT NULL").flag(0, 0)
             let control = try isPrepared ? reader.query("""
                 SELECT to_jsonb(c)->>'epoch', to_jsonb(c)->>'generation', (\(CaptureSchema.sourceIdentity)),
@@ -102,38 +109,44 @@ final class MirrorSession {
             return (reader, control, definitions, try CatalogReader.tables(reader.source),
                 try reader.query(CaptureSchema.capturedTables))
         }
-        guard let control, control.count == 1 else { throw .notReady("OLD is not prepared: run godwit prepare") }
-        guard !control.isNull(0, 3), try on(.new, { () throws(PostgresFailure) in try applier.isCurrent() }) else {
-            throw .notReady("OLD and NEW were prepared by another version of Godwit: run godwit prepare")
+        guard let control, control.count == 1 else {
+            throw .notReady("\(source.title) is not prepared: run godwit prepare")
         }
-        try checkHistory(progress, control, lastAcknowledged)
-        let newDefinitions = try on(.new) { () throws(PostgresFailure) in try applier.definitions() }
-        if let finding = try on(.new, { () throws(PostgresFailure) in try applier.firing() }) {
+        guard !control.isNull(0, 3), try on(target, { () throws(PostgresFailure) in try applier.isCurrent() }) else {
+            throw .notReady("both sides were prepared by another version of Godwit: run godwit prepare")
+        }
+        try checkHistory(direction, progress, control, lastAcknowledged)
+        let newDefinitions = try on(target) { () throws(PostgresFailure) in try applier.definitions() }
+        if let finding = try on(target, { () throws(PostgresFailure) in try applier.firing(on: target) }) {
             throw .notReady("\(finding)")
         }
-        let newTables = try on(.new) { () throws(PostgresFailure) in try applier.tables() }
-        var steps = try on(.new) { () throws(PostgresFailure) in try applier.backfill() }
-        let partitions = try on(.new) { () throws(PostgresFailure) in try applier.partitions() }
-        let plans = try plan(steps, oldTables, newTables, captures)
-        let notices = try StampKeeper.keep(&steps, plans, reader, applier, captures)
+        let newTables = try on(target) { () throws(PostgresFailure) in try applier.tables() }
+        var steps = try on(target) { () throws(PostgresFailure) in try applier.backfill() }
+        let partitions = try on(target) { () throws(PostgresFailure) in try applier.partitions() }
+        let plans = try plan(direction, steps, oldTables, newTables, captures)
+        let notices = try StampKeeper.keep(direction, &steps, plans, reader, applier, captures)
         reader.mirror(plans, definitions: definitions)
         let session = MirrorSession(
-            reader: reader, applier: applier, options: options, orders: orders, horizon: horizon,
+            direction, reader: reader, applier: applier, options: options, orders: orders, horizon: horizon,
             generation: control.integer(0, 1) ?? 0, plans: plans, progress: progress, backfill: Backfill(steps),
             partitions: partitions, definitions: newDefinitions, stopDescriptor: stopDescriptor,
             onSchemaChange: onSchemaChange)
         session.notices = notices
         // Before the first batch: a stranger's row may be what the last one failed on.
-        if try session.mendRogueWrites() { throw .notReady("NEW: somebody emptied a table, it is copied again") }
+        if try session.mendRogueWrites() {
+            throw .notReady("\(target.title): somebody emptied a table, it is copied again")
+        }
         return session
     }
 
     private init(
-        reader: BatchReader, applier: BatchApplier, options: MirrorOptions, orders: MirrorOrders, horizon: Horizon,
-        generation: Int64, plans: [TablePlan], progress: BatchApplier.Progress, backfill: Backfill,
+        _ direction: MirrorDirection, reader: BatchReader, applier: BatchApplier, options: MirrorOptions,
+        orders: MirrorOrders, horizon: Horizon, generation: Int64, plans: [TablePlan],
+        progress: BatchApplier.Progress, backfill: Backfill,
         partitions: PartitionTracker, definitions: [UInt32: String], stopDescriptor: CInt,
         onSchemaChange: @escaping () -> Void
     ) {
+        self.direction = direction
         self.onSchemaChange = onSchemaChange
         self.orders = orders
         pace = CopyPace(rowsMax: options.backfillRows)
@@ -154,17 +167,20 @@ final class MirrorSession {
     }
 
     private static func checkHistory(
-        _ progress: BatchApplier.Progress, _ control: Rows, _ lastAcknowledged: BatchApplier.Progress?
+        _ direction: MirrorDirection, _ progress: BatchApplier.Progress, _ control: Rows,
+        _ lastAcknowledged: BatchApplier.Progress?
     ) throws(Failure) {
+        let (source, target) = (direction.source.title, direction.target.title)
+        let anew = "Run godwit prepare --remove, empty \(target)'s tables and prepare again"
         if control.integer(0, 0) != progress.epoch {
             throw .wrongHistory(
-                "NEW was prepared for another OLD (or OLD for another NEW since): epoch \(progress.epoch) against "
-                    + "\(control[0, 0] ?? ""). Run godwit prepare --remove, empty NEW's tables and prepare again")
+                "\(target) was prepared for another \(source) (or \(source) for another \(target) since): epoch "
+                    + "\(progress.epoch) against \(control[0, 0] ?? ""). \(anew)")
         }
         if let identity = control[0, 2], identity != progress.source {
             throw .wrongHistory(
-                "OLD is not the server that it was (\(progress.source), now \(identity)): a failover or a restore. "
-                    + "Commits may be missing on it: run godwit prepare --remove, empty NEW's tables and prepare again")
+                "\(source) is not the server that it was (\(progress.source), now \(identity)): a failover or a "
+                    + "restore. Commits may be missing on it. \(anew)")
         }
         var needed = control.integer(0, 3) ?? 0
         if let lastAcknowledged, lastAcknowledged.epoch == progress.epoch {
@@ -172,47 +188,51 @@ final class MirrorSession {
         }
         if needed > progress.batch {
             throw .wrongHistory(
-                "NEW has lost batches that it had committed (\(needed), now \(progress.batch)): "
-                    + "a failover or a restore. Run godwit prepare --remove, empty NEW's tables and prepare again")
+                "\(target) has lost batches that it had committed (\(needed), now \(progress.batch)): "
+                    + "a failover or a restore. \(anew)")
         }
         // Every batch is made durable on OLD before NEW takes it, so a later start must be later.
         if let next = control[0, 4].flatMap({ UInt64($0) }), next < progress.snapshot.xmax {
             throw .wrongHistory(
-                "OLD has lost transactions that NEW holds (its next is \(next), NEW has \(progress.snapshot.xmax)): a "
-                    + "restore. Run godwit prepare --remove, empty NEW's tables and prepare again")
+                "\(source) has lost transactions that \(target) holds (its next is \(next), \(target) has "
+                    + "\(progress.snapshot.xmax)): a restore. \(anew)")
         }
     }
 
     private static func plan(
-        _ steps: [Backfill.Table], _ old: [TableDescription], _ new: [TableDescription], _ captures: Rows
+        _ direction: MirrorDirection, _ steps: [Backfill.Table], _ old: [TableDescription], _ new: [TableDescription],
+        _ captures: Rows
     ) throws(Failure) -> [TablePlan] {
+        let source = direction.source
         let captured = CaptureSchema.healthy(captures)
         var plans: [TablePlan] = []
         for step in steps {
-            guard let source = old.first(where: { $0.name == step.name }) else {
-                throw .notReady("OLD has no table \(step.name) any more: run godwit prepare --remove and prepare again")
+            guard let table = old.first(where: { $0.name == step.name }) else {
+                throw .notReady(
+                    "\(source.title) has no table \(step.name) any more: run godwit prepare --remove and prepare again")
             }
             let twin = new.first { $0.name == step.name }
-            let found = (Preflight.defects(of: source) + SchemaMatch.defects(old: source, new: twin))
+            let defects = Preflight.defects(of: table, on: source)
+            let found = (defects + SchemaMatch.defects(direction, old: table, new: twin))
                 .filter { $0.weight == .blocking }
             if let first = found.first { throw .notReady("\(first)") }
             guard let twin else { preconditionFailure("a missing table is a finding") }
-            guard let body = captured[source.oid] else { throw captureGone(step.name) }
-            if body != CaptureSchema.captureBody(source) { throw captureOfAnother(step.name) }
-            plans.append(TablePlan(old: source, new: twin))
+            guard let body = captured[table.oid] else { throw captureGone(source, step.name) }
+            if body != CaptureSchema.captureBody(table) { throw captureOfAnother(source, step.name) }
+            plans.append(TablePlan(old: table, new: twin))
         }
         return plans
     }
 
-    private static func captureGone(_ name: TableName) -> Failure {
+    private static func captureGone(_ source: Side, _ name: TableName) -> Failure {
         .wrongHistory(
-            "OLD \(name): the capture triggers are gone or disabled, changes may have been missed. "
+            "\(source.title) \(name): the capture triggers are gone or disabled, changes may have been missed. "
                 + "Run godwit prepare: the table is then copied anew")
     }
 
-    private static func captureOfAnother(_ name: TableName) -> Failure {
+    private static func captureOfAnother(_ source: Side, _ name: TableName) -> Failure {
         .wrongHistory(
-            "OLD \(name): the capture triggers were made for another key or by another version of Godwit. "
+            "\(source.title) \(name): the capture triggers were made for another key or by another version of Godwit. "
                 + "Run godwit prepare")
     }
 
@@ -231,7 +251,7 @@ final class MirrorSession {
     }
 
     /// While nothing is to be done: see BatchApplier.
-    func giveSign() throws(Failure) { try on(.new) { () throws(PostgresFailure) in try applier.giveSign() } }
+    func giveSign() throws(Failure) { try on(target) { () throws(PostgresFailure) in try applier.giveSign() } }
 
     // MARK: batch
 
@@ -240,12 +260,13 @@ final class MirrorSession {
         let number = horizon.beginBatch()
         let began = MonotonicInstant.now()
         batchBegan = began
-        let head = try on(.old) { () throws(PostgresFailure) in
+        let head = try on(source) { () throws(PostgresFailure) in
             try reader.begin(after: progress.snapshot, keysMax: isLargeNext ? -1 : options.smallBatchKeysMax)
         }
         isLargeNext = false
         guard head.epoch == progress.epoch else {
-            throw .wrongHistory("OLD was prepared for another NEW meanwhile (epoch \(head.epoch))")
+            throw .wrongHistory(
+                "\(source.title) was prepared for another \(target.title) meanwhile (epoch \(head.epoch))")
         }
         guard head.generation == generation else { return false }
         let token = head.holdToken.flatMap { $0 == heldToken || !backfill.isComplete ? nil : $0 }
@@ -264,7 +285,7 @@ final class MirrorSession {
         }
         horizon.finishBatch(number)
         if let token, let export { try hold(token, head.snapshot, export) }
-        try on(.old) { () throws(PostgresFailure) in try reader.end() }
+        try on(source) { () throws(PostgresFailure) in try reader.end() }
         report(keys: head.dirty?.values.reduce(0) { $0 + $1.keys.count } ?? 0)
         return try housekeep()
     }
@@ -274,43 +295,43 @@ final class MirrorSession {
     private func apply(
         _ head: BatchReader.Head, _ moved: [TablePlan], isHeld: Bool
     ) throws(Failure) -> String?? {
-        try on(.old) { () throws(PostgresFailure) in try reader.sendBarrier() }
+        try on(source) { () throws(PostgresFailure) in try reader.sendBarrier() }
         var export: String?
-        if isHeld { export = try on(.old) { () throws(PostgresFailure) in try reader.exportSnapshot() } }
+        if isHeld { export = try on(source) { () throws(PostgresFailure) in try reader.exportSnapshot() } }
         var text = Array(BatchApplier.beginText(progress, next: head.snapshot).utf8)
         let isSimple = backfill.isComplete && moved.isEmpty
         var small: [BatchReader.SmallRows] = []
         if let dirty = head.dirty {
             let wanted = dirty.compactMap { oid, dirty in plans[oid].map { (plan: $0, dirty: dirty) } }
                 .sorted { $0.plan.oid < $1.plan.oid }
-            let rows = try on(.old) { () throws(PostgresFailure) in
+            let rows = try on(source) { () throws(PostgresFailure) in
                 try reader.rows(wanted, isLast: !isHeld && isSimple)
             }
             guard let rows else {
-                try on(.old) { () throws(PostgresFailure) in try reader.awaitBarrier() }
+                try on(source) { () throws(PostgresFailure) in try reader.awaitBarrier() }
                 isLargeNext = true
                 return nil
             }
             small = rows
         }
-        try on(.old) { () throws(PostgresFailure) in try reader.awaitBarrier() }
+        try on(source) { () throws(PostgresFailure) in try reader.awaitBarrier() }
         if head.dirty != nil && isSimple {
             BatchApplier.append(small, to: &text)
             text.append(contentsOf: BatchApplier.expectText(small.map(\.table.newOid), definitions).utf8)
             text.append(contentsOf: "COMMIT".utf8)
-            try on(.new) { () throws(PostgresFailure) in try applier.run(text) }
+            try on(target) { () throws(PostgresFailure) in try applier.run(text) }
         } else {
-            try on(.new) { () throws(PostgresFailure) in try applier.run(text) }
+            try on(target) { () throws(PostgresFailure) in try applier.run(text) }
             let changes = try applyPartitions(moved)
             var rest: [UInt8] = []
             BatchApplier.append(small, to: &rest)
-            if !rest.isEmpty { try on(.new) { () throws(PostgresFailure) in try applier.run(rest) } }
+            if !rest.isEmpty { try on(target) { () throws(PostgresFailure) in try applier.run(rest) } }
             var touched = moved.map(\.newOid) + small.map(\.table.newOid)
             if head.dirty == nil { touched += try applyLarge() }
             let step = try applyBackfillStep()
             if let step, let plan = planOf[step.name] { touched.append(plan.newOid) }
             let expect = BatchApplier.expectText(touched, definitions)
-            try on(.new) { () throws(PostgresFailure) in try applier.execute("\(expect)COMMIT") }
+            try on(target) { () throws(PostgresFailure) in try applier.execute("\(expect)COMMIT") }
             partitions.record(changes)
             if let step { backfill.record(step.name, step.copied, through: step.through) }
         }
@@ -324,16 +345,16 @@ final class MirrorSession {
     ///
     /// - Returns: NEW's oids of the tables.
     private func applyLarge() throws(Failure) -> [UInt32] {
-        let tables = try on(.old) { () throws(PostgresFailure) in
+        let tables = try on(source) { () throws(PostgresFailure) in
             try reader.largeTables(after: progress.snapshot)
         }
-        try on(.old) { () throws(PostgresFailure) in
+        try on(source) { () throws(PostgresFailure) in
             try reader.checkDefinitions(tables.compactMap { plans[$0.relation] })
         }
         for table in tables {
             guard let plan = plans[table.relation] else { continue }
             let unseen = reader.unseen(progress.snapshot, table.relation)
-            try on(.new) { () throws(PostgresFailure) in
+            try on(target) { () throws(PostgresFailure) in
                 try applier.applyLarge(plan, isTruncated: table.isTruncated, from: reader, unseen: unseen)
             }
             horizon.updateReport { $0.keys += UInt64(table.entries) }
@@ -345,12 +366,12 @@ final class MirrorSession {
         var changes: [PartitionTracker.Change] = []
         for plan in moved {
             let step = backfill.tables.first { $0.name == plan.name }
-            let leaves = try on(.old) { () throws(PostgresFailure) in
+            let leaves = try on(source) { () throws(PostgresFailure) in
                 try reader.checkDefinitions([plan])
                 return try reader.partitions(of: plan)
             }
             let change = partitions.change(plan, leaves: leaves, isUntouched: step?.isUntouched ?? true)
-            try on(.new) { () throws(PostgresFailure) in
+            try on(target) { () throws(PostgresFailure) in
                 try applier.applyPartitions(change, from: reader)
                 try applier.execute(PartitionTracker.recordText(change))
             }
@@ -364,7 +385,7 @@ final class MirrorSession {
     private func applyBackfillStep() throws(Failure) -> Step? {
         guard let next = backfill.next, let plan = planOf[next.name] else { return nil }
         let now = MonotonicInstant.now()
-        try on(.old) { () throws(PostgresFailure) in
+        try on(source) { () throws(PostgresFailure) in
             try throttle.ask(reader, batchSeconds: changesSeconds, at: now)
         }
         let limit = orders.copyRowsPerSecond
@@ -374,11 +395,11 @@ final class MirrorSession {
             if throttle.reason != nil { pace.rested() }
             return nil
         }
-        let through = try on(.old) { () throws(PostgresFailure) in
+        let through = try on(source) { () throws(PostgresFailure) in
             try reader.checkDefinitions([plan])
             return try reader.rangeEnd(plan, after: next.after, rows: wanted)
         }
-        let copied = try on(.new) { () throws(PostgresFailure) in
+        let copied = try on(target) { () throws(PostgresFailure) in
             let copied = try applier.applyRange(plan, after: next.after, through: through, from: reader)
             try applier.execute(Backfill.recordText(next.name, copied, through: through))
             return copied
@@ -393,7 +414,7 @@ final class MirrorSession {
     private func hold(_ token: String, _ snapshot: LedgerSnapshot, _ export: String) throws(Failure) {
         heldToken = token
         let deadline = Deadline.now().adding(seconds: Self.holdSecondsMax)
-        try on(.old) { () throws(PostgresFailure) in
+        try on(source) { () throws(PostgresFailure) in
             try reader.hold(token: token, snapshot: snapshot, export: export, until: deadline) {
                 !MirrorLoop.isReadable([stopDescriptor], millis: 1)[0]
             }
@@ -409,20 +430,20 @@ final class MirrorSession {
         if let lastHousekeeping, now.nanoseconds(since: lastHousekeeping) < pause { return true }
         lastHousekeeping = now
         let progress = progress
-        try on(.old) { () throws(PostgresFailure) in try reader.rotateJournal(progress) }
+        try on(source) { () throws(PostgresFailure) in try reader.rotateJournal(progress) }
         guard try isCaptureWhole() else { return false }
         try noticeUncaptured()
-        try on(.new) { () throws(PostgresFailure) in try sequences.raise(from: reader, on: applier) }
+        try on(target) { () throws(PostgresFailure) in try sequences.raise(from: reader, on: applier) }
         if try mendRogueWrites() { return false }
-        if try on(.new, { () throws(PostgresFailure) in try applier.definitions() }) != definitions { return false }
-        return try !on(.old) { () throws(PostgresFailure) in try reader.haveDefinitionsChanged() }
+        if try on(target, { () throws(PostgresFailure) in try applier.definitions() }) != definitions { return false }
+        return try !on(source) { () throws(PostgresFailure) in try reader.haveDefinitionsChanged() }
     }
 
     /// Makes the keys dirty that somebody else wrote on NEW.
     ///
     /// - Returns: true when a table has to be copied again: open again.
     private func mendRogueWrites() throws(Failure) -> Bool {
-        let rows = try on(.new) { () throws(PostgresFailure) in try applier.query(RogueWatch.keysQuery) }
+        let rows = try on(target) { () throws(PostgresFailure) in try applier.query(RogueWatch.keysQuery) }
         guard let found = rows.flatMap({ RogueWatch.collect($0) }) else { return false }
         var keys: [(oid: UInt32, key: [String])] = []
         for (name, written) in found.keys {
@@ -430,13 +451,14 @@ final class MirrorSession {
             keys += written.filter { $0.count == plan.keyCount }.map { (plan.oid, $0) }
         }
         let marked = keys
-        try on(.old) { () throws(PostgresFailure) in try reader.markDirty(marked) }
-        try on(.new) { () throws(PostgresFailure) in
+        try on(source) { () throws(PostgresFailure) in try reader.markDirty(marked) }
+        try on(target) { () throws(PostgresFailure) in
             for name in found.truncated { try applier.execute(Backfill.restartText(name)) }
             try applier.execute(RogueWatch.forget(found))
         }
         horizon.updateReport { $0.rogueKeys += UInt64(marked.count) }
-        notices.append("NEW: somebody else wrote \(RogueWatch.describe(found)): brought back to what OLD has")
+        notices.append("\(target.title): somebody else wrote \(RogueWatch.describe(found)): brought back to what "
+            + "\(source.title) has")
         return !found.truncated.isEmpty
     }
 
@@ -444,30 +466,31 @@ final class MirrorSession {
     ///
     /// - Returns: false when they have changed: open again, which finds out what that means.
     private func isCaptureWhole() throws(Failure) -> Bool {
-        let rows = try on(.old) { () throws(PostgresFailure) in try reader.query(CaptureSchema.capturedTables) }
+        let rows = try on(source) { () throws(PostgresFailure) in try reader.query(CaptureSchema.capturedTables) }
         let healthy = CaptureSchema.healthy(rows)
-        for plan in plans.values where healthy[plan.oid] == nil { throw Self.captureGone(plan.name) }
-        let triggers = try on(.old) { () throws(PostgresFailure) in
+        for plan in plans.values where healthy[plan.oid] == nil { throw Self.captureGone(source, plan.name) }
+        let triggers = try on(source) { () throws(PostgresFailure) in
             TableStamp.collectTriggers(try reader.query(TableStamp.triggersQuery))
         }
         return backfill.tables.allSatisfy { step in
             guard let plan = planOf[step.name], var now = step.stamp else { return false }
             now.triggers = triggers[plan.oid] ?? [:]
-            return step.stamp.map { TableStamp.breach(from: $0, to: now) == nil } ?? false
+            return step.stamp.map { TableStamp.breach(direction, from: $0, to: now) == nil } ?? false
         }
     }
 
     /// Tables made since prepare: NEW does not get their rows, so nobody may read them there.
     private func noticeUncaptured() throws(Failure) {
-        let rows = try on(.old) { () throws(PostgresFailure) in try reader.query(CaptureSchema.uncapturedTables) }
+        let rows = try on(source) { () throws(PostgresFailure) in try reader.query(CaptureSchema.uncapturedTables) }
         let names = (0..<rows.count).map { TableName(schema: rows[$0, 0] ?? "", name: rows[$0, 1] ?? "") }
         let shown = names.map(\.description)
         guard shown != horizon.report.uncaptured else { return }
         horizon.updateReport { $0.uncaptured = shown }
         onSchemaChange()
         guard !names.isEmpty else { return }
-        notices.append("OLD has tables that are not mirrored: \(shown.joined(separator: ", ")). Reads of them stay on "
-            + "OLD; create them on NEW and run godwit prepare")
+        let list = shown.joined(separator: ", ")
+        notices.append("\(source.title) has tables that are not mirrored: \(list). Reads of them stay on "
+            + "\(source.title); create them on \(target.title) and run godwit prepare")
     }
 
     // MARK: report

@@ -1,4 +1,5 @@
 import LibPQ
+import Primitives
 
 /// Finds, before anything is touched, what cannot be carried from OLD to NEW, and says how to mend it.
 /// Stateless.
@@ -22,9 +23,12 @@ package enum Preflight {
         package var blocking: [Finding] { findings.filter { $0.weight == .blocking } }
     }
 
+    /// - Parameter direction: of the mirror. From NEW to OLD only what concerns the tables is asked: the databases have
+    ///   passed before.
     package static func check(
-        old: borrowing Connection, new: borrowing Connection
+        _ direction: MirrorDirection = .forward, old: borrowing Connection, new: borrowing Connection
     ) throws(PostgresFailure) -> Result {
+        guard direction == .forward else { return try checkTables(direction, source: new, target: old) }
         var findings = try sides(old: old, new: new)
         let oldTables = try CatalogReader.tables(old)
         let newTables = try CatalogReader.tables(new)
@@ -46,6 +50,21 @@ package enum Preflight {
         return Result(findings: findings, tables: carried)
     }
 
+    private static func checkTables(
+        _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection
+    ) throws(PostgresFailure) -> Result {
+        var findings = try firing(target, on: direction.target)
+        let twins = try CatalogReader.tables(target)
+        var carried: [TableDescription] = []
+        for table in try CatalogReader.tables(source) where !table.isPartition {
+            let found = defects(of: table, on: direction.source)
+                + SchemaMatch.defects(direction, old: table, new: twins.first { $0.name == table.name })
+            findings += found
+            if !found.contains(where: { $0.weight == .blocking }) { carried.append(table) }
+        }
+        return Result(findings: findings, tables: carried)
+    }
+
     static func blocking(_ place: String, _ problem: String, _ fix: String) -> Finding {
         Finding(weight: .blocking, place: place, problem: problem, fix: fix)
     }
@@ -57,11 +76,12 @@ package enum Preflight {
     // MARK: one table of OLD
 
     /// Pure: what the description alone tells.
-    static func defects(of table: TableDescription) -> [Finding] {
-        let place = "OLD \(table.name)"
+    static func defects(of table: TableDescription, on side: Side = .old) -> [Finding] {
+        let place = "\(side.title) \(table.name)"
         switch table.kind {
         case .foreign:
-            return [note(place, "is a foreign table: its rows are not in OLD", "Create it on NEW as well")]
+            let fix = "Create it on \(side.other.title) as well"
+            return [note(place, "is a foreign table: its rows are not in \(side.title)", fix)]
         case .partitioned, .ordinary:
             break
         }
@@ -182,7 +202,7 @@ package enum Preflight {
     }
 
     /// What would act on mirrored rows although we write them in replica role.
-    static func firing(_ new: borrowing Connection) throws(PostgresFailure) -> [Finding] {
+    static func firing(_ new: borrowing Connection, on side: Side = .new) throws(PostgresFailure) -> [Finding] {
         var found: [Finding] = []
         let rules = try new.query("""
             SELECT n.nspname, c.relname, r.rulename, r.ev_enabled = 'A' FROM pg_rewrite r
@@ -192,7 +212,7 @@ package enum Preflight {
         for row in 0..<rules.count {
             let table = TableName(schema: rules[row, 0] ?? "", name: rules[row, 1] ?? "")
             found.append(blocking(
-                "NEW \(table) rule \(rules[row, 2] ?? "")",
+                "\(side.title) \(table) rule \(rules[row, 2] ?? "")",
                 "is enabled \(rules.flag(row, 3) ? "ALWAYS" : "REPLICA") and would rewrite mirrored rows",
                 "ALTER TABLE ... ENABLE RULE (origin) or DISABLE RULE until the cutover"))
         }
@@ -205,7 +225,7 @@ package enum Preflight {
         for row in 0..<triggers.count {
             let table = TableName(schema: triggers[row, 0] ?? "", name: triggers[row, 1] ?? "")
             found.append(blocking(
-                "NEW \(table) trigger \(triggers[row, 2] ?? "")",
+                "\(side.title) \(table) trigger \(triggers[row, 2] ?? "")",
                 "is enabled \(triggers.flag(row, 3) ? "ALWAYS" : "REPLICA") and would fire on mirrored rows",
                 "ALTER TABLE ... ENABLE TRIGGER (origin) or DISABLE TRIGGER until the cutover"))
         }

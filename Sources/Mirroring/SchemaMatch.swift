@@ -1,21 +1,25 @@
 import LibPQ
+import Primitives
 
 /// Whether a table of NEW can hold the rows of its twin on OLD. Pure.
 package enum SchemaMatch {
-    package static func defects(old: TableDescription, new: TableDescription?) -> [Preflight.Finding] {
+    package static func defects(
+        _ direction: MirrorDirection = .forward, old: TableDescription, new: TableDescription?
+    ) -> [Preflight.Finding] {
+        let (source, target) = (direction.source.title, direction.target.title)
         guard old.kind != .foreign else { return [] }
-        let place = "NEW \(old.name)"
+        let place = "\(target) \(old.name)"
         guard let new else {
-            return [Preflight.blocking(place, "does not exist", "Create it as on OLD (pg_dump --schema-only)")]
+            return [Preflight.blocking(place, "does not exist", "Create it as on \(source) (pg_dump --schema-only)")]
         }
         var found: [Preflight.Finding] = []
         if new.kind == .foreign || new.hasUnfitPartition {
             found.append(Preflight.blocking(
-                place, "is a foreign table or has a foreign or unlogged partition", "Create it as on OLD"))
+                place, "is a foreign table or has a foreign or unlogged partition", "Create it as on \(source)"))
         }
         if new.isUnlogged {
             found.append(Preflight.blocking(
-                place, "is unlogged: a crash of NEW would empty it unseen", "ALTER TABLE ... SET LOGGED"))
+                place, "is unlogged: a crash of \(target) would empty it unseen", "ALTER TABLE ... SET LOGGED"))
         }
         if new.hidesRows {
             found.append(Preflight.blocking(
@@ -24,7 +28,7 @@ package enum SchemaMatch {
         if new.key != old.key {
             let ours = old.key.joined(separator: ", "), theirs = new.key.joined(separator: ", ")
             found.append(Preflight.blocking(
-                place, "has primary key (\(theirs)), on OLD it is (\(ours))", "Give both the same primary key"))
+                place, "has primary key (\(theirs)), on \(source) it is (\(ours))", "Give both the same primary key"))
         }
         for column in old.columns {
             guard let twin = new.column(column.name) else {
@@ -34,33 +38,34 @@ package enum SchemaMatch {
             }
             if twin.type != column.type {
                 found.append(Preflight.blocking(
-                    "\(place).\(column.name)", "is \(twin.type), on OLD it is \(column.type)",
+                    "\(place).\(column.name)", "is \(twin.type), on \(source) it is \(column.type)",
                     "Give both the same type"))
             }
             if twin.isGenerated && !column.isGenerated {
                 found.append(Preflight.blocking(
-                    "\(place).\(column.name)", "is generated, on OLD it is an ordinary column",
-                    "ALTER TABLE ... ALTER COLUMN ... DROP EXPRESSION on NEW"))
+                    "\(place).\(column.name)", "is generated, on \(source) it is an ordinary column",
+                    "ALTER TABLE ... ALTER COLUMN ... DROP EXPRESSION on \(target)"))
             }
             if twin.isNotNull && !column.isNotNull {
                 found.append(Preflight.blocking(
-                    "\(place).\(column.name)", "is NOT NULL, on OLD it may be NULL", "Drop NOT NULL on NEW"))
+                    "\(place).\(column.name)", "is NOT NULL, on \(source) it may be NULL",
+                    "Drop NOT NULL on \(target)"))
             }
         }
         for column in new.columns where old.column(column.name) == nil {
             if column.isNotNull && !column.hasDefault && column.identity == .none && !column.isGenerated {
                 found.append(Preflight.blocking(
-                    "\(place).\(column.name)", "is NOT NULL without default and OLD has no such column",
+                    "\(place).\(column.name)", "is NOT NULL without default and \(source) has no such column",
                     "Give it a default"))
             } else {
                 found.append(Preflight.note(
-                    "\(place).\(column.name)", "exists only on NEW", "It keeps its default in mirrored rows"))
+                    "\(place).\(column.name)", "exists only on \(target)", "It keeps its default in mirrored rows"))
             }
         }
         if new.otherUniqueIndexes > old.otherUniqueIndexes {
             found.append(Preflight.note(
-                place, "has more unique or exclusion constraints than on OLD",
-                "Rows that OLD allows may be refused: make sure that they cannot"))
+                place, "has more unique or exclusion constraints than on \(source)",
+                "Rows that \(source) allows may be refused: make sure that they cannot"))
         }
         return found
     }

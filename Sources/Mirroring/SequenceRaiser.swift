@@ -8,12 +8,23 @@ struct SequenceRaiser {
 
     private var seen: [TableName: Int64] = [:]
 
+    static let valuesQuery = """
+        SELECT schemaname, sequencename, last_value, increment_by FROM pg_sequences
+         WHERE last_value IS NOT NULL AND schemaname <> 'godwit'
+        """
+
+    /// One statement for each sequence of `valuesQuery`.
+    static func raiseTexts(_ rows: Rows) -> [String] {
+        (0..<rows.count).compactMap { row in
+            guard let last = rows.integer(row, 2), let increment = rows.integer(row, 3) else { return nil }
+            let name = TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "")
+            return raiseText(name, last: last, increment: increment)
+        }
+    }
+
     /// Raises what has moved on OLD since the last call. A sequence that NEW lacks is passed over.
     mutating func raise(from reader: BatchReader, on applier: BatchApplier) throws(PostgresFailure) {
-        let rows = try reader.query("""
-            SELECT schemaname, sequencename, last_value, increment_by FROM pg_sequences
-             WHERE last_value IS NOT NULL AND schemaname <> 'godwit'
-            """)
+        let rows = try reader.query(Self.valuesQuery)
         var statements: [String] = []
         var moved: [(TableName, Int64)] = []
         for row in 0..<rows.count {

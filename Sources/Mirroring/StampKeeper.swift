@@ -6,18 +6,18 @@ import Primitives
 enum StampKeeper {
     /// - Returns: what the operator should know.
     static func keep(
-        _ steps: inout [Backfill.Table], _ plans: [TablePlan], _ reader: BatchReader, _ applier: BatchApplier,
-        _ captures: Rows
+        _ direction: MirrorDirection, _ steps: inout [Backfill.Table], _ plans: [TablePlan], _ reader: BatchReader,
+        _ applier: BatchApplier, _ captures: Rows
     ) throws(MirrorSession.Failure) -> [String] {
         guard !plans.isEmpty else { return [] }
-        let stamps = try read(plans, reader, applier, captures)
+        let stamps = try read(direction, plans, reader, applier, captures)
         var notices: [String] = []
         for index in steps.indices {
             let step = steps[index]
             guard let stamp = stamps[step.name], stamp != step.stamp else { continue }
-            let reason = step.stamp.flatMap { TableStamp.breach(from: $0, to: stamp) }
+            let reason = step.stamp.flatMap { TableStamp.breach(direction, from: $0, to: stamp) }
             let isAnew = reason != nil && !step.isUntouched
-            try on(.new) { () throws(PostgresFailure) in
+            try on(direction.target) { () throws(PostgresFailure) in
                 try applier.execute(
                     isAnew ? Backfill.restartText(step.name, stamp: stamp) : Backfill.stampText(step.name, stamp))
             }
@@ -30,19 +30,30 @@ enum StampKeeper {
     }
 
     private static func read(
-        _ plans: [TablePlan], _ reader: BatchReader, _ applier: BatchApplier, _ captures: Rows
+        _ direction: MirrorDirection, _ plans: [TablePlan], _ reader: BatchReader, _ applier: BatchApplier,
+        _ captures: Rows
     ) throws(MirrorSession.Failure) -> [TableName: TableStamp] {
+        try stamps(
+            plans, bodies: CaptureSchema.healthy(captures),
+            source: { (sql) throws(MirrorSession.Failure) in
+                try on(direction.source) { () throws(PostgresFailure) in try reader.query(sql) }
+            },
+            target: { (sql) throws(MirrorSession.Failure) in
+                try on(direction.target) { () throws(PostgresFailure) in try applier.query(sql) }
+            })
+    }
+
+    /// - Parameter bodies: of the capture functions, by the source's oid.
+    static func stamps<Failure: Error>(
+        _ plans: [TablePlan], bodies: [UInt32: String], source: (String) throws(Failure) -> Rows,
+        target: (String) throws(Failure) -> Rows?
+    ) throws(Failure) -> [TableName: TableStamp] {
         let ofOld = Dictionary(uniqueKeysWithValues: plans.map { ($0.oid, $0.carriedNames) })
         let ofNew = Dictionary(uniqueKeysWithValues: plans.map { ($0.newOid, $0.carriedNames) })
         func list(_ oids: some Sequence<UInt32>) -> String { oids.map { "\($0)" }.joined(separator: ", ") }
-        let (old, triggers) = try on(.old) { () throws(PostgresFailure) in
-            (TableStamp.collect(try reader.query(TableStamp.sideQuery(list(ofOld.keys))), carried: ofOld),
-                TableStamp.collectTriggers(try reader.query(TableStamp.triggersQuery)))
-        }
-        let new = try on(.new) { () throws(PostgresFailure) in
-            try applier.query(TableStamp.sideQuery(list(ofNew.keys))).map { TableStamp.collect($0, carried: ofNew) }
-        }
-        let bodies = CaptureSchema.healthy(captures)
+        let old = TableStamp.collect(try source(TableStamp.sideQuery(list(ofOld.keys))), carried: ofOld)
+        let triggers = TableStamp.collectTriggers(try source(TableStamp.triggersQuery))
+        let new = try target(TableStamp.sideQuery(list(ofNew.keys))).map { TableStamp.collect($0, carried: ofNew) }
         var stamps: [TableName: TableStamp] = [:]
         for plan in plans {
             var stamp = TableStamp()

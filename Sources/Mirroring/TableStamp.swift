@@ -1,4 +1,5 @@
 import LibPQ
+import Primitives
 
 /// What must not change behind the mirror's back on the two sides of one table, because it changes rows, or lets them
 /// change, without any trigger firing. NEW keeps it in godwit.backfill from the start of the table's copy; when it no
@@ -26,18 +27,21 @@ struct TableStamp: Equatable {
     private static let rootMark = "r"
 
     /// Why rows may differ although no trigger fired; nil: they may not.
-    static func breach(from before: TableStamp, to now: TableStamp) -> String? {
-        if before.key != now.key { return "OLD's key has changed" }
+    static func breach(
+        _ direction: MirrorDirection = .forward, from before: TableStamp, to now: TableStamp
+    ) -> String? {
+        let (source, target) = (direction.source.title, direction.target.title)
+        if before.key != now.key { return "\(source)'s key has changed" }
         for (trigger, version) in before.triggers where now.triggers[trigger] != version {
             // A partition's trigger goes with the partition.
             if now.triggers[trigger] == nil && !version.hasPrefix(rootMark) { continue }
-            return "the capture triggers on OLD were changed, off or gone for a while"
+            return "the capture triggers on \(source) were changed, off or gone for a while"
         }
-        if let reason = breach(before.old, now.old) { return "OLD's table \(reason)" }
-        if let reason = breach(before.new, now.new) { return "NEW's table \(reason)" }
+        if let reason = breach(before.old, now.old) { return "\(source)'s table \(reason)" }
+        if let reason = breach(before.new, now.new) { return "\(target)'s table \(reason)" }
         let leaves = before.new.files.count > 1 || now.new.files.count > 1
         if leaves, before.new.files.contains(where: { now.new.files[$0.key] != $0.value }) {
-            return "a partition on NEW was emptied, rewritten or taken away"
+            return "a partition on \(target) was emptied, rewritten or taken away"
         }
         return nil
     }

@@ -22,6 +22,8 @@ package struct EventRecord: Sendable, Equatable {
         case pinFlood = "pin_flood"
         /// The migration is at another step: an operator changed the share of reads.
         case phase
+        /// Another side takes the writes, or was to.
+        case authority
         /// Godwit began.
         case start
     }

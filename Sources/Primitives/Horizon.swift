@@ -23,7 +23,11 @@ package final class Horizon: Sendable {
     /// An eventfd, readable when a commit was acknowledged since the mirror last took a kick.
     package let kickDescriptor: CInt
 
-    package init() {
+    /// - Parameter batch: of an earlier mirror, which this one's numbers go on from: stamps of that time then need its
+    ///   first batch at most.
+    package init(after batch: UInt64 = 0) {
+        takingBatch.store(batch, ordering: .relaxed)
+        appliedBatch.store(batch, ordering: .relaxed)
         kickDescriptor = godwit_eventfd()
         precondition(kickDescriptor >= 0, "eventfd: out of file descriptors")
     }

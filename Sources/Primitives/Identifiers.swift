@@ -12,6 +12,14 @@ package enum Side: UInt8, Sendable, CaseIterable, CustomStringConvertible {
         }
     }
 
+    /// As messages to people name it.
+    package var title: String {
+        switch self {
+        case .old: "OLD"
+        case .new: "NEW"
+        }
+    }
+
     package var other: Side {
         switch self {
         case .old: .new

@@ -196,7 +196,9 @@ final class ClientConnection {
     }
 
     /// Whom the authority's servers are logged in as for this client.
-    var poolUser: String { database?.route.old.user ?? user }
+    var poolUser: String { database.flatMap { $0.route.endpoint($0.authority).user } ?? user }
+    /// The side that takes the writes.
+    var authority: Side { database?.authority ?? .old }
 
     func poolEntry(_ side: Side) -> PoolEntry? {
         guard let database else { return nil }

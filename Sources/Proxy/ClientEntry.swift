@@ -146,7 +146,7 @@ extension ClientConnection {
         take(request.settings, state)
         if state.welcome != nil { return greet() }
         phase = .greeting
-        waitForServer(.old)
+        waitForServer(state.authority)
     }
 
     private func take(_ parameters: [StartupPacket.Parameter], _ state: DatabaseState) {

@@ -15,7 +15,7 @@ extension ClientConnection {
         case nil: false
         case .all: true
         // A lazy transaction that comes to the authority may write there from then on.
-        case .writes: decision.side == .old && (unit.routedKind != .read || lazy != nil)
+        case .writes: decision.side == database.authority && (unit.routedKind != .read || lazy != nil)
         }
     }
 
@@ -38,7 +38,7 @@ extension ClientConnection {
         waitingSince = since
         if phase != .greeting { phase = .held }
         // So that SHOW POOLS counts it.
-        _ = poolEntry(.old)
+        _ = poolEntry(database.authority)
         let limit = database.route.settings.pool.queryWaitTimeoutSeconds
         if limit > 0 { worker.schedule(.held(id, token: holdToken), at: since.advanced(bySeconds: limit)) }
     }
@@ -46,13 +46,13 @@ extension ClientConnection {
     /// The operator has let go, or holds something else: the unit is routed again.
     func leaveHold() {
         holdToken = 0
-        if phase == .greeting { return waitForServer(.old) }
+        if phase == .greeting { return waitForServer(authority) }
         guard phase == .held else { return }
         routeAgain()
     }
 
     /// The unit waits in a pool, or was held: it is gathered and routed as if it had just come.
-    private func routeAgain() {
+    func routeAgain() {
         phase = .idle
         if unit.carriesBegin { lazy = nil }
         let (isReplay, hasWaited) = (unit.isReplay, unit.hasWaited)
@@ -63,10 +63,27 @@ extension ClientConnection {
         resumeSoon()
     }
 
+    /// Another side takes the writes from now on. What waits for a server is routed anew; what has one goes on to its
+    /// end: nothing of it can write, or the switch would have waited for it.
+    func authorityChanged() {
+        divertedSince = nil
+        switch phase {
+        case .waiting:
+            _ = poolEntry(waitingSide)?.pool.abandon(id)
+            unit.isProbe = false
+            routeAgain()
+        case .greeting where holdToken == 0:
+            _ = poolEntry(waitingSide)?.pool.abandon(id)
+            waitForServer(authority)
+        default: break
+        }
+    }
+
     /// The database is held from now on: what waits in a pool goes on waiting here.
     func moveIntoHold(_ database: DatabaseState) {
         switch phase {
-        case .waiting where database.hold == .all || waitingSide == .old && (unit.routedKind != .read || lazy != nil),
+        case .waiting where database.hold == .all
+            || waitingSide == database.authority && (unit.routedKind != .read || lazy != nil),
             .greeting where database.hold == .all && holdToken == 0:
             _ = poolEntry(waitingSide)?.pool.abandon(id)
             hold(database)
@@ -93,7 +110,7 @@ extension ClientConnection {
 
     /// A client that keeps its server, or sends on without waiting for answers, stops before its next unit.
     func waitsAtBorder(_ tag: UInt8, _ server: ServerConnection) -> Bool {
-        guard database?.hold == .writes, server.side == .old, server.session.status == .idle,
+        guard database?.hold == .writes, !server.isReadOnly, server.session.status == .idle,
             server.session.isAtBatchStart
         else { return false }
         // A COPY that has begun goes on to its end.
@@ -108,7 +125,7 @@ extension ClientConnection {
 
     /// Something of it runs on the authority, or is about to, that is not surely a read.
     var mayBeWriting: Bool {
-        guard let server, server.side == .old else { return false }
+        guard let server, !server.isReadOnly else { return false }
         if server.session.isFree && unit.byteCount == 0 && passToServer == 0 { return false }
         if server.session.status != .idle || lazy != nil || transaction.hasWritten { return true }
         return unit.statementCount == 0 || !unit.isAllReads

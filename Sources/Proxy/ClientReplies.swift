@@ -33,10 +33,10 @@ extension ClientConnection {
     /// A setting was reported as changed.
     ///
     /// - Parameter loginValue: what the server reported before anybody had set anything.
-    func parameterReported(_ name: String, _ value: String, loginValue: String?, on side: Side) {
+    func parameterReported(_ name: String, _ value: String, loginValue: String?, isAuthority: Bool) {
         let name = name.lowercased()
         noteParameter(name, value)
-        guard side == .old, startupRestores == 0, Self.reportedSettings.contains(name) else { return }
+        guard isAuthority, startupRestores == 0, Self.reportedSettings.contains(name) else { return }
         let isDefault = value == loginValue && !startupSettings.entries.contains { $0.name == name }
         unit.session.noteReported(
             name, isDefault ? .resets(name) : .sets(SettingChange(name: name, value: value, isLocal: false)))
@@ -88,7 +88,7 @@ extension ClientConnection {
             worker.answered(database, server.side, isProbe: unit.isProbe)
         }
         unit.isProbe = false
-        if server.side == .old { stampReads(database) }
+        if !server.isReadOnly { stampReads(database) }
         if changes.hasUnsettled && !server.session.owesReady {
             // An unfinished batch may be behind it, whose answers come with its own Sync.
             for id in changes.settleEarlier() { database.statements.release(id) }
@@ -103,7 +103,7 @@ extension ClientConnection {
         settleNames()
         if status == .inTransaction { restoreStartup(on: server) }
         applySettled(status, on: server)
-        if server.side == .new && status != .idle { fixOnNew() }
+        if server.isReadOnly && status != .idle { fixOnNew() }
         if unit.mayWrite && database.readsSequences(user) { pin(.sequence) }
         switch unit.kind {
         case .begin, .set, .setTransaction, .show, .empty: if unit.statementCount > 1 { transaction.hasRead = true }
@@ -156,7 +156,7 @@ extension ClientConnection {
             server.settings = nil
         }
         // Nobody may keep a server of NEW. What pins is not sent there, so that only a broken promise leads here.
-        if server.side == .new && pin != nil { refuseOnNew() }
+        if server.isReadOnly && pin != nil { refuseOnNew() }
     }
 
     /// The server's defaults are not the client's: in a transaction RESET goes back to what the session was started
@@ -166,7 +166,7 @@ extension ClientConnection {
         noteResets(settledEffects, in: &resetsCommitted)
         var names = resetsCommitted
         noteResets(ledger.openEffects, in: &names)
-        let entries = Self.settings(startupSettings, for: server.side).entries.filter { names.contains($0.name) }
+        let entries = Self.settings(startupSettings, for: server).entries.filter { names.contains($0.name) }
         if entries.isEmpty { return }
         startupRestores += 1
         hasRestoredStartup = true
@@ -424,7 +424,7 @@ extension ClientConnection {
         worker.logger.warning("lost a server of \(lost.side) of \"\(database.name)\" in use: \(error.message)")
         noteFailure(on: lost.side, database, error.message)
         unit.isProbe = false
-        if phase == .applyingSettings && lost.side == .new { return sideFailed() }
+        if phase == .applyingSettings && lost.isReadOnly { return sideFailed() }
         undefine(lost.session.takeDropped(), on: lost)
         if canRetry { return runAgainOnAuthority() }
         // Whether it was committed is not known: read where the answer is.

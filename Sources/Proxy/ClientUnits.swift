@@ -268,7 +268,7 @@ extension ClientConnection {
         if server == nil && isHeld(decision, database) { return hold(database) }
         database.count(decision, isRead: unit.routedKind == .read || unit.carriesBegin)
         database.count((unitKey ?? sessionKey)?.identity)
-        if decision.side == .new {
+        if decision.side != database.authority {
             divertedSince = nil
             worker.watchReads()
         }
@@ -280,13 +280,15 @@ extension ClientConnection {
 
     /// - Returns: nil when the read waits for NEW to catch up first.
     private func route(_ database: DatabaseState) -> RouteDecision? {
-        if isForcedToAuthority { return RouteDecision(.old, .newFailed) }
-        if unit.notes.deniedBy != nil { return RouteDecision(.old, .rule) }
-        if limits?.mode == .session { return RouteDecision(.old, .pinned) }
+        let authority = database.authority
+        if isForcedToAuthority { return RouteDecision(authority, .newFailed) }
+        if unit.notes.deniedBy != nil { return RouteDecision(authority, .rule) }
+        if limits?.mode == .session { return RouteDecision(authority, .pinned) }
         let horizon = database.route.horizon
         var request = RouteRequest(
             kind: unit.carriesBegin ? .read : unit.routedKind, horizon: HorizonFacts(horizon))
         if lazy != nil && (request.kind != .read || !isMovable) { request.kind = .unknown }
+        request.authority = authority
         request.transaction = unit.options
         request.isTextTrusted = isTextTrusted
         request.identity = (unitKey ?? sessionKey)?.identity
@@ -387,7 +389,7 @@ extension ClientConnection {
             server.release()
             return greet()
         }
-        var preparation = settings(for: server.side).statements(from: server.settings)
+        var preparation = settings(for: server).statements(from: server.settings)
         if let database, unit.readsSequence || unit.mayWrite && database.readsSequences(user) {
             // Values of the server's other clients are not this one's to see: PostgreSQL says that there is none yet.
             preparation = "DISCARD SEQUENCES" + (preparation.map { ";" + $0 } ?? "")
@@ -402,11 +404,11 @@ extension ClientConnection {
     }
 
     /// What the session has set, but for what would let a read write on NEW.
-    func settings(for side: Side) -> SessionSettings { Self.settings(settings, for: side) }
+    func settings(for server: ServerConnection) -> SessionSettings { Self.settings(settings, for: server) }
 
-    /// Our own READ ONLY on NEW is not the client's to change.
-    static func settings(_ settings: SessionSettings, for side: Side) -> SessionSettings {
-        side == .old ? settings : settings.removing("default_transaction_read_only", "transaction_read_only")
+    /// Our own READ ONLY is not the client's to change.
+    static func settings(_ settings: SessionSettings, for server: ServerConnection) -> SessionSettings {
+        !server.isReadOnly ? settings : settings.removing("default_transaction_read_only", "transaction_read_only")
     }
 
     /// Nanoseconds that reads go elsewhere before one waits.
@@ -422,12 +424,12 @@ extension ClientConnection {
             server.settings = nil
             self.server = nil
             server.detach()
-            if server.side == .new { return sideFailed() }
+            if server.isReadOnly { return sideFailed() }
             // The authority does not take what the session has set (any more): nothing may run without it.
             return close(with: ErrorResponse(
                 .fatal, failure.state, "cannot set up the session on \(server.side): \(failure.message)"))
         }
-        server.settings = settings(for: server.side)
+        server.settings = settings(for: server)
         begin()
     }
 
@@ -435,7 +437,7 @@ extension ClientConnection {
         phase = .leased
         if limits?.mode == .session { pin(.poolMode) }
         if let server { beginLazily(on: server) }
-        isHolding = server?.side == .new && !unit.isStreamed && unit.endsWithReady
+        isHolding = server?.isReadOnly == true && !unit.isStreamed && unit.endsWithReady
         resumeSoon()
     }
 

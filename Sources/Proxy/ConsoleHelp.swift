@@ -16,6 +16,7 @@ enum ConsoleHelp {
         ("SHOW VERSION", "this program"), ("SHOW HELP", "this list"),
         ("SHOW ROUTES", "units per side, kind and reason of the decision"),
         ("SHOW MIRROR", "how far NEW follows OLD"), ("SHOW TABLES", "how far the copy of each table is"),
+        ("SHOW AUTHORITY", "which side takes the writes, and where the mirror goes"),
         ("SHOW BREAKERS", "health of both sides: what is given up, since when and why"),
         ("SHOW MIGRATIONS", "where each migration stands, and what stands in its way"),
         ("SHOW EVENTS", "what Godwit has decided by itself, and reloads; latest first"),

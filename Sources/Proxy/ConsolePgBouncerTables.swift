@@ -145,12 +145,12 @@ extension ConsoleTables {
         for route in served {
             let pool = route.settings.pool
             let hold = gate.hold(of: route.name)
-            for side in speaksPgBouncer ? [Side.old] : Side.allCases {
+            for side in speaksPgBouncer ? [route.authority] : Side.allCases {
                 let endpoint = route.endpoint(side)
                 let open = reports.flatMap(\.databases).filter { $0.name.hasSameBytes(as: route.name) }.reduce(0) {
                     $0 + (speaksPgBouncer ? $1.serverCounts.values.reduce(0, +) : $1.serverCounts[side] ?? 0)
                 }
-                let share = side == .new ? route.table.hundredths : 10_000 - route.table.hundredths
+                let share = side == route.authority ? 10_000 - route.table.hundredths : route.table.hundredths
                 table.append(
                     [
                         route.name, endpoint.host, "\(endpoint.port)", endpoint.database, endpoint.user,

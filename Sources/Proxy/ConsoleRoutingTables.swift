@@ -6,6 +6,23 @@ import SQLAnalysis
 
 /// SHOW COHORTS, RULES, SHAPES and CACHES.
 extension ConsoleTables {
+    /// Who takes the writes of each database.
+    func authority() -> ConsoleReport {
+        var table = ConsoleReport([
+            .init("database"), .init("authority"), .init("host"), .init("port", .integer), .init("epoch", .bigint),
+            .init("mirror_to"), .init("mirror"), .init("reason"),
+        ])
+        for route in snapshot.databases.values.sorted(by: { $0.name < $1.name }) {
+            let endpoint = route.endpoint(route.authority)
+            let (report, isMirrored) = (route.horizon.report, route.settings.mirror.mode != .off)
+            table.append([
+                route.name, route.authority.description, endpoint.host, "\(endpoint.port)", "\(route.epoch)",
+                isMirrored ? route.authority.other.description : "", report.state.rawValue, report.reason,
+            ])
+        }
+        return table
+    }
+
     func cohorts() -> ConsoleReport {
         var table = ConsoleReport([
             .init("database"), .init("cohort"), .init("kind"), .init("keys", .bigint), .init("percent", .numeric),

@@ -179,6 +179,7 @@ extension ClientConnection {
         case .show(.help) where console.speaksPgBouncer: return nil
         case .show(let subject): return worker.table(subject, reports: [], speaksPgBouncer: console.speaksPgBouncer)
         case .showSetting(let name, _): return ConsoleReport([.init(name)])
+        case .switchOver: return ConsoleReport(SwitchCommand.columns)
         default: return nil
         }
     }
@@ -231,6 +232,7 @@ extension ClientConnection {
         case .mirror(let database, let order): askControl(.mirror(database: database, order))
         case .force(let database, let order): askControl(.force(database: database, order))
         case .gate(let order): askControl(.gate(order))
+        case .switchOver(let order): askControl(.switchOver(order))
         case .killClient(let name): killClient(name)
         case .empty:
             queueAnswer(BackendTag.emptyQueryResponse)
@@ -328,6 +330,7 @@ extension ClientConnection {
         case .refused(let reason):
             fail(ErrorResponse(.error, .invalidParameterValue, reason, hint: "Nothing was changed."))
         case .failed(let error): fail(error)
+        case .table(let table): answer(table)
         }
         resumeSoon()
     }

@@ -64,6 +64,7 @@ package struct ConsoleTables {
         case .routes: routes()
         case .pins: pins()
         case .cohorts: cohorts()
+        case .authority: authority()
         case .rules: rules()
         case .shapes: shapes()
         case .caches: caches()

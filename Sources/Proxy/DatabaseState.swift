@@ -78,7 +78,9 @@ final class DatabaseState {
     /// Of the plan's `column` sources, by their places in it; 0: not known, or no column.
     private var keyColumnTypes: [UInt32] = []
     /// Shared by all threads.
-    let health: DatabaseHealth
+    var health: DatabaseHealth { route.health }
+    /// The side that takes the writes.
+    var authority: Side { route.authority }
     private var oldSamples = SampleBuffer()
     private var newSamples = SampleBuffer()
     var statements = StatementRegistry()
@@ -118,7 +120,6 @@ final class DatabaseState {
         self.route = route
         analysis = Self.makeCache(route)
         resolver = KeyResolver(table: route.table)
-        health = route.health
         shapes = ShapeStatistics(route.settings.reads)
         held = HeldClients(bound: route.settings.pool.waitersMax)
         resetUnits()
@@ -153,6 +154,7 @@ final class DatabaseState {
             shapes = ShapeStatistics(next.settings.reads)
         }
         if previous.settings.breaker != next.settings.breaker { health.apply(next.settings.breaker) }
+        if previous.authority != next.authority { welcome = nil }
     }
 
     private static func makeCache(_ route: DatabaseRoute) -> AnalysisCache {

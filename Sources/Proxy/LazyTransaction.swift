@@ -202,7 +202,7 @@ extension ClientConnection {
         let mayLift = isFixed && mayMove && unit.mayLiftReadOnly
         // What pins its client must not do so here.
         let mustLeave = mayBeginAnew || !hasFailed && (mayLift || unit.session.pins)
-        let staysAway = hasFailed || isFixed ? mustLeave : side != .new
+        let staysAway = hasFailed || isFixed ? mustLeave : side == authority
         if isEnd || !staysAway {
             phase = .leased
             if unit.borders.chains { lazy?.isChained = true }
@@ -236,7 +236,7 @@ extension ClientConnection {
     /// Begins the transaction on the server that was just granted, ahead of its first unit there.
     func beginLazily(on server: ServerConnection) {
         guard let begun = lazy, !begun.isOnNew else { return }
-        if server.side == .new {
+        if server.isReadOnly {
             lazy?.isOnNew = true
             ledger.note(.inTransaction)
             server.queueQuietly(LazyTransaction.readOnlyBegin)

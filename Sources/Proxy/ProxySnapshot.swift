@@ -68,16 +68,22 @@ package final class DatabaseRoute: Sendable {
     package let horizon: Horizon
     package let stamps: ReadStamps
     package let health: DatabaseHealth
+    /// The switch that has made the authority what it is; 0: none has.
+    package let epoch: Int64
     /// nil: the users' file alone says who there is.
     package let lookUp: SecretLookUp?
 
     package var name: String { settings.name }
+    /// The side that takes the writes.
+    package var authority: Side { health.authority }
 
     /// - Parameter table: of the route that this one replaces, where reads and rules are the same.
     package init(
         settings: DatabaseSettings, old: ServerEndpoint, new: ServerEndpoint, facts: CatalogSnapshot, horizon: Horizon,
-        stamps: ReadStamps, health: DatabaseHealth, lookUp: SecretLookUp? = nil, table: RoutingTable? = nil
+        stamps: ReadStamps, health: DatabaseHealth, epoch: Int64 = 0, lookUp: SecretLookUp? = nil,
+        table: RoutingTable? = nil
     ) {
+        self.epoch = epoch
         self.settings = settings
         self.old = old
         self.new = new
@@ -98,7 +104,7 @@ package final class DatabaseRoute: Sendable {
         new.tls = newTLS
         return DatabaseRoute(
             settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps,
-            health: health, lookUp: lookUp, table: table)
+            health: health, epoch: epoch, lookUp: lookUp, table: table)
     }
 }
 

@@ -44,7 +44,8 @@ package struct Readiness {
             case .reached: old = "ok"
             case .failing(let why):
                 old = "unreachable"
-                reasons.append("OLD of database \"\(settings.name)\" cannot be reached: \(why)")
+                let side = figures.snapshot.databases[settings.name]?.authority ?? .old
+                reasons.append("\(side.title) of database \"\(settings.name)\" cannot be reached: \(why)")
             }
             let breakers = health(settings.name).map { row in
                 if row.role == .authority, row.phase == .open, old != "unreachable" {

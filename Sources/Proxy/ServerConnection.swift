@@ -35,6 +35,8 @@ final class ServerConnection {
     let entry: PoolEntry
     let worker: Worker
     let openedAt: MonotonicInstant
+    /// It leads to the side that does not take the writes, as it was when it was opened: only reads go there.
+    let isReadOnly: Bool
     private var stream: ByteStream
     private var negotiation: ServerNegotiation
     private let registration: Registration
@@ -84,6 +86,7 @@ final class ServerConnection {
         self.entry = entry
         self.worker = worker
         openedAt = worker.now
+        isReadOnly = endpoint.side != entry.database.authority
         login = ServerLogin(
             credentials: credentials, randomBytes: Digest.randomBytes(18),
             minor: entry.database.route.settings.pool.protocolVersion.minor,
@@ -204,9 +207,9 @@ final class ServerConnection {
         var parameters: [StartupPacket.Parameter] = [
             .init(name: "application_name", value: Self.ownName), .init(name: "client_encoding", value: "UTF8"),
         ]
-        // A write that hides in a read fails on NEW with 25006 instead of being done on one side only.
+        // A write that hides in a read fails there with 25006 instead of being done on one side only.
         var options = endpoint.options ?? ""
-        if side == .new { options += (options.isEmpty ? "" : " ") + "-c default_transaction_read_only=on" }
+        if isReadOnly { options += (options.isEmpty ? "" : " ") + "-c default_transaction_read_only=on" }
         if !options.isEmpty { parameters.append(.init(name: "options", value: options)) }
         queue(login.startupPacket(database: endpoint.database, parameters: parameters))
         flush()
@@ -396,7 +399,8 @@ final class ServerConnection {
         }
         let changed = String(wire: name)
         client.parameterReported(
-            changed, String(wire: value), loginValue: login.parameters.first { $0.name == changed }?.value, on: side)
+            changed, String(wire: value), loginValue: login.parameters.first { $0.name == changed }?.value,
+            isAuthority: !isReadOnly)
         return true
     }
 

@@ -95,7 +95,7 @@ extension Worker {
         }
         var failures: [String: String] = [:]
         var reached: Set<String> = []
-        for entry in pools.values where entry.key.side == .old {
+        for entry in pools.values where entry.key.side == entry.database.authority {
             if entry.pool.idleCount + entry.pool.leasedCount > 0 { reached.insert(entry.key.database) }
             // A user's wrong password says nothing of the server.
             if let failure = entry.lastFailure, failure.state.isServersOwn {

@@ -31,7 +31,7 @@ extension ClientConnection {
 
     /// One unit at a time where the present one may still have to be run elsewhere.
     func holdsNextUnit(_ server: ServerConnection) -> Bool {
-        isHolding || server.side == .new && !server.session.isQuiet
+        isHolding || server.isReadOnly && !server.session.isQuiet
     }
 
     /// The unit that was routed, which `note` has seen already.
@@ -44,7 +44,7 @@ extension ClientConnection {
         }
         openTransaction()
         if !unit.executes { unit.session.removeAll() }
-        if unit.carriesBegin && server.side == .new {
+        if unit.carriesBegin && server.isReadOnly {
             answerFrames(bytes, from: 0, to: unit.firstExecuteEnd, tag: "BEGIN")
             run.dropAll(upTo: unit.firstExecuteEnd)
         }
@@ -105,7 +105,7 @@ extension ClientConnection {
             let before = (statements: unit.statementCount, steps: unit.session.stepCount, denials: unit.notes.denials)
             note(frame, bytes)
             if unit.statementCount > before.statements { openTransaction() }
-            if server.side == .new && (unit.borders.goesOn || unit.session.pins) { return refuseOnNew() }
+            if server.isReadOnly && (unit.borders.goesOn || unit.session.pins) { return refuseOnNew() }
             if unit.notes.denials > before.denials {
                 unit.session.removeSteps(from: before.steps)
                 run.replace(frame, with: standIn(forDenied: frame, on: server), server)
@@ -162,7 +162,7 @@ extension ClientConnection {
             unit.executes = true
             unit.addUnknown()
             unit.session.pin(.unknownStatement)
-            if server.side == .new {
+            if server.isReadOnly {
                 close(with: ErrorResponse(
                     .fatal, .featureNotSupported,
                     "a query of \(frame.end - frame.start) bytes is too long for a READ ONLY transaction on NEW",

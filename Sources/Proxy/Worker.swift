@@ -396,6 +396,10 @@ final class Worker {
             client.limitsChanged()
         }
         retireServers(previous: routes)
+        for client in clients.values {
+            guard let state = client.database, let before = routes[state.name] else { continue }
+            if before.authority != state.authority { client.authorityChanged() }
+        }
     }
 
     func add(_ route: DatabaseRoute) -> DatabaseState {

@@ -19,6 +19,7 @@ extension Worker {
             control.post(.standing(watch: number, worker: index, blockers(of: condition)))
         case .reconnect(let scope): reconnect(scope)
         case .kill(let scope): kill(scope)
+        case .endPinned(let scope): endPinned(scope)
         case .drain: drain()
         case .stopListening: stopListening()
         case .stop: stop()
@@ -70,6 +71,14 @@ extension Worker {
         for server in servers.values where scope.contains(server.entry.key.database) { server.closeAfterUse() }
     }
 
+    private func endPinned(_ scope: GateScope) {
+        for client in clients.values {
+            guard let database = client.database, client.pin != nil, scope.contains(database.name) else { continue }
+            client.terminate(
+                "the database moves to another server, and this session is bound to the old one: connect again")
+        }
+    }
+
     private func kill(_ scope: GateScope) {
         for client in clients.values {
             guard let database = client.database, scope.contains(database.name) else { continue }
@@ -102,8 +111,16 @@ extension Worker {
                 if isFirstEnough { return found }
             }
         case .noWrites(let scope):
-            for server in servers.values where server.side == .old && scope.contains(server.entry.key.database) {
+            for server in servers.values where !server.isReadOnly && scope.contains(server.entry.key.database) {
                 guard server.client?.mayBeWriting ?? server.isSettling else { continue }
+                found.add(describe(server))
+                if isFirstEnough { return found }
+            }
+        case .movable(let scope):
+            found = blockers(of: .noWrites(scope), isFirstEnough: isFirstEnough)
+            if isFirstEnough && !found.isEmpty { return found }
+            for server in servers.values where !server.isReadOnly && scope.contains(server.entry.key.database) {
+                guard let client = server.client, client.pin != nil, !client.mayBeWriting else { continue }
                 found.add(describe(server))
                 if isFirstEnough { return found }
             }
@@ -218,7 +235,10 @@ extension ErrorResponse {
         case .waitClose(let scope, _):
             what = "\(blockers.count) servers of \(scope) still wait to be closed"
             hint = "They are closed when their clients have done with them."
-        case .resume, .disable, .enable, .reconnect, .kill, .shutdown, .barrier:
+        case .holdForSwitch(let name, let limit, _):
+            what = "\(blockers.count) units or sessions of \"\(name.text)\" were not at their end within \(limit) s"
+            hint = "Everything goes on as before."
+        case .resume, .disable, .enable, .reconnect, .kill, .shutdown, .barrier, .letGo:
             (what, hint) = ("\(command.tag) was not reached in time", "Try again.")
         }
         self.init(.error, .queryCanceled, what, detail: names, hint: hint)

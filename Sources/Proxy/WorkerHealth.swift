@@ -99,7 +99,7 @@ extension Worker {
         let endpoint = entry.database.route.endpoint(entry.key.side)
         return ErrorResponse(
             .error, .cannotConnectNow,
-            "database \"\(entry.key.database)\" cannot be reached: \(endpoint.side == .old ? "OLD" : "NEW") at "
+            "database \"\(entry.key.database)\" cannot be reached: \(endpoint.side.title) at "
                 + "\(endpoint.host):\(endpoint.port) was given up \(seconds) s ago",
             detail: entry.lastFailure?.message ?? health.lastCause(entry.key.side),
             hint: "Godwit goes on trying to connect and serves again with the first answer: try again then. "

@@ -49,6 +49,7 @@ package enum ControlRequest: Sendable {
     case set(key: String, value: String)
     case gate(GateCommand)
     case force(database: String, ForceOrder)
+    case switchOver(SwitchCommand)
 }
 
 /// What a migration wants of one database's traffic and mirror.
@@ -58,6 +59,8 @@ package enum MigrationTraffic: Sendable {
     /// All reads go to the authority, whatever the file says.
     case hold(database: String)
     case mirror(database: String, runs: Bool)
+    /// NEW has it for good: no mirror, no switches, whatever the databases say of it, now and in later processes.
+    case finish(database: String)
 }
 
 package enum ControlOutcome: Sendable {
@@ -67,6 +70,23 @@ package enum ControlOutcome: Sendable {
     /// Nothing was changed; the sentence says why.
     case refused(String)
     case failed(ErrorResponse)
+    /// Done, or found out; the table tells it.
+    case table(ConsoleReport)
+}
+
+/// What a switch of the authority asks of the control thread.
+package enum SwitchRequest: Sendable {
+    case hold(database: String, limitSeconds: Double, endsPinned: Bool)
+    case letGo(database: String)
+    /// This side takes the writes from now on: told when all threads know it.
+    case own(database: String, side: Side, epoch: Int64)
+    /// The mirror runs from the authority to the other side.
+    case turnMirror(database: String)
+}
+
+package enum SwitchReply: Sendable {
+    case gate(GateControl.Answer)
+    case done
 }
 
 package enum ControlMessage: Sendable {
@@ -85,6 +105,8 @@ package enum ControlMessage: Sendable {
     case signal(Int32)
     /// What a migration orders; `done` is called on the control thread, or later, when it is in force.
     case migration(MigrationTraffic, done: @Sendable (ControlOutcome) -> Void)
+    /// What a switch of the authority needs of the traffic; answered by mail.
+    case switching(SwitchRequest, reply: Mailbox<SwitchReply>?)
     /// An authority's catalog was read, and differs from what was known.
     case catalog(database: String, CatalogSnapshot)
 }

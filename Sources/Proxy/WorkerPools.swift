@@ -194,7 +194,7 @@ extension Worker {
             entry.lastFailure = nil
             logger.notice("\(entry.key.side) of \"\(entry.key.database)\" can be reached again")
         }
-        if entry.key.side == .old { entry.database.welcome = server.login.parameters }
+        if entry.key.side == entry.database.authority { entry.database.welcome = server.login.parameters }
         // A login alone does not show that the other side answers queries.
         if entry.key.side == entry.database.health.authority {
             answered(entry.database, entry.key.side, isProbe: false)
@@ -285,7 +285,8 @@ extension Worker {
             entry.pool.apply(next)
             let spare = entry.pool.serverCount - next.serversMax - next.reserveMax
             for id in entry.pool.idleServers.prefix(max(0, spare)) { servers[id]?.close() }
-            if let before = previous[key.database]?.endpoint(key.side), before == state.route.endpoint(key.side) {
+            let before = previous[key.database]
+            if before?.endpoint(key.side) == state.route.endpoint(key.side), before?.authority == state.authority {
                 serveLater(entry)
                 continue
             }

@@ -126,11 +126,11 @@ extension Worker {
             if let server = client.server {
                 active[server.entry.key, default: 0] += 1
             } else if client.holdToken != 0, let database = client.database {
-                let key = PoolKey(database: database.name, user: client.poolUser, side: .old)
+                let key = PoolKey(database: database.name, user: client.poolUser, side: database.authority)
                 held[key, default: []].append(client.waitingSince)
             } else if client.phase == .idle, let database = client.database {
                 // Without a unit it belongs to the authority's pool: that is where its next unit is likely to go.
-                let key = PoolKey(database: database.name, user: client.poolUser, side: .old)
+                let key = PoolKey(database: database.name, user: client.poolUser, side: database.authority)
                 active[key, default: 0] += 1
             }
         }

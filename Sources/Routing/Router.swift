@@ -114,7 +114,8 @@ package enum Router {
         if request.rule == .old { return RouteDecision(authority, .rule) }
         if !isRead(request) { return RouteDecision(authority, .notRead) }
         if !request.isTextTrusted { return RouteDecision(authority, .untrustedText) }
-        let isForced = request.rule == .new
+        // Behind the cutover NEW is the authority, and nobody reads elsewhere by a rule for NEW.
+        let isForced = request.rule == .new && authority == .old
         if !isForced, request.identity == nil { return RouteDecision(authority, .noKey) }
         let isInCohort = request.identity?.cohort != nil
         if !isForced, let identity = request.identity, !identity.bucket.isWithin(share: table.share(of: identity)) {
@@ -129,15 +130,15 @@ package enum Router {
         if request.horizon.applied < request.batchNeeded { return RouteDecision(authority, .ownWrite) }
         switch request.breaker {
         case .deny: return RouteDecision(authority, .breakerOpen)
-        case .probe: return RouteDecision(.new, .probe)
-        case .allow: return RouteDecision(.new, isForced ? .rule : isInCohort ? .cohort : .share)
+        case .probe: return RouteDecision(authority.other, .probe)
+        case .allow: return RouteDecision(authority.other, isForced ? .rule : isInCohort ? .cohort : .share)
         }
     }
 
     /// Also answers whether it is worth asking the breaker, which counts probes: ask it last, and only when this is
     /// true of a request with `breaker == .allow`.
     package static func wantsNew(_ request: RouteRequest, by table: RoutingTable) -> Bool {
-        decide(request, by: table).side == .new && request.scope == .outside
+        decide(request, by: table).side != request.authority && request.scope == .outside
     }
 
     /// A transaction that declares itself READ ONLY is one read. SERIALIZABLE would need the other transactions of

@@ -33,6 +33,32 @@ package struct Verifier {
 
     /// - Parameter only: these tables; nil: all.
     package func run(only: Set<TableName>? = nil) throws(VerifyFailure) -> VerifyReport {
+        guard try isReversed() else { return try compare(only) }
+        // Behind a cutover the mirror runs from NEW to OLD: the same with sides swapped.
+        do throws(VerifyFailure) {
+            return try swapped.compare(only).swapped
+        } catch {
+            throw error.swapped
+        }
+    }
+
+    private var swapped: Verifier { Verifier(old: new, new: old, options: options, progress: progress) }
+
+    /// NEW takes the writes: the greatest switch has made it the authority.
+    private func isReversed() throws(VerifyFailure) -> Bool {
+        var epochs: [Int64] = []
+        for (target, side) in [(old, "OLD"), (new, "NEW")] {
+            let connection = try PairedSnapshots.connect(target, side)
+            let rows = try onSide(side) { () throws(PostgresFailure) -> Rows? in
+                let known = try connection.query("SELECT to_regclass('godwit.authority') IS NOT NULL").flag(0, 0)
+                return known ? try connection.query("SELECT epoch FROM godwit.authority") : nil
+            }
+            epochs.append(rows.flatMap { $0.count == 1 ? $0.integer(0, 0) : nil } ?? 0)
+        }
+        return epochs[1] > epochs[0]
+    }
+
+    private func compare(_ only: Set<TableName>?) throws(VerifyFailure) -> VerifyReport {
         let (tables, incomparable) = try comparable(only)
         let pair = try PairedSnapshots.take(old: old, new: new, tables: tables.map(\.name))
         progress(Self.describe(pair.pairing))
@@ -59,13 +85,14 @@ package struct Verifier {
         return VerifyReport(pairing: pair.pairing, tables: results.sorted { $0.name < $1.name })
     }
 
-    /// Marks differing keys dirty on OLD: the mirror brings them with its next batch.
+    /// Marks differing keys dirty on the authority: the mirror brings them with its next batch.
     package func repair(_ report: VerifyReport) throws(VerifyFailure) -> Int {
-        let connection = try PairedSnapshots.connect(old, "OLD")
+        let (source, side) = try isReversed() ? (new, "NEW") : (old, "OLD")
+        let connection = try PairedSnapshots.connect(source, side)
         var marked = 0
         for table in report.tables {
             for key in table.keys {
-                try onSide("OLD") { () throws(PostgresFailure) in
+                try onSide(side) { () throws(PostgresFailure) in
                     try connection.execute("SELECT godwit.mark_dirty(\(table.oid), \(SQL.array(key.key)))")
                 }
                 marked += 1
@@ -125,10 +152,10 @@ package struct Verifier {
 
     private static func describe(_ pairing: VerifyReport.Pairing) -> String {
         switch pairing {
-        case .batch(let snapshot): "both sides at OLD's snapshot \(snapshot), held by the running mirror"
-        case .quiet(keysWaiting: 0): "no mirror runs; nothing waits in OLD's journal: plain snapshots of both sides"
+        case .batch(let snapshot): "both sides at the authority's snapshot \(snapshot), held by the running mirror"
+        case .quiet(keysWaiting: 0): "no mirror runs; nothing waits in the journal: plain snapshots of both sides"
         case .quiet(let waiting):
-            "no mirror runs; \(waiting) changed keys wait in OLD's journal and may show as differences"
+            "no mirror runs; \(waiting) changed keys wait in the journal and may show as differences"
         case .unprepared: "not prepared for mirroring: plain snapshots, right only while nobody writes"
         }
     }

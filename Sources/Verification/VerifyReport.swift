@@ -61,6 +61,42 @@ package struct VerifyReport: Sendable {
     }
 }
 
+extension VerifyReport {
+    /// What was compared with the sides swapped, as it is.
+    var swapped: VerifyReport {
+        var report = self
+        report.tables = tables.map { table in
+            var table = table
+            table.problem = table.problem.map { swappingSides($0) }
+            table.keys = table.keys.map { key in
+                let difference: Difference =
+                    switch key.difference {
+                    case .onlyOnOld: .onlyOnNew
+                    case .onlyOnNew: .onlyOnOld
+                    case .changed: .changed
+                    }
+                return Key(key: key.key, difference: difference, old: key.new, new: key.old)
+            }
+            return table
+        }
+        return report
+    }
+}
+
+extension VerifyFailure {
+    var swapped: VerifyFailure {
+        switch self {
+        case .side(let side, let failure): .side(swappingSides(side), failure)
+        case .backfilling, .mirrorSilent, .pairingLost: self
+        }
+    }
+}
+
+/// OLD for NEW and NEW for OLD in words of ours.
+private func swappingSides(_ words: String) -> String {
+    words.replacing("OLD", with: "\u{0}").replacing("NEW", with: "OLD").replacing("\u{0}", with: "NEW")
+}
+
 /// Why nothing could be compared.
 package enum VerifyFailure: Error, CustomStringConvertible {
     case side(String, PostgresFailure)
@@ -74,7 +110,7 @@ package enum VerifyFailure: Error, CustomStringConvertible {
         case .backfilling(let tables):
             "the backfill is not complete yet (\(tables.joined(separator: ", "))): try again when SHOW MIRROR says so"
         case .mirrorSilent(let seconds):
-            "a mirror holds NEW but did not answer for \(seconds) s: look at its state with SHOW MIRROR"
+            "a mirror is at work but did not answer for \(seconds) s: look at its state with SHOW MIRROR"
         case .pairingLost(let tries):
             "the mirror went on before all readers were attached, \(tries) times: is this machine overloaded?"
         }

@@ -24,7 +24,11 @@ final class CatalogWatcher: Sendable {
     private let requests = Mailbox<Request>()
     private let thread: Mutex<OwnThread?>
 
-    init(_ snapshot: ProxySnapshot, control: Mailbox<ControlMessage>, logger: Logger) {
+    /// - Parameter authority: of a database, as it is when it is asked.
+    init(
+        _ snapshot: ProxySnapshot, control: Mailbox<ControlMessage>, logger: Logger,
+        authority: @escaping @Sendable (String) -> Side
+    ) {
         let first = snapshot.settings.databases.filter { !$0.isWildcard }
         let requests = requests
         thread = Mutex(OwnThread(name: "godwit-catalog") {
@@ -35,7 +39,7 @@ final class CatalogWatcher: Sendable {
                 var isComplete = true
                 for database in databases {
                     if isFirst { Self.reportReachability(database, logger, requests.descriptor) }
-                    guard let catalog = Self.read(database, requests.descriptor) else {
+                    guard let catalog = Self.read(database, authority(database.name), requests.descriptor) else {
                         isComplete = isComplete && known[database.name] != nil
                         continue
                     }
@@ -83,7 +87,7 @@ final class CatalogWatcher: Sendable {
 
     /// Godwit starts when a side is down, and says so.
     private static func reportReachability(_ database: DatabaseSettings, _ logger: Logger, _ interrupt: CInt) {
-        for (side, text) in [("OLD", conninfo(database, .old)), ("NEW", conninfo(database, .new))] {
+        for (side, text) in [("OLD", database.controlOrOwn(.old)), ("NEW", database.controlOrOwn(.new))] {
             do {
                 let target = try ConnectionString(parsing: text)
                 let connection = try Connection.open(target, purpose: "check", interrupt: interrupt)
@@ -94,13 +98,6 @@ final class CatalogWatcher: Sendable {
         }
     }
 
-    private static func conninfo(_ database: DatabaseSettings, _ side: Side) -> String {
-        switch side {
-        case .old: database.controlOld.isEmpty ? database.old : database.controlOld
-        case .new: database.controlNew.isEmpty ? database.new : database.controlNew
-        }
-    }
-
     private struct Catalog {
         var rows: [CatalogFacts.Row]
         var isReadCommittedDefault: Bool
@@ -108,8 +105,8 @@ final class CatalogWatcher: Sendable {
     }
 
     /// nil: the authority does not answer.
-    private static func read(_ database: DatabaseSettings, _ interrupt: CInt) -> Catalog? {
-        guard let target = try? ConnectionString(parsing: conninfo(database, .old)),
+    private static func read(_ database: DatabaseSettings, _ authority: Side, _ interrupt: CInt) -> Catalog? {
+        guard let target = try? ConnectionString(parsing: database.controlOrOwn(authority)),
             let connection = try? Connection.open(target, purpose: "catalog", interrupt: interrupt),
             let rows = try? connection.query(CatalogFacts.query, timeoutSeconds: 30),
             let isolation = try? connection.query(isolationQuery, timeoutSeconds: 30),

@@ -9,9 +9,10 @@ import Proxy
 /// Carries operators' orders between consoles, signals and the threads, as `GateControl` says. Used on the control
 /// thread.
 final class GateDesk {
-    private struct Origin {
-        var worker: Int
-        var client: ClientID
+    private enum Origin {
+        case console(worker: Int, client: ClientID)
+        /// The thread of a switch.
+        case mail(Mailbox<SwitchReply>)
     }
 
     private let server: ProxyServer
@@ -36,7 +37,13 @@ final class GateDesk {
 
     func take(_ command: GateCommand, worker: Int, client: ClientID) {
         let id = makeRequest()
-        origins[id] = Origin(worker: worker, client: client)
+        origins[id] = .console(worker: worker, client: client)
+        handle(.command(id, command, now: .now()))
+    }
+
+    func take(_ command: GateCommand, for mailbox: Mailbox<SwitchReply>?) {
+        let id = makeRequest()
+        if let mailbox { origins[id] = .mail(mailbox) }
         handle(.command(id, command, now: .now()))
     }
 
@@ -44,7 +51,7 @@ final class GateDesk {
     func answer(worker: Int, client: ClientID, _ outcome: ControlOutcome) {
         switch outcome {
         case .done: take(.barrier, worker: worker, client: client)
-        case .noticed, .refused, .failed: server.answer(worker: worker, client: client, outcome)
+        case .noticed, .refused, .failed, .table: server.answer(worker: worker, client: client, outcome)
         }
     }
 
@@ -81,7 +88,9 @@ final class GateDesk {
     }
 
     private func request(of worker: Int, _ client: ClientID) -> GateControl.RequestID? {
-        origins.first { $0.value.worker == worker && $0.value.client == client }?.key
+        origins.first { entry in
+            if case .console(worker, client) = entry.value { true } else { false }
+        }?.key
     }
 
     // MARK: time
@@ -108,13 +117,18 @@ final class GateDesk {
             case .apply(let gate):
                 logger.notice("\(Self.words(gate))")
                 server.order(action)
-            case .watch, .unwatch, .ask, .reconnect, .kill, .drain, .stopListening, .stop: server.order(action)
+            case .watch, .unwatch, .ask, .reconnect, .kill, .endPinned, .drain, .stopListening, .stop:
+                server.order(action)
             }
         }
     }
 
     private func tell(_ id: GateControl.RequestID, _ answer: GateControl.Answer) {
         guard let origin = origins.removeValue(forKey: id) else { return }
+        guard case .console(let worker, let client) = origin else {
+            if case .mail(let mailbox) = origin { mailbox.post(.gate(answer)) }
+            return
+        }
         let outcome: ControlOutcome =
             switch answer {
             case .done: .done
@@ -125,7 +139,7 @@ final class GateDesk {
             let detail = error.detail.map { ": " + $0.replacing("\n", with: "; ") } ?? ""
             logger.notice("console: \(error.message)\(detail)")
         }
-        server.answer(worker: origin.worker, client: origin.client, outcome)
+        server.answer(worker: worker, client: client, outcome)
     }
 
     private static func words(_ gate: TrafficGate) -> String {

@@ -126,7 +126,7 @@ final class MigrationComparison: Sendable {
     }
 
     private func target(_ side: Side) throws -> ConnectionString {
-        try ConnectionString(parsing: database.controlConninfo(side))
+        try ConnectionString(parsing: database.controlOrOwn(side))
     }
 
     // MARK: invariants

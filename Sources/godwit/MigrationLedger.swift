@@ -28,6 +28,7 @@ final class MigrationLedger {
         var stored: [String: (value: String, holds: Bool?, at: Int64)] = [:]
         var guardRails: [MigrationReadings.GuardRail]?
         var guardRailsAt: Int64 = 0
+        var isAskingRails = false
 
         init(_ migration: StateStore.StoredMigration, _ machine: MigrationMachine) {
             self.migration = migration
@@ -133,15 +134,18 @@ final class MigrationLedger {
         entry.comparison?.set(
             isWanted: isMoving && !state.isSwitched && state.phase.position >= MigrationPhase.validate.position
                 && readings.mirror == .mirroring && readings.tablesLeft == 0)
-        if isMoving, state.phase == .cutover, state.work == nil {
-            if now - entry.guardRailsAt >= Self.guardRailMicros {
-                entry.guardRails = parts.engine.guardRails(entry.machine.manifest.database, .new)
-                entry.guardRailsAt = now
-            }
-        } else {
+        guard isMoving, state.phase == .cutover, state.work == nil else {
             entry.guardRails = nil
-            entry.guardRailsAt = 0
+            return
         }
+        if !entry.isAskingRails, now - entry.guardRailsAt >= Self.guardRailMicros { askRails(entry) }
+    }
+
+    private func askRails(_ entry: Entry) {
+        entry.isAskingRails = true
+        let (id, engine, inbox) = (entry.migration.id, parts.engine, inbox)
+        let order = MigrationWork.order(.cutover, entry.machine, entry.comparison?.findings.verify, isDryRun: true)
+        entry.lane.async { inbox.post(.rails(id, MigrationWork.rails(engine, order))) }
     }
 
     private func readings(_ entry: Entry, _ now: Int64) -> MigrationReadings {
@@ -169,6 +173,9 @@ final class MigrationLedger {
             }
             let ofNothing = readings.tablesLeft == 0 ? 100.0 : 0
             readings.copiedPercent = all == 0 ? ofNothing : Double(copied) * 100 / Double(all)
+        }
+        readings.isSwitched = parts.engine.ownership(of: manifest.database).flatMap { ownership in
+            ownership.standing == .settled ? ownership.authority == .new : nil
         }
         if manifest.tables.isEmpty { readings.uncaptured = report.uncaptured }
         readings.callsMin = route.settings.breaker.windowCalls
@@ -227,6 +234,9 @@ final class MigrationLedger {
             guard let entry = entry(id) else { return }
             entry.working.remove(work)
             handle(entry, .failed(work, reason: reason, now: now))
+        case .rails(let id, let rails):
+            guard let entry = entry(id) else { return }
+            (entry.guardRails, entry.guardRailsAt, entry.isAskingRails) = (rails, now, false)
         case .order(let order, let by, let reply):
             guard lock != nil else {
                 return reply(.refused(HTTPProblem(
@@ -304,6 +314,11 @@ final class MigrationLedger {
             return HTTPProblem(
                 422, "\"\(manifest.database)\" has no mirror",
                 "set databases.\(manifest.database).mirror.mode to async or sync and start Godwit again")
+        }
+        if parts.engine.ownership(of: manifest.database)?.authority == .new {
+            return HTTPProblem(
+                422, "NEW has the writes of \"\(manifest.database)\" already",
+                "ROLLBACK in the console takes them back; or name NEW as old, and another one as new")
         }
         let cohorts = Set(database.reads.cohorts.map(\.name))
         if let unknown = manifest.steps.compactMap(\.cohort).first(where: { !cohorts.contains($0) }) {
@@ -478,7 +493,7 @@ final class MigrationLedger {
         ]
         _ = poll(&ready, 2, millis)
         switch reply.take().first {
-        case .done, .noticed: return nil
+        case .done, .noticed, .table: return nil
         case .refused(let words): return words
         case .failed(let error): return error.message
         case nil: return "the control thread has not answered"
@@ -488,25 +503,31 @@ final class MigrationLedger {
     /// On a thread of its own.
     private func perform(_ work: MigrationState.Work, _ entry: Entry) {
         guard let settings = settings(entry), entry.working.insert(work).inserted else { return }
-        let (id, manifest, parts, inbox) = (entry.migration.id, entry.machine.manifest, parts, inbox)
+        let (id, machine, parts, inbox) = (entry.migration.id, entry.machine, parts, inbox)
+        let (manifest, isSwitched) = (machine.manifest, machine.state.isSwitched)
         // The comparison holds snapshots in both databases, and heartbeats leave keys in the journal.
         let (survey, comparison, stop, patience) = (entry.survey, entry.comparison, stopDescriptor, Self.mirrorMillis)
         if work == .remove { (entry.survey, entry.comparison) = (nil, nil) }
+        let verify = comparison?.findings.verify
+        @Sendable func traffic(_ order: MigrationTraffic) -> String? {
+            Self.order(order, parts.server, stop, atMost: patience)
+        }
         entry.lane.async {
             let failure: String?
             switch work {
             case .install:
                 failure = MigrationWork.install(manifest, settings)
-                    ?? Self.order(
-                        .mirror(database: manifest.database, runs: true), parts.server, stop, atMost: patience)
+                    ?? traffic(.mirror(database: manifest.database, runs: true))
             case .remove:
                 survey?.stop()
                 comparison?.stop()
-                failure = Self.order(
-                    .mirror(database: manifest.database, runs: false), parts.server, stop, atMost: patience)
-                    ?? MigrationWork.remove(settings)
-            case .switchOver: failure = parts.engine.perform(manifest.database, .new, manifest.deadlineMillis)
-            case .switchBack: failure = parts.engine.perform(manifest.database, .old, manifest.deadlineMillis)
+                let name = manifest.database
+                failure = traffic(isSwitched ? .finish(database: name) : .mirror(database: name, runs: false))
+                    ?? MigrationWork.isStored(parts.store) ?? MigrationWork.remove(settings)
+            case .switchOver:
+                failure = MigrationWork.perform(parts.engine, MigrationWork.order(.cutover, machine, verify))
+            case .switchBack:
+                failure = MigrationWork.perform(parts.engine, MigrationWork.order(.rollback, machine, verify))
             }
             inbox.post(failure.map { .failed(id, work, $0) } ?? .worked(id, work))
         }

@@ -16,6 +16,8 @@ final class MigrationRunner: Sendable {
         case order(MigrationOrder, by: String, reply: @Sendable (MigrationOutcome) -> Void)
         case worked(String, MigrationState.Work)
         case failed(String, MigrationState.Work, String)
+        /// What the switch's engine says of its own conditions.
+        case rails(String, [MigrationReadings.GuardRail])
     }
 
     /// What it works with.

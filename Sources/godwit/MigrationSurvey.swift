@@ -186,7 +186,7 @@ private final class SurveyedSide {
     init(_ side: Side, _ database: DatabaseSettings, _ interrupt: CInt) throws(SurveyFailure) {
         self.side = side
         do {
-            let target = try ConnectionString(parsing: database.controlConninfo(side))
+            let target = try ConnectionString(parsing: database.controlOrOwn(side))
             connection = try Connection.open(
                 target, purpose: "migration", settings: ["lock_timeout": "2s"], interrupt: interrupt)
         } catch let failure as PostgresFailure {
@@ -249,15 +249,5 @@ private final class SurveyedSide {
             }
         }
         return nil
-    }
-}
-
-extension DatabaseSettings {
-    /// Where mirroring and checks connect to.
-    func controlConninfo(_ side: Side) -> String {
-        switch side {
-        case .old: controlOld.isEmpty ? old : controlOld
-        case .new: controlNew.isEmpty ? new : controlNew
-        }
     }
 }

@@ -1,4 +1,6 @@
 import Configuration
+import ControlPlane
+import Glibc
 import LibPQ
 import Migration
 import Mirroring
@@ -10,7 +12,7 @@ enum MigrationWork {
     static func install(_ manifest: MigrationManifest, _ database: DatabaseSettings) -> String? {
         do {
             let old = try connect(database, .old), new = try connect(database, .new)
-            let result = try Preflight.check(old: old, new: new)
+            let result = try Preflight.check(.forward, old: old, new: new)
             let blocking = result.blocking.map(\.description)
             guard blocking.isEmpty else {
                 let more = blocking.count > 3 ? " (and \(blocking.count - 3) more: godwit check)" : ""
@@ -25,7 +27,7 @@ enum MigrationWork {
                 let wanted = Set(manifest.tables)
                 tables = tables.filter { wanted.contains("\($0.name.schema).\($0.name.name)") }
             }
-            _ = try CaptureInstaller().install(old: old, new: new, tables: tables)
+            _ = try CaptureInstaller().install(.forward, old: old, new: new, tables: tables)
             return nil
         } catch {
             return "\(error)"
@@ -42,7 +44,54 @@ enum MigrationWork {
         }
     }
 
+    // MARK: the switch
+
+    /// Seconds after the start for mirrors and authorities to be known.
+    private static let startSeconds = 30.0
+
+    static func order(
+        _ verb: SwitchOrder.Verb, _ machine: MigrationMachine, _ verify: MigrationReadings.Verify?,
+        isDryRun: Bool = false
+    ) -> SwitchOrder {
+        let manifest = machine.manifest
+        var order = SwitchOrder(verb, manifest.database)
+        order.isDryRun = isDryRun
+        order.deadlineMillis = manifest.deadlineMillis
+        order.endsPinned = manifest.pinned == .end
+        order.verifiedSecondsMax = manifest.gates.verifyAgeSeconds
+        if verb == .rollback || machine.state.isForced {
+            // Whoever goes back does so because something is wrong.
+            order.evidence = .waived
+        } else if let verify {
+            order.evidence = .verified(
+                secondsAgo: max(0, Double(StateStore.now() - verify.at) / 1e6), isEqual: verify.outcome == .equal)
+        }
+        return order
+    }
+
+    static func rails(_ engine: SwitchEngine, _ order: SwitchOrder) -> [MigrationReadings.GuardRail] {
+        engine.perform(order).rails.map {
+            .init(name: $0.name, value: $0.value, threshold: $0.threshold, holds: $0.isMet, advice: $0.advice)
+        }
+    }
+
+    /// May be ordered again after a crash: what was done then is found, and not done twice.
+    static func perform(_ engine: SwitchEngine, _ order: SwitchOrder) -> String? {
+        let end = Deadline.now().adding(seconds: startSeconds)
+        while engine.ownership(of: order.database) == nil, !end.hasPassed { usleep(20_000) }
+        func isThere() -> Bool { engine.ownership(of: order.database)?.authority == order.verb.authority }
+        if isThere() { return nil }
+        let report = engine.perform(order)
+        return report.isDone || isThere() ? nil : report.summary
+    }
+
+    /// What must be known before nothing else tells it any more is on the disk.
+    static func isStored(_ store: StateStore) -> String? {
+        store.flush()
+        return store.health.failure.map { "the state cannot be stored: \($0)" }
+    }
+
     private static func connect(_ database: DatabaseSettings, _ side: Side) throws -> Connection {
-        try Connection.open(try ConnectionString(parsing: database.controlConninfo(side)), purpose: "prepare")
+        try Connection.open(try ConnectionString(parsing: database.controlOrOwn(side)), purpose: "prepare")
     }
 }

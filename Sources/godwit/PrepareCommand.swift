@@ -1,5 +1,6 @@
 import ArgumentParser
 import LibPQ
+import Migration
 import Mirroring
 
 /// Puts onto OLD and NEW what the mirror needs, or takes it away. May be repeated.
@@ -42,19 +43,27 @@ struct PrepareCommand: ParsableCommand {
                 return
             }
             if finishSchema { return try finish(targets, new) }
+            if copySchema, try AuthorityReader.claim(new)?.epoch ?? 0 > 0 {
+                complain("\(database): NEW has taken the writes before: its schema is not replaced")
+                throw ExitCode(1)
+            }
             if copySchema {
                 let copy = try SchemaCopy(old: targets.old, new: targets.new, programs: programs)
                 defer { copy.end() }
                 try copy.copyBeforeRows(old, new)
                 say("  NEW has OLD's tables, types and keys")
             }
-            let result = try Preflight.check(old: old, new: new)
+            let ownership = Ownership.resolve(
+                old: try AuthorityReader.claim(old) ?? .untouched, new: try AuthorityReader.claim(new) ?? .untouched)
+            let direction = MirrorDirection(from: ownership.authority)
+            if direction != .forward { say("  NEW takes the writes: the mirror runs from NEW to OLD") }
+            let result = try Preflight.check(direction, old: old, new: new)
             for finding in result.findings { say("\(finding.weight == .blocking ? "PROBLEM" : "note") \(finding)") }
             guard result.blocking.isEmpty else {
                 complain("\(database): \(result.blocking.count) problems; nothing was changed")
                 throw ExitCode(1)
             }
-            let report = try installer.install(old: old, new: new, tables: result.tables)
+            let report = try installer.install(direction, old: old, new: new, tables: result.tables)
             for name in report.suspect {
                 complain("\(name): its triggers were missing, or for another key, while it was mirrored: "
                     + "the mirror copies it anew")

@@ -89,7 +89,7 @@ struct SchemaCopy {
             guard parts.count == 4 else { continue }
             let rest = String(parts[3])
             // Godwit's own: the capture belongs to OLD.
-            if rest.contains(" godwit_capture") { continue }
+            if [" godwit_capture", " godwit_fence"].contains(where: { rest.contains($0) }) { continue }
             let kind = kinds.first { rest.hasPrefix($0 + " ") } ?? ""
             // The last word is the owner.
             let words = rest.dropFirst(kind.isEmpty ? 0 : kind.count + 1).split(separator: " ").dropLast()

@@ -31,6 +31,8 @@ struct ServeAssembly {
     private var catalogs = NameTable<CatalogSnapshot>()
     var plan = TrafficPlan()
     var mirrors: [String: Mirror] = [:]
+    /// Who takes the writes, of mirrored databases.
+    var ownerships = NameTable<Ownership>()
     /// The file as it was read last, and what SET has put in place of parts of it.
     private var text = ""
     private var overrides: [SettingOverride] = []
@@ -49,6 +51,7 @@ struct ServeAssembly {
             let settings = try SettingsFile.parse(text: text, path: path)
             state = try ServeState(settings.state)
             for (name, record) in state.memory.all { plan.restore(record, for: name) }
+            settleAuthorities(settings)
             snapshot = try build(settings, previous: nil, readsFiles: true)
         } catch let failure as StateStore.Failure {
             complain("state.path: \(failure)")
@@ -66,14 +69,18 @@ struct ServeAssembly {
     // MARK: the control thread
 
     /// Runs until the data plane has ended.
-    mutating func run(_ server: ProxyServer) {
+    mutating func run(_ server: ProxyServer, _ engine: SwitchEngine) {
         reportCertificate()
         hooks.apply(snapshot.settings.events)
         events.append(EventRecord(
             .start, cause: "Godwit \(ConsoleTables.version) serves \(snapshot.settings.databases.count) databases"))
-        startMirrors(server.control)
+        startMirrors(server.control, engine)
+        let authorities = AuthorityWatcher(
+            snapshot.settings.databases, control: server.control, engine: engine, logger: logger)
         let lookUps = LookUpService(server, logger: logger)
-        let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger)
+        let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger) {
+            server.snapshot.route($0)?.authority ?? .old
+        }
         var watched = snapshot.settings.databases
         var running = server.threadCount
         let gate = GateDesk(server, logger: logger)
@@ -84,6 +91,15 @@ struct ServeAssembly {
             gate.checkTime()
             for message in server.control.take() {
                 switch message {
+                case .request(.switchOver(let command), let worker, let client):
+                    // Its table, when it is done: on a thread of its own, for it blocks.
+                    _ = OwnThread(name: "godwit-switch") {
+                        let report = engine.perform(SwitchOrder(command))
+                        server.answer(worker: worker, client: client, ControlOutcome(report))
+                    }
+                case .switching(let request, let reply):
+                    perform(request, reply, server, gate, engine)
+                    watcher.wake()
                 case .request(.gate(let command), let worker, let client):
                     gate.take(command, worker: worker, client: client)
                 case .request(let request, let worker, let client):
@@ -107,7 +123,7 @@ struct ServeAssembly {
                 case .schemaChanged:
                     watcher.wake()
                 case .migration(let order, let done):
-                    take(order, server, done)
+                    take(order, server, engine, done)
                     gate.tell(of: snapshot)
                 case .signal(SIGHUP):
                     _ = reload(server)
@@ -119,9 +135,11 @@ struct ServeAssembly {
             if snapshot.settings.databases != watched {
                 watched = snapshot.settings.databases
                 watcher.watch(watched)
+                authorities.watch(watched)
             }
         }
         watcher.stop()
+        authorities.stop()
         lookUps.stop()
         for mirror in mirrors.values { mirror.stop() }
         server.join()
@@ -177,9 +195,73 @@ struct ServeAssembly {
             plan.noteForced(order == .auto ? nil : order.rawValue, for: database)
             remember(database)
             return .done
-        case .gate:
-            preconditionFailure("what is held is for GateDesk to say")
+        case .gate, .switchOver:
+            preconditionFailure("what is held is for GateDesk to say, and switches have threads of their own")
         }
+    }
+
+    // MARK: switches of the authority
+
+    /// Before anybody is served: what a switch that was cut off has left is settled, and who takes the writes is known.
+    /// Where a side does not answer the likelier one is taken; the fences keep a wrong guess from doing harm.
+    private mutating func settleAuthorities(_ settings: Settings) {
+        for database in settings.databases where database.mirror.mode != .off && !database.isWildcard {
+            if isFinished(database) {
+                ownerships[database.name] = Ownership(authority: .new, epoch: 0, standing: .settled)
+                logger.notice("NEW has \"\(database.name)\" for good: name it as old in the file, without a mirror")
+                continue
+            }
+            let found = SwitchRecovery.settle(old: database.controlOrOwn(.old), new: database.controlOrOwn(.new))
+            ownerships[database.name] = found.ownership
+            for note in found.notes { logger.notice("authority of \"\(database.name)\": \(note)") }
+            if found.ownership.authority == .new {
+                logger.notice("NEW takes the writes of \"\(database.name)\" since switch \(found.ownership.epoch)")
+            }
+        }
+    }
+
+    private mutating func perform(
+        _ request: SwitchRequest, _ reply: Mailbox<SwitchReply>?, _ server: ProxyServer, _ gate: GateDesk,
+        _ engine: SwitchEngine
+    ) {
+        switch request {
+        case .hold(let database, let limit, let endsPinned):
+            gate.take(.holdForSwitch(ExactName(database), limit: limit, endsPinned: endsPinned), for: reply)
+        case .letGo(let database):
+            gate.take(.letGo(ExactName(database)), for: reply)
+        case .own(let database, let side, let epoch):
+            let next = Ownership(authority: side, epoch: epoch, standing: .settled)
+            if ownerships[database] != next, snapshot.databases[database] != nil {
+                own(next, database)
+                apply(snapshot.settings, server)
+            }
+            gate.take(.barrier, for: reply)
+        case .turnMirror(let database):
+            turnMirror(database, server.control, engine)
+            reply?.post(.done)
+        }
+    }
+
+    private mutating func own(_ next: Ownership, _ database: String) {
+        let before = ownerships[database]
+        ownerships[database] = next
+        if before?.authority == next.authority { return }
+        // Another mirror, whose batches are counted on; and breakers of other roles.
+        horizons[database] = Horizon(after: horizons[database]?.taking ?? 0)
+        healths[database] = nil
+        // Whatever made somebody go back, reads do not return to NEW by themselves.
+        if next.authority == .old { plan.distrust(database) }
+    }
+
+    private mutating func turnMirror(
+        _ database: String, _ control: Mailbox<ControlMessage>, _ engine: SwitchEngine
+    ) {
+        guard let settings = snapshot.settings.databases.first(where: { $0.name == database }) else { return }
+        let source = ownerships[database]?.authority ?? .old
+        if let running = mirrors[database], running.direction.source == source { return }
+        mirrors[database]?.stop()
+        mirrors[database] = nil
+        startMirror(settings, control, engine)
     }
 
     /// SET: as if the file said so, until it is read again.
@@ -367,7 +449,8 @@ struct ServeAssembly {
     ) throws -> SecretLookUp? {
         let wanted = settings.lookUp.filled(from: general.lookUp)
         if wanted.user.isEmpty { return nil }
-        let old = try ConnectionString(parsing: settings.old)
+        let isNew = ownerships[settings.name]?.authority == .new
+        let old = try ConnectionString(parsing: isNew ? settings.new : settings.old)
         let database = wanted.database.isEmpty ? old.dbname ?? settings.name : wanted.database
         let isSame = old.user.map { $0.hasSameBytes(as: wanted.user) } ?? false
         let password = isSame ? old.password : auth.plainPassword(of: wanted.user)
@@ -385,10 +468,13 @@ struct ServeAssembly {
     ) throws -> DatabaseRoute {
         let name = settings.name
         var settings = settings
+        let ownership = ownerships[name] ?? .initial
         settings.reads.hundredths = plan.share(of: name, inFile: settings.reads.hundredths)
+        // Behind the cutover everybody reads on NEW, as its authority.
+        if ownership.authority == .new { settings.reads.hundredths = 0 }
         for index in settings.reads.cohorts.indices {
             let cohort = settings.reads.cohorts[index]
-            settings.reads.cohorts[index].hundredths = plan.share(
+            settings.reads.cohorts[index].hundredths = ownership.authority == .new ? 0 : plan.share(
                 ofCohort: cohort.name, of: name, inFile: cohort.hundredths)
         }
         plan.runs(
@@ -398,12 +484,17 @@ struct ServeAssembly {
             let horizon = Horizon()
             // Without a mirror of ours NEW is kept by other means; users who write through us stay on OLD then.
             horizon.setReadable(settings.mirror.mode == .off)
-            let told = MirrorEvents(name, events)
-            horizon.observe { told.changed(to: $0) }
             horizons[name] = horizon
             stamps[name] = ReadStamps()
-            let health = DatabaseHealth(settings.breaker, seed: .random(in: 0 ... .max))
-            if let forced = plan.record(of: name).forced { _ = health.force(forced == "new" ? .closed : .open) }
+        }
+        if healths[name] == nil {
+            let told = MirrorEvents(name, events)
+            horizons[name]?.observe { told.changed(to: $0) }
+            let health = DatabaseHealth(
+                settings.breaker, authority: ownership.authority, seed: .random(in: 0 ... .max))
+            if let forced = plan.record(of: name).forced {
+                _ = health.force(forced == (health.other == .new ? "new" : "old") ? .closed : .open)
+            }
             healths[name] = health
         }
         guard let horizon = horizons[name], let stamps = stamps[name], let health = healths[name] else {
@@ -411,14 +502,14 @@ struct ServeAssembly {
         }
         let facts = catalogs[name] ?? .builtIn
         if let before = previous?.route(name), before.settings == settings, before.facts === facts,
-            before.lookUp == lookUp
+            before.lookUp == lookUp, before.horizon === horizon, before.epoch == ownership.epoch
         {
             return readsFiles ? try readingCertificates(before) : before
         }
         let running = readsFiles ? nil : previous?.databases[name]
         return DatabaseRoute(
             settings: settings, old: try endpoint(settings, .old, running), new: try endpoint(settings, .new, running),
-            facts: facts, horizon: horizon, stamps: stamps, health: health, lookUp: lookUp)
+            facts: facts, horizon: horizon, stamps: stamps, health: health, epoch: ownership.epoch, lookUp: lookUp)
     }
 
     /// The same route, with what is in the files of its conninfos now.

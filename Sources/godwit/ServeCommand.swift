@@ -33,10 +33,11 @@ struct ServeCommand: ParsableCommand {
             throw ExitCode(1)
         }
         let state = assembly.state
+        let engine = SwitchEngine(server.control, events: events, logger: logger)
         let runner = state.store.map { store in
             MigrationRunner(MigrationRunner.Parts(
                 store: store, memory: state.memory, server: server, events: events, board: state.board,
-                engine: .missing, logger: logger))
+                engine: engine, logger: logger))
         }
         // Before the state is closed, and after the traffic has ended.
         defer { runner?.stop() }
@@ -48,6 +49,6 @@ struct ServeCommand: ParsableCommand {
         for address in server.addresses { logger.notice("listening on \(address)") }
         let control = server.control
         SignalSource.forward { control.post(.signal($0)) }
-        assembly.run(server)
+        assembly.run(server, engine)
     }
 }

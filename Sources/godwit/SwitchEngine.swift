@@ -1,21 +1,378 @@
+import Console
+import Glibc
+import LibPQ
+import Logging
 import Migration
+import Mirroring
+import PGWire
 import Primitives
+import Proxy
+import Synchronization
 
-/// Who moves the writes, as a migration needs it. Any thread; each call blocks.
-struct SwitchEngine: Sendable {
-    /// What must hold, and whether it does.
-    var guardRails: @Sendable (_ database: String, _ to: Side) -> [MigrationReadings.GuardRail]
-    /// - Returns: nil: that side has the writes now; else why it has not.
-    var perform: @Sendable (_ database: String, _ to: Side, _ deadlineMillis: Int) -> String?
-    /// Who has the writes; nil: it cannot be told.
-    var authority: @Sendable (_ database: String) -> Side?
+/// Moves the writes of a database from one side to the other, on the thread of whoever asks, which blocks for as long
+/// as it takes. Any thread; one switch of a database at a time.
+final class SwitchEngine: Sendable {
+    /// What it needs to know of a mirrored database; the control thread keeps it up to date.
+    struct Entry: Sendable {
+        var old: String
+        var new: String
+        var ownership: Ownership
+        var horizon: Horizon
+        var orders: MirrorOrders
+        var bell: BatchBell
+        /// To the coming authority, for the pools.
+        var connectionsNeeded: Int
+    }
 
-    /// In the place of one that there is not.
-    static let missing = SwitchEngine(
-        guardRails: { _, _ in
-            [.init(
-                name: "engine", value: "none", threshold: "one", holds: false,
-                advice: "this version moves reads only: abort takes them back")]
-        },
-        perform: { _, _, _ in "this version cannot move writes" }, authority: { _ in .old })
+    /// Wakes who waits for a batch of one horizon.
+    final class BatchBell: Sendable {
+        private let mailbox = Mailbox<Bool>()
+        var descriptor: CInt { mailbox.descriptor }
+
+        init(_ horizon: Horizon) { horizon.wakeAfterBatches(mailbox.descriptor) }
+    }
+
+    private let entries = Mutex<[String: Entry]>([:])
+    private let busy = Mutex<Set<String>>([])
+    private let control: Mailbox<ControlMessage>
+    private let events: EventLog
+    private let logger: Logger
+
+    init(_ control: Mailbox<ControlMessage>, events: EventLog, logger: Logger) {
+        self.control = control
+        self.events = events
+        self.logger = logger
+    }
+
+    // MARK: the control thread
+
+    func set(_ database: String, _ entry: Entry?) { entries.withLock { $0[database] = entry } }
+
+    /// Who takes the writes, as this process has it; nil: the database has no mirror.
+    func ownership(of database: String) -> Ownership? { entries.withLock { $0[database]?.ownership } }
+
+    // MARK: whoever wants a switch
+
+    func perform(_ order: SwitchOrder) -> SwitchReport {
+        guard let entry = entries.withLock({ $0[order.database] }) else {
+            return refused(order, GuardRail(
+                "database", value: "\"\(order.database)\" has no mirror", threshold: "a database with a mirror",
+                isMet: false, advice: "Set mirror.mode and run godwit prepare"))
+        }
+        if entry.ownership.authority == order.verb.authority {
+            let side = order.verb.authority.title
+            return refused(order, GuardRail(
+                "authority", value: "\(side) takes the writes already", threshold: order.verb.authority.other.title,
+                isMet: false, advice: "There is nothing to do"))
+        }
+        let isFree = busy.withLock { $0.insert(order.database).inserted }
+        if !isFree {
+            return refused(order, GuardRail(
+                "alone", value: "another switch is under way", threshold: "none", isMet: false,
+                advice: "Wait for its end"))
+        }
+        defer { busy.withLock { _ = $0.remove(order.database) } }
+        let run = SwitchRun(order, entry, control)
+        let report = run.perform()
+        tell(report)
+        return report
+    }
+
+    private func refused(_ order: SwitchOrder, _ rail: GuardRail) -> SwitchReport {
+        var report = SwitchReport(order, .refused)
+        report.rails = [rail]
+        return report
+    }
+
+    private func tell(_ report: SwitchReport) {
+        let steps = report.steps.map { "\($0.name.rawValue) \(SwitchReport.tenths($0.millis)) ms" }
+        logger.notice("\(report.order.verb.rawValue) of \"\(report.order.database)\": \(report.summary)", metadata: [
+            "steps": "\(steps.joined(separator: ", "))",
+        ])
+        if report.order.isDryRun { return }
+        events.append(EventRecord(
+            .authority, database: report.order.database, side: report.order.verb.authority,
+            cause: "\(report.order.verb.rawValue): \(report.summary)",
+            figures: [.init("held_ms", report.heldMillis), .init("epoch", Double(report.epoch))]))
+    }
+}
+
+/// One switch, step by step. Confined to the thread that performs it.
+private final class SwitchRun {
+    private let order: SwitchOrder
+    private let entry: SwitchEngine.Entry
+    private let control: Mailbox<ControlMessage>
+    private let replies = Mailbox<SwitchReply>()
+    private let direction: MirrorDirection
+    private var session: SwitchSession?
+    private var report: SwitchReport
+    private var heldSince: MonotonicInstant?
+    private var deadline = Deadline.now()
+    private let killAt: String?
+
+    /// Seconds for which a side that does not answer is asked again before it is left to the recovery.
+    private static let patienceSeconds = 20.0
+    private static let firstBatchSeconds = 2.0
+    /// Seconds for the threads of this process to take something.
+    private static let replySeconds = 30.0
+
+    init(_ order: SwitchOrder, _ entry: SwitchEngine.Entry, _ control: Mailbox<ControlMessage>) {
+        self.order = order
+        self.entry = entry
+        self.control = control
+        direction = MirrorDirection(from: order.verb.authority.other)
+        report = SwitchReport(order, .refused)
+        killAt = getenv("GODWIT_DIE_BEFORE").map { String(cString: $0) }
+    }
+
+    func perform() -> SwitchReport {
+        var machine = SwitchMachine(isDryRun: order.isDryRun)
+        var action = machine.handle(.start)
+        while true {
+            switch action {
+            case .perform(let step): action = machine.handle(timed(step))
+            case .findOutAboutClaim: action = machine.handle(findOut())
+            case .takeBack(let mayBeFenced): action = machine.handle(takeBack(mayBeFenced))
+            case .finish(let outcome):
+                session = nil
+                report.outcome = outcome
+                return report
+            }
+        }
+    }
+
+    /// For the tests: the process ends before a step as if it had been killed there.
+    private func dieIfTold(_ name: String) { if killAt == name { _ = kill(getpid(), SIGKILL) } }
+
+    private func timed(_ step: SwitchStep) -> SwitchMachine.Event {
+        dieIfTold(step.rawValue)
+        let began = MonotonicInstant.now()
+        let event = perform(step)
+        report.steps.append(.init(step, millis: Double(MonotonicInstant.now().nanoseconds(since: began)) / 1e6))
+        return event
+    }
+
+    private func perform(_ step: SwitchStep) -> SwitchMachine.Event {
+        do throws(SwitchSession.Failure) {
+            switch step {
+            case .rails: return try rails() ? .done(.rails) : .railsMissed
+            case .reserve: try need().reserve()
+            case .hold:
+                heldSince = .now()
+                deadline = Deadline.now().adding(seconds: Double(order.deadlineMillis) / 1000)
+                if let reason = hold() { return .failed(.hold, reason: reason) }
+            case .fence: try need().fence(until: deadline)
+            case .batch:
+                guard awaitBatch() else {
+                    return .failed(.batch, reason: "the mirror had not caught up within the deadline")
+                }
+            case .sequences: try need().raiseSequences(until: deadline)
+            case .claim: return claim()
+            case .swap:
+                ask(.own(database: order.database, side: order.verb.authority, epoch: report.epoch))
+            case .release:
+                letGo()
+            case .handOver: try need().handOver()
+            case .reverse:
+                session = nil  // whose locks a recovery would wait for
+                ask(.turnMirror(database: order.database))
+            }
+            return .done(step)
+        } catch {
+            if step == .rails {
+                report.rails.append(GuardRail(
+                    "reachable", value: "\(error)", threshold: "both sides answer, and no other switch is under way",
+                    isMet: false, advice: "See the message"))
+                return .railsMissed
+            }
+            return .failed(step, reason: "\(error)")
+        }
+    }
+
+    private func need() throws(SwitchSession.Failure) -> SwitchSession {
+        guard let session else { throw .other("the sessions are gone") }
+        return session
+    }
+
+    // MARK: steps
+
+    private func rails() throws(SwitchSession.Failure) -> Bool {
+        let opened = try SwitchSession.open(direction, old: entry.old, new: entry.new)
+        session = opened
+        report.epoch = opened.epoch
+        awaitFirstBatch()
+        report.rails = try opened.rails(
+            order, horizon: entry.horizon, connectionsNeeded: entry.connectionsNeeded)
+        return report.rails.allSatisfy(\.isMet)
+    }
+
+    /// A mirror that has just begun, after an earlier switch, is given a moment.
+    private func awaitFirstBatch() {
+        let end = Deadline.now().adding(seconds: Self.firstBatchSeconds)
+        func isThere() -> Bool {
+            let report = entry.horizon.report
+            return report.state == .mirroring && report.lastAppliedNanos > 0
+        }
+        while !isThere(), !end.hasPassed {
+            entry.horizon.announceWaiter()
+            ring(atMost: min(50, end.millisLeft))
+        }
+    }
+
+    /// Until a batch has ended, or the time is over.
+    private func ring(atMost millis: CInt) {
+        var bell = pollfd(fd: entry.bell.descriptor, events: Int16(POLLIN), revents: 0)
+        _ = poll(&bell, 1, max(1, millis))
+        drain(eventDescriptor: entry.bell.descriptor)
+    }
+
+    /// - Returns: why not; nil: nothing runs that may write, and nothing will begin.
+    private func hold() -> String? {
+        let answer = ask(.hold(
+            database: order.database, limitSeconds: Double(order.deadlineMillis) / 1000, endsPinned: order.endsPinned))
+        switch answer {
+        case .gate(.done), .gate(.doneAlready), .done: return nil
+        case .gate(.failed(.timedOut(_, let blockers))):
+            let names = blockers.names.prefix(3).joined(separator: "; ")
+            return "\(blockers.count) units or sessions had not come to their end: \(names)"
+        case .gate(.failed(let failure)): return "\(failure)"
+        case nil: return "the control thread does not answer"
+        }
+    }
+
+    /// A batch whose snapshot is taken from now on, when no one can write on the source any more, is the last one.
+    private func awaitBatch() -> Bool {
+        let needed = entry.horizon.taking + 1
+        entry.horizon.kick()
+        while entry.horizon.applied < needed {
+            if deadline.hasPassed { return false }
+            // Announced before it is looked: a batch that ends in between rings again.
+            entry.horizon.announceWaiter()
+            if entry.horizon.applied >= needed { break }
+            ring(atMost: deadline.millisLeft)
+        }
+        return true
+    }
+
+    private func claim() -> SwitchMachine.Event {
+        entry.orders.isEnding = true
+        do throws(SwitchSession.ClaimFailure) {
+            guard let session else { return .failed(.claim, reason: "the sessions are gone") }
+            try session.claim(owner: "process \(getpid())", until: deadline)
+            return .done(.claim)
+        } catch {
+            switch error {
+            case .refused(let failure):
+                entry.orders.isEnding = false
+                return .failed(.claim, reason: "\(failure)")
+            case .unknown(let failure):
+                return .claimUnknown(reason: "\(failure)")
+            }
+        }
+    }
+
+    private func letGo() {
+        ask(.letGo(database: order.database))
+        if let heldSince {
+            report.heldMillis = Double(MonotonicInstant.now().nanoseconds(since: heldSince)) / 1e6
+        }
+    }
+
+    private func findOut() -> SwitchMachine.Event {
+        dieIfTold("find_out")
+        var reason = ""
+        for _ in attempts() {
+            do throws(SwitchSession.Failure) {
+                let isClaimed = try need().findOutAboutClaim()
+                if !isClaimed { entry.orders.isEnding = false }
+                return .claimFound(isClaimed)
+            } catch {
+                reason = "\(error)"
+            }
+        }
+        entry.orders.isEnding = false
+        letGo()
+        return .claimUnreachable(reason: reason)
+    }
+
+    private func takeBack(_ mayBeFenced: Bool) -> SwitchMachine.Event {
+        dieIfTold("take_back")
+        var reason = ""
+        for _ in attempts() {
+            do throws(SwitchSession.Failure) {
+                try session?.takeBack(mayBeFenced: mayBeFenced)
+                letGo()
+                return .takenBack
+            } catch {
+                reason = "\(error)"
+            }
+        }
+        letGo()
+        return .takeBackFailed(reason: reason)
+    }
+
+    /// Until the patience is over, a pause between each two.
+    private func attempts() -> some Sequence<Int> {
+        let end = Deadline.now().adding(seconds: Self.patienceSeconds)
+        return sequence(first: 0) { number in
+            if end.hasPassed { return nil }
+            usleep(100_000)
+            return number + 1
+        }
+    }
+
+    // MARK: the control thread
+
+    @discardableResult
+    private func ask(_ request: SwitchRequest) -> SwitchReply? {
+        control.post(.switching(request, reply: replies))
+        let limit = Deadline.now().adding(seconds: Self.replySeconds)
+        while !limit.hasPassed {
+            if let reply = replies.take().last { return reply }
+            var ready = pollfd(fd: replies.descriptor, events: Int16(POLLIN), revents: 0)
+            _ = poll(&ready, 1, limit.millisLeft)
+        }
+        return nil
+    }
+}
+
+extension SwitchOrder {
+    init(_ command: SwitchCommand) {
+        self.init(command.toNew ? .cutover : .rollback, command.database)
+        isDryRun = command.isDryRun
+        if let millis = command.deadlineMillis { deadlineMillis = millis }
+        if command.waivesVerify { evidence = .waived }
+        endsPinned = command.endsPinned
+    }
+}
+
+extension ConsoleReport {
+    /// Guard rails, steps and outcome of a switch.
+    init(_ report: SwitchReport) {
+        self.init(SwitchCommand.columns)
+        for rail in report.rails {
+            append(["rail", rail.name, rail.value, rail.threshold, rail.isMet ? "yes" : "no", rail.advice])
+        }
+        for step in report.steps {
+            append(["step", step.name.rawValue, "\(SwitchReport.tenths(step.millis)) ms", "", "", ""])
+        }
+        let isGood = report.isDone || report.outcome == .ready
+        append(["outcome", report.order.verb.rawValue, report.summary, "", isGood ? "yes" : "no", ""])
+    }
+}
+
+extension ControlOutcome {
+    /// A dry run answers with its findings whatever they are; a switch that was not made is an error.
+    init(_ report: SwitchReport) {
+        if report.isDone || report.order.isDryRun {
+            self = .table(ConsoleReport(report))
+            return
+        }
+        let missed = report.rails.filter { !$0.isMet }
+        let detail = missed.map { "\($0.name): \($0.value); wanted: \($0.threshold). \($0.advice)" }
+        self = .failed(ErrorResponse(
+            .error, SQLState("55000"), "the \(report.order.verb.rawValue) was not made: \(report.summary)",
+            detail: detail.isEmpty ? nil : detail.joined(separator: "\n"),
+            hint: "\(report.order.verb.rawValue.uppercased()) \(report.order.database) DRY RUN lists all guard rails."))
+    }
 }

@@ -4,6 +4,7 @@ import Foundation
 import Glibc
 import LibPQ
 import Logging
+import Migration
 import Mirroring
 import Primitives
 import Verification
@@ -54,9 +55,11 @@ struct VerifyCommand: ParsableCommand {
     /// Brings the marked keys where no other Godwit does; while one does, this mirror waits for its turn.
     private func startMirror(_ settings: DatabaseSettings) -> Mirror {
         let horizon = Horizon()
+        let (old, new) = (settings.controlOrOwn(.old), settings.controlOrOwn(.new))
+        let claims = AuthorityReader.claims(old: old, new: new, timeoutSeconds: 5)
+        let authority = Ownership.resolve(old: claims.old, new: claims.new).authority
         let mirror = Mirror(
-            database: database, oldConninfo: settings.controlOld.isEmpty ? settings.old : settings.controlOld,
-            newConninfo: settings.controlNew.isEmpty ? settings.new : settings.controlNew,
+            database: database, MirrorDirection(from: authority), oldConninfo: old, newConninfo: new,
             settings: MirrorOptions(settings.mirror), horizon: horizon,
             logger: Logger(label: "godwit") { _ in SwiftLogNoOpLogHandler() })
         mirror.start()

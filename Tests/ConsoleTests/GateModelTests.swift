@@ -93,7 +93,7 @@ private struct GateWorld {
 
     private mutating func command() -> GateCommand {
         let limit = pick(2) == 0 ? nil : Double(pick(4))
-        switch pick(10) {
+        switch pick(11) {
         case 0...2:
             let lifetime = pick(3) == 0 ? Double(pick(4) + 1) : nil
             return .pause(.init(
@@ -103,6 +103,10 @@ private struct GateWorld {
         case 6: return .reconnect(scope())
         case 7: return .waitClose(scope(), limit: limit)
         case 8: return pick(3) == 0 ? .kill(scope()) : .barrier
+        case 9:
+            let name = ExactName(names[pick(2)])
+            return pick(2) == 0
+                ? .holdForSwitch(name, limit: limit ?? 1, endsPinned: pick(2) == 0) : .letGo(name)
         default: return .suspend(limit: limit)
         }
     }
@@ -123,7 +127,7 @@ private struct GateWorld {
             case .stop:
                 isStopped = true
                 if threads.contains(where: { $0.clients > 0 }) { faults.append("stopped before clients had gone") }
-            case .apply, .watch, .unwatch, .ask, .reconnect, .kill, .drain, .stopListening:
+            case .apply, .watch, .unwatch, .ask, .reconnect, .kill, .endPinned, .drain, .stopListening:
                 for index in threads.indices { threads[index].inbox.append(action) }
             }
         }
@@ -152,11 +156,17 @@ private struct GateWorld {
                     faults.append("held with open writes")
                 }
             case .kill(let scope):
-                if running.contains(where: { scope.contains($0.database) }) { faults.append("killed with transactions") }
+                if running.contains(where: { scope.contains($0.database) }) {
+                    faults.append("killed with transactions")
+                }
             case .suspend: if thread.unsent > 0 { faults.append("suspended before all was sent") }
             case .disable(let name):
                 if !thread.gate.isDisabled(name), control.gate.isDisabled(name) { faults.append("not disabled") }
-            case .resume, .enable, .reconnect, .waitClose, .shutdown, .barrier: break
+            case .holdForSwitch(let name, _, _):
+                if running.contains(where: { $0.writes && GateScope.database(name).contains($0.database) }) {
+                    faults.append("held for a switch with open writes")
+                }
+            case .resume, .enable, .reconnect, .waitClose, .shutdown, .barrier, .letGo: break
             }
         }
     }
@@ -204,7 +214,7 @@ private struct GateWorld {
         case .drain:
             threads[index].isDraining = true
         case .stopListening: threads[index].isListening = false
-        case .stop, .answer: break
+        case .stop, .answer, .endPinned: break
         }
         look(index)
     }
@@ -226,7 +236,7 @@ private struct GateWorld {
         case .applied: break
         case .noServers(let scope):
             for one in thread.transactions where scope.contains(one.database) { blockers.add("t") }
-        case .noWrites(let scope):
+        case .noWrites(let scope), .movable(let scope):
             for one in thread.transactions where one.writes && scope.contains(one.database) { blockers.add("w") }
         case .noneOutdated(let scope):
             for one in thread.transactions where one.isOutdated && scope.contains(one.database) { blockers.add("o") }
@@ -247,6 +257,7 @@ private struct GateWorld {
         order(.resume(.everything))
         for name in names {
             order(.resume(GateScope(name)))
+            order(.letGo(ExactName(name)))
             order(.enable(name))
         }
         for _ in 0..<1000 {

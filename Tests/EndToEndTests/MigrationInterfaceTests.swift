@@ -58,6 +58,15 @@ import Testing
         #expect(try drive.post("/migrations", manifest + "\n", key: "k1").status == 422)
     }
 
+    @Test func `all answers are as the OpenAPI document says, and it is the one that is served`() throws {
+        let drive = try tests.drive()
+        let document = TestResources.packageRoot + "/docs/openapi.yaml"
+        let served = try HTTPExchange.get("/openapi.yaml", port: drive.port)
+        #expect(served.body == (try String(contentsOfFile: document, encoding: .utf8)))
+        let path = try TestResources.file("manifest", tests.manifest(drive, "m", MigrationTests.byHand))
+        try runDriver("openapi", [document, "\(drive.port)", MigrationDrive.token, MigrationDrive.readToken, path])
+    }
+
     @Test func `events come as a list and as a stream`() throws {
         let drive = try tests.drive()
         try drive.start(tests.manifest(drive, "m", MigrationTests.byHand))

@@ -67,27 +67,110 @@ import Testing
         try drive.crash()
         #expect(try drive.place("m") == "cutover running")
         #expect(try drive.readsPercent() == "100")
-        let share = try drive.godwit.console("SHOW DATABASES").first { $0["side"] == "new" && $0["name"] == drive.database }
-        #expect(share?["reads_percent"] == "100.00" || share?.values.contains("100.00") == true)
+        try drive.insist("m", "advance")
+        try drive.wait("m", for: "watch running")
+        try drive.crash()
+        #expect(try drive.place("m") == "watch running")
+        try expectWrites(drive, on: servers.new, id: 10_001)
+        // Behind the switch OLD follows.
+        while try servers.old.psql("SELECT count(*) FROM account WHERE id = 10001", database: drive.database) != "1" {}
+        try drive.insist("m", "advance")
+        try drive.wait("m", for: "cleanup running")
+        try drive.crash()
+        #expect(try drive.place("m") == "cleanup running")
+        try drive.insist("m", "advance")
+        try drive.wait("m", for: "cleanup finished")
+        try expectRemoved(drive.database)
+        // Nothing in the databases tells it any more, and still the writes are NEW's, now and later.
+        try expectWrites(drive, on: servers.new, id: 10_002)
+        try drive.crash()
+        try expectWrites(drive, on: servers.new, id: 10_003)
         let report = try MigrationDrive.json(try drive.get("/migrations/m/report"))
         let verbs = (report["decisions"] as? [[String: Any]])?.compactMap { $0["verb"] as? String } ?? []
-        #expect(verbs.count { $0 == "advance" } >= 6)
+        #expect(verbs.count { $0 == "advance" } >= 8)
+        #expect(report["writes"] as? String == "new" && report["standing"] as? String == "finished")
     }
 
-    @Test(arguments: ["prepare", "backfill", "mirror", "validate", "shadow", "shift", "cutover"])
+    /// A row that is written through Godwit is on this side.
+    func expectWrites(_ drive: MigrationDrive, on server: PostgresCluster, id: Int) throws {
+        try drive.godwit.psql("INSERT INTO account VALUES (\(id), 1)", database: drive.database)
+        #expect(try server.psql("SELECT count(*) FROM account WHERE id = \(id)", database: drive.database) == "1")
+    }
+
+    @Test func `killed in the midst of the switch it goes on with what came of it`() throws {
+        for step in ["fence", "claim", "swap", "hand_over"] {
+            let drive = try drive()
+            try drive.start(manifest(drive, "m", Self.swift))
+            try drive.wait("m", for: "cutover running")
+            drive.godwit.terminate()
+            try drive.crash(environment: ["GODWIT_DIE_BEFORE": step])
+            while true {
+                guard let answer = try? drive.post("/migrations/m/advance"), answer.status != 200 else { break }
+            }
+            drive.godwit.process.wait()
+            try drive.crash()
+            // What was ordered is found to have happened, or happens now.
+            try drive.wait("m", for: "watch running")
+            try expectWrites(drive, on: servers.new, id: 10_001)
+            #expect(try drive.post("/migrations/m/abort").status == 200)
+            try drive.wait("m", for: "watch aborted")
+            try expectWrites(drive, on: servers.old, id: 10_002)
+            #expect(try servers.old.psql("SELECT count(*) FROM account WHERE id = 10001", database: drive.database) == "1")
+        }
+    }
+
+    @Test func `writers notice nothing of a whole migration and of its way back`() throws {
+        let drive = try drive()
+        let writer = try ChildProcess(["sh", "-c", """
+            i=0; while [ ! -e \(drive.godwit.directory)/stop ]; do i=$((i+1))
+            psql -Xq -v ON_ERROR_STOP=1 -d "\(drive.godwit.conninfo(database: drive.database))" \
+                -c "UPDATE account SET balance = balance - 1 WHERE id = 1 + $i % 50; UPDATE account SET balance = balance + 1 WHERE id = 1 + ($i + 7) % 50" \
+                -c "INSERT INTO log (v) VALUES ('$i')" || exit 1; done; echo $i
+            """])
+        try drive.start(manifest(drive, "m", Self.swift ))
+        try drive.wait("m", for: "cutover running")
+        try drive.insist("m", "advance")
+        try drive.wait("m", for: "watch running")
+        #expect(try drive.post("/migrations/m/abort").status == 200)
+        try drive.wait("m", for: "watch aborted")
+        try drive.insist("m", "resume")
+        try drive.wait("m", for: "cutover running")
+        try drive.insist("m", "advance")
+        try drive.wait("m", for: "watch running")
+        try drive.insist("m", "advance")
+        try drive.wait("m", for: "cleanup running")
+        try drive.insist("m", "advance")
+        try drive.wait("m", for: "cleanup finished")
+        try "".write(toFile: drive.godwit.directory + "/stop", atomically: true, encoding: .utf8)
+        #expect(writer.wait() == .code(0), "\(writer.errors.text)")
+        let count = writer.output.text.trimmingCharacters(in: .whitespacesAndNewlines)
+        #expect(try servers.new.psql("SELECT count(DISTINCT v) FROM log", database: drive.database) == count)
+        #expect(try servers.new.psql("SELECT sum(balance) FROM account", database: drive.database) == "200000")
+    }
+
+    @Test(arguments: [
+        "prepare", "backfill", "mirror", "validate", "shadow", "shift", "cutover", "watch", "cleanup",
+    ])
     func `abort takes everything back, and cleanup leaves nothing`(phase: String) throws {
         let drive = try drive()
         try drive.start(manifest(drive, "m", Self.byHand))
-        while try drive.place("m") != "\(phase) running" { _ = try drive.post("/migrations/m/advance") }
+        while true {
+            let place = try drive.place("m")
+            if place == "\(phase) running" { break }
+            _ = try drive.post("/migrations/m/advance")
+        }
         let answer = try drive.post("/migrations/m/abort", #"{"reason": "enough"}"#, by: "bob")
         #expect(answer.status == 200, "\(answer.body)")
+        try drive.wait("m", for: "\(phase) aborted")
         let status = try drive.status("m")
         #expect(status["standing"] as? String == "aborted" && status["cause"] as? String == "enough")
         #expect(status["by"] as? String == "bob" && status["writes"] as? String == "old")
         #expect(try drive.readsPercent() == "0")
+        try expectWrites(drive, on: servers.old, id: 10_001)
         try drive.insist("m", "advance")
         try drive.wait("m", for: "\(phase) removed")
         try expectRemoved(drive.database)
+        try expectWrites(drive, on: servers.old, id: 10_002)
         #expect(try drive.post("/migrations/m/advance").status == 409)
     }
 

@@ -394,3 +394,46 @@ struct Drive {
         #expect(drive.place == "mirror running")
     }
 }
+
+@Suite struct MigrationForeignSwitchTests {
+    @Test func `writes that somebody else has moved to NEW are watched over`() {
+        var drive = Drive(manifest { $0.phases[.shift] = .init(soakSeconds: 100) })
+        let now = drive.walk(to: .shift)
+        var moved = goodReadings()
+        moved.isSwitched = true
+        drive.tick(moved, at: now)
+        #expect(drive.place == "watch paused")
+        #expect(drive.machine.state.isSwitched)
+        drive.command(.resume, at: now + 1)
+        #expect(drive.place == "watch running")
+    }
+
+    @Test func `writes that somebody else has taken back leave it aborted, and the reads with them`() {
+        var drive = Drive(manifest { $0.phases[.watch] = .init(soakSeconds: 100) })
+        let now = drive.walk(to: .watch)
+        var back = goodReadings()
+        back.isSwitched = false
+        #expect(drive.tick(back, at: now).first == .holdReads)
+        #expect(drive.place == "watch aborted")
+        #expect(!drive.machine.state.isSwitched)
+    }
+
+    @Test func `behind the switch neither a difference nor lag takes the writes back`() {
+        var drive = Drive(manifest { $0.phases[.watch] = .init(soakSeconds: 1000) })
+        let now = drive.walk(to: .watch)
+        var bad = goodReadings()
+        bad.lagSeconds = 1000
+        bad.verify = .init(outcome: .different, differing: 500, rows: 1000, at: 0)
+        for second in 0..<100 { drive.tick(bad, at: now + Int64(second)) }
+        #expect(drive.place == "watch running")
+    }
+
+    @Test func `a forced switch is known as one, until it is over`() {
+        var drive = Drive(manifest { $0.phases[.cutover] = .init(advance: .manual) })
+        let now = drive.walk(to: .cutover)
+        drive.command(.force(reason: "now"), at: now)
+        #expect(drive.machine.state.isForced && drive.machine.state.work == .switchOver)
+        drive.handle(.worked(.switchOver, now: now * 1_000_000))
+        #expect(!drive.machine.state.isForced)
+    }
+}

@@ -15,17 +15,22 @@ package final class GodwitProcess: Sendable {
         ?? TestResources.packageRoot + "/.build/debug/godwit"
 
     /// Starts it and waits until it listens.
-    package convenience init(_ configuration: GodwitConfiguration) throws {
+    package convenience init(
+        _ configuration: GodwitConfiguration, environment: [String: String] = [:]
+    ) throws {
         let directory = try Self.makeDirectory(configuration)
-        try self.init(directory: directory)
+        try self.init(directory: directory, environment: environment)
     }
 
     /// Another process with the configuration, and all files, of one that has ended.
-    package convenience init(resuming ended: GodwitProcess) throws { try self.init(directory: ended.directory) }
+    package convenience init(resuming ended: GodwitProcess, environment: [String: String] = [:]) throws {
+        try self.init(directory: ended.directory, environment: environment)
+    }
 
-    private init(directory: String) throws {
+    private init(directory: String, environment: [String: String]) throws {
         self.directory = directory
-        process = try ChildProcess([Self.executable, "serve", "--config", directory + "/godwit.yaml"])
+        process = try ChildProcess(
+            [Self.executable, "serve", "--config", directory + "/godwit.yaml"], environment: environment)
         let line = try process.errors.waitForLine(containing: "listening on 127.0.0.1:")
         guard let digits = line.components(separatedBy: "listening on 127.0.0.1:").last?.prefix(while: \.isNumber),
             let port = UInt16(digits)

@@ -23,10 +23,10 @@ package final class MigrationDrive {
     }
 
     /// Killed by signal 9, and started again with what it has stored.
-    package func crash() throws {
+    package func crash(environment: [String: String] = [:]) throws {
         godwit.process.send(9)
         godwit.process.wait()
-        godwit = try GodwitProcess(resuming: godwit)
+        godwit = try GodwitProcess(resuming: godwit, environment: environment)
     }
 
     // MARK: HTTP

@@ -1,0 +1,211 @@
+import LibPQ
+import Migration
+import Primitives
+
+/// What must hold before a switch begins, as far as the two databases and the mirror tell. Each is looked at whatever
+/// the others say, so that one dry run names all that is to be done.
+extension SwitchSession {
+    /// - Parameter horizon: of the running mirror.
+    /// - Parameter connectionsNeeded: to the coming authority, for the pools.
+    package func rails(
+        _ order: SwitchOrder, horizon: Horizon, connectionsNeeded: Int
+    ) throws(Failure) -> [GuardRail] {
+        var rails = [standing()]
+        rails += mirror(horizon.report, order)
+        rails.append(try rogueWrites())
+        rails.append(try prepared())
+        rails.append(try fences())
+        rails.append(try captures())
+        rails.append(try schemas())
+        rails.append(try sequences())
+        rails.append(try longTransactions(order))
+        rails.append(try connections(connectionsNeeded))
+        rails.append(try wayBack())
+        rails.append(Self.evidence(order))
+        return rails
+    }
+
+    private func standing() -> GuardRail {
+        let isFenced = claims.source.fencedFor != nil
+        let isAuthority = direction.source == .old
+            ? claims.source.epoch >= claims.target.epoch : claims.source.epoch > claims.target.epoch
+        return GuardRail(
+            "authority", value: isFenced ? "\(direction.source.title) is fenced" : isAuthority
+                ? direction.source.title : direction.target.title,
+            threshold: "\(direction.source.title), and not fenced", isMet: isAuthority && !isFenced,
+            advice: "Another switch is under way or was cut off: wait until Godwit has settled it (SHOW AUTHORITY)")
+    }
+
+    private func mirror(_ report: MirrorReport, _ order: SwitchOrder) -> [GuardRail] {
+        let reason = report.reason.isEmpty ? "" : ": \(report.reason)"
+        let age = Double(MonotonicInstant.now().nanoseconds(
+            since: MonotonicInstant(nanoseconds: report.lastAppliedNanos))) / 1e6
+        let lag = max(Double(report.lagMicrosP99) / 1000, report.lastAppliedNanos == 0 ? 1e9 : age)
+        let left = report.tables.count { !$0.isCopied }
+        let limit = Double(order.deadlineMillis) / 2
+        return [
+            GuardRail(
+                "mirror", value: report.state.rawValue + reason, threshold: "mirroring",
+                isMet: report.state == .mirroring, advice: "SHOW MIRROR says why; it must run and have caught up"),
+            GuardRail(
+                "copy", value: "\(left) tables to copy", threshold: "0", isMet: left == 0,
+                advice: "Wait for the first copy (SHOW TABLES)"),
+            GuardRail(
+                "lag", value: report.lastAppliedNanos == 0 ? "no batch yet" : "\(SwitchReport.tenths(lag)) ms",
+                threshold: "half of the deadline, \(SwitchReport.tenths(limit)) ms",
+                isMet: lag <= limit, advice: "Wait for a quieter time, or give a longer DEADLINE"),
+            GuardRail(
+                "unmirrored_tables", value: report.uncaptured.isEmpty ? "none" : Self.some(report.uncaptured),
+                threshold: "none", isMet: report.uncaptured.isEmpty,
+                advice: "Create them on both sides and run godwit prepare, or drop them"),
+        ]
+    }
+
+    private func rogueWrites() throws(Failure) -> GuardRail {
+        let count = try queryTarget("SELECT count(*) FROM godwit.rogue").integer(0, 0) ?? 0
+        return GuardRail(
+            "foreign_writes", value: "\(count) on \(direction.target.title)", threshold: "0", isMet: count == 0,
+            advice: "Somebody else writes there; the mirror mends it within seconds. Find out who it is")
+    }
+
+    private func prepared() throws(Failure) -> GuardRail {
+        let sql = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()"
+        let count = (try querySource(sql).integer(0, 0) ?? 0) + (try queryTarget(sql).integer(0, 0) ?? 0)
+        return GuardRail(
+            "prepared_transactions", value: "\(count)", threshold: "0", isMet: count == 0,
+            advice: "COMMIT PREPARED or ROLLBACK PREPARED them (pg_prepared_xacts)")
+    }
+
+    private func fences() throws(Failure) -> GuardRail {
+        var missing: [String] = []
+        for (side, rows) in [
+            (direction.source, try querySource(AuthoritySchema.missingFences)),
+            (direction.target, try queryTarget(AuthoritySchema.missingFences)),
+        ] {
+            for row in 0..<rows.count { missing.append("\(side.title) \(rows[row, 0] ?? "").\(rows[row, 1] ?? "")") }
+        }
+        return GuardRail(
+            "fences", value: missing.isEmpty ? "on all tables" : "missing: \(Self.some(missing))",
+            threshold: "on all tables of both sides", isMet: missing.isEmpty, advice: "Run godwit prepare")
+    }
+
+    private func captures() throws(Failure) -> GuardRail {
+        var wrong: [String] = []
+        for (side, rows, isSource) in [
+            (direction.source, try querySource(CaptureSchema.capturedTables), true),
+            (direction.target, try queryTarget(CaptureSchema.capturedTables), false),
+        ] {
+            let healthy = CaptureSchema.healthy(rows)
+            for table in tables {
+                let description = isSource ? table.onSource : table.onTarget
+                if healthy[description.oid] != CaptureSchema.captureBody(description) {
+                    wrong.append("\(side.title) \(table.name)")
+                }
+            }
+        }
+        return GuardRail(
+            "captures", value: wrong.isEmpty ? "on all tables" : "missing, or other than expected: \(Self.some(wrong))",
+            threshold: "on all tables of both sides", isMet: wrong.isEmpty, advice: "Run godwit prepare")
+    }
+
+    /// Both ways: what NEW could not give back would be lost on the way back.
+    private func schemas() throws(Failure) -> GuardRail {
+        let back = MirrorDirection(from: direction.target)
+        var found: [String] = []
+        for table in tables {
+            let defects = SchemaMatch.defects(direction, old: table.onSource, new: table.onTarget)
+                + SchemaMatch.defects(back, old: table.onTarget, new: table.onSource)
+            found += defects.filter { $0.weight == .blocking }.map { "\($0.place) \($0.problem)" }
+        }
+        return GuardRail(
+            "schemas", value: found.isEmpty ? "each side holds the other's rows" : Self.some(found),
+            threshold: "each side holds the other's rows", isMet: found.isEmpty,
+            advice: "Make the tables alike (godwit verify --schema), then run godwit prepare")
+    }
+
+    private func sequences() throws(Failure) -> GuardRail {
+        let sql = """
+            SELECT schemaname || '.' || sequencename FROM pg_sequences WHERE schemaname <> 'godwit' ORDER BY 1
+            """
+        let ours = try querySource(sql), theirs = try queryTarget(sql)
+        let known = Set((0..<theirs.count).map { theirs[$0, 0] ?? "" })
+        let missing = (0..<ours.count).map { ours[$0, 0] ?? "" }.filter { !known.contains($0) }
+        return GuardRail(
+            "sequences", value: missing.isEmpty ? "\(ours.count) on both sides" : "missing: \(Self.some(missing))",
+            threshold: "all of \(direction.source.title) on \(direction.target.title)", isMet: missing.isEmpty,
+            advice: "Create them on \(direction.target.title)")
+    }
+
+    private func longTransactions(_ order: SwitchOrder) throws(Failure) -> GuardRail {
+        let oids = tables.map { "\($0.onSource.oid)" }.joined(separator: ", ")
+        let rows = try querySource("""
+            SELECT a.pid, (extract(epoch FROM clock_timestamp() - a.xact_start) * 1000)::bigint FROM pg_stat_activity a
+             WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
+               AND a.xact_start < clock_timestamp() - interval '\(order.deadlineMillis) milliseconds'
+               AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'relation'
+                   AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+                   AND l.relation IN (SELECT relid FROM unnest(ARRAY[\(oids)]::oid[]) t, pg_partition_tree(t)
+                       UNION SELECT unnest(ARRAY[\(oids)]::oid[])))
+               AND a.backend_type = 'client backend' ORDER BY a.xact_start
+            """)
+        let found = (0..<rows.count).map { "process \(rows[$0, 0] ?? "") for \(rows[$0, 1] ?? "") ms" }
+        return GuardRail(
+            "long_transactions", value: found.isEmpty ? "none" : Self.some(found),
+            threshold: "none that writes for longer than the deadline", isMet: found.isEmpty,
+            advice: "Let them end, or end them on \(direction.source.title): they would outlast the deadline")
+    }
+
+    private func connections(_ needed: Int) throws(Failure) -> GuardRail {
+        let rows = try queryTarget("""
+            SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+                - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
+                    AND application_name NOT LIKE 'godwit%')
+            """)
+        let free = rows.integer(0, 0) ?? 0
+        return GuardRail(
+            "connections", value: "\(free) free on \(direction.target.title)",
+            threshold: "\(needed), as the pools need", isMet: free >= needed,
+            advice: "Raise max_connections there, or lower pool.size")
+    }
+
+    /// The mirror back writes on the present authority as this one does on the other side.
+    private func wayBack() throws(Failure) -> GuardRail {
+        var found: [String] = []
+        do throws(PostgresFailure) {
+            try source.execute("BEGIN; SET LOCAL session_replication_role = replica; ROLLBACK")
+        } catch {
+            guard error.kind == .refused else { throw .side(direction.source, error) }
+            try onSource("ROLLBACK")
+            found.append("the control user may not set session_replication_role")
+        }
+        do throws(PostgresFailure) {
+            found += try Preflight.firing(source, on: direction.source).map { "\($0.place) \($0.problem)" }
+        } catch {
+            throw .side(direction.source, error)
+        }
+        return GuardRail(
+            "way_back", value: found.isEmpty ? "open" : Self.some(found),
+            threshold: "a mirror can write on \(direction.source.title)", isMet: found.isEmpty,
+            advice: "GRANT SET ON PARAMETER session_replication_role (15 and later) or use a superuser there; let "
+                + "triggers and rules fire for applications only")
+    }
+
+    private static func evidence(_ order: SwitchOrder) -> GuardRail {
+        let (value, isMet): (String, Bool)
+        switch order.evidence {
+        case .none: (value, isMet) = ("none", false)
+        case .waived: (value, isMet) = ("waived by the operator", true)
+        case .verified(let seconds, let isEqual):
+            value = "\(isEqual ? "equal" : "different") \(Int64(seconds)) s ago"
+            isMet = isEqual && seconds <= order.verifiedSecondsMax
+        }
+        return GuardRail(
+            "verified", value: value, threshold: "equal within \(Int64(order.verifiedSecondsMax)) s", isMet: isMet,
+            advice: "Run godwit verify, and order the switch WITHOUT VERIFY when it says equal")
+    }
+
+    /// The first few of them.
+    private static func some(_ names: [String]) -> String {
+        names.prefix(3).joined(separator: ", ") + (names.count > 3 ? " and \(names.count - 3) more" : "")
+    }
+}

@@ -1,0 +1,259 @@
+import Foundation
+import Glibc
+import TestSupport
+import Testing
+
+/// The writes move to NEW and back: no client notices, no row is lost, and no two sides take writes.
+@Suite(.serialized) struct SwitchTests {
+    let servers: Servers
+
+    init() throws { servers = try Servers.shared.get() }
+
+    static let schema = """
+        CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL);
+        CREATE TABLE entries (client int, n bigint, mark bigserial UNIQUE, PRIMARY KEY (client, n));
+        CREATE TABLE parts (id bigserial, at date NOT NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+        CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM ('2021-01-01') TO ('2022-01-01')
+        """
+    static let rows = "INSERT INTO accounts SELECT n, 0 FROM generate_series(1, 20) n"
+
+    struct Outcome: Decodable {
+        var acked: [String: [Int]]
+        var errors: [String]
+    }
+
+    /// Writers through Godwit, until `end`.
+    struct Writers {
+        let process: ChildProcess
+
+        init(_ conninfo: String, clients: Int = 4) throws {
+            let python = TestResources.packageRoot + "/.build/venv/bin/python"
+            let program = TestResources.packageRoot + "/Tests/EndToEndTests/Drivers/acknowledged_writer.py"
+            process = try ChildProcess([python, program, conninfo, "\(clients)"], keepsInput: true)
+        }
+
+        /// Until more has been written.
+        func awaitMore() throws {
+            let seen = process.output.lines.count
+            try process.output.waitForLine(containing: "written", skipping: seen)
+        }
+
+        func end() throws -> Outcome {
+            process.endInput()
+            _ = try process.waitForSuccess()
+            return try JSONDecoder().decode(Outcome.self, from: Data((process.output.lines.last ?? "").utf8))
+        }
+    }
+
+    func conninfo(_ godwit: GodwitProcess, _ database: String) -> String { godwit.conninfo(database: database) }
+
+    func switchOver(_ godwit: GodwitProcess, _ verb: String, _ database: String, _ more: String = "") throws {
+        let rows = try godwit.console("\(verb) \(database) WITHOUT VERIFY \(more)")
+        #expect(rows.last?["kind"] == "outcome" && rows.last?["ok"] == "yes", "\(rows)")
+    }
+
+    func authority(_ godwit: GodwitProcess) throws -> String {
+        try godwit.console("SHOW AUTHORITY").first?["authority"] ?? ""
+    }
+
+    func waitForMirror(_ godwit: GodwitProcess) throws {
+        try waitUntil { try godwit.console("SHOW MIRROR").first?["state"] == "mirroring" }
+    }
+
+    /// All rows of both sides, once the mirror has brought what is left.
+    func expectEqual(_ database: String, sourceLocation: SourceLocation = #_sourceLocation) throws {
+        let sql = """
+            SELECT (SELECT md5(coalesce(string_agg(a::text, ',' ORDER BY a::text), '')) FROM accounts a),
+                   (SELECT md5(coalesce(string_agg(e::text, ',' ORDER BY e::text), '')) FROM entries e),
+                   (SELECT md5(coalesce(string_agg(p::text, ',' ORDER BY p::text), '')) FROM parts p)
+            """
+        var sides: [String] = []
+        // Nobody writes any more: the mirror needs a moment.
+        for _ in 0..<100 {
+            sides = [try servers.old.psql(sql, database: database), try servers.new.psql(sql, database: database)]
+            if sides[0] == sides[1] { return }
+        }
+        Issue.record("OLD \(sides[0]), NEW \(sides[1])", sourceLocation: sourceLocation)
+    }
+
+    /// What was acknowledged is there, and each account has what its entries say.
+    func expectWhole(_ outcome: Outcome, _ database: String, authority: String) throws {
+        let server = authority == "new" ? servers.new : servers.old
+        for (client, numbers) in outcome.acked {
+            let found = try server.psql("SELECT n FROM entries WHERE client = \(client)", database: database)
+            let known = Set(found.split(separator: "\n").compactMap { Int($0) })
+            let lost = numbers.filter { !known.contains($0) }
+            #expect(lost.isEmpty, "client \(client) lost \(lost.prefix(10)), and \(lost.count) in all")
+        }
+        let wrong = try server.psql("""
+            SELECT count(*) FROM accounts a
+             WHERE balance <> (SELECT count(*) FROM entries e WHERE e.client = a.id)
+            """, database: database)
+        #expect(wrong.hasPrefix("0"), "\(wrong) accounts do not have what their entries say")
+    }
+
+    @Test func `writers go on through three cutovers and three rollbacks without an error`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let godwit = try servers.mirroring(database)
+        let writers = try Writers(conninfo(godwit, database))
+        for round in 0..<3 {
+            try writers.awaitMore()
+            try switchOver(godwit, "CUTOVER", database)
+            #expect(try authority(godwit) == "new")
+            _ = try godwit.psql("INSERT INTO parts (at) VALUES ('2020-05-0\(round + 1)')", database: database)
+            try writers.awaitMore()
+            try waitForMirror(godwit)
+            try switchOver(godwit, "ROLLBACK", database)
+            #expect(try authority(godwit) == "old")
+            _ = try godwit.psql("INSERT INTO parts (at) VALUES ('2021-05-0\(round + 1)')", database: database)
+            try waitForMirror(godwit)
+        }
+        try writers.awaitMore()
+        let outcome = try writers.end()
+        #expect(outcome.errors == [])
+        try expectWhole(outcome, database, authority: "old")
+        try expectEqual(database)
+    }
+
+    static let steps = [
+        "reserve", "hold", "fence", "batch", "sequences", "claim", "swap", "release", "hand_over", "reverse",
+    ]
+
+    @Test(arguments: steps)
+    func `a Godwit killed before a step leaves one authority and loses nothing`(step: String) throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.mirror = ["mode": "async"]
+        let first = try servers.mirroring(database)
+        #expect(first.terminate() == .code(0))
+        var known = "old"
+        for verb in ["CUTOVER", "ROLLBACK"] {
+            let dying = try GodwitProcess(configuration, environment: ["GODWIT_DIE_BEFORE": step])
+            try waitForMirror(dying)
+            let writers = try Writers(conninfo(dying, database))
+            try writers.awaitMore()
+            #expect(throws: (any Error).self) { try dying.console("\(verb) \(database) WITHOUT VERIFY") }
+            #expect(dying.process.wait() == .signal(SIGKILL))
+            let godwit = try GodwitProcess(configuration)
+            let isDecided = ["swap", "release", "hand_over", "reverse"].contains(step)
+            if isDecided { known = verb == "CUTOVER" ? "new" : "old" }
+            #expect(try authority(godwit) == known)
+            let outcome = try writers.end()
+            try expectWhole(outcome, database, authority: known)
+            // It takes writes, the other side does not, and the mirror goes on where it was.
+            _ = try godwit.psql("UPDATE accounts SET balance = balance WHERE id = 1", database: database)
+            try waitForMirror(godwit)
+            try expectEqual(database)
+            try #expect(godwit.console("SHOW TABLES").allSatisfy { $0["copied"] != "no" })
+            if known == "new" {
+                #expect(throws: (any Error).self) {
+                    try servers.old.psql("DELETE FROM entries", database: database)
+                }
+            }
+            // What was not made can be made now; and the way back is open.
+            if !isDecided {
+                try switchOver(godwit, verb, database)
+                known = verb == "CUTOVER" ? "new" : "old"
+            }
+            try waitForMirror(godwit)
+            #expect(godwit.terminate() == .code(0))
+        }
+    }
+
+    @Test func `an open transaction outlasts the deadline, and everything goes on as it was`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let godwit = try servers.mirroring(database)
+        let open = try WireClient(port: godwit.port, database: database)
+        _ = try open.query("BEGIN")
+        _ = try open.query("UPDATE accounts SET balance = 7 WHERE id = 7")
+        let writers = try Writers(conninfo(godwit, database), clients: 2)
+        try writers.awaitMore()
+        #expect(throws: (any Error).self) { try switchOver(godwit, "CUTOVER", database, "DEADLINE 200") }
+        #expect(try authority(godwit) == "old")
+        _ = try open.query("UPDATE accounts SET balance = 0 WHERE id = 7")
+        #expect(try open.query("COMMIT").contains { $0.commandTag == "COMMIT" })
+        try writers.awaitMore()
+        try switchOver(godwit, "CUTOVER", database)
+        try writers.awaitMore()
+        let outcome = try writers.end()
+        #expect(outcome.errors == [])
+        try expectWhole(outcome, database, authority: "new")
+        try waitForMirror(godwit)
+        try expectEqual(database)
+    }
+
+    @Test func `a writer around Godwit is waited for, then refused with the reason, also TRUNCATE and partitions`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let godwit = try servers.mirroring(database)
+        let bypass = try WireClient(port: servers.old.port, database: database, user: "app")
+        _ = try bypass.query("BEGIN")
+        _ = try bypass.query("UPDATE accounts SET balance = 3 WHERE id = 3")
+        // The fence cannot have its lock.
+        #expect(throws: (any Error).self) { try switchOver(godwit, "CUTOVER", database, "DEADLINE 200") }
+        #expect(try bypass.query("COMMIT").contains { $0.commandTag == "COMMIT" })
+        try switchOver(godwit, "CUTOVER", database)
+        for sql in [
+            "UPDATE accounts SET balance = 4 WHERE id = 3", "INSERT INTO accounts VALUES (99, 0)", "DELETE FROM accounts",
+            "TRUNCATE accounts", "TRUNCATE parts_1", "INSERT INTO parts_2 (at) VALUES ('2021-02-02')",
+            "INSERT INTO parts (at) VALUES ('2021-02-02')",
+        ] {
+            let error = try bypass.query(sql).first { $0.type == "E" }
+            #expect(error?.sqlState == "25006", "\(sql)")
+        }
+        try waitForMirror(godwit)
+        #expect(try godwit.psql("SELECT balance FROM accounts WHERE id = 3", database: database) == "3")
+        #expect(try servers.old.psql("SELECT count(*) FROM accounts", database: database).hasPrefix("20"))
+        // And the way back opens OLD again, and closes NEW.
+        try switchOver(godwit, "ROLLBACK", database)
+        #expect(try bypass.query("UPDATE accounts SET balance = 0 WHERE id = 3").contains { $0.type == "C" })
+        let other = try WireClient(port: servers.new.port, database: database, user: "app")
+        #expect(try other.query("DELETE FROM accounts").first { $0.type == "E" }?.sqlState == "25006")
+        try waitForMirror(godwit)
+        try expectEqual(database)
+    }
+
+    @Test func `sequences go on without a duplicate in both directions`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let godwit = try servers.mirroring(database)
+        var marks: [Int] = []
+        func draw() throws {
+            let sql = "INSERT INTO entries (client, n) VALUES (1, \(marks.count)) RETURNING mark"
+            marks.append(Int(try godwit.psql(sql, database: database)) ?? 0)
+        }
+        for _ in 0..<2 {
+            for verb in ["CUTOVER", "ROLLBACK"] {
+                for _ in 0..<5 { try draw() }
+                try switchOver(godwit, verb, database)
+                for _ in 0..<5 { try draw() }
+                try waitForMirror(godwit)
+            }
+        }
+        #expect(Set(marks).count == marks.count && marks == marks.sorted(), "\(marks)")
+    }
+
+    @Test func `a session that is bound to its server is in the way, until it is told to go`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let godwit = try servers.mirroring(database)
+        let pinned = try WireClient(port: godwit.port, database: database)
+        _ = try pinned.query("CREATE TEMP TABLE own (id int)")
+        #expect(throws: (any Error).self) { try switchOver(godwit, "CUTOVER", database, "DEADLINE 200") }
+        #expect(try pinned.query("SELECT * FROM own").contains { $0.type == "C" })
+        try switchOver(godwit, "CUTOVER", database, "END PINNED")
+        #expect(try pinned.readToEnd().last?.sqlState == "57P01")
+    }
+
+    @Test func `a dry run names what is in the way and touches nothing`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let godwit = try servers.mirroring(database)
+        let good = try godwit.console("CUTOVER \(database) DRY RUN WITHOUT VERIFY")
+        #expect(good.last?["ok"] == "yes", "\(good)")
+        let bad = try godwit.console("CUTOVER \(database) DRY RUN")
+        #expect(bad.contains { $0["name"] == "verified" && $0["ok"] == "no" } && bad.last?["ok"] == "no")
+        _ = try godwit.psql("CREATE SEQUENCE only_on_old", database: database)
+        let missing = try godwit.console("CUTOVER \(database) DRY RUN WITHOUT VERIFY")
+        #expect(missing.contains { $0["name"] == "sequences" && $0["ok"] == "no" }, "\(missing)")
+        #expect(try godwit.console("ROLLBACK \(database) DRY RUN").contains { $0["ok"] == "no" })
+        #expect(try authority(godwit) == "old")
+    }
+}
