@@ -92,6 +92,7 @@ let package = Package(
         ], isHot: true),
         floor("Mirroring", ["Primitives", "Migration", "LibPQ", logging]),
         floor("Verification", ["Primitives", "LibPQ", logging]),
+        floor("Lifecycle", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
         floor("ControlPlane", [
             "Primitives", "Digests", "Configuration", "Migration", "Reactor", "CEpoll", logging, grdb, hummingbird,
             hummingbirdCore, nioCore, nioPosix, nioHTTPTypes, httpTypes,
@@ -102,8 +103,8 @@ let package = Package(
             name: "godwit",
             dependencies: [
                 "Primitives", "PGWire", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing",
-                "Console", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", "Digests", arguments,
-                logging,
+                "Console", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", "Lifecycle", "Digests",
+                arguments, logging,
             ],
             swiftSettings: strict),
 
@@ -130,6 +131,7 @@ let package = Package(
         tests("ControlPlaneTests", [
             "ControlPlane", "Configuration", "Migration", "Primitives", "TestSupport", "Reactor", logging, grdb,
         ]),
+        tests("LifecycleTests", ["Lifecycle", "Configuration", "Primitives", "Reactor", logging]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
         tests("VerificationTests", ["Verification", "Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),

@@ -44,10 +44,10 @@ package enum ReloadPolicy {
     package static func effect(of key: String) -> Effect {
         switch key {
         case "listen.clients_max", "listen.client_login_timeout", "listen.max_packet_size", "admin.users",
-            "admin.stats_users", "log.level":
+            "admin.stats_users", "listen.takeover_wait":
             return .reload
         default:
-            let sections = ["auth.", "pool.", "breaker.", "users", "events.", "listen.tcp_"]
+            let sections = ["log.", "auth.", "pool.", "breaker.", "users", "events.", "listen.tcp_"]
             if sections.contains(where: { key.hasPrefix($0) }) { return .reload }
         }
         if key.hasPrefix("listen.tls.") { return .reload }
@@ -66,6 +66,7 @@ package enum ReloadPolicy {
         kept.listen.packetSizeMax = next.listen.packetSizeMax
         kept.listen.tcp = next.listen.tcp
         kept.listen.tls = next.listen.tls
+        kept.listen.takeoverWaitSeconds = next.listen.takeoverWaitSeconds
         kept.admin.http = running.admin.http
         kept.state = running.state
         kept.databases = running.databases.map { database in
@@ -99,6 +100,7 @@ package enum ReloadPolicy {
         all.append(("listen.tcp_keepidle", "\(listen.tcp.keepaliveIdleSeconds)"))
         all.append(("listen.tcp_keepintvl", "\(listen.tcp.keepaliveIntervalSeconds)"))
         all.append(("listen.tcp_user_timeout", "\(listen.tcp.userTimeoutMillis)"))
+        all.append(("listen.takeover_wait", seconds(listen.takeoverWaitSeconds)))
         all.append(("listen.tls.mode", listen.tls.mode.rawValue))
         all.append(("listen.tls.certificate", listen.tls.certificate))
         all.append(("listen.tls.key", listen.tls.key))
@@ -125,6 +127,9 @@ package enum ReloadPolicy {
         all.append(("admin.http.read_token_file", settings.admin.http.readTokenFile))
         all.append(("state.path", settings.state.path))
         all.append(("log.level", settings.log.level.rawValue))
+        all.append(("log.format", settings.log.format.rawValue))
+        all.append(("log.literals", "\(settings.log.literals)"))
+        all.append(("log.rate", "\(settings.log.rate)"))
         all.append(("events.hooks", settings.events.hooks.joined(separator: ", ")))
         all.append(("events.hook_timeout", seconds(settings.events.hookTimeoutSeconds)))
         all += flatten(settings.pool).map { (key: "pool.\($0.0)", value: $0.1) }

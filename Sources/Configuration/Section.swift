@@ -68,6 +68,15 @@ struct Section {
 
     // MARK: values; each leaves `target` alone when the key is not there
 
+    func flag(_ name: String, _ target: inout Bool) throws(SettingsError) {
+        guard let node = entries[name] else { return }
+        switch Section.plain(node) {
+        case "true"?: target = true
+        case "false"?: target = false
+        default: throw error(name, .expected("true or false", found: Section.name(node)))
+        }
+    }
+
     func text(_ name: String, _ target: inout String) throws(SettingsError) {
         guard let node = entries[name] else { return }
         target = try Section.text(node, path: path, key: Section.join(key, name))

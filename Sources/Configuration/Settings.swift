@@ -43,6 +43,8 @@ package struct ListenSettings: Sendable, Equatable {
     /// Bytes of one message of a client or server (`max_packet_size`).
     package var packetSizeMax = 2_147_483_647
     package var tcp = TCPSettings()
+    /// Seconds in which clients leave by themselves, after another process has taken over (`takeover_wait`).
+    package var takeoverWaitSeconds = 60.0
 
     package init() {}
 }
@@ -205,7 +207,14 @@ package struct StateSettings: Sendable, Equatable {
 package struct LogSettings: Sendable, Equatable {
     package enum Level: String, Sendable, CaseIterable { case trace, debug, info, notice, warning, error, critical }
 
+    package enum Format: String, Sendable, CaseIterable { case text, json }
+
     package var level: Level = .info
+    package var format: Format = .text
+    /// Values that servers quote in their errors are shown.
+    package var literals = false
+    /// Messages of one cause within a second; further ones are counted. 0: any number.
+    package var rate = 20
 
     package init() {}
 }

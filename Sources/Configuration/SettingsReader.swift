@@ -9,7 +9,7 @@ struct SettingsReader {
         "listen": [
             "address", "port", "unix_socket_directory", "threads", "clients_max", "client_login_timeout", "tls",
             "listen_backlog", "max_packet_size", "tcp_keepalive", "tcp_keepcnt", "tcp_keepidle", "tcp_keepintvl",
-            "tcp_user_timeout",
+            "tcp_user_timeout", "takeover_wait",
         ],
         "listen.tls": [
             "mode", "certificate", "key", "client_ca", "client_crl", "min_version", "max_version", "ciphers",
@@ -22,7 +22,7 @@ struct SettingsReader {
         "admin": ["users", "stats_users", "http"],
         "admin.http": ["address", "port", "token_file", "read_token_file"],
         "state": ["path"],
-        "log": ["level"],
+        "log": ["level", "format", "literals", "rate"],
         "events": eventKeys,
         "databases.*": [
             "old", "new", "control", "auth", "pool", "reads", "rules", "mirror", "breaker",
@@ -80,7 +80,7 @@ struct SettingsReader {
         if let admin = try section(top, "admin") { try read(admin, &settings.admin) }
         if let state = try section(top, "state") { try state.text("path", &settings.state.path) }
         settings.state.path = resolved(settings.state.path)
-        if let log = try section(top, "log") { try log.choice("level", &settings.log.level) }
+        if let log = try section(top, "log") { try read(log, &settings.log) }
         if let events = try section(top, "events") { try read(events, &settings.events) }
         if let pool = try section(top, "pool") {
             try read(pool, &settings.pool)
@@ -102,6 +102,13 @@ struct SettingsReader {
                 path: path, line: (try section(top, "auth"))?.line ?? 1, key: "auth.users_file", .missing)
         }
         return settings
+    }
+
+    private func read(_ section: Section, _ log: inout LogSettings) throws(SettingsError) {
+        try section.choice("level", &log.level)
+        try section.choice("format", &log.format)
+        try section.flag("literals", &log.literals)
+        try section.number("rate", 0...1_000_000, &log.rate)
     }
 
     private func section(_ parent: Section, _ name: String) throws(SettingsError) -> Section? {
@@ -155,6 +162,7 @@ struct SettingsReader {
         try section.seconds("client_login_timeout", &listen.clientLoginTimeoutSeconds)
         try section.number("listen_backlog", 1...65_535, &listen.backlog)
         try section.number("max_packet_size", SettingsLimits.packetSizes, &listen.packetSizeMax)
+        try section.seconds("takeover_wait", &listen.takeoverWaitSeconds)
         try read(section, &listen.tcp)
         guard let tls = try self.section(section, "tls") else { return }
         try tls.choice("mode", &listen.tls.mode)

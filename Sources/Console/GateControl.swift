@@ -100,6 +100,9 @@ package struct GateControl {
         self.threads = threads
     }
 
+    /// Commands are under way.
+    package var isWaiting: Bool { !pending.isEmpty }
+
     /// When `elapsed` is to be said; nil: nothing has a time.
     package var deadline: MonotonicInstant? {
         let waits = pending.values.filter { $0.asked == nil }.compactMap(\.deadline)

@@ -15,12 +15,24 @@ package struct LoggedEvents: EventSink {
         let level: Logger.Level =
             switch event.kind {
             case .trip, .demotion, .rollback, .alarm, .pinFlood, .authority: .warning
-            case .probe, .recovery, .force, .reload, .mirror, .phase, .start: .notice
+            case .probe, .recovery, .force, .reload, .mirror, .phase, .start, .order, .shutdown, .takeover: .notice
             }
         let place = [event.database, event.side?.description ?? ""].filter { !$0.isEmpty }.joined(separator: " ")
         let figures = event.figures.isEmpty ? "" : " (\(event.figuresText))"
         let what = "event \(event.number) \(event.kind.rawValue)" + (place.isEmpty ? "" : " of \(place)")
-        logger.log(level: level, "\(what): \(event.cause)\(figures)")
+        logger.log(level: level, "\(what): \(event.cause)\(figures)", metadata: ["event": Self.metadata(event)])
+    }
+}
+
+extension LoggedEvents {
+    /// For a log in JSON, where programs find the parts.
+    private static func metadata(_ event: EventRecord) -> Logger.Metadata.Value {
+        let figures = event.figures.map { ($0.name, Logger.Metadata.Value.stringConvertible($0.value)) }
+        return .dictionary([
+            "number": .stringConvertible(event.number), "kind": .string(event.kind.rawValue),
+            "database": .string(event.database), "side": .string(event.side?.description ?? ""),
+            "cause": .string(event.cause), "figures": .dictionary(Dictionary(figures) { $1 }),
+        ])
     }
 }
 

@@ -24,22 +24,20 @@ package final class HTTPService: Sendable {
     /// Seconds in which an answer must be begun, and each part of it be taken.
     package static let answerSeconds: Int64 = 10
     /// Connections that the kernel keeps to be accepted.
-    static let backlog = 64
+    package static let backlog = 64
 
     /// Where it listens.
     package let address: Reactor.SocketAddress
     private let group: MultiThreadedEventLoopGroup
     private let server: Task<Void, Never>
+    private let isStopped = Atomic(false)
 
     package init(
-        on wanted: Reactor.SocketAddress, routes: [HTTPRoute], access: HTTPAccess, logger: Logger
+        on listener: consuming Listener, routes: [HTTPRoute], access: HTTPAccess, logger: Logger
     ) throws(SocketError) {
-        let listener = try Listener(on: wanted, backlog: Self.backlog)
         address = listener.address
         // NIO owns the socket from here on: the number is taken over, and closed with its channel.
-        let raw = dup(listener.descriptor.raw)
-        if raw < 0 { throw SocketError(operation: .open, errno: errno) }
-        _ = fcntl(raw, F_SETFD, FD_CLOEXEC)
+        guard let raw = listener.duplicate() else { throw SocketError(operation: .open, errno: EMFILE) }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         self.group = group
         let connections = HTTPConnections(max: Self.connectionsMax)
@@ -53,8 +51,9 @@ package final class HTTPService: Sendable {
         server = Task { await Self.serve(raw, channel, group, logger) }
     }
 
-    /// Ends what is under way too. Call once.
+    /// Ends what is under way too. Further calls do nothing.
     package func stop() {
+        if isStopped.exchange(true, ordering: .relaxed) { return }
         server.cancel()
         let ended = TaskEnd()
         let (group, server) = (group, server)

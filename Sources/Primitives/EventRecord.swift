@@ -26,6 +26,12 @@ package struct EventRecord: Sendable, Equatable {
         case authority
         /// Godwit began.
         case start
+        /// An operator's order on the console, or by a signal: PAUSE, RESUME, KILL, SET, DISABLE and their like.
+        case order
+        /// Godwit ends, or lets its clients go before it does.
+        case shutdown
+        /// Another process takes this one's place, or has failed to.
+        case takeover
     }
 
     /// A number that tells how it came to the decision; the unit is in the name.
@@ -72,7 +78,10 @@ package struct EventRecord: Sendable, Equatable {
     }
 
     /// `2026-11-21T09:42:01.123Z`
-    package var time: String {
+    package var time: String { Self.time(micros: micros) }
+
+    /// Microseconds since 1970, as `2026-11-21T09:42:01.123Z`.
+    package static func time(micros: Int64) -> String {
         var seconds = time_t(micros / 1_000_000)
         var parts = tm()
         gmtime_r(&seconds, &parts)

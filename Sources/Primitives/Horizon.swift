@@ -11,6 +11,9 @@ package final class Horizon: Sendable {
     private let takingBatch = Atomic<UInt64>(0)
     private let appliedBatch = Atomic<UInt64>(0)
     private let isReadable = Atomic<Bool>(false)
+    /// NEW may answer reads only when this batch is applied: another process, which does not tell us what users write,
+    /// has served clients until it was begun, or does so still.
+    private let readableFrom = Atomic<UInt64>(0)
     private let isKicked = Atomic<Bool>(false)
     /// Commits are not waited for until this batch is applied: one was not there in time.
     private let asynchronousUntil = Atomic<UInt64>(0)
@@ -43,7 +46,10 @@ package final class Horizon: Sendable {
     package var applied: UInt64 { appliedBatch.load(ordering: .acquiring) }
 
     /// False while NEW does not equal OLD at any snapshot yet (backfill), or the mirror is stopped or too far behind.
-    package var readable: Bool { isReadable.load(ordering: .acquiring) }
+    package var readable: Bool {
+        isReadable.load(ordering: .acquiring)
+            && appliedBatch.load(ordering: .acquiring) >= readableFrom.load(ordering: .acquiring)
+    }
 
     /// Says that a commit was acknowledged; wakes the mirror at most once until it takes the kick.
     package func kick() {
@@ -63,7 +69,9 @@ package final class Horizon: Sendable {
 
     /// False while waiting would be in vain: NEW is being copied to, too far behind, or was late for a commit and has
     /// not caught up with it.
-    package var isSynchronous: Bool { readable && applied >= asynchronousUntil.load(ordering: .acquiring) }
+    package var isSynchronous: Bool {
+        isReadable.load(ordering: .acquiring) && applied >= asynchronousUntil.load(ordering: .acquiring)
+    }
 
     package func fallBack(until batch: UInt64) { asynchronousUntil.max(batch, ordering: .acquiringAndReleasing) }
 
@@ -101,6 +109,19 @@ package final class Horizon: Sendable {
     }
 
     package func setReadable(_ readable: Bool) { isReadable.store(readable, ordering: .releasing) }
+
+    // MARK: taking over, and being taken over
+
+    /// From now on another process serves clients as well: reads stay with the authority.
+    package func withhold() { readableFrom.store(.max, ordering: .sequentiallyConsistent) }
+
+    /// The other process serves nobody any more. What it has acknowledged is in the batch that is begun next.
+    ///
+    /// - Parameter hasMirror: batches are applied here; otherwise there is nothing to wait for.
+    package func allow(hasMirror: Bool) {
+        readableFrom.store(hasMirror ? taking + 1 : 0, ordering: .sequentiallyConsistent)
+        kick()
+    }
 
     // MARK: anyone
 

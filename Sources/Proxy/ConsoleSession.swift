@@ -243,8 +243,14 @@ extension ClientConnection {
 
     private func askControl(_ request: ControlRequest) {
         phase = .consoleWaiting
-        worker.logger.notice("console: user \"\(user)\" from \(address.host): \(request)")
+        noteOrder(request.words, request.eventKind, database: request.database)
         worker.control.post(.request(request, worker: worker.index, client: id))
+    }
+
+    /// Who has ordered what: before it is done, so that it stands before what comes of it.
+    private func noteOrder(_ words: String, _ kind: EventRecord.Kind, database: String = "") {
+        worker.events.append(EventRecord(
+            kind, database: database, cause: "\(words), by user \"\(user)\" from \(address.host)"))
     }
 
     /// By the name or number that SHOW CLIENTS gives.
@@ -255,7 +261,7 @@ extension ClientConnection {
                 hint: "SHOW CLIENTS has the id, a number, and ptr, as in c0.17."))
         }
         phase = .consoleWaiting
-        worker.logger.notice("console: user \"\(user)\" from \(address.host): KILL_CLIENT \(name)")
+        noteOrder("KILL_CLIENT \(name)", .order)
         worker.peers[handle.worker].post(.killClient(handle.client, from: worker.index, console: id))
     }
 

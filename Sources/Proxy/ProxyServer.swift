@@ -20,22 +20,29 @@ package final class ProxyServer: Sendable {
     /// Where it listens: the ports are the kernel's choice where 0 was asked for.
     package let addresses: [SocketAddress]
 
-    /// Opens the sockets and starts the threads.
-    package init(_ snapshot: ProxySnapshot, events: EventLog, logger: Logger) throws(SocketError) {
-        let listen = snapshot.settings.listen
+    private let predecessor: Predecessor
+
+    /// Where clients are to connect. Resolves a name, which blocks.
+    package static func addresses(_ listen: ListenSettings) -> [SocketAddress] {
         var wanted: [SocketAddress] = []
         if let address = SocketAddress.resolve(host: listen.address, port: listen.port) { wanted.append(address) }
         if !listen.unixSocketDirectory.isEmpty {
             wanted.append(.unix(path: "\(listen.unixSocketDirectory)/.s.PGSQL.\(listen.port)"))
         }
-        var descriptors: [ListenerHandle] = []
-        var addresses: [SocketAddress] = []
-        for address in wanted {
-            let listener = try Listener(on: address, backlog: listen.backlog)
-            addresses.append(listener.address)
-            descriptors.append(ListenerHandle(listener))
-        }
-        self.addresses = addresses
+        return wanted
+    }
+
+    /// Starts the threads, which accept clients from then on.
+    ///
+    /// - Parameter hasPredecessor: another process, from which the sockets are, still has clients.
+    package init(
+        _ snapshot: ProxySnapshot, listeners: [ListenerHandle], hasPredecessor: Bool = false, events: EventLog,
+        logger: Logger
+    ) {
+        let listen = snapshot.settings.listen
+        addresses = listeners.map(\.address)
+        let predecessor = Predecessor(isThere: hasPredecessor)
+        self.predecessor = predecessor
         let control = Mailbox<ControlMessage>()
         let mailboxes = (0..<listen.threads).map { _ in Mailbox<WorkerMessage>() }
         let clientCount = ClientCount()
@@ -46,7 +53,6 @@ package final class ProxyServer: Sendable {
         let ledger = ConnectionLedger()
         let autoDatabases = AutoDatabases()
         self.mailboxes = mailboxes
-        let handles = descriptors
         let lastFigures = LastFigures()
         self.lastFigures = lastFigures
         current = Mutex(snapshot)
@@ -54,10 +60,10 @@ package final class ProxyServer: Sendable {
             OwnThread(name: "godwit-\(index)") {
                 let worker = Worker(
                     index: index, peers: mailboxes, control: control, lookUps: lookUps, snapshot: snapshot,
-                    clientCount: clientCount, ledger: ledger, autoDatabases: autoDatabases, events: events,
-                    logger: logger)
+                    clientCount: clientCount, ledger: ledger, autoDatabases: autoDatabases,
+                    predecessor: predecessor, events: events, logger: logger)
                 if index == 0 {
-                    for handle in handles { if let listener = handle.take() { worker.listen(listener) } }
+                    for handle in listeners { if let listener = handle.take() { worker.listen(listener) } }
                 }
                 worker.run()
                 // Said before the mailbox is looked at for the last time: who asks later finds the figures there.
@@ -101,6 +107,31 @@ package final class ProxyServer: Sendable {
 
     /// What an operator orders of all threads.
     package func order(_ action: GateControl.Action) { post(.gate(action)) }
+
+    // MARK: taking over, and being taken over
+
+    package func pauseListening(_ isPaused: Bool) { mailboxes[0].post(.pauseListening(isPaused)) }
+
+    /// Copies of the sockets on which clients are accepted, to be owned by `deliver`, which is called on a reactor's
+    /// thread.
+    package func shareListeners(_ deliver: @escaping @Sendable ([CInt]) -> Void) {
+        mailboxes[0].post(.shareListeners(deliver))
+    }
+
+    /// A cancel request that another process has passed on: `ControlMessage.canceled` follows.
+    package func cancel(processID: Int32, secret: [UInt8], by canceller: Canceller) {
+        let owner = Int(max(processID, 0)) % mailboxes.count
+        mailboxes[owner].post(.cancel(processID: processID, secret: secret, by: canceller))
+    }
+
+    /// A stray cancel request has been passed on, or there is nobody to pass it on to.
+    package func cancelEnded(for canceller: Canceller) {
+        if let number = canceller.passedOn { return control.post(.canceled(number: number)) }
+        mailboxes[canceller.worker].post(.cancelEnded(canceller.client))
+    }
+
+    /// The process that we took over from has no clients any more.
+    package func predecessorEnded() { predecessor.hasEnded() }
 
     /// Blocks until all threads have ended.
     package func join() { for thread in threads { thread.join() } }

@@ -2,6 +2,17 @@ import Configuration
 import Primitives
 import Routing
 
+extension ProxyFigures {
+    /// One line for people.
+    package var summary: String {
+        let clients = threads.reduce(0) { $0 + $1.clients }
+        let rows = threads.flatMap(\.pools)
+        let servers = rows.reduce(0) { $0 + $1.serversActive + $1.serversIdle }
+        let waiting = rows.reduce(0) { $0 + $1.clientsWaiting }
+        return "serving \(clients) clients over \(servers) servers, \(waiting) clients wait for one"
+    }
+}
+
 /// `GET /readyz`: whether clients should be sent here, and why not. Immutable, any thread.
 package struct Readiness {
     private let figures: ProxyFigures

@@ -106,6 +106,7 @@ final class Worker {
     /// What counts over all threads.
     let ledger: ConnectionLedger
     let autoDatabases: AutoDatabases
+    let predecessor: Predecessor
     let events: EventLog
     /// Bytes of a message that the configuration lets through.
     private(set) var packetMax: Int
@@ -114,13 +115,19 @@ final class Worker {
     /// A noncopyable listener in an array.
     private final class ListenerBox {
         let listener: Listener
-        init(_ listener: consuming Listener) { self.listener = listener }
+        let registration: Registration
+
+        init(_ listener: consuming Listener, _ registration: Registration) {
+            self.listener = listener
+            self.registration = registration
+        }
     }
 
     init(
         index: Int, peers: [Mailbox<WorkerMessage>], control: Mailbox<ControlMessage>,
         lookUps: [Mailbox<LookUpRequest>], snapshot: ProxySnapshot, clientCount: ClientCount,
-        ledger: ConnectionLedger, autoDatabases: AutoDatabases, events: EventLog, logger: Logger
+        ledger: ConnectionLedger, autoDatabases: AutoDatabases, predecessor: Predecessor, events: EventLog,
+        logger: Logger
     ) {
         self.index = index
         self.peers = peers
@@ -132,6 +139,7 @@ final class Worker {
         sharedClientCount = clientCount
         self.ledger = ledger
         self.autoDatabases = autoDatabases
+        self.predecessor = predecessor
         self.events = events
         packetMax = snapshot.settings.listen.packetSizeMax
         tcpOptions = TCPOptions(snapshot.settings.listen.tcp)
@@ -145,10 +153,9 @@ final class Worker {
     deinit { buffer.deallocate() }
 
     func listen(_ listener: consuming Listener) {
-        let box = ListenerBox(listener)
+        let box = ListenerBox(listener, makeRegistration(.listener(listeners.count)))
         listeners.append(box)
-        let registration = makeRegistration(.listener(listeners.count - 1))
-        loop.register(box.listener.descriptor.raw, .read, as: registration)
+        loop.register(box.listener.descriptor.raw, .read, as: box.registration)
     }
 
     // MARK: the loop
@@ -368,6 +375,11 @@ final class Worker {
             sideTripped(database, side)
         case .shapeDemoted(let database, let shape, let cause):
             databases[database]?.shapes.demote(shape, because: cause, now: now)
+        case .pauseListening(let isPaused):
+            pauseListening(isPaused)
+        case .shareListeners(let deliver):
+            // Those who accept are asked; after the end of listening there is nothing to share.
+            if index == 0 { deliver(listeners.compactMap { $0.listener.duplicate() }) }
         }
     }
 
@@ -461,6 +473,14 @@ final class Worker {
         }
     }
 
+    /// The kernel keeps those who connect meanwhile.
+    private func pauseListening(_ isPaused: Bool) {
+        for box in listeners {
+            let interest = Interest(reads: !isPaused, writes: false)
+            loop.modify(box.listener.descriptor.raw, interest, as: box.registration)
+        }
+    }
+
     func stopListening() {
         for box in listeners { loop.unregister(box.listener.descriptor.raw) }
         listeners = []
@@ -532,11 +552,16 @@ final class Worker {
         {
             return
         }
+        if predecessor.mayHaveClients {
+            return control.post(.strayCancel(processID: processID, secret: secret, by: canceller))
+        }
         cancelEnded(for: canceller)
     }
 
     func cancelEnded(for canceller: Canceller) {
-        if canceller.worker == index {
+        if let number = canceller.passedOn {
+            control.post(.canceled(number: number))
+        } else if canceller.worker == index {
             clients[canceller.client]?.close()
         } else {
             peers[canceller.worker].post(.cancelEnded(canceller.client))

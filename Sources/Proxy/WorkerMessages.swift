@@ -31,13 +31,32 @@ enum WorkerMessage: Sendable {
     /// A breaker opened: who waits for that side need not.
     case sideTripped(database: String, Side)
     case shapeDemoted(database: String, ShapeID, TripCause)
+    /// Stop accepting for a moment, or go on.
+    case pauseListening(Bool)
+    /// Copies of the sockets on which clients are accepted are wanted; the reactor that has none says nothing.
+    case shareListeners(@Sendable ([CInt]) -> Void)
 }
 
 /// A connection that wants a query cancelled. It is closed when that has been passed on, as a server does it: libpq
 /// takes the end of its connection for that, and the client's next query is not hit.
-struct Canceller: Sendable {
+package struct Canceller: Sendable {
+    /// -1: it came to another process, which the control thread answers by the number in `client`.
     let worker: Int
     let client: ClientID
+
+    init(worker: Int, client: ClientID) {
+        self.worker = worker
+        self.client = client
+    }
+
+    /// A request that another process has passed on to us.
+    package init(passedOn number: UInt64) {
+        worker = -1
+        client = ClientID(number)
+    }
+
+    /// The number of a request that was passed on to us; nil: it came to us.
+    package var passedOn: UInt64? { worker < 0 ? client.value : nil }
 }
 
 /// What a console asks of the control thread.
@@ -97,6 +116,12 @@ package enum ControlMessage: Sendable {
     case consoleGone(worker: Int, client: ClientID)
     case consoleCanceled(worker: Int, client: ClientID)
     case workerEnded(Int)
+    /// Another process takes our place, or we have taken one's.
+    case takeover(TakeoverStep)
+    /// A cancel request for none of our clients; asked only while there is another process whose clients it may mean.
+    case strayCancel(processID: Int32, secret: [UInt8], by: Canceller)
+    /// A request that was passed on to us is done with.
+    case canceled(number: UInt64)
     /// DDL was committed through us: what is known of the catalog may be old.
     case schemaChanged(database: String)
     /// The breaker of a database's other side opened because it answers worse than it may.

@@ -27,6 +27,33 @@ package struct Listener: ~Copyable {
         descriptor = owned
     }
 
+    /// A socket that listens already: somebody opened it for us.
+    ///
+    /// - Parameter raw: owned from here on, also when it is refused.
+    /// - Throws: `SocketError` when it is no stream socket that listens.
+    package init(inheriting raw: CInt) throws(SocketError) {
+        let owned = SocketDescriptor(owning: raw)
+        var listens: CInt = 0
+        var type: CInt = 0
+        var length = socklen_t(MemoryLayout<CInt>.size)
+        guard getsockopt(raw, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) == 0,
+            getsockopt(raw, SOL_SOCKET, SO_TYPE, &type, &length) == 0
+        else { throw SocketError(operation: .inherit, errno: errno) }
+        guard listens != 0, type == CInt(SOCK_STREAM.rawValue) || type == CInt(SOCK_SEQPACKET.rawValue) else {
+            throw SocketError(operation: .inherit, errno: EINVAL)
+        }
+        _ = fcntl(raw, F_SETFD, FD_CLOEXEC)
+        _ = fcntl(raw, F_SETFL, fcntl(raw, F_GETFL) | O_NONBLOCK)
+        address = Self.localAddress(raw) ?? .unix(path: Self.localPath(raw))
+        descriptor = owned
+    }
+
+    /// Another descriptor of the same socket, closed on exec; nil: there are none left.
+    package borrowing func duplicate() -> CInt? {
+        let copy = fcntl(descriptor.raw, F_DUPFD_CLOEXEC, 3)
+        return copy < 0 ? nil : copy
+    }
+
     package enum Accepted: ~Copyable {
         case client(SocketDescriptor, SocketAddress)
         case none
@@ -58,5 +85,20 @@ package struct Listener: ~Copyable {
                 return found
             }
         }
+    }
+
+    /// The path of a Unix socket, an abstract name with `@`.
+    private static func localPath(_ raw: CInt) -> String {
+        var local = sockaddr_un()
+        var length = socklen_t(MemoryLayout<sockaddr_un>.size)
+        let status = withUnsafeMutablePointer(to: &local) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(raw, $0, &length) }
+        }
+        let offset = MemoryLayout<sockaddr_un>.offset(of: \.sun_path) ?? 2
+        guard status == 0, Int(length) > offset else { return "" }
+        let count = min(Int(length) - offset, SocketAddress.unixPathMax + 1)
+        let bytes = withUnsafeBytes(of: &local.sun_path) { Array($0.prefix(count)) }
+        if bytes.first == 0 { return "@" + String(decoding: bytes.dropFirst(), as: UTF8.self) }
+        return String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
     }
 }

@@ -131,7 +131,7 @@ extension SocketDescriptor {
 }
 
 package struct SocketError: Error, Equatable, Sendable {
-    package enum Operation: String, Sendable { case open, bind, listen, connect, accept }
+    package enum Operation: String, Sendable { case open, bind, listen, connect, accept, inherit }
     package let operation: Operation
     package let errno: CInt
 
@@ -244,6 +244,16 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
         case .ipv4: "\(host):\(port)"
         case .ipv6: "[\(host)]:\(port)"
         case .unix(let path): path
+        }
+    }
+
+    /// A socket that listens here is what is wanted; port 0 is any.
+    package func serves(_ wanted: SocketAddress) -> Bool {
+        switch (self, wanted) {
+        case (.ipv4(let address, _), .ipv4(let other, port: 0)): address == other
+        case (.ipv6(let high, let low, _, _), .ipv6(let otherHigh, let otherLow, _, port: 0)):
+            high == otherHigh && low == otherLow
+        case (.ipv4, _), (.ipv6, _), (.unix, _): self == wanted
         }
     }
 

@@ -12,31 +12,39 @@ enum AdminService {
     /// Bytes of a file with a token.
     private static let tokenBytesMax = 4096
 
-    /// - Parameter runner: nil: there is no state store, and so no migrations.
-    /// - Returns: nil when the port is 0.
+    /// Connections that the kernel keeps to be accepted.
+    static let backlog = HTTPService.backlog
+
+    /// What `admin.http` asks for; nil: there is none.
+    struct Tokens: Sendable {
+        var write: [UInt8]?
+        var read: [UInt8]?
+    }
+
     /// - Throws: ExitCode after having said why.
+    static func tokens(_ settings: HTTPSettings) throws -> Tokens {
+        Tokens(
+            write: try token(settings.tokenFile, "admin.http.token_file"),
+            read: try token(settings.readTokenFile, "admin.http.read_token_file"))
+    }
+
+    /// - Parameter runner: nil: there is no state store, and so no migrations.
+    /// - Returns: nil when there is no thread or descriptor left for it, which is logged.
     static func start(
-        _ settings: HTTPSettings, _ server: ProxyServer, hooks: EventHooks, state: ServeState, runner: MigrationRunner?,
-        logger: Logger
-    ) throws -> HTTPService? {
-        if settings.port == 0 { return nil }
-        let writeToken = try token(settings.tokenFile, "admin.http.token_file")
-        let readToken = try token(settings.readTokenFile, "admin.http.read_token_file")
-        let name = "admin.http \(settings.address):\(settings.port)"
-        guard let address = SocketAddress.resolve(host: settings.address, port: settings.port) else {
-            complain("\(name): the address cannot be resolved; give one of this machine, as 127.0.0.1")
-            throw ExitCode(1)
-        }
+        on socket: ListenerHandle, tokens: Tokens, _ server: ProxyServer, hooks: EventHooks, state: ServeState,
+        runner: MigrationRunner?, logger: Logger
+    ) -> HTTPService? {
+        guard let listener = socket.take() else { return nil }
         var routes = routes(server, hooks)
         if let runner, let store = state.store { routes += MigrationRoutes(desk: runner.desk, store: store).all }
-        let access = HTTPAccess(writeToken: writeToken, readToken: readToken, routes: routes)
+        let access = HTTPAccess(writeToken: tokens.write, readToken: tokens.read, routes: routes)
         do throws(SocketError) {
-            let http = try HTTPService(on: address, routes: routes, access: access, logger: logger)
-            logger.notice("HTTP on \(http.address)\(writeToken == nil ? "" : ", with a token")")
+            let http = try HTTPService(on: listener, routes: routes, access: access, logger: logger)
+            logger.notice("HTTP on \(http.address)\(tokens.write == nil ? "" : ", with a token")")
             return http
         } catch {
-            complain("cannot \(error.operation.rawValue) \(name): \(error.reason); set another port, or 0 for no HTTP")
-            throw ExitCode(1)
+            logger.error("no HTTP on \(socket.address): \(error.reason)")
+            return nil
         }
     }
 

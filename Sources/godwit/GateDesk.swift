@@ -16,14 +16,16 @@ final class GateDesk {
     }
 
     private let server: ProxyServer
+    private let events: EventLog
     private let logger: Logger
     private var control: GateControl
     private var lastRequest: UInt64 = 0
     /// Whom to answer; a signal has nobody.
     private var origins: [GateControl.RequestID: Origin] = [:]
 
-    init(_ server: ProxyServer, logger: Logger) {
+    init(_ server: ProxyServer, events: EventLog, logger: Logger) {
         self.server = server
+        self.events = events
         self.logger = logger
         control = GateControl(threads: server.threadCount)
     }
@@ -55,6 +57,24 @@ final class GateDesk {
         }
     }
 
+    /// What a process that would take over could not know of; nil: nothing.
+    var obstacle: String? {
+        if control.shutdown != nil { return "it is shutting down" }
+        if control.gate != TrafficGate() { return Self.words(control.gate) + ": RESUME or ENABLE first" }
+        return control.isWaiting ? "an operator's command waits to come true" : nil
+    }
+
+    /// The end was ordered.
+    var isShuttingDown: Bool { control.shutdown != nil }
+
+    /// Something is held, so that SIGUSR2 has something to resume.
+    var isHolding: Bool { control.gate.isHolding || control.gate.isSuspended }
+
+    /// Clients leave by themselves, and new ones go to the process that has taken over.
+    func leave() { order(.shutdown(.waitForClients), by: nil) }
+
+    func drain() { order(.shutdown(.waitForServers), by: nil) }
+
     func take(signal number: CInt) {
         switch number {
         case SIGUSR1: order(.pause(.init(.everything, isKept: true)), by: "SIGUSR1")
@@ -62,13 +82,14 @@ final class GateDesk {
         default:
             let isSecond = control.shutdown == .waitForServers
             let isUrgent = isSecond || number != SIGTERM
-            logger.notice("signal \(number): \(isUrgent ? "ending" : "draining")")
+            events.append(EventRecord(
+                .shutdown, cause: "\(Self.name(number)): \(isUrgent ? "ending" : "draining")"))
             order(.shutdown(isUrgent ? .now : .waitForServers), by: nil)
         }
     }
 
     private func order(_ command: GateCommand, by signal: String?) {
-        if let signal { logger.notice("\(signal): \(command.tag)") }
+        if let signal { events.append(EventRecord(.order, cause: "\(command.words), by \(signal)")) }
         handle(.command(makeRequest(), command, now: .now()))
     }
 
@@ -137,9 +158,18 @@ final class GateDesk {
             }
         if case .failed(let error) = outcome {
             let detail = error.detail.map { ": " + $0.replacing("\n", with: "; ") } ?? ""
-            logger.notice("console: \(error.message)\(detail)")
+            events.append(EventRecord(.order, cause: "\(error.message)\(detail)"))
         }
         server.answer(worker: worker, client: client, outcome)
+    }
+
+    private static func name(_ signal: CInt) -> String {
+        switch signal {
+        case SIGTERM: "SIGTERM"
+        case SIGINT: "SIGINT"
+        case SIGQUIT: "SIGQUIT"
+        default: "signal \(signal)"
+        }
     }
 
     private static func words(_ gate: TrafficGate) -> String {

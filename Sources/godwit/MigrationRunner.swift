@@ -51,6 +51,9 @@ final class MigrationRunner: Sendable {
         }
     }
 
+    /// Another process goes on with the migrations, as soon as what is under way has ended. Does not wait.
+    func leave() { stopRequest.post(()) }
+
     /// What is under way in the databases is waited for. Call once.
     func stop() {
         stopRequest.post(())

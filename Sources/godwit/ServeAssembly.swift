@@ -4,6 +4,7 @@ import Console
 import ControlPlane
 import Glibc
 import LibPQ
+import Lifecycle
 import Logging
 import Migration
 import Mirroring
@@ -17,7 +18,7 @@ import Sessions
 /// Puts the parts together and, on the control thread, carries reloads and signals to them.
 struct ServeAssembly {
     private let path: String
-    private let levels: LogLevelSwitch
+    private let output: LogSwitch
     let logger: Logger
     private let events: EventLog
     let hooks: EventHooks
@@ -31,6 +32,8 @@ struct ServeAssembly {
     private var catalogs = NameTable<CatalogSnapshot>()
     var plan = TrafficPlan()
     var mirrors: [String: Mirror] = [:]
+    /// Another process serves clients as well: what users write there is not known here.
+    var withholdsReads: Bool
     /// Who takes the writes, of mirrored databases.
     var ownerships = NameTable<Ownership>()
     /// The file as it was read last, and what SET has put in place of parts of it.
@@ -38,11 +41,14 @@ struct ServeAssembly {
     private var overrides: [SettingOverride] = []
 
     /// - Throws: ExitCode after having said why.
-    init(path: String, levels: LogLevelSwitch, events: EventLog, logger: Logger) throws {
+    init(
+        path: String, output: LogSwitch, events: EventLog, hasPredecessor: Bool = false, logger: Logger
+    ) throws {
+        withholdsReads = hasPredecessor
         self.path = path
         self.events = events
         hooks = EventHooks(logger: logger)
-        self.levels = levels
+        self.output = output
         self.logger = logger
         snapshot = ProxySnapshot(
             settings: Settings(), auth: AuthPolicy(method: .trust, secrets: [:]), databases: [])
@@ -60,8 +66,9 @@ struct ServeAssembly {
             complain("\(error)")
             throw ExitCode(2)
         }
-        levels.set(snapshot.settings.log.level)
-        events.add(LoggedEvents(logger))
+        output.set(snapshot.settings.log)
+        // Decisions are few, and none is left out.
+        events.add(LoggedEvents(Logger(label: "godwit.events") { _ in LineLogHandler(output, isLimited: false) }))
         events.add(hooks)
         if let store = state.store { events.add(store) }
     }
@@ -69,7 +76,7 @@ struct ServeAssembly {
     // MARK: the control thread
 
     /// Runs until the data plane has ended.
-    mutating func run(_ server: ProxyServer, _ engine: SwitchEngine) {
+    mutating func run(_ server: ProxyServer, _ engine: SwitchEngine, _ lifeCycle: LifeCycle) {
         reportCertificate()
         hooks.apply(snapshot.settings.events)
         events.append(EventRecord(
@@ -83,12 +90,15 @@ struct ServeAssembly {
         }
         var watched = snapshot.settings.databases
         var running = server.threadCount
-        let gate = GateDesk(server, logger: logger)
+        let gate = GateDesk(server, events: events, logger: logger)
         gate.tell(of: snapshot)
         defer { state.flush() }
         while running > 0 {
-            wait(server.control.descriptor, atMost: gate.waitMillis)
+            let millis = gate.waitMillis
+            let most = lifeCycle.waitMillis
+            wait(server.control.descriptor, atMost: millis < 0 ? most : min(millis, most))
             gate.checkTime()
+            checkLifeCycle(lifeCycle, server, gate)
             for message in server.control.take() {
                 switch message {
                 case .request(.switchOver(let command), let worker, let client):
@@ -126,10 +136,16 @@ struct ServeAssembly {
                     take(order, server, engine, done)
                     gate.tell(of: snapshot)
                 case .signal(SIGHUP):
+                    lifeCycle.isReloading()
                     _ = reload(server)
                     gate.tell(of: snapshot)
+                    lifeCycle.hasReloaded()
+                case .signal(SIGUSR2) where !gate.isHolding:
+                    lifeCycle.startSuccessor(server, by: "SIGUSR2")
                 case .signal(let number):
                     gate.take(signal: number)
+                case .takeover, .strayCancel, .canceled:
+                    handle(message, lifeCycle, server, gate)
                 }
             }
             if snapshot.settings.databases != watched {
@@ -182,7 +198,6 @@ struct ServeAssembly {
             case .resume: mirror.orders.isPaused = false
             case .throttle(let rows): mirror.orders.copyRowsPerSecond = rows
             }
-            logger.notice("MIRROR \(database): \(order)")
             return .done
         case .set(let key, let value):
             return set(key, value, server)
@@ -248,6 +263,7 @@ struct ServeAssembly {
         if before?.authority == next.authority { return }
         // Another mirror, whose batches are counted on; and breakers of other roles.
         horizons[database] = Horizon(after: horizons[database]?.taking ?? 0)
+        if withholdsReads { horizons[database]?.withhold() }
         healths[database] = nil
         // Whatever made somebody go back, reads do not return to NEW by themselves.
         if next.authority == .old { plan.distrust(database) }
@@ -293,7 +309,7 @@ struct ServeAssembly {
             snapshot = built
             server.apply(snapshot)
             rememberAll()
-            levels.set(settings.log.level)
+            output.set(settings.log)
             logger.notice("SET \(override.key): \(words.first ?? "nothing changed")")
             return .done
         } catch {
@@ -350,7 +366,7 @@ struct ServeAssembly {
             snapshot = built
             server.apply(snapshot)
             rememberAll()
-            levels.set(next.log.level)
+            output.set(next.log)
             let words = changes.map { change in
                 let note = change.effect == .restart ? " (needs a restart)" : ""
                 return "\(change.key): \(change.old) -> \(change.new)\(note)"
@@ -484,6 +500,7 @@ struct ServeAssembly {
             let horizon = Horizon()
             // Without a mirror of ours NEW is kept by other means; users who write through us stay on OLD then.
             horizon.setReadable(settings.mirror.mode == .off)
+            if withholdsReads { horizon.withhold() }
             horizons[name] = horizon
             stamps[name] = ReadStamps()
         }

@@ -1,6 +1,8 @@
 import ArgumentParser
 import Configuration
 import ControlPlane
+import Foundation
+import Lifecycle
 import Logging
 import Primitives
 import Proxy
@@ -13,25 +15,37 @@ struct ServeCommand: ParsableCommand {
         abstract: "Serve clients, mirror writes and route reads.",
         discussion: """
             SIGHUP reads the configuration again, all or nothing. SIGTERM lets transactions end and then exits, SIGINT \
-            (or a second SIGTERM) exits at once. Exit status: 0 ended as told, 1 cannot listen, 2 configuration invalid.
+            (or a second SIGTERM) exits at once. SIGUSR2 starts the program anew with --takeover, or ends a PAUSE. \
+            Exit status: 0 ended as told, 1 cannot listen or take over, 2 configuration invalid.
             """)
 
     @Option(name: .long, help: "Configuration file.") var config: String
+    @Flag(
+        name: .long,
+        help: """
+            Take the place of the Godwit that runs with this file: its sockets are handed over, no client is refused, \
+            and it ends when its clients have gone. It goes on if this one cannot start.
+            """)
+    var takeover = false
 
     func run() throws {
         SignalSource.block()
-        let levels = LogLevelSwitch()
-        let logger = Logger(label: "godwit") { _ in LineLogHandler(levels: levels) }
+        let environment = ProcessInfo.processInfo.environment
+        let output = LogSwitch()
+        let logger = Logger(label: "godwit") { _ in LineLogHandler(output) }
         let events = EventLog()
-        var assembly = try ServeAssembly(path: config, levels: levels, events: events, logger: logger)
-        let server: ProxyServer
-        do throws(SocketError) {
-            server = try ProxyServer(assembly.snapshot, events: events, logger: logger)
-        } catch {
-            let listen = assembly.snapshot.settings.listen
-            complain("cannot \(error.operation.rawValue) \(listen.address):\(listen.port): \(error.reason)")
-            throw ExitCode(1)
-        }
+        var assembly = try ServeAssembly(
+            path: config, output: output, events: events, hasPredecessor: takeover, logger: logger)
+        let settings = assembly.snapshot.settings
+        let start = try ServeStart(settings, path: config, takesOver: takeover, environment: environment)
+        let tokens = try AdminService.tokens(settings.admin.http)
+        let lifeCycle = LifeCycle(
+            start, path: config, notifier: ServiceNotifier(environment: environment), output: output, events: events,
+            logger: logger)
+        // From here on nothing is left that could fail.
+        try lifeCycle.becomeReady()
+        let server = ProxyServer(
+            assembly.snapshot, listeners: start.listeners, hasPredecessor: takeover, events: events, logger: logger)
         let state = assembly.state
         let engine = SwitchEngine(server.control, events: events, logger: logger)
         let runner = state.store.map { store in
@@ -41,14 +55,20 @@ struct ServeCommand: ParsableCommand {
         }
         // Before the state is closed, and after the traffic has ended.
         defer { runner?.stop() }
-        let http = try AdminService.start(
-            assembly.snapshot.settings.admin.http, server, hooks: assembly.hooks, state: state, runner: runner,
-            logger: logger)
-        // To the end: the last figures of a drain can be read.
+        let http = start.http.flatMap {
+            AdminService.start(
+                on: $0, tokens: tokens, server, hooks: assembly.hooks, state: state, runner: runner, logger: logger)
+        }
+        // To the end: the last figures of a drain can be read, unless somebody else answers there.
         defer { http?.stop() }
+        lifeCycle.onLeave {
+            http?.stop()
+            runner?.leave()
+        }
         for address in server.addresses { logger.notice("listening on \(address)") }
         let control = server.control
         SignalSource.forward { control.post(.signal($0)) }
-        assembly.run(server, engine)
+        lifeCycle.begin(server)
+        assembly.run(server, engine, lifeCycle)
     }
 }

@@ -17,10 +17,12 @@ package final class ChildProcess: Sendable {
     private let input: Mutex<CInt>
     private let exit = Mutex<Exit?>(nil)
 
-    /// - Parameter keepsInput: standard input is a pipe that `write` fills; otherwise it is /dev/null.
+    /// - Parameters:
+    ///   - furtherDescriptors: they are 3 and up in the process.
+    ///   - keepsInput: standard input is a pipe that `write` fills; otherwise it is /dev/null.
     package init(
         _ arguments: [String], environment: [String: String] = [:], directory: String? = nil,
-        keepsInput: Bool = false
+        keepsInput: Bool = false, furtherDescriptors: [CInt] = []
     ) throws {
         let output = try Pipe()
         let errors = try Pipe()
@@ -28,7 +30,8 @@ package final class ChildProcess: Sendable {
         name = arguments.joined(separator: " ")
         pid = try Spawn.process(
             arguments, environment: environment, directory: directory, standardInput: input?.readEnd,
-            standardOutput: output.writeEnd, standardError: errors.writeEnd)
+            standardOutput: output.writeEnd, standardError: errors.writeEnd,
+            furtherDescriptors: furtherDescriptors)
         pidFile = TestResources.uniquePath("process") + ".pid"
         try "\(pid)\n".write(toFile: pidFile, atomically: false, encoding: .utf8)
         close(output.writeEnd)

@@ -15,11 +15,13 @@ package final class GodwitProcess: Sendable {
         ?? TestResources.packageRoot + "/.build/debug/godwit"
 
     /// Starts it and waits until it listens.
+    ///
+    /// - Parameter sockets: they listen already, as a service manager's; LISTEN_PID and LISTEN_FDS tell of them.
     package convenience init(
-        _ configuration: GodwitConfiguration, environment: [String: String] = [:]
+        _ configuration: GodwitConfiguration, environment: [String: String] = [:], sockets: [CInt] = []
     ) throws {
         let directory = try Self.makeDirectory(configuration)
-        try self.init(directory: directory, environment: environment)
+        try self.init(directory: directory, environment: environment, sockets: sockets)
     }
 
     /// Another process with the configuration, and all files, of one that has ended.
@@ -27,10 +29,22 @@ package final class GodwitProcess: Sendable {
         try self.init(directory: ended.directory, environment: environment)
     }
 
-    private init(directory: String, environment: [String: String]) throws {
+    /// Starts it in the place of one that runs, and waits until it listens.
+    package convenience init(takingOverFrom running: GodwitProcess) throws {
+        try self.init(directory: running.directory, ["--takeover"])
+    }
+
+    private init(
+        directory: String, _ arguments: [String] = [], environment: [String: String] = [:], sockets: [CInt] = []
+    ) throws {
         self.directory = directory
-        process = try ChildProcess(
-            [Self.executable, "serve", "--config", directory + "/godwit.yaml"], environment: environment)
+        var command = [Self.executable, "serve", "--config", directory + "/godwit.yaml"] + arguments
+        if !sockets.isEmpty {
+            // Its own number is told by the shell that becomes it.
+            let script = "LISTEN_PID=$$ LISTEN_FDS=\(sockets.count) exec \"$@\""
+            command = ["/bin/sh", "-c", script, "sh"] + command
+        }
+        process = try ChildProcess(command, environment: environment, furtherDescriptors: sockets)
         let line = try process.errors.waitForLine(containing: "listening on 127.0.0.1:")
         guard let digits = line.components(separatedBy: "listening on 127.0.0.1:").last?.prefix(while: \.isNumber),
             let port = UInt16(digits)
@@ -78,7 +92,8 @@ package final class GodwitProcess: Sendable {
         try text.write(toFile: configurationPath, atomically: true, encoding: .utf8)
         let before = log.lines.count
         process.send(SIGHUP)
-        try log.waitForLine(containing: "reload", skipping: before)
+        // The last that is said of it.
+        try log.waitForLine(containing: " reload: ", skipping: before)
         return Array(log.lines.dropFirst(before))
     }
 

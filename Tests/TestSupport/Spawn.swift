@@ -3,10 +3,12 @@ import Glibc
 /// posix_spawn with what the tests need: own process group (so that Ctrl-C reaches only the tests), default signals.
 enum Spawn {
     /// - Parameter arguments: the first one is the program, looked up in PATH.
+    /// - Parameter furtherDescriptors: they are 3 and up in the process.
     /// - Returns: the process id. A descriptor that is nil becomes /dev/null.
     static func process(
         _ arguments: [String], environment: [String: String] = [:], directory: String? = nil,
-        standardInput: CInt? = nil, standardOutput: CInt? = nil, standardError: CInt? = nil
+        standardInput: CInt? = nil, standardOutput: CInt? = nil, standardError: CInt? = nil,
+        furtherDescriptors: [CInt] = []
     ) throws -> pid_t {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
@@ -17,6 +19,15 @@ enum Spawn {
             } else {
                 posix_spawn_file_actions_addopen(&actions, target, "/dev/null", target == 0 ? O_RDONLY : O_WRONLY, 0)
             }
+        }
+
+        // By way of high numbers: a source may be one of the targets.
+        for (index, source) in furtherDescriptors.enumerated() {
+            posix_spawn_file_actions_adddup2(&actions, source, 200 + CInt(index))
+        }
+        for index in furtherDescriptors.indices {
+            posix_spawn_file_actions_adddup2(&actions, 200 + CInt(index), 3 + CInt(index))
+            posix_spawn_file_actions_addclose(&actions, 200 + CInt(index))
         }
 
         var attributes = posix_spawnattr_t()

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 // What Glibc's Swift overlay lacks. _GNU_SOURCE stays in the .c file: in this header it would bring a second fd_set.
 
@@ -21,6 +22,18 @@ int godwit_pidfd(int process);
 
 /// Names the calling thread, cut at 15 bytes, for top and gdb.
 void godwit_name_thread(const char *name);
+
+/// Descriptors that one message may carry.
+#define GODWIT_DESCRIPTORS_MAX 64
+
+/// One message on a Unix socket, and copies of descriptors with it; -1 with errno on failure.
+ssize_t godwit_send_descriptors(int socket, const void *bytes, size_t length, const int *descriptors, size_t count);
+
+/// One message, and in `descriptors` (room for GODWIT_DESCRIPTORS_MAX) what came with it, closed on exec.
+ssize_t godwit_receive_descriptors(int socket, void *bytes, size_t length, int *descriptors, size_t *count);
+
+/// The system's user at the other end of a Unix socket, and its process; UINT32_MAX: not known.
+uint32_t godwit_peer_user(int socket, int *process);
 
 static inline uint64_t godwit_epoll_data(const struct epoll_event *event) { return event->data.u64; }
 static inline uint32_t godwit_epoll_events(const struct epoll_event *event) { return event->events; }

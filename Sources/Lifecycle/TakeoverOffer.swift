@@ -1,0 +1,194 @@
+import Digests
+import Glibc
+import Primitives
+import Reactor
+
+/// Where a running Godwit is asked to let another one take its place. Any thread; the conversation has a thread of its
+/// own, and what is to be done about it is the control thread's, which is told by `TakeoverStep` and answers.
+///
+///     new to old                      old to new
+///     takeover 1
+///                                     sockets, a label a line, and the descriptors; or: refused <why>
+///     ready      all is checked
+///                                     go         it accepts no client any more, but could again
+///     serving    clients are accepted
+///     cancel <n> <process> <secret>   cancelled <n>
+///
+/// Until `serving` the end of the connection, or a minute of silence, leaves the old one as it was.
+package final class TakeoverOffer: Sendable {
+    package enum Answer: Sendable {
+        /// Copies of these are passed on; they are closed then.
+        case granted([(label: InheritedSockets.Label, descriptor: CInt)], isActivated: Bool, orders: [String])
+        case refused(String)
+        case go
+        case canceled(number: UInt64)
+    }
+
+    /// Milliseconds for the next word of the other end.
+    static let patienceMillis: CInt = 60_000
+    /// Milliseconds in which who connects must have said what it wants.
+    static let helloMillis: CInt = 5000
+    static let hello = "takeover 1"
+
+    private let answers = Mailbox<Answer>()
+    private let deliver: @Sendable (TakeoverStep) -> Void
+    private let listener: CInt
+
+    /// The name under which the Godwit of a configuration file is asked.
+    package static func address(configuration path: String) -> SocketAddress {
+        let whole = realpath(path, nil)
+        defer { free(whole) }
+        let name = whole.map { String(cString: $0) } ?? path
+        let digits = Digest.md5(Array(name.utf8)).prefix(8).map { byte in
+            (byte < 16 ? "0" : "") + String(byte, radix: 16)
+        }
+        return .unix(path: "@godwit-takeover-\(geteuid())-\(digits.joined())")
+    }
+
+    /// - Parameters:
+    ///   - inherited: a descriptor that listens there already; it is owned from here on.
+    ///   - deliver: called on the thread of the conversation.
+    /// - Throws: `SocketError` when another process listens there.
+    package init(
+        at address: SocketAddress, inherited: CInt?, _ deliver: @escaping @Sendable (TakeoverStep) -> Void
+    ) throws(SocketError) {
+        self.deliver = deliver
+        if let inherited { listener = inherited } else { listener = try HandOverChannel.listen(address) }
+    }
+
+    deinit { close(listener) }
+
+    /// Takes requests from now on, until one has taken over.
+    package func start() {
+        let (listener, answers, deliver) = (listener, answers, deliver)
+        _ = OwnThread(name: "godwit-takeover") { [self] in
+            while true {
+                let raw = accept(listener, nil, nil)
+                if raw < 0 {
+                    if errno == EINTR || errno == ECONNABORTED { continue }
+                    return
+                }
+                _ = fcntl(raw, F_SETFD, FD_CLOEXEC)
+                let conversation = Conversation(HandOverChannel(owning: raw), listener, answers, deliver)
+                if conversation.run() { break }
+            }
+            withExtendedLifetime(self) {}
+        }
+    }
+
+    /// The control thread's word.
+    package func answer(_ answer: Answer) { answers.post(answer) }
+}
+
+/// One that wants to take over. Used on the offer's thread.
+private final class Conversation {
+    private let channel: HandOverChannel
+    private let listener: CInt
+    private let answers: Mailbox<TakeoverOffer.Answer>
+    private let deliver: @Sendable (TakeoverStep) -> Void
+
+    init(
+        _ channel: consuming HandOverChannel, _ listener: CInt, _ answers: Mailbox<TakeoverOffer.Answer>,
+        _ deliver: @escaping @Sendable (TakeoverStep) -> Void
+    ) {
+        self.channel = channel
+        self.listener = listener
+        self.answers = answers
+        self.deliver = deliver
+    }
+
+    /// - Returns: whether it has taken over.
+    func run() -> Bool {
+        guard channel.isTrusted else { return false }
+        let process = channel.peerProcess
+        guard case .message(let hello, _) = channel.receive(millis: TakeoverOffer.helloMillis) else { return false }
+        guard hello == TakeoverOffer.hello else {
+            channel.send("refused this Godwit speaks another version of the hand-over: restart it")
+            return false
+        }
+        deliver(.asked(process: process))
+        switch nextAnswer() {
+        case .refused(let why):
+            channel.send("refused \(why)")
+            return false
+        case .granted(let sockets, let isActivated, let orders):
+            let all = sockets + [(label: .takeover, descriptor: listener)]
+            let lines = ["sockets"] + all.map { "socket \($0.label.rawValue)" } + (isActivated ? ["activated"] : [])
+                + orders.map { "order \($0)" }
+            let isSent = channel.send(lines.joined(separator: "\n"), descriptors: all.map(\.descriptor))
+            for socket in sockets { close(socket.descriptor) }
+            guard isSent else { return isLost() }
+        case .go, .canceled:
+            preconditionFailure("an answer to nothing")
+        }
+        guard hears("ready") else { return isLost() }
+        deliver(.ready)
+        guard case .go = nextAnswer(), channel.send("go"), hears("serving") else { return isLost() }
+        deliver(.serving(process: process))
+        passCancelRequests()
+        return true
+    }
+
+    private func isLost() -> Bool {
+        deliver(.lost("it ended, or said nothing for \(TakeoverOffer.patienceMillis / 1000) s"))
+        return false
+    }
+
+    private func hears(_ word: String) -> Bool {
+        guard case .message(let text, _) = channel.receive(millis: TakeoverOffer.patienceMillis) else { return false }
+        return text == word
+    }
+
+    private func nextAnswer() -> TakeoverOffer.Answer {
+        while true {
+            var ready = pollfd(fd: answers.descriptor, events: Int16(POLLIN), revents: 0)
+            _ = poll(&ready, 1, -1)
+            if let answer = answers.take().first { return answer }
+        }
+    }
+
+    /// Until the other end is gone; ours ends with the process.
+    private func passCancelRequests() {
+        while true {
+            var ready = [
+                pollfd(fd: channel.socket.raw, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: answers.descriptor, events: Int16(POLLIN), revents: 0),
+            ]
+            _ = poll(&ready, nfds_t(ready.count), -1)
+            for answer in answers.take() {
+                if case .canceled(let number) = answer { channel.send("cancelled \(number)") }
+            }
+            guard ready[0].revents != 0 else { continue }
+            guard case .message(let text, _) = channel.receive(millis: 0) else {
+                return deliver(.lost("it has ended, and nobody listens for clients"))
+            }
+            if let (number, processID, secret) = CancelWord.parse(text) {
+                deliver(.cancel(number: number, processID: processID, secret: secret))
+            }
+        }
+    }
+}
+
+/// `cancel <number> <process> <secret in hex>`
+enum CancelWord {
+    static func text(_ number: UInt64, _ processID: Int32, _ secret: [UInt8]) -> String {
+        let hex = secret.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        return "cancel \(number) \(processID) \(hex)"
+    }
+
+    static func parse(_ text: String) -> (number: UInt64, processID: Int32, secret: [UInt8])? {
+        let words = text.split(separator: " ")
+        guard words.count == 4, words[0] == "cancel", let number = UInt64(words[1]), let processID = Int32(words[2])
+        else { return nil }
+        let digits = Array(words[3].utf8)
+        guard digits.count % 2 == 0 else { return nil }
+        var secret: [UInt8] = []
+        for index in stride(from: 0, to: digits.count, by: 2) {
+            guard let byte = UInt8(String(decoding: digits[index...index + 1], as: UTF8.self), radix: 16) else {
+                return nil
+            }
+            secret.append(byte)
+        }
+        return (number, processID, secret)
+    }
+}

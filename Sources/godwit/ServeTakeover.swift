@@ -1,0 +1,78 @@
+import Configuration
+import Glibc
+import Lifecycle
+import Mirroring
+import Primitives
+import Proxy
+
+/// The control thread's part of taking over and being taken over.
+extension ServeAssembly {
+    mutating func handle(
+        _ message: ControlMessage, _ lifeCycle: LifeCycle, _ server: ProxyServer, _ gate: GateDesk
+    ) {
+        switch message {
+        case .takeover(.canceled(let number)): lifeCycle.passedOn(number, server)
+        case .takeover(.cancel(let number, let processID, let secret)):
+            server.cancel(processID: processID, secret: secret, by: Canceller(passedOn: number))
+        case .takeover(.predecessorEnded):
+            lifeCycle.predecessorEnded(server)
+            withholdsReads = false
+            allowReads()
+        case .takeover(let step):
+            perform(.step(step, obstacle: obstacle(lifeCycle, gate)), lifeCycle, server, gate)
+        case .strayCancel(let processID, let secret, let canceller):
+            lifeCycle.passOn(processID: processID, secret: secret, by: canceller, server)
+        case .canceled(let number): lifeCycle.canceled(number: number)
+        case .request, .standing, .consoleGone, .consoleCanceled, .workerEnded, .catalog, .readsUnsafe, .schemaChanged,
+            .signal, .switching, .migration:
+            preconditionFailure("not about taking over")
+        }
+    }
+
+    /// A chain of three would leave the first without anybody who knows of it.
+    private func obstacle(_ lifeCycle: LifeCycle, _ gate: GateDesk) -> String? {
+        if lifeCycle.hasPredecessor { return "the process before it has not ended yet" }
+        return gate.obstacle
+    }
+
+    mutating func checkLifeCycle(_ lifeCycle: LifeCycle, _ server: ProxyServer, _ gate: GateDesk) {
+        lifeCycle.checkTime(server)
+        if gate.isShuttingDown { lifeCycle.isEnding() }
+        let now = MonotonicInstant.now()
+        if let deadline = lifeCycle.machine.deadline, deadline <= now {
+            perform(.elapsed(now: now), lifeCycle, server, gate)
+        }
+    }
+
+    private mutating func perform(
+        _ event: HandOverMachine.Event, _ lifeCycle: LifeCycle, _ server: ProxyServer, _ gate: GateDesk
+    ) {
+        let seconds = snapshot.settings.listen.takeoverWaitSeconds
+        for action in lifeCycle.handle(event, waitSeconds: seconds, server, orders: { orders }) {
+            switch action {
+            case .withholdReads:
+                withholdsReads = true
+                for horizon in horizons.values { horizon.withhold() }
+            case .allowReads:
+                withholdsReads = false
+                allowReads()
+            case .leave:
+                // The next one mirrors as soon as it has the lock. It may take a while until a batch ends.
+                let running = Array(mirrors.values)
+                _ = OwnThread(name: "godwit-leave") { for mirror in running { mirror.stop() } }
+                gate.leave()
+            case .drain: gate.drain()
+            case .grant, .refuse, .pauseListening, .go, .resumeListening, .tell, .warn:
+                preconditionFailure("not the assembly's")
+            }
+        }
+    }
+
+    private func allowReads() {
+        for (name, horizon) in horizons.pairs {
+            horizon.allow(hasMirror: snapshot.settings.database(named: name)?.mirror.mode != .off)
+        }
+    }
+
+    private var orders: [String] { [] }
+}

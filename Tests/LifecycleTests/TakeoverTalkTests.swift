@@ -1,0 +1,142 @@
+import Glibc
+import Lifecycle
+import Primitives
+import Reactor
+import Testing
+
+/// The two ends of a hand-over, in one process.
+@Suite struct TakeoverTalkTests {
+    private let address = SocketAddress.unix(path: "@godwit-talk-\(getpid())-\(UInt64.random(in: 0 ... .max))")
+    private let steps = Mailbox<TakeoverStep>()
+
+    private func offer() throws -> TakeoverOffer {
+        let offer = try TakeoverOffer(at: address, inherited: nil) { [steps] in steps.post($0) }
+        offer.start()
+        return offer
+    }
+
+    /// The next step that the running process is told.
+    private func next() -> TakeoverStep? {
+        var ready = pollfd(fd: steps.descriptor, events: Int16(POLLIN), revents: 0)
+        _ = poll(&ready, 1, -1)
+        return steps.take().first
+    }
+
+    private func expectLost(_ step: TakeoverStep?) {
+        if case .lost? = step { return }
+        Issue.record("not lost, but \(String(describing: step))")
+    }
+
+    /// The other process's part, on a thread of its own.
+    private func claim(_ body: @escaping @Sendable (TakeoverClaim, [(InheritedSockets.Label, CInt)]) -> Void) -> OwnThread {
+        let address = address
+        return OwnThread(name: "claim") {
+            do {
+                let begun = try TakeoverClaim.begin(at: address)
+                body(begun.claim, begun.sockets)
+            } catch {
+                Issue.record("\(error)")
+            }
+        }
+    }
+
+    @Test func `sockets are handed over, and cancel requests passed back`() throws {
+        let offer = try offer()
+        let listener = try Listener(on: .ipv4(address: 0x7F00_0001, port: 0))
+        let port = listener.address.port
+        let answers = Mailbox<TakeoverStep>()
+        let thread = claim { claim, sockets in
+            #expect(sockets.map(\.0) == [.postgres, .takeover])
+            #expect(claim.orders == ["reads shop 10"])
+            #expect(!claim.isActivated)
+            do {
+                var inherited = InheritedSockets(sockets.map { (label: $0.0, descriptor: $0.1) })
+                let handles = try inherited.take(.postgres)
+                #expect(handles.map(\.address.port) == [port])
+                try claim.ready()
+            } catch {
+                Issue.record("\(error)")
+            }
+            claim.serving { answers.post($0) }
+            claim.cancel(number: 3, processID: 77, secret: [0, 255, 16])
+            var ready = pollfd(fd: answers.descriptor, events: Int16(POLLIN), revents: 0)
+            _ = poll(&ready, 1, -1)
+            #expect(answers.take().first == .canceled(number: 3))
+        }
+        #expect(next() == .asked(process: getpid()))
+        let duplicate = listener.duplicate()
+        let copy = try #require(duplicate)
+        offer.answer(.granted([(.postgres, copy)], isActivated: false, orders: ["reads shop 10"]))
+        #expect(next() == .ready)
+        offer.answer(.go)
+        #expect(next() == .serving(process: getpid()))
+        #expect(next() == .cancel(number: 3, processID: 77, secret: [0, 255, 16]))
+        offer.answer(.canceled(number: 3))
+        thread.join()
+    }
+
+    @Test func `what is refused says why`() throws {
+        let offer = try offer()
+        let address = address
+        let thread = OwnThread(name: "claim") {
+            #expect(throws: TakeoverFailure.refused("it is held")) { _ = try TakeoverClaim.begin(at: address) }
+        }
+        #expect(next() == .asked(process: getpid()))
+        offer.answer(.refused("it is held"))
+        thread.join()
+    }
+
+    @Test func `one that goes away at any point is told as lost, and the next one is met`() throws {
+        let offer = try offer()
+        // After the sockets.
+        var thread = claim { _, sockets in for socket in sockets { close(socket.1) } }
+        #expect(next() == .asked(process: getpid()))
+        offer.answer(.granted([], isActivated: false, orders: []))
+        expectLost(next())
+        thread.join()
+        // After ready.
+        thread = claim { claim, sockets in
+            for socket in sockets { close(socket.1) }
+            try? claim.ready()
+        }
+        #expect(next() == .asked(process: getpid()))
+        offer.answer(.granted([], isActivated: true, orders: []))
+        #expect(next() == .ready)
+        offer.answer(.go)
+        expectLost(next())
+        thread.join()
+        // Silence at the begin is no question at all.
+        #expect(throws: TakeoverFailure.nobody) {
+            _ = try TakeoverClaim.begin(at: .unix(path: "@godwit-nobody-\(getpid())"))
+        }
+    }
+
+    @Test func `sockets of a service manager are those that it names for this process`() throws {
+        let first = try Listener(on: .ipv4(address: 0x7F00_0001, port: 0))
+        let second = try Listener(on: .ipv4(address: 0x7F00_0001, port: 0))
+        // Two numbers that follow each other, as the manager would have them.
+        let base: CInt = 700
+        #expect(dup2(first.descriptor.raw, base) == base && dup2(second.descriptor.raw, base + 1) == base + 1)
+        let environment = ["LISTEN_PID": "\(getpid())", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "clients:http"]
+        var sockets = InheritedSockets(environment: environment, first: base)
+        let (wanted, wantedHTTP) = (first.address, second.address)
+        let clients = try sockets.take(.postgres).map(\.address)
+        let http = try sockets.take(.http).map(\.address)
+        #expect(clients == [wanted])
+        #expect(http == [wantedHTTP])
+        let others = InheritedSockets(environment: environment, process: 1, first: base)
+        let hasAny = others.has(.postgres)
+        #expect(!hasAny)
+    }
+
+    @Test func `a descriptor that does not listen is refused`() throws {
+        let descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
+        var sockets = InheritedSockets([(.postgres, descriptor)])
+        do throws(SocketError) {
+            _ = try sockets.take(.postgres)
+            Issue.record("it was taken")
+        } catch {
+            #expect(error == SocketError(operation: .inherit, errno: EINVAL))
+        }
+    }
+}
