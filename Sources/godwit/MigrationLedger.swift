@@ -407,7 +407,8 @@ final class MigrationLedger {
         }
         for action in actions {
             switch action {
-            case .perform(let work): perform(work, entry)
+            case .perform(let work):
+                if case .restored = event { perform(work, entry, isRestored: true) } else { perform(work, entry) }
             case .reads(let step, let keepsRollBack): moveReads(entry, step, keepsRollBack)
             case .holdReads: order(.hold(database: entry.machine.manifest.database))
             case .alarm(let words): tell(entry, .alarm, words)
@@ -501,7 +502,10 @@ final class MigrationLedger {
     }
 
     /// On a thread of its own.
-    private func perform(_ work: MigrationState.Work, _ entry: Entry) {
+    ///
+    /// - Parameter isRestored: another process has begun it. A switch that did not happen is not made by itself then:
+    ///   who ordered it may not be there any more.
+    private func perform(_ work: MigrationState.Work, _ entry: Entry, isRestored: Bool = false) {
         guard let settings = settings(entry), entry.working.insert(work).inserted else { return }
         let (id, machine, parts, inbox) = (entry.migration.id, entry.machine, parts, inbox)
         let (manifest, isSwitched) = (machine.manifest, machine.state.isSwitched)
@@ -525,7 +529,9 @@ final class MigrationLedger {
                 failure = traffic(isSwitched ? .finish(database: name) : .mirror(database: name, runs: false))
                     ?? MigrationWork.isStored(parts.store) ?? MigrationWork.remove(settings)
             case .switchOver:
-                failure = MigrationWork.perform(parts.engine, MigrationWork.order(.cutover, machine, verify))
+                let order = MigrationWork.order(.cutover, machine, verify)
+                failure = isRestored
+                    ? MigrationWork.settle(parts.engine, order) : MigrationWork.perform(parts.engine, order)
             case .switchBack:
                 failure = MigrationWork.perform(parts.engine, MigrationWork.order(.rollback, machine, verify))
             }

@@ -77,12 +77,21 @@ enum MigrationWork {
 
     /// May be ordered again after a crash: what was done then is found, and not done twice.
     static func perform(_ engine: SwitchEngine, _ order: SwitchOrder) -> String? {
+        if isThere(engine, order) { return nil }
+        let report = engine.perform(order)
+        return report.isDone || isThere(engine, order) ? nil : report.summary
+    }
+
+    /// What has come of a switch that another process has begun: it is settled before anybody is served.
+    static func settle(_ engine: SwitchEngine, _ order: SwitchOrder) -> String? {
+        isThere(engine, order)
+            ? nil : "Godwit ended before it was decided, and the writes are where they were: resume, and advance again"
+    }
+
+    private static func isThere(_ engine: SwitchEngine, _ order: SwitchOrder) -> Bool {
         let end = Deadline.now().adding(seconds: startSeconds)
         while engine.ownership(of: order.database) == nil, !end.hasPassed { usleep(20_000) }
-        func isThere() -> Bool { engine.ownership(of: order.database)?.authority == order.verb.authority }
-        if isThere() { return nil }
-        let report = engine.perform(order)
-        return report.isDone || isThere() ? nil : report.summary
+        return engine.ownership(of: order.database)?.authority == order.verb.authority
     }
 
     /// What must be known before nothing else tells it any more is on the disk.
