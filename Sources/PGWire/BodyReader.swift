@@ -1,61 +1,60 @@
+import Glibc
+
 /// Reads the fields of one message body in order; every read past the end gives nil. Lives no longer than the bytes.
-package struct BodyReader {
-    package let bytes: UnsafeRawBufferPointer
-    package private(set) var offset: Int
+@usableFromInline @frozen package struct BodyReader {
+    @usableFromInline package let bytes: UnsafeRawBufferPointer
+    @usableFromInline package internal(set) var offset: Int
 
     @inlinable
     package init(_ bytes: UnsafeRawBufferPointer) {
         self.init(bytes, offset: 0)
     }
 
-    @usableFromInline
+    @inlinable
     package init(_ bytes: UnsafeRawBufferPointer, offset: Int) {
         self.bytes = bytes
         self.offset = offset
     }
 
-    package var remaining: Int { bytes.count - offset }
-    package var isAtEnd: Bool { offset == bytes.count }
+    @inlinable package var remaining: Int { bytes.count - offset }
+    @inlinable package var isAtEnd: Bool { offset == bytes.count }
 
-    package mutating func byte() -> UInt8? {
+    @inlinable package mutating func byte() -> UInt8? {
         if remaining < 1 { return nil }
         offset += 1
         return bytes[offset - 1]
     }
 
-    package mutating func int16() -> Int16? {
+    @inlinable package mutating func int16() -> Int16? {
         if remaining < 2 { return nil }
         offset += 2
         return Int16(bigEndian: bytes.loadUnaligned(fromByteOffset: offset - 2, as: Int16.self))
     }
 
-    package mutating func int32() -> Int32? {
+    @inlinable package mutating func int32() -> Int32? {
         if remaining < 4 { return nil }
         offset += 4
         return Int32(bigEndian: bytes.loadUnaligned(fromByteOffset: offset - 4, as: Int32.self))
     }
 
     /// The bytes before the next NUL; the NUL is consumed too.
-    package mutating func cString() -> UnsafeRawBufferPointer? {
-        var end = offset
-        while end < bytes.count {
-            if bytes[end] == 0 {
-                let text = UnsafeRawBufferPointer(rebasing: bytes[offset..<end])
-                offset = end + 1
-                return text
-            }
-            end += 1
+    @inlinable package mutating func cString() -> UnsafeRawBufferPointer? {
+        // unsafe: memchr looks at the bytes from the offset to the end only.
+        guard let start = bytes.baseAddress, let end = memchr(start + offset, 0, bytes.count - offset) else {
+            return nil
         }
-        return nil
+        let text = UnsafeRawBufferPointer(start: start + offset, count: UnsafeRawPointer(end) - (start + offset))
+        offset += text.count + 1
+        return text
     }
 
-    package mutating func bytes(_ count: Int) -> UnsafeRawBufferPointer? {
+    @inlinable package mutating func bytes(_ count: Int) -> UnsafeRawBufferPointer? {
         if count < 0 || remaining < count { return nil }
         offset += count
         return UnsafeRawBufferPointer(rebasing: bytes[(offset - count)..<offset])
     }
 
-    package mutating func rest() -> UnsafeRawBufferPointer {
+    @inlinable package mutating func rest() -> UnsafeRawBufferPointer {
         let text = UnsafeRawBufferPointer(rebasing: bytes[offset...])
         offset = bytes.count
         return text

@@ -1,10 +1,10 @@
 /// The five bytes that start every message but the startup packet. Immutable, any thread.
-package struct FrameHeader: Equatable, Sendable {
-    @usableFromInline package static let size = 5
+@usableFromInline @frozen package struct FrameHeader: Equatable, Sendable {
+    @inlinable package static var size: Int { 5 }
 
-    package let tag: UInt8
+    @usableFromInline package let tag: UInt8
     /// Bytes, counting the length field and not the type byte; at least 4.
-    package let length: UInt32
+    @usableFromInline package let length: UInt32
 
     /// Bytes of the whole message, type byte included.
     @inlinable package var frameSize: Int { Int(length) + 1 }

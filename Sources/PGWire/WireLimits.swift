@@ -1,21 +1,21 @@
 /// Every bound of the wire, in one place. What happens at each bound is said where it is checked.
-package enum WireLimits {
+@usableFromInline package enum WireLimits {
     /// Bytes of a startup packet, length field included (PostgreSQL's MAX_STARTUP_PACKET_LENGTH).
-    package static let startupPacketMax = 10_000
+    @inlinable package static var startupPacketMax: Int { 10_000 }
     /// Bytes of a password or SASL message before authentication (PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH).
-    package static let authenticationMessageMax = 65_535
+    @inlinable package static var authenticationMessageMax: Int { 65_535 }
     /// Bytes of any message's length field (PostgreSQL's PQ_LARGE_MESSAGE_LIMIT).
-    package static let messageMax = 0x3FFF_FFFF
+    @inlinable package static var messageMax: Int { 0x3FFF_FFFF }
     /// Bytes of messages without large contents: Sync, Flush, Terminate, Execute, Describe, Close.
-    package static let smallMessageMax = 10_000
+    @inlinable package static var smallMessageMax: Int { 10_000 }
     /// Bytes that we read of a server's message before login is done.
-    package static let serverLoginMessageMax = 65_535
+    @inlinable package static var serverLoginMessageMax: Int { 65_535 }
     /// Bytes of a statement or portal name; PostgreSQL truncates identifiers at 63, protocol names are not bounded.
-    package static let nameMax = 4096
+    @inlinable package static var nameMax: Int { 4096 }
 }
 
 /// What was wrong with bytes from a peer. Numbers, not sentences; `ErrorResponse` makes the sentence.
-package enum WireError: Error, Equatable, Sendable {
+@usableFromInline @frozen package enum WireError: Error, Equatable, Sendable {
     /// A length field below the least or above the most that its message may have.
     case lengthOutOfRange(tag: UInt8, length: UInt32)
     /// A message type that is not in the protocol, or not in this state.

@@ -5,7 +5,7 @@ import Primitives
 /// Rules: open servers (idle, leased, logging in) never exceed the limit, and the reserve beyond it is for clients that
 /// have waited long; a free server goes to the client that has
 /// waited longest; an idle server is reused last in, first out, so that unneeded ones grow old and are closed.
-package struct Pool {
+package struct Pool: ~Copyable {
     package enum Request: Equatable, Sendable {
         /// Take this one; it is yours until `release` or `serverClosed`.
         case lease(ServerID)

@@ -1,25 +1,26 @@
-/// First in, first out, in a ring that grows to a named bound. Not shared between threads.
-package struct BoundedQueue<Element> {
-    private var ring: [Element?]
-    private var head = 0
-    package private(set) var count = 0
+/// First in, first out, in a ring that grows to a named bound. Not shared between threads. Inlinable, so that each user
+/// has a version of its own for its elements: the common one asks for their types with each call.
+@usableFromInline @frozen package struct BoundedQueue<Element> {
+    @usableFromInline var ring: [Element?]
+    @usableFromInline var head = 0
+    @usableFromInline package internal(set) var count = 0
     /// Elements; `append` refuses beyond it.
-    package let bound: Int
+    @usableFromInline package let bound: Int
 
-    package init(bound: Int) {
+    @inlinable package init(bound: Int) {
         precondition(bound > 0, "a queue without room")
         self.bound = bound
         ring = []
     }
 
-    package var isEmpty: Bool { count == 0 }
-    package var isFull: Bool { count == bound }
+    @inlinable package var isEmpty: Bool { count == 0 }
+    @inlinable package var isFull: Bool { count == bound }
 
     /// The oldest element, left in place.
-    package var first: Element? { count == 0 ? nil : ring[head] }
+    @inlinable package var first: Element? { count == 0 ? nil : ring[head] }
 
     /// - Returns: false, and nothing changes, when the queue is full.
-    package mutating func append(_ element: Element) -> Bool {
+    @inlinable package mutating func append(_ element: Element) -> Bool {
         if count == bound { return false }
         if count == ring.count { grow() }
         var tail = head + count
@@ -29,7 +30,7 @@ package struct BoundedQueue<Element> {
         return true
     }
 
-    package mutating func popFirst() -> Element? {
+    @inlinable package mutating func popFirst() -> Element? {
         if count == 0 { return nil }
         let element = ring[head]
         ring[head] = nil
@@ -39,7 +40,7 @@ package struct BoundedQueue<Element> {
     }
 
     /// The element `index` places behind the oldest.
-    package subscript(index: Int) -> Element {
+    @inlinable package subscript(index: Int) -> Element {
         get {
             precondition(index >= 0 && index < count, "index outside the queue")
             let place = (head + index) % ring.count
@@ -52,13 +53,13 @@ package struct BoundedQueue<Element> {
         }
     }
 
-    package mutating func removeAll() {
+    @inlinable package mutating func removeAll() {
         ring = []
         head = 0
         count = 0
     }
 
-    private mutating func grow() {
+    @usableFromInline mutating func grow() {
         var larger: [Element?] = []
         let capacity = min(bound, max(8, ring.count * 2))
         larger.reserveCapacity(capacity)

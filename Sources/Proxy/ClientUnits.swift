@@ -284,7 +284,8 @@ extension ClientConnection {
         if isForcedToAuthority { return RouteDecision(authority, .newFailed) }
         if unit.notes.deniedBy != nil { return RouteDecision(authority, .rule) }
         if limits?.mode == .session { return RouteDecision(authority, .pinned) }
-        let horizon = database.route.horizon
+        let (route, table) = (database.route, database.route.table)
+        let horizon = route.horizon
         var request = RouteRequest(
             kind: unit.carriesBegin ? .read : unit.routedKind, horizon: HorizonFacts(horizon))
         if lazy != nil && (request.kind != .read || !isMovable) { request.kind = .unknown }
@@ -295,21 +296,21 @@ extension ClientConnection {
         request.rule = unit.notes.outcome
         request.batchNeeded = max(batchNeeded, database.batchNeededByAll)
         if let identity = request.identity {
-            request.batchNeeded = max(
-                batchNeeded, database.route.stamps.needed(by: identity.hash), database.batchNeededByAll)
-            if database.route.settings.reads.consistency == .global && database.isMirrored && !unit.hasWaited {
-                request.batchNeeded = horizon.taking + 1
-            }
+            request.batchNeeded = max(request.batchNeeded, route.stamps.needed(by: identity.hash))
+            if database.isGloballyConsistent && !unit.hasWaited { request.batchNeeded = horizon.taking + 1 }
         }
-        if Router.wantsNew(request, by: database.route.table) {
+        var decision = Router.decide(request, by: table)
+        if decision.side != authority {
+            // Asked last, for it counts trials and probes.
             request.shape = database.askShape(unit, now: worker.now)
+            decision = Router.decide(request, by: table)
         }
-        if Router.wantsNew(request, by: database.route.table) {
+        if decision.side != authority {
             let (verdict, change) = database.health.ask(now: worker.now)
             request.breaker = verdict
             worker.announce(change, of: database)
+            decision = Router.decide(request, by: table)
         }
-        let decision = Router.decide(request, by: database.route.table)
         if decision.reason == .ownWrite && waits(for: request.batchNeeded, database) { return nil }
         return decision
     }

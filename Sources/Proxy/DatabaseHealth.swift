@@ -74,7 +74,7 @@ package final class DatabaseHealth: Sendable {
     }
 
     func record(
-        _ samples: some Sequence<HealthSample>, on side: Side, now: MonotonicInstant
+        _ samples: ContiguousArray<HealthSample>, on side: Side, now: MonotonicInstant
     ) -> HealthMonitor.Decision? {
         change { $0.record(samples, on: side, now: now) }
     }

@@ -113,6 +113,8 @@ final class DatabaseState {
     var waitsAgainAt = MonotonicInstant(nanoseconds: 0)
 
     var isMirrored: Bool { route.settings.mirror.mode != .off }
+    /// Reads on the other side see all that was acknowledged before.
+    var isGloballyConsistent: Bool { isMirrored && route.settings.reads.consistency == .global }
 
     var name: String { route.name }
 
@@ -300,7 +302,7 @@ final class DatabaseState {
     }
 
     /// Whether NEW may answer the unit's statement, by what is known of its shape.
-    func askShape(_ unit: Unit, now: MonotonicInstant) -> ShapeStatistics.Answer {
+    func askShape(_ unit: borrowing Unit, now: MonotonicInstant) -> ShapeStatistics.Answer {
         let needsNoProof = route.settings.reads.promote == .all
         if needsNoProof && !shapes.hasDemoted { return .allow }
         guard unit.statementCount == 1, let statement = unit.notes.statement else {

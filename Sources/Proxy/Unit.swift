@@ -4,7 +4,7 @@ import SQLAnalysis
 import Sessions
 
 /// What is known of the unit that a client is sending or waiting for.
-struct Unit {
+struct Unit: ~Copyable {
     /// Bytes of the unit at the front of the client's input; 0 once they are with a server.
     var byteCount = 0
     /// It is longer than we gather: it goes to the authority as it comes.

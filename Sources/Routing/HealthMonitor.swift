@@ -102,7 +102,7 @@ package struct HealthMonitor: Sendable {
 
     /// Answers of one side, of one thread. Windows are looked at now and then.
     package mutating func record(
-        _ samples: some Sequence<HealthSample>, on side: Side, now: MonotonicInstant
+        _ samples: ContiguousArray<HealthSample>, on side: Side, now: MonotonicInstant
     ) -> Decision? {
         if side == authority {
             for sample in samples { authorityWindow.add(sample, now: now, using: &generator) }

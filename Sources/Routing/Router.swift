@@ -107,6 +107,8 @@ package struct RouteDecision: Sendable, Equatable {
 /// Fail safe: each line below either sends the unit to the authority or has ruled out one way in which NEW could
 /// answer wrongly; NEW is the last line, not the first.
 package enum Router {
+    /// Also answers whether it is worth asking the shapes, which count trials, and the breaker, which counts probes:
+    /// only when it names the other side while both allow it.
     package static func decide(_ request: RouteRequest, by table: RoutingTable) -> RouteDecision {
         if case .inside(let side) = request.scope { return RouteDecision(side, .transaction) }
         let authority = request.authority
@@ -133,12 +135,6 @@ package enum Router {
         case .probe: return RouteDecision(authority.other, .probe)
         case .allow: return RouteDecision(authority.other, isForced ? .rule : isInCohort ? .cohort : .share)
         }
-    }
-
-    /// Also answers whether it is worth asking the breaker, which counts probes: ask it last, and only when this is
-    /// true of a request with `breaker == .allow`.
-    package static func wantsNew(_ request: RouteRequest, by table: RoutingTable) -> Bool {
-        decide(request, by: table).side != request.authority && request.scope == .outside
     }
 
     /// A transaction that declares itself READ ONLY is one read. SERIALIZABLE would need the other transactions of

@@ -66,6 +66,8 @@ package struct AnalysisLimits: Sendable {
 package struct AnalysisCounters: Sendable, Equatable {
     package var textHits: UInt64 = 0
     package var shapeHits: UInt64 = 0
+    /// Those of them that were found by comparing bytes: see `TemplateTable`.
+    package var templateHits: UInt64 = 0
     /// The grammar was asked.
     package var parses: UInt64 = 0
     /// The budget of the turn was spent: the verdict was `unknown`.
@@ -83,6 +85,7 @@ package final class AnalysisCache {
     private let seed: UInt64
     private let texts: TextTable<Analysis>
     private let shapes: TextTable<AnalysedStatement>
+    private let templates = TemplateTable()
     private let writer: ShapeWriter
     private var analyzer: StatementAnalyzer
     private var parsesLeft: Int
@@ -118,6 +121,7 @@ package final class AnalysisCache {
 
     /// The catalog was read again: everything remembered is forgotten.
     package func replace(facts: CatalogFacts) {
+        templates.removeAll()
         texts.removeAll()
         shapes.removeAll()
         analyzer = StatementAnalyzer(facts: facts, keyPlan: keyPlan)
@@ -125,6 +129,12 @@ package final class AnalysisCache {
 
     /// - Parameter text: without the wire's closing NUL. Not kept.
     package func analyse(_ text: UnsafeRawBufferPointer) -> Analysis {
+        if let (known, commentKey) = templates.find(text, &writer.literals) {
+            counters.shapeHits += 1
+            counters.templateHits += 1
+            writer.commentKey = commentKey
+            return Analysis(statement: known, key: key(known.columnKey, text))
+        }
         let isKept = text.count <= limits.cachedTextBytesMax
         var hash: UInt64 = 0
         if isKept {
@@ -144,6 +154,7 @@ package final class AnalysisCache {
         let shapeHash = TextHash.hash(writer.shape, seed: seed)
         if outcome == .shape, let known = shapes.find(writer.shape, hash: shapeHash) {
             counters.shapeHits += 1
+            templates.insert(text, writer.literals, writer.commentKey, known)
             return remember(text, hash, isKept, Analysis(statement: known, key: key(known.columnKey, text)))
         }
         if let setting = SimpleSetting.classify(text) {

@@ -90,6 +90,9 @@ package enum StatementKind: UInt8, Sendable, CaseIterable {
     case cursor
     case listen, unlisten, discard
 
+    /// Spelled out: the one that comes with the raw type is generic, and called so from other modules.
+    package static func == (left: StatementKind, right: StatementKind) -> Bool { left.rawValue == right.rawValue }
+
     package var mayWrite: Bool {
         switch self {
         case .write, .unknown, .multiple, .execute, .cursor, .preparedTransaction, .prepare: true

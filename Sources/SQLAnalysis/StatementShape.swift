@@ -8,6 +8,14 @@ package struct ShapeID: Sendable, Hashable {
 
     package init(_ value: UInt64) { self.value = value }
 
+    /// What dictionaries ask for, once for each unit: the value is a hash already. The factor keeps those who can
+    /// choose texts from choosing places (Dietzfelbinger et al. 1997, multiply-shift).
+    package func _rawHashValue(seed: Int) -> Int {
+        Int(truncatingIfNeeded: (value &* ShapeID.factor) >> 24)
+    }
+
+    private static let factor = UInt64.random(in: 0 ... .max) | 1
+
     init(_ shape: UnsafeRawBufferPointer) { self.init(TextHash.hash(shape, seed: ShapeID.seed)) }
 
     /// Of an example; nil when its text has no shape.
@@ -57,8 +65,9 @@ final class ShapeWriter {
         case unterminated
     }
 
-    // unsafe: one scratch buffer that outlives each text; written below `shapeBytesMax` only, freed in deinit.
-    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: ShapeWriter.shapeBytesMax, alignment: 8)
+    // unsafe: one scratch buffer that outlives each text; freed in deinit. Words are written eight bytes at once.
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(
+        byteCount: ShapeWriter.shapeBytesMax + 8, alignment: 8)
     private var length = 0
     /// A constant of the text, its sign included.
     struct Literal {
@@ -70,10 +79,11 @@ final class ShapeWriter {
         var isJoined = false
     }
 
-    private(set) var literals: [Literal] = []
+    /// Of the text looked at last, also where that was found by a template.
+    var literals: [Literal] = []
     /// The constant written last is the last of `literals`.
     private var isLastLiteralNoted = false
-    private(set) var commentKey: KeyReference?
+    var commentKey: KeyReference?
     private var commentSources: [(source: Int, name: [UInt8])] = []
 
     init(keyPlan: KeyPlan) {
@@ -133,22 +143,32 @@ final class ShapeWriter {
                 }
                 literal(token, from: token.start, &list, &heldComma)
                 signAllowed = false
-            case .punctuation where token.isMark(",", in: text):
+            case .punctuation where text[token.start] == UInt8(ascii: ","):
                 if case .inside = list, !heldComma {
                     heldComma = true
                 } else {
                     copy(token, text)
                 }
                 signAllowed = true
-            case .identifier, .quotedIdentifier, .parameter, .operation, .punctuation:
-                if token.isMark("-", in: text), signAllowed {
+            case .identifier:
+                flush(&heldComma)
+                let word = copyWord(token, text)
+                list = word == Word.in || word == Word.array ? .opening : .none
+                signAllowed = Word.allowsSign(after: word)
+            case .quotedIdentifier, .parameter, .operation, .punctuation:
+                let mark = mark(token, text)
+                if mark == UInt8(ascii: "-"), signAllowed {
                     sign = token
                     previousString = -1
                     continue
                 }
                 flush(&heldComma)
-                advance(&list, token, text)
-                signAllowed = allowsSign(after: token, text)
+                if case .opening = list, mark == UInt8(ascii: "(") || mark == UInt8(ascii: "[") {
+                    list = .inside(lastPlaceholder: 0)
+                } else {
+                    list = .none
+                }
+                signAllowed = ShapeWriter.allowsSign(after: mark)
                 copy(token, text)
             }
             previousString = token.kind == .string ? token.end : -1
@@ -156,15 +176,6 @@ final class ShapeWriter {
     }
 
     // MARK: lists
-
-    private func advance(_ list: inout List, _ token: SQLToken, _ text: UnsafeRawBufferPointer) {
-        switch list {
-        case .opening where token.isMark("(", in: text) || token.isMark("[", in: text):
-            list = .inside(lastPlaceholder: 0)
-        case .none, .opening, .inside:
-            list = token.is("in", in: text) || token.is("array", in: text) ? .opening : .none
-        }
-    }
 
     private func literal(_ token: SQLToken, from start: Int, _ list: inout List, _ heldComma: inout Bool) {
         let placeholder = placeholder(of: token.kind)
@@ -209,19 +220,35 @@ final class ShapeWriter {
 
     // MARK: signs
 
+    /// The byte of a punctuation or operator of one byte; 0: it is another token.
+    private func mark(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> UInt8 {
+        guard token.end - token.start == 1, token.kind == .punctuation || token.kind == .operation else { return 0 }
+        return text[token.start]
+    }
+
     /// After these a minus is a sign: folding it into the number cannot change what the grammar makes of the text.
-    private func allowsSign(after token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {
-        switch token.kind {
-        case .punctuation: token.isMark("(", in: text) || token.isMark("[", in: text)
-        case .operation:
-            token.isMark("=", in: text) || token.isMark("<", in: text) || token.isMark(">", in: text)
-        case .identifier:
-            token.is("select", in: text) || token.is("and", in: text) || token.is("between", in: text)
-                || token.is("then", in: text) || token.is("else", in: text) || token.is("or", in: text)
-                || token.is("when", in: text)
-        case .quotedIdentifier, .parameter, .string, .unicodeString, .bitString, .nationalString, .integer,
-            .decimal, .lineComment, .blockComment, .end, .unterminated, .stray:
-            false
+    private static func allowsSign(after mark: UInt8) -> Bool {
+        switch mark {
+        case UInt8(ascii: "("), UInt8(ascii: "["), UInt8(ascii: "="), UInt8(ascii: "<"), UInt8(ascii: ">"): true
+        default: false
+        }
+    }
+
+    /// Words of up to eight bytes in lower case, the first byte lowest: compared in one step.
+    private enum Word {
+        static var `in`: UInt64 { 0x6E_69 }
+        static var array: UInt64 { 0x79_61_72_72_61 }
+        private static var select: UInt64 { 0x74_63_65_6C_65_73 }
+        private static var and: UInt64 { 0x64_6E_61 }
+        private static var or: UInt64 { 0x72_6F }
+        private static var between: UInt64 { 0x6E_65_65_77_74_65_62 }
+        private static var then: UInt64 { 0x6E_65_68_74 }
+        private static var `else`: UInt64 { 0x65_73_6C_65 }
+        private static var when: UInt64 { 0x6E_65_68_77 }
+
+        static func allowsSign(after word: UInt64) -> Bool {
+            word == select || word == and || word == or || word == between || word == then || word == `else`
+                || word == when
         }
     }
 
@@ -243,27 +270,69 @@ final class ShapeWriter {
     }
 
     private func append(_ byte: UInt8) {
-        guard length < buffer.count else { return }
+        guard length < ShapeWriter.shapeBytesMax else { return }
         buffer[length] = byte
         length += 1
     }
 
-    /// Unquoted words in lower case, everything else as it stands.
+    /// A token as it stands.
     private func copy(_ token: SQLToken, _ text: UnsafeRawBufferPointer) {
-        append(0x20)
         let count = token.end - token.start
-        guard length + count < buffer.count else {
-            length = buffer.count
-            return
-        }
-        if token.kind == .identifier {
-            for offset in 0..<count {
-                let byte = text[token.start + offset]
-                buffer[length + offset] = byte &- 0x41 < 26 ? byte | 0x20 : byte
-            }
+        guard let target = room(for: count) else { return }
+        if count == 1 {
+            target.storeBytes(of: text[token.start], as: UInt8.self)
         } else {
-            for offset in 0..<count { buffer[length + offset] = text[token.start + offset] }
+            target.copyMemory(from: text.baseAddress.unsafelyUnwrapped + token.start, byteCount: count)
         }
-        length += count
+    }
+
+    /// An unquoted word in lower case.
+    ///
+    /// - Returns: its bytes as a number; 0 when there are more than eight.
+    private func copyWord(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> UInt64 {
+        let count = token.end - token.start
+        guard let target = room(for: count) else { return 0 }
+        if count > 8 {
+            var offset = 0
+            while offset < count {
+                // The last step goes over some bytes again.
+                let place = min(offset, count - 8)
+                let bytes = text.loadUnaligned(fromByteOffset: token.start + place, as: UInt64.self)
+                target.storeBytes(of: Self.lowered(bytes), toByteOffset: place, as: UInt64.self)
+                offset += 8
+            }
+            return 0
+        }
+        var word: UInt64 = 0
+        if token.start + 8 <= text.count {
+            word = text.loadUnaligned(fromByteOffset: token.start, as: UInt64.self) & (~0 >> UInt64(64 - 8 * count))
+        } else {
+            for offset in 0..<count { word |= UInt64(text[token.start + offset]) << UInt64(8 * offset) }
+        }
+        word = Self.lowered(word)
+        // What is behind the word is written over, or not looked at.
+        target.storeBytes(of: word, as: UInt64.self)
+        return word
+    }
+
+    /// Eight bytes at once: A to Z in lower case, all others as they are.
+    @inline(__always) private static func lowered(_ bytes: UInt64) -> UInt64 {
+        let low = bytes & 0x7F7F_7F7F_7F7F_7F7F
+        let isFromA = low &+ 0x3F3F_3F3F_3F3F_3F3F
+        let isBehindZ = low &+ 0x2525_2525_2525_2525
+        return bytes | ((isFromA ^ isBehindZ) & ~bytes & 0x8080_8080_8080_8080) >> 2
+    }
+
+    /// Writes a blank and gives the place for so many bytes behind it, or some more; nil: the shape becomes too long.
+    @inline(__always) private func room(for count: Int) -> UnsafeMutableRawPointer? {
+        guard length + 1 + count < ShapeWriter.shapeBytesMax else {
+            length = ShapeWriter.shapeBytesMax
+            return nil
+        }
+        // unsafe: checked right above.
+        let place = buffer.baseAddress.unsafelyUnwrapped + length
+        place.storeBytes(of: 0x20, as: UInt8.self)
+        length += count + 1
+        return place + 1
     }
 }

@@ -1,13 +1,13 @@
 import PGWire
 
 /// A statement text that servers know under our own name; the Worker's registry gives the numbers.
-package struct StatementID: Hashable, Sendable {
+@usableFromInline package struct StatementID: Hashable, Sendable {
     package let value: UInt32
     package init(_ value: UInt32) { self.value = value }
 }
 
 /// What the server still owes, in the order in which we sent it.
-package enum ExpectedReply: Equatable, Sendable {
+@usableFromInline package enum ExpectedReply: Equatable, Sendable {
     /// Everything up to ReadyForQuery.
     case query, functionCall, sync
     /// A client's Parse; nil is the unnamed statement. `definition` numbers the client's naming of it.
@@ -27,7 +27,7 @@ package enum ExpectedReply: Equatable, Sendable {
 
 /// The protocol state of one logged-in server: which reply belongs to what, and whether the client sees it
 /// (protocol-flow, PROTOCOL-FLOW-EXT-QUERY). Pure; used on its reactor's thread.
-package struct ServerSession {
+@usableFromInline package struct ServerSession: ~Copyable {
     /// What to do with one message from the server.
     package enum Verdict: Equatable {
         /// The client gets it; it announces or completes something but carries no result.
@@ -45,12 +45,13 @@ package struct ServerSession {
     }
 
     /// Messages in flight at most: beyond it the client's input waits.
-    package static let expectedMax = 100_000
+    @inlinable package static var expectedMax: Int { 100_000 }
 
-    private var expected: [ExpectedReply] = []
-    private var head = 0
+    // What is asked for every message is inlined into its caller: called, it would copy the whole session first.
+    @usableFromInline var expected: [ExpectedReply] = []
+    @usableFromInline var head = 0
     /// The server skips messages up to the next Sync, and none was sent yet.
-    private var isSkipping = false
+    @usableFromInline var isSkipping = false
     /// In COPY FROM STDIN, until the client's CopyDone or CopyFail.
     private var isCopyingIn = false
     /// Replies owed when a CopyDone or CopyFail was sent before the server announced the COPY, counted from the first
@@ -63,8 +64,8 @@ package struct ServerSession {
     package private(set) var batchesSent: UInt32 = 0
     package private(set) var batchesAnswered: UInt32 = 0
     /// Nothing was sent since the last ReadyForQuery.
-    package private(set) var isBetweenUnits = true
-    package private(set) var status: TransactionStatus = .idle
+    @usableFromInline package private(set) var isBetweenUnits = true
+    @usableFromInline package private(set) var status: TransactionStatus = .idle
     /// Parses that the server skipped or refused since the last `takeDropped`.
     private var dropped: [ExpectedReply] = []
     /// The Parse of the unnamed statement that the server refused last: it has none any more.
@@ -72,14 +73,14 @@ package struct ServerSession {
 
     package init() {}
 
-    package var isQuiet: Bool { head == expected.count && !isSkipping }
-    package var expectedCount: Int { expected.count - head }
-    package var isFull: Bool { expectedCount >= Self.expectedMax }
+    @inlinable package var isQuiet: Bool { head == expected.count && !isSkipping }
+    @inlinable package var expectedCount: Int { expected.count - head }
+    @inlinable package var isFull: Bool { expectedCount >= Self.expectedMax }
     /// Nothing is owed and no transaction is open: another client may have it. A batch without its Sync is a
     /// transaction that the server has not ended (PROTOCOL-FLOW-EXT-QUERY), of which no ReadyForQuery has told.
-    package var isFree: Bool { isQuiet && status == .idle && isBetweenUnits }
+    @inlinable package var isFree: Bool { isQuiet && status == .idle && isBetweenUnits }
     /// Everything is answered but for the Sync of a batch that began outside of transactions.
-    package var lacksOnlySync: Bool { isQuiet && status == .idle && !isBetweenUnits }
+    @inlinable package var lacksOnlySync: Bool { isQuiet && status == .idle && !isBetweenUnits }
 
     /// Exactly one ReadyForQuery is still to come, as the last thing.
     package var owesOneReady: Bool {

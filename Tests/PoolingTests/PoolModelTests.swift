@@ -3,7 +3,7 @@ import Primitives
 import Testing
 
 /// A Worker in small: performs what the pool says, at random, and keeps books of its own.
-private struct PoolWorld {
+private struct PoolWorld: ~Copyable {
     var random: SeededGenerator
     var pool: Pool
     let limits: PoolLimits

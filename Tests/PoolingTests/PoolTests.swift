@@ -151,7 +151,7 @@ import Testing
         #expect(pool.serversToOpen(now: at(100)) == 1)
         #expect(pool.serversToOpen(now: at(100)) == 0)
         pool.serverOpened(ServerID(1), now: at(101))
-        #expect(!pool.keepsTrying)
+        #expect(pool.keepsTrying == false)
     }
 
     @Test func `who has waited since before a time is taken, oldest first`() {

@@ -26,7 +26,7 @@ import Testing
             let samples = micros.enumerated().map {
                 HealthSample(micros: $1, isError: $0 < errors, shape: shape)
             }
-            note(monitor.record(samples, on: side, now: now))
+            note(monitor.record(ContiguousArray(samples), on: side, now: now))
         }
 
         mutating func pass(seconds: Double) { now = now.advanced(bySeconds: seconds) }

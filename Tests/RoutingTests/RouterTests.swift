@@ -84,8 +84,6 @@ import Testing
         var inside = request(.write)
         inside.scope = .inside(.new)
         #expect(Router.decide(inside, by: half) == RouteDecision(.new, .transaction))
-        #expect(!Router.wantsNew(inside, by: half))
-        #expect(Router.wantsNew(request(), by: half))
     }
 
     @Test func `after the cutover everything is on NEW`() {

@@ -64,12 +64,12 @@ private let parse = ExpectedReply.parse(nil, definition: 0)
         var session = ServerSession()
         #expect(Script.feed("E", &session) == [.forwardError])
         session.goesOnAfterError()
-        #expect(!session.isFree && session.skipsNext)
+        #expect((!session.isFree && session.skipsNext) == true)
         let isTaken = session.sent(.query)
         #expect(!isTaken)
         session.sent(.sync)
         #expect(Script.feed("ZI", &session) == [ready])
-        #expect(session.isFree)
+        #expect(session.isFree == true)
     }
 
     @Test(arguments: [
@@ -419,14 +419,14 @@ private let parse = ExpectedReply.parse(nil, definition: 0)
         var session = ServerSession()
         session.sent(.query)
         #expect(Script.feed("G", &session) == [.forwardResult])
-        #expect(!session.owesOneReady)
+        #expect(session.owesOneReady == false)
         session.copyInEnded()
-        #expect(session.owesOneReady)
+        #expect(session.owesOneReady == true)
         var skipping = ServerSession()
         skipping.sent(.bind)
         #expect(Script.feed("E", &skipping) == [.forwardError])
-        #expect(!skipping.owesOneReady)
-        #expect(!skipping.isQuiet)
+        #expect(skipping.owesOneReady == false)
+        #expect(skipping.isQuiet == false)
     }
 
     @Test(arguments: [1_023, 1_024, 1_025, 5_000])
@@ -438,21 +438,21 @@ private let parse = ExpectedReply.parse(nil, definition: 0)
         }
         #expect(session.expectedCount == 2 * count)
         for index in 0..<count {
-            #expect(!session.isFree)
+            #expect(session.isFree == false)
             let verdicts = Script.feed(index % 3 == 0 ? "EZI" : "2ZI", &session)
             #expect(verdicts == [index % 3 == 0 ? .forwardError : .forwardHeader, ready])
         }
-        #expect(session.isFree)
+        #expect(session.isFree == true)
         #expect(Script.feed("ZI", &session) == [.violation])
     }
 
     @Test func `a session is full at its bound and not before`() {
         var session = ServerSession()
         for _ in 1..<ServerSession.expectedMax { session.sent(.bind) }
-        #expect(!session.isFull)
+        #expect(session.isFull == false)
         session.sent(.bind)
-        #expect(session.isFull)
+        #expect(session.isFull == true)
         #expect(Script.feed("2", &session) == [.forwardHeader])
-        #expect(!session.isFull)
+        #expect(session.isFull == false)
     }
 }

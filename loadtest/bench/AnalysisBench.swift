@@ -45,7 +45,7 @@ struct AnalysisBench {
         report(name, rounds, start)
         precondition(reads == rounds, "a read was not taken for one")
         let counters = cache.counters
-        print("    text hits \(counters.textHits), shape hits \(counters.shapeHits), parses \(counters.parses)")
+        print("    template hits \(counters.templateHits), text hits \(counters.textHits), shape hits \(counters.shapeHits), parses \(counters.parses)")
     }
 
     private static func measureBuckets() {
