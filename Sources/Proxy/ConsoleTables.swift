@@ -69,6 +69,7 @@ package struct ConsoleTables {
         case .shapes: shapes()
         case .caches: caches()
         case .events: eventTable()
+        case .migrations: migrations()
         }
     }
 

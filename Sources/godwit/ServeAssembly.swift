@@ -19,21 +19,23 @@ import Sessions
 struct ServeAssembly {
     private let path: String
     private let output: LogSwitch
-    private let logger: Logger
+    let logger: Logger
     private let events: EventLog
     let hooks: EventHooks
+    /// What a restart must not forget.
+    let state: ServeState
     private(set) var snapshot: ProxySnapshot
     /// What lives longer than a snapshot, by database.
     var horizons = NameTable<Horizon>()
     private var stamps = NameTable<ReadStamps>()
     private var healths = NameTable<DatabaseHealth>()
     private var catalogs = NameTable<CatalogSnapshot>()
-    private var plan = TrafficPlan()
+    var plan = TrafficPlan()
     var mirrors: [String: Mirror] = [:]
     /// Another process serves clients as well: what users write there is not known here.
     var withholdsReads: Bool
     /// Who takes the writes, of mirrored databases.
-    private var ownerships = NameTable<Ownership>()
+    var ownerships = NameTable<Ownership>()
     /// The file as it was read last, and what SET has put in place of parts of it.
     private var text = ""
     private var overrides: [SettingOverride] = []
@@ -52,8 +54,14 @@ struct ServeAssembly {
             settings: Settings(), auth: AuthPolicy(method: .trust, secrets: [:]), databases: [])
         do {
             text = try SettingsFile.text(path: path)
-            settleAuthorities(try SettingsFile.parse(text: text, path: path))
-            snapshot = try build(try SettingsFile.parse(text: text, path: path), previous: nil, readsFiles: true)
+            let settings = try SettingsFile.parse(text: text, path: path)
+            state = try ServeState(settings.state)
+            for (name, record) in state.memory.all { plan.restore(record, for: name) }
+            settleAuthorities(settings)
+            snapshot = try build(settings, previous: nil, readsFiles: true)
+        } catch let failure as StateStore.Failure {
+            complain("state.path: \(failure)")
+            throw ExitCode(1)
         } catch {
             complain("\(error)")
             throw ExitCode(2)
@@ -62,28 +70,29 @@ struct ServeAssembly {
         // Decisions are few, and none is left out.
         events.add(LoggedEvents(Logger(label: "godwit.events") { _ in LineLogHandler(output, isLimited: false) }))
         events.add(hooks)
+        if let store = state.store { events.add(store) }
     }
 
     // MARK: the control thread
 
     /// Runs until the data plane has ended.
-    mutating func run(_ server: ProxyServer, _ lifeCycle: LifeCycle) {
+    mutating func run(_ server: ProxyServer, _ engine: SwitchEngine, _ lifeCycle: LifeCycle) {
         reportCertificate()
         hooks.apply(snapshot.settings.events)
         events.append(EventRecord(
             .start, cause: "Godwit \(ConsoleTables.version) serves \(snapshot.settings.databases.count) databases"))
-        let engine = SwitchEngine(server.control, events: events, logger: logger)
         startMirrors(server.control, engine)
         let authorities = AuthorityWatcher(
             snapshot.settings.databases, control: server.control, engine: engine, logger: logger)
         let lookUps = LookUpService(server, logger: logger)
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger) {
-            engine.ownership(of: $0)?.authority ?? .old
+            server.snapshot.route($0)?.authority ?? .old
         }
         var watched = snapshot.settings.databases
         var running = server.threadCount
         let gate = GateDesk(server, events: events, logger: logger)
         gate.tell(of: snapshot)
+        defer { state.flush() }
         while running > 0 {
             let millis = gate.waitMillis
             let most = lifeCycle.waitMillis
@@ -123,6 +132,9 @@ struct ServeAssembly {
                     readsUnsafe(database, cause, figures, server)
                 case .schemaChanged:
                     watcher.wake()
+                case .migration(let order, let done):
+                    take(order, server, engine, done)
+                    gate.tell(of: snapshot)
                 case .signal(SIGHUP):
                     lifeCycle.isReloading()
                     _ = reload(server)
@@ -168,6 +180,7 @@ struct ServeAssembly {
             // Who advances has seen why it was latched.
             if hundredths > route.table.hundredths, route.health.isLatched { tell(route.health.force(.auto), database) }
             plan.order(hundredths, for: database)
+            remember(database)
             let before = ConsoleTables.percent(route.table.hundredths)
             let after = ConsoleTables.percent(hundredths)
             apply(snapshot.settings, server)
@@ -194,6 +207,8 @@ struct ServeAssembly {
             }
             let toOther = route.health.other == .new ? ForceOrder.new : .old
             tell(route.health.force(order == .auto ? .auto : order == toOther ? .closed : .open), database)
+            plan.noteForced(order == .auto ? nil : order.rawValue, for: database)
+            remember(database)
             return .done
         case .gate, .switchOver:
             preconditionFailure("what is held is for GateDesk to say, and switches have threads of their own")
@@ -206,6 +221,11 @@ struct ServeAssembly {
     /// Where a side does not answer the likelier one is taken; the fences keep a wrong guess from doing harm.
     private mutating func settleAuthorities(_ settings: Settings) {
         for database in settings.databases where database.mirror.mode != .off && !database.isWildcard {
+            if isFinished(database) {
+                ownerships[database.name] = Ownership(authority: .new, epoch: 0, standing: .settled)
+                logger.notice("NEW has \"\(database.name)\" for good: name it as old in the file, without a mirror")
+                continue
+            }
             let found = SwitchRecovery.settle(old: database.controlOrOwn(.old), new: database.controlOrOwn(.new))
             ownerships[database.name] = found.ownership
             for note in found.notes { logger.notice("authority of \"\(database.name)\": \(note)") }
@@ -288,6 +308,7 @@ struct ServeAssembly {
             self = changed
             snapshot = built
             server.apply(snapshot)
+            rememberAll()
             output.set(settings.log)
             logger.notice("SET \(override.key): \(words.first ?? "nothing changed")")
             return .done
@@ -318,6 +339,7 @@ struct ServeAssembly {
         case .auto:
             guard let (from, to) = plan.rollBack(route.name) else { return }
             apply(snapshot.settings, server)
+            remember(route.name)
             events.append(EventRecord(
                 .rollback, database: database, side: route.health.other,
                 cause: "reads \(before) -> \(ConsoleTables.percent(to)) until READS \(database): \(cause)",
@@ -343,6 +365,7 @@ struct ServeAssembly {
             let certificate = snapshot.tls
             snapshot = built
             server.apply(snapshot)
+            rememberAll()
             output.set(next.log)
             let words = changes.map { change in
                 let note = change.effect == .restart ? " (needs a restart)" : ""
@@ -370,7 +393,7 @@ struct ServeAssembly {
         if let warning = CertificateAge.warning(tls, key: "listen.tls") { logger.warning("\(warning)") }
     }
 
-    private mutating func apply(_ settings: Settings, _ server: ProxyServer) {
+    mutating func apply(_ settings: Settings, _ server: ProxyServer) {
         do {
             snapshot = try build(settings, previous: snapshot, readsFiles: false)
             server.apply(snapshot)
@@ -397,7 +420,7 @@ struct ServeAssembly {
         if readsFiles { (encryption, context) = try ClientTLS.read(settings, previous: context) }
         return ProxySnapshot(
             settings: settings, auth: auth, encryption: encryption, tls: context,
-            databases: routes)
+            databases: routes, migrations: state.board)
     }
 
     private func auth(_ settings: Settings, _ previous: ProxySnapshot?) throws -> AuthPolicy {
@@ -465,9 +488,10 @@ struct ServeAssembly {
         settings.reads.hundredths = plan.share(of: name, inFile: settings.reads.hundredths)
         // Behind the cutover everybody reads on NEW, as its authority.
         if ownership.authority == .new { settings.reads.hundredths = 0 }
-        // Nothing was safe: then nobody reads there, whatever group he is in.
-        if plan.ceiling(of: name) == 0 || ownership.authority == .new {
-            for index in settings.reads.cohorts.indices { settings.reads.cohorts[index].hundredths = 0 }
+        for index in settings.reads.cohorts.indices {
+            let cohort = settings.reads.cohorts[index]
+            settings.reads.cohorts[index].hundredths = ownership.authority == .new ? 0 : plan.share(
+                ofCohort: cohort.name, of: name, inFile: cohort.hundredths)
         }
         plan.runs(
             max(settings.reads.hundredths, settings.reads.cohorts.map(\.hundredths).max() ?? 0), of: name,
@@ -483,8 +507,12 @@ struct ServeAssembly {
         if healths[name] == nil {
             let told = MirrorEvents(name, events)
             horizons[name]?.observe { told.changed(to: $0) }
-            healths[name] = DatabaseHealth(
+            let health = DatabaseHealth(
                 settings.breaker, authority: ownership.authority, seed: .random(in: 0 ... .max))
+            if let forced = plan.record(of: name).forced {
+                _ = health.force(forced == (health.other == .new ? "new" : "old") ? .closed : .open)
+            }
+            healths[name] = health
         }
         guard let horizon = horizons[name], let stamps = stamps[name], let health = healths[name] else {
             preconditionFailure("made above")
@@ -530,30 +558,6 @@ struct ServeAssembly {
             database: parsed.dbname ?? settings.name, user: parsed.user, password: parsed.password,
             options: parsed.options,
             tls: try running.map { $0.endpoint(side).tls } ?? serverTLS(settings, side))
-    }
-
-    private mutating func startMirrors(_ control: Mailbox<ControlMessage>, _ engine: SwitchEngine) {
-        for settings in snapshot.settings.databases where settings.mirror.mode != .off {
-            startMirror(settings, control, engine)
-        }
-    }
-
-    /// From the authority to the other side.
-    private mutating func startMirror(
-        _ settings: DatabaseSettings, _ control: Mailbox<ControlMessage>, _ engine: SwitchEngine
-    ) {
-        guard settings.mirror.mode != .off, let horizon = horizons[settings.name] else { return }
-        let ownership = ownerships[settings.name] ?? .initial
-        let (old, new) = (settings.controlOrOwn(.old), settings.controlOrOwn(.new))
-        let mirror = Mirror(
-            database: settings.name, MirrorDirection(from: ownership.authority), oldConninfo: old, newConninfo: new,
-            settings: MirrorOptions(settings.mirror), horizon: horizon, logger: logger,
-            onSchemaChange: { control.post(.schemaChanged(database: settings.name)) })
-        mirror.start()
-        mirrors[settings.name] = mirror
-        engine.set(settings.name, SwitchEngine.Entry(
-            old: old, new: new, ownership: ownership, horizon: horizon, orders: mirror.orders,
-            bell: SwitchEngine.BatchBell(horizon), connectionsNeeded: settings.pool.size))
     }
 }
 
