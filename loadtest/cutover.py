@@ -43,7 +43,8 @@ class Probe:
         self.thread.start()
 
     def _run(self, port: int, statement: str, pause: float):
-        connection = psycopg.connect(f"host=127.0.0.1 port={port} dbname={DATABASE} user={USER}", autocommit=True)
+        connection = psycopg.connect(f"host=127.0.0.1 port={port} dbname={DATABASE} user={USER}", autocommit=True,
+                                     prepare_threshold=None)
         while not self.stopped.is_set():
             began = time.monotonic()
             try:
@@ -69,11 +70,11 @@ class Probe:
 class Load:
     """pgbench TPC-B at a rate; 0: as fast as it goes."""
 
-    def __init__(self, stage: Stage, port: int, seconds: int, rate: float, clients: int):
+    def __init__(self, stage: Stage, port: int, seconds: int, rate: float, clients: int, mode: str = "prepared"):
         self.path = stage.directory / f"pgbench-{time.monotonic_ns()}.log"
         output = open(self.path, "wb")
         self.process = spawn(
-            "pgbench", "-n", "-M", "prepared", "-c", clients, "-j", "1", "-T", seconds, *(["-R", rate] if rate else []),
+            "pgbench", "-n", "-M", mode, "-c", clients, "-j", "1", "-T", seconds, *(["-R", rate] if rate else []),
             "-h", "127.0.0.1", "-p", port, "-U", USER, DATABASE, stdout=output, stderr=subprocess.STDOUT)
 
     def stop(self) -> tuple[float, int]:
@@ -170,11 +171,15 @@ def with_pgbouncer(stage: Stage, scale: int, runs: int, clients: int, rate: floa
             def configure(server: Postgres):
                 path.write_text(
                     f"[databases]\n{DATABASE} = host=127.0.0.1 port={server.port} dbname={DATABASE}\n[pgbouncer]\n"
-                    f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nadmin_users = {USER}\n"
-                    "pool_mode = transaction\nunix_socket_dir =\nlogfile = /dev/null\nmax_prepared_statements = 100\n")
+                    f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = trust\nauth_file = {users}\n"
+                    f"admin_users = {USER}\n"
+                    "pool_mode = transaction\nunix_socket_dir =\nlogfile = /dev/null\n")
 
+            users = inner.directory / "users.txt"
+            users.write_text(f'"{USER}" ""\n')
             configure(old)
-            path.chmod(0o644)
+            for file in (path, users):
+                file.chmod(0o644)
             process = spawn("pgbouncer", path, user="postgres")
             inner.at_end(process.kill)
             old.sql("CREATE PUBLICATION everything FOR ALL TABLES", DATABASE)
@@ -182,7 +187,8 @@ def with_pgbouncer(stage: Stage, scale: int, runs: int, clients: int, rate: floa
                     "user=postgres' PUBLICATION everything", DATABASE)
             wait_until(lambda: new.sql("SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'", DATABASE) == "0",
                        "the subscription has copied", 120)
-            load = Load(inner, port, 10, rate, clients)
+            # Not every version of it knows prepared statements.
+            load = Load(inner, port, 10, rate, clients, mode="simple")
             writer, reader = Probe(port, WRITE, 0.002), Probe(port, READ, 0.001)
             time.sleep(4)
             console = psycopg.connect(f"host=127.0.0.1 port={port} dbname=pgbouncer user={USER}", autocommit=True,
@@ -221,8 +227,13 @@ def main():
     options = parser.parse_args()
     with Stage() as stage:
         results = with_godwit(stage, options.scale, options.switches, options.clients)
+        tell(results)
         if options.beside:
             results.append(with_pgbouncer(stage, options.scale, options.beside, options.clients, results[0]["rate"]))
+    tell(results)
+
+
+def tell(results: list[dict]):
     print("\n| | TPC-B/s | switches | held p50 | held p99 | longest write p50 / p99 | longest read p50 / p99 | errors | verify |")
     print("|---|---|---|---|---|---|---|---|---|")
     for row in results:

@@ -22,6 +22,11 @@ enum AuthoritySchema {
             epoch bigint NOT NULL DEFAULT 0, void_epoch bigint NOT NULL DEFAULT 0, fenced_for bigint,
             since timestamptz, owner text NOT NULL DEFAULT '', database text NOT NULL DEFAULT '',
             elsewhere text NOT NULL DEFAULT '', reverse_from text, source text, mirror_epoch bigint);
+        -- What a switch asks of all Godwits of the database, and what they say.
+        ALTER TABLE godwit.authority ADD COLUMN IF NOT EXISTS alert bigint;
+        ALTER TABLE godwit.authority ADD COLUMN IF NOT EXISTS announced bigint;
+        CREATE TABLE IF NOT EXISTS godwit.proxy (
+            id text PRIMARY KEY, seen timestamptz NOT NULL, alert_for bigint, holds_for bigint);
         INSERT INTO godwit.authority DEFAULT VALUES ON CONFLICT DO NOTHING;
         CREATE TABLE IF NOT EXISTS godwit.handover (
             schema_name text, table_name text, rows_copied bigint NOT NULL, bytes_copied bigint NOT NULL,
@@ -60,23 +65,24 @@ enum AuthoritySchema {
         END $godwit$;
         """
 
-    /// Of one table, with its partitions: disabled until a switch enables them. What is there already stays as it is.
-    static func createFence(_ table: TableName) -> String {
-        let name = table.sql
+    /// Of one table, with its partitions: asleep until a switch wakes all of its side. For where there is none yet.
+    static func createFence(_ table: TableName, isFenced: Bool) -> String {
+        let (name, state) = (table.sql, isFenced ? "ENABLE ALWAYS" : "DISABLE")
         return """
             CREATE TRIGGER \(fenceTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
                 FOR EACH ROW WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION godwit.refuse_write();
-            ALTER TABLE \(name) DISABLE TRIGGER \(fenceTrigger);
+            ALTER TABLE \(name) \(state) TRIGGER \(fenceTrigger);
             """
     }
 
     /// - Parameter name: a table or partition, quoted: a TRUNCATE of a partition does not fire its root's trigger.
-    static func createTruncateFence(_ name: String) -> String {
-        """
-        CREATE TRIGGER \(fenceTruncateTrigger) BEFORE TRUNCATE ON \(name)
-            FOR EACH STATEMENT WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION godwit.refuse_write();
-        ALTER TABLE \(name) DISABLE TRIGGER \(fenceTruncateTrigger);
-        """
+    static func createTruncateFence(_ name: String, isFenced: Bool) -> String {
+        let state = isFenced ? "ENABLE ALWAYS" : "DISABLE"
+        return """
+            CREATE TRIGGER \(fenceTruncateTrigger) BEFORE TRUNCATE ON \(name)
+                FOR EACH STATEMENT WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION godwit.refuse_write();
+            ALTER TABLE \(name) \(state) TRIGGER \(fenceTruncateTrigger);
+            """
     }
 
     /// Relations that lack a fence, and which: of the tables with our capture.

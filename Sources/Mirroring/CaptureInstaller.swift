@@ -1,5 +1,6 @@
 import Glibc
 import LibPQ
+import Migration
 import Primitives
 
 /// Puts journal, triggers and progress into the two databases, and takes all of it away again. Used by one
@@ -134,12 +135,16 @@ package struct CaptureInstaller {
         _ connection: borrowing Connection, _ side: Side, _ tables: [TableDescription]
     ) throws(Failure) {
         let missing = try rows(connection, "\(side.title), fences", AuthoritySchema.missingFences)
+        let state = try rows(
+            connection, "\(side.title), godwit.authority", "SELECT fenced_for IS NOT NULL FROM godwit.authority")
+        let isFenced = state.count == 1 && state.flag(0, 0)
         for row in 0..<missing.count {
             let name = TableName(schema: missing[row, 0] ?? "", name: missing[row, 1] ?? "")
             let isTruncate = missing[row, 2] == AuthoritySchema.fenceTruncateTrigger
             guard isTruncate || tables.contains(where: { $0.name == name }) else { continue }
             let text = isTruncate
-                ? AuthoritySchema.createTruncateFence(name.sql) : AuthoritySchema.createFence(name)
+                ? AuthoritySchema.createTruncateFence(name.sql, isFenced: isFenced)
+                : AuthoritySchema.createFence(name, isFenced: isFenced)
             try unlessForbidden("put a fence on \(side.title)'s \(name): no switch is possible") {
                 () throws(Failure) in try underLock(connection, name, text)
             }
@@ -171,20 +176,59 @@ package struct CaptureInstaller {
         }
     }
 
-    /// Leaves no trace on either side.
-    package func remove(old: borrowing Connection, new: borrowing Connection) throws(Failure) {
-        let lock = try rows(new, "NEW, applier lock", "SELECT pg_try_advisory_lock(\(CaptureSchema.applierLock))")
-        guard lock.flag(0, 0) else { throw .mirrorRuns }
-        for table in try names(old, CaptureSchema.capturedTables) {
-            try underLock(old, table, CaptureSchema.dropTriggers(table))
-            progress("no longer captures \(table)")
+    /// Leaves no trace on either side; but where NEW has taken the writes, OLD stays fenced and both sides go on
+    /// saying so: else a Godwit that is started with the same file would write on OLD.
+    ///
+    /// - Parameter isAll: also that.
+    /// - Returns: whether the fence stayed.
+    @discardableResult
+    package func remove(
+        old: borrowing Connection, new: borrowing Connection, isAll: Bool = false
+    ) throws(Failure) -> Bool {
+        for (isOld, side) in [(true, "OLD"), (false, "NEW")] {
+            let sql = "SELECT pg_try_advisory_lock(\(CaptureSchema.applierLock))"
+            let lock = try isOld ? rows(old, "\(side), applier lock", sql) : rows(new, "\(side), applier lock", sql)
+            guard lock.flag(0, 0) else { throw .mirrorRuns }
         }
-        for table in try names(new, CaptureSchema.capturedTables) {
-            try underLock(new, table, CaptureSchema.dropTriggers(table))
+        let isSwitched = try isNewAuthority(old: old, new: new)
+        let keepsFence = isSwitched && !isAll
+        try clear(old, "OLD", fence: keepsFence ? .kept : .gone)
+        try clear(new, "NEW", fence: keepsFence ? .authority : .gone)
+        return keepsFence
+    }
+
+    private enum Fence { case gone, kept, authority }
+
+    private func isNewAuthority(old: borrowing Connection, new: borrowing Connection) throws(Failure) -> Bool {
+        do throws(PostgresFailure) {
+            let (ofOld, ofNew) = (try AuthorityReader.claim(old), try AuthorityReader.claim(new))
+            return ofNew?.epoch ?? 0 > ofOld?.epoch ?? 0
+        } catch {
+            throw .postgres("godwit.authority", error)
         }
-        try run(old, "OLD, schema godwit", "DROP SCHEMA IF EXISTS godwit CASCADE")
-        try run(new, "NEW, schema godwit", "DROP SCHEMA IF EXISTS godwit CASCADE")
-        try run(new, "NEW, applier lock", "SELECT pg_advisory_unlock(\(CaptureSchema.applierLock))")
+    }
+
+    private func clear(_ connection: borrowing Connection, _ side: String, fence: Fence) throws(Failure) {
+        for table in try names(connection, CaptureSchema.capturedTables) {
+            try underLock(connection, table, CaptureSchema.dropTriggers(table))
+            progress("no longer captures \(side)'s \(table)")
+        }
+        if fence == .gone {
+            try run(connection, "\(side), schema godwit", "DROP SCHEMA IF EXISTS godwit CASCADE")
+        } else {
+            let kept = fence == .kept ? ["refuse_write"] : []
+            let statements = try rows(connection, "\(side), schema godwit", """
+                SELECT format('DROP FUNCTION %s CASCADE', oid::regprocedure) FROM pg_proc
+                 WHERE pronamespace = 'godwit'::regnamespace
+                   AND proname <> ALL (\(SQL.array(kept)))
+                UNION ALL SELECT format('DROP TABLE %s CASCADE', oid::regclass) FROM pg_class
+                 WHERE relnamespace = 'godwit'::regnamespace AND relkind = 'r' AND relname <> 'authority'
+                """)
+            let text = (0..<statements.count).map { (statements[$0, 0] ?? "") + ";" }.joined(separator: " ")
+            try run(connection, "\(side), schema godwit", "BEGIN; \(text) COMMIT")
+        }
+        try run(
+            connection, "\(side), applier lock", "SELECT pg_advisory_unlock(\(CaptureSchema.applierLock))")
     }
 
     // MARK: steps

@@ -29,10 +29,9 @@ package enum SwitchRecovery {
             case .unknown:
                 return outcome
             case .settled:
-                if outcome.ownership.epoch > 0 {
-                    attemptTo("hand over to \(authority.other.title)", &outcome) { () throws(SwitchSession.Failure) in
-                        try completeHandover(authority, its, others, timeoutSeconds)
-                    }
+                let wasSwitched = outcome.ownership.epoch > 0
+                attemptTo("hand over to \(authority.other.title)", &outcome) { () throws(SwitchSession.Failure) in
+                    try complete(authority, its, others, timeoutSeconds, wasSwitched: wasSwitched)
                 }
                 return outcome
             case .underWay(let epoch):
@@ -68,11 +67,24 @@ package enum SwitchRecovery {
         return "switch \(epoch) had been cut off before its commit point: \(authority.title) takes the writes again"
     }
 
-    private static func completeHandover(
-        _ authority: Side, _ its: String, _ others: String, _ timeout: Double
+    private static func complete(
+        _ authority: Side, _ its: String, _ others: String, _ timeout: Double, wasSwitched: Bool
     ) throws(SwitchSession.Failure) -> String? {
         let owner = try open(its, authority, timeout)
         guard try isAlone(owner, authority) else { return nil }
+        do throws(PostgresFailure) {
+            // Nobody announces anything any more.
+            let isPrepared = try owner.query("SELECT to_regclass('godwit.proxy') IS NOT NULL").flag(0, 0)
+            if isPrepared {
+                try owner.execute("""
+                    UPDATE godwit.authority SET alert = NULL, announced = NULL
+                     WHERE alert IS NOT NULL OR announced IS NOT NULL
+                    """)
+            }
+        } catch {
+            throw .side(authority, error)
+        }
+        guard wasSwitched else { return nil }
         let fenced = try open(others, authority.other, timeout)
         try Handover.perform(authority: owner, authority, fenced: fenced, authority.other)
         return nil

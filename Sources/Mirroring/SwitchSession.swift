@@ -120,6 +120,11 @@ package final class SwitchSession {
         return tables
     }
 
+    /// A session of its own, beside the transactions.
+    package func makeCall(id: String) throws(Failure) -> SwitchCall {
+        SwitchCall(try Self.connect(conninfos.source, direction.source, -1), direction.source, id: id, epoch: epoch)
+    }
+
     // MARK: before anything is held
 
     /// Locks that let everybody read and write but keep autovacuum, DDL and other switches away until the end; and on
@@ -226,7 +231,8 @@ package final class SwitchSession {
                 try connection.execute("ROLLBACK")
                 return
             }
-            try connection.execute("\(statements) UPDATE godwit.authority SET fenced_for = NULL; COMMIT")
+            try connection.execute("\(statements) UPDATE godwit.authority SET fenced_for = NULL, alert = NULL, "
+                + "announced = NULL; COMMIT")
         }
     }
 

@@ -272,6 +272,15 @@ package struct ProxyMetrics {
                     [("database", route.name), ("state", state.rawValue)], UInt64(report.state == state ? 1 : 0))
             }
         }
+        writer.begin("godwit_authority", .gauge, "1 at the side that takes the writes.")
+        for (route, _) in mirrors {
+            for side in Side.allCases {
+                writer.sample(
+                    [("database", route.name), ("side", side.description)], UInt64(side == route.authority ? 1 : 0))
+            }
+        }
+        writer.begin("godwit_authority_epoch", .gauge, "Number of the switch that made the authority what it is.")
+        for (route, _) in mirrors { writer.sample([("database", route.name)], UInt64(max(0, route.epoch))) }
         writer.begin("godwit_mirror_readable", .gauge, "1 while NEW may answer reads.")
         for (route, _) in mirrors { writer.sample([("database", route.name)], UInt64(route.horizon.readable ? 1 : 0)) }
         writer.begin("godwit_mirror_lag_seconds", .gauge, "From a batch's begin to its commit on NEW, over a minute.")

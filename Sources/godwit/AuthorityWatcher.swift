@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Glibc
 import LibPQ
 import Logging
@@ -8,11 +9,9 @@ import Primitives
 import Proxy
 import Synchronization
 
-/// Asks the databases each second who takes the writes, and settles what a switch that was cut off has left: another
-/// Godwit may have switched, or died in the midst of it. On a thread of its own, for it blocks.
+/// Asks the databases each second who takes the writes: another Godwit may switch, which this one has to hold for and
+/// to follow, or may have died in the midst of it, which is settled here. On a thread of its own, for it blocks.
 final class AuthorityWatcher: Sendable {
-    private static let pauseMillis: CInt = 1000
-
     private enum Request: Sendable {
         case stop
         case watch([DatabaseSettings])
@@ -24,34 +23,26 @@ final class AuthorityWatcher: Sendable {
     init(_ first: [DatabaseSettings], control: Mailbox<ControlMessage>, engine: SwitchEngine, logger: Logger) {
         let requests = requests
         thread = Mutex(OwnThread(name: "godwit-authority") {
-            var databases = first
-            var notes: [String: [String]] = [:]
+            var watches: [AuthorityWatch] = []
+            func watch(_ databases: [DatabaseSettings]) {
+                for watch in watches { watch.end() }
+                watches = databases.filter { $0.mirror.mode != .off && !$0.isWildcard }.map {
+                    AuthorityWatch($0, control: control, engine: engine, logger: logger, interrupt: requests.descriptor)
+                }
+            }
+            watch(first)
             while true {
                 var ready = pollfd(fd: requests.descriptor, events: Int16(POLLIN), revents: 0)
-                _ = poll(&ready, 1, Self.pauseMillis)
+                _ = poll(&ready, 1, watches.map(\.pauseMillis).min() ?? -1)
                 for request in requests.take() {
                     switch request {
-                    case .stop: return
-                    case .watch(let settings): databases = settings
+                    case .stop:
+                        for watch in watches { watch.end() }
+                        return
+                    case .watch(let databases): watch(databases)
                     }
                 }
-                for database in databases where database.mirror.mode != .off && !database.isWildcard {
-                    guard let known = engine.ownership(of: database.name) else { continue }
-                    let found = SwitchRecovery.settle(
-                        old: database.controlOrOwn(.old), new: database.controlOrOwn(.new),
-                        interrupt: requests.descriptor)
-                    if found.notes != notes[database.name] ?? [] {
-                        notes[database.name] = found.notes
-                        for note in found.notes { logger.notice("authority of \"\(database.name)\": \(note)") }
-                    }
-                    if found.ownership.standing == .settled, found.ownership != known {
-                        control.post(.switching(
-                            .own(
-                                database: database.name, side: found.ownership.authority, epoch: found.ownership.epoch),
-                            reply: nil))
-                        control.post(.switching(.turnMirror(database: database.name), reply: nil))
-                    }
-                }
+                for watch in watches { watch.look() }
             }
         })
     }
@@ -65,6 +56,160 @@ final class AuthorityWatcher: Sendable {
         }
         requests.post(.stop)
         running?.join()
+    }
+}
+
+/// One database's watch. Confined to the watcher's thread.
+private final class AuthorityWatch {
+    private static let idleMillis: CInt = 1000
+    private static let alertMillis: CInt = 4
+    /// Seconds for which a switch that is near, or under way elsewhere, is looked at often.
+    private static let alertSeconds = 20.0
+    /// Seconds between attempts to settle what another one has left.
+    private static let settleSeconds = 2.0
+
+    private let settings: DatabaseSettings
+    private let control: Mailbox<ControlMessage>
+    private let engine: SwitchEngine
+    private let logger: Logger
+    private let interrupt: CInt
+    private let probes: (old: AuthorityProbe, new: AuthorityProbe)
+    private let replies = Mailbox<SwitchReply>()
+    private var notes: [String] = []
+    /// Something was left that a later look may settle.
+    private var isUnsettled = true
+    private var alertedFor: Int64?
+    private var alertEnds = Deadline.now()
+    private var heldFor: Int64?
+    private var isHoldReached = false
+    private var nextSign = Deadline.now()
+    private var nextSettle = Deadline.now()
+    /// Numbers that were looked out for, or held for, once: never again.
+    private var lastAlert: Int64 = 0
+    private var lastHeld: Int64 = 0
+    /// What this watch has found, and the control thread may not have taken yet.
+    private var found: Ownership?
+
+    init(
+        _ settings: DatabaseSettings, control: Mailbox<ControlMessage>, engine: SwitchEngine, logger: Logger,
+        interrupt: CInt
+    ) {
+        self.settings = settings
+        self.control = control
+        self.engine = engine
+        self.logger = logger
+        self.interrupt = interrupt
+        probes = (
+            AuthorityProbe(settings.controlOrOwn(.old), interrupt: interrupt),
+            AuthorityProbe(settings.controlOrOwn(.new), interrupt: interrupt))
+    }
+
+    /// Until the next look.
+    var pauseMillis: CInt { alertedFor == nil && heldFor == nil ? Self.idleMillis : Self.alertMillis }
+
+    private func probe(_ side: Side) -> AuthorityProbe { side == .old ? probes.old : probes.new }
+
+    func look() {
+        guard var known = engine.ownership(of: settings.name) else { return }
+        if let found, found.epoch > known.epoch { known = found }
+        let isBusy = engine.isBusy(settings.name)
+        let word = probe(known.authority).ask()
+        if !isBusy { follow(known, word) }
+        if nextSign.hasPassed {
+            nextSign = Deadline.now().adding(seconds: 1)
+            probe(known.authority).giveSign(engine.id, alertFor: alertedFor, holdsFor: isHoldReached ? heldFor : nil)
+        }
+        if isBusy { return isUnsettled = true }
+        guard let word else {
+            // It does not answer: the other side may know that it has the writes now.
+            if let other = probe(known.authority.other).ask()?.claim, other.epoch > known.epoch { settle(known) }
+            return
+        }
+        let isCalm = word.claim.fencedFor == nil && word.claim.epoch == known.epoch
+        if isCalm ? isUnsettled : heldFor == nil { settle(known) }
+    }
+
+    func end() {
+        guard let known = engine.ownership(of: settings.name) else { return }
+        // The interrupt of the other probes is readable by now.
+        AuthorityProbe(settings.controlOrOwn(known.authority), interrupt: -1).sayGoodbye(engine.id)
+    }
+
+    // MARK: a switch of another Godwit
+
+    private func follow(_ known: Ownership, _ word: AuthorityProbe.Word?) {
+        if heldFor != nil { return followHold(known, word) }
+        if let announced = word?.announced, announced > max(known.epoch, lastHeld) {
+            lastHeld = announced
+            heldFor = announced
+            nextSettle = Deadline.now().adding(seconds: Self.settleSeconds)
+            isHoldReached = false
+            alertEnds = Deadline.now().adding(seconds: Self.alertSeconds)
+            _ = replies.take()
+            control.post(.switching(
+                .hold(database: settings.name, limitSeconds: Self.alertSeconds, endsPinned: false), reply: replies))
+            return
+        }
+        if let alert = word?.alert, alert > max(known.epoch, lastAlert) {
+            lastAlert = alert
+            alertedFor = alert
+            alertEnds = Deadline.now().adding(seconds: Self.alertSeconds)
+            return probe(known.authority).giveSign(engine.id, alertFor: alert)
+        }
+        if word?.alert != alertedFor || alertEnds.hasPassed { alertedFor = nil }
+    }
+
+    /// Ours is held, or about to be, for the sake of a switch that another Godwit performs.
+    private func followHold(_ known: Ownership, _ word: AuthorityProbe.Word?) {
+        guard let epoch = heldFor else { return }
+        if !isHoldReached, case .gate(.done)? = replies.take().last {
+            isHoldReached = true
+            probe(known.authority).giveSign(engine.id, alertFor: epoch, holdsFor: epoch)
+        }
+        if let other = probe(known.authority.other).ask()?.claim, other.epoch >= epoch {
+            return letGo(Ownership(authority: known.authority.other, epoch: other.epoch, standing: .settled))
+        }
+        let isGivenUp = word.map { $0.announced != epoch && $0.claim.fencedFor == nil } ?? false
+        if isGivenUp { return letGo(nil) }
+        // Whoever performs it may be gone: then what is under way is settled here, and the next look finds it so.
+        if nextSettle.hasPassed {
+            nextSettle = Deadline.now().adding(seconds: Self.settleSeconds)
+            settle(known)
+        }
+        if alertEnds.hasPassed { letGo(nil) }
+    }
+
+    private func letGo(_ next: Ownership?) {
+        if let next { own(next) }
+        control.post(.switching(.letGo(database: settings.name), reply: nil))
+        if next != nil { control.post(.switching(.turnMirror(database: settings.name), reply: nil)) }
+        heldFor = nil
+        isHoldReached = false
+        alertedFor = nil
+        nextSign = Deadline.now()
+        isUnsettled = true
+    }
+
+    private func own(_ next: Ownership) {
+        found = next
+        control.post(.switching(
+            .own(database: settings.name, side: next.authority, epoch: next.epoch), reply: nil))
+    }
+
+    // MARK: what was left
+
+    private func settle(_ known: Ownership) {
+        let found = SwitchRecovery.settle(
+            old: settings.controlOrOwn(.old), new: settings.controlOrOwn(.new), interrupt: interrupt)
+        isUnsettled = !found.notes.isEmpty || found.ownership.standing != .settled
+        if found.notes != notes {
+            notes = found.notes
+            for note in found.notes { logger.notice("authority of \"\(settings.name)\": \(note)") }
+        }
+        if found.ownership.standing == .settled, found.ownership != known, !engine.isBusy(settings.name) {
+            own(found.ownership)
+            control.post(.switching(.turnMirror(database: settings.name), reply: nil))
+        }
     }
 }
 

@@ -15,7 +15,8 @@ struct PrepareCommand: ParsableCommand {
 
     @Option(name: .long, help: "Configuration file.") var config: String
     @Argument(help: "Name of the database in the file.") var database: String
-    @Flag(name: .long, help: "Take everything of Godwit away from both sides.") var remove = false
+    @Flag(name: .long, help: "Take Godwit away from both sides; behind a cutover OLD stays fenced.") var remove = false
+    @Flag(name: .long, help: "With --remove: the fence too. Name NEW as `old` in the file first.") var all = false
 
     @Flag(name: .long, help: "First bring OLD's schema to an empty NEW: tables, types, keys (pg_dump, pg_restore).")
     var copySchema = false
@@ -38,7 +39,11 @@ struct PrepareCommand: ParsableCommand {
         let installer = CaptureInstaller(progress: { say("  \($0)") })
         do {
             if remove {
-                try installer.remove(old: old, new: new)
+                if try installer.remove(old: old, new: new, isAll: all) {
+                    say("\(database): NEW has the writes. OLD stays fenced, and godwit.authority says so on both: "
+                        + "name NEW as `old` in the file, then DROP SCHEMA godwit CASCADE on both, or --remove --all")
+                    return
+                }
                 say("\(database): nothing of Godwit is left on OLD and NEW (NEW keeps the mirrored rows)")
                 return
             }

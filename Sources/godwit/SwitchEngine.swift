@@ -37,6 +37,8 @@ final class SwitchEngine: Sendable {
     private let control: Mailbox<ControlMessage>
     private let events: EventLog
     private let logger: Logger
+    /// This process among all Godwits of a database.
+    let id = "\(getpid())-\(UInt64.random(in: 0 ... .max))"
 
     init(_ control: Mailbox<ControlMessage>, events: EventLog, logger: Logger) {
         self.control = control
@@ -50,6 +52,9 @@ final class SwitchEngine: Sendable {
 
     /// Who takes the writes, as this process has it; nil: the database has no mirror.
     func ownership(of database: String) -> Ownership? { entries.withLock { $0[database]?.ownership } }
+
+    /// This process performs a switch of it now.
+    func isBusy(_ database: String) -> Bool { busy.withLock { $0.contains(database) } }
 
     // MARK: whoever wants a switch
 
@@ -72,7 +77,7 @@ final class SwitchEngine: Sendable {
                 advice: "Wait for its end"))
         }
         defer { busy.withLock { _ = $0.remove(order.database) } }
-        let run = SwitchRun(order, entry, control)
+        let run = SwitchRun(order, entry, control, id: id)
         let report = run.perform()
         tell(report)
         return report
@@ -104,7 +109,9 @@ private final class SwitchRun {
     private let control: Mailbox<ControlMessage>
     private let replies = Mailbox<SwitchReply>()
     private let direction: MirrorDirection
+    private let id: String
     private var session: SwitchSession?
+    private var call: SwitchCall?
     private var report: SwitchReport
     private var heldSince: MonotonicInstant?
     private var deadline = Deadline.now()
@@ -113,10 +120,13 @@ private final class SwitchRun {
     /// Seconds for which a side that does not answer is asked again before it is left to the recovery.
     private static let patienceSeconds = 20.0
     private static let firstBatchSeconds = 2.0
+    /// Seconds for other Godwits to notice that a switch is near.
+    private static let alertSeconds = 3.0
     /// Seconds for the threads of this process to take something.
     private static let replySeconds = 30.0
 
-    init(_ order: SwitchOrder, _ entry: SwitchEngine.Entry, _ control: Mailbox<ControlMessage>) {
+    init(_ order: SwitchOrder, _ entry: SwitchEngine.Entry, _ control: Mailbox<ControlMessage>, id: String) {
+        self.id = id
         self.order = order
         self.entry = entry
         self.control = control
@@ -134,6 +144,8 @@ private final class SwitchRun {
             case .findOutAboutClaim: action = machine.handle(findOut())
             case .takeBack(let mayBeFenced): action = machine.handle(takeBack(mayBeFenced))
             case .finish(let outcome):
+                call?.end()
+                call = nil
                 session = nil
                 report.outcome = outcome
                 return report
@@ -156,11 +168,15 @@ private final class SwitchRun {
         do throws(SwitchSession.Failure) {
             switch step {
             case .rails: return try rails() ? .done(.rails) : .railsMissed
-            case .reserve: try need().reserve()
+            case .reserve:
+                try alertOthers()
+                try need().reserve()
             case .hold:
                 heldSince = .now()
                 deadline = Deadline.now().adding(seconds: Double(order.deadlineMillis) / 1000)
+                try call?.announce()
                 if let reason = hold() { return .failed(.hold, reason: reason) }
+                if let reason = try othersHold() { return .failed(.hold, reason: reason) }
             case .fence: try need().fence(until: deadline)
             case .batch:
                 guard awaitBatch() else {
@@ -172,6 +188,7 @@ private final class SwitchRun {
                 ask(.own(database: order.database, side: order.verb.authority, epoch: report.epoch))
             case .release:
                 letGo()
+                call?.end()
             case .handOver: try need().handOver()
             case .reverse:
                 session = nil  // whose locks a recovery would wait for
@@ -224,6 +241,27 @@ private final class SwitchRun {
         var bell = pollfd(fd: entry.bell.descriptor, events: Int16(POLLIN), revents: 0)
         _ = poll(&bell, 1, max(1, millis))
         drain(eventDescriptor: entry.bell.descriptor)
+    }
+
+    /// Other Godwits of the database are to hold at the same time: they look each second, and often once they know.
+    private func alertOthers() throws(SwitchSession.Failure) {
+        let call = try need().makeCall(id: id)
+        self.call = call
+        try call.alert()
+        let end = Deadline.now().adding(seconds: Self.alertSeconds)
+        while try !call.missing(isHolding: false).isEmpty {
+            if end.hasPassed { throw .other("another Godwit of this database lives, and does not answer") }
+            usleep(20_000)
+        }
+    }
+
+    /// - Returns: who does not; nil: all do.
+    private func othersHold() throws(SwitchSession.Failure) -> String? {
+        while let missing = try call?.missing(isHolding: true), !missing.isEmpty {
+            if deadline.hasPassed { return "other Godwits do not hold yet: \(missing.joined(separator: ", "))" }
+            usleep(1000)
+        }
+        return nil
     }
 
     /// - Returns: why not; nil: nothing runs that may write, and nothing will begin.

@@ -1,6 +1,6 @@
 """Writers that keep account of what was acknowledged to them, until standard input ends.
 
-Arguments: conninfo, number of clients. Prints `written N` each time another 100 transactions were acknowledged; at the end
+Arguments: conninfo, number of clients, number of the first. Prints `written N` each time another 100 transactions were acknowledged; at the end
 one line of JSON: acked (per client the numbers whose COMMIT was answered), errors (SQLSTATE and message of each failure).
 A client whose connection is lost connects again; a transaction of unknown outcome is not counted.
 """
@@ -12,10 +12,10 @@ import time
 
 import psycopg
 
-conninfo, count = sys.argv[1], int(sys.argv[2])
+conninfo, count, first = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 stop = threading.Event()
 lock = threading.Lock()
-acked: dict[int, list[int]] = {client: [] for client in range(1, count + 1)}
+acked: dict[int, list[int]] = {client: [] for client in range(first, first + count)}
 errors: list[str] = []
 
 

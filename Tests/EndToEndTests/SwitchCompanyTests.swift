@@ -1,0 +1,99 @@
+import Foundation
+import Glibc
+import TestSupport
+import Testing
+
+/// Several Godwits before one database: whichever switches, all hold and follow, and no dead one is waited for long.
+@Suite(.serialized) struct SwitchCompanyTests {
+    let one: SwitchTests
+    var servers: Servers { one.servers }
+
+    init() throws { one = try SwitchTests() }
+
+    private func second(_ database: String, environment: [String: String] = [:]) throws -> GodwitProcess {
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.mirror = ["mode": "async"]
+        return try GodwitProcess(configuration, environment: environment)
+    }
+
+    /// In SHOW AUTHORITY.
+    private func waitForAuthority(_ side: String, _ godwits: [GodwitProcess]) throws {
+        for godwit in godwits { try waitUntil { try one.authority(godwit) == side } }
+    }
+
+    private func waitForCompany(_ count: Int, _ database: String, _ server: PostgresCluster) throws {
+        try waitUntil {
+            try server.psql(
+                "SELECT count(*) FROM godwit.proxy WHERE seen > clock_timestamp() - interval '4 s'", database: database)
+                .hasPrefix("\(count)")
+        }
+    }
+
+    /// SHOW MIRROR of whichever has the mirror.
+    private func waitForMirror(_ godwits: [GodwitProcess]) throws {
+        try waitUntil {
+            try godwits.contains { try $0.console("SHOW MIRROR").first?["state"] == "mirroring" }
+        }
+    }
+
+    /// Only the Godwit that mirrors knows how far its mirror is: that one switches.
+    private func mirroring(_ godwits: [GodwitProcess]) throws -> GodwitProcess {
+        var found: GodwitProcess?
+        try waitUntil {
+            found = try godwits.first { try $0.console("SHOW MIRROR").first?["state"] == "mirroring" }
+            return found != nil
+        }
+        return try #require(found)
+    }
+
+    @Test func `writers through two Godwits go on through cutovers and rollbacks without an error`() throws {
+        let database = try servers.makeDatabase(SwitchTests.schema, old: SwitchTests.rows)
+        let godwits = [try servers.mirroring(database), try second(database)]
+        try waitForCompany(2, database, servers.old)
+        let writers = try godwits.enumerated().map { index, godwit in
+            try SwitchTests.Writers(one.conninfo(godwit, database), clients: 2, first: 1 + 2 * index)
+        }
+        for round in 0..<4 {
+            let verb = round % 2 == 0 ? "CUTOVER" : "ROLLBACK"
+            for writer in writers { try writer.awaitMore() }
+            try one.switchOver(try mirroring(godwits), verb, database, "DEADLINE 10000")
+            let side = round % 2 == 0 ? "new" : "old"
+            try waitForAuthority(side, godwits)
+            try waitForCompany(2, database, side == "new" ? servers.new : servers.old)
+        }
+        for writer in writers {
+            try writer.awaitMore()
+            let outcome = try writer.end()
+            #expect(outcome.errors == [])
+            try one.expectWhole(outcome, database, authority: "old")
+        }
+        try waitForMirror(godwits)
+        try one.expectEqual(database)
+    }
+
+    @Test(arguments: ["fence", "claim", "swap"])
+    func `when the one that switches is killed, the other settles it and goes on`(step: String) throws {
+        let database = try servers.makeDatabase(SwitchTests.schema, old: SwitchTests.rows)
+        let first = try servers.mirroring(database)
+        #expect(first.terminate() == .code(0))
+        let dying = try second(database, environment: ["GODWIT_DIE_BEFORE": step])
+        try one.waitForMirror(dying)
+        let other = try second(database)
+        try waitForCompany(2, database, servers.old)
+        let writers = try SwitchTests.Writers(one.conninfo(other, database))
+        try writers.awaitMore()
+        #expect(throws: (any Error).self) {
+            try dying.console("CUTOVER \(database) DEADLINE 10000 WITHOUT VERIFY")
+        }
+        #expect(dying.process.wait() == .signal(SIGKILL))
+        let side = step == "swap" ? "new" : "old"
+        try waitForAuthority(side, [other])
+        try writers.awaitMore()
+        try writers.awaitMore()
+        let outcome = try writers.end()
+        #expect(outcome.errors == [])
+        try one.expectWhole(outcome, database, authority: side)
+        try one.waitForMirror(other)
+        try one.expectEqual(database)
+    }
+}
