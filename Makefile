@@ -5,7 +5,7 @@ ifeq ($(GODWIT_PG18_BIN),)
 unexport GODWIT_PG18_BIN
 endif
 
-.PHONY: help setup loadtest build test test-drivers regression fuzz promtool chaos demo demo-keep bench bench-mirror clean
+.PHONY: help setup loadtest build deb test-deb test test-drivers regression fuzz promtool chaos demo demo-keep bench bench-mirror clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -15,6 +15,12 @@ setup:  ## install what is missing (Debian packages; Python packages and Postgre
 
 build: setup  ## release build: .build/release/godwit
 	swift build -c release --product godwit
+
+deb: setup  ## a Debian package: .build/godwit_<version>_<architecture>.deb
+	@scripts/deb
+
+test-deb: deb  ## installs the package, starts it, upgrades it under a client, removes it (root)
+	@scripts/test-deb
 
 test: setup  ## every test, with real PostgreSQL 15 and 18
 	@scripts/test
@@ -28,7 +34,7 @@ regression: build  ## PostgreSQL's own regression SQL, through Godwit and direct
 fuzz: setup  ## made-up bytes for all that parses what comes from outside (FUZZ_SECONDS=60 for each of FUZZ_TARGETS)
 	@scripts/fuzz
 
-promtool:  ## Prometheus' checker into .build, for the test of metrics and alert rules
+promtool:  ## Prometheus and its checker into .build, for the tests of metrics and alert rules
 	@scripts/promtool
 
 chaos: setup  ## an hour of hostile transactions while servers, Godwit and the network die (CHAOS=transactions)

@@ -17,8 +17,10 @@ let hot: [SwiftSetting] = strict + [
 ]
 
 /// A target of ours; `Tests/<name>Tests` mirrors it.
-func floor(_ name: String, _ dependencies: [Target.Dependency], isHot: Bool = false) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: isHot ? hot : strict)
+func floor(
+    _ name: String, _ dependencies: [Target.Dependency], isHot: Bool = false, resources: [Resource] = []
+) -> Target {
+    .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: isHot ? hot : strict)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -28,6 +30,16 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let histogram: Target.Dependency = .product(name: "Histogram", package: "hdrhistogram-swift")
+let grdb: Target.Dependency = .product(name: "GRDB", package: "GRDB.swift")
+/// A module of its dependencies has the name of one of ours.
+let hummingbird: Target.Dependency = .product(
+    name: "Hummingbird", package: "hummingbird", moduleAliases: ["Configuration": "HummingbirdConfiguration"])
+let hummingbirdCore: Target.Dependency = .product(
+    name: "HummingbirdCore", package: "hummingbird", moduleAliases: ["Configuration": "HummingbirdConfiguration"])
+let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
+let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let nioHTTPTypes: Target.Dependency = .product(name: "NIOHTTPTypes", package: "swift-nio-extras")
+let httpTypes: Target.Dependency = .product(name: "HTTPTypes", package: "swift-http-types")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 
 /// The fuzzer is only for `make fuzz`: it needs a sanitizer's runtime.
@@ -47,6 +59,11 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-extras", from: "1.35.0"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
     ],
     targets: [
         // C shims: what Swift cannot import by itself.
@@ -70,7 +87,7 @@ let package = Package(
         floor("Sessions", ["Primitives", "Digests", "PGWire", "SQLAnalysis", "Configuration"], isHot: true),
         floor("Pooling", ["Primitives"], isHot: true),
         floor("Routing", ["Primitives", "Digests", "SQLAnalysis", "Configuration"], isHot: true),
-        floor("Migration", ["Primitives"]),
+        floor("Migration", ["Primitives", "Configuration"]),
         floor("Capture", ["Primitives", "Digests", "PGWire", "SQLAnalysis", "CZstd", "CXXHash"], isHot: true),
         floor("Console", ["Primitives", "PGWire"]),
 
@@ -82,7 +99,10 @@ let package = Package(
         floor("Mirroring", ["Primitives", "Migration", "LibPQ", logging]),
         floor("Verification", ["Primitives", "LibPQ", logging]),
         floor("Lifecycle", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
-        floor("ControlPlane", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
+        floor("ControlPlane", [
+            "Primitives", "Digests", "Configuration", "Migration", "Reactor", "CEpoll", logging, grdb, hummingbird,
+            hummingbirdCore, nioCore, nioPosix, nioHTTPTypes, httpTypes,
+        ], resources: [.embedInCode("openapi.yaml")]),
 
         // The load tester: what is played and what comes of it (pure), connections and the clock, and the program.
         .target(
@@ -126,13 +146,15 @@ let package = Package(
         tests("DigestsTests", ["Digests"]),
         tests("PGWireTests", ["PGWire", "SQLAnalysis", "Digests", "Primitives"]),
         tests("SessionsTests", ["Sessions", "PGWire", "SQLAnalysis", "Digests", "Configuration", "Primitives"]),
-        tests("MigrationTests", ["Migration", "Primitives"]),
+        tests("MigrationTests", ["Migration", "Configuration", "Primitives"]),
         tests("PoolingTests", ["Pooling", "Primitives"]),
         tests("ReactorTests", ["Reactor", "Primitives", "CEpoll", "COpenSSL", "TestSupport"]),
         tests("CaptureTests", ["Capture", "PGWire", "SQLAnalysis", "Primitives"]),
         tests("ReplayTests", ["Replay", "Capture", "PGWire", "SQLAnalysis"]),
         tests("ConsoleTests", ["Console", "PGWire", "Primitives"]),
-        tests("ControlPlaneTests", ["ControlPlane", "Configuration", "Primitives", "TestSupport", logging]),
+        tests("ControlPlaneTests", [
+            "ControlPlane", "Configuration", "Migration", "Primitives", "TestSupport", "Reactor", logging, grdb,
+        ]),
         tests("LifecycleTests", ["Lifecycle", "Configuration", "Primitives", "Reactor", logging]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
         tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
@@ -142,7 +164,7 @@ let package = Package(
         .target(
             name: "FuzzTargets",
             dependencies: [
-                "PGWire", "Sessions", "SQLAnalysis", "Configuration", "ControlPlane", "Digests", "Primitives", "Capture",
+                "PGWire", "Sessions", "SQLAnalysis", "Configuration", "Digests", "Primitives", "Capture",
             ],
             path: "Tests/FuzzTargets", swiftSettings: strict),
         tests("FuzzCorpusTests", ["FuzzTargets"]),

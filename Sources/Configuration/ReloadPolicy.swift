@@ -124,6 +124,7 @@ package enum ReloadPolicy {
         all.append(("admin.http.address", settings.admin.http.address))
         all.append(("admin.http.port", "\(settings.admin.http.port)"))
         all.append(("admin.http.token_file", settings.admin.http.tokenFile))
+        all.append(("admin.http.read_token_file", settings.admin.http.readTokenFile))
         all.append(("state.path", settings.state.path))
         all.append(("log.level", settings.log.level.rawValue))
         all.append(("log.format", settings.log.format.rawValue))

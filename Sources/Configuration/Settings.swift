@@ -192,11 +192,14 @@ package struct HTTPSettings: Sendable, Equatable {
     /// 0: no HTTP.
     package var port: UInt16 = 9632
     package var tokenFile = ""
+    /// Its token may look, and change nothing.
+    package var readTokenFile = ""
 
     package init() {}
 }
 
 package struct StateSettings: Sendable, Equatable {
+    /// Empty: nothing outlives the process.
     package var path = "godwit.sqlite"
 
     package init() {}

@@ -21,11 +21,17 @@ package enum SettingsFile {
             throw SettingsError(
                 path: path, line: 0, key: "", .tooLarge(text.utf8.count, max: SettingsLimits.fileBytesMax))
         }
-        try YAMLGuard.check(text, path: path)
-        let root = try compose(text, path)
-        guard var root else { throw SettingsError(path: path, line: 1, key: "databases", .missing) }
+        guard var root = try tree(text, path: path) else {
+            throw SettingsError(path: path, line: 1, key: "databases", .missing)
+        }
         for override in overrides { try override.apply(to: &root, file: path) }
         return try SettingsReader(path: path).read(root)
+    }
+
+    /// nil: there is nothing in it.
+    static func tree(_ text: String, path: String) throws(SettingsError) -> Node? {
+        try YAMLGuard.check(text, path: path)
+        return try compose(text, path)
     }
 
     private static func compose(_ text: String, _ path: String) throws(SettingsError) -> Node? {

@@ -20,7 +20,7 @@ struct SettingsReader {
             "auth_query_cache",
         ],
         "admin": ["users", "stats_users", "http"],
-        "admin.http": ["address", "port", "token_file"],
+        "admin.http": ["address", "port", "token_file", "read_token_file"],
         "state": ["path"],
         "log": ["level", "format", "literals", "rate"],
         "events": eventKeys,
@@ -80,6 +80,7 @@ struct SettingsReader {
         if let auth = try section(top, "auth") { try read(auth, &settings.auth) }
         if let admin = try section(top, "admin") { try read(admin, &settings.admin) }
         if let state = try section(top, "state") { try state.text("path", &settings.state.path) }
+        settings.state.path = resolved(settings.state.path)
         if let log = try section(top, "log") { try read(log, &settings.log) }
         if let events = try section(top, "events") { try read(events, &settings.events) }
         if let capture = try section(top, "capture") { try read(capture, &settings.capture) }
@@ -247,6 +248,8 @@ struct SettingsReader {
         try http.port("port", 0...65_535, &admin.http.port)
         try http.text("token_file", &admin.http.tokenFile)
         admin.http.tokenFile = resolved(admin.http.tokenFile)
+        try http.text("read_token_file", &admin.http.readTokenFile)
+        admin.http.readTokenFile = resolved(admin.http.readTokenFile)
     }
 
     private func read(_ section: Section, _ capture: inout CaptureSettings) throws(SettingsError) {

@@ -11,6 +11,8 @@ package struct ExpositionWriter {
     package private(set) var bytes: [UInt8] = []
     private var family = ""
     private var families: Set<String> = []
+    /// Of the histogram that was written last: all have the same.
+    private var boundTexts: (bounds: [Double], texts: [String]) = ([], [])
 
     package init() { bytes.reserveCapacity(64 * 1024) }
 
@@ -41,17 +43,50 @@ package struct ExpositionWriter {
         _ labels: [(String, String)], counts: some Collection<UInt64>, bounds: [Double], sum: Double
     ) {
         precondition(counts.count == bounds.count + 1, "a histogram without a bucket for what is above all bounds")
+        precondition(!family.isEmpty, "a sample without a family")
         var total: UInt64 = 0
-        for (count, bound) in zip(counts, bounds.map(Self.text) + ["+Inf"]) {
+        // Most lines of an answer are these: what they share is written once, and copied.
+        let start = bytes.count
+        head("_bucket", labels)
+        bytes.append(contentsOf: (labels.isEmpty ? "{le=\"" : ",le=\"").utf8)
+        let shared = Array(bytes[start...])
+        bytes.removeLast(shared.count)
+        var texts: [String] = []
+        if boundTexts.bounds == bounds { texts = boundTexts.texts } else { texts = bounds.map(Self.text) + ["+Inf"] }
+        boundTexts = (bounds, texts)
+        for (count, text) in zip(counts, texts) {
             total += count
-            line("_bucket", labels + [("le", bound)], "\(total)")
+            bytes.append(contentsOf: shared)
+            bytes.append(contentsOf: text.utf8)
+            bytes.append(contentsOf: "\"} ".utf8)
+            append(total)
+            bytes.append(UInt8(ascii: "\n"))
         }
         line("_sum", labels, Self.text(sum))
         line("_count", labels, "\(total)")
     }
 
+    private mutating func append(_ number: UInt64) {
+        var digits: [UInt8] = []
+        var rest = number
+        repeat {
+            digits.append(UInt8(ascii: "0") + UInt8(rest % 10))
+            rest /= 10
+        } while rest > 0
+        bytes.append(contentsOf: digits.reversed())
+    }
+
     private mutating func line(_ suffix: String, _ labels: [(String, String)], _ value: String) {
         precondition(!family.isEmpty, "a sample without a family")
+        head(suffix, labels)
+        if !labels.isEmpty { bytes.append(UInt8(ascii: "}")) }
+        bytes.append(UInt8(ascii: " "))
+        bytes.append(contentsOf: value.utf8)
+        bytes.append(UInt8(ascii: "\n"))
+    }
+
+    /// The name and the labels, without the closing bracket.
+    private mutating func head(_ suffix: String, _ labels: [(String, String)]) {
         bytes.append(contentsOf: family.utf8)
         bytes.append(contentsOf: suffix.utf8)
         for (index, label) in labels.enumerated() {
@@ -61,10 +96,6 @@ package struct ExpositionWriter {
             appendEscaped(label.1, quotes: true)
             bytes.append(UInt8(ascii: "\""))
         }
-        if !labels.isEmpty { bytes.append(UInt8(ascii: "}")) }
-        bytes.append(UInt8(ascii: " "))
-        bytes.append(contentsOf: value.utf8)
-        bytes.append(UInt8(ascii: "\n"))
     }
 
     private mutating func appendEscaped(_ text: String, quotes: Bool) {

@@ -5,11 +5,14 @@ import Primitives
 package enum Successor {
     /// The program's file, as it was called when this process began: a package may have put another in its place since,
     /// and that one is wanted.
-    package static let program: String = {
+    static let program: String = {
         var path = [CChar](repeating: 0, count: Int(PATH_MAX))
         let count = readlink("/proc/self/exe", &path, path.count - 1)
         return String(decoding: path.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }()
+
+    /// To be called when the process begins: afterwards the system may only say that the file was replaced.
+    package static func noteProgram() { _ = program }
 
     /// - Parameters:
     ///   - arguments: those of this process, without the program.

@@ -8,10 +8,26 @@ package struct TrafficPlan: Sendable {
         var since: MonotonicInstant
     }
 
-    /// Hundredths of a percent, 0...10000.
-    private var ordered: [String: Int] = [:]
-    /// What a roll-back has left; it outlives reloads.
-    private var ceilings: [String: Int] = [:]
+    /// What of it must outlive the process, for one database.
+    package struct Record: Sendable, Equatable, Codable {
+        /// Hundredths of a percent, 0...10000; nil: the file's.
+        package var ordered: Int?
+        /// The same, by the cohort's name.
+        package var cohorts: [String: Int] = [:]
+        /// What a roll-back has left, or a migration that was taken back.
+        package var ceiling: Int?
+        /// Who has the last word about the shares: a migration; else the file, once it is read again.
+        package var isManaged = false
+        /// An operator's word about the breaker: `old` or `new`; nil: it decides.
+        package var forced: String?
+        /// NEW has everything for good, and nothing in the databases tells it any more: which OLD and NEW that was.
+        package var finishedPair: String?
+
+        package init() {}
+    }
+
+    /// Each but `forced`, which is only kept here.
+    private var records: [String: Record] = [:]
     private var running: [String: Run] = [:]
     /// The share that has gone well for long enough, from which the present one was reached.
     private var safe: [String: Int] = [:]
@@ -21,19 +37,73 @@ package struct TrafficPlan: Sendable {
     /// An operator's word; it holds until the file is read again, and ends a roll-back.
     package mutating func order(_ hundredths: Int, for database: String) {
         precondition((0...10_000).contains(hundredths), "a share outside 0...100 percent")
-        ordered[database] = hundredths
-        ceilings[database] = nil
+        records[database, default: Record()].ordered = hundredths
+        records[database]?.ceiling = nil
+        records[database]?.isManaged = false
     }
 
-    /// The file was read again and taken: it has the last word, but for roll-backs.
-    package mutating func fileWasRead() { ordered = [:] }
+    /// A migration's word: it outlives reloads, and ends a roll-back.
+    package mutating func manage(_ hundredths: Int, cohorts: [String: Int], for database: String) {
+        precondition((0...10_000).contains(hundredths), "a share outside 0...100 percent")
+        precondition(cohorts.values.allSatisfy { (0...10_000).contains($0) }, "a share outside 0...100 percent")
+        var record = records[database] ?? Record()
+        record.ordered = hundredths
+        record.cohorts = cohorts
+        record.ceiling = nil
+        record.isManaged = true
+        records[database] = record
+    }
+
+    /// Nobody reads on the other side, whatever the file says, until the next word.
+    package mutating func hold(_ database: String) {
+        var record = records[database] ?? Record()
+        record.ordered = nil
+        record.cohorts = [:]
+        record.ceiling = 0
+        record.isManaged = false
+        records[database] = record
+    }
+
+    /// A breaker's, for it to be kept: see `Record.forced`.
+    package mutating func noteForced(_ side: String?, for database: String) {
+        records[database, default: Record()].forced = side
+    }
+
+    /// A migration is over: from here on nothing but this record knows who has the writes.
+    package mutating func finish(_ database: String, pair: String) {
+        var record = Record()
+        record.finishedPair = pair
+        records[database] = record
+    }
+
+    /// The file was read again and taken: it has the last word, but for roll-backs and migrations.
+    package mutating func fileWasRead() {
+        for (name, record) in records where !record.isManaged {
+            records[name]?.ordered = nil
+            records[name]?.cohorts = [:]
+        }
+    }
 
     package func share(of database: String, inFile hundredths: Int) -> Int {
-        min(ordered[database] ?? hundredths, ceilings[database] ?? 10_000)
+        let record = records[database]
+        return min(record?.ordered ?? hundredths, record?.ceiling ?? 10_000)
+    }
+
+    package func share(ofCohort name: String, of database: String, inFile hundredths: Int) -> Int {
+        let record = records[database]
+        // Nothing was safe: then nobody reads there, whatever group he is in.
+        if record?.ceiling == 0 { return 0 }
+        return record?.cohorts[name] ?? hundredths
     }
 
     /// What a roll-back has left of the reads; nil: there was none, or an operator has ended it.
-    package func ceiling(of database: String) -> Int? { ceilings[database] }
+    package func ceiling(of database: String) -> Int? { records[database]?.ceiling }
+
+    /// What must outlive the process.
+    package func record(of database: String) -> Record { records[database] ?? Record() }
+
+    /// As it was before the process began.
+    package mutating func restore(_ record: Record, for database: String) { records[database] = record }
 
     /// This share is in force from now on.
     package mutating func runs(
@@ -55,7 +125,7 @@ package struct TrafficPlan: Sendable {
     /// The writes have gone back to OLD: nobody reads on NEW until an operator's word.
     package mutating func distrust(_ database: String) {
         safe[database] = 0
-        ceilings[database] = 0
+        records[database, default: Record()].ceiling = 0
     }
 
     /// NEW answers worse than it may: its share goes back to the last safe one, and stays until an operator's word.
@@ -66,7 +136,7 @@ package struct TrafficPlan: Sendable {
         let last = safe[database] ?? 0
         let next = last < present ? last : 0
         safe[database] = 0
-        ceilings[database] = next
+        records[database, default: Record()].ceiling = next
         return (present, next)
     }
 }

@@ -31,10 +31,11 @@ package struct SQLState: Hashable, Sendable, CustomStringConvertible {
     package static let invalidStatementName = SQLState("26000")
 
     /// Whether a failure of this state is the server's own, so that a read may be run again on the other side.
-    /// 08xxx connection, 53xxx resources, 57P01-03 shutdown and startup, 58xxx the system below it, XX001 and XX002
+    /// 08xxx connection (but 08P01, which is of what the client has sent, as a Bind with too few values), 53xxx
+    /// resources, 57P01-03 shutdown and startup, 58xxx the system below it, XX001 and XX002
     /// broken data, 25006 read-only (a write hidden in a read).
     package var isServersOwn: Bool {
-        code.hasPrefix("08") || code.hasPrefix("53") || self == .readOnlyTransaction
+        code.hasPrefix("08") && self != .protocolViolation || code.hasPrefix("53") || self == .readOnlyTransaction
             || code == "57P01" || code == "57P02" || code == "57P03" || code.hasPrefix("58") || code == "XX001"
             || code == "XX002"
     }
@@ -49,6 +50,8 @@ package struct ErrorResponse: Equatable, Sendable, Error {
     package var message: String
     package var detail: String?
     package var hint: String?
+    /// Read, and not written: PostgreSQL has refused a prepared statement because its result is of another type now.
+    package private(set) var isOfChangedResult = false
 
     package init(
         _ severity: Severity, _ state: SQLState, _ message: String, detail: String? = nil, hint: String? = nil
@@ -75,6 +78,9 @@ package struct ErrorResponse: Equatable, Sendable, Error {
             case UInt8(ascii: "M"): result.message = String(wire: text)
             case UInt8(ascii: "D"): result.detail = String(wire: text)
             case UInt8(ascii: "H"): result.hint = String(wire: text)
+            // The message is in the server's language.
+            case UInt8(ascii: "R") where result.state == .featureNotSupported:
+                result.isOfChangedResult = text.elementsEqual("RevalidateCachedQuery".utf8)
             default: break
             }
         }

@@ -98,6 +98,9 @@ final class ClientConnection {
     var changes = StatementChanges()
     var unnamedBefore: [UnnamedChange] = []
     var lastUnnamedChange: UInt32 = 0
+    var names = StatementNames()
+    /// Where it may have drawn the latest value of a sequence.
+    var sequenceServer: ServerID?
     /// Processing goes on when the server owes no more than so many replies.
     var repliesAwaited: Int?
     /// The session reads quotes as the standard has it, and its encoding has no quotes inside characters.
@@ -140,6 +143,10 @@ final class ClientConnection {
     var isHolding = false
     /// Bytes of a message whose head has been handed to the server.
     var passToServer = 0
+    /// Bytes of a unit that has been looked at, and whose rest waits for names; and of that from the first denied
+    /// message on.
+    var notedAhead = 0
+    var deniedAhead: Int?
 
     /// Batch that NEW must have before what waits in `stream` may be sent: see SyncCommit.
     var batchAwaited: UInt64?
@@ -532,7 +539,7 @@ final class ClientConnection {
         pools = (nil, nil)
         if let database {
             database.clientCount -= 1
-            for statement in statements.removeAll() + changes.settle() {
+            for statement in statements.removeAll() + changes.settle() + names.own.removeAll() {
                 database.statements.release(statement)
             }
         }
@@ -567,4 +574,6 @@ struct UnnamedChange {
     let change: UInt32
     var previousChange: UInt32
     var statement: UnnamedStatement?
+    /// See `ServerSession.batchesSent`.
+    var batch: UInt32 = 0
 }

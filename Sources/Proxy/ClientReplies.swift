@@ -20,6 +20,7 @@ extension ClientConnection {
         unit.hasFailed = true
         unit.session.hasFailed = true
         if isServersOwn { unit.serverError = error.message }
+        if error.isOfChangedResult { database?.statements.retireAll() }
     }
 
     /// The unit may be run again: NEW has it, and the client has seen nothing of the answer.
@@ -105,7 +106,7 @@ extension ClientConnection {
         if status == .inTransaction { restoreStartup(on: server) }
         applySettled(status, on: server)
         if server.isReadOnly && status != .idle { fixOnNew() }
-        if unit.mayWrite && database.readsSequences(user) { pin(.sequence) }
+        if unit.mayWrite && database.sequenceReaders.pins(user) { pin(.sequence) }
         switch unit.kind {
         case .begin, .set, .setTransaction, .show, .empty: if unit.statementCount > 1 { transaction.hasRead = true }
         default: transaction.hasRead = true
@@ -163,7 +164,8 @@ extension ClientConnection {
     /// The server's defaults are not the client's: in a transaction RESET goes back to what the session was started
     /// with before its next statement. Behind a transaction the next lease sees to it.
     private func restoreStartup(on server: ServerConnection) {
-        if startupSettings.isEmpty || unit.session.isEmpty { return }
+        // What was put back before is undone by a rollback.
+        if startupSettings.isEmpty || unit.session.isEmpty && !(hasRestoredStartup && unit.session.hasMark) { return }
         noteResets(settledEffects, in: &resetsCommitted)
         var names = resetsCommitted
         noteResets(ledger.openEffects, in: &names)
@@ -208,15 +210,14 @@ extension ClientConnection {
         case .pins(let reason):
             pin(reason)
         case .prepares:
-            pin(.unknownStatement)
-        case .deallocates(nil):
-            forgetStatements(on: server)
+            names.areOwn = true
+            pin(.preparedInSQL)
         case .discards(.all):
             settings = startupSettings
             server.settings = SessionSettings()
             named(startupName)
-            forgetStatements(on: server)
             pin = limits?.mode == .session ? .poolMode : nil
+            names = StatementNames()
         case .discards(.sequences):
             if pin == .sequence { pin = nil }
         case .deallocates, .closesCursor, .unlistens, .discards:
@@ -247,13 +248,9 @@ extension ClientConnection {
         }
     }
 
-    private func forgetStatements(on server: ServerConnection) {
-        server.statements.removeAll()
-        for id in statements.removeAll() { database?.statements.release(id) }
-    }
-
+    /// The first reason stays, but for names, which can go while others are there yet.
     func pin(_ reason: PinReason) {
-        if pin != nil { return }
+        guard pin == nil || pin == .preparedInSQL && reason != .preparedInSQL else { return }
         pin = reason
         pinnedAt = worker.now
     }
@@ -272,10 +269,13 @@ extension ClientConnection {
                 server.unnamedToken = ServerConnection.unknownToken
                 takeBackUnnamed(change, isRefused: false)
             case .parse(let id?, let definition):
-                server.statements.remove(id)
+                server.statements.doubt(id)
                 takeBack(definition)
-            case .answerParse(let change), .answerClose(let change):
+            case .answerParse(let change), .answerClose(let change), .executeDropping(let change),
+                .ownParseInBatch(let change):
                 takeBack(change)
+            case .quietClose:
+                server.statements.doubtEvicted()
             case .quietParse(nil):
                 server.unnamedToken = ServerConnection.unknownToken
             case .quietParse(let id?):
@@ -283,9 +283,10 @@ extension ClientConnection {
                 let batch = server.quietlyPrepared[id] ?? server.session.batchesAnswered
                 if Int32(bitPattern: batch &- server.session.batchesAnswered) <= 0 {
                     server.quietlyPrepared[id] = nil
-                    server.statements.remove(id)
+                    server.statements.doubt(id)
                 }
-            case .query, .functionCall, .sync, .bind, .describe, .execute, .close, .quietQuery, .quietClose, .answer:
+            case .query, .functionCall, .sync, .bind, .describe, .execute, .close, .quietQuery, .answer, .ownParse,
+                .quietSync:
                 break
             }
         }
@@ -315,6 +316,7 @@ extension ClientConnection {
     private func settleNames() {
         unnamedBefore.removeAll(keepingCapacity: true)
         server?.unnamedPreparedIn = nil
+        server?.statements.settle()
         if let server, !server.quietlyPrepared.isEmpty { server.quietlyPrepared.removeAll(keepingCapacity: true) }
         if !changes.isEmpty {
             for id in changes.settle() { database?.statements.release(id) }
@@ -422,6 +424,11 @@ extension ClientConnection {
         resetsCommitted = []
         guard let database, phase != .closed else { return }
         if phase == .idle { return parkedServerLost(lost, database, error) }
+        // What the client has sent made the server close: as a COPY that something else than its data interrupts.
+        if let farewell = lost.farewell, farewell.state == .protocolViolation, phase == .leased {
+            if transaction.hasWritten { stampWrites(.idle, database) }
+            return close(with: farewell)
+        }
         worker.logger.warning("lost a server of \(lost.side) of \"\(database.name)\" in use: \(error.message)")
         noteFailure(on: lost.side, database, error.message)
         unit.isProbe = false

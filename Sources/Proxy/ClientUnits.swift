@@ -132,6 +132,7 @@ extension ClientConnection {
         unit.binds = true
         guard let portal = reader.cString(), let name = reader.cString() else { return unit.addUnknown() }
         if !portal.isEmpty { unit.leavesPortal = true }
+        defer { unit.session.bind(reader) }
         if name.isEmpty {
             if unit.parsesUnnamed { return noteKey(ofParsed: name, reader, database) }
             guard let unnamed else { return unit.addUnknown() }
@@ -141,7 +142,7 @@ extension ClientConnection {
             }
             unit.add(unnamed.analysis, unnamed.key)
             noteKey(unnamed.analysis, reader, parseBody: unnamed.parseBody, database)
-        } else if let id = statements.find(name) {
+        } else if let id = statements.find(name) ?? names.own.find(name) {
             let statement = database.statements[id]
             statement.parseBody.withUnsafeBytes {
                 noteBegin(statement.analysis, $0)
@@ -182,7 +183,7 @@ extension ClientConnection {
             routingChanged()
             answer(tag: "RESET")
         case (.deallocate, .deallocates(let name?)):
-            guard deallocate(name) else { return false }
+            guard deallocate(Array(name.utf8)) else { return false }
             answer(tag: "DEALLOCATE")
         default:
             return false
@@ -191,13 +192,17 @@ extension ClientConnection {
     }
 
     /// Drivers drop in SQL what they prepared by protocol; servers know the statement under another name.
-    func deallocate(_ name: String) -> Bool {
-        guard let database, let id = Array(name.utf8).withUnsafeBytes({ statements.remove($0) }) else { return false }
+    ///
+    /// - Returns: false when the client has no such name, or in a failed transaction: PostgreSQL has the error for it.
+    func deallocate(_ name: [UInt8]) -> Bool {
+        guard status != .failed, let database, let id = name.withUnsafeBytes({ statements.remove($0) })
+        else { return false }
         database.statements.release(id)
         return true
     }
 
     private func answer(tag: String) {
+        dropUnnamedLocally()
         var writer = MessageWriter()
         writer.commandComplete(tag)
         writer.readyForQuery(status)
@@ -391,10 +396,8 @@ extension ClientConnection {
             return greet()
         }
         var preparation = settings(for: server).statements(from: server.settings)
-        if let database, unit.readsSequence || unit.mayWrite && database.readsSequences(user) {
-            // Values of the server's other clients are not this one's to see: PostgreSQL says that there is none yet.
+        if discardsSequences(on: server) {
             preparation = "DISCARD SEQUENCES" + (preparation.map { ";" + $0 } ?? "")
-            if unit.readsEarlierSequence { database.noteSequenceReader(user) }
         }
         if let sql = preparation {
             phase = .applyingSettings

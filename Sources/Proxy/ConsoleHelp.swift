@@ -18,6 +18,7 @@ enum ConsoleHelp {
         ("SHOW MIRROR", "how far NEW follows OLD"), ("SHOW TABLES", "how far the copy of each table is"),
         ("SHOW AUTHORITY", "which side takes the writes, and where the mirror goes"),
         ("SHOW BREAKERS", "health of both sides: what is given up, since when and why"),
+        ("SHOW MIGRATIONS", "where each migration stands, and what stands in its way"),
         ("SHOW EVENTS", "what Godwit has decided by itself, and reloads; latest first"),
         ("SHOW COHORTS", "groups of users, their shares and units"), ("SHOW RULES", "rules and the units they met"),
         ("SHOW SHAPES", "statement shapes on both sides, and which NEW may answer"),

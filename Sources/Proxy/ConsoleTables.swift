@@ -73,6 +73,7 @@ package struct ConsoleTables {
         case .caches: caches()
         case .events: eventTable()
         case .capture: captureTable()
+        case .migrations: migrations()
         }
     }
 

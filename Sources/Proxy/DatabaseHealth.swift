@@ -101,7 +101,7 @@ package final class DatabaseHealth: Sendable {
     /// What is known of the side's latest failure.
     func lastCause(_ side: Side) -> String { state.withLock { $0.causes[side] ?? "" } }
 
-    func figures(now: MonotonicInstant) -> [HealthMonitor.Figures] {
+    package func figures(now: MonotonicInstant) -> [HealthMonitor.Figures] {
         state.withLock { state in Side.allCases.map { state.monitor.figures(of: $0, now: now) } }
     }
 

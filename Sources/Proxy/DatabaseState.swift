@@ -83,6 +83,9 @@ final class DatabaseState {
     var authority: Side { route.authority }
     private var oldSamples = SampleBuffer()
     private var newSamples = SampleBuffer()
+    /// When a server of the authority last answered something to this thread; and who asks whether it still does.
+    var authorityAnsweredAt = MonotonicInstant(nanoseconds: 0)
+    var ping: SidePing?
     var statements = StatementRegistry()
     /// What the authority reported at login: what a new client is told. nil until a server has logged in.
     var welcome: [StartupPacket.Parameter]?
@@ -98,9 +101,7 @@ final class DatabaseState {
     private(set) var cohortUnits: [UInt64] = []
     var shapes: ShapeStatistics
     private(set) var schemaChanges: UInt64 = 0
-    private var sequenceReaders: Set<String> = []
-    /// Users more than this are not noted.
-    private static let sequenceReadersMax = 1024
+    var sequenceReaders = SequenceReaders()
     /// Asked to have the catalog read again; called on the reactor's thread with the database's name.
     var onSchemaChange: ((String) -> Void)?
     /// Reads that NEW failed and OLD answered.
@@ -314,16 +315,7 @@ final class DatabaseState {
     /// A transaction that changed the schema through us has ended: what is known of the catalog is out of date.
     func noteSchemaChange() {
         schemaChanges += 1
+        statements.retireAll()
         onSchemaChange?(name)
     }
-
-    // MARK: currval and lastval
-
-    /// Sessions of `user` ask for sequence values outside of the transaction that drew them: from now on one that may
-    /// have drawn a value keeps its server.
-    func noteSequenceReader(_ user: String) {
-        if sequenceReaders.count < Self.sequenceReadersMax { sequenceReaders.insert(user) }
-    }
-
-    func readsSequences(_ user: String) -> Bool { !sequenceReaders.isEmpty && sequenceReaders.contains(user) }
 }

@@ -78,6 +78,9 @@ package final class ProxyServer: Sendable {
 
     package var threadCount: Int { threads.count }
 
+    /// What was applied last.
+    package var snapshot: ProxySnapshot { current.withLock { $0 } }
+
     package func apply(_ snapshot: ProxySnapshot) {
         current.withLock { $0 = snapshot }
         post(.apply(snapshot))

@@ -119,11 +119,14 @@ package final class ProxySnapshot: Sendable {
     package let databases: NameTable<DatabaseRoute>
     /// What serves all other names; its own name is `*`.
     package let wildcard: DatabaseRoute?
+    /// What there is of migrations; every snapshot has the same one.
+    package let migrations: MigrationBoard
 
     package init(
         settings: Settings, auth: AuthPolicy, encryption: EncryptionPolicy = .plain, tls: TLSContext? = nil,
-        databases: [DatabaseRoute]
+        databases: [DatabaseRoute], migrations: MigrationBoard = MigrationBoard()
     ) {
+        self.migrations = migrations
         precondition(encryption.isOffered == (tls != nil), "TLS that is offered without a certificate")
         self.settings = settings
         self.auth = auth

@@ -55,6 +55,7 @@ final class ServerConnection {
     var unnamedPreparedIn: UInt32?
     /// The server may have anybody's.
     static let unknownToken = UInt64.max
+    var sequences = SequenceHolder.nobody
     /// What is set in the server's session; nil: unknown.
     var settings: SessionSettings? = SessionSettings()
     var client: ClientConnection?
@@ -74,7 +75,7 @@ final class ServerConnection {
     private var passIsForwarded = false
     private var isReadingPaused = false
     /// The server said why it will close the connection.
-    private var farewell: ErrorResponse?
+    private(set) var farewell: ErrorResponse?
     var quietFailure: ErrorResponse?
 
     init(
@@ -323,9 +324,8 @@ final class ServerConnection {
         case .forwardHeader:
             return client != nil
         case .forwardResult:
-            guard let client else { return false }
-            if tag == BackendTag.commandComplete { client.commandCompleted(body) }
-            return true
+            if tag == BackendTag.commandComplete { commandCompleted(body) }
+            return client != nil
         case .forwardError:
             return error(body, &relay)
         case .swallow:
@@ -349,6 +349,15 @@ final class ServerConnection {
             _ = violated(body)
             return false
         }
+    }
+
+    private func commandCompleted(_ tag: UnsafeRawBufferPointer) {
+        if tag.elementsEqual("DEALLOCATE ALL\0".utf8) || tag.elementsEqual("DISCARD ALL\0".utf8) {
+            statements.removeAll()
+            if tag.first == UInt8(ascii: "D"), tag[1] == UInt8(ascii: "I") { sequences = .nobody }
+            client?.namesDropped()
+        }
+        client?.commandCompleted(tag)
     }
 
     private func error(_ body: UnsafeRawBufferPointer, _ relay: inout Relay) -> Bool {
@@ -415,9 +424,7 @@ final class ServerConnection {
             client.giveBack(self, lacksSync: true)
         } else if session.isBetweenUnits && client.mayPark {
             client.parkOnNew()
-        } else if let awaited = client.repliesAwaited,
-            session.expectedCount <= awaited || awaited == 0 && !client.changes.hasUnsettled
-        {
+        } else if let awaited = client.repliesAwaited, session.expectedCount <= awaited || awaited == 0 {
             client.repliesAwaited = nil
             worker.resumeLater(client)
         }

@@ -55,7 +55,11 @@ struct StatementRegistry {
             statements[id]?.uses -= 1
         } else {
             statements[id] = nil
-            byBody[statement.parseBody] = nil
+            if byBody[statement.parseBody] == id { byBody[statement.parseBody] = nil }
         }
     }
+
+    /// The schema has changed: a text may have a result of another type now, which PostgreSQL refuses to those who
+    /// prepared it before (0A000) and gives to those who prepare it from now on. They get another statement.
+    mutating func retireAll() { byBody = [:] }
 }

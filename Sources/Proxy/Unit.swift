@@ -20,6 +20,8 @@ struct Unit: ~Copyable {
     var binds = false
     var parsesNamed = false
     var parsesUnnamed = false
+    /// SQL's PREPARE is in it.
+    var prepares = false
     /// Kind and options of the first statement: they decide when it is the only one.
     var kind: StatementKind = .empty
     var options = TransactionOptions()
@@ -79,7 +81,10 @@ struct Unit: ~Copyable {
             readsSequence = true
             if !mayWrite && !classification.drawsSequenceFirst { readsEarlierSequence = true }
         }
-        if classification.kind != .read { isAllReads = false }
+        if classification.kind != .read {
+            isAllReads = false
+            if !classification.statementNames.isEmpty && classification.preparesInSQL { prepares = true }
+        }
         if classification.kind == .begin && classification.transaction.readOnly == false { mayLiftReadOnly = true }
         borders.append(classification.borders, isRead: classification.kind == .read)
         if let key, self.key.map({ key.source < $0.source }) ?? true { self.key = key }

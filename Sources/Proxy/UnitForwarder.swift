@@ -23,6 +23,7 @@ extension ClientConnection {
         if !holdsNextUnit(server) { stream(bytes, &run, server) }
         if phase == .closed { return bytes.count }
         run.finish(server)
+        askForNames(server)
         pumpAnswers(server)
         // The queue went out just now: the bytes that waited for it go on.
         if wasCongested && !server.isCongested { resumeSoon() }
@@ -44,6 +45,9 @@ extension ClientConnection {
         }
         openTransaction()
         if !unit.executes { unit.session.removeAll() }
+        if !unit.session.statementNames.isEmpty {
+            takeOwnNames(&run, server, isQuery: bytes[0] == FrontendTag.query)
+        }
         if unit.carriesBegin && server.isReadOnly {
             answerFrames(bytes, from: 0, to: unit.firstExecuteEnd, tag: "BEGIN")
             run.dropAll(upTo: unit.firstExecuteEnd)
@@ -51,6 +55,11 @@ extension ClientConnection {
         // A malformed message has closed the connection, and is not passed.
         while run.offset < end, phase != .closed, let header = FrameHeader.parse(bytes, at: run.offset) {
             let frame = FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize)
+            if waitsForNames(frame, bytes, server) {
+                notedAhead = end - frame.start
+                deniedAhead = unit.notes.deniedStart.map { end - $0 }
+                return
+            }
             if frame.start == unit.notes.deniedStart {
                 run.replace(frame, with: standIn(forDenied: frame, on: server), server)
             } else {
@@ -69,6 +78,7 @@ extension ClientConnection {
 
     private func noteWritten() {
         guard unit.mayWrite else { return }
+        noteDraws()
         transaction.hasWritten = true
         if let key = unitKey ?? sessionKey { transaction.writtenKeys.insert(key.identity.hash) }
     }
@@ -97,19 +107,22 @@ extension ClientConnection {
                 continue
             }
             if waitsAtBorder(frame.tag, server) { return }
-            if waitsForNames(frame, bytes, server) {
-                repliesAwaited = 0
-                return
+            if waitsForNames(frame, bytes, server) { return }
+            if asksForOthersSequences(frame, bytes, server) {
+                if waitsForAnswers(server) { return }
+                discardSequences(&run, server)
             }
             if server.session.isQuiet { unit.startedAt = worker.now }
-            let before = (statements: unit.statementCount, steps: unit.session.stepCount, denials: unit.notes.denials)
-            note(frame, bytes)
-            if unit.statementCount > before.statements { openTransaction() }
+            let isDenied = notesDenial(frame, bytes)
             if server.isReadOnly && (unit.borders.goesOn || unit.session.pins) { return refuseOnNew() }
-            if unit.notes.denials > before.denials {
-                unit.session.removeSteps(from: before.steps)
+            if isDenied {
                 run.replace(frame, with: standIn(forDenied: frame, on: server), server)
-            } else if frame.tag == FrontendTag.query && deallocatesLocally(server) {
+                continue
+            }
+            if !unit.session.statementNames.isEmpty {
+                takeOwnNames(&run, server, isQuery: frame.tag == FrontendTag.query)
+            }
+            if frame.tag == FrontendTag.query && deallocatesLocally(frame, &run, server) {
                 run.drop(frame, server)
             } else {
                 forward(frame, &run, server)
@@ -118,33 +131,20 @@ extension ClientConnection {
         if server.session.isFull { repliesAwaited = ServerSession.expectedMax / 2 }
     }
 
-    /// What a name stands for is not known before an earlier batch, which changes it, has been answered.
-    private func waitsForNames(
-        _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection
-    ) -> Bool {
-        if changes.isEmpty || server.session.isQuiet { return false }
-        var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart..<frame.end]))
-        switch frame.tag {
-        case FrontendTag.parse: break
-        case FrontendTag.bind: _ = reader.cString()
-        case FrontendTag.describe, FrontendTag.close:
-            if reader.byte() != UInt8(ascii: "S") { return false }
-        default: return false
+    /// Looks at the message, if that was not done before.
+    ///
+    /// - Returns: whether it is denied.
+    private func notesDenial(_ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer) -> Bool {
+        if notedAhead > 0 {
+            let isDenied = notedAhead == deniedAhead
+            notedAhead -= frame.end - frame.start
+            return isDenied
         }
-        guard let name = reader.cString() else { return false }
-        return changes.isUnsettled(name)
-    }
-
-    /// See `deallocate`: also within a transaction, where the answer must come in its turn.
-    private func deallocatesLocally(_ server: ServerConnection) -> Bool {
-        guard unit.kind == .deallocate, unit.statementCount == 1, server.session.isQuiet,
-            case .deallocates(let name?)? = unit.session.onlyEffect, deallocate(name)
-        else { return false }
-        unit.session.removeAll()
-        var writer = MessageWriter()
-        writer.commandComplete("DEALLOCATE")
-        writer.readyForQuery(status)
-        send(writer.bytes)
+        let before = (statements: unit.statementCount, steps: unit.session.stepCount, denials: unit.notes.denials)
+        note(frame, bytes)
+        if unit.statementCount > before.statements { openTransaction() }
+        if unit.notes.denials == before.denials { return false }
+        unit.session.removeSteps(from: before.steps)
         return true
     }
 
@@ -221,7 +221,7 @@ extension ClientConnection {
                 unnamed = nil
                 lastUnnamedChange = statements.nextNumber()
             } else {
-                server.session.sent(.queryInBatch(change: dropUnnamed()))
+                server.session.sent(.queryInBatch(change: dropUnnamed(server)))
             }
             server.unnamedToken = 0
             changes.batchEnded()
@@ -246,7 +246,7 @@ extension ClientConnection {
         case FrontendTag.close:
             return forwardClose(frame, body, &run, server)
         case FrontendTag.execute:
-            server.session.sent(.execute)
+            forwardExecute(body, &run, server)
         case FrontendTag.sync:
             server.session.sent(.sync)
             changes.batchEnded()
@@ -272,7 +272,7 @@ extension ClientConnection {
             return whole.withUnsafeBytes { forwardParse(frame, $0, &run, server, isRewritten: true) }
         }
         if name.isEmpty {
-            let number = server.session.isAtBatchStart ? statements.nextNumber() : dropUnnamed()
+            let number = server.session.isAtBatchStart ? statements.nextNumber() : dropUnnamed(server)
             keepUnnamed(parseBody, text, database)
             lastUnnamedChange = number
             server.session.sent(.parse(nil, definition: number))
@@ -283,14 +283,16 @@ extension ClientConnection {
             }
             return run.pass(to: frame.end)
         }
-        if let taken = statements.find(name) {
-            // PostgreSQL refuses a name that is taken; it does so for ours when it has the statement.
-            prepare(taken, &run, server)
-            let statement = database.statements[taken]
+        if names.areOwn && statements.find(name) == nil {
+            noteOwn(name, parseBody, database)
             server.session.sent(.parse(nil, definition: 0))
-            return run.replace(
-                frame, with: rewritten(FrontendTag.parse, statement.serverName, Array(parseBody)), server)
+            if isRewritten {
+                return run.replace(
+                    frame, with: rewritten(FrontendTag.parse, Array(name) + [0], Array(parseBody)), server)
+            }
+            return run.pass(to: frame.end)
         }
+        if statements.find(name) != nil { return refuseTaken(frame, parseBody, &run, server) }
         let id = database.statements.intern(parseBody, database.analyse(text))
         guard let definition = statements.define(name, as: id) else {
             database.statements.release(id)
@@ -301,21 +303,42 @@ extension ClientConnection {
         }
         changes.note(definition, name, previous: nil)
         if server.statements.use(id) {
-            server.session.sent(.answerParse(definition: definition))
-            return run.drop(frame, server)
+            if server.session.isSurelyNotFailed {
+                server.session.sent(.answerParse(definition: definition))
+                return run.drop(frame, server)
+            }
+            // A failed transaction would refuse it: the server is asked.
+            server.statements.doubt(id)
         }
         makeRoom(for: id, &run, server)
-        if !server.session.sent(.parse(id, definition: definition)) { server.statements.remove(id) }
+        if !server.session.sent(.parse(id, definition: definition)) { server.statements.doubt(id) }
         let serverName = database.statements[id].serverName
         run.replace(frame, with: rewritten(FrontendTag.parse, serverName, Array(parseBody)), server)
+    }
+
+    /// PostgreSQL refuses a name that is taken, if it refuses nothing else before: so it gets one that is.
+    private func refuseTaken(
+        _ frame: FrontendFrame, _ parseBody: UnsafeRawBufferPointer, _ run: inout ForwardRun, _ server: ServerConnection
+    ) {
+        let taken = Array("\(StatementRegistry.namePrefix)taken".utf8) + [0]
+        if server.session.sent(.quietClose) {
+            run.insert(rewritten(FrontendTag.close, [UInt8(ascii: "S")] + taken, []), server)
+        }
+        // An empty text is taken in a failed transaction, too.
+        if server.session.sent(.quietParse(nil)) {
+            run.insert(rewritten(FrontendTag.parse, taken, [0, 0, 0]), server)
+        }
+        server.session.sent(.parse(nil, definition: 0))
+        run.replace(frame, with: rewritten(FrontendTag.parse, taken, Array(parseBody)), server)
     }
 
     /// The client has no unnamed statement from now on, unless the server skips what drops it.
     ///
     /// - Returns: the number of the change.
-    private func dropUnnamed() -> UInt32 {
+    private func dropUnnamed(_ server: ServerConnection) -> UInt32 {
         let number = statements.nextNumber()
-        unnamedBefore.append(UnnamedChange(change: number, previousChange: lastUnnamedChange, statement: unnamed))
+        unnamedBefore.append(UnnamedChange(
+            change: number, previousChange: lastUnnamedChange, statement: unnamed, batch: server.session.batchesSent))
         lastUnnamedChange = number
         unnamed = nil
         return number
@@ -343,8 +366,12 @@ extension ClientConnection {
         _ frame: FrontendFrame, _ run: inout ForwardRun, _ server: ServerConnection
     ) {
         defer { server.session.sent(.bind) }
-        if name.isEmpty { return prepareUnnamed(&run, server) }
+        if name.isEmpty {
+            if portal.isEmpty { names.boundDrop = unnamed.flatMap { Self.nameDropped(by: $0.analysis) } }
+            return prepareUnnamed(&run, server)
+        }
         guard let database, let id = statements.find(name) else { return }
+        if portal.isEmpty { names.boundDrop = Self.nameDropped(by: database.statements[id].analysis) }
         prepare(id, &run, server)
         let serverName = database.statements[id].serverName
         // The length counts what is still to come of a message that is not whole.
@@ -386,14 +413,15 @@ extension ClientConnection {
         guard let kind = reader.byte(), let name = reader.cString() else {
             return violated(.malformedBody(tag: frame.tag))
         }
-        if kind == UInt8(ascii: "S"), !name.isEmpty {
+        if kind == UInt8(ascii: "S"), !name.isEmpty, !(names.areOwn && statements.find(name) == nil) {
             let number = statements.nextNumber()
             if let closed = statements.remove(name) { changes.note(number, name, previous: closed) }
             server.session.sent(.answerClose(change: number))
             return run.drop(frame, server)
         }
-        if kind == UInt8(ascii: "S") {
-            server.session.sent(.closeUnnamed(change: dropUnnamed()))
+        if kind == UInt8(ascii: "S"), let id = names.own.remove(name) { database?.statements.release(id) }
+        if kind == UInt8(ascii: "S"), name.isEmpty {
+            server.session.sent(.closeUnnamed(change: dropUnnamed(server)))
             server.unnamedToken = 0
         } else {
             server.session.sent(.close)
@@ -420,7 +448,7 @@ extension ClientConnection {
             server.quietlyPrepared[id] = server.session.batchesSent
             run.insert(rewritten(FrontendTag.parse, statement.serverName, statement.parseBody), server)
         } else {
-            server.statements.remove(id)
+            server.statements.doubt(id)
         }
     }
 
@@ -452,7 +480,7 @@ extension ClientConnection {
         }
     }
 
-    private func rewritten(_ tag: UInt8, _ name: [UInt8], _ rest: [UInt8]) -> [UInt8] {
+    func rewritten(_ tag: UInt8, _ name: [UInt8], _ rest: [UInt8]) -> [UInt8] {
         let length = UInt32(4 + name.count + rest.count)
         var message: [UInt8] = [tag]
         message.reserveCapacity(Int(length) + 1)
@@ -474,7 +502,7 @@ extension ClientConnection {
 }
 
 /// Which part of a client's bytes goes to the server as it lies, and what goes instead of the rest.
-private struct ForwardRun {
+struct ForwardRun {
     let bytes: UnsafeRawBufferPointer
     /// Everything before it has been handled.
     private(set) var offset = 0

@@ -15,12 +15,18 @@ struct UnitSession {
     private var firstMark: TransactionMark?
     /// Something is in it that must stay on its server.
     private(set) var pins = false
+    /// Names of prepared statements that its SQL uses.
+    private(set) var statementNames: [String] = []
+    /// All names of prepared statements may go with it.
+    var dropsStatements = false
 
     // What was noted so far.
     private var batch = 0
     /// Statements of the batch that have a place in it: in the extended protocol, that were executed.
     private var places = 0
     private var lastPlace = -1
+    /// Settings of the statement that was noted last whose values are in a Bind to come, and its place.
+    private var unbound: (settings: [BoundSetting], place: Int)?
     /// Two statements were prepared before either was executed: which of them failed cannot be told.
     private var isAmbiguous = false
 
@@ -43,6 +49,9 @@ struct UnitSession {
         let place = places
         if place == lastPlace { isAmbiguous = true }
         lastPlace = place + max(0, classification.statementCount - 1)
+        pinUnbound()
+        if !classification.boundSettings.isEmpty { unbound = (classification.boundSettings, place) }
+        if !classification.statementNames.isEmpty { statementNames += classification.statementNames }
         if classification.effects.isEmpty, classification.kind != .multiple {
             guard let mark = classification.mark else { return }
             if batch == 0 && place == 0 && steps.isEmpty && firstMark == nil {
@@ -52,8 +61,36 @@ struct UnitSession {
             }
             return
         }
+        if classification.dropsStatements { dropsStatements = true }
         for step in classification.steps { append(step.action, at: place + step.statement) }
     }
+
+    /// A Bind of the statement that was noted last.
+    ///
+    /// - Parameter reader: positioned behind the statement's name.
+    mutating func bind(_ reader: BodyReader) {
+        guard let (settings, place) = unbound else { return }
+        unbound = nil
+        guard let values = BindParameters(reader) else { return append(.effect(.pins(.untrackedSetting)), at: place) }
+        for setting in settings {
+            // NULL is the default. Text is the same in both formats.
+            let text = values.value(setting.parameter).map { String(validating: $0.bytes, as: UTF8.self) }
+            if case .some(nil) = text {
+                append(.effect(.pins(.untrackedSetting)), at: place)
+            } else {
+                append(.effect(.sets(SettingChange(
+                    name: setting.name, value: text ?? nil, isLocal: setting.isLocal))), at: place)
+            }
+        }
+    }
+
+    private mutating func pinUnbound() {
+        guard let (_, place) = unbound else { return }
+        unbound = nil
+        append(.effect(.pins(.untrackedSetting)), at: place)
+    }
+
+    mutating func forgetStatementNames() { statementNames = [] }
 
     /// What cannot be seen may have done anything: see the pins that follow.
     mutating func noteUnknown() { isAmbiguous = true }
@@ -84,6 +121,8 @@ struct UnitSession {
     mutating func removeAll() { self = UnitSession() }
 
     var isEmpty: Bool { steps.isEmpty }
+    /// It is one statement that begins or ends a transaction or a part of it.
+    var hasMark: Bool { firstMark != nil }
 
     /// How much was noted; `removeSteps(from:)` takes back what was noted since.
     var stepCount: Int { steps.count }

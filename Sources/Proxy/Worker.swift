@@ -22,6 +22,7 @@ final class Worker {
         case client(ClientConnection)
         case server(ServerConnection)
         case cancel(CancelConnection)
+        case ping(SidePing)
     }
 
     enum TimerToken {
@@ -40,6 +41,7 @@ final class Worker {
         case readCheck
         /// By its registration: the timer must not keep a connection, and with it a socket, that has ended.
         case cancel(Registration)
+        case ping(Registration)
         case abandoned(ServerID)
     }
 
@@ -231,6 +233,8 @@ final class Worker {
             if readable { server.onReadable() }
         case .cancel(let cancel):
             cancel.onReady(readable: readable, writable: writable)
+        case .ping(let ping):
+            ping.onReady()
         case .listener(let index):
             accept(listeners[index].listener)
         case .mailbox:
@@ -322,6 +326,12 @@ final class Worker {
                 generations[Int(registration.slot)] == registration.generation
             {
                 cancel.timedOut()
+            }
+        case .ping(let registration):
+            if case .ping(let ping) = slots[Int(registration.slot)],
+                generations[Int(registration.slot)] == registration.generation
+            {
+                ping.timedOut()
             }
         case .abandoned(let id):
             servers[id]?.cancelAbandoned()

@@ -20,6 +20,7 @@ extension Worker {
 
     /// A side has answered. Called for each unit.
     func answered(_ database: DatabaseState, _ side: Side, isProbe: Bool) {
+        if side == database.authority { database.authorityAnsweredAt = now }
         if isProbe || database.health.isAwaited(side) { tell(database, side, .success(isProbe: isProbe)) }
     }
 
@@ -43,6 +44,7 @@ extension Worker {
 
     /// Once a second.
     func watchHealth() {
+        watchSilence()
         for database in databases.values {
             for side in Side.allCases { tellSamples(database, side) }
             announce(database.health.tick(lagSeconds: database.lagSeconds(now: now), now: now), of: database)

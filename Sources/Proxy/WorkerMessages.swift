@@ -77,6 +77,17 @@ package enum ControlRequest: Sendable {
     case switchOver(SwitchCommand)
 }
 
+/// What a migration wants of one database's traffic and mirror.
+package enum MigrationTraffic: Sendable {
+    /// Shares in hundredths of a percent: of all users, and of cohorts by their names.
+    case reads(database: String, hundredths: Int, cohorts: [String: Int])
+    /// All reads go to the authority, whatever the file says.
+    case hold(database: String)
+    case mirror(database: String, runs: Bool)
+    /// NEW has it for good: no mirror, no switches, whatever the databases say of it, now and in later processes.
+    case finish(database: String)
+}
+
 package enum ControlOutcome: Sendable {
     case done
     /// Done; the sentence is for the operator.
@@ -125,6 +136,8 @@ package enum ControlMessage: Sendable {
     case captureEnded(CaptureSession)
     /// A signal came.
     case signal(Int32)
+    /// What a migration orders; `done` is called on the control thread, or later, when it is in force.
+    case migration(MigrationTraffic, done: @Sendable (ControlOutcome) -> Void)
     /// What a switch of the authority needs of the traffic; answered by mail.
     case switching(SwitchRequest, reply: Mailbox<SwitchReply>?)
     /// An authority's catalog was read, and differs from what was known.

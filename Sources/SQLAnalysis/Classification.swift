@@ -5,6 +5,8 @@ package struct Classification: Sendable, Equatable {
     package var reason: ClassificationReason
     /// What is left in the server's session, in the order of the text. Mostly empty.
     package var effects: [SessionEffect] = []
+    /// Calls of set_config whose value is a parameter; what they set is known with Bind.
+    package var boundSettings: [BoundSetting] = []
     /// What it does to the transaction; nil for a text of several statements.
     package var mark: TransactionMark?
     /// Of several statements: their effects and marks in order. Empty when there are none.
@@ -15,6 +17,9 @@ package struct Classification: Sendable, Equatable {
     package var chains = false
     /// The name in SHOW, PREPARE, EXECUTE, DEALLOCATE, DECLARE, FETCH, MOVE, CLOSE, LISTEN; lower case unless quoted.
     package var objectName: String?
+    /// Names of prepared statements that PREPARE and EXECUTE use, also within EXPLAIN and CREATE TABLE AS, and that
+    /// DEALLOCATE uses among several statements; as `objectName`.
+    package var statementNames: [String] = []
     /// Statements in the text, empty ones not counted.
     package var statementCount = 1
     package var borders: TransactionBorders
@@ -37,6 +42,14 @@ package struct Classification: Sendable, Equatable {
         if kind == .multiple { return stepsOfSeveral }
         return effects.map { SessionStep(statement: 0, .effect($0)) }
             + (mark.map { [SessionStep(statement: 0, .mark($0))] } ?? [])
+    }
+    /// SQL's PREPARE is in it.
+    package var preparesInSQL: Bool {
+        effects.contains { if case .prepares = $0 { true } else { false } }
+    }
+    /// DEALLOCATE ALL or DISCARD ALL is in it.
+    package var dropsStatements: Bool {
+        effects.contains { $0 == .deallocates(nil) || $0 == .discards(.all) }
     }
     /// COMMIT, ROLLBACK and prepared transactions aside: false only when it is sure that nothing was written.
     package var mayWrite: Bool { kind.mayWrite && !isMixtureOfReads }
@@ -165,6 +178,8 @@ package enum PinReason: String, Sendable, CaseIterable {
     case listen = "LISTEN"
     case advisoryLock = "session advisory lock"
     case library = "LOAD"
+    /// Its statements have names in the server's session that SQL can use.
+    case preparedInSQL = "PREPARE or EXECUTE in SQL"
     /// It may have called nextval, and its user's sessions have been seen to ask for that value later.
     case sequence = "currval or lastval"
     /// A setting was changed in a way we cannot repeat elsewhere.
@@ -183,6 +198,21 @@ package struct SettingChange: Sendable, Equatable {
     package init(name: String, value: String?, isLocal: Bool) {
         self.name = name
         self.value = value
+        self.isLocal = isLocal
+    }
+}
+
+/// `set_config('name', $n, false)`.
+package struct BoundSetting: Sendable, Equatable {
+    /// Lower case.
+    package var name: String
+    /// From 1.
+    package var parameter: Int
+    package var isLocal: Bool
+
+    package init(name: String, parameter: Int, isLocal: Bool) {
+        self.name = name
+        self.parameter = parameter
         self.isLocal = isLocal
     }
 }

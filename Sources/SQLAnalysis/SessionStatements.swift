@@ -165,11 +165,14 @@ enum SessionStatements {
             return result
         case .prepareStmt:
             let name = SyntaxTree.string(SyntaxTree.cast(statement, to: PgQuery__PrepareStmt.self).pointee.name)
-            return one(.prepare, name, .prepares(name))
+            var result = one(.prepare, name, .prepares(name))
+            result.statementNames = [name]
+            return result
         case .executeStmt:
             var result = Classification(.execute, .sessionState)
-            result.objectName = SyntaxTree.string(
-                SyntaxTree.cast(statement, to: PgQuery__ExecuteStmt.self).pointee.name)
+            let name = SyntaxTree.string(SyntaxTree.cast(statement, to: PgQuery__ExecuteStmt.self).pointee.name)
+            result.objectName = name
+            result.statementNames = [name]
             return result
         case .deallocateStmt:
             let name = name(SyntaxTree.cast(statement, to: PgQuery__DeallocateStmt.self).pointee.name)

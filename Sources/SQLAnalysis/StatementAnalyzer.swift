@@ -58,6 +58,11 @@ struct StatementAnalyzer {
         all.isMixtureOfReads = statements.allSatisfy { !$0.mayWrite }
         all.statementCount = statements.count
         all.effects = statements.flatMap(\.effects)
+        if statements.contains(where: { !$0.boundSettings.isEmpty }) { all.effects.append(.pins(.untrackedSetting)) }
+        for one in statements {
+            all.statementNames += one.statementNames
+            if one.kind == .deallocate, let name = one.objectName { all.statementNames.append(name) }
+        }
         for (index, one) in statements.enumerated() {
             all.stepsOfSeveral += one.steps.map { SessionStep(statement: index, $0.action) }
         }
@@ -93,9 +98,11 @@ struct StatementAnalyzer {
         case .variableShowStmt, .prepareStmt, .executeStmt, .deallocateStmt, .declareCursorStmt, .fetchStmt,
             .closePortalStmt, .listenStmt, .unlistenStmt, .discardStmt, .loadStmt:
             result = SessionStatements.other(statement, kind)
-            if kind == .declareCursorStmt {
+            if kind == .declareCursorStmt || kind == .prepareStmt {
                 walk.visit(statement)
-                result.effects += walk.findings.effects
+                // When a prepared statement runs, nobody looks at it.
+                let effects = walk.effectsUnbound
+                result.effects += kind == .prepareStmt && !effects.isEmpty ? [.pins(.unknownStatement)] : effects
             }
         case .notifyStmt, .lockStmt, .constraintsSetStmt, .checkPointStmt, .vacuumStmt, .clusterStmt, .reindexStmt,
             .refreshMatViewStmt, .alterSystemStmt, .callStmt:
@@ -110,6 +117,9 @@ struct StatementAnalyzer {
             let isTemporary = result.effects.contains { $0 == .pins(.temporaryTable) }
             result.changesTables = !isTemporary && TableChange.isOne(statement)
         }
+        if !walk.findings.boundSettings.isEmpty && kind != .selectStmt && kind != .prepareStmt {
+            result.effects.append(.pins(.untrackedSetting))
+        }
         let isVerdictOnly = [.read, .write, .sideDependent].contains(result.kind)
         let hasOnlyPins = result.effects.allSatisfy { effect in
             if case .pins(let reason) = effect { reason != .untrackedSetting } else { false }
@@ -123,6 +133,7 @@ struct StatementAnalyzer {
         result.seesTransactionTime = walk.findings.seesTransactionTime
         result.readsSequence = walk.findings.readsSequence
         result.effects = walk.findings.effects
+        result.boundSettings = walk.findings.boundSettings
         result.changesSchema = walk.findings.reason == .selectInto
         result.changesTables = result.changesSchema
         return result
@@ -135,6 +146,7 @@ struct StatementAnalyzer {
         var result = Classification(.write, reason)
         result.readsSequence = walk.findings.readsSequence
         result.effects = walk.findings.effects
+        result.statementNames = walk.findings.statementNames
         return result
     }
 
@@ -170,10 +182,14 @@ struct StatementAnalyzer {
         let isRun = SyntaxTree.options(node.options, node.n_options).contains { $0.name == "analyze" && $0.isOn }
         let (inner, _) = classify(query, &kinds)
         if inner.kind == .read { return (Classification(.read, .surelyRead), true) }
-        if inner.kind == .sideDependent { return (Classification(.sideDependent, inner.reason), true) }
+        let leavesNothing = inner.effects.isEmpty && inner.boundSettings.isEmpty
+        if inner.kind == .sideDependent, leavesNothing || !isRun {
+            return (Classification(.sideDependent, inner.reason), true)
+        }
         if !isRun, inner.kind != .execute { return (Classification(.sideDependent, .serverState), true) }
         var result = Classification(.write, .explainAnalyze)
-        result.effects = inner.effects
+        result.effects = inner.effects + (inner.boundSettings.isEmpty ? [] : [.pins(.untrackedSetting)])
+        result.statementNames = inner.statementNames
         result.changesSchema = inner.changesSchema
         result.changesTables = inner.changesTables
         return (result, true)

@@ -117,6 +117,12 @@ extension SyntaxTree {
     }
 
     /// The text of a constant: strings without quotes, numbers as written.
+    /// The n of `$n`; nil: it is something else.
+    static func parameter(_ node: UnsafeMutablePointer<PgQuery__Node>?) -> Int? {
+        guard let node, node.pointee.node_case == PG_QUERY__NODE__NODE_PARAM_REF else { return nil }
+        return node.pointee.param_ref.map { Int($0.pointee.number) }
+    }
+
     static func constant(_ node: UnsafeMutablePointer<PgQuery__Node>?) -> String? {
         guard let node, node.pointee.node_case == PG_QUERY__NODE__NODE_A_CONST, let value = node.pointee.a_const
         else { return nil }

@@ -7,6 +7,8 @@ struct Findings {
     private(set) var effects: [SessionEffect] = []
     var seesTransactionTime = false
     var readsSequence = false
+    var statementNames: [String] = []
+    var boundSettings: [BoundSetting] = []
 
     mutating func add(_ kind: StatementKind, _ reason: ClassificationReason) {
         guard Findings.severity(kind) > Findings.severity(self.kind) else { return }
@@ -39,6 +41,11 @@ struct TreeWalk {
     init(facts: CatalogFacts, kinds: NodeKinds) {
         self.facts = facts
         self.kinds = kinds
+    }
+
+    /// What it leaves, where nobody is told what parameters are.
+    var effectsUnbound: [SessionEffect] {
+        findings.effects + (findings.boundSettings.isEmpty ? [] : [.pins(.untrackedSetting)])
     }
 
     mutating func visit(_ message: SyntaxTree.Message, depth: Int = 0) {
@@ -95,8 +102,12 @@ struct TreeWalk {
             .cteCycleClause, .list, .indices, .collateClause, .xmlExpr, .xmlSerialize, .namedArgExpr, .groupingSet,
             .groupingFunc:
             break
+        case .executeStmt:
+            findings.add(.write, .unknownNode)
+            findings.statementNames.append(
+                SyntaxTree.string(SyntaxTree.cast(message, to: PgQuery__ExecuteStmt.self).pointee.name))
         case .transactionStmt, .variableSetStmt, .variableShowStmt, .copyStmt, .explainStmt, .prepareStmt,
-            .executeStmt, .deallocateStmt, .declareCursorStmt, .fetchStmt, .closePortalStmt, .listenStmt,
+            .deallocateStmt, .declareCursorStmt, .fetchStmt, .closePortalStmt, .listenStmt,
             .unlistenStmt, .discardStmt, .loadStmt, .truncateStmt, .notifyStmt, .lockStmt, .constraintsSetStmt,
             .checkPointStmt, .vacuumStmt, .clusterStmt, .reindexStmt, .refreshMatViewStmt, .doStmt, .callStmt,
             .alterSystemStmt, .other:
@@ -112,6 +123,10 @@ struct TreeWalk {
         }
         let schema = name.count > 1 ? name[name.count - 2] : nil
         if function == "set_config", schema == nil || schema == "pg_catalog" {
+            if let bound = boundSetting(call) {
+                findings.boundSettings.append(bound)
+                return findings.add(.sideDependent, .sessionState)
+            }
             let effect = setConfigEffect(call)
             findings.add(effect)
             // A SET by another name: the authority's, but it writes no data.
@@ -145,6 +160,13 @@ struct TreeWalk {
             let value = SyntaxTree.constant(args[1]), let local = boolean(args[2])
         else { return .pins(.untrackedSetting) }
         return .sets(SettingChange(name: name.lowercased(), value: value, isLocal: local))
+    }
+
+    private func boundSetting(_ call: PgQuery__FuncCall) -> BoundSetting? {
+        guard call.n_args == 3, let args = call.args, let name = SyntaxTree.constant(args[0]),
+            let parameter = SyntaxTree.parameter(args[1]), let local = boolean(args[2])
+        else { return nil }
+        return BoundSetting(name: name.lowercased(), parameter: parameter, isLocal: local)
     }
 
     /// `true` comes as a cast of 't' to bool from older grammars, as a Boolean constant from newer ones.

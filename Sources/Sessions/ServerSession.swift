@@ -23,6 +23,12 @@ import PGWire
     case answerClose(change: UInt32)
     /// What drops the client's unnamed statement behind other messages of its batch.
     case closeUnnamed(change: UInt32), queryInBatch(change: UInt32)
+    /// An Execute of DEALLOCATE: the client loses a name with it.
+    case executeDropping(change: UInt32)
+    /// Ours: a statement under the client's own name, and the Sync that ends its batch. An error is nobody's.
+    case ownParse, quietSync
+    /// The same within the client's batch, which an error of it fails.
+    case ownParseInBatch(change: UInt32)
 }
 
 /// The protocol state of one logged-in server: which reply belongs to what, and whether the client sees it
@@ -52,6 +58,8 @@ import PGWire
     @usableFromInline var head = 0
     /// The server skips messages up to the next Sync, and none was sent yet.
     @usableFromInline var isSkipping = false
+    /// Behind a message of the extended protocol, whose error may skip all up to a Sync that was not sent yet.
+    private var isWithinBatch = false
     /// In COPY FROM STDIN, until the client's CopyDone or CopyFail.
     private var isCopyingIn = false
     /// Replies owed when a CopyDone or CopyFail was sent before the server announced the COPY, counted from the first
@@ -92,7 +100,8 @@ import PGWire
                 readies += 1
                 isReadyLast = true
             case .parse, .bind, .describe, .execute, .close, .quietQuery, .quietParse, .quietClose, .answer,
-                .answerParse, .answerClose, .closeUnnamed:
+                .answerParse, .answerClose, .closeUnnamed, .executeDropping, .ownParse, .ownParseInBatch,
+                .quietSync:
                 isReadyLast = false
             }
         }
@@ -105,23 +114,18 @@ import PGWire
             switch reply {
             case .query, .queryInBatch, .functionCall, .sync: true
             case .parse, .bind, .describe, .execute, .close, .quietQuery, .quietParse, .quietClose, .answer,
-                .answerParse, .answerClose, .closeUnnamed:
+                .answerParse, .answerClose, .closeUnnamed, .executeDropping, .ownParse, .ownParseInBatch,
+                .quietSync:
                 false
             }
         }
     }
 
     /// The next message is the first of its batch: an error before it does not skip it.
-    package var isAtBatchStart: Bool {
-        if isSkipping { return false }
-        switch head < expected.count ? expected.last : nil {
-        case .query, .queryInBatch, .functionCall, .sync, .quietQuery: return true
-        case .parse, .bind, .describe, .execute, .close, .quietParse, .quietClose, .answer, .answerParse,
-            .answerClose, .closeUnnamed:
-            return false
-        case nil: return isBetweenUnits
-        }
-    }
+    package var isAtBatchStart: Bool { !isSkipping && !isWithinBatch }
+
+    /// The server is not in a failed transaction when it gets what is sent now, or skips that.
+    package var isSurelyNotFailed: Bool { status != .failed && batchesSent == batchesAnswered }
 
     /// Whether the batch that began when `batchesSent` was this number has not been answered yet.
     package func isUnanswered(_ batch: UInt32) -> Bool {
@@ -147,14 +151,17 @@ import PGWire
     @discardableResult
     package mutating func sent(_ reply: ExpectedReply) -> Bool {
         isBetweenUnits = false
+        let endsBatch = reply == .sync || reply == .quietSync
         if isSkipping {
-            if reply == .sync {
+            if endsBatch {
                 isSkipping = false
             } else {
                 switch reply {
-                case .parse, .answerParse, .answerClose, .closeUnnamed, .queryInBatch: dropped.append(reply)
-                case .query, .functionCall, .sync, .bind, .describe, .execute, .close, .quietQuery, .quietParse,
-                    .quietClose, .answer:
+                case .parse, .quietParse, .quietClose, .answerParse, .answerClose, .closeUnnamed, .queryInBatch,
+                    .executeDropping, .ownParseInBatch:
+                    dropped.append(reply)
+                case .query, .functionCall, .sync, .bind, .describe, .execute, .close, .quietQuery, .answer, .ownParse,
+                    .quietSync:
                     break
                 }
                 return false
@@ -165,10 +172,12 @@ import PGWire
         if isCopyingIn && reply == .sync && expectedCount == 1 { return false }
         expected.append(reply)
         switch reply {
-        case .query, .queryInBatch, .functionCall, .sync, .quietQuery: batchesSent &+= 1
+        case .query, .queryInBatch, .functionCall, .sync, .quietQuery, .quietSync:
+            batchesSent &+= 1
+            if endsBatch { isWithinBatch = false }
         case .parse, .bind, .describe, .execute, .close, .quietParse, .quietClose, .answer, .answerParse, .answerClose,
-            .closeUnnamed:
-            break
+            .closeUnnamed, .executeDropping, .ownParse, .ownParseInBatch:
+            isWithinBatch = true
         }
         return true
     }
@@ -196,7 +205,7 @@ import PGWire
             pop()
             return BackendTag.closeComplete
         case .query, .queryInBatch, .closeUnnamed, .functionCall, .sync, .parse, .bind, .describe, .execute, .close,
-            .quietQuery, .quietParse, .quietClose, nil:
+            .quietQuery, .quietParse, .quietClose, .executeDropping, .ownParse, .ownParseInBatch, .quietSync, nil:
             return nil
         }
     }
@@ -241,13 +250,16 @@ import PGWire
         case BackendTag.copyInResponse:
             return copyIn()
         case BackendTag.noticeResponse, BackendTag.parameterStatus, BackendTag.notificationResponse:
-            return current == .quietQuery ? .swallow : .forwardHeader
+            return isOurs ? .swallow : .forwardHeader
         default:
             return .violation
         }
     }
 
     private var current: ExpectedReply? { head < expected.count ? expected[head] : nil }
+
+    /// What comes now is of something that the client has not sent.
+    private var isOurs: Bool { current == .quietQuery || current == .ownParse || current == .quietSync }
 
     private mutating func pop() {
         head += 1
@@ -270,7 +282,7 @@ import PGWire
 
     private func result() -> Verdict {
         switch current {
-        case .query, .queryInBatch, .execute, .functionCall: .forwardResult
+        case .query, .queryInBatch, .execute, .executeDropping, .functionCall: .forwardResult
         case .quietQuery: .swallow
         default: .violation
         }
@@ -283,7 +295,7 @@ import PGWire
             return .forwardResult
         case .quietQuery:
             return .swallow
-        case .execute:
+        case .execute, .executeDropping:
             isCopyingIn = false
             pop()
             return .forwardResult
@@ -308,7 +320,7 @@ import PGWire
         case .parse:
             pop()
             return .forwardHeader
-        case .quietParse:
+        case .quietParse, .ownParse, .ownParseInBatch:
             pop()
             return .swallow
         default:
@@ -327,6 +339,7 @@ import PGWire
         while end < expected.count, expected[end] == .sync, end < dataEnd ?? expected.count { end += 1 }
         let ignored = end - (head + 1)
         expected.removeSubrange((head + 1)..<end)
+        if ignored > 0 && current == .execute { isWithinBatch = true }
         batchesSent &-= UInt32(ignored)
         if dataEnd == nil {
             isCopyingIn = true
@@ -344,11 +357,14 @@ import PGWire
             return .forwardError
         case .quietQuery:
             return .swallowError
+        case .ownParse:
+            skipToSync()
+            return .swallow
         case nil:
             // Between units a server says only that it closes the connection; see `goesOnAfterError` for others.
             return .forwardError
         case .parse, .bind, .describe, .execute, .close, .quietParse, .quietClose, .answer, .answerParse, .sync,
-            .answerClose, .closeUnnamed:
+            .answerClose, .closeUnnamed, .executeDropping, .ownParseInBatch, .quietSync:
             if case .parse(nil, let definition) = current { refusedDefinition = definition }
             skipToSync()
             return .forwardError
@@ -357,14 +373,16 @@ import PGWire
 
     /// The server ignores everything up to the Sync: nothing will come of what was sent before it.
     private mutating func skipToSync() {
-        while let reply = current, reply != .sync {
+        while let reply = current, reply != .sync, reply != .quietSync {
             switch reply {
-            case .parse, .quietParse, .answerParse, .answerClose, .closeUnnamed: dropped.append(reply)
+            case .parse, .quietParse, .quietClose, .answerParse, .answerClose, .closeUnnamed, .executeDropping,
+                .ownParseInBatch:
+                dropped.append(reply)
             case .queryInBatch:
                 dropped.append(reply)
                 batchesAnswered &+= 1
             case .query, .functionCall, .quietQuery: batchesAnswered &+= 1  // no ReadyForQuery of its own
-            case .sync, .bind, .describe, .execute, .close, .quietClose, .answer: break
+            case .sync, .bind, .describe, .execute, .close, .answer, .ownParse, .quietSync: break
             }
             pop()
         }
@@ -379,12 +397,14 @@ import PGWire
             batchesAnswered &+= 1
             self.status = status
             isBetweenUnits = head == expected.count
+            if isBetweenUnits { isWithinBatch = false }
             return .ready(status, isForwarded: true)
-        case .quietQuery:
+        case .quietQuery, .quietSync:
             pop()
             batchesAnswered &+= 1
             self.status = status
             isBetweenUnits = head == expected.count
+            if isBetweenUnits { isWithinBatch = false }
             return .ready(status, isForwarded: false)
         default:
             return .violation

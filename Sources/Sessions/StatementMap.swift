@@ -90,34 +90,69 @@ package struct StatementMap {
 
 /// Which statements one server has prepared, the least recently used first to go. Used on its reactor's thread.
 package struct ServerStatements {
-    private var lastUse: [StatementID: UInt64] = [:]
+    private struct Copy {
+        var lastUse: UInt64
+        /// It may not be there: what prepared it, or prepared it again, was skipped.
+        var isDoubtful = false
+    }
+
+    private var copies: [StatementID: Copy] = [:]
+    /// Told to go, and not known to have gone.
+    private var evicted: Set<StatementID> = []
     private var clock: UInt64 = 0
     /// Statements (`max_prepared_statements`).
     package var bound: Int
 
     package init(bound: Int) { self.bound = max(1, bound) }
 
-    package var count: Int { lastUse.count }
+    package var count: Int { copies.count }
 
-    /// Whether the server has it; if so it is the most recently used now.
+    /// Whether the server surely has it; if so it is the most recently used now.
     package mutating func use(_ statement: StatementID) -> Bool {
-        guard lastUse[statement] != nil else { return false }
+        guard let copy = copies[statement], !copy.isDoubtful else { return false }
         clock += 1
-        lastUse[statement] = clock
+        copies[statement]?.lastUse = clock
         return true
     }
 
-    /// The server is being told of it. Returns the statement to close in exchange when there are too many.
+    /// The server is being told of it.
+    ///
+    /// - Returns: what to close there before: itself, if it may be there already, or the one that has to go when there
+    ///   are too many.
     package mutating func insert(_ statement: StatementID) -> StatementID? {
         clock += 1
         var victim: StatementID?
-        if lastUse.count >= bound { victim = lastUse.min { $0.value < $1.value }?.key }
-        if let victim { lastUse[victim] = nil }
-        lastUse[statement] = clock
+        if copies[statement] != nil {
+            victim = statement
+        } else if copies.count >= bound {
+            victim = copies.min { $0.value.lastUse < $1.value.lastUse }?.key
+            if let victim {
+                copies[victim] = nil
+                evicted.insert(victim)
+            }
+        }
+        copies[statement] = Copy(lastUse: clock)
         return victim
     }
 
-    package mutating func remove(_ statement: StatementID) { lastUse[statement] = nil }
+    /// Whether the server has it is not known any more.
+    package mutating func doubt(_ statement: StatementID) { copies[statement]?.isDoubtful = true }
 
-    package mutating func removeAll() { lastUse = [:] }
+    /// Everything is answered: what was told to go has gone.
+    package mutating func settle() {
+        if !evicted.isEmpty { evicted = [] }
+    }
+
+    /// A Close of ours was skipped: what was told to go may be there yet.
+    package mutating func doubtEvicted() {
+        for statement in evicted where copies[statement] == nil {
+            copies[statement] = Copy(lastUse: 0, isDoubtful: true)
+        }
+        evicted = []
+    }
+
+    package mutating func removeAll() {
+        copies = [:]
+        evicted = []
+    }
 }

@@ -7,24 +7,40 @@ import Logging
 import Proxy
 import Reactor
 
-/// What operators and their tools are told over HTTP: /healthz, /readyz and /metrics.
+/// What operators and their tools are told over HTTP: /healthz, /readyz, /metrics, and migrations.
 enum AdminService {
-    /// Bytes of `admin.http.token_file`.
+    /// Bytes of a file with a token.
     private static let tokenBytesMax = 4096
 
     /// Connections that the kernel keeps to be accepted.
-    static let backlog = HTTPServer.backlog
+    static let backlog = HTTPService.backlog
 
+    /// What `admin.http` asks for; nil: there is none.
+    struct Tokens: Sendable {
+        var write: [UInt8]?
+        var read: [UInt8]?
+    }
+
+    /// - Throws: ExitCode after having said why.
+    static func tokens(_ settings: HTTPSettings) throws -> Tokens {
+        Tokens(
+            write: try token(settings.tokenFile, "admin.http.token_file"),
+            read: try token(settings.readTokenFile, "admin.http.read_token_file"))
+    }
+
+    /// - Parameter runner: nil: there is no state store, and so no migrations.
     /// - Returns: nil when there is no thread or descriptor left for it, which is logged.
     static func start(
-        on socket: ListenerHandle, token: [UInt8]?, _ server: ProxyServer, hooks: EventHooks, logger: Logger
-    ) -> HTTPServer? {
+        on socket: ListenerHandle, tokens: Tokens, _ server: ProxyServer, hooks: EventHooks, state: ServeState,
+        runner: MigrationRunner?, logger: Logger
+    ) -> HTTPService? {
         guard let listener = socket.take() else { return nil }
+        var routes = routes(server, hooks)
+        if let runner, let store = state.store { routes += MigrationRoutes(desk: runner.desk, store: store).all }
+        let access = HTTPAccess(writeToken: tokens.write, readToken: tokens.read, routes: routes)
         do throws(SocketError) {
-            let http = try HTTPServer(on: listener, token: token) { request, answer in
-                respond(to: request, server, hooks, answer)
-            }
-            logger.notice("HTTP on \(http.address)\(token == nil ? "" : ", with a token")")
+            let http = try HTTPService(on: listener, routes: routes, access: access, logger: logger)
+            logger.notice("HTTP on \(http.address)\(tokens.write == nil ? "" : ", with a token")")
             return http
         } catch {
             logger.error("no HTTP on \(socket.address): \(error.reason)")
@@ -32,47 +48,39 @@ enum AdminService {
         }
     }
 
-    /// - Throws: ExitCode after having said why.
-    static func token(_ path: String) throws -> [UInt8]? {
+    private static func token(_ path: String, _ key: String) throws -> [UInt8]? {
         if path.isEmpty { return nil }
         guard let handle = FileHandle(forReadingAtPath: path),
             let data = try? handle.read(upToCount: tokenBytesMax + 1)
         else {
-            complain("admin.http.token_file: cannot read \(path)")
+            complain("\(key): cannot read \(path)")
             throw ExitCode(2)
         }
         let token = Array(String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines).utf8)
         guard !token.isEmpty, data.count <= tokenBytesMax, token.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
-            complain(
-                "admin.http.token_file: \(path) must hold one token: printable ASCII, \(tokenBytesMax) bytes at most")
+            complain("\(key): \(path) must hold one token: printable ASCII, \(tokenBytesMax) bytes at most")
             throw ExitCode(2)
         }
         return token
     }
 
-    private static func respond(
-        to request: HTTPRequest, _ server: ProxyServer, _ hooks: EventHooks,
-        _ answer: @escaping @Sendable (@escaping HTTPServer.Making) -> Void
-    ) {
-        switch request.path {
-        case "/healthz":
-            answer { HTTPResponse(200, "ok") }
-        case "/readyz":
-            server.collectFigures { figures in
-                answer {
-                    let (isReady, json) = Readiness(figures).answer()
-                    return HTTPResponse(isReady ? 200 : 503, "application/json", Array(json.utf8))
-                }
-            }
-        case "/metrics":
-            server.collectFigures { figures in
-                answer {
-                    HTTPResponse(
-                        200, ExpositionWriter.contentType, ProxyMetrics(figures).text() + metrics(of: hooks))
-                }
-            }
-        default:
-            answer { HTTPResponse(404, "there are /healthz, /readyz and /metrics") }
+    private static func routes(_ server: ProxyServer, _ hooks: EventHooks) -> [HTTPRoute] {
+        [
+            .get("/healthz", .none) { HTTPAnswer(200, "ok") },
+            .get("/readyz", .read) {
+                let (isReady, json) = Readiness(await figures(server)).answer()
+                return HTTPAnswer(isReady ? 200 : 503, "application/json", Array(json.utf8))
+            },
+            .get("/metrics", .read) {
+                HTTPAnswer(
+                    200, ExpositionWriter.contentType, ProxyMetrics(await figures(server)).text() + metrics(of: hooks))
+            },
+        ]
+    }
+
+    private static func figures(_ server: ProxyServer) async -> ProxyFigures {
+        await withCheckedContinuation { continuation in
+            server.collectFigures { continuation.resume(returning: $0) }
         }
     }
 

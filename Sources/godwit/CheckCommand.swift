@@ -1,9 +1,12 @@
 import ArgumentParser
 import Configuration
+import Glibc
 import LibPQ
 import Mirroring
+import Primitives
 import Proxy
 import Reactor
+import Sessions
 
 /// Says whether the file is right and both sides can do their part; changes nothing.
 struct CheckCommand: ParsableCommand {
@@ -11,72 +14,159 @@ struct CheckCommand: ParsableCommand {
         commandName: "check",
         abstract: "Check the configuration file, the connections to both sides and what could not be mirrored.",
         discussion: """
-            Exit status: 0 all is well, 1 problems (each named with its fix), 2 file invalid or a side cannot be \
-            reached.
+            Reads the file and all that it names as serve would, connects as serve and the mirror would, and asks both \
+            sides for what a migration needs. Exit status: 0 all is well, 1 problems (each named with its fix), 2 file \
+            invalid or a side cannot be reached.
             """)
 
     @Option(name: .long, help: "Configuration file.") var config: String
+    @Flag(name: .long, help: "One JSON object on standard output instead of lines.") var json = false
+    @Flag(name: .long, help: "Only the file and what it names on this machine; connect nowhere.") var offline = false
     @Argument(help: "Name of one database in the file; without it all are checked.") var database: String?
 
     func run() throws {
-        let settings = try ControlTargets.load(config, failure: ExitCode(2))
-        say("\(config): valid, \(settings.databases.count) databases")
-        try checkCertificates(settings)
-        var problems = 0
-        var isUnreachable = false
+        var report = CheckReport(isJSON: json)
+        defer { if json { say(report.json) } }
+        guard let settings = readFile(&report) else { throw ExitCode(2) }
         if let database, settings.database(named: database) == nil {
-            complain("\(config): no database '\(database)'")
+            report.add(.unknown, config, "no database '\(database)'")
             throw ExitCode(2)
         }
-        for entry in settings.databases where !entry.isWildcard && (database == nil || entry.name == database) {
-            do {
-                problems += try check(try ControlTargets(entry, failure: ExitCode(2)))
-            } catch {
-                isUnreachable = true
-            }
+        report.tell("\(config): valid, \(settings.databases.count) databases")
+        let auth = readAccess(settings, &report)
+        checkCertificates(settings, &report)
+        checkMachine(settings, &report)
+        if report.status == 2 { throw ExitCode(2) }
+        for entry in settings.databases where !offline && !entry.isWildcard {
+            if database == nil || entry.name == database { check(entry, settings, auth, &report) }
         }
-        if isUnreachable { throw ExitCode(2) }
-        if problems > 0 { throw ExitCode(1) }
+        if report.status != 0 { throw ExitCode(report.status) }
+    }
+
+    // MARK: the file, and what it names
+
+    private func readFile(_ report: inout CheckReport) -> Settings? {
+        do throws(SettingsError) { return try SettingsFile.load(path: config) } catch {
+            report.add(.unknown, "file", "\(error)")
+            return nil
+        }
+    }
+
+    private func readAccess(_ settings: Settings, _ report: inout CheckReport) -> AuthPolicy? {
+        do { return try AuthReader.policy(settings, previous: nil) } catch {
+            report.add(.unknown, "auth", "\(error)")
+            return nil
+        }
     }
 
     /// Reads certificates, keys and maps as `serve` would.
-    private func checkCertificates(_ settings: Settings) throws {
+    private func checkCertificates(_ settings: Settings, _ report: inout CheckReport) {
         do {
-            if let tls = try ClientTLS.read(settings, previous: nil).context { report(tls, "listen.tls") }
+            if let tls = try ClientTLS.read(settings, previous: nil).context { tell(tls, "listen.tls", &report) }
             for database in settings.databases {
                 for (word, text) in [("old", database.old), ("new", database.new)] {
                     let key = "databases.\(database.name).\(word)"
                     let tls = try ServerTLSReader.read(try ConnectionString(parsing: text), key: key)
-                    if let tls { report(tls.context, key) }
+                    if let tls { tell(tls.context, key, &report) }
                 }
             }
         } catch {
-            complain("\(error)")
-            throw ExitCode(2)
+            report.add(.unknown, "TLS", "\(error)")
         }
     }
 
-    private func report(_ tls: TLSContext, _ key: String) {
-        if let subject = tls.subject { say("\(key): certificate \(subject) from \(tls.options.certificate)") }
-        if let warning = CertificateAge.warning(tls, key: key) { say("note \(warning)") }
+    private func tell(_ tls: TLSContext, _ key: String, _ report: inout CheckReport) {
+        if let subject = tls.subject { report.tell("\(key): certificate \(subject) from \(tls.options.certificate)") }
+        guard let warning = CertificateAge.warning(tls, key: key) else { return }
+        let isOver = (tls.secondsLeft ?? 0) < 0 || tls.isEarly
+        report.add(isOver ? .problem : .note, key, String(warning.dropFirst(key.utf8.count + 2)))
     }
 
-    /// - Returns: how many problems there are.
-    private func check(_ targets: ControlTargets) throws -> Int {
-        let name = targets.database.name
-        let old = try targets.connect(.old, purpose: "check", failure: ExitCode(2))
-        let new = try targets.connect(.new, purpose: "check", failure: ExitCode(2))
-        say("\(name): OLD is PostgreSQL \(Self.version(old)), NEW is PostgreSQL \(Self.version(new))")
-        do throws(PostgresFailure) {
+    private func checkMachine(_ settings: Settings, _ report: inout CheckReport) {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+        // Each client and each server is one; the rest is ours.
+        let servers = settings.databases.reduce(0) { $0 + 2 * $1.pool.size }
+        let wanted = UInt64(settings.listen.clientsMax + servers + 100)
+        if UInt64(limit.rlim_cur) < wanted {
+            report.add(
+                .note, "open files",
+                "this shell allows \(limit.rlim_cur), listen.clients_max and the pools may need \(wanted): raise it "
+                    + "where Godwit is started (LimitNOFILE= of the unit, ulimit -n), or lower listen.clients_max")
+        }
+    }
+
+    // MARK: both sides
+
+    private func check(
+        _ entry: DatabaseSettings, _ settings: Settings, _ auth: AuthPolicy?, _ report: inout CheckReport
+    ) {
+        let name = entry.name
+        var row = CheckReport.Database(name: name)
+        defer { report.databases.append(row) }
+        do {
+            let targets = try ControlTargets(entry, failure: ExitCode(2))
+            checkRoutes(entry, settings, auth, &report)
+            guard let old = connect(targets.old, "OLD", name, &report),
+                let new = connect(targets.new, "NEW", name, &report)
+            else { return }
+            row.old = Self.version(old)
+            row.new = Self.version(new)
+            report.tell("\(name): OLD is PostgreSQL \(row.old), NEW is PostgreSQL \(row.new)")
+            try checkSlots(old, "OLD", entry, &report)
+            try checkSlots(new, "NEW", entry, &report)
             let result = try Preflight.check(old: old, new: new)
-            for finding in result.findings { say("\(finding.weight == .blocking ? "PROBLEM" : "note") \(finding)") }
-            let count = result.blocking.count
-            say("\(name): \(result.tables.count) tables can be mirrored, \(count) problems")
-            return count
+            for finding in result.findings {
+                report.add(
+                    finding.weight == .blocking ? .problem : .note, database: name, finding.place,
+                    "\(finding.problem). \(finding.fix).")
+            }
+            row.tables = result.tables.count
+            report.tell(
+                "\(name): \(row.tables) tables can be mirrored, \(report.count(.problem, of: name)) problems")
         } catch {
-            complain("\(name): \(error)")
-            throw ExitCode(2)
+            report.add(.unknown, database: name, "check", "\(error)")
         }
+    }
+
+    private func connect(
+        _ target: ConnectionString, _ place: String, _ database: String, _ report: inout CheckReport
+    ) -> Connection? {
+        do throws(PostgresFailure) { return try Connection.open(target, purpose: "check") } catch {
+            report.add(.unknown, database: database, place, "\(error)")
+            return nil
+        }
+    }
+
+    /// The ways that clients and their logins go, as far as they need no client's password.
+    private func checkRoutes(
+        _ entry: DatabaseSettings, _ settings: Settings, _ auth: AuthPolicy?, _ report: inout CheckReport
+    ) {
+        for (place, text) in [("OLD, as clients come", entry.old), ("NEW, as clients come", entry.new)] {
+            guard let parsed = try? ConnectionString(parsing: text), parsed.user != nil else { continue }
+            _ = connect(parsed, place, entry.name, &report)
+        }
+        guard let auth else { return }
+        do {
+            let lookUp = try AuthReader.lookUp(entry, settings.auth, auth, authority: .old)
+            guard let lookUp, !lookUp.database.isEmpty else { return }
+            _ = connect(try ConnectionString(parsing: lookUp.conninfo), "OLD, as auth_user", entry.name, &report)
+        } catch {
+            report.add(.unknown, database: entry.name, "auth_user", "\(error)")
+        }
+    }
+
+    private func checkSlots(
+        _ connection: borrowing Connection, _ place: String, _ entry: DatabaseSettings, _ report: inout CheckReport
+    ) throws(PostgresFailure) {
+        let rows = try connection.query("""
+            SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+            """)
+        guard let slots = rows.integer(0, 0), slots < entry.pool.size + 4 else { return }
+        report.add(
+            .note, database: entry.name, place,
+            "has \(slots) connections for users, pool.size is \(entry.pool.size) and the mirror needs some: raise "
+                + "max_connections or lower pool.size")
     }
 
     private static func version(_ connection: borrowing Connection) -> String {

@@ -7,6 +7,6 @@ struct Godwit: ParsableCommand {
         abstract: "Moves a live application from one PostgreSQL database to another without a stop.",
         subcommands: [
             ServeCommand.self, CheckCommand.self, PrepareCommand.self, VerifyCommand.self, BucketCommand.self,
-            ExplainCommand.self,
+            ExplainCommand.self, MigrateCommand.self,
         ])
 }

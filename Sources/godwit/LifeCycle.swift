@@ -69,6 +69,7 @@ final class LifeCycle {
 
     /// Clients are served.
     func begin(_ server: ProxyServer) {
+        Successor.noteProgram()
         let control = server.control
         do throws(SocketError) {
             offer = try TakeoverOffer(

@@ -19,21 +19,23 @@ import Sessions
 struct ServeAssembly {
     private let path: String
     private let output: LogSwitch
-    private let logger: Logger
+    let logger: Logger
     private let events: EventLog
     let hooks: EventHooks
+    /// What a restart must not forget.
+    let state: ServeState
     private(set) var snapshot: ProxySnapshot
     /// What lives longer than a snapshot, by database.
     var horizons = NameTable<Horizon>()
     private var stamps = NameTable<ReadStamps>()
     private var healths = NameTable<DatabaseHealth>()
     private var catalogs = NameTable<CatalogSnapshot>()
-    private var plan = TrafficPlan()
+    var plan = TrafficPlan()
     var mirrors: [String: Mirror] = [:]
     /// Another process serves clients as well: what users write there is not known here.
     var withholdsReads: Bool
     /// Who takes the writes, of mirrored databases.
-    private var ownerships = NameTable<Ownership>()
+    var ownerships = NameTable<Ownership>()
     /// The file as it was read last, and what SET has put in place of parts of it.
     private var text = ""
     private var overrides: [SettingOverride] = []
@@ -52,8 +54,14 @@ struct ServeAssembly {
             settings: Settings(), auth: AuthPolicy(method: .trust, secrets: [:]), databases: [])
         do {
             text = try SettingsFile.text(path: path)
-            settleAuthorities(try SettingsFile.parse(text: text, path: path))
-            snapshot = try build(try SettingsFile.parse(text: text, path: path), previous: nil, readsFiles: true)
+            let settings = try SettingsFile.parse(text: text, path: path)
+            state = try ServeState(settings.state)
+            for (name, record) in state.memory.all { plan.restore(record, for: name) }
+            settleAuthorities(settings)
+            snapshot = try build(settings, previous: nil, readsFiles: true)
+        } catch let failure as StateStore.Failure {
+            complain("state.path: \(failure)")
+            throw ExitCode(1)
         } catch {
             complain("\(error)")
             throw ExitCode(2)
@@ -62,29 +70,30 @@ struct ServeAssembly {
         // Decisions are few, and none is left out.
         events.add(LoggedEvents(Logger(label: "godwit.events") { _ in LineLogHandler(output, isLimited: false) }))
         events.add(hooks)
+        if let store = state.store { events.add(store) }
     }
 
     // MARK: the control thread
 
     /// Runs until the data plane has ended.
-    mutating func run(_ server: ProxyServer, _ lifeCycle: LifeCycle) {
+    mutating func run(_ server: ProxyServer, _ engine: SwitchEngine, _ lifeCycle: LifeCycle) {
         reportCertificate()
         hooks.apply(snapshot.settings.events)
         events.append(EventRecord(
             .start, cause: "Godwit \(ConsoleTables.version) serves \(snapshot.settings.databases.count) databases"))
-        let engine = SwitchEngine(server.control, events: events, logger: logger)
         startMirrors(server.control, engine)
         let authorities = AuthorityWatcher(
             snapshot.settings.databases, control: server.control, engine: engine, logger: logger)
         let lookUps = LookUpService(server, logger: logger)
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger) {
-            engine.ownership(of: $0)?.authority ?? .old
+            server.snapshot.route($0)?.authority ?? .old
         }
         var watched = snapshot.settings.databases
         var running = server.threadCount
         let gate = GateDesk(server, events: events, logger: logger)
         gate.tell(of: snapshot)
         let captures = CaptureDesk(server, logger: logger)
+        defer { state.flush() }
         while running > 0 {
             let millis = gate.waitMillis
             let most = lifeCycle.waitMillis
@@ -130,6 +139,9 @@ struct ServeAssembly {
                     watcher.wake()
                 case .captureEnded(let session):
                     captures.ended(session)
+                case .migration(let order, let done):
+                    take(order, server, engine, done)
+                    gate.tell(of: snapshot)
                 case .signal(SIGHUP):
                     lifeCycle.isReloading()
                     _ = reload(server)
@@ -176,6 +188,7 @@ struct ServeAssembly {
             // Who advances has seen why it was latched.
             if hundredths > route.table.hundredths, route.health.isLatched { tell(route.health.force(.auto), database) }
             plan.order(hundredths, for: database)
+            remember(database)
             let before = ConsoleTables.percent(route.table.hundredths)
             let after = ConsoleTables.percent(hundredths)
             apply(snapshot.settings, server)
@@ -202,6 +215,8 @@ struct ServeAssembly {
             }
             let toOther = route.health.other == .new ? ForceOrder.new : .old
             tell(route.health.force(order == .auto ? .auto : order == toOther ? .closed : .open), database)
+            plan.noteForced(order == .auto ? nil : order.rawValue, for: database)
+            remember(database)
             return .done
         case .gate, .switchOver, .capture:
             preconditionFailure("desks answer what is held and captured, and switches have threads of their own")
@@ -214,6 +229,11 @@ struct ServeAssembly {
     /// Where a side does not answer the likelier one is taken; the fences keep a wrong guess from doing harm.
     private mutating func settleAuthorities(_ settings: Settings) {
         for database in settings.databases where database.mirror.mode != .off && !database.isWildcard {
+            if isFinished(database) {
+                ownerships[database.name] = Ownership(authority: .new, epoch: 0, standing: .settled)
+                logger.notice("NEW has \"\(database.name)\" for good: name it as old in the file, without a mirror")
+                continue
+            }
             let found = SwitchRecovery.settle(old: database.controlOrOwn(.old), new: database.controlOrOwn(.new))
             ownerships[database.name] = found.ownership
             for note in found.notes { logger.notice("authority of \"\(database.name)\": \(note)") }
@@ -296,6 +316,7 @@ struct ServeAssembly {
             self = changed
             snapshot = built
             server.apply(snapshot)
+            rememberAll()
             output.set(settings.log)
             logger.notice("SET \(override.key): \(words.first ?? "nothing changed")")
             return .done
@@ -326,6 +347,7 @@ struct ServeAssembly {
         case .auto:
             guard let (from, to) = plan.rollBack(route.name) else { return }
             apply(snapshot.settings, server)
+            remember(route.name)
             events.append(EventRecord(
                 .rollback, database: database, side: route.health.other,
                 cause: "reads \(before) -> \(ConsoleTables.percent(to)) until READS \(database): \(cause)",
@@ -351,6 +373,7 @@ struct ServeAssembly {
             let certificate = snapshot.tls
             snapshot = built
             server.apply(snapshot)
+            rememberAll()
             output.set(next.log)
             let words = changes.map { change in
                 let note = change.effect == .restart ? " (needs a restart)" : ""
@@ -378,7 +401,7 @@ struct ServeAssembly {
         if let warning = CertificateAge.warning(tls, key: "listen.tls") { logger.warning("\(warning)") }
     }
 
-    private mutating func apply(_ settings: Settings, _ server: ProxyServer) {
+    mutating func apply(_ settings: Settings, _ server: ProxyServer) {
         do {
             snapshot = try build(settings, previous: snapshot, readsFiles: false)
             server.apply(snapshot)
@@ -396,72 +419,17 @@ struct ServeAssembly {
     ) throws -> ProxySnapshot {
         var routes: [DatabaseRoute] = []
         let running = readsFiles ? nil : previous
-        let auth = try running?.auth ?? auth(settings, previous)
+        let auth = try running?.auth ?? AuthReader.policy(settings, previous: previous?.auth)
         for database in settings.databases {
-            let lookUp = try secretLookUp(database, settings.auth, auth)
+            let authority = ownerships[database.name]?.authority ?? .old
+            let lookUp = try AuthReader.lookUp(database, settings.auth, auth, authority: authority)
             routes.append(try route(database, lookUp, previous, readsFiles: readsFiles))
         }
         var (encryption, context) = (previous?.encryption ?? .plain, previous?.tls)
         if readsFiles { (encryption, context) = try ClientTLS.read(settings, previous: context) }
         return ProxySnapshot(
             settings: settings, auth: auth, encryption: encryption, tls: context,
-            databases: routes)
-    }
-
-    private func auth(_ settings: Settings, _ previous: ProxySnapshot?) throws -> AuthPolicy {
-        let method: AuthPolicy.Method =
-            switch settings.auth.method {
-            case .trust: .trust
-            case .md5: .md5
-            case .password: .password
-            // With an HBA file its rules decide.
-            case .scramSHA256, .hba: .scramSHA256
-            case .cert: .cert
-            }
-        let list = settings.auth.usersFile.isEmpty
-            ? UserList(secrets: [:]) : try UserList.load(path: settings.auth.usersFile)
-        let file = settings.auth.identFile
-        let maps = file.isEmpty ? IdentFile.empty : try IdentFile.load(path: file)
-        if !settings.auth.identMap.isEmpty && !maps.has(map: settings.auth.identMap) {
-            throw SettingsError(
-                path: file, line: 0, key: "",
-                .conflict("has no line of the map \"\(settings.auth.identMap)\" (auth.ident_map)"))
-        }
-        var rules: HBAFile?
-        if settings.auth.method == .hba {
-            let loaded = try HBAFile.load(path: settings.auth.hbaFile, local: .ofThisMachine())
-            for (name, line) in loaded.maps where !maps.has(map: name) {
-                throw SettingsError(
-                    path: loaded.path, line: line, key: "",
-                    .conflict("the map \"\(name)\" is not in auth.ident_file (\(file.isEmpty ? "none" : file))"))
-            }
-            rules = loaded
-        }
-        let looksUp = !settings.auth.lookUp.user.isEmpty || settings.databases.contains { !$0.lookUp.user.isEmpty }
-        return AuthPolicy(
-            method: method, secrets: list.secrets.mapValues { AuthPolicy.Secret(parsing: $0) }, rules: rules,
-            maps: maps, certificateMap: settings.auth.identMap.isEmpty ? nil : settings.auth.identMap,
-            looksUp: looksUp, previous: previous?.auth)
-    }
-
-    /// How to find the users of a database that the users' file does not have: as auth_user, on OLD.
-    private func secretLookUp(
-        _ settings: DatabaseSettings, _ general: AuthSettings, _ auth: AuthPolicy
-    ) throws -> SecretLookUp? {
-        let wanted = settings.lookUp.filled(from: general.lookUp)
-        if wanted.user.isEmpty { return nil }
-        let isNew = ownerships[settings.name]?.authority == .new
-        let old = try ConnectionString(parsing: isNew ? settings.new : settings.old)
-        let database = wanted.database.isEmpty ? old.dbname ?? settings.name : wanted.database
-        let isSame = old.user.map { $0.hasSameBytes(as: wanted.user) } ?? false
-        let password = isSame ? old.password : auth.plainPassword(of: wanted.user)
-        // The conninfo's options are for the application's sessions.
-        // What `*` makes of a name is put in when it is known.
-        let isOpen = database == DatabaseSettings.wildcard
-        let target = old.overriding([
-            "user": wanted.user, "password": password ?? "", "dbname": isOpen ? "" : database, "options": "",
-        ])
-        return SecretLookUp(conninfo: target.text, database: database, query: wanted.query)
+            databases: routes, migrations: state.board)
     }
 
     private mutating func route(
@@ -473,9 +441,10 @@ struct ServeAssembly {
         settings.reads.hundredths = plan.share(of: name, inFile: settings.reads.hundredths)
         // Behind the cutover everybody reads on NEW, as its authority.
         if ownership.authority == .new { settings.reads.hundredths = 0 }
-        // Nothing was safe: then nobody reads there, whatever group he is in.
-        if plan.ceiling(of: name) == 0 || ownership.authority == .new {
-            for index in settings.reads.cohorts.indices { settings.reads.cohorts[index].hundredths = 0 }
+        for index in settings.reads.cohorts.indices {
+            let cohort = settings.reads.cohorts[index]
+            settings.reads.cohorts[index].hundredths = ownership.authority == .new ? 0 : plan.share(
+                ofCohort: cohort.name, of: name, inFile: cohort.hundredths)
         }
         plan.runs(
             max(settings.reads.hundredths, settings.reads.cohorts.map(\.hundredths).max() ?? 0), of: name,
@@ -491,8 +460,12 @@ struct ServeAssembly {
         if healths[name] == nil {
             let told = MirrorEvents(name, events)
             horizons[name]?.observe { told.changed(to: $0) }
-            healths[name] = DatabaseHealth(
+            let health = DatabaseHealth(
                 settings.breaker, authority: ownership.authority, seed: .random(in: 0 ... .max))
+            if let forced = plan.record(of: name).forced {
+                _ = health.force(forced == (health.other == .new ? "new" : "old") ? .closed : .open)
+            }
+            healths[name] = health
         }
         guard let horizon = horizons[name], let stamps = stamps[name], let health = healths[name] else {
             preconditionFailure("made above")
@@ -538,30 +511,6 @@ struct ServeAssembly {
             database: parsed.dbname ?? settings.name, user: parsed.user, password: parsed.password,
             options: parsed.options,
             tls: try running.map { $0.endpoint(side).tls } ?? serverTLS(settings, side))
-    }
-
-    private mutating func startMirrors(_ control: Mailbox<ControlMessage>, _ engine: SwitchEngine) {
-        for settings in snapshot.settings.databases where settings.mirror.mode != .off {
-            startMirror(settings, control, engine)
-        }
-    }
-
-    /// From the authority to the other side.
-    private mutating func startMirror(
-        _ settings: DatabaseSettings, _ control: Mailbox<ControlMessage>, _ engine: SwitchEngine
-    ) {
-        guard settings.mirror.mode != .off, let horizon = horizons[settings.name] else { return }
-        let ownership = ownerships[settings.name] ?? .initial
-        let (old, new) = (settings.controlOrOwn(.old), settings.controlOrOwn(.new))
-        let mirror = Mirror(
-            database: settings.name, MirrorDirection(from: ownership.authority), oldConninfo: old, newConninfo: new,
-            settings: MirrorOptions(settings.mirror), horizon: horizon, logger: logger,
-            onSchemaChange: { control.post(.schemaChanged(database: settings.name)) })
-        mirror.start()
-        mirrors[settings.name] = mirror
-        engine.set(settings.name, SwitchEngine.Entry(
-            old: old, new: new, ownership: ownership, horizon: horizon, orders: mirror.orders,
-            bell: SwitchEngine.BatchBell(horizon), connectionsNeeded: settings.pool.size))
     }
 }
 

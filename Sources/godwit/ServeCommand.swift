@@ -38,7 +38,7 @@ struct ServeCommand: ParsableCommand {
             path: config, output: output, events: events, hasPredecessor: takeover, logger: logger)
         let settings = assembly.snapshot.settings
         let start = try ServeStart(settings, path: config, takesOver: takeover, environment: environment)
-        let token = try AdminService.token(settings.admin.http.tokenFile)
+        let tokens = try AdminService.tokens(settings.admin.http)
         let lifeCycle = LifeCycle(
             start, path: config, notifier: ServiceNotifier(environment: environment), output: output, events: events,
             logger: logger)
@@ -46,16 +46,29 @@ struct ServeCommand: ParsableCommand {
         try lifeCycle.becomeReady()
         let server = ProxyServer(
             assembly.snapshot, listeners: start.listeners, hasPredecessor: takeover, events: events, logger: logger)
+        let state = assembly.state
+        let engine = SwitchEngine(server.control, events: events, logger: logger)
+        let runner = state.store.map { store in
+            MigrationRunner(MigrationRunner.Parts(
+                store: store, memory: state.memory, server: server, events: events, board: state.board,
+                engine: engine, logger: logger))
+        }
+        // Before the state is closed, and after the traffic has ended.
+        defer { runner?.stop() }
         let http = start.http.flatMap {
-            AdminService.start(on: $0, token: token, server, hooks: assembly.hooks, logger: logger)
+            AdminService.start(
+                on: $0, tokens: tokens, server, hooks: assembly.hooks, state: state, runner: runner, logger: logger)
         }
         // To the end: the last figures of a drain can be read, unless somebody else answers there.
         defer { http?.stop() }
-        lifeCycle.onLeave { http?.stop() }
+        lifeCycle.onLeave {
+            http?.stop()
+            runner?.leave()
+        }
         for address in server.addresses { logger.notice("listening on \(address)") }
         let control = server.control
         SignalSource.forward { control.post(.signal($0)) }
         lifeCycle.begin(server)
-        assembly.run(server, lifeCycle)
+        assembly.run(server, engine, lifeCycle)
     }
 }

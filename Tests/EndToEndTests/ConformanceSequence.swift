@@ -23,6 +23,8 @@ struct ConformanceStep: Sendable {
 
     var messages: [FrontendMessage]
     var ending: Ending
+    /// It runs until it is cancelled, and answers nothing before.
+    var isCancelled = false
 
     /// What ends everything that a client may have begun but transactions: a COPY, an unfinished batch, the skipping
     /// to Sync. Its answer cannot be mistaken: so many CloseComplete in a row come of nothing else.
@@ -34,6 +36,7 @@ struct ConformanceStep: Sendable {
 
     var description: String {
         messages.map(\.text).joined(separator: ", ") + (ending == .barrier ? ", barrier" : "")
+            + (isCancelled ? ", cancelled" : "")
     }
 }
 
@@ -110,8 +113,28 @@ private struct ConformanceGenerator {
             return ConformanceStep(messages: copy(), ending: .barrier)
         case ..<79:
             return ConformanceStep(messages: [functionCall()], ending: .readies(1))
+        case 79: return cancelled()
         default:
             return ConformanceStep(messages: mixture(), ending: .barrier)
+        }
+    }
+
+    /// In a failed transaction nothing runs, and is answered at once.
+    private mutating func cancelled() -> ConformanceStep {
+        let text = ["SELECT pg_sleep(3600)", "SELECT id, pg_sleep(3600) FROM r"][roll(2)]
+        switch roll(3) {
+        case 0:
+            return ConformanceStep(
+                messages: [query(text + ["", "; SELECT 1", "; COMMIT"][roll(3)])], ending: .readies(1), isCancelled: true)
+        case 1:
+            let messages = [
+                FrontendMessage("Parse '' \"\(text)\"", FrameBuilder.parse(text)),
+                FrontendMessage("Bind '' to ''", FrameBuilder.bind()),
+                FrontendMessage("Execute '' 0", FrameBuilder.execute()), sync,
+            ]
+            return ConformanceStep(messages: messages, ending: .readies(1), isCancelled: true)
+        default:
+            return ConformanceStep(messages: [query(text), query("SELECT 1")], ending: .readies(2), isCancelled: true)
         }
     }
 
@@ -311,7 +334,7 @@ private struct ConformanceGenerator {
         case 13: return ("INSERT INTO t\(lane) VALUES ($1, 'bound') RETURNING id", 1)
         case 14, 15: return (write(), 0)
         case 16: return (bad(), 0)
-        case 17: return (withoutDeallocate(), 0)
+        case 17: return (roll(3) == 0 ? sqlPrepared() : sessionStatement(), 0)
         case 18: return (["", "SELECT 1; SELECT 2", "-- nothing"][roll(3)], 0)
         default: return (transaction(), 0)
         }
@@ -334,7 +357,7 @@ private struct ConformanceGenerator {
                 case 4: write()
                 case 5: transaction()
                 case 6: bad()
-                default: withoutDeallocate()
+                default: roll(3) == 0 ? sqlPrepared() : sessionStatement()
                 }
             }.joined(separator: "; ")
         }
@@ -392,18 +415,20 @@ private struct ConformanceGenerator {
         ][roll(20)]
     }
 
-    /// DEALLOCATE of a name that was prepared by protocol works alone in a simple query only.
-    private mutating func withoutDeallocate() -> String {
-        let text = sessionStatement()
-        return text.hasPrefix("DEALLOCATE s") || text == "DEALLOCATE ALL" ? "SHOW work_mem" : text
-    }
-
-    /// Statements prepared in SQL, under names that the protocol's are not.
+    /// Statements prepared in SQL. PostgreSQL has one space of names for these and the protocol's.
     private mutating func sqlPrepared() -> String {
-        [
-            "PREPARE q1 AS SELECT id, v FROM r WHERE id < 3 ORDER BY id", "PREPARE q2 (int) AS SELECT $1 + 1", "EXECUTE q1",
-            "EXECUTE q2 (4)", "DEALLOCATE q1", "DEALLOCATE q2", "EXECUTE nothing_there",
-        ][roll(7)]
+        let name = ["q1", "q1", "q2", "s1", "s2", "s3"][roll(6)]
+        switch roll(12) {
+        case 0, 1: return "PREPARE \(name) AS SELECT id, v FROM r WHERE id < 3 ORDER BY id"
+        case 2: return "PREPARE \(name) (int) AS SELECT $1 + 1"
+        case 3, 4, 5: return "EXECUTE \(name)"
+        case 6: return "EXECUTE \(name) (4)"
+        case 7: return "EXPLAIN (COSTS OFF) EXECUTE \(name)"
+        case 8: return "DEALLOCATE \(name)"
+        case 9: return "DEALLOCATE PREPARE ALL"
+        case 10: return "CREATE TEMP TABLE made AS EXECUTE \(name)"
+        default: return "EXECUTE nothing_there"
+        }
     }
 
     private mutating func cursor() -> String {

@@ -125,7 +125,12 @@ struct ConformanceBench {
     func reconnect(_ pair: ConformancePair) throws -> ConformancePair {
         pair.proxied.send(FrameBuilder.terminate)
         pair.proxied.close()
-        return try self.pair(pair.direct, pair.lane, 10)
+        if !pair.direct.hasEnded { return try self.pair(pair.direct, pair.lane, 10) }
+        let renewed = try connect(pair.lane)
+        for client in [renewed.direct, renewed.proxied] {
+            _ = try client.query(ConformanceSequence.restore(lane: pair.lane))
+        }
+        return try reconnect(renewed)
     }
 
     private func pair(_ direct: WireClient, _ lane: Int, _ patienceSeconds: Int) throws -> ConformancePair {
@@ -202,11 +207,23 @@ struct ConformancePair {
             case 9: proxied.sendByteByByte(bytes)
             default: sendInPieces(bytes, &random)
             }
-            let expected = answers(direct, step.ending, &parameters.direct)
-            let actual = answers(proxied, step.ending, &parameters.proxied)
-            if expected != actual {
+            if step.isCancelled {
+                for client in [direct, proxied] {
+                    // One that comes before the query has begun does nothing.
+                    repeat { try? client.cancel() } while !client.hasAnswer(withinMillis: 20)
+                }
+            }
+            var expected = answers(direct, step.ending, &parameters.direct)
+            var actual = answers(proxied, step.ending, &parameters.proxied)
+            if step.isCancelled {
+                // The request may come before the query has described its result, or behind.
+                expected.removeAll { $0.hasPrefix("T ") }
+                actual.removeAll { $0.hasPrefix("T ") }
+            }
+            if !Self.areEqual(expected, actual) {
                 return ConformanceDifference(sequence: sequence, step: number, direct: expected, proxied: actual)
             }
+            if direct.hasEnded { return nil }
             for (name, value) in parameters.direct
             where parameters.proxied[name] != value && name != "application_name" {
                 return ConformanceDifference(
@@ -214,6 +231,18 @@ struct ConformancePair {
             }
         }
         return nil
+    }
+
+    /// Equal, but for two things in a transaction that has failed (25P02):
+    /// - a Bind that is wrong in itself (08P01), to a statement that the server has not got, for nothing can be prepared;
+    /// - an Execute of the portal of the query that has failed (55000 or 25P02): PostgreSQL 15 looks into memory that it
+    ///   has freed.
+    private static func areEqual(_ expected: [String], _ actual: [String]) -> Bool {
+        expected.count == actual.count && zip(expected, actual).allSatisfy { expected, actual in
+            let (state, isFailed) = (expected.prefix(12), actual.hasPrefix("E [\"C=25P02\""))
+            return expected == actual || isFailed && (state == "E [\"C=08P01\"" || state == "E [\"C=55000\"")
+                || state == "E [\"C=25P02\"" && actual.hasPrefix("E [\"C=55000\"")
+        }
     }
 
     private var end: ConformanceStep {

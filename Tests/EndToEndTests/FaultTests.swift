@@ -368,4 +368,44 @@ import Testing
         for client in clients { #expect(try client.value("SELECT marker()") == "old") }
         #expect(try godwit.console("SHOW EVENTS").contains { $0["kind"] == "recovery" && $0["side"] == "old" })
     }
+
+    @Test func `an OLD that hangs with all its servers at work refuses who waits, and serves again when it goes on`() throws {
+        let godwit = try godwit(["patience": "0.5"]) {
+            $0.database.readsPercent = "0"
+            $0.database.pool["size"] = "2"
+        }
+        let clients = try (0..<6).map { _ in try WireClient(port: godwit.port, database: database) }
+        for client in clients { #expect(try client.value("SELECT marker()") == "old") }
+        servers.old.pause()
+        defer { servers.old.resume() }
+        // The first of each thread get the servers, and hang with them; the others wait for one.
+        for client in clients { client.send(FrameBuilder.query("SELECT marker()")) }
+        try godwit.log.waitForLine(containing: "trip of \(database) old")
+        let late = try WireClient(port: godwit.port)
+        late.send(FrameBuilder.startup([("user", "app"), ("database", database)]))
+        _ = try late.readToReady()
+        let refused = try late.query("SELECT marker()").first { $0.type == "E" }
+        #expect(refused?.sqlState == "57P03", "\(String(describing: refused))")
+        #expect(refused?.fields["D"]?.contains("silent") == true, "\(String(describing: refused))")
+        servers.old.resume()
+        var outcomes: [String: Int] = [:]
+        for client in clients {
+            let messages = try client.readToReady()
+            outcomes[messages.first { $0.type == "E" }?.sqlState ?? "answered", default: 0] += 1
+        }
+        #expect(outcomes == ["answered": 2, "57P03": 4], "\(outcomes)")
+        try waitUntil { try isClosed(godwit) }
+        for client in clients + [late] { #expect(try client.value("SELECT marker()") == "old") }
+    }
+
+    @Test func `an OLD that is only busy trips nothing, however long its clients wait`() throws {
+        let godwit = try godwit(["patience": "0.2"]) {
+            $0.database.readsPercent = "0"
+            $0.database.pool["size"] = "2"
+        }
+        let clients = try (0..<4).map { _ in try WireClient(port: godwit.port, database: database) }
+        for client in clients { client.send(FrameBuilder.query("SELECT pg_sleep(2.5), marker()")) }
+        for client in clients { #expect(try client.readToReady().allSatisfy { $0.type != "E" }) }
+        #expect(try godwit.console("SHOW EVENTS").allSatisfy { $0["kind"] != "trip" })
+    }
 }

@@ -63,6 +63,30 @@ import Testing
         #expect(try connect().value("SELECT count(*) FROM t") == "0")
     }
 
+    @Test func `set_config with a bound value is a SET and pins nobody`() throws {
+        let client = try connect()
+        client.send(FrameBuilder.parse("SELECT set_config('TimeZone', $1, false)", name: "zone") + FrameBuilder.sync)
+        _ = try client.readToReady()
+        for zone in ["Asia/Tokyo", "Europe/Vienna"] {
+            client.send(
+                FrameBuilder.bind(statement: "zone", parameters: [zone]) + FrameBuilder.execute() + FrameBuilder.sync)
+            #expect(try client.readToReady().contains { $0.type == "D" })
+            let other = try connect()
+            #expect(try other.value("SHOW TimeZone") != zone)
+            #expect(try client.value("SHOW TimeZone") == zone)
+        }
+        client.send(FrameBuilder.parse("SELECT set_config('work_mem', $1, $2::bool)") + FrameBuilder.sync)
+        client.send(FrameBuilder.parse("SELECT set_config('work_mem', $1, true), set_config('my.own', $2, false)")
+            + FrameBuilder.bind(parameters: ["77kB", "it's \\ so"]) + FrameBuilder.execute() + FrameBuilder.sync)
+        for _ in 0..<2 { _ = try client.readToReady() }
+        let other = try connect()
+        #expect(try other.value("SELECT current_setting('my.own', true)") != "it's \\ so")
+        #expect(try client.value("SHOW work_mem") == (try other.value("SHOW work_mem")))
+        #expect(try client.value("SHOW my.own") == "it's \\ so")
+        let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
+        #expect(try console.query("SHOW PINS").contains { $0.type == "D" } == false)
+    }
+
     @Test func `currval and lastval tell of nobody else's values`() throws {
         let first = try connect()
         _ = try first.query("SELECT nextval('s')")
@@ -79,9 +103,44 @@ import Testing
         }
     }
 
+    @Test func `a transaction that has drawn no value is told of nobody else's`() throws {
+        let first = try connect()
+        _ = try first.query("SELECT nextval('s')")
+        let client = try connect()
+        let asking = [
+            FrameBuilder.query("SELECT currval('s')"), FrameBuilder.query("SELECT lastval()"),
+            FrameBuilder.parse("SELECT lastval()") + FrameBuilder.bind() + FrameBuilder.execute() + FrameBuilder.sync,
+        ]
+        for ask in asking {
+            _ = try client.query("BEGIN")
+            _ = try client.query("SELECT 1")
+            client.send(ask)
+            #expect(try client.readToReady().first { $0.type == "E" }?.sqlState == "55000")
+            _ = try client.query("ROLLBACK")
+            _ = try first.query("SELECT nextval('s')")
+            // In one packet: the question waits for the answers before it.
+            client.send(FrameBuilder.query("BEGIN") + FrameBuilder.query("SELECT 2") + ask)
+            for _ in 0..<2 { _ = try client.readToReady() }
+            #expect(try client.readToReady().first { $0.type == "E" }?.sqlState == "55000")
+            _ = try client.query("ROLLBACK")
+            _ = try first.query("SELECT nextval('s')")
+        }
+        _ = try client.query("BEGIN")
+        let value = try client.value("SELECT nextval('s')")
+        #expect(try client.value("SELECT currval('s')") == value)
+        _ = try client.query("COMMIT")
+    }
+
+    @Test func `a server that nobody else has used since tells a client of its own value`() throws {
+        let client = try connect()
+        let value = try client.value("SELECT nextval('s')")
+        #expect(try client.value("SELECT currval('s')") == value)
+    }
+
     @Test func `sessions of a user that asks for sequence values keep the servers that drew them`() throws {
         let client = try connect()
         _ = try client.query("SELECT nextval('s')")
+        _ = try connect().query("SELECT nextval('s')")
         // Nobody could know that it would ask.
         #expect(try client.query("SELECT currval('s')").first { $0.type == "E" }?.sqlState == "55000")
         let value = try client.value("SELECT nextval('s')")

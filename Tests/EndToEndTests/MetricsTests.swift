@@ -131,8 +131,10 @@ import Testing
         defer { withExtendedLifetime(godwit) {} }
         for (request, status) in [
             ("nonsense\r\n\r\n", 400), ("POST /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 405),
-            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 413),
-            ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505), (String(repeating: "x", count: 100_000), 431),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello", 413),
+            ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", 400), (String(repeating: "x", count: 100_000), 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: \(String(repeating: "x", count: 10_000))\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\n\(String(repeating: "X: y\r\n", count: 100))\r\n", 400),
             ("\u{0}\u{1}\u{2}\n\n", 400),
         ] {
             #expect(try HTTPExchange(port: port).send(request).answer().status == status)

@@ -66,11 +66,11 @@ import Testing
         }
     }
 
-    @Test(arguments: [0, 1] as [UInt64])
-    func `every session has its own settings, whatever its transactions do, on one server`(offset: UInt64) throws {
+    /// The last two once found that a rollback took back what had been put back after RESET.
+    @Test(arguments: [Self.seed, Self.seed + 1, 5, 27])
+    func `every session has its own settings, whatever its transactions do, on one server`(seed: UInt64) throws {
         let database = try servers.makeDatabase()
         let godwit = try servers.godwit(database) { $0.database.pool = ["size": "1"] }
-        let seed = Self.seed + offset
         print("seed \(seed)")
         let output = try runDriver(
             "same_settings",

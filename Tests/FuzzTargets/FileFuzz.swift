@@ -1,44 +1,18 @@
 import Configuration
-import ControlPlane
 import Digests
 import Primitives
 
 enum FileFuzz {
-    private enum Request: Equatable {
-        case incomplete
-        case whole(HTTPRequest, length: Int)
-        case refused(HTTPRequest.Refusal)
-    }
-
-    private static func request(_ bytes: [UInt8]) -> Request {
-        do throws(HTTPRequest.Refusal) {
-            guard let (request, length) = try HTTPRequest.parse(bytes) else { return .incomplete }
-            return .whole(request, length: length)
-        } catch {
-            return .refused(error)
-        }
-    }
-
-    /// A request is the same whatever comes behind it, and in however many pieces it comes.
-    static func http(_ bytes: [UInt8]) {
-        let whole = request(bytes)
-        if case .whole(let request, let length) = whole {
-            precondition(length > 0 && length <= min(bytes.count, HTTPRequest.headBytesMax), "a length that cannot be")
-            precondition(request.path.utf8.first == UInt8(ascii: "/"), "a path of another form")
-        }
-        if bytes.count >= HTTPRequest.headBytesMax { precondition(whole != .incomplete, "a head without end") }
-        var received: [UInt8] = []
-        for piece in pieces(bytes) {
-            received += piece
-            let now = request(received)
-            if now == .incomplete { continue }
-            precondition(now == whole, "the pieces of a request change it")
-            return
-        }
-        precondition(whole == .incomplete, "a request that is not seen in pieces")
-    }
-
     private static func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
+
+    static func manifest(_ bytes: [UInt8]) {
+        do throws(SettingsError) {
+            let manifest = try ManifestReader.parse(text(bytes))
+            precondition(!manifest.id.isEmpty && !manifest.steps.isEmpty, "a manifest without its parts")
+        } catch {
+            precondition(!error.description.isEmpty, "an error without words")
+        }
+    }
 
     static func settings(_ bytes: [UInt8]) {
         do throws(SettingsError) {

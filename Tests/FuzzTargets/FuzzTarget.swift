@@ -7,9 +7,8 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case serverSession, serverLogin, errorResponse
     /// SCRAM in both roles, secrets and passwords.
     case scramServer, scramClient, secret
-    case http
     /// Files.
-    case settings, userList, hba, ident, cohort, pattern
+    case settings, manifest, userList, hba, ident, cohort, pattern
     /// What is found out about statements.
     case sql, key
     /// Captures, and what makes them.
@@ -27,8 +26,8 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .scramServer: ProofFuzz.server(bytes)
         case .scramClient: ProofFuzz.client(bytes)
         case .secret: ProofFuzz.secret(bytes)
-        case .http: FileFuzz.http(bytes)
         case .settings: FileFuzz.settings(bytes)
+        case .manifest: FileFuzz.manifest(bytes)
         case .userList: FileFuzz.userList(bytes)
         case .hba: FileFuzz.hba(bytes)
         case .ident: FileFuzz.ident(bytes)

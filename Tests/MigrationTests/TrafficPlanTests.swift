@@ -54,4 +54,31 @@ import Testing
         var plan = plan([(1000, 1), (5000, 700), (500, 1400), (2000, 1500)])
         #expect(rollBack(&plan) == [2000, 500])
     }
+
+    @Test func `a migration's shares outlive reloads, an operator's do not`() {
+        var plan = TrafficPlan()
+        plan.manage(2500, cohorts: ["staff": 10_000], for: "shop")
+        plan.order(500, for: "other")
+        plan.fileWasRead()
+        #expect(plan.share(of: "shop", inFile: 0) == 2500)
+        #expect(plan.share(ofCohort: "staff", of: "shop", inFile: 0) == 10_000)
+        #expect(plan.share(ofCohort: "free", of: "shop", inFile: 7) == 7)
+        #expect(plan.share(of: "other", inFile: 0) == 0)
+        plan.order(100, for: "shop")
+        #expect(!plan.record(of: "shop").isManaged)
+    }
+
+    @Test func `what is held reads nothing on the other side, until the next word`() {
+        var plan = TrafficPlan()
+        plan.manage(2500, cohorts: ["staff": 10_000], for: "shop")
+        plan.hold("shop")
+        plan.fileWasRead()
+        #expect(plan.share(of: "shop", inFile: 9000) == 0)
+        #expect(plan.share(ofCohort: "staff", of: "shop", inFile: 9000) == 0)
+        var other = TrafficPlan()
+        other.restore(plan.record(of: "shop"), for: "shop")
+        #expect(other.share(of: "shop", inFile: 9000) == 0)
+        other.manage(1000, cohorts: [:], for: "shop")
+        #expect(other.share(of: "shop", inFile: 9000) == 1000)
+    }
 }

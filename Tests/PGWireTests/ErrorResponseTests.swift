@@ -87,7 +87,7 @@ import Testing
     }
 
     @Test(arguments: [
-        ("08000", true), ("08006", true), ("08P01", true), ("25006", true), ("53000", true), ("53300", true),
+        ("08000", true), ("08006", true), ("08P01", false), ("25006", true), ("53000", true), ("53300", true),
         ("57P01", true), ("57P02", true), ("57P03", true), ("58030", true), ("58P01", true), ("XX001", true), ("XX002", true),
         ("57014", false), ("57P04", false), ("57P05", false), ("42601", false), ("23505", false),
         ("40001", false),

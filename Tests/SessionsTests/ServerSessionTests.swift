@@ -202,7 +202,9 @@ private let parse = ExpectedReply.parse(nil, definition: 0)
                 .sent(.answer(BackendTag.closeComplete), isTaken: false),
                 .sent(.quietParse(nil), isTaken: false),
                 .sent(.answerParse(definition: 6), isTaken: false), .sent(.sync), .got("ZI", [ready]),
-                .dropped([.parse(StatementID(1), definition: 5), .answerParse(definition: 6)]), .dropped([]),
+                .dropped([
+                    .parse(StatementID(1), definition: 5), .quietParse(nil), .answerParse(definition: 6),
+                ]), .dropped([]),
             ]),
         Script(
             "definitions that the server skipped are told",

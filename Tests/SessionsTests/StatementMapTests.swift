@@ -86,12 +86,18 @@ extension StatementMap {
         #expect(statements.insert(StatementID(3)) == StatementID(2))
         #expect(statements.use(StatementID(2)) == false)
         #expect(statements.insert(StatementID(4)) == StatementID(1))
-        statements.remove(StatementID(3))
-        #expect(statements.insert(StatementID(5)) == nil)
+        // It may be there: it is closed before it is prepared again.
+        statements.doubt(StatementID(3))
+        #expect(statements.use(StatementID(3)) == false)
+        #expect(statements.insert(StatementID(3)) == StatementID(3))
+        #expect(statements.use(StatementID(3)) == true)
         #expect(statements.count == 2)
+        // 1 was told to go, and has not gone.
+        statements.doubtEvicted()
+        #expect(statements.insert(StatementID(1)) == StatementID(1))
         statements.removeAll()
         #expect(statements.count == 0)
-        #expect(statements.use(StatementID(5)) == false)
+        #expect(statements.use(StatementID(3)) == false)
     }
 
     @Test(arguments: [(0, 1), (-5, 1), (1, 1), (7, 7)])
@@ -107,20 +113,25 @@ extension StatementMap {
         let bound = Int.random(in: 1...9, using: &random)
         var statements = ServerStatements(bound: bound)
         var model: [StatementID] = []
+        var doubtful: Set<StatementID> = []
         for step in 0..<3_000 {
             let statement = StatementID(UInt32.random(in: 0..<15, using: &random))
             let place = model.firstIndex(of: statement)
             if Int.random(in: 0..<10, using: &random) == 0 {
-                statements.remove(statement)
-                if let place { model.remove(at: place) }
+                statements.doubt(statement)
+                if place != nil { doubtful.insert(statement) }
                 continue
             }
-            #expect(statements.use(statement) == (place != nil), "seed \(seed), step \(step)")
+            let isThere = place != nil && !doubtful.contains(statement)
+            #expect(statements.use(statement) == isThere, "seed \(seed), step \(step)")
             if let place {
                 model.append(model.remove(at: place))
+                if !isThere { #expect(statements.insert(statement) == statement, "seed \(seed), step \(step)") }
+                doubtful.remove(statement)
             } else {
                 let victim = model.count == bound ? model.removeFirst() : nil
                 #expect(statements.insert(statement) == victim, "seed \(seed), step \(step)")
+                if let victim { doubtful.remove(victim) }
                 model.append(statement)
             }
             #expect(statements.count == model.count)

@@ -24,6 +24,11 @@ package final class GodwitProcess: Sendable {
         try self.init(directory: directory, environment: environment, sockets: sockets)
     }
 
+    /// Another process with the configuration, and all files, of one that has ended.
+    package convenience init(resuming ended: GodwitProcess, environment: [String: String] = [:]) throws {
+        try self.init(directory: ended.directory, environment: environment)
+    }
+
     /// Starts it in the place of one that runs, and waits until it listens.
     package convenience init(takingOverFrom running: GodwitProcess) throws {
         try self.init(directory: running.directory, ["--takeover"])

@@ -6,6 +6,12 @@ package final class HTTPExchange {
         package var status: Int
         package var head: String
         package var body: String
+
+        package init(status: Int, head: String, body: String) {
+            self.status = status
+            self.head = head
+            self.body = body
+        }
     }
 
     private let descriptor: CInt

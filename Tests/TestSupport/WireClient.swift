@@ -61,12 +61,14 @@ package final class WireClient {
     }
 
     private let descriptor: CInt
+    private let port: UInt16
     private var buffered: [UInt8] = []
     private var isOpen = true
     /// From BackendKeyData, for a cancel request.
     package private(set) var cancelKey: [UInt8] = []
 
     package init(port: UInt16) throws {
+        self.port = port
         descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         var address = sockaddr_in.loopback(port)
         let result = withUnsafePointer(to: &address) {
@@ -141,6 +143,8 @@ package final class WireClient {
 
     /// The watchdog of `endWaiting` has ended a read.
     package private(set) var hasGivenUp = false
+    /// The peer has closed the connection.
+    package private(set) var hasEnded = false
 
     /// A watchdog, for tests that find out whether an answer comes at all: after so long, the peer counts as gone.
     package func endWaiting(afterSeconds seconds: Int) {
@@ -156,6 +160,12 @@ package final class WireClient {
             guard length >= 4, let body = receive(length - 4) else { throw TestFailure("cut off after \(header)") }
             return Message(type: Character(UnicodeScalar(header[0])), body: body)
         }
+    }
+
+    /// Whether something is there to be read, or comes so soon. For those who do something again until it comes.
+    package func hasAnswer(withinMillis millis: CInt) -> Bool {
+        var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return !buffered.isEmpty || poll(&entry, 1, millis) > 0
     }
 
     /// One byte, as after an SSLRequest; nil when the connection is closed.
@@ -190,6 +200,13 @@ package final class WireClient {
 
     // MARK: In one step
 
+    /// Asks for the client's query to be cancelled, and waits until that has been passed on.
+    package func cancel(_ file: StaticString = #fileID, _ line: UInt = #line) throws {
+        let canceller = try WireClient(port: port)
+        canceller.send(FrameBuilder.bigEndian(UInt32(8 + cancelKey.count)) + [0x04, 0xd2, 0x16, 0x2e] + cancelKey)
+        _ = try canceller.readToEnd(file, line)
+    }
+
     /// Sends a simple query and reads its answers.
     package func query(_ sql: String, _ file: StaticString = #fileID, _ line: UInt = #line) throws -> [Message] {
         send(FrameBuilder.query(sql))
@@ -208,7 +225,11 @@ package final class WireClient {
             var chunk = [UInt8](repeating: 0, count: 65_536)
             let received = recv(descriptor, &chunk, chunk.count, 0)
             if received < 0 && errno == EINTR { continue }
-            if received < 0 && errno == EAGAIN { hasGivenUp = true }
+            if received < 0 && errno == EAGAIN {
+                hasGivenUp = true
+            } else if received <= 0 {
+                hasEnded = true
+            }
             if received <= 0 { return nil }
             buffered += chunk[..<received]
         }

@@ -41,6 +41,7 @@ class Runner:
             "ruby": ["ruby", HERE / "ruby_pg.rb"],
             "perl": ["perl", HERE / "dbd_pg.pl"],
             "php": ["php", HERE / "pdo.php"],
+            "node": ["node", HERE / "node_pg.js"],
         }
 
     def attempt(self, name: str, command: list, godwit: Godwit, old: Postgres, new: Postgres):

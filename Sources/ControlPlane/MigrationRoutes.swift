@@ -1,0 +1,256 @@
+import Configuration
+import Digests
+import Foundation
+import HTTPTypes
+import Hummingbird
+import HummingbirdCore
+import Migration
+import NIOCore
+import Primitives
+import Synchronization
+
+/// What is asked of who runs migrations.
+package enum MigrationOrder: Sendable {
+    case start(manifest: String)
+    case command(String, MigrationMachine.Command)
+    case list
+    case status(String)
+}
+
+package enum MigrationOutcome: Sendable {
+    case one(MigrationDocument)
+    case all([MigrationDocument])
+    case answered(MigrationAnswer)
+    case refused(HTTPProblem)
+}
+
+/// Runs migrations, wherever that is.
+package typealias MigrationDesk = @Sendable (MigrationOrder, _ by: String) async -> MigrationOutcome
+
+/// `/migrations` and what is below it; docs/openapi.yaml says the same. Immutable, any thread.
+package struct MigrationRoutes: Sendable {
+    private static let commandBytesMax = 16 * 1024
+    private static let nameBytesMax = 100
+    private static let reasonBytesMax = 2000
+    private static let keyBytesMax = 200
+    private static let eventsMax = 1000
+    /// Milliseconds from one look for new events to the next, and looks without one until a sign of life.
+    private static let streamMillis = 250
+    private static let streamSilence = 40
+
+    private let desk: MigrationDesk
+    private let store: StateStore
+    private let keys = KeysUnderWay()
+
+    package init(desk: @escaping MigrationDesk, store: StateStore) {
+        self.desk = desk
+        self.store = store
+    }
+
+    package var all: [HTTPRoute] {
+        let verbs = ["advance", "pause", "resume", "abort", "approve", "force"]
+        return [
+            .get("/openapi.yaml", .none) { HTTPAnswer(200, "application/yaml", PackageResources.openapi_yaml) },
+            HTTPRoute(.get, "/migrations", .read) { try await list($0) },
+            HTTPRoute(.post, "/migrations", .write) { try await start($0) },
+            HTTPRoute(.get, "/migrations/{id}/status", .read) { try await status($0) },
+            HTTPRoute(.get, "/migrations/{id}/events", .read) { try await events($0) },
+            HTTPRoute(.get, "/migrations/{id}/report", .read) { try report($0) },
+        ] + verbs.map { verb in
+            HTTPRoute(.post, "/migrations/{id}/\(verb)", .write) { try await command(verb, $0) }
+        }
+    }
+
+    // MARK: looking
+
+    private func list(_ call: HTTPCall) async throws -> Response {
+        try response(await desk(.list, ""))
+    }
+
+    private func status(_ call: HTTPCall) async throws -> Response {
+        try response(await desk(.status(call.part("id")), ""))
+    }
+
+    private func report(_ call: HTTPCall) throws -> Response {
+        guard let report = try MigrationReport.make(of: call.part("id"), from: store) else { throw Self.unknown(call) }
+        return Response(200, "application/json", Document.bytes(report))
+    }
+
+    private func events(_ call: HTTPCall) async throws -> Response {
+        let id = call.part("id")
+        guard let migration = try store.migrations().first(where: { $0.id == id }) else { throw Self.unknown(call) }
+        let end = migration.state.isOver ? try store.steps(of: id).last?.micros : nil
+        let wanted = call.header("Last-Event-ID") ?? call.query("after") ?? "0"
+        guard let after = Int64(wanted), after >= 0 else {
+            throw HTTPProblem(400, "after is no number", "give the number of the last event that you have")
+        }
+        if call.header("Accept")?.contains("text/event-stream") == true || call.query("follow") == "1" {
+            return stream(migration, after: after)
+        }
+        store.flush()
+        let found = try store.events(
+            database: migration.database, from: migration.micros, to: end, after: after, limit: Self.eventsMax)
+        let last = found.last?.number ?? after
+        let json = "{\"events\":[\(found.map(Self.numbered).joined(separator: ","))],\"last\":\(last)}"
+        return Response(200, "application/json", Array(json.utf8))
+    }
+
+    /// The event with the number that `after` means: that of the store.
+    private static func numbered(_ event: StateStore.StoredEvent) -> String {
+        "{\"id\":\(event.number),\"event\":\(event.json)}"
+    }
+
+    /// Server-sent events, until the client goes.
+    private func stream(_ migration: StateStore.StoredMigration, after: Int64) -> Response {
+        var response = Response(200, "text/event-stream", [])
+        let store = store
+        response.body = ResponseBody { writer in
+            var last = after
+            var silence = Self.streamSilence
+            while !Task.isCancelled {
+                let found = try store.events(
+                    database: migration.database, from: migration.micros, to: nil, after: last, limit: Self.eventsMax)
+                for event in found {
+                    let text = "id: \(event.number)\ndata: \(Self.numbered(event))\n\n"
+                    try await writer.write(ByteBuffer(string: text))
+                    last = event.number
+                }
+                silence = found.isEmpty ? silence + 1 : 0
+                if silence >= Self.streamSilence {
+                    try await writer.write(ByteBuffer(string: ": nothing new\n\n"))
+                    silence = 0
+                }
+                try await Task.sleep(for: .milliseconds(Self.streamMillis))
+            }
+            try await writer.finish(nil)
+        }
+        return response
+    }
+
+    // MARK: doing
+
+    private func start(_ call: HTTPCall) async throws -> Response {
+        let manifest = try await call.body(bytesMax: ManifestLimits.bytesMax)
+        let by = try Self.operatorName(call)
+        return try await once(call, "POST /migrations \(manifest)") {
+            let outcome = await desk(.start(manifest: manifest), by)
+            guard case .answered(let answer) = outcome else { return try answered(outcome) }
+            return HTTPAnswer(201, "application/json", Document.bytes(answer))
+        }
+    }
+
+    private func command(_ verb: String, _ call: HTTPCall) async throws -> Response {
+        let id = call.part("id")
+        if verb == "advance", ["1", "true"].contains(call.query("dry_run") ?? "") {
+            return try response(await desk(.status(id), ""))
+        }
+        let body = try await call.body(bytesMax: Self.commandBytesMax)
+        let reason = try Self.reason(body)
+        let by = try Self.operatorName(call)
+        let command: MigrationMachine.Command
+        switch verb {
+        case "advance": command = .advance
+        case "resume": command = .resume
+        case "pause": command = .pause(reason: reason.isEmpty ? "paused" : reason)
+        case "abort": command = .abort(reason: reason.isEmpty ? "aborted" : reason)
+        case "approve":
+            if by.isEmpty { throw HTTPProblem(422, "who approves has no name", "send Godwit-Operator: <your name>") }
+            command = .approve
+        default:
+            if reason.isEmpty {
+                throw HTTPProblem(422, "a reason is missing", "send {\"reason\": \"why the gates do not count\"}")
+            }
+            command = .force(reason: reason)
+        }
+        return try await once(call, "POST \(id) \(verb) \(body)") {
+            try answered(await desk(.command(id, command), by))
+        }
+    }
+
+    private static func operatorName(_ call: HTTPCall) throws -> String {
+        let name = (call.header("Godwit-Operator") ?? "").trimmingCharacters(in: .whitespaces)
+        if name.utf8.count > nameBytesMax {
+            throw HTTPProblem(422, "the operator's name is too long", "\(nameBytesMax) bytes at most")
+        }
+        return name
+    }
+
+    private struct Words: Decodable {
+        var reason: String?
+    }
+
+    /// From `{"reason": "..."}`; an empty body is one without.
+    private static func reason(_ body: String) throws -> String {
+        if body.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty { return "" }
+        guard let words = try? JSONDecoder().decode(Words.self, from: Data(body.utf8)) else {
+            throw HTTPProblem(400, "the body cannot be read", "send nothing, or {\"reason\": \"text\"}")
+        }
+        let reason = words.reason ?? ""
+        if reason.utf8.count > reasonBytesMax {
+            throw HTTPProblem(422, "the reason is too long", "\(reasonBytesMax) bytes at most")
+        }
+        return reason
+    }
+
+    /// With an `Idempotency-Key` that was seen before the same answer is given, and nothing is done.
+    private func once(
+        _ call: HTTPCall, _ request: String, _ perform: () async throws -> HTTPAnswer
+    ) async throws -> Response {
+        guard let key = call.header("Idempotency-Key") else {
+            let made = try await perform()
+            return Response(made.status, made.contentType, made.body)
+        }
+        guard !key.isEmpty, key.utf8.count <= Self.keyBytesMax else {
+            throw HTTPProblem(422, "the Idempotency-Key cannot be used", "1 to \(Self.keyBytesMax) bytes")
+        }
+        let print = Digest.sha256(Array(request.utf8)).map { byte in
+            (byte < 16 ? "0" : "") + String(byte, radix: 16)
+        }.joined()
+        if let known = try store.answer(key: key) {
+            if known.request != print {
+                throw HTTPProblem(
+                    422, "this Idempotency-Key was for something else", "give each request one of its own")
+            }
+            var response = Response(known.status, "application/json", Array(known.body.utf8))
+            if let name = HTTPField.Name("Idempotent-Replayed") { response.headers[name] = "true" }
+            return response
+        }
+        guard keys.begin(key) else {
+            throw HTTPProblem(409, "a request with this Idempotency-Key is under way", "ask again in a moment")
+        }
+        defer { keys.end(key) }
+        let made = try await perform()
+        try store.keep(
+            .init(request: print, status: made.status, body: String(decoding: made.body, as: UTF8.self)), key: key)
+        return Response(made.status, made.contentType, made.body)
+    }
+
+    // MARK: answers
+
+    private func response(_ outcome: MigrationOutcome) throws -> Response {
+        let made = try answered(outcome)
+        return Response(made.status, made.contentType, made.body)
+    }
+
+    private func answered(_ outcome: MigrationOutcome) throws -> HTTPAnswer {
+        switch outcome {
+        case .one(let document): HTTPAnswer(200, "application/json", Document.bytes(document))
+        case .all(let documents): HTTPAnswer(200, "application/json", Document.bytes(MigrationList(documents)))
+        case .answered(let answer): HTTPAnswer(200, "application/json", Document.bytes(answer))
+        case .refused(let problem): throw problem
+        }
+    }
+
+    private static func unknown(_ call: HTTPCall) -> HTTPProblem {
+        HTTPProblem(404, "there is no migration \"\(call.part("id"))\"", "GET /migrations lists them")
+    }
+}
+
+/// Keys of requests that are not answered yet. Any thread.
+private final class KeysUnderWay: Sendable {
+    private let keys = Mutex<Set<String>>([])
+
+    func begin(_ key: String) -> Bool { keys.withLock { $0.insert(key).inserted } }
+
+    func end(_ key: String) { keys.withLock { _ = $0.remove(key) } }
+}

@@ -1,0 +1,19 @@
+/// Answers of a query, as text: rows by newline, columns by `|`. No state, any thread.
+package enum InvariantValue {
+    /// Numbers may differ by the tolerance, everything else not at all.
+    package static func isEqual(_ left: String, _ right: String, tolerance: Double) -> Bool {
+        if left == right { return true }
+        if tolerance == 0 { return false }
+        let (ours, theirs) = (cells(left), cells(right))
+        guard ours.count == theirs.count else { return false }
+        return zip(ours, theirs).allSatisfy { one, other in
+            if one == other { return true }
+            guard let first = Double(one), let second = Double(other) else { return false }
+            return abs(first - second) <= tolerance
+        }
+    }
+
+    private static func cells(_ text: String) -> [Substring] {
+        text.split(omittingEmptySubsequences: false) { $0 == "|" || $0 == "\n" }
+    }
+}

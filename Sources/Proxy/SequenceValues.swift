@@ -1,0 +1,109 @@
+import PGWire
+import Primitives
+import SQLAnalysis
+import Sessions
+
+/// Whose values `currval` and `lastval` may tell on a server. Used on its reactor's thread.
+enum SequenceHolder {
+    /// None was drawn since the login, or since they were discarded.
+    case nobody
+    /// Only this client may have drawn some.
+    case client(ClientID)
+    case several
+
+    mutating func mayBeDrawn(by client: ClientID) {
+        switch self {
+        case .nobody: self = .client(client)
+        case .client(client), .several: break
+        case .client: self = .several
+        }
+    }
+
+    /// Others' values may be among them.
+    func isForeign(to client: ClientID) -> Bool {
+        switch self {
+        case .nobody, .client(client): false
+        case .client, .several: true
+        }
+    }
+}
+
+/// Values of sequences belong to the session that drew them.
+extension ClientConnection {
+    /// What the unit writes may draw values.
+    func noteDraws() {
+        guard let server else { return }
+        server.sequences.mayBeDrawn(by: id)
+        sequenceServer = server.id
+    }
+
+    /// Before the unit: values of the server's other clients are not this one's to see, nor older ones of its own than
+    /// it has drawn elsewhere. PostgreSQL says then that there is none yet.
+    func discardsSequences(on server: ServerConnection) -> Bool {
+        guard let database, unit.readsSequence || unit.mayWrite && database.sequenceReaders.discards(user) else {
+            return false
+        }
+        if unit.readsEarlierSequence { database.sequenceReaders.note(user, isOutside: true) }
+        let isOwn = sequenceServer == server.id && !server.sequences.isForeign(to: id)
+        if case .nobody = server.sequences { return false }
+        if isOwn { return false }
+        server.sequences = .nobody
+        return true
+    }
+
+    /// The message asks for a value within a transaction that has drawn none, while the server has others' values.
+    func asksForOthersSequences(
+        _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection
+    ) -> Bool {
+        guard server.sequences.isForeign(to: id), !transaction.hasWritten, server.session.status != .failed,
+            let database
+        else { return false }
+        var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart..<frame.end]))
+        switch frame.tag {
+        case FrontendTag.query: break
+        case FrontendTag.parse: _ = reader.cString()
+        case FrontendTag.bind:
+            _ = reader.cString()
+            guard let name = reader.cString() else { return false }
+            let named = statements.find(name).map { database.statements[$0].analysis }
+            return (name.isEmpty ? unnamed?.analysis : named)?.classification.readsSequence == true
+        default: return false
+        }
+        guard let text = reader.cString() else { return false }
+        return database.analyse(text).0.classification.readsSequence
+    }
+
+    /// Everything before it is answered.
+    func discardSequences(_ run: inout ForwardRun, _ server: ServerConnection) {
+        // A query would end a batch outside of transactions.
+        guard server.session.isBetweenUnits || server.session.status == .inTransaction else { return }
+        var writer = MessageWriter()
+        writer.query("DISCARD SEQUENCES")
+        server.session.sent(.quietQuery)
+        server.unnamedToken = 0
+        server.sequences = .nobody
+        run.insert(writer.bytes, server)
+    }
+}
+
+/// Users whose sessions ask for values of sequences; their servers are looked after from then on.
+struct SequenceReaders {
+    /// Users more than this are not noted.
+    private static let usersMax = 1024
+
+    /// Outside of the transaction that drew the value: who may have drawn one keeps its server.
+    private var outside: Set<String> = []
+    /// Within a transaction: others' values are discarded before a write of theirs.
+    private var within: Set<String> = []
+
+    mutating func note(_ user: String, isOutside: Bool) {
+        if isOutside {
+            if outside.count < Self.usersMax { outside.insert(user) }
+        } else if within.count < Self.usersMax {
+            within.insert(user)
+        }
+    }
+
+    func pins(_ user: String) -> Bool { !outside.isEmpty && outside.contains(user) }
+    func discards(_ user: String) -> Bool { pins(user) || !within.isEmpty && within.contains(user) }
+}

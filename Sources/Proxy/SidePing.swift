@@ -1,0 +1,133 @@
+import Configuration
+import Logging
+import PGWire
+import Pooling
+import Primitives
+import Reactor
+import Routing
+
+/// Asks whether a side still answers anything, while all of our servers there are at work and none has answered for a
+/// while: long statements look the same as a server that hangs. It connects, asks for TLS, and goes with the one byte
+/// that even a server without a free place answers; nothing is logged there. Used on its reactor's thread.
+final class SidePing {
+    private let socket: SocketDescriptor
+    private let registration: Registration
+    private let worker: Worker
+    private let database: DatabaseState
+    private let endpoint: ServerEndpoint
+    private var hasAsked = false
+    private var isDone = false
+
+    /// Starts it; it owns itself through its registration until it is done.
+    ///
+    /// - Parameter seconds: without an answer after that it counts as a failure.
+    static func start(_ database: DatabaseState, seconds: Double, on worker: Worker) {
+        let endpoint = database.route.endpoint(database.authority)
+        guard let address = endpoint.address else { return }
+        do throws(SocketError) {
+            let socket = try SocketDescriptor.connect(to: address)
+            let ping = SidePing(socket, database, endpoint, worker)
+            database.ping = ping
+            worker.fill(ping.registration, .ping(ping))
+            worker.loop.register(ping.socket.raw, .write, as: ping.registration)
+            worker.schedule(.ping(ping.registration), at: worker.now.advanced(bySeconds: seconds))
+        } catch {
+            worker.pingFailed(database, endpoint, error.reason)
+        }
+    }
+
+    private init(
+        _ socket: consuming SocketDescriptor, _ database: DatabaseState, _ endpoint: ServerEndpoint, _ worker: Worker
+    ) {
+        self.socket = socket
+        self.database = database
+        self.endpoint = endpoint
+        self.worker = worker
+        registration = worker.makeRegistration(.mailbox)
+    }
+
+    func onReady() {
+        if !hasAsked {
+            let code = socket.connectError()
+            if code != 0 { return fail(SocketError(operation: .connect, errno: code).reason) }
+            // Eight bytes: the kernel takes them whole.
+            guard case .bytes = StartupPacket.sslRequestBytes.withUnsafeBytes({ socket.send($0) }) else {
+                return fail("it takes no request")
+            }
+            hasAsked = true
+            return worker.loop.modify(socket.raw, .read, as: registration)
+        }
+        switch socket.receive(into: worker.buffer) {
+        case .bytes:
+            end()
+            worker.pingAnswered(database)
+        case .wouldBlock: break
+        case .closed: fail("it closed the connection")
+        case .failed(let code): fail(SocketError(operation: .connect, errno: code).reason)
+        }
+    }
+
+    func timedOut() {
+        if !isDone { fail("no answer, and none from \(endpoint.side) to anything else") }
+    }
+
+    private func fail(_ reason: String) {
+        end()
+        worker.pingFailed(database, endpoint, reason)
+    }
+
+    private func end() {
+        if isDone { return }
+        isDone = true
+        if database.ping === self { database.ping = nil }
+        worker.loop.unregister(socket.raw)
+        worker.dropRegistration(registration)
+    }
+}
+
+extension Worker {
+    /// Without an answer of the authority for so long, while somebody waits for a server, it is asked.
+    private static let silenceSeconds = 1.0
+    private static let pingSecondsMin = 0.2
+
+    /// Once a second, and after each ping that failed.
+    func watchSilence() {
+        for database in databases.values where database.ping == nil && isSilent(database) { ping(database) }
+    }
+
+    /// Somebody waits, all servers are at work, and nothing comes.
+    private func isSilent(_ database: DatabaseState) -> Bool {
+        let limit = Self.silenceSeconds
+        if now < database.authorityAnsweredAt.advanced(bySeconds: limit) { return false }
+        return pools.values.contains { entry in
+            guard entry.database === database, entry.key.side == database.authority, entry.pool.idleCount == 0,
+                entry.pool.leasedCount > 0, entry.pool.leasedCount == entry.pool.serverCount
+            else { return false }
+            if database.health.isAuthorityDown { return true }
+            return entry.pool.oldestWaiter().map { now >= $0.advanced(bySeconds: limit) } ?? false
+        }
+    }
+
+    private func ping(_ database: DatabaseState) {
+        let settings = database.route.settings.breaker
+        // So many in a row as the breaker wants to see, within the patience that clients are to have.
+        let share = settings.patienceSeconds / Double(settings.failures)
+        let seconds = max(Self.pingSecondsMin, min(Self.silenceSeconds, share))
+        SidePing.start(database, seconds: seconds, on: self)
+    }
+
+    func pingFailed(_ database: DatabaseState, _ endpoint: ServerEndpoint, _ reason: String) {
+        let failure = connectFailure(endpoint, reason)
+        tell(
+            database, endpoint.side, .failure(isProbe: false),
+            because: "all of its servers are silent: \(failure.message)")
+        if database.health.isAuthorityDown || databases[database.name] !== database { return }
+        if isSilent(database) { ping(database) }
+    }
+
+    func pingAnswered(_ database: DatabaseState) {
+        // It is busy, and lives.
+        database.authorityAnsweredAt = now
+        answered(database, database.authority, isProbe: false)
+    }
+}

@@ -1,0 +1,241 @@
+import PGWire
+import Primitives
+import SQLAnalysis
+import Sessions
+
+/// What is special about a client's names for prepared statements. Used on its reactor's thread.
+struct StatementNames {
+    /// SQL has used such names (PREPARE, EXECUTE): what is prepared from then on has the client's own name on its
+    /// server, which it keeps. What was prepared before and is not named in SQL goes on under ours.
+    var areOwn = false
+    /// What the protocol has prepared so, for the analysis only: the server knows.
+    var own = StatementMap()
+    /// What one of them stands for is not known: it may have left anything in the session.
+    var areDoubtful = false
+    /// What DEALLOCATE, which the unnamed portal is bound to, drops.
+    var boundDrop: [UInt8]?
+    /// The server was told to send what it has, for messages that wait for it.
+    fileprivate var isFlushed = false
+    fileprivate var wantsFlush = false
+}
+
+/// Names of prepared statements where SQL and protocol meet: PostgreSQL has one space of names for both.
+extension ClientConnection {
+    // MARK: waiting for what a name stands for
+
+    /// What a name stands for is not known before an earlier message, which changes it, has been answered.
+    func waitsForNames(
+        _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection
+    ) -> Bool {
+        guard server.session.expectedCount > 0, needsSettledNames(frame, bytes, server) else {
+            names.isFlushed = false
+            return false
+        }
+        return waitsForAnswers(server)
+    }
+
+    /// - Returns: false when everything is answered.
+    func waitsForAnswers(_ server: ServerConnection) -> Bool {
+        guard server.session.expectedCount > 0 else {
+            names.isFlushed = false
+            return false
+        }
+        repliesAwaited = 0
+        if !server.session.owesReady && !names.isFlushed {
+            names.isFlushed = true
+            names.wantsFlush = true
+        }
+        return true
+    }
+
+    /// Within a batch a server keeps its answers until it is asked for them.
+    func askForNames(_ server: ServerConnection) {
+        guard names.wantsFlush else { return }
+        names.wantsFlush = false
+        server.queue([FrontendTag.flush, 0, 0, 0, 4])
+        server.flush()
+    }
+
+    private func needsSettledNames(
+        _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection
+    ) -> Bool {
+        if changes.isEmpty && statements.count == 0 && unnamedBefore.isEmpty && !unit.session.dropsStatements {
+            return false
+        }
+        var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart..<frame.end]))
+        switch frame.tag {
+        case FrontendTag.query:
+            guard let database, let text = reader.cString() else { return false }
+            let analysis = database.analyse(text).0
+            return !analysis.classification.statementNames.isEmpty || Self.nameDropped(by: analysis) != nil
+        case FrontendTag.parse: break
+        case FrontendTag.bind:
+            _ = reader.cString()
+            guard let name = reader.cString() else { return false }
+            return isUnsettled(name) || name.isEmpty && isUnnamedUnsettled(server) || usesNames(statement: name)
+        case FrontendTag.describe:
+            if reader.byte() != UInt8(ascii: "S") { return false }
+            guard let name = reader.cString() else { return false }
+            return isUnsettled(name) || name.isEmpty && isUnnamedUnsettled(server)
+        case FrontendTag.close:
+            if reader.byte() != UInt8(ascii: "S") { return false }
+        default: return false
+        }
+        return reader.cString().map(isUnsettled) ?? false
+    }
+
+    /// An earlier batch changes the unnamed statement behind other messages, which may have it skipped: what the server
+    /// has then may be another client's.
+    private func isUnnamedUnsettled(_ server: ServerConnection) -> Bool {
+        unnamedBefore.last.map { $0.batch != server.session.batchesSent && $0.change == lastUnnamedChange } ?? false
+    }
+
+    private func isUnsettled(_ name: UnsafeRawBufferPointer) -> Bool {
+        !name.isEmpty && (unit.session.dropsStatements || changes.isUnsettled(name))
+    }
+
+    /// A Bind to a statement that uses names itself.
+    private func usesNames(statement name: UnsafeRawBufferPointer) -> Bool {
+        guard let database else { return false }
+        let analysis = name.isEmpty ? unnamed?.analysis : statements.find(name).map { database.statements[$0].analysis }
+        guard let analysis else { return false }
+        if let dropped = Self.nameDropped(by: analysis) { return dropped.withUnsafeBytes { changes.isUnsettled($0) } }
+        return !analysis.classification.statementNames.isEmpty
+    }
+
+    // MARK: DEALLOCATE
+
+    /// The name in a lone DEALLOCATE.
+    static func nameDropped(by analysis: AnalysedStatement) -> [UInt8]? {
+        guard analysis.kind == .deallocate, let name = analysis.classification.objectName else { return nil }
+        return Array(name.utf8)
+    }
+
+    /// See `deallocate`: also within a transaction. Everything before it is answered.
+    ///
+    /// - Returns: whether it is answered, and not for the server.
+    func deallocatesLocally(
+        _ query: FrontendFrame, _ run: inout ForwardRun, _ server: ServerConnection
+    ) -> Bool {
+        guard statements.count > 0, server.session.isQuiet, let database else { return false }
+        var reader = BodyReader(UnsafeRawBufferPointer(rebasing: run.bytes[query.bodyStart..<query.end]))
+        guard let text = reader.cString(), let name = Self.nameDropped(by: database.analyse(text).0)
+        else { return false }
+        if server.session.status != .idle || !server.session.isBetweenUnits {
+            // There a query does more: it ends the batch, and the unnamed portal.
+            if status != .failed && standIn(forName: name, &run, server, isAlone: server.session.isAtBatchStart) {
+                _ = deallocate(name)
+            }
+            return false
+        }
+        guard deallocate(name) else { return false }
+        unit.session.removeAll()
+        dropUnnamedLocally()
+        var writer = MessageWriter()
+        writer.commandComplete("DEALLOCATE")
+        writer.readyForQuery(status)
+        send(writer.bytes)
+        return true
+    }
+
+    /// A query that we answer drops the unnamed statement as any other does.
+    func dropUnnamedLocally() {
+        unnamed = nil
+        lastUnnamedChange = statements.nextNumber()
+    }
+
+    func forwardExecute(
+        _ body: UnsafeRawBufferPointer, _ run: inout ForwardRun, _ server: ServerConnection
+    ) {
+        guard let name = names.boundDrop, body.first == 0 else {
+            server.session.sent(.execute)
+            return
+        }
+        names.boundDrop = nil
+        standIn(forName: name, &run, server)
+        let number = statements.nextNumber()
+        name.withUnsafeBytes { bytes in
+            if let closed = statements.remove(bytes) { changes.note(number, bytes, previous: closed) }
+        }
+        server.session.sent(.executeDropping(change: number))
+    }
+
+    /// The server knows the client's statement under another name: it gets one of this name to drop.
+    ///
+    /// - Parameter isAlone: in a batch of its own.
+    @discardableResult
+    private func standIn(
+        forName name: [UInt8], _ run: inout ForwardRun, _ server: ServerConnection, isAlone: Bool = false
+    ) -> Bool {
+        guard name.withUnsafeBytes({ statements.find($0) }) != nil else { return false }
+        prepare([(name, Array("SELECT".utf8) + [0, 0, 0], 0)], isAlone: isAlone, &run, server)
+        return true
+    }
+
+    /// Statements under the client's own names. In a batch of its own an error must not cost the next message its turn.
+    private func prepare(
+        _ own: [(name: [UInt8], parseBody: [UInt8], change: UInt32)], isAlone: Bool, _ run: inout ForwardRun,
+        _ server: ServerConnection
+    ) {
+        for (name, parseBody, change) in own
+        where server.session.sent(isAlone ? .ownParse : .ownParseInBatch(change: change)) {
+            run.insert(rewritten(FrontendTag.parse, name + [0], parseBody), server)
+        }
+        if isAlone && !own.isEmpty && server.session.sent(.quietSync) {
+            run.insert([FrontendTag.sync, 0, 0, 0, 4], server)
+        }
+    }
+
+    /// The server has none of them any more.
+    func namesDropped() {
+        for id in statements.removeAll() + changes.settle() + names.own.removeAll() {
+            database?.statements.release(id)
+        }
+        server?.quietlyPrepared.removeAll(keepingCapacity: true)
+        unit.session.dropsStatements = false
+        if pin == .preparedInSQL && !names.areDoubtful {
+            pin = nil
+            names.areOwn = false
+        }
+    }
+
+    // MARK: PREPARE and EXECUTE
+
+    /// A Parse that goes to the server under the client's own name.
+    func noteOwn(_ name: UnsafeRawBufferPointer, _ parseBody: UnsafeRawBufferPointer, _ database: DatabaseState) {
+        if let known = names.own.find(name) {
+            // Which of both the name stands for only the server knows.
+            if !database.statements[known].parseBody.elementsEqual(parseBody) { names.areDoubtful = true }
+            return
+        }
+        var reader = BodyReader(parseBody)
+        guard let text = reader.cString() else { return }
+        let id = database.statements.intern(parseBody, database.analyse(text))
+        if names.own.define(name, as: id) == nil { database.statements.release(id) }
+    }
+
+    /// SQL of the present unit uses names: those that the protocol has given, too. The server gets them, and is kept.
+    ///
+    /// Everything before it is answered. In a failed transaction nothing can be prepared, and EXECUTE fails anyway.
+    func takeOwnNames(_ run: inout ForwardRun, _ server: ServerConnection, isQuery: Bool) {
+        let used = unit.session.statementNames.map { Array($0.utf8) }
+        unit.session.forgetStatementNames()
+        guard let database, server.session.status != .failed, !server.isReadOnly else { return }
+        let known = used.filter { $0.withUnsafeBytes { statements.find($0) } != nil }
+        if known.isEmpty && !unit.prepares && !unit.parsesNamed { return }
+        names.areOwn = true
+        pin(.preparedInSQL)
+        var own: [(name: [UInt8], parseBody: [UInt8], change: UInt32)] = []
+        for name in known {
+            guard let id = name.withUnsafeBytes({ statements.remove($0) }) else { continue }
+            let number = statements.nextNumber()
+            let parseBody = database.statements[id].parseBody
+            name.withUnsafeBytes { bytes in
+                changes.note(number, bytes, previous: id)
+                parseBody.withUnsafeBytes { noteOwn(bytes, $0, database) }
+            }
+            own.append((name, parseBody, number))
+        }
+        prepare(own, isAlone: isQuery && server.session.isAtBatchStart, &run, server)
+    }
+}

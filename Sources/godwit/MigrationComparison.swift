@@ -1,0 +1,177 @@
+import Configuration
+import ControlPlane
+import Glibc
+import LibPQ
+import Migration
+import Primitives
+import Synchronization
+import Verification
+
+/// Compares both sides of a migration now and then: every row, and the manifest's invariants. On a thread of its own,
+/// for it takes long; any thread may ask what it has found.
+final class MigrationComparison: Sendable {
+    /// Seconds from one look at the invariants to the next, and from a comparison that could not tell to the next try.
+    private static let invariantSeconds = 20.0
+    private static let retrySeconds = 10.0
+    private static let timeoutSeconds = 60.0
+
+    struct Findings: Sendable {
+        var verify: MigrationReadings.Verify?
+        var isVerifying = false
+        var invariants: [MigrationReadings.Invariant]?
+    }
+
+    private struct State {
+        var findings = Findings()
+        var isWanted = false
+    }
+
+    private let manifest: MigrationManifest
+    private let database: DatabaseSettings
+    private let state = Mutex(State())
+    private let wake = Mailbox<Bool>()
+    private let thread = Mutex<OwnThread?>(nil)
+
+    init(_ manifest: MigrationManifest, _ database: DatabaseSettings) {
+        self.manifest = manifest
+        self.database = database
+    }
+
+    func start() {
+        let started = OwnThread(name: "godwit-compare") { [self] in run() }
+        thread.withLock { $0 = started }
+    }
+
+    /// What is under way is waited for.
+    func stop() {
+        wake.post(false)
+        thread.withLock { thread in
+            defer { thread = nil }
+            return thread
+        }?.join()
+    }
+
+    var findings: Findings { state.withLock { $0.findings } }
+
+    /// - Parameter isWanted: both sides can be compared, and the phase asks for it.
+    func set(isWanted: Bool) {
+        let isNew = state.withLock { state in
+            defer { state.isWanted = isWanted }
+            if !isWanted { state.findings.invariants = nil }
+            return state.isWanted != isWanted
+        }
+        if isNew { wake.post(true) }
+    }
+
+    // MARK: its thread
+
+    private func run() {
+        var verifyAt = MonotonicInstant.now(), invariantsAt = MonotonicInstant.now()
+        while true {
+            let now = MonotonicInstant.now()
+            let isWanted = state.withLock { $0.isWanted }
+            if isWanted, now >= invariantsAt, !manifest.invariants.isEmpty {
+                let found = compareInvariants()
+                state.withLock { if $0.isWanted { $0.findings.invariants = found } }
+                invariantsAt = .now().advanced(bySeconds: Self.invariantSeconds)
+            }
+            if isWanted, now >= verifyAt {
+                let found = verify()
+                let pause = found.outcome == .equal ? manifest.verifyEverySeconds : Self.retrySeconds
+                verifyAt = .now().advanced(bySeconds: max(pause, 1))
+            }
+            var ready = pollfd(fd: wake.descriptor, events: Int16(POLLIN), revents: 0)
+            let millis = isWanted ? min(verifyAt.millis, manifest.invariants.isEmpty ? .max : invariantsAt.millis) : -1
+            if poll(&ready, 1, millis) > 0, wake.take().contains(false) { return }
+        }
+    }
+
+    private func verify() -> MigrationReadings.Verify {
+        state.withLock { $0.findings.isVerifying = true }
+        let started = StateStore.now()
+        var found: MigrationReadings.Verify
+        do {
+            var options = Verifier.Options()
+            options.rowsPerSecond = manifest.verifyRate
+            let report = try Verifier(old: try target(.old), new: try target(.new), options: options).run(only: scope)
+            let differing = report.tables.reduce(0) { $0 + $1.differing }
+            let words = report.tables.compactMap { table in
+                table.problem.map { "\(table.name): \($0)" } ?? (table.differing > 0 ? "\(table.name)" : nil)
+            }
+            let outcome: MigrationReadings.Verify.Outcome =
+                switch report.outcome {
+                case .equal: .equal
+                case .different: .different
+                case .couldNotTell: .unknown
+                }
+            found = .init(
+                outcome: outcome, differing: differing, rows: report.tables.reduce(0) { $0 + $1.rows }, at: started,
+                detail: words.prefix(5).joined(separator: "; "))
+        } catch {
+            found = .init(outcome: .unknown, differing: 0, rows: 0, at: started, detail: "\(error)")
+        }
+        state.withLock { state in
+            state.findings.isVerifying = false
+            state.findings.verify = found
+        }
+        return found
+    }
+
+    private var scope: Set<LibPQ.TableName>? {
+        if manifest.tables.isEmpty { return nil }
+        return Set(manifest.tables.compactMap { name in
+            let parts = name.split(separator: ".", maxSplits: 1)
+            return parts.count == 2 ? LibPQ.TableName(schema: String(parts[0]), name: String(parts[1])) : nil
+        })
+    }
+
+    private func target(_ side: Side) throws -> ConnectionString {
+        try ConnectionString(parsing: database.controlOrOwn(side))
+    }
+
+    // MARK: invariants
+
+    /// nil: it could not be told.
+    private func compareInvariants() -> [MigrationReadings.Invariant]? {
+        do {
+            let pair = try PairedSnapshots.take(old: try target(.old), new: try target(.new), tables: [])
+            let old = try reader(.old, pair.oldName), new = try reader(.new, pair.newName)
+            return try manifest.invariants.map { invariant in
+                let left = try answer(old, invariant.sql), right = try answer(new, invariant.sql)
+                return .init(
+                    name: invariant.name, old: left, new: right,
+                    isEqual: InvariantValue.isEqual(left, right, tolerance: invariant.tolerance))
+            }
+        } catch let failure as PostgresFailure where failure.kind == .refused {
+            return manifest.invariants.map { .init(name: $0.name, old: "\(failure)", new: "", isEqual: false) }
+        } catch {
+            return nil
+        }
+    }
+
+    private func reader(_ side: Side, _ snapshot: String) throws -> Connection {
+        let connection = try Connection.open(try target(side), purpose: "invariants", settings: ["search_path": ""])
+        try connection.execute("""
+            BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT \(SQL.literal(snapshot));
+            SET LOCAL search_path = "$user", public
+            """)
+        return connection
+    }
+
+    /// One statement only: with parameters the server takes no second one.
+    private func answer(_ connection: borrowing Connection, _ sql: String) throws -> String {
+        guard let rows = try connection.query(sql, parameters: [], timeoutSeconds: Self.timeoutSeconds) else {
+            return "no rows"
+        }
+        return (0..<min(rows.count, 100)).map { row in
+            (0..<rows.columns).map { rows[row, $0] ?? "NULL" }.joined(separator: "|")
+        }.joined(separator: "\n")
+    }
+}
+
+extension MonotonicInstant {
+    /// From now; for poll(2).
+    fileprivate var millis: CInt {
+        CInt(min(nanoseconds(since: .now()) / 1_000_000 + 1, 60_000))
+    }
+}

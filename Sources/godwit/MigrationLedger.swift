@@ -1,0 +1,541 @@
+import Configuration
+import ControlPlane
+import Dispatch
+import Foundation
+import Glibc
+import Migration
+import PGWire
+import Primitives
+import Proxy
+import Routing
+
+/// All migrations of the state store, and what is done for them. Stays on the runner's thread.
+final class MigrationLedger {
+    private final class Entry {
+        let migration: StateStore.StoredMigration
+        var machine: MigrationMachine
+        var survey: MigrationSurvey?
+        var comparison: MigrationComparison?
+        /// Under way or waiting for its turn; what ends is told by message.
+        var working: Set<MigrationState.Work> = []
+        /// One after the other: what was aborted meanwhile ends first.
+        let lane = DispatchQueue(label: "godwit-work")
+        /// What happened and could not be stored yet.
+        var pending: [MigrationMachine.Event] = []
+        /// The state in memory is ahead of the stored one.
+        var isUnsaved = false
+        /// Gates as they were stored last: what they said, and when that was.
+        var stored: [String: (value: String, holds: Bool?, at: Int64)] = [:]
+        var guardRails: [MigrationReadings.GuardRail]?
+        var guardRailsAt: Int64 = 0
+        var isAskingRails = false
+
+        init(_ migration: StateStore.StoredMigration, _ machine: MigrationMachine) {
+            self.migration = migration
+            self.machine = machine
+        }
+    }
+
+    /// Microseconds after which a gate's value is stored again though it holds, or does not, as before.
+    private static let readingMicros: Int64 = 60_000_000
+    private static let guardRailMicros: Int64 = 5_000_000
+    private static let controlMillis: CInt = 5000
+    /// For a mirror to end its batch.
+    private static let mirrorMillis: CInt = 60_000
+
+    private let parts: MigrationRunner.Parts
+    private let inbox: Mailbox<MigrationRunner.Message>
+    private let stopDescriptor: CInt
+    private var entries: [Entry] = []
+    private var lock: RunnerLock?
+    private var lastComplaint = ""
+
+    init(_ parts: MigrationRunner.Parts, inbox: Mailbox<MigrationRunner.Message>, stop: CInt) {
+        self.parts = parts
+        self.inbox = inbox
+        stopDescriptor = stop
+        takeOver()
+    }
+
+    /// Whoever has the lock has the migrations; it may become ours when another process ends.
+    private func takeOver() {
+        if lock != nil { return }
+        lock = RunnerLock(path: parts.store.path)
+        guard lock != nil else { return }
+        do {
+            for migration in try parts.store.migrations() {
+                let manifest = try ManifestReader.parse(migration.manifest, path: migration.id)
+                let entry = Entry(migration, MigrationMachine(manifest, state: migration.state))
+                entries.append(entry)
+                if !migration.state.isOver { handle(entry, .restored(now: StateStore.now())) }
+            }
+        } catch {
+            entries = []
+            lock = nil
+            complain("migrations cannot be read: \(error)")
+        }
+    }
+
+    /// Each cause once.
+    private func complain(_ cause: String) {
+        if cause == lastComplaint { return }
+        lastComplaint = cause
+        parts.events.append(EventRecord(.alarm, cause: cause))
+    }
+
+    /// Before the process ends: what was begun in the databases is finished.
+    func end() {
+        for entry in entries {
+            entry.survey?.stop()
+            entry.comparison?.stop()
+            entry.lane.sync {}
+        }
+    }
+
+    // MARK: once a second
+
+    func tick() {
+        takeOver()
+        let now = StateStore.now()
+        for entry in entries where !entry.machine.state.isOver {
+            save(entry)
+            let waiting = entry.pending
+            entry.pending = []
+            for event in waiting { handle(entry, event) }
+            observe(entry, now)
+            handle(entry, .tick(readings(entry, now), now: now))
+            storeReadings(entry, now)
+        }
+        if let failure = parts.store.health.failure {
+            complain("\(parts.store.path) cannot be written: \(failure); going back is the only step that is taken")
+        } else {
+            lastComplaint = ""
+        }
+        show(now)
+    }
+
+    private func settings(_ entry: Entry) -> DatabaseSettings? {
+        parts.server.snapshot.settings.database(named: entry.machine.manifest.database)
+    }
+
+    /// Sees to it that somebody measures.
+    private func observe(_ entry: Entry, _ now: Int64) {
+        guard let settings = settings(entry) else { return }
+        let state = entry.machine.state
+        if entry.survey == nil {
+            entry.survey = MigrationSurvey(settings)
+            entry.survey?.start()
+            entry.comparison = MigrationComparison(entry.machine.manifest, settings)
+            entry.comparison?.start()
+        }
+        entry.survey?.set(isSwitched: state.isSwitched)
+        let isMoving = state.standing == .running || state.standing == .paused
+        let readings = entry.machine.readings
+        entry.comparison?.set(
+            isWanted: isMoving && !state.isSwitched && state.phase.position >= MigrationPhase.validate.position
+                && readings.mirror == .mirroring && readings.tablesLeft == 0)
+        guard isMoving, state.phase == .cutover, state.work == nil else {
+            entry.guardRails = nil
+            return
+        }
+        if !entry.isAskingRails, now - entry.guardRailsAt >= Self.guardRailMicros { askRails(entry) }
+    }
+
+    private func askRails(_ entry: Entry) {
+        entry.isAskingRails = true
+        let (id, engine, inbox) = (entry.migration.id, parts.engine, inbox)
+        let order = MigrationWork.order(.cutover, entry.machine, entry.comparison?.findings.verify, isDryRun: true)
+        entry.lane.async { inbox.post(.rails(id, MigrationWork.rails(engine, order))) }
+    }
+
+    private func readings(_ entry: Entry, _ now: Int64) -> MigrationReadings {
+        let manifest = entry.machine.manifest
+        var readings = entry.survey?.readings ?? MigrationReadings()
+        if let findings = entry.comparison?.findings {
+            readings.verify = findings.verify
+            readings.isVerifying = findings.isVerifying
+            readings.invariants = findings.invariants
+        }
+        readings.guardRails = entry.guardRails
+        readings.isWindowOpen = MigrationCalendar.isOpen(manifest, at: now)
+        guard let route = parts.server.snapshot.route(manifest.database) else {
+            readings.unreachable = "the configuration has no database \"\(manifest.database)\" any more"
+            return readings
+        }
+        let report = route.horizon.report
+        readings.mirror = MigrationReadings.MirrorState(rawValue: report.state.rawValue)
+        readings.mirrorReason = report.reason
+        if !report.tables.isEmpty {
+            readings.tablesLeft = report.tables.count { !$0.isCopied }
+            let all = report.tables.reduce(0) { $0 + max($1.rowsEstimated, $1.rowsCopied) }
+            let copied = report.tables.reduce(0) { sum, table in
+                sum + (table.isCopied ? max(table.rowsEstimated, table.rowsCopied) : table.rowsCopied)
+            }
+            let ofNothing = readings.tablesLeft == 0 ? 100.0 : 0
+            readings.copiedPercent = all == 0 ? ofNothing : Double(copied) * 100 / Double(all)
+        }
+        readings.isSwitched = parts.engine.ownership(of: manifest.database).flatMap { ownership in
+            ownership.standing == .settled ? ownership.authority == .new : nil
+        }
+        if manifest.tables.isEmpty { readings.uncaptured = report.uncaptured }
+        readings.callsMin = route.settings.breaker.windowCalls
+        for figures in route.health.figures(now: .now()) {
+            let answers = MigrationReadings.Answers(
+                calls: figures.calls, errors: figures.errors, p95Micros: figures.p95Micros)
+            switch figures.side {
+            case .old: readings.old = answers
+            case .new: readings.new = answers
+            }
+            if figures.side == route.health.other { readings.isBreakerClosed = figures.phase == .closed }
+        }
+        let record = parts.memory.record(of: manifest.database)
+        if let ceiling = record.ceiling {
+            readings.readsOverruled = "the reads were rolled back to \(Percent.text(ceiling)) % (SHOW EVENTS says why)"
+        } else if !record.isManaged {
+            readings.readsOverruled = "an operator has set the share of reads"
+        }
+        return readings
+    }
+
+    private func storeReadings(_ entry: Entry, _ now: Int64) {
+        let gates = entry.machine.gates(now: now).filter { gate in
+            guard let before = entry.stored[gate.name] else { return true }
+            return before.holds != gate.holds || before.value != gate.value && now - before.at >= Self.readingMicros
+        }
+        if gates.isEmpty { return }
+        for gate in gates { entry.stored[gate.name] = (gate.value, gate.holds, now) }
+        _ = try? parts.store.add(gates, phase: entry.machine.state.phase, of: entry.migration.id, micros: now)
+    }
+
+    private func show(_ now: Int64) {
+        parts.board.rows = entries.map { entry in
+            let (machine, state) = (entry.machine, entry.machine.state)
+            let required = machine.gates(now: now).filter(\.isRequired)
+            let blocking = required.first(where: \.blocks)
+            return MigrationBoard.Row(
+                id: machine.manifest.id, database: machine.manifest.database, phase: state.phase.rawValue,
+                standing: state.standing.rawValue, place: machine.place, writes: state.isSwitched ? "new" : "old",
+                readsPercent: GateJudge.text(machine.readsPercent), since: Instant.text(state.since),
+                gates: "\(required.count { !$0.blocks })/\(required.count)",
+                cause: blocking.map { "\($0.name): \($0.value)" } ?? state.cause)
+        }
+    }
+
+    // MARK: what comes in
+
+    func take(_ message: MigrationRunner.Message) {
+        let now = StateStore.now()
+        switch message {
+        case .worked(let id, let work):
+            guard let entry = entry(id) else { return }
+            entry.working.remove(work)
+            handle(entry, .worked(work, now: now))
+        case .failed(let id, let work, let reason):
+            guard let entry = entry(id) else { return }
+            entry.working.remove(work)
+            handle(entry, .failed(work, reason: reason, now: now))
+        case .rails(let id, let rails):
+            guard let entry = entry(id) else { return }
+            (entry.guardRails, entry.guardRailsAt, entry.isAskingRails) = (rails, now, false)
+        case .order(let order, let by, let reply):
+            guard lock != nil else {
+                return reply(.refused(HTTPProblem(
+                    503, "another Godwit runs the migrations", "ask that one, or try again when it has ended")))
+            }
+            reply(perform(order, by, now))
+        }
+        show(now)
+    }
+
+    private func entry(_ id: String) -> Entry? { entries.first { $0.migration.id == id } }
+
+    private func document(_ entry: Entry, _ now: Int64) -> MigrationDocument {
+        MigrationDocument(entry.machine, started: entry.migration.micros, now: now)
+    }
+
+    private func perform(_ order: MigrationOrder, _ by: String, _ now: Int64) -> MigrationOutcome {
+        switch order {
+        case .list: return .all(entries.map { document($0, now) })
+        case .start(let text): return start(text, by, now)
+        case .status(let id):
+            guard let entry = entry(id) else { return Self.unknown(id) }
+            return .one(document(entry, now))
+        case .command(let id, let command):
+            guard let entry = entry(id) else { return Self.unknown(id) }
+            return perform(command, entry, by, now)
+        }
+    }
+
+    private static func unknown(_ id: String) -> MigrationOutcome {
+        .refused(HTTPProblem(404, "there is no migration \"\(id)\"", "GET /migrations lists them"))
+    }
+
+    private func start(_ text: String, _ by: String, _ now: Int64) -> MigrationOutcome {
+        let manifest: MigrationManifest
+        do throws(SettingsError) {
+            manifest = try ManifestReader.parse(text)
+        } catch {
+            return .refused(HTTPProblem(422, "the manifest cannot be taken", "\(error)"))
+        }
+        if let problem = obstacle(manifest) { return .refused(problem) }
+        let machine = MigrationMachine(manifest, by: by, now: now)
+        let stored = StateStore.StoredMigration(
+            id: manifest.id, database: manifest.database, manifest: text, by: by, micros: now, state: machine.state)
+        do throws(StateStore.Failure) {
+            guard try parts.store.add(stored) else { return .refused(Self.known(manifest.id)) }
+        } catch {
+            return .refused(HTTPProblem(503, "the state store does not take it", "\(error)"))
+        }
+        let entry = Entry(stored, machine)
+        entries.append(entry)
+        tell(entry, .phase, "started")
+        perform(.install, entry)
+        return .answered(MigrationAnswer(answer: "started", migration: document(entry, now)))
+    }
+
+    private static func known(_ id: String) -> HTTPProblem {
+        HTTPProblem(409, "there is a migration \"\(id)\" already", "give this one another id")
+    }
+
+    private func obstacle(_ manifest: MigrationManifest) -> HTTPProblem? {
+        if entry(manifest.id) != nil { return Self.known(manifest.id) }
+        let settings = parts.server.snapshot.settings
+        guard let database = settings.database(named: manifest.database), !database.isWildcard else {
+            let names = settings.databases.map(\.name).joined(separator: ", ")
+            return HTTPProblem(422, "there is no database \"\(manifest.database)\"", "the configuration has \(names)")
+        }
+        let others = entries.first { $0.machine.manifest.database == manifest.database && !$0.machine.state.isOver }
+        if let others {
+            return HTTPProblem(
+                409, "\"\(manifest.database)\" is in the migration \"\(others.migration.id)\"",
+                "end that one first: abort, then advance")
+        }
+        if database.mirror.mode == .off {
+            return HTTPProblem(
+                422, "\"\(manifest.database)\" has no mirror",
+                "set databases.\(manifest.database).mirror.mode to async or sync and start Godwit again")
+        }
+        if parts.engine.ownership(of: manifest.database)?.authority == .new {
+            return HTTPProblem(
+                422, "NEW has the writes of \"\(manifest.database)\" already",
+                "ROLLBACK in the console takes them back; or name NEW as old, and another one as new")
+        }
+        let cohorts = Set(database.reads.cohorts.map(\.name))
+        if let unknown = manifest.steps.compactMap(\.cohort).first(where: { !cohorts.contains($0) }) {
+            return HTTPProblem(
+                422, "there is no cohort \"\(unknown)\"",
+                "databases.\(manifest.database).reads.cohorts has \(cohorts.sorted().joined(separator: ", "))")
+        }
+        let hooks = settings.events.hooks.map { String($0.split(separator: "/").last ?? "") }
+        if let unknown = manifest.hooks.first(where: { !hooks.contains($0) }) {
+            return HTTPProblem(
+                422, "no hook is called \"\(unknown)\"", "events.hooks has \(hooks.joined(separator: ", "))")
+        }
+        return nil
+    }
+
+    private func perform(
+        _ command: MigrationMachine.Command, _ entry: Entry, _ by: String, _ now: Int64
+    ) -> MigrationOutcome {
+        let gates = entry.machine.gates(now: now)
+        let actions = handle(entry, .command(command, by: by, now: now))
+        var answer = "", isTaken = false
+        for action in actions {
+            switch action {
+            case .accepted(let words): (answer, isTaken) = (words, true)
+            case .refused(let words): (answer, isTaken) = (words, false)
+            case .perform, .reads, .holdReads, .alarm: break
+            }
+        }
+        let (verb, reason) = Self.words(command)
+        decided(entry, verb, by: by, reason: reason, isTaken: isTaken, answer: answer, gates, now)
+        if isTaken { return .answered(MigrationAnswer(answer: answer, migration: document(entry, now))) }
+        let shown = Document.bytes(entry.machine.gates(now: now).map(MigrationDocument.GateDocument.init))
+        return .refused(HTTPProblem(
+            409, "\(verb) was refused", answer, members: "\"gates\":\(String(decoding: shown, as: UTF8.self))"))
+    }
+
+    private static func words(_ command: MigrationMachine.Command) -> (verb: String, reason: String) {
+        switch command {
+        case .advance: ("advance", "")
+        case .resume: ("resume", "")
+        case .approve: ("approve", "")
+        case .force(let reason): ("force", reason)
+        case .pause(let reason): ("pause", reason)
+        case .abort(let reason): ("abort", reason)
+        }
+    }
+
+    private func decided(
+        _ entry: Entry, _ verb: String, by: String, reason: String, isTaken: Bool, answer: String, _ gates: [Gate],
+        _ now: Int64
+    ) {
+        let json = (try? JSONEncoder().encode(gates)).map { String(decoding: $0, as: UTF8.self) } ?? "[]"
+        _ = try? parts.store.add(
+            .init(micros: now, by: by, verb: verb, reason: reason, isTaken: isTaken, answer: answer, gates: json),
+            of: entry.migration.id)
+    }
+
+    // MARK: what is decided
+
+    /// Stores what has changed, then does what follows from it.
+    @discardableResult
+    private func handle(_ entry: Entry, _ event: MigrationMachine.Event) -> [MigrationMachine.Action] {
+        let before = entry.machine
+        var actions: [MigrationMachine.Action] = []
+        entry.machine.handle(event, &actions)
+        let after = entry.machine.state
+        if after != before.state {
+            entry.isUnsaved = true
+            if let failure = save(entry), !Self.isWayBack(after) {
+                entry.machine = before
+                entry.isUnsaved = false
+                if case .command = event {
+                    return [.refused("nothing was changed, for it could not be stored: \(failure)")]
+                }
+                if case .tick = event { return [] }
+                entry.pending.append(event)
+                return []
+            }
+            tellChange(entry, before.state)
+            if case .tick(_, let now) = event, after.by == "godwit" {
+                let verb = after.standing == .running ? "advance" : after.standing == .paused ? "pause" : "abort"
+                decided(
+                    entry, verb, by: "godwit", reason: after.cause, isTaken: true, answer: entry.machine.place,
+                    before.gates(now: now), now)
+            }
+        }
+        for action in actions {
+            switch action {
+            case .perform(let work):
+                if case .restored = event { perform(work, entry, isRestored: true) } else { perform(work, entry) }
+            case .reads(let step, let keepsRollBack): moveReads(entry, step, keepsRollBack)
+            case .holdReads: order(.hold(database: entry.machine.manifest.database))
+            case .alarm(let words): tell(entry, .alarm, words)
+            case .accepted, .refused: break
+            }
+        }
+        return actions
+    }
+
+    /// Back to OLD is gone also when it cannot be noted.
+    private static func isWayBack(_ state: MigrationState) -> Bool {
+        switch state.standing {
+        case .aborted, .returning: true
+        case .running, .paused, .removing, .removed, .finished: false
+        }
+    }
+
+    /// - Returns: why it could not be stored; nil: it is.
+    @discardableResult
+    private func save(_ entry: Entry) -> StateStore.Failure? {
+        if !entry.isUnsaved { return nil }
+        do throws(StateStore.Failure) {
+            try parts.store.add(entry.machine.state, of: entry.migration.id, micros: StateStore.now())
+            entry.isUnsaved = false
+            return nil
+        } catch {
+            complain("\(error)")
+            return error
+        }
+    }
+
+    private func tellChange(_ entry: Entry, _ before: MigrationState) {
+        let after = entry.machine.state
+        let moved = after.phase != before.phase || after.step != before.step || after.standing != before.standing
+            || after.work != before.work
+        guard moved else { return }
+        let isBack = Self.isWayBack(after) && !Self.isWayBack(before)
+        let standing = after.standing == .running ? "" : " (\(after.standing.rawValue))"
+        let by = after.by.isEmpty || after.by == "godwit" ? "" : " by \(after.by)"
+        tell(entry, isBack ? .rollback : .phase, "\(entry.machine.place)\(standing)\(by): \(after.cause)")
+    }
+
+    private func tell(_ entry: Entry, _ kind: EventRecord.Kind, _ words: String) {
+        let manifest = entry.machine.manifest
+        parts.events.append(EventRecord(
+            kind, database: manifest.database, cause: "migration \(manifest.id): \(words)",
+            figures: [
+                .init("phase", Double(entry.machine.state.phase.position)),
+                .init("reads_percent", entry.machine.readsPercent),
+            ]))
+    }
+
+    // MARK: what is done
+
+    private func moveReads(_ entry: Entry, _ step: Int, _ keepsRollBack: Bool) {
+        let manifest = entry.machine.manifest
+        let record = parts.memory.record(of: manifest.database)
+        if keepsRollBack, record.ceiling != nil || record.isManaged { return }
+        var hundredths = 0
+        var cohorts: [String: Int] = [:]
+        for taken in manifest.steps.prefix(step + 1) {
+            if let cohort = taken.cohort { cohorts[cohort] = taken.hundredths } else { hundredths = taken.hundredths }
+        }
+        order(.reads(database: manifest.database, hundredths: hundredths, cohorts: cohorts))
+    }
+
+    /// Waits until it is in force.
+    private func order(_ traffic: MigrationTraffic) {
+        if let failure = Self.order(traffic, parts.server, stopDescriptor, atMost: Self.controlMillis) {
+            complain(failure)
+        }
+    }
+
+    /// - Returns: why it is not in force; nil: it is.
+    private static func order(
+        _ traffic: MigrationTraffic, _ server: ProxyServer, _ stopDescriptor: CInt, atMost millis: CInt
+    ) -> String? {
+        let reply = Mailbox<ControlOutcome>()
+        server.control.post(.migration(traffic) { reply.post($0) })
+        var ready = [
+            pollfd(fd: reply.descriptor, events: Int16(POLLIN), revents: 0),
+            pollfd(fd: stopDescriptor, events: Int16(POLLIN), revents: 0),
+        ]
+        _ = poll(&ready, 2, millis)
+        switch reply.take().first {
+        case .done, .noticed, .table: return nil
+        case .refused(let words): return words
+        case .failed(let error): return error.message
+        case nil: return "the control thread has not answered"
+        }
+    }
+
+    /// On a thread of its own.
+    ///
+    /// - Parameter isRestored: another process has begun it. A switch that did not happen is not made by itself then:
+    ///   who ordered it may not be there any more.
+    private func perform(_ work: MigrationState.Work, _ entry: Entry, isRestored: Bool = false) {
+        guard let settings = settings(entry), entry.working.insert(work).inserted else { return }
+        let (id, machine, parts, inbox) = (entry.migration.id, entry.machine, parts, inbox)
+        let (manifest, isSwitched) = (machine.manifest, machine.state.isSwitched)
+        // The comparison holds snapshots in both databases, and heartbeats leave keys in the journal.
+        let (survey, comparison, stop, patience) = (entry.survey, entry.comparison, stopDescriptor, Self.mirrorMillis)
+        if work == .remove { (entry.survey, entry.comparison) = (nil, nil) }
+        let verify = comparison?.findings.verify
+        @Sendable func traffic(_ order: MigrationTraffic) -> String? {
+            Self.order(order, parts.server, stop, atMost: patience)
+        }
+        entry.lane.async {
+            let failure: String?
+            switch work {
+            case .install:
+                failure = MigrationWork.install(manifest, settings)
+                    ?? traffic(.mirror(database: manifest.database, runs: true))
+            case .remove:
+                survey?.stop()
+                comparison?.stop()
+                let name = manifest.database
+                failure = traffic(isSwitched ? .finish(database: name) : .mirror(database: name, runs: false))
+                    ?? MigrationWork.isStored(parts.store) ?? MigrationWork.remove(settings)
+            case .switchOver:
+                let order = MigrationWork.order(.cutover, machine, verify)
+                failure = isRestored
+                    ? MigrationWork.settle(parts.engine, order) : MigrationWork.perform(parts.engine, order)
+            case .switchBack:
+                failure = MigrationWork.perform(parts.engine, MigrationWork.order(.rollback, machine, verify))
+            }
+            inbox.post(failure.map { .failed(id, work, $0) } ?? .worked(id, work))
+        }
+    }
+}

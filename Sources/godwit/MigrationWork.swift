@@ -1,0 +1,106 @@
+import Configuration
+import ControlPlane
+import Glibc
+import LibPQ
+import Migration
+import Mirroring
+import Primitives
+
+/// What takes time in a migration, each on a thread of its own. No state, any thread.
+enum MigrationWork {
+    /// - Returns: nil when it is done; else why not.
+    static func install(_ manifest: MigrationManifest, _ database: DatabaseSettings) -> String? {
+        do {
+            let old = try connect(database, .old), new = try connect(database, .new)
+            let result = try Preflight.check(.forward, old: old, new: new)
+            let blocking = result.blocking.map(\.description)
+            guard blocking.isEmpty else {
+                let more = blocking.count > 3 ? " (and \(blocking.count - 3) more: godwit check)" : ""
+                return blocking.prefix(3).joined(separator: " ") + more
+            }
+            var tables = result.tables
+            if !manifest.tables.isEmpty {
+                let known = Set(tables.map { "\($0.name.schema).\($0.name.name)" })
+                if let missing = manifest.tables.first(where: { !known.contains($0) }) {
+                    return "scope.tables names \(missing), which OLD does not have"
+                }
+                let wanted = Set(manifest.tables)
+                tables = tables.filter { wanted.contains("\($0.name.schema).\($0.name.name)") }
+            }
+            _ = try CaptureInstaller().install(.forward, old: old, new: new, tables: tables)
+            return nil
+        } catch {
+            return "\(error)"
+        }
+    }
+
+    static func remove(_ database: DatabaseSettings) -> String? {
+        do {
+            let old = try connect(database, .old), new = try connect(database, .new)
+            try CaptureInstaller().remove(old: old, new: new)
+            return nil
+        } catch {
+            return "\(error)"
+        }
+    }
+
+    // MARK: the switch
+
+    /// Seconds after the start for mirrors and authorities to be known.
+    private static let startSeconds = 30.0
+
+    static func order(
+        _ verb: SwitchOrder.Verb, _ machine: MigrationMachine, _ verify: MigrationReadings.Verify?,
+        isDryRun: Bool = false
+    ) -> SwitchOrder {
+        let manifest = machine.manifest
+        var order = SwitchOrder(verb, manifest.database)
+        order.isDryRun = isDryRun
+        order.deadlineMillis = manifest.deadlineMillis
+        order.endsPinned = manifest.pinned == .end
+        order.verifiedSecondsMax = manifest.gates.verifyAgeSeconds
+        if verb == .rollback || machine.state.isForced {
+            // Whoever goes back does so because something is wrong.
+            order.evidence = .waived
+        } else if let verify {
+            order.evidence = .verified(
+                secondsAgo: max(0, Double(StateStore.now() - verify.at) / 1e6), isEqual: verify.outcome == .equal)
+        }
+        return order
+    }
+
+    static func rails(_ engine: SwitchEngine, _ order: SwitchOrder) -> [MigrationReadings.GuardRail] {
+        engine.perform(order).rails.map {
+            .init(name: $0.name, value: $0.value, threshold: $0.threshold, holds: $0.isMet, advice: $0.advice)
+        }
+    }
+
+    /// May be ordered again after a crash: what was done then is found, and not done twice.
+    static func perform(_ engine: SwitchEngine, _ order: SwitchOrder) -> String? {
+        if isThere(engine, order) { return nil }
+        let report = engine.perform(order)
+        return report.isDone || isThere(engine, order) ? nil : report.summary
+    }
+
+    /// What has come of a switch that another process has begun: it is settled before anybody is served.
+    static func settle(_ engine: SwitchEngine, _ order: SwitchOrder) -> String? {
+        isThere(engine, order)
+            ? nil : "Godwit ended before it was decided, and the writes are where they were: resume, and advance again"
+    }
+
+    private static func isThere(_ engine: SwitchEngine, _ order: SwitchOrder) -> Bool {
+        let end = Deadline.now().adding(seconds: startSeconds)
+        while engine.ownership(of: order.database) == nil, !end.hasPassed { usleep(20_000) }
+        return engine.ownership(of: order.database)?.authority == order.verb.authority
+    }
+
+    /// What must be known before nothing else tells it any more is on the disk.
+    static func isStored(_ store: StateStore) -> String? {
+        store.flush()
+        return store.health.failure.map { "the state cannot be stored: \($0)" }
+    }
+
+    private static func connect(_ database: DatabaseSettings, _ side: Side) throws -> Connection {
+        try Connection.open(try ConnectionString(parsing: database.controlOrOwn(side)), purpose: "prepare")
+    }
+}

@@ -1,0 +1,120 @@
+import Configuration
+import Foundation
+import GRDB
+import Migration
+import Primitives
+import TestSupport
+import Testing
+
+@testable import ControlPlane
+
+@Suite struct StateStoreTests {
+    private func path() -> String { TestResources.uniquePath("state") }
+
+    private func stored(_ id: String, _ state: MigrationState) -> StateStore.StoredMigration {
+        .init(id: id, database: "shop", manifest: "id: \(id)", by: "ann", micros: 5, state: state)
+    }
+
+    @Test func `the last state is what another process finds`() throws {
+        let path = path()
+        var state = MigrationState(since: 1)
+        do {
+            let store = try StateStore(path: path)
+            #expect(try store.add(stored("a", state)))
+            #expect(try !store.add(stored("a", state)), "the id is taken")
+            state.phase = .shift
+            state.step = 2
+            state.approvals = ["ann"]
+            try store.add(state, of: "a", micros: 7)
+        }
+        let store = try StateStore(path: path)
+        let found = try store.migrations()
+        #expect(found == [stored("a", state)])
+        #expect(try store.steps(of: "a").map(\.state.phase) == [.prepare, .shift])
+        let rights = try FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? Int
+        #expect(rights == 0o600)
+    }
+
+    @Test func `what was decided is never changed`() throws {
+        let store = try StateStore(path: path())
+        #expect(try store.add(stored("a", MigrationState(since: 1))))
+        for sql in ["UPDATE state SET json = ''", "DELETE FROM state", "DELETE FROM migration", "UPDATE migration SET by = ''"] {
+            #expect(throws: StateStore.Failure.self) { try store.write { try $0.execute(sql: sql) } }
+        }
+    }
+
+    @Test func `decisions, readings and events come back in their order`() throws {
+        let store = try StateStore(path: path())
+        #expect(try store.add(stored("a", MigrationState(since: 1))))
+        for number in 1...3 {
+            try store.add(
+                .init(micros: Int64(number), by: "b", verb: "advance", reason: "", isTaken: number == 2, answer: "x", gates: "[]"),
+                of: "a")
+            try store.add(
+                [Gate("lag", value: "\(number) s", threshold: "5 s", holds: number == 1 ? nil : true)], phase: .mirror,
+                of: "a", micros: Int64(number))
+        }
+        #expect(try store.decisions(of: "a").map(\.isTaken) == [false, true, false])
+        #expect(try store.lastReadings(of: "a").map(\.value) == ["3 s"])
+        let log = EventLog()
+        log.add(store)
+        for number in 1...5 { log.append(EventRecord(.phase, database: number == 3 ? "other" : "shop", cause: "\(number)")) }
+        log.append(EventRecord(.reload, cause: "6"))
+        store.flush()
+        let all = try store.events(database: "shop", from: 0, to: nil, after: 0, limit: 100)
+        #expect(all.count == 5)
+        let later = try store.events(database: "shop", from: 0, to: nil, after: all[2].number, limit: 1)
+        #expect(later.map(\.number) == [all[3].number])
+        #expect(all.last?.json.contains("\"kind\":\"reload\"") == true)
+        #expect(store.health.lostEvents == 0)
+    }
+
+    @Test func `orders about traffic outlive the process`() throws {
+        let path = path()
+        var record = TrafficPlan.Record()
+        record.ordered = 500
+        record.cohorts = ["staff": 10_000]
+        record.forced = "old"
+        do {
+            let store = try StateStore(path: path)
+            store.remember(TrafficPlan.Record(), of: "shop")
+            store.remember(record, of: "shop")
+            store.flush()
+        }
+        #expect(try StateStore(path: path).traffic() == ["shop": record])
+    }
+
+    @Test func `answers are given again for their time`() throws {
+        let store = try StateStore(path: path())
+        #expect(try store.answer(key: "k") == nil)
+        try store.keep(.init(request: "r", status: 201, body: "{}"), key: "k")
+        #expect(try store.answer(key: "k") == .init(request: "r", status: 201, body: "{}"))
+    }
+
+    @Test func `a file that is damaged, of something else, or out of reach is refused with what to do`() throws {
+        let garbage = path()
+        try Data(repeating: 7, count: 5000).write(to: URL(filePath: garbage))
+        #expect { try StateStore(path: garbage) } throws: { "\($0)".contains("move it away") }
+        #expect { try StateStore(path: "/nonexistent/folder/state") } throws: { "\($0)".contains("No such file") }
+        // Torn in the middle.
+        let torn = path()
+        do {
+            let store = try StateStore(path: torn)
+            #expect(try store.add(stored("a", MigrationState(since: 1))))
+            try store.write { try $0.execute(sql: "SELECT 1") }
+        }
+        let whole = try Data(contentsOf: URL(filePath: torn))
+        try whole.prefix(whole.count / 2 + 100).write(to: URL(filePath: torn))
+        for name in ["-wal", "-shm"] { try? FileManager.default.removeItem(atPath: torn + name) }
+        #expect(throws: StateStore.Failure.self) { try StateStore(path: torn) }
+    }
+
+    @Test func `a version that is later is not touched`() throws {
+        let path = path()
+        do {
+            let store = try StateStore(path: path)
+            try store.write { try $0.execute(sql: "INSERT INTO grdb_migrations VALUES ('99')") }
+        }
+        #expect { try StateStore(path: path) } throws: { "\($0)".contains("later version") }
+    }
+}

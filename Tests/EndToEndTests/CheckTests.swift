@@ -1,0 +1,81 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// `godwit check`, for people and for programs.
+@Suite(.serialized) struct CheckTests {
+    let servers: Servers
+
+    init() throws { servers = try Servers.shared.get() }
+
+    private func check(_ configuration: GodwitConfiguration, _ arguments: [String] = []) throws -> ChildProcess {
+        let directory = try GodwitProcess.makeDirectory(configuration)
+        return try GodwitProcess.command(["check", "--config", directory + "/godwit.yaml"] + arguments)
+    }
+
+    private func json(_ process: ChildProcess) throws -> [String: Any] {
+        let text = process.output.text
+        return try #require(
+            try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any], "\(text)\(process.errors.text)")
+    }
+
+    private func findings(_ report: [String: Any], _ weight: String) -> [[String: String]] {
+        (report["findings"] as? [[String: String]] ?? []).filter { $0["weight"] == weight }
+    }
+
+    @Test func `a good file and good sides are status 0`() throws {
+        let name = try servers.makeDatabase("CREATE TABLE t (id int PRIMARY KEY)")
+        let process = try check(GodwitConfiguration([servers.entry(name)]), ["--json"])
+        #expect(process.wait() == .code(0), "\(process.output.text)\(process.errors.text)")
+        let report = try json(process)
+        #expect(report["outcome"] as? String == "ok")
+        let row = try #require((report["databases"] as? [[String: Any]])?.first)
+        #expect(row["name"] as? String == name)
+        #expect((row["old_version"] as? String)?.hasPrefix("15.") == true, "\(row)")
+        #expect((row["new_version"] as? String)?.hasPrefix("18.") == true, "\(row)")
+        #expect(row["tables"] as? Int == 1)
+    }
+
+    @Test func `what stands in the way is status 1, with its fix`() throws {
+        let name = try servers.makeDatabase("CREATE TABLE keyless (word text)")
+        let configuration = GodwitConfiguration([servers.entry(name)])
+        let process = try check(configuration, ["--json"])
+        #expect(process.wait() == .code(1), "\(process.output.text)\(process.errors.text)")
+        let problems = findings(try json(process), "problem")
+        #expect(problems.contains { $0["place"]?.contains("keyless") == true && $0["database"] == name }, "\(problems)")
+        let text = try check(configuration)
+        #expect(text.wait() == .code(1))
+        #expect(text.output.text.contains("PROBLEM OLD public.keyless"), "\(text.output.text)")
+    }
+
+    @Test func `a side that is away, a wrong password and a wrong file are status 2`() throws {
+        let name = try servers.makeDatabase("CREATE TABLE t (id int PRIMARY KEY)")
+        var away = GodwitConfiguration([servers.entry(name)])
+        away.database.controlNew = "host=127.0.0.1 port=1 dbname=x user=x"
+        let unreachable = try check(away, ["--json"])
+        #expect(unreachable.wait() == .code(2))
+        #expect(findings(try json(unreachable), "unknown").contains { $0["place"] == "NEW" && $0["database"] == name })
+        // Without connecting there is nothing wrong with it.
+        #expect(try check(away, ["--offline"]).wait() == .code(0))
+
+        var clients = GodwitConfiguration([servers.entry(name)])
+        clients.database.old += " user=nobody_of_this_name"
+        let refused = try check(clients, ["--json"])
+        #expect(refused.wait() == .code(2))
+        #expect(findings(try json(refused), "unknown").contains { $0["place"] == "OLD, as clients come" })
+
+        var broken = GodwitConfiguration([servers.entry(name)])
+        broken.users = "no quotes\n"
+        broken.authMethod = "scram-sha-256"
+        let users = try check(broken, ["--json", "--offline"])
+        #expect(users.wait() == .code(2))
+        #expect(findings(try json(users), "unknown").contains { $0["place"] == "auth" })
+
+        var invalid = GodwitConfiguration([servers.entry(name)])
+        invalid.sections = "nonsense: 1"
+        let file = try check(invalid, ["--json"])
+        #expect(file.wait() == .code(2))
+        #expect(try json(file)["outcome"] as? String == "unknown")
+        #expect(try check(GodwitConfiguration([servers.entry(name)]), ["nowhere"]).wait() == .code(2))
+    }
+}

@@ -1,0 +1,121 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// How migrations are asked for: rights, errors, keys, events, the command line.
+@Suite(.serialized) struct MigrationInterfaceTests {
+    let tests: MigrationTests
+
+    init() throws { tests = try MigrationTests() }
+
+    @Test func `tokens decide who may look and who may act`() throws {
+        let drive = try tests.drive()
+        for (token, look, act) in [("", 401, 401), ("wrong", 401, 401), (MigrationDrive.readToken, 200, 403), (MigrationDrive.token, 200, 422)] {
+            #expect(try HTTPExchange.get("/migrations", port: drive.port, token: token).status == look)
+            #expect(try drive.post("/migrations", "id: x", token: token).status == act)
+        }
+    }
+
+    @Test func `without a token nobody acts`() throws {
+        let port = try FreePort.find()
+        let database = try tests.servers.makeDatabase(MigrationTests.schema)
+        let godwit = try tests.servers.godwit(database) { $0.http = ["port": "\(port)"] }
+        defer { withExtendedLifetime(godwit) {} }
+        #expect(try HTTPExchange.get("/migrations", port: port).status == 200)
+        let request = "POST /migrations HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        let answer = try HTTPExchange(port: port).send(request).answer()
+        #expect(answer.status == 403 && answer.body.contains("token_file"))
+    }
+
+    @Test func `what is wrong is a problem that says what to do`() throws {
+        let drive = try tests.drive()
+        for (body, status, words) in [
+            ("id: a\ndatabase: nothing", 422, "the configuration has"), ("id: a", 422, "database"),
+            ("id: a\ndatabase: \(drive.database)\nphases: {shift: {soak: soon}}", 422, "manifest:3"),
+            ("id: a\ndatabase: \(drive.database)\nreads: {steps: [{cohort: staff}, 100]}", 422, "cohort"),
+            ("id: a\ndatabase: \(drive.database)\nhooks: [page.sh]", 422, "hook"),
+            (String(repeating: "#", count: 300_000), 413, "bytes at most"),
+        ] {
+            let answer = try drive.post("/migrations", body)
+            #expect(answer.status == status && answer.body.contains(words), "\(answer.status) \(answer.body)")
+            #expect(answer.head.contains("application/problem+json"))
+        }
+        #expect(try drive.get("/migrations/none/status").status == 404)
+        #expect(try drive.get("/migrations/none/report").status == 404)
+        #expect(try drive.post("/migrations/none/abort").status == 404)
+        #expect(try drive.get("/migrations/none").status == 404)
+        #expect(try HTTPExchange.get("/migrations/none/abort", port: drive.port, token: MigrationDrive.token).status == 405)
+    }
+
+    @Test func `the same key does it once, and another request under it is refused`() throws {
+        let drive = try tests.drive()
+        let manifest = tests.manifest(drive, "m", MigrationTests.byHand)
+        let first = try drive.post("/migrations", manifest, key: "k1")
+        let again = try drive.post("/migrations", manifest, key: "k1")
+        #expect(first.status == 201 && again.status == 201 && first.body == again.body)
+        #expect(again.head.lowercased().contains("idempotent-replayed"))
+        #expect(try drive.post("/migrations", manifest).status == 409)
+        #expect(try drive.post("/migrations", manifest + "\n", key: "k1").status == 422)
+    }
+
+    @Test func `all answers are as the OpenAPI document says, and it is the one that is served`() throws {
+        let drive = try tests.drive()
+        let document = TestResources.packageRoot + "/docs/openapi.yaml"
+        let served = try HTTPExchange.get("/openapi.yaml", port: drive.port)
+        #expect(served.body == (try String(contentsOfFile: document, encoding: .utf8)))
+        let path = try TestResources.file("manifest", tests.manifest(drive, "m", MigrationTests.byHand))
+        try runDriver("openapi", [document, "\(drive.port)", MigrationDrive.token, MigrationDrive.readToken, path])
+    }
+
+    @Test func `events come as a list and as a stream`() throws {
+        let drive = try tests.drive()
+        try drive.start(tests.manifest(drive, "m", MigrationTests.byHand))
+        let list = try MigrationDrive.json(try drive.get("/migrations/m/events"))
+        #expect((list["events"] as? [[String: Any]])?.isEmpty == false)
+        let follow = try ChildProcess([
+            "curl", "-sN", "-H", "Authorization: Bearer \(MigrationDrive.readToken)", "-H", "Accept: text/event-stream",
+            "http://127.0.0.1:\(drive.port)/migrations/m/events",
+        ])
+        try follow.output.waitForLine(containing: "started")
+        try drive.insist("m", "advance")
+        try follow.output.waitForLine(containing: "backfill")
+        follow.send(9)
+        follow.wait()
+    }
+
+    @Test func `the command line does what HTTP does`() throws {
+        let drive = try tests.drive()
+        let path = try TestResources.file("manifest", tests.manifest(drive, "m", MigrationTests.byHand))
+        let place = ["--url", "http://127.0.0.1:\(drive.port)", "--token-file", drive.godwit.directory + "/token", "--by", "cli"]
+        func run(_ words: [String]) throws -> (ChildProcess.Exit, String) {
+            let process = try GodwitProcess.command(["migrate"] + words + place)
+            return (process.wait(), process.output.text + process.errors.text)
+        }
+        let started = try run(["start", path])
+        #expect(started.0 == .code(0) && started.1.contains("prepare"))
+        #expect(try run(["start", path]).0 == .code(1))
+        while try run(["advance", "--dry-run"]).0 != .code(0) {}
+        #expect(try run(["advance"]).1.contains("backfill"))
+        #expect(try run(["pause", "m", "--reason", "tea"]).1.contains("tea"))
+        #expect(try run(["status"]).1.contains("backfill, paused: tea"))
+        #expect(try run(["resume"]).0 == .code(0))
+        #expect(try run(["force", "--reason", "known"]).0 == .code(0))
+        #expect(try run(["approve"]).0 == .code(1))
+        #expect(try run(["abort"]).1.contains("OLD"))
+        #expect(try run(["events"]).1.contains("started"))
+        #expect(try run(["report"]).1.contains("\"verb\":\"force\""))
+        #expect(try run(["list"]).1.contains("aborted"))
+        let json = try run(["status", "--json"]).1
+        #expect(try MigrationDrive.json(.init(status: 200, head: "", body: json))["by"] as? String == "cli")
+        let nobody = try GodwitProcess.command(["migrate", "list", "--url", "http://127.0.0.1:\(try FreePort.find())"])
+        #expect(nobody.wait() == .code(2))
+    }
+
+    @Test func `a state that cannot be used refuses the start`() throws {
+        let database = try tests.servers.makeDatabase(MigrationTests.schema)
+        let directory = try GodwitProcess.makeDirectory(GodwitConfiguration([tests.servers.entry(database)]))
+        try "no database".write(toFile: directory + "/godwit.sqlite", atomically: true, encoding: .utf8)
+        let serve = try GodwitProcess.command(["serve", "--config", directory + "/godwit.yaml"])
+        #expect(serve.wait() == .code(1) && serve.errors.text.contains("move it away"), "\(serve.errors.text)")
+    }
+}

@@ -1,0 +1,44 @@
+import Foundation
+import Primitives
+import Testing
+
+@testable import Configuration
+
+/// What is installed is in the tree, and says what the program does.
+@Suite struct PackagingTests {
+    @Test func `the package's configuration is accepted`() throws {
+        _ = try SettingsFile.load(path: Tree.root.appending(path: "conf/debian/godwit.yaml").path)
+        let users = try UserList.load(path: Tree.root.appending(path: "conf/debian/users.txt").path)
+        #expect(users.secrets.isEmpty)
+    }
+
+    @Test func `what the package's script and the Dockerfile copy is there`() throws {
+        for script in ["scripts/deb", "conf/Dockerfile"] {
+            for match in try Tree.text(script).matches(of: /(?:conf|scripts|docs)\/[\w.\/-]*\w/) {
+                let path = Tree.root.appending(path: String(match.output)).path
+                #expect(FileManager.default.fileExists(atPath: path), "\(script): \(match.output)")
+            }
+        }
+        for script in ["postinst", "prerm", "postrm"] {
+            #expect(try Tree.text("conf/debian/\(script)").hasPrefix("#!/bin/sh\n"))
+        }
+    }
+
+    @Test func `the unit runs the program as its user, and a reload is what the program takes for one`() throws {
+        let unit = try Tree.text("conf/systemd/godwit.service")
+        for line in [
+            "ExecStart=/usr/bin/godwit serve --config /etc/godwit/godwit.yaml", "Type=notify-reload", "User=godwit",
+            "ExecReload=/bin/kill -HUP $MAINPID", "NotifyAccess=all", "ProtectSystem=strict", "NoNewPrivileges=yes",
+        ] {
+            #expect(unit.contains("\n\(line)\n"), "\(line)")
+        }
+        #expect(try Tree.text("conf/systemd/godwit.socket").contains("\nFileDescriptorName=clients\n"))
+    }
+
+    @Test func `the manual page names every signal and exit status that serve's help does`() throws {
+        let page = try Tree.text("conf/debian/godwit.1")
+        for word in ["SIGHUP", "SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "takeover", "offline"] {
+            #expect(page.contains(word), "\(word)")
+        }
+    }
+}
