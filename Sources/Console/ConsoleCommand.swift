@@ -3,7 +3,7 @@ package enum ConsoleCommand: Equatable, Sendable {
     package enum Subject: String, CaseIterable, Sendable {
         case pools, clients, servers, databases, stats, lists, config, version, help, mirror, tables, breakers, routes,
             pins, cohorts, rules, shapes, caches, users, mem, fds, sockets, state, totals,
-            events, authority, capture, migrations
+            events, authority, migrations, capture
         case statsTotals = "stats_totals"
         case statsAverages = "stats_averages"
         case activeSockets = "active_sockets"

@@ -247,9 +247,9 @@ import Testing
         let log = server.dataDirectory + "/log/server" + (format == "csvlog" ? ".csv" : "")
         // The collector writes what it has when it has time for it.
         try waitUntil {
+            _ = try server.psql("SELECT 1")
             let text = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
             return text.components(separatedBy: "disconnection: ").count > 4 && text.contains("COMMIT")
-                && (try server.psql("SELECT 1")) == "1"
         }
         let capture = TestResources.uniquePath("import") + ".cap"
         let text = try String(contentsOfFile: log, encoding: .utf8)
