@@ -17,7 +17,8 @@ extension ControlRequest {
         case .switchOver(let command): command.words
         case .capture(let database, .stop): "CAPTURE \(database) STOP"
         case .capture(let database, .start(let start)):
-            "CAPTURE \(database) TO \(start.file)\(start.withDigest ? " DIGEST" : "")\(start.isRedacted ? " REDACT" : "")"
+            "CAPTURE \(database) TO \(start.file)\(start.withDigest ? " DIGEST" : "")"
+                + (start.isRedacted ? " REDACT" : "")
         }
     }
 
