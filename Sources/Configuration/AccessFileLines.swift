@@ -122,8 +122,7 @@ struct AccessFileLines {
                 throw SettingsError(path: path, line: line, key: "", .tooDeep(max: Self.depthMax))
             }
             let name = String(word.text.dropFirst())
-            let folder = (path as NSString).deletingLastPathComponent
-            let file = name.hasPrefix("/") || folder.isEmpty ? name : "\(folder)/\(name)"
+            let file = SettingsReader.place(of: name, besides: path)
             let list = try AccessFileLines(path: file)
             for entry in list.lines {
                 all += try list.expanded(entry.fields.flatMap { $0 }, line: entry.number, depth: depth + 1)

@@ -147,10 +147,13 @@ struct SettingsReader {
     }
 
     /// Relative to the folder of the configuration file; empty stays empty.
-    func resolved(_ file: String) -> String {
-        if file.isEmpty || file.hasPrefix("/") { return file }
-        let folder = (path as NSString).deletingLastPathComponent
-        return folder.isEmpty ? file : "\(folder)/\(file)"
+    func resolved(_ file: String) -> String { file.isEmpty ? "" : Self.place(of: file, besides: path) }
+
+    /// Where a file is that another one names.
+    static func place(of file: String, besides path: String) -> String {
+        // Foundation's deletingLastPathComponent traps on names of one character.
+        guard !file.hasPrefix("/"), let slash = path.lastIndex(of: "/") else { return file }
+        return path[...slash] + file
     }
 
     // MARK: sections

@@ -207,3 +207,11 @@ private func refusal(_ text: String) -> String {
         #expect(Percent.hundredths("12.340") == 1234)
     }
 }
+
+@Suite struct SettingsPlaceTests {
+    @Test(arguments: [("c", "s"), ("/c", "/s"), ("./c", "./s"), ("/etc/godwit/c.yaml", "/etc/godwit/s"), ("", "s")])
+    func `a relative path starts at the file's folder, however short that is named`(path: String, wanted: String) throws {
+        let text = "auth: {method: trust}\nstate: {path: s}\ndatabases: {shop: {old: \"host=a\", new: \"host=b\"}}"
+        #expect(try SettingsFile.parse(text: text, path: path).state.path == wanted)
+    }
+}
