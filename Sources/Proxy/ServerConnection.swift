@@ -427,6 +427,8 @@ final class ServerConnection {
         } else if let awaited = client.repliesAwaited, session.expectedCount <= awaited || awaited == 0 {
             client.repliesAwaited = nil
             worker.resumeLater(client)
+        } else if isReadOnly && session.skipsNext && client.hasParkedBytes {
+            worker.resumeLater(client)  // see `holdsNextUnit`
         }
     }
 

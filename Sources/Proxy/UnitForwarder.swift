@@ -30,9 +30,10 @@ extension ClientConnection {
         return run.offset
     }
 
-    /// One unit at a time where the present one may still have to be run elsewhere.
+    /// One unit at a time where the present one may still have to be run elsewhere. A server that skips to a Sync owes
+    /// nothing: that Sync is among what comes next.
     func holdsNextUnit(_ server: ServerConnection) -> Bool {
-        isHolding || server.isReadOnly && !server.session.isQuiet
+        isHolding || server.isReadOnly && server.session.expectedCount > 0
     }
 
     /// The unit that was routed, which `note` has seen already.

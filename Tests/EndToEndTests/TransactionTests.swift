@@ -80,6 +80,21 @@ import Testing
         #expect(try godwit.console("SHOW PINS").isEmpty)
     }
 
+    @Test func `a batch that fails before its Sync, in a transaction on NEW, goes on with the Sync`() throws {
+        let database = try servers.makeMarkedDatabase()
+        let godwit = try servers.godwit(database) { $0.database.readsPercent = "100" }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        let client = try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", "1")])
+        _ = try client.query("BEGIN READ ONLY")
+        #expect(try client.value("SELECT side FROM side_marker") == "new")
+        #expect(try client.query("SELECT 1/0").last?.transactionStatus == "E")
+        client.send(FrameBuilder.parse("SELECT 1", name: "s") + FrameBuilder.flush)
+        #expect(try client.readToError()?.sqlState == "25P02")
+        client.send(FrameBuilder.sync)
+        #expect(try client.readToReady().map(\.type) == ["Z"])
+        #expect(try client.query("ROLLBACK").last?.transactionStatus == "I")
+    }
+
     @Test func `a READ ONLY transaction on NEW ends, and the next one begins on OLD, in one batch`() throws {
         let database = try servers.makeMarkedDatabase("CREATE TABLE t (n int)")
         let godwit = try servers.godwit(database) {
