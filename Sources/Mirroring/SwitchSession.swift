@@ -67,10 +67,7 @@ package final class SwitchSession {
     }
 
     private func begin() throws(Failure) {
-        let lock = "SELECT pg_try_advisory_lock(\(AuthoritySchema.coordinatorLock))"
-        guard try querySource(lock).flag(0, 0), try queryTarget(lock).flag(0, 0) else {
-            throw .other("another switch of this database is under way")
-        }
+        try beAlone()
         guard let ofSource = try at(direction.source, { () throws(PostgresFailure) in
             try AuthorityReader.claim(source)
         }), let ofTarget = try at(direction.target, { () throws(PostgresFailure) in
@@ -86,6 +83,22 @@ package final class SwitchSession {
         let (fences, rogues) = (AuthoritySchema.fenceTriggers, AuthoritySchema.rogueTriggers)
         fenceOn = statements(try querySource(AuthoritySchema.alterTriggers(fences, "ENABLE ALWAYS")))
         targetTriggers = statements(try queryTarget(AuthoritySchema.alterTriggers(fences + rogues, "DISABLE")))
+    }
+
+    /// One switch at a time. Whoever settles what an earlier one has left has the lock for some moments too, and nothing
+    /// is held yet: so it is waited for. What the other one has changed is read behind it.
+    private func beAlone() throws(Failure) {
+        let lock = """
+            BEGIN; SET LOCAL lock_timeout = '\(Int(Self.patienceSeconds))s';
+            SELECT pg_advisory_lock(\(AuthoritySchema.coordinatorLock)); COMMIT
+            """
+        do throws(Failure) {
+            try onSource(lock)
+            try onTarget(lock)
+        } catch {
+            guard case .side(_, let failure) = error, failure.isLockConflict else { throw error }
+            throw .other("another switch of this database is under way")
+        }
     }
 
     private static func connect(

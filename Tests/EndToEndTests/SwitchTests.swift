@@ -163,6 +163,27 @@ import Testing
         }
     }
 
+    /// Godwit's own watcher settles what an earlier switch has left, and holds the same lock for that.
+    @Test(arguments: ["old", "new"])
+    func `a switch waits for whoever settles an earlier one`(side: String) throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let godwit = try servers.mirroring(database)
+        let server = side == "old" ? servers.old : servers.new
+        let settling = try WireClient(port: server.port, database: database)
+        _ = try settling.query("SELECT pg_advisory_lock(7451605422)")
+        let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
+        console.send(FrameBuilder.query("CUTOVER \(database) WITHOUT VERIFY DEADLINE 10000"))
+        try waitUntil {
+            try server.psql("""
+                SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                 WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()
+                """, database: database) == "1"
+        }
+        _ = try settling.query("SELECT pg_advisory_unlock(7451605422)")
+        #expect(try console.readToReady().allSatisfy { $0.type != "E" })
+        #expect(try authority(godwit) == "new")
+    }
+
     @Test func `an open transaction outlasts the deadline, and everything goes on as it was`() throws {
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let godwit = try servers.mirroring(database)
