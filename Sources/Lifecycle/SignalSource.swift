@@ -17,6 +17,8 @@ package enum SignalSource {
         var blocked = makeSet()
         pthread_sigmask(SIG_BLOCK, &blocked, nil)
         signal(SIGPIPE, SIG_IGN)
+        // A file that may grow no more is an error to its writer, and no end of the process.
+        signal(SIGXFSZ, SIG_IGN)
     }
 
     /// Gives each signal to `deliver`, on the thread that waits for them, until the process ends.

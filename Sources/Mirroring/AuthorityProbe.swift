@@ -77,7 +77,7 @@ package final class SwitchCall {
     private let id: String
     private let epoch: Int64
     /// Seconds without a sign after which a Godwit counts as gone. The fence keeps its writes out all the same.
-    private static let leaseSeconds = 4
+    package static let leaseSeconds = 4.0
 
     init(_ connection: consuming Connection, _ side: Side, id: String, epoch: Int64) {
         self.connection = connection

@@ -20,8 +20,6 @@ final class CaptureDesk {
     init(_ server: ProxyServer, logger: Logger) {
         self.server = server
         self.logger = logger
-        // A file that may grow no more is an error to the writer, and no end of the process.
-        _ = signal(SIGXFSZ, SIG_IGN)
     }
 
     /// - Returns: nil when the answer comes later.

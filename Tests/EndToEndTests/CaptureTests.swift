@@ -188,36 +188,21 @@ private let isReplayAsked = ProcessInfo.processInfo.environment["GODWIT_REPLAY_T
 
     @Test func `a full disk ends the capture, and no query`() throws {
         let database = try servers.makeDatabase(Self.schema)
-        var configuration = GodwitConfiguration([servers.entry(database)])
-        configuration.sections = "capture: {directory: DIRECTORY}"
-        let directory = try GodwitProcess.makeDirectory(configuration)
-        // No file may grow beyond 16 kB.
-        let process = try ChildProcess([
-            "bash", "-c", "ulimit -f 16; exec \"$0\" serve --config \"$1\"", GodwitProcess.executable,
-            directory + "/godwit.yaml",
-        ])
-        let line = try process.errors.waitForLine(containing: "listening on 127.0.0.1:")
-        let port = line.components(separatedBy: "127.0.0.1:").last?.prefix { $0.isNumber } ?? ""
-        func psql(_ sql: String, _ database: String, user: String = "app") throws -> String {
-            try ChildProcess.run([
-                "psql", "-XqAt", "-d", "host=127.0.0.1 port=\(port) dbname=\(database) user=\(user)", "-c", sql,
-            ])
-        }
-        _ = try psql("CAPTURE \(database) TO 'full.cap'", "godwit", user: "godwit")
-        let state = { try psql("SHOW CAPTURE", "godwit", user: "godwit").split(separator: "|")[2] }
+        let godwit = try capturing(database)
+        _ = try godwit.console("CAPTURE \(database) TO 'full.cap'")
+        // No file may grow beyond this.
+        try ChildProcess.run(["prlimit", "--pid", "\(godwit.process.pid)", "--fsize=262144"])
         var number = 0
-        while try state() == "running" {
+        while try godwit.console("SHOW CAPTURE").first?["state"] == "running" {
             // Text that does not compress well.
-            let noise = (0..<400).map { _ in String(UInt64.random(in: 0 ... .max), radix: 36) }.joined()
-            #expect(try psql("SELECT length('\(noise)') > 0", database) == "t\n")
+            let noise = (0..<4000).map { _ in String(UInt64.random(in: 0 ... .max), radix: 36) }.joined()
+            #expect(try godwit.psql("SELECT length('\(noise)') > 0", database: database) == "t")
             number += 1
         }
-        #expect(try state() == "failed")
-        #expect(try psql("SELECT 'goes on'", database) == "goes on\n")
-        let (records, hasEnd) = try records(directory + "/full.cap")
+        #expect(try godwit.console("SHOW CAPTURE").first?["state"] == "failed")
+        #expect(try godwit.psql("SELECT 'goes on'", database: database) == "goes on")
+        let (records, hasEnd) = try records(godwit.directory + "/full.cap")
         #expect(!hasEnd && !records.isEmpty && number > 0)
-        process.send(15)
-        #expect(process.wait() == .code(0))
     }
 
     // MARK: replay
