@@ -85,8 +85,8 @@ package final class SwitchSession {
         targetTriggers = statements(try queryTarget(AuthoritySchema.alterTriggers(fences + rogues, "DISABLE")))
     }
 
-    /// One switch at a time. Whoever settles what an earlier one has left has the lock for some moments too, and nothing
-    /// is held yet: so it is waited for. What the other one has changed is read behind it.
+    /// One switch at a time. Whoever settles what an earlier one has left has the lock for some moments too, and
+    /// nothing is held yet: so it is waited for. What the other one has changed is read behind it.
     private func beAlone() throws(Failure) {
         let lock = """
             BEGIN; SET LOCAL lock_timeout = '\(Int(Self.patienceSeconds))s';

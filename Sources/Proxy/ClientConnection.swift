@@ -152,6 +152,8 @@ final class ClientConnection {
     var batchAwaited: UInt64?
     /// Tells the present wait for that from earlier ones.
     var commitWait: UInt64 = 0
+    /// Bytes of the unit that waits behind the first part of what was cut: see UnitCut.
+    var restOfCut: Int?
     private var inbox: [UInt8] = []
     private var bytesToSkip = 0
     private var isProcessing = false
@@ -281,6 +283,7 @@ final class ClientConnection {
     }
 
     private func processInbox() {
+        if unit.isCutDue { cutUnit() }
         let kept = inbox
         inbox = []
         let consumed = kept.withUnsafeBytes { process($0) }
@@ -339,6 +342,16 @@ final class ClientConnection {
             if isClosingAfterFlush || phase == .closed { return bytes.count }
             if consumed == 0 && phase == before && !hasMoved { return offset }
         }
+    }
+
+    /// The unit at the front of what was kept becomes two.
+    private func cutUnit() {
+        let end = unit.byteCount
+        let parts = inbox.withUnsafeBytes { cut(UnsafeRawBufferPointer(rebasing: $0[..<end])) }
+        guard let parts else { return refuseOnNew() }
+        restOfCut = parts.rest.count
+        inbox.replaceSubrange(..<end, with: parts.first + parts.rest)
+        startNextUnit()
     }
 
     /// The unit at the front of what was kept is not run after all.

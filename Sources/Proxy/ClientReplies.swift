@@ -103,7 +103,7 @@ extension ClientConnection {
     private func unitsSettled(_ status: TransactionStatus, on server: ServerConnection) {
         guard let database else { return }
         settleNames()
-        if status == .inTransaction { restoreStartup(on: server) }
+        if status != .idle { restoreStartup(status, on: server) }
         applySettled(status, on: server)
         if server.isReadOnly && status != .idle { fixOnNew() }
         if unit.mayWrite && database.sequenceReaders.pins(user) { pin(.sequence) }
@@ -152,21 +152,25 @@ extension ClientConnection {
             ledger.removeAll()
             pin(.untrackedSetting)
         }
-        if hasRestoredStartup && status == .idle {
-            hasRestoredStartup = false
-            resetsCommitted = []
-            server.settings = nil
+        if status == .idle {
+            if !resetsCommitted.isEmpty { resetsCommitted = [] }
+            if hasRestoredStartup {
+                hasRestoredStartup = false
+                server.settings = nil
+            }
         }
         // Nobody may keep a server of NEW. What pins is not sent there, so that only a broken promise leads here.
         if server.isReadOnly && pin != nil { refuseOnNew() }
     }
 
     /// The server's defaults are not the client's: in a transaction RESET goes back to what the session was started
-    /// with before its next statement. Behind a transaction the next lease sees to it.
-    private func restoreStartup(on server: ServerConnection) {
-        // What was put back before is undone by a rollback.
-        if startupSettings.isEmpty || unit.session.isEmpty && !(hasRestoredStartup && unit.session.hasMark) { return }
+    /// with before its next statement. Behind a transaction the next lease sees to it, and in a failed one the
+    /// rollback that goes on in it.
+    private func restoreStartup(_ status: TransactionStatus, on server: ServerConnection) {
+        if startupSettings.isEmpty { return }
         noteResets(settledEffects, in: &resetsCommitted)
+        // A rollback undoes what was put back before, and what stood over a RESET.
+        if status != .inTransaction || unit.session.isEmpty && !unit.session.hasMark { return }
         var names = resetsCommitted
         noteResets(ledger.openEffects, in: &names)
         let entries = Self.settings(startupSettings, for: server).entries.filter { names.contains($0.name) }

@@ -111,6 +111,7 @@ extension ClientConnection {
                 unit.firstExecuteEnd = frame.end
             }
             unit.executeCount += 1
+            if unit.cutOffset == 0 && unit.borders.ends { unit.cutOffset = frame.end }
             unit.executes = true
             // Of another portal than the unnamed one, or a part of its rows only.
             if reader.cString()?.isEmpty != true || reader.int32() != 0 { unit.leavesPortal = true }

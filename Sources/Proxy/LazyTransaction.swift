@@ -212,7 +212,18 @@ extension ClientConnection {
         }
         // What it has read is of no more use to a unit that begins with its end.
         if isFixed && !hasFailed && !mayMove && !unit.borders.endsFirst {
-            refuseOnNew()
+            if unit.borders.goesOn && isCuttable {
+                // Its bytes may be the ones that are being processed.
+                unit.isCutDue = true
+                phase = .idle
+                worker.resumeLater(self)
+            } else if unit.isStreamed {
+                refuseOnNew()
+            } else {
+                denyOnNew()
+                phase = .leased
+                resumeSoon()
+            }
             return true
         }
         lazy?.isFixed = false
@@ -224,13 +235,15 @@ extension ClientConnection {
     }
 
     /// A transaction that was declared READ ONLY has its snapshot on NEW; what follows it must not run there.
-    func refuseOnNew() {
-        close(with: ErrorResponse(
-            .fatal, .featureNotSupported,
+    func refuseOnNew() { close(with: refusalOnNew(.fatal)) }
+
+    func refusalOnNew(_ severity: ErrorResponse.Severity) -> ErrorResponse {
+        ErrorResponse(
+            severity, .featureNotSupported,
             "a READ ONLY transaction that has read on NEW cannot do this through Godwit",
-            detail: "It ends, and more than reads follow in the same batch; or it does what must stay on one server, "
-                + "as temporary tables, session locks and LISTEN do.",
-            hint: "Send COMMIT first in its batch, or a rule with \"action: old\" for its first statement."))
+            detail: "It does what must stay on one server, as session locks and LISTEN do; or it may end, and more than "
+                + "reads follow.",
+            hint: "Write BEGIN without READ ONLY, or a rule with \"action: old\" for its first statement.")
     }
 
     /// Begins the transaction on the server that was just granted, ahead of its first unit there.

@@ -340,8 +340,9 @@ final class ServerConnection {
             }
             client.resultBegan()
             client.undefine(session.takeDropped(), on: self)  // what came after the error and was skipped
+            let isPart = client.endsFirstPart()
             client.unitEnded(status, on: self)
-            return true
+            return !isPart
         case .ready(let status, isForwarded: false):
             quietWorkEnded(status)
             return false

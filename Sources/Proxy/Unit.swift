@@ -37,6 +37,10 @@ struct Unit: ~Copyable {
     var executeCount = 0
     var statementsAtFirstExecute = 0
     var firstExecuteEnd = 0
+    /// Where the first Execute ends behind which no more than a transaction's end was seen; 0: none.
+    var cutOffset = 0
+    /// It is to be cut before it runs: see UnitCut.
+    var isCutDue = false
     /// The batch holds its own BEGIN, which has been answered if it runs on NEW.
     var carriesBegin = false
     var seesTransactionTime = false

@@ -20,18 +20,23 @@ struct UnitNotes {
         case rule(Int)
         /// It would change tables that are mirrored.
         case mirror
+        /// A READ ONLY transaction has its snapshot on NEW, and this must not run there.
+        case onNew
 
         /// What `init(word:)` reads again.
         var word: String {
             switch self {
             case .rule(let index): "rule_\(index)"
             case .mirror: "mirror"
+            case .onNew: "on_new"
             }
         }
 
         init?(word: Substring) {
             if word.hasPrefix("mirror") {
                 self = .mirror
+            } else if word.hasPrefix("on_new") {
+                self = .onNew
             } else if word.hasPrefix("rule_"), let index = Int(word.dropFirst(5).prefix { $0.isASCII && $0.isNumber }) {
                 self = .rule(index)
             } else {
@@ -75,6 +80,11 @@ struct UnitNotes {
         case (nil, .new): outcome = isFirst ? .new : nil
         case (nil, nil): break
         }
+    }
+
+    mutating func deny(_ denial: Denial) {
+        denials += 1
+        deniedBy = denial
     }
 
     mutating func noteParse(_ name: UnsafeRawBufferPointer, _ analysis: AnalysedStatement, types: BodyReader) {
@@ -126,18 +136,28 @@ extension ClientConnection {
     }
 
     private func refusal(_ denial: UnitNotes.Denial) -> ErrorResponse {
-        guard case .rule(let index) = denial else {
+        switch denial {
+        case .onNew: return refusalOnNew(.error)
+        case .mirror:
             return ErrorResponse(
                 .error, .insufficientPrivilege,
                 "tables of database \"\(databaseName)\" are not changed while it is mirrored",
                 detail: "NEW would not have the change.",
                 hint: "Change both sides directly and run godwit prepare, or set mirror.ddl to allow.")
+        case .rule(let index):
+            let rules = database?.route.table.rules.rules ?? []
+            let name = index < rules.count ? rules[index].name : ""
+            return ErrorResponse(
+                .error, .insufficientPrivilege, "statement denied by rule \"\(name)\" of Godwit",
+                hint: "SHOW RULES on Godwit's console lists the rules of database \"\(databaseName)\".")
         }
-        let rules = database?.route.table.rules.rules ?? []
-        let name = index < rules.count ? rules[index].name : ""
-        return ErrorResponse(
-            .error, .insufficientPrivilege, "statement denied by rule \"\(name)\" of Godwit",
-            hint: "SHOW RULES on Godwit's console lists the rules of database \"\(databaseName)\".")
+    }
+
+    /// The gathered unit fails in its transaction on NEW, and does nothing there.
+    func denyOnNew() {
+        unit.notes.deny(.onNew)
+        unit.notes.deniedStart = 0
+        unit.session.removeSteps(from: 0)
     }
 
     /// A client with temporary tables may mean one of those: the mirror notices if it does not.

@@ -127,6 +127,11 @@ package final class AnalysisCache {
         analyzer = StatementAnalyzer(facts: facts, keyPlan: keyPlan)
     }
 
+    /// Cuts a text behind the first statement that ends a transaction.
+    ///
+    /// - Returns: nil: nothing ends in it, or nothing follows.
+    package func cut(_ text: UnsafeRawBufferPointer) -> TextCut? { analyzer.cut(text) }
+
     /// - Parameter text: without the wire's closing NUL. Not kept.
     package func analyse(_ text: UnsafeRawBufferPointer) -> Analysis {
         if let (known, commentKey) = templates.find(text, &writer.literals) {
@@ -198,14 +203,14 @@ package final class AnalysisCache {
     ///   server will refuse the text as well.
     private func unknown(_ reason: ClassificationReason, _ scanned: UnsafeRawBufferPointer?) -> Analysis {
         let effects = scanned.map { LexicalScan.effects(of: $0) } ?? []
-        let hasSeveral = scanned.map { LexicalScan.hasSeveralStatements($0) } ?? false
+        let mayGoOn = scanned.map { LexicalScan.mayEndAndGoOn($0) } ?? false
         let key = writer.commentKey
-        if effects.isEmpty, !hasSeveral, let statement = undecided[reason] {
+        if effects.isEmpty, !mayGoOn, let statement = undecided[reason] {
             return Analysis(statement: statement, key: key)
         }
         var classification = Classification(.unknown, reason)
         classification.effects = effects
-        if !hasSeveral && reason != .tooLong { classification.borders = .none }
+        if !mayGoOn && reason != .tooLong { classification.borders = .none }
         return Analysis(statement: AnalysedStatement(classification), key: key)
     }
 

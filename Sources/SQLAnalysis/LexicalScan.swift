@@ -139,21 +139,32 @@ enum LexicalScan {
         }
     }
 
-    /// Whether anything comes behind a semicolon.
-    static func hasSeveralStatements(_ text: UnsafeRawBufferPointer) -> Bool {
+    /// Whether a statement may end a transaction, as its first word says, and anything comes behind its semicolon.
+    static func mayEndAndGoOn(_ text: UnsafeRawBufferPointer) -> Bool {
         var lexer = SQLLexer(text)
+        var isFirst = true
+        var mayEnd = false
         var isBehind = false
         while true {
             let token = lexer.next()
             switch token.kind {
             case .end, .unterminated: return false
             case .lineComment, .blockComment: continue
-            case .punctuation where token.isMark(";", in: text): isBehind = true
+            case .punctuation where token.isMark(";", in: text):
+                isFirst = true
+                isBehind = mayEnd
             case .punctuation, .identifier, .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString,
                 .integer, .decimal, .parameter, .operation, .stray:
                 if isBehind { return true }
+                if isFirst && token.kind == .identifier && isEnd(token, text) { mayEnd = true }
+                isFirst = false
             }
         }
+    }
+
+    private static func isEnd(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {
+        token.is("commit", in: text) || token.is("rollback", in: text) || token.is("end", in: text)
+            || token.is("abort", in: text) || token.is("prepare", in: text)
     }
 
     private static func isSuspicious(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {

@@ -26,7 +26,7 @@ struct StatementAnalyzer {
         var relations: [FoundRelation] = []
         var kinds = self.kinds
         do throws(SyntaxTree.Failure) {
-            try SyntaxTree.parse(text) { statement in
+            try SyntaxTree.parse(text) { statement, _ in
                 let (one, dependsOnLiterals) = classify(statement, &kinds)
                 relations += TableFinder.relations(in: statement, &kinds)
                 if statements.isEmpty { columnKey = columns.find(in: statement, &kinds) }
@@ -36,7 +36,7 @@ struct StatementAnalyzer {
         } catch {
             var refused = Classification(.unknown, .refusedByGrammar)
             refused.effects = LexicalScan.effects(of: text)
-            if !LexicalScan.hasSeveralStatements(text) { refused.borders = .none }
+            if !LexicalScan.mayEndAndGoOn(text) { refused.borders = .none }
             return Result(classification: refused, columnKey: nil, isByShape: false)
         }
         self.kinds = kinds
@@ -46,6 +46,17 @@ struct StatementAnalyzer {
     }
 
     // MARK: several statements
+
+    /// - Returns: nil: nothing ends in it, or nothing follows.
+    mutating func cut(_ text: UnsafeRawBufferPointer) -> TextCut? {
+        var kinds = self.kinds
+        var end: Int?
+        try? SyntaxTree.parse(text) { statement, endOfStatement in
+            if end == nil, classify(statement, &kinds).0.borders.ends { end = endOfStatement }
+        }
+        self.kinds = kinds
+        return end.flatMap { $0 < text.count ? TextCut(text, end: $0) : nil }
+    }
 
     private func combine(_ statements: [Classification]) -> Classification {
         guard let first = statements.first else {

@@ -9,9 +9,9 @@ enum SyntaxTree {
 
     enum Failure: Error { case refused }
 
-    /// Parses and hands each statement's node to `visit`.
+    /// Parses and hands each statement's node to `visit`, and the offset behind its last byte: the next semicolon's.
     static func parse(
-        _ text: UnsafeRawBufferPointer, _ visit: (Message) -> Void
+        _ text: UnsafeRawBufferPointer, _ visit: (Message, _ end: Int) -> Void
     ) throws(Failure) {
         let isParsed = withUnsafeTemporaryAllocation(byteCount: text.count + 1, alignment: 1) { copy -> Bool in
             copy.copyMemory(from: text)
@@ -27,7 +27,8 @@ enum SyntaxTree {
                 guard let raw = tree.pointee.stmts[index], let node = raw.pointee.stmt,
                     let statement = content(of: node)
                 else { return false }
-                visit(statement)
+                let (start, length) = (Int(raw.pointee.stmt_location), Int(raw.pointee.stmt_len))
+                visit(statement, length == 0 ? text.count : start + length)
             }
             return true
         }

@@ -120,8 +120,8 @@ private final class SwitchRun {
     /// Seconds for which a side that does not answer is asked again before it is left to the recovery.
     private static let patienceSeconds = 20.0
     private static let firstBatchSeconds = 2.0
-    /// Seconds for other Godwits to notice that a switch is near. Nobody is held yet: long enough that one that was killed
-    /// a moment ago counts as gone.
+    /// Seconds for other Godwits to notice that a switch is near. Nobody is held yet: long enough that one that was
+    /// killed a moment ago counts as gone.
     private static let alertSeconds = SwitchCall.leaseSeconds + 6
     /// Seconds for the threads of this process to take something.
     private static let replySeconds = 30.0

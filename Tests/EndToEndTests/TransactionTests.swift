@@ -66,8 +66,9 @@ import Testing
         }
     }
 
-    /// The last two once found that a rollback took back what had been put back after RESET.
-    @Test(arguments: [Self.seed, Self.seed + 1, 5, 27])
+    /// 5 and 27 once found that a rollback took back what had been put back after RESET; the two behind them, that one
+    /// that goes on in a new transaction uncovered a RESET.
+    @Test(arguments: [Self.seed, Self.seed + 1, 5, 27, 270_037, 270_038])
     func `every session has its own settings, whatever its transactions do, on one server`(seed: UInt64) throws {
         let database = try servers.makeDatabase()
         let godwit = try servers.godwit(database) { $0.database.pool = ["size": "1"] }
@@ -95,56 +96,95 @@ import Testing
         #expect(try client.query("ROLLBACK").last?.transactionStatus == "I")
     }
 
-    @Test func `a READ ONLY transaction on NEW ends, and the next one begins on OLD, in one batch`() throws {
-        let database = try servers.makeMarkedDatabase("CREATE TABLE t (n int)")
-        let godwit = try servers.godwit(database) {
-            $0.database.readsPercent = "100"
-        }
-        let units = [
-            ["COMMIT", "BEGIN", "INSERT INTO t VALUES (1)", "COMMIT"],
-            ["ROLLBACK", "BEGIN READ WRITE", "INSERT INTO t VALUES (1)", "COMMIT"],
-            ["COMMIT", "INSERT INTO t VALUES (1)"],
-        ]
-        var user = 0
-        func begun() throws -> WireClient {
-            user += 1
-            let client = try WireClient(
-                port: godwit.port, database: database, user: "app", parameters: [("godwit.user", "\(user)")])
-            _ = try client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            #expect(try client.value("SELECT side FROM side_marker") == "new")
-            return client
-        }
-        func forms(_ unit: [String]) -> [[UInt8]] {
-            let batch = unit.flatMap { FrameBuilder.parse($0) + FrameBuilder.bind() + FrameBuilder.execute() }
-            return [FrameBuilder.query(unit.joined(separator: ";")), batch + FrameBuilder.sync]
-        }
-        for unit in units {
-            for frames in forms(unit) {
-                let client = try begun()
-                client.send(frames)
-                let answers = try client.readToReady()
-                let tags = unit.map { sql in
-                    sql.hasPrefix("INSERT") ? "INSERT 0 1" : sql.hasPrefix("BEGIN") ? "BEGIN" : sql
-                }
-                #expect(answers.compactMap(\.commandTag) == tags)
-                #expect(answers.last?.transactionStatus == "I")
+    /// Those that begin with a read are cut behind the transaction's end.
+    @Test(arguments: [
+        ["COMMIT", "BEGIN", "INSERT INTO t VALUES (1)", "COMMIT"],
+        ["ROLLBACK", "BEGIN READ WRITE", "INSERT INTO t VALUES (1)", "COMMIT"],
+        ["COMMIT", "INSERT INTO t VALUES (1)"],
+        ["SELECT 1", "ROLLBACK", "BEGIN READ WRITE", "INSERT INTO t VALUES (1)", "COMMIT"],
+        ["BEGIN", "COMMIT", "INSERT INTO t VALUES (1)", "BEGIN READ ONLY", "SELECT 1", "COMMIT"],
+        ["SELECT 'COMMIT; é'", "COMMIT", "BEGIN", "INSERT INTO t VALUES (1)", "COMMIT AND CHAIN", "ROLLBACK"],
+        ["SELECT 1", "COMMIT", "SELECT 2"],
+    ])
+    func `a READ ONLY transaction on NEW ends, and the next one begins on OLD, in one batch`(unit: [String]) throws {
+        let (godwit, database) = try readOnNew()
+        let batch = unit.flatMap { FrameBuilder.parse($0) + FrameBuilder.bind() + FrameBuilder.execute() }
+        let query = FrameBuilder.query(unit.joined(separator: ";"))
+        let next = FrameBuilder.query("SELECT 'next'")
+        for (number, frames) in [query, batch + FrameBuilder.sync, query + next].enumerated() {
+            let client = try begunOnNew(godwit, database, "\(number)")
+            client.send(frames)
+            let answers = try client.readToReady()
+            let tags = unit.map { sql in
+                let word = String(sql.prefix { $0 != " " })
+                return ["INSERT": "INSERT 0 1", "SELECT": "SELECT 1", "COMMIT": "COMMIT"][word] ?? word
             }
-        }
-        // Its snapshot is on NEW, and what follows must not be: nothing of it runs.
-        for frames in forms(["SELECT 1"] + units[1]) {
-            let client = try begun()
-            client.send(frames)
-            #expect(try client.readToEnd().map(\.sqlState) == ["0A000"])
-        }
-        // Nothing but reads and ends may follow.
-        for frames in forms(["SELECT 1", "COMMIT", "SELECT 2"]) {
-            let client = try begun()
-            client.send(frames)
-            #expect(try client.readToReady().compactMap(\.commandTag) == ["SELECT 1", "COMMIT", "SELECT 1"])
+            #expect(answers.compactMap(\.commandTag) == tags)
+            #expect(answers.last?.transactionStatus == "I")
+            if frames.count == query.count + next.count { #expect(try client.readToReady().contains { $0.type == "D" }) }
         }
         let count = "SELECT count(*) FROM t"
-        #expect(try servers.old.psql(count, database: database) == "\(2 * units.count)")
+        let isWrite = unit.contains { $0.hasPrefix("INSERT") }
+        #expect(try servers.old.psql(count, database: database) == (isWrite ? "3" : "0"))
         #expect(try servers.new.psql(count, database: database) == "0")
+    }
+
+    @Test func `what is cut fails where PostgreSQL fails it, and nothing behind that runs`() throws {
+        let (godwit, database) = try readOnNew()
+        // In the first part: the second is not looked at.
+        for form in ["query", "batch"] {
+            let client = try begunOnNew(godwit, database, form)
+            let unit = ["SELECT 1/0", "COMMIT", "INSERT INTO t VALUES (1)"]
+            client.send(form == "query"
+                ? FrameBuilder.query(unit.joined(separator: ";"))
+                : unit.flatMap { FrameBuilder.parse($0) + FrameBuilder.bind() + FrameBuilder.execute() }
+                    + FrameBuilder.sync)
+            client.send(FrameBuilder.query("SELECT 'failed, too'"))
+            let answers = try client.readToReady()
+            #expect(answers.compactMap(\.sqlState) == ["22012"])
+            #expect(answers.last?.transactionStatus == "E")
+            #expect(try client.readToReady().compactMap(\.sqlState) == ["25P02"])
+            #expect(try client.query("ROLLBACK").last?.transactionStatus == "I")
+        }
+        // In the second: the position is that in the whole text.
+        let client = try begunOnNew(godwit, database, "position")
+        let text = "SELECT 'é' /* user_id=7 */; COMMIT; INSERT INTO missing VALUES (1)"
+        let error = try client.query(text).first { $0.type == "E" }
+        let place = text.distance(from: text.startIndex, to: try #require(text.firstRange(of: "missing")).lowerBound)
+        #expect(error?.fields["P"] == "\(place + 1)")
+        #expect(try client.query("SELECT 1").last?.transactionStatus == "I")
+        #expect(try servers.old.psql("SELECT count(*) FROM t", database: database) == "0")
+    }
+
+    @Test(arguments: ["LISTEN news", "SELECT pg_advisory_lock(7)", "SELECT 1; COMMIT; INSERT INTO t VALUES (1); SELEC"])
+    func `what must not run in a READ ONLY transaction on NEW fails there, and the client goes on`(sql: String) throws {
+        let (godwit, database) = try readOnNew()
+        let batch = FrameBuilder.parse(sql) + FrameBuilder.bind() + FrameBuilder.execute() + FrameBuilder.sync
+        for (number, frames) in [FrameBuilder.query(sql), batch].enumerated() {
+            let client = try begunOnNew(godwit, database, "\(number)")
+            client.send(frames)
+            let answers = try client.readToReady()
+            #expect(answers.compactMap(\.sqlState) == ["0A000"])
+            #expect(answers.last?.transactionStatus == "E")
+            #expect(try client.query("ROLLBACK").last?.transactionStatus == "I")
+            #expect(try client.query("SELECT 1").last?.transactionStatus == "I")
+        }
+        #expect(try servers.old.psql("SELECT count(*) FROM t", database: database) == "0")
+    }
+
+    private func readOnNew() throws -> (GodwitProcess, String) {
+        let database = try servers.makeMarkedDatabase("CREATE TABLE t (n int)")
+        let godwit = try servers.godwit(database) { $0.database.readsPercent = "100" }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        return (godwit, database)
+    }
+
+    private func begunOnNew(_ godwit: GodwitProcess, _ database: String, _ user: String) throws -> WireClient {
+        let client = try WireClient(
+            port: godwit.port, database: database, user: "app", parameters: [("godwit.user", user)])
+        _ = try client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        #expect(try client.value("SELECT side FROM side_marker") == "new")
+        return client
     }
 
     @Test(arguments: ["user", "global"])
