@@ -109,8 +109,13 @@ final class ClientConnection {
     var isTextTrusted: Bool { hasStandardStrings && hasSafeEncoding }
     /// Batch that NEW must have applied before this client may read there.
     var batchNeeded: UInt64 = 0
-    var pin: PinReason?
+    /// Why it keeps its server: see PinReasons.
+    var pins: [PinReason] = []
     var pinnedAt = MonotonicInstant(nanoseconds: 0)
+    /// What pins it may be gone: see `verifyPins`.
+    var maySetFree = false
+    var isVerifyingPins = false
+    var pinsVerifiedAt = MonotonicInstant(nanoseconds: 0)
 
     // The present unit and transaction.
     var scanner: UnitScanner

@@ -106,13 +106,16 @@ extension ClientConnection {
         if status != .idle { restoreStartup(status, on: server) }
         applySettled(status, on: server)
         if server.isReadOnly && status != .idle { fixOnNew() }
-        if unit.mayWrite && database.sequenceReaders.pins(user) { pin(.sequence) }
+        if unit.mayWrite && database.sequenceReaders.contains(user) { pin(.sequence) }
         switch unit.kind {
         case .begin, .set, .setTransaction, .show, .empty: if unit.statementCount > 1 { transaction.hasRead = true }
         default: transaction.hasRead = true
         }
+        if unit.notes.changesSchema && !pins.isEmpty { maySetFree = true }
         unit = Unit()
         if status == .idle {
+            if !names.boundDrops.isEmpty { names.boundDrops.removeAll() }
+            if !pins.isEmpty { verifyPins(on: server) }
             database.counters.transactions += 1
             let micros = worker.now.microseconds(since: transaction.startedAt)
             database.counters.transactionMicros += micros
@@ -187,7 +190,7 @@ extension ClientConnection {
             case .resets(let name): names.insert(name)
             case .sets(let change) where change.value == nil: if !change.isLocal { names.insert(change.name) }
             case .sets(let change): names.remove(change.name)
-            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .discards: break
+            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .unlocks, .discards: break
             }
         }
     }
@@ -213,6 +216,7 @@ extension ClientConnection {
             named(startupName)
         case .pins(let reason):
             pin(reason)
+            maySetFree = true  // a temporary table may be gone with its transaction, a lock not be granted
         case .prepares:
             names.areOwn = true
             pin(.preparedInSQL)
@@ -220,11 +224,13 @@ extension ClientConnection {
             settings = startupSettings
             server.settings = SessionSettings()
             named(startupName)
-            pin = limits?.mode == .session ? .poolMode : nil
+            pins = limits?.mode == .session ? [.poolMode] : []
             names = StatementNames()
         case .discards(.sequences):
-            if pin == .sequence { pin = nil }
-        case .deallocates, .closesCursor, .unlistens, .discards:
+            unpin(.sequence)
+        case .closesCursor, .unlistens, .unlocks, .discards(.temporary):
+            maySetFree = true
+        case .deallocates, .discards:
             break
         }
     }
@@ -253,12 +259,6 @@ extension ClientConnection {
     }
 
     /// The first reason stays, but for names, which can go while others are there yet.
-    func pin(_ reason: PinReason) {
-        guard pin == nil || pin == .preparedInSQL && reason != .preparedInSQL else { return }
-        pin = reason
-        pinnedAt = worker.now
-    }
-
     // MARK: names of statements
 
     /// Changes of names that the server skipped or refused do not hold.

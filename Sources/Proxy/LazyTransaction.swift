@@ -241,8 +241,8 @@ extension ClientConnection {
         ErrorResponse(
             severity, .featureNotSupported,
             "a READ ONLY transaction that has read on NEW cannot do this through Godwit",
-            detail: "It does what must stay on one server, as session locks and LISTEN do; or it may end, and more than "
-                + "reads follow.",
+            detail: "It does what must stay on one server, as session locks and LISTEN do; or it may end, and more "
+                + "than reads follow.",
             hint: "Write BEGIN without READ ONLY, or a rule with \"action: old\" for its first statement.")
     }
 

@@ -40,10 +40,10 @@ extension ClientConnection {
     /// Before the unit: values of the server's other clients are not this one's to see, nor older ones of its own than
     /// it has drawn elsewhere. PostgreSQL says then that there is none yet.
     func discardsSequences(on server: ServerConnection) -> Bool {
-        guard let database, unit.readsSequence || unit.mayWrite && database.sequenceReaders.discards(user) else {
+        guard let database, unit.readsSequence || unit.mayWrite && database.sequenceReaders.contains(user) else {
             return false
         }
-        if unit.readsEarlierSequence { database.sequenceReaders.note(user, isOutside: true) }
+        if unit.readsEarlierSequence { database.sequenceReaders.note(user) }
         let isOwn = sequenceServer == server.id && !server.sequences.isForeign(to: id)
         if case .nobody = server.sequences { return false }
         if isOwn { return false }
@@ -91,19 +91,12 @@ struct SequenceReaders {
     /// Users more than this are not noted.
     private static let usersMax = 1024
 
-    /// Outside of the transaction that drew the value: who may have drawn one keeps its server.
-    private var outside: Set<String> = []
-    /// Within a transaction: others' values are discarded before a write of theirs.
-    private var within: Set<String> = []
+    /// They ask outside of the transaction that drew the value: who may have drawn one keeps its server.
+    private var users: Set<String> = []
 
-    mutating func note(_ user: String, isOutside: Bool) {
-        if isOutside {
-            if outside.count < Self.usersMax { outside.insert(user) }
-        } else if within.count < Self.usersMax {
-            within.insert(user)
-        }
+    mutating func note(_ user: String) {
+        if users.count < Self.usersMax { users.insert(user) }
     }
 
-    func pins(_ user: String) -> Bool { !outside.isEmpty && outside.contains(user) }
-    func discards(_ user: String) -> Bool { pins(user) || !within.isEmpty && within.contains(user) }
+    func contains(_ user: String) -> Bool { !users.isEmpty && users.contains(user) }
 }

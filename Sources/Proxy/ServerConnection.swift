@@ -329,6 +329,7 @@ final class ServerConnection {
         case .forwardError:
             return error(body, &relay)
         case .swallow:
+            if tag == BackendTag.commandComplete { client?.quietlyCompleted(body) }
             return false
         case .swallowError:
             quietFailure = ErrorResponse.parse(body: body)
@@ -462,6 +463,8 @@ final class ServerConnection {
         if let client {
             if client.isApplyingSettings {
                 client.settingsApplied(on: self, failure: failure)
+            } else if client.isVerifyingPins {
+                client.pinsVerified()
             } else if client.startupRestores > 0 {
                 client.startupRestores -= 1
             } else if let failure {

@@ -12,11 +12,19 @@ struct StatementNames {
     var own = StatementMap()
     /// What one of them stands for is not known: it may have left anything in the session.
     var areDoubtful = false
-    /// What DEALLOCATE, which the unnamed portal is bound to, drops.
-    var boundDrop: [UInt8]?
+    /// What DEALLOCATE drops, by the portal that is bound to it in the open transaction.
+    var boundDrops: [[UInt8]: [UInt8]] = [:]
+    /// Of further ones the server is asked, which does not know the client's names.
+    private static let boundDropsMax = 64
     /// The server was told to send what it has, for messages that wait for it.
     fileprivate var isFlushed = false
     fileprivate var wantsFlush = false
+
+    /// - Parameter name: nil: the portal is of another statement.
+    mutating func bound(_ portal: UnsafeRawBufferPointer, drops name: [UInt8]?) {
+        if name == nil && boundDrops.isEmpty { return }
+        boundDrops[Array(portal)] = boundDrops.count < Self.boundDropsMax ? name : nil
+    }
 }
 
 /// Names of prepared statements where SQL and protocol meet: PostgreSQL has one space of names for both.
@@ -147,11 +155,13 @@ extension ClientConnection {
     func forwardExecute(
         _ body: UnsafeRawBufferPointer, _ run: inout ForwardRun, _ server: ServerConnection
     ) {
-        guard let name = names.boundDrop, body.first == 0 else {
+        var reader = BodyReader(body)
+        guard !names.boundDrops.isEmpty, let portal = reader.cString(),
+            let name = names.boundDrops.removeValue(forKey: Array(portal))
+        else {
             server.session.sent(.execute)
             return
         }
-        names.boundDrop = nil
         standIn(forName: name, &run, server)
         let number = statements.nextNumber()
         name.withUnsafeBytes { bytes in
@@ -193,8 +203,8 @@ extension ClientConnection {
         }
         server?.quietlyPrepared.removeAll(keepingCapacity: true)
         unit.session.dropsStatements = false
-        if pin == .preparedInSQL && !names.areDoubtful {
-            pin = nil
+        if pins.contains(.preparedInSQL) && !names.areDoubtful {
+            unpin(.preparedInSQL)
             names.areOwn = false
         }
     }

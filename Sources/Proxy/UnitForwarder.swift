@@ -368,11 +368,11 @@ extension ClientConnection {
     ) {
         defer { server.session.sent(.bind) }
         if name.isEmpty {
-            if portal.isEmpty { names.boundDrop = unnamed.flatMap { Self.nameDropped(by: $0.analysis) } }
+            names.bound(portal, drops: unnamed.flatMap { Self.nameDropped(by: $0.analysis) })
             return prepareUnnamed(&run, server)
         }
         guard let database, let id = statements.find(name) else { return }
-        if portal.isEmpty { names.boundDrop = Self.nameDropped(by: database.statements[id].analysis) }
+        names.bound(portal, drops: Self.nameDropped(by: database.statements[id].analysis))
         prepare(id, &run, server)
         let serverName = database.statements[id].serverName
         // The length counts what is still to come of a message that is not whole.

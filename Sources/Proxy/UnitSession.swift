@@ -148,7 +148,7 @@ struct UnitSession {
             case .sets(let change): return change.name == name
             case .resets(let reset): return reset == name
             case .resetsAll, .discards(.all): return true
-            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .discards: return false
+            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .unlocks, .discards: return false
             }
         }
         if isExplained { return }

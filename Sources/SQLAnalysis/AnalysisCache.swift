@@ -203,14 +203,14 @@ package final class AnalysisCache {
     ///   server will refuse the text as well.
     private func unknown(_ reason: ClassificationReason, _ scanned: UnsafeRawBufferPointer?) -> Analysis {
         let effects = scanned.map { LexicalScan.effects(of: $0) } ?? []
-        let mayGoOn = scanned.map { LexicalScan.mayEndAndGoOn($0) } ?? false
+        let mayMove = scanned.map { LexicalScan.mayMoveBorders($0) } ?? false
         let key = writer.commentKey
-        if effects.isEmpty, !mayGoOn, let statement = undecided[reason] {
+        if effects.isEmpty, !mayMove, let statement = undecided[reason] {
             return Analysis(statement: statement, key: key)
         }
         var classification = Classification(.unknown, reason)
         classification.effects = effects
-        if !mayGoOn && reason != .tooLong { classification.borders = .none }
+        if !mayMove && reason != .tooLong { classification.borders = .none }
         return Analysis(statement: AnalysedStatement(classification), key: key)
     }
 

@@ -165,6 +165,8 @@ package enum SessionEffect: Sendable, Equatable {
     /// CLOSE; nil: ALL.
     case closesCursor(String?)
     case unlistens(String?)
+    /// Session advisory locks may be given back.
+    case unlocks
     case discards(DiscardTarget)
 }
 

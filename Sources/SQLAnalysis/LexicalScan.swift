@@ -139,32 +139,34 @@ enum LexicalScan {
         }
     }
 
-    /// Whether a statement may end a transaction, as its first word says, and anything comes behind its semicolon.
-    static func mayEndAndGoOn(_ text: UnsafeRawBufferPointer) -> Bool {
+    /// Whether there are several statements, and one may begin or end a transaction, as its first word says.
+    static func mayMoveBorders(_ text: UnsafeRawBufferPointer) -> Bool {
         var lexer = SQLLexer(text)
         var isFirst = true
-        var mayEnd = false
         var isBehind = false
+        var hasSeveral = false
+        var hasBorder = false
         while true {
             let token = lexer.next()
             switch token.kind {
-            case .end, .unterminated: return false
+            case .end, .unterminated: return hasSeveral && hasBorder
             case .lineComment, .blockComment: continue
             case .punctuation where token.isMark(";", in: text):
                 isFirst = true
-                isBehind = mayEnd
+                isBehind = true
             case .punctuation, .identifier, .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString,
                 .integer, .decimal, .parameter, .operation, .stray:
-                if isBehind { return true }
-                if isFirst && token.kind == .identifier && isEnd(token, text) { mayEnd = true }
+                if isBehind { hasSeveral = true }
+                if isFirst && token.kind == .identifier && isBorder(token, text) { hasBorder = true }
                 isFirst = false
             }
         }
     }
 
-    private static func isEnd(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {
-        token.is("commit", in: text) || token.is("rollback", in: text) || token.is("end", in: text)
-            || token.is("abort", in: text) || token.is("prepare", in: text)
+    private static func isBorder(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {
+        token.is("begin", in: text) || token.is("start", in: text) || token.is("commit", in: text)
+            || token.is("rollback", in: text) || token.is("end", in: text) || token.is("abort", in: text)
+            || token.is("prepare", in: text)
     }
 
     private static func isSuspicious(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {

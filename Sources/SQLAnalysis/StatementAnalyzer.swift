@@ -36,7 +36,7 @@ struct StatementAnalyzer {
         } catch {
             var refused = Classification(.unknown, .refusedByGrammar)
             refused.effects = LexicalScan.effects(of: text)
-            if !LexicalScan.mayEndAndGoOn(text) { refused.borders = .none }
+            if !LexicalScan.mayMoveBorders(text) { refused.borders = .none }
             return Result(classification: refused, columnKey: nil, isByShape: false)
         }
         self.kinds = kinds

@@ -149,6 +149,8 @@ struct TreeWalk {
         case "now", "transaction_timestamp", "age": findings.seesTransactionTime = true
         case "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared":
             findings.add(.pins(.advisoryLock))
+        case "pg_advisory_unlock", "pg_advisory_unlock_shared", "pg_advisory_unlock_all":
+            findings.add(.unlocks)
         case "currval", "lastval": findings.readsSequence = true
         default: break
         }

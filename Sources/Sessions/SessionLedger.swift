@@ -135,7 +135,7 @@ extension SessionLedger.Entry {
     fileprivate var stayingEffect: SessionEffect? {
         guard case .effect(let effect) = self else { return nil }
         switch effect {
-        case .pins, .discards(.all): return effect
+        case .pins, .unlocks, .discards(.all): return effect
         case .sets, .resets, .resetsAll, .prepares, .deallocates, .closesCursor, .unlistens, .discards: return nil
         }
     }
@@ -147,7 +147,7 @@ extension SessionEffect {
     fileprivate var isOutsideTransactions: Bool {
         switch self {
         case .prepares, .deallocates: true
-        case .pins, .sets, .resets, .resetsAll, .closesCursor, .unlistens, .discards: false
+        case .pins, .sets, .resets, .resetsAll, .closesCursor, .unlistens, .unlocks, .discards: false
         }
     }
 }
@@ -156,7 +156,7 @@ extension SessionStep {
     /// It matters whether the statement ran, and a failure does not undo it.
     fileprivate var isUncertainIfSkipped: Bool {
         switch action {
-        case .effect(.pins), .mark: false
+        case .effect(.pins), .effect(.unlocks), .mark: false
         case .effect: true
         }
     }

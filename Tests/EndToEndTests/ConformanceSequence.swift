@@ -71,6 +71,9 @@ struct ConformanceSequence: Sendable {
         "TRUNCATE t\(lane); INSERT INTO t\(lane) SELECT i, 'row ' || i FROM generate_series(1, 4) i"
     }
 
+    /// Its words tell whose it is.
+    static func slumber(lane: Int) -> String { "pg_sleep(\(3600 + lane))" }
+
     static let schema = """
         CREATE TABLE r (id int PRIMARY KEY, v text);
         INSERT INTO r SELECT i, 'read ' || i FROM generate_series(1, 6) i;
@@ -121,7 +124,8 @@ private struct ConformanceGenerator {
 
     /// In a failed transaction nothing runs, and is answered at once.
     private mutating func cancelled() -> ConformanceStep {
-        let text = ["SELECT pg_sleep(3600)", "SELECT id, pg_sleep(3600) FROM r"][roll(2)]
+        let slumber = ConformanceSequence.slumber(lane: lane)
+        let text = ["SELECT \(slumber)", "SELECT id, \(slumber) FROM r"][roll(2)]
         switch roll(3) {
         case 0:
             return ConformanceStep(

@@ -96,8 +96,8 @@ import Testing
         let note = try #require(try listener.read())
         #expect(note.type == "A")
         #expect(String(decoding: note.body.dropFirst(4), as: UTF8.self) == "news\0hot\0")
-        _ = try listener.query("DISCARD ALL")
-        #expect(try godwit.console("SHOW PINS").isEmpty)
+        _ = try listener.query("UNLISTEN news")
+        try waitUntil { try godwit.console("SHOW PINS").isEmpty }
     }
 
     @Test(arguments: ["database", "true", "1"])

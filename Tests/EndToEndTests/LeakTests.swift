@@ -164,4 +164,56 @@ import Testing
         let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
         #expect(try console.query("SHOW PINS").contains { $0.type == "D" } == false)
     }
+
+    /// The last of its statements takes away what the others have left.
+    @Test(arguments: [
+        (["CREATE TEMP TABLE own (n int)", "DROP TABLE own"], "temporary table"),
+        (["CREATE TEMP TABLE own (n int)", "DISCARD TEMP"], "temporary table"),
+        (["BEGIN", "CREATE TEMP TABLE own (n int)", "COMMIT", "BEGIN", "DROP TABLE own", "COMMIT"], "temporary table"),
+        (["CREATE TEMP TABLE own (n int); CREATE TEMP TABLE more (n int)", "DROP TABLE own, more"], "temporary table"),
+        (["DECLARE c CURSOR WITH HOLD FOR SELECT 1", "CLOSE c"], "cursor WITH HOLD"),
+        (["LISTEN news", "UNLISTEN *"], "LISTEN"),
+        (["SELECT pg_advisory_lock(4)", "SELECT pg_advisory_unlock(4)"], "session advisory lock"),
+        (["SELECT pg_advisory_lock_shared(4)", "SELECT pg_advisory_unlock_all()"], "session advisory lock"),
+        (["LISTEN news", "CREATE TEMP TABLE own (n int)", "UNLISTEN *", "SELECT 1", "DROP TABLE own"], "LISTEN"),
+        (["PREPARE q AS SELECT 1", "LISTEN news", "DEALLOCATE q", "DEALLOCATE ALL", "UNLISTEN *"], "LISTEN"),
+    ])
+    func `a client is pinned until its server has nothing of it any more`(statements: [String], reason: String) throws {
+        let client = try connect()
+        let clean = try client.value(Self.inspection)
+        let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
+        func reasons() throws -> [String?] {
+            try console.query("SHOW PINS").filter { $0.type == "D" }.flatMap(\.columns)
+        }
+        var seen: [[String?]] = []
+        for sql in statements {
+            #expect(try client.query(sql).allSatisfy { $0.type != "E" })
+            // When this is answered, what the server was asked before is.
+            _ = try client.query("SELECT 1")
+            seen.append(try reasons())
+        }
+        #expect(seen.contains { $0.contains(reason) })
+        #expect(seen.last == [])
+        // Another one has the server, the only one.
+        #expect(try connect().value(Self.inspection) == clean)
+    }
+
+    @Test func `what is gone with its own transaction, or was never there, pins nobody`() throws {
+        let client = try connect()
+        let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
+        for sql in [
+            "BEGIN; CREATE TEMP TABLE own (n int) ON COMMIT DROP; COMMIT",
+            "BEGIN; SELECT pg_advisory_lock(5); SELECT pg_advisory_unlock(5); COMMIT",
+        ] {
+            _ = try client.query(sql)
+            _ = try client.query("SELECT 1")
+            #expect(try console.query("SHOW PINS").contains { $0.type == "D" } == false, "\(sql)")
+        }
+        // What the server cannot be asked for stays.
+        _ = try client.query("LISTEN news")
+        _ = try client.query("LOAD 'plpgsql'")
+        _ = try client.query("UNLISTEN *")
+        _ = try client.query("SELECT 1")
+        #expect(try console.query("SHOW PINS").contains { $0.type == "D" && $0.columns.contains("LOAD") })
+    }
 }

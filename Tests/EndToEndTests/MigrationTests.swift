@@ -165,17 +165,19 @@ import Testing
         #expect(try servers.new.psql("SELECT sum(balance) FROM account", database: drive.database) == "200000")
     }
 
-    @Test(arguments: [
+    static let phases = [
         "prepare", "backfill", "mirror", "validate", "shadow", "shift", "cutover", "watch", "cleanup",
-    ])
+    ]
+
+    @Test(arguments: phases)
     func `abort takes everything back, and cleanup leaves nothing`(phase: String) throws {
         let drive = try drive()
         try drive.start(manifest(drive, "m", Self.byHand))
-        while true {
-            let place = try drive.place("m")
-            if place == "\(phase) running" { break }
-            _ = try drive.post("/migrations/m/advance")
+        for before in Self.phases.prefix(while: { $0 != phase }) {
+            try drive.wait("m", for: "\(before) running")
+            try drive.insist("m", "advance")
         }
+        try drive.wait("m", for: "\(phase) running")
         let answer = try drive.post("/migrations/m/abort", #"{"reason": "enough"}"#, by: "bob")
         #expect(answer.status == 200, "\(answer.body)")
         try drive.wait("m", for: "\(phase) aborted")
@@ -194,7 +196,10 @@ import Testing
     @Test func `a difference keeps it from going on, and force is kept with its reason`() throws {
         let drive = try drive()
         try drive.start(manifest(drive, "m", Self.byHand + "verify: {every: 1}\n"))
-        while try drive.place("m") != "mirror running" { _ = try drive.post("/migrations/m/advance") }
+        for before in ["prepare", "backfill"] {
+            try drive.wait("m", for: "\(before) running")
+            try drive.insist("m", "advance")
+        }
         try drive.wait("m", for: "mirror running")
         // In the mirror's own role nobody notices, but the comparison.
         let spoil = "SET session_replication_role = replica; UPDATE account SET balance = 7 WHERE id = 3"

@@ -28,10 +28,11 @@ import Testing
     }
 
     @Test(arguments: [
-        ("COMMIT; x", true), ("SELECT 1; END ; x", true), ("/* */ prepare; x", true), ("ROLLBACK", false), ("x; COMMIT", false),
-        ("COMMIT;;; -- x", false), ("SELECT commit; x", false), ("\"commit\"; x", false), ("", false),
+        ("COMMIT; x", true), ("SELECT 1; END ; x", true), ("/* */ prepare; x", true), ("x; COMMIT", true),
+        ("x; begin", true), ("ROLLBACK", false), ("COMMIT;;; -- x", false), ("SELECT commit; x", false),
+        ("\"commit\"; x", false), ("", false),
     ])
-    func `a text that is not parsed may end and go on`(text: String, mayGoOn: Bool) {
-        #expect(Array(text.utf8).withUnsafeBytes { LexicalScan.mayEndAndGoOn($0) } == mayGoOn)
+    func `a text that is not parsed may move the borders of transactions`(text: String, mayMove: Bool) {
+        #expect(Array(text.utf8).withUnsafeBytes { LexicalScan.mayMoveBorders($0) } == mayMove)
     }
 }

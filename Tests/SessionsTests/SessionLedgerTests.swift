@@ -28,7 +28,7 @@ import Testing
             case .pins(let reason): "\(reason)"
             case .deallocates(let name): "deallocate \(name ?? "all")"
             case .discards: "discard"
-            case .resets, .resetsAll, .prepares, .closesCursor, .unlistens: "\(effect)"
+            case .resets, .resetsAll, .prepares, .closesCursor, .unlistens, .unlocks: "\(effect)"
             }
         }.joined(separator: " ")
     }
