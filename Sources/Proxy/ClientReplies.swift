@@ -279,6 +279,8 @@ extension ClientConnection {
                 .ownParseInBatch(let change):
                 takeBack(change)
             case .quietClose:
+                // It may have been to take away what another client left unnamed.
+                server.unnamedToken = ServerConnection.unknownToken
                 server.statements.doubtEvicted()
             case .quietParse(nil):
                 server.unnamedToken = ServerConnection.unknownToken

@@ -48,6 +48,18 @@ import Testing
         #expect(try types(first) == "2DCZ")
     }
 
+    /// What takes the other's statement away is skipped with the batch.
+    @Test func `another client's unnamed statement is out of reach, also behind an error`() throws {
+        let other = try connect()
+        other.send(Frame.parse("SELECT 'other'") + use("") + Frame.sync)
+        #expect(try types(other) == "12DCZ")
+        let client = try connect()
+        client.send(use("missing") + use("") + Frame.sync)
+        #expect(try client.readToReady().compactMap(\.sqlState) == ["26000"])
+        client.send(use("") + Frame.sync)
+        #expect(try client.readToReady().compactMap(\.sqlState) == ["26000"])
+    }
+
     @Test func `queries that an error skips leave the unnamed statement`() throws {
         let client = try connect()
         client.send(Frame.parse("SELECT 'kept'") + Frame.sync)

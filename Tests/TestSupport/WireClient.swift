@@ -162,12 +162,6 @@ package final class WireClient {
         }
     }
 
-    /// Whether something is there to be read, or comes so soon. For those who do something again until it comes.
-    package func hasAnswer(withinMillis millis: CInt) -> Bool {
-        var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        return !buffered.isEmpty || poll(&entry, 1, millis) > 0
-    }
-
     /// One byte, as after an SSLRequest; nil when the connection is closed.
     package func readByte(_ file: StaticString = #fileID, _ line: UInt = #line) -> UInt8? {
         Awaited.wait(for: "a byte", Place(file, line)) { receive(1)?.first }
