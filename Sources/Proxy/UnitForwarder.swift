@@ -460,24 +460,21 @@ extension ClientConnection {
     }
 
     private func prepareUnnamed(_ run: inout ForwardRun, _ server: ServerConnection) {
-        guard let unnamed else {
-            // The client has none: what another left there must not answer.
-            if server.unnamedToken != 0, server.session.sent(.quietClose) {
-                server.unnamedToken = 0
-                run.insert(rewritten(FrontendTag.close, [UInt8(ascii: "S"), 0], []), server)
-            }
-            return
-        }
-        if server.unnamedToken == unnamed.token {
+        let token = unnamed?.token ?? 0
+        if server.unnamedToken == token {
             // As above.
             guard let batch = server.unnamedPreparedIn, batch != server.session.batchesSent,
                 server.session.isUnanswered(batch)
             else { return }
         }
-        if server.session.sent(.quietParse(nil)) {
-            server.unnamedPreparedIn = server.session.batchesSent
-            server.unnamedToken = unnamed.token
+        if !server.session.sent(unnamed == nil ? .quietClose : .quietParse(nil)) { return }
+        server.unnamedPreparedIn = server.session.batchesSent
+        server.unnamedToken = token
+        if let unnamed {
             run.insert(rewritten(FrontendTag.parse, [0], unnamed.parseBody), server)
+        } else {
+            // The client has none: what another left there must not answer.
+            run.insert(rewritten(FrontendTag.close, [UInt8(ascii: "S"), 0], []), server)
         }
     }
 

@@ -58,6 +58,11 @@ import Testing
         #expect(try client.readToReady().compactMap(\.sqlState) == ["26000"])
         client.send(use("") + Frame.sync)
         #expect(try client.readToReady().compactMap(\.sqlState) == ["26000"])
+        // In one packet: nobody knows of the error yet.
+        other.send(Frame.parse("SELECT 'other'") + use("") + Frame.sync)
+        #expect(try types(other) == "12DCZ")
+        client.send(use("missing") + use("") + Frame.sync + use("") + Frame.sync)
+        for _ in 0..<2 { #expect(try client.readToReady().compactMap(\.sqlState) == ["26000"]) }
     }
 
     @Test func `queries that an error skips leave the unnamed statement`() throws {
