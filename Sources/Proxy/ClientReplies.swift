@@ -32,6 +32,8 @@ extension ClientConnection {
         unit.session.noteCompleted(body)
     }
 
+    func partCompleted() { unit.session.notePartCompleted() }
+
     /// A setting was reported as changed.
     ///
     /// - Parameter loginValue: what the server reported before anybody had set anything.
@@ -280,7 +282,7 @@ extension ClientConnection {
                 takeBack(change)
             case .quietClose:
                 // It may have been to take away what another client left unnamed.
-                server.unnamedToken = ServerConnection.unknownToken
+                if server.unnamedToken == 0 { server.unnamedToken = ServerConnection.unknownToken }
                 server.statements.doubtEvicted()
             case .quietParse(nil):
                 server.unnamedToken = ServerConnection.unknownToken

@@ -91,12 +91,14 @@ extension ClientConnection {
             let (analysis, key) = look(at: text, database)
             noteBegin(analysis, text)
             unit.add(analysis, key)
+            unit.session.note(analysis.classification)
         case FrontendTag.parse:
             guard let name = reader.cString(), let text = reader.cString() else { return unit.addUnknown() }
             let (analysis, key) = look(at: text, database)
             unit.notes.noteParse(name, analysis, types: reader)
             noteBegin(analysis, text)
             unit.add(analysis, key)
+            unit.session.prepare(name, analysis.classification)
             if name.isEmpty {
                 unit.parsesUnnamed = true
                 unit.unnamed = (analysis, key)
@@ -113,8 +115,10 @@ extension ClientConnection {
             unit.executeCount += 1
             if unit.cutOffset == 0 && unit.borders.ends { unit.cutOffset = frame.end }
             unit.executes = true
+            let portal = reader.cString()
+            if let portal { unit.session.execute(portal) }
             // Of another portal than the unnamed one, or a part of its rows only.
-            if reader.cString()?.isEmpty != true || reader.int32() != 0 { unit.leavesPortal = true }
+            if portal?.isEmpty != true || reader.int32() != 0 { unit.leavesPortal = true }
         case FrontendTag.functionCall:
             unit.executes = true
             unit.addUnknown()
@@ -123,7 +127,6 @@ extension ClientConnection {
         }
         switch frame.tag {
         case FrontendTag.query, FrontendTag.functionCall, FrontendTag.sync: unit.session.noteBatchEnd()
-        case FrontendTag.execute: unit.session.noteExecute()
         default: break
         }
         if unit.notes.denials > 0 && unit.notes.deniedStart == nil { unit.notes.deniedStart = frame.start }
@@ -133,7 +136,9 @@ extension ClientConnection {
         unit.binds = true
         guard let portal = reader.cString(), let name = reader.cString() else { return unit.addUnknown() }
         if !portal.isEmpty { unit.leavesPortal = true }
-        defer { unit.session.bind(reader) }
+        var known: Classification?
+        let values = reader
+        defer { unit.session.bind(portal, to: name, known: known, values) }
         if name.isEmpty {
             if unit.parsesUnnamed { return noteKey(ofParsed: name, reader, database) }
             guard let unnamed else { return unit.addUnknown() }
@@ -142,6 +147,7 @@ extension ClientConnection {
                 noteStatement(unnamed.analysis, $0, database)
             }
             unit.add(unnamed.analysis, unnamed.key)
+            known = unnamed.analysis.classification
             noteKey(unnamed.analysis, reader, parseBody: unnamed.parseBody, database)
         } else if let id = statements.find(name) ?? names.own.find(name) {
             let statement = database.statements[id]
@@ -150,6 +156,7 @@ extension ClientConnection {
                 noteStatement(statement.analysis, $0, database)
             }
             unit.add(statement.analysis, statement.key)
+            known = statement.analysis.classification
             noteKey(statement.analysis, reader, parseBody: statement.parseBody, database)
         } else if unit.parsesNamed {
             noteKey(ofParsed: name, reader, database)

@@ -126,6 +126,7 @@ extension ClientConnection {
     /// Whether we can answer each of these messages in a server's place.
     func isAnswerable(_ bytes: UnsafeRawBufferPointer, from start: Int, to end: Int) -> Bool {
         var offset = start
+        var isBound = false
         while offset < end, let header = FrameHeader.parse(bytes, at: offset) {
             var reader = BodyReader(UnsafeRawBufferPointer(
                 rebasing: bytes[(offset + FrameHeader.size)..<(offset + header.frameSize)]))
@@ -137,9 +138,12 @@ extension ClientConnection {
                 guard let portal = reader.cString(), portal.isEmpty, reader.cString() != nil, reader.int16() != nil,
                     reader.int16() == 0
                 else { return false }
+                isBound = true
             case FrontendTag.describe:
-                guard reader.byte() == UInt8(ascii: "P"), reader.cString()?.isEmpty == true else { return false }
-            case FrontendTag.execute, FrontendTag.sync, FrontendTag.flush: break
+                guard isBound, reader.byte() == UInt8(ascii: "P"), reader.cString()?.isEmpty == true
+                else { return false }
+            case FrontendTag.execute: if !isBound { return false }
+            case FrontendTag.sync, FrontendTag.flush: break
             default: return false
             }
             offset += header.frameSize

@@ -324,7 +324,11 @@ final class ServerConnection {
         case .forwardHeader:
             return client != nil
         case .forwardResult:
-            if tag == BackendTag.commandComplete { commandCompleted(body) }
+            switch tag {
+            case BackendTag.commandComplete: commandCompleted(body)
+            case BackendTag.emptyQueryResponse, BackendTag.portalSuspended: client?.partCompleted()
+            default: break
+            }
             return client != nil
         case .forwardError:
             return error(body, &relay)

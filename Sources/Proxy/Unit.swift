@@ -92,7 +92,6 @@ struct Unit: ~Copyable {
         if classification.kind == .begin && classification.transaction.readOnly == false { mayLiftReadOnly = true }
         borders.append(classification.borders, isRead: classification.kind == .read)
         if let key, self.key.map({ key.source < $0.source }) ?? true { self.key = key }
-        session.note(classification)
         if classification.mayLiftReadOnly { mayLiftReadOnly = true }
         note(classification.kind, mayWrite: classification.mayWrite)
     }

@@ -10,6 +10,17 @@ struct UnitSession {
         var step: SessionStep
     }
 
+    /// What a portal's statement does to the session, once it is executed.
+    private struct Portal {
+        var name: [UInt8]
+        var classification: Classification
+        /// Settings whose values came with Bind.
+        var bound: [SessionEffect]
+    }
+
+    /// Statements and portals of a unit whose effects are followed; further ones count as executed at once.
+    private static let followedMax = 64
+
     private var steps: [Step] = []
     /// Of the very first statement, where that has nothing else.
     private var firstMark: TransactionMark?
@@ -24,10 +35,10 @@ struct UnitSession {
     private var batch = 0
     /// Statements of the batch that have a place in it: in the extended protocol, that were executed.
     private var places = 0
-    private var lastPlace = -1
-    /// Settings of the statement that was noted last whose values are in a Bind to come, and its place.
-    private var unbound: (settings: [BoundSetting], place: Int)?
-    /// Two statements were prepared before either was executed: which of them failed cannot be told.
+    /// What the unit has prepared and not executed yet, where it leaves anything.
+    private var prepared: [(name: [UInt8], classification: Classification)] = []
+    private var portals: [Portal] = []
+    /// Which of its statements failed cannot be told.
     private var isAmbiguous = false
 
     // What was answered so far.
@@ -45,49 +56,77 @@ struct UnitSession {
 
     // MARK: what is sent
 
+    /// A Query, or what an Execute runs.
     mutating func note(_ classification: Classification) {
-        let place = places
-        if place == lastPlace { isAmbiguous = true }
-        lastPlace = place + max(0, classification.statementCount - 1)
-        pinUnbound()
-        if !classification.boundSettings.isEmpty { unbound = (classification.boundSettings, place) }
+        noteNames(classification)
+        add(classification)
+    }
+
+    private mutating func noteNames(_ classification: Classification) {
         if !classification.statementNames.isEmpty { statementNames += classification.statementNames }
+        if classification.dropsStatements { dropsStatements = true }
+    }
+
+    private mutating func add(_ classification: Classification) {
         if classification.effects.isEmpty, classification.kind != .multiple {
             guard let mark = classification.mark else { return }
-            if batch == 0 && place == 0 && steps.isEmpty && firstMark == nil {
+            if batch == 0 && places == 0 && steps.isEmpty && firstMark == nil {
                 firstMark = mark
             } else {
-                append(.mark(mark), at: place)
+                append(.mark(mark), at: places)
             }
             return
         }
-        if classification.dropsStatements { dropsStatements = true }
-        for step in classification.steps { append(step.action, at: place + step.statement) }
+        for step in classification.steps { append(step.action, at: places + step.statement) }
     }
 
-    /// A Bind of the statement that was noted last.
+    /// A Parse. Its effects are those of whatever executes it.
+    mutating func prepare(_ name: UnsafeRawBufferPointer, _ classification: Classification) {
+        noteNames(classification)
+        if !prepared.isEmpty { prepared.removeAll { $0.name.elementsEqual(name) } }
+        if classification.leavesNothing { return }
+        if prepared.count >= Self.followedMax { return add(classification) }
+        prepared.append((Array(name), classification))
+    }
+
+    /// A Bind.
     ///
-    /// - Parameter reader: positioned behind the statement's name.
-    mutating func bind(_ reader: BodyReader) {
-        guard let (settings, place) = unbound else { return }
-        unbound = nil
-        guard let values = BindParameters(reader) else { return append(.effect(.pins(.untrackedSetting)), at: place) }
-        for setting in settings {
+    /// - Parameters:
+    ///   - known: the statement's, where the unit has not prepared it.
+    ///   - reader: positioned behind the statement's name.
+    mutating func bind(
+        _ portal: UnsafeRawBufferPointer, to statement: UnsafeRawBufferPointer, known: Classification?,
+        _ reader: BodyReader
+    ) {
+        if let known { noteNames(known) }
+        if !portals.isEmpty { portals.removeAll { $0.name.elementsEqual(portal) } }
+        let own = prepared.isEmpty ? nil : prepared.first { $0.name.elementsEqual(statement) }?.classification
+        guard let classification = own ?? known, !classification.leavesNothing else { return }
+        if portals.count >= Self.followedMax { return add(classification) }
+        portals.append(Portal(
+            name: Array(portal), classification: classification,
+            bound: Self.effects(of: classification.boundSettings, reader)))
+    }
+
+    private static func effects(of settings: [BoundSetting], _ reader: BodyReader) -> [SessionEffect] {
+        if settings.isEmpty { return [] }
+        guard let values = BindParameters(reader) else { return [.pins(.untrackedSetting)] }
+        return settings.map { setting in
             // NULL is the default. Text is the same in both formats.
             let text = values.value(setting.parameter).map { String(validating: $0.bytes, as: UTF8.self) }
-            if case .some(nil) = text {
-                append(.effect(.pins(.untrackedSetting)), at: place)
-            } else {
-                append(.effect(.sets(SettingChange(
-                    name: setting.name, value: text ?? nil, isLocal: setting.isLocal))), at: place)
-            }
+            if case .some(nil) = text { return .pins(.untrackedSetting) }
+            return .sets(SettingChange(name: setting.name, value: text ?? nil, isLocal: setting.isLocal))
         }
     }
 
-    private mutating func pinUnbound() {
-        guard let (_, place) = unbound else { return }
-        unbound = nil
-        append(.effect(.pins(.untrackedSetting)), at: place)
+    /// An Execute.
+    mutating func execute(_ portal: UnsafeRawBufferPointer) {
+        if !portals.isEmpty, let index = portals.firstIndex(where: { $0.name.elementsEqual(portal) }) {
+            let executed = portals.remove(at: index)
+            add(executed.classification)
+            for effect in executed.bound { append(.effect(effect), at: places) }
+        }
+        places += 1
     }
 
     mutating func forgetStatementNames() { statementNames = [] }
@@ -97,12 +136,14 @@ struct UnitSession {
 
     mutating func pin(_ reason: PinReason) { append(.effect(.pins(reason)), at: places) }
 
-    mutating func noteExecute() { places += 1 }
-
     mutating func noteBatchEnd() {
+        // Within a transaction a later unit may execute it, which nobody follows.
+        if !portals.isEmpty {
+            portals = []
+            pin(.unknownStatement)
+        }
         batch += 1
         places = 0
-        lastPlace = -1
     }
 
     private mutating func append(_ action: SessionStep.Action, at place: Int) {
@@ -156,6 +197,9 @@ struct UnitSession {
         steps.append(Step(
             batch: readyCount, step: SessionStep(statement: max(0, completedCount - 1), .effect(effect))))
     }
+
+    /// An Execute has ended without a CommandComplete: of an empty statement, or of a part of the rows.
+    mutating func notePartCompleted() { completedCount += 1 }
 
     /// - Parameter tag: a CommandComplete's body.
     mutating func noteCompleted(_ tag: UnsafeRawBufferPointer) {

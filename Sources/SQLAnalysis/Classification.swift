@@ -43,6 +43,8 @@ package struct Classification: Sendable, Equatable {
         return effects.map { SessionStep(statement: 0, .effect($0)) }
             + (mark.map { [SessionStep(statement: 0, .mark($0))] } ?? [])
     }
+    /// It does nothing to its session or transaction.
+    package var leavesNothing: Bool { effects.isEmpty && mark == nil && kind != .multiple && boundSettings.isEmpty }
     /// SQL's PREPARE is in it.
     package var preparesInSQL: Bool {
         effects.contains { if case .prepares = $0 { true } else { false } }

@@ -180,7 +180,9 @@ private struct ConformanceGenerator {
             case 6: messages.append(parse(statementName()))
             case 7: messages.append(roll(2) == 0 ? describe(statement: statementName()) : describe(portal: portalName()))
             case 8: messages.append(close())
-            default: messages += executes(portalName())
+            // Not of the unnamed one: behind a failed query PostgreSQL 15 finds that one's portal there, and looks into
+            // memory that it has freed.
+            default: messages += executes(["p1", "p2"][roll(2)])
             }
             if roll(8) == 0 { messages.append(FrontendMessage("Flush", FrameBuilder.flush)) }
         }
@@ -296,7 +298,7 @@ private struct ConformanceGenerator {
             switch roll(8) {
             case 0: messages.append(FrontendMessage("Flush", FrameBuilder.flush))
             // Behind data it counts or not by what the server has made of them, which nobody can see from outside.
-            case 1: if messages.last?.text.hasPrefix("CopyData") != true { messages.append(sync) }
+            case 1: if !messages.contains(where: { $0.text.hasPrefix("CopyData") }) { messages.append(sync) }
             case 2: messages.append(copyData("no number\tx\n"))
             case 3: messages += [copyData("\(20 + roll(40))\t"), copyData("in pieces\n")]
             default: messages.append(copyData("\(20 + roll(4000))\tcopied\n"))
