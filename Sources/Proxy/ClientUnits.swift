@@ -100,6 +100,7 @@ extension ClientConnection {
             unit.add(analysis, key)
             unit.session.prepare(name, analysis.classification)
             if name.isEmpty {
+                if unit.parsesUnnamed { unit.parsesUnnamedAgain = true }
                 unit.parsesUnnamed = true
                 unit.unnamed = (analysis, key)
             } else {

@@ -20,6 +20,7 @@ struct Unit: ~Copyable {
     var binds = false
     var parsesNamed = false
     var parsesUnnamed = false
+    var parsesUnnamedAgain = false
     /// SQL's PREPARE is in it.
     var prepares = false
     /// Kind and options of the first statement: they decide when it is the only one.
@@ -65,6 +66,7 @@ struct Unit: ~Copyable {
     var serverError: String?
     /// For rules, keys in Bind and statistics.
     var notes = UnitNotes()
+    /// Of the last Parse of the unnamed statement.
     var unnamed: (analysis: AnalysedStatement, key: StatementKey?)?
     var isProbe = false
     var isReplay = false

@@ -45,6 +45,8 @@ extension ClientConnection {
             replay.append(contentsOf: bytes[..<end])
         }
         openTransaction()
+        // Of several, each is looked at again when it is forwarded.
+        if unit.parsesUnnamedAgain { unit.unnamed = nil }
         if !unit.executes { unit.session.removeAll() }
         if !unit.session.statementNames.isEmpty {
             takeOwnNames(&run, server, isQuery: bytes[0] == FrontendTag.query)
@@ -326,7 +328,7 @@ extension ClientConnection {
             run.insert(rewritten(FrontendTag.close, [UInt8(ascii: "S")] + taken, []), server)
         }
         // An empty text is taken in a failed transaction, too.
-        if server.session.sent(.quietParse(nil)) {
+        if server.session.sent(.ownParseInBatch(change: 0)) {
             run.insert(rewritten(FrontendTag.parse, taken, [0, 0, 0]), server)
         }
         server.session.sent(.parse(nil, definition: 0))

@@ -352,6 +352,7 @@ import PGWire
 
     private mutating func error() -> Verdict {
         isCopyingIn = false
+        refusedDefinition = 0
         switch current {
         case .query, .queryInBatch, .functionCall:
             return .forwardError
