@@ -47,7 +47,7 @@ extension ClientConnection {
         openTransaction()
         // Of several, each is looked at again when it is forwarded.
         if unit.parsesUnnamedAgain { unit.unnamed = nil }
-        if !unit.executes { unit.session.removeAll() }
+        if !unit.executes { unit.session.forgetStatementNames() }
         if !unit.session.statementNames.isEmpty {
             takeOwnNames(&run, server, isQuery: bytes[0] == FrontendTag.query)
         }

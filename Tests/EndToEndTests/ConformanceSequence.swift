@@ -134,8 +134,10 @@ private struct ConformanceGenerator {
                 messages: [query(text + ["", "; SELECT 1", "; COMMIT"][roll(3)])], ending: .readies(1), isCancelled: true)
         default:
             let messages = [
-                FrontendMessage("Parse '' \"\(text)\"", FrameBuilder.parse(text)),
-                FrontendMessage("Bind '' to ''", FrameBuilder.bind()),
+                // Under a name that nothing else binds: nobody would cancel it then.
+                FrontendMessage("Close S 'slow'", FrameBuilder.closeStatement("slow")),
+                FrontendMessage("Parse 'slow' \"\(text)\"", FrameBuilder.parse(text, name: "slow")),
+                FrontendMessage("Bind '' to 'slow'", FrameBuilder.bind(statement: "slow")),
                 FrontendMessage("Execute '' 0", FrameBuilder.execute()), sync,
             ]
             return ConformanceStep(messages: messages, ending: .readies(1), isCancelled: true)
@@ -179,7 +181,10 @@ private struct ConformanceGenerator {
                 messages.append(bind(name, portal))
                 messages += executes(portal)
             case 6: messages.append(parse(statementName()))
-            case 7: messages.append(roll(2) == 0 ? describe(statement: statementName()) : describe(portal: portalName()))
+            // The unnamed portal as in an Execute: and it may be that of a BEGIN which no server has seen yet.
+            case 7:
+                messages.append(
+                    roll(2) == 0 ? describe(statement: statementName()) : describe(portal: ["p1", "p2"][roll(2)]))
             case 8: messages.append(close())
             // Not of the unnamed one: behind a failed query PostgreSQL 15 finds that one's portal there, and looks into
             // memory that it has freed.
