@@ -34,6 +34,11 @@ extension ClientConnection {
 
     func partCompleted() { unit.session.notePartCompleted() }
 
+    /// By the server, which copies: they end no batch.
+    func syncsIgnored(_ count: Int) {
+        if count > 0 { unit.session.ignoreBatchEnds(count) }
+    }
+
     /// A setting was reported as changed.
     ///
     /// - Parameter loginValue: what the server reported before anybody had set anything.
@@ -114,7 +119,7 @@ extension ClientConnection {
         default: transaction.hasRead = true
         }
         if unit.notes.changesSchema && !pins.isEmpty { maySetFree = true }
-        unit = Unit()
+        renewUnit(isOpen: status != .idle)
         if status == .idle {
             if !names.boundDrops.isEmpty { names.boundDrops.removeAll() }
             if !pins.isEmpty { verifyPins(on: server) }

@@ -73,9 +73,16 @@ extension ClientConnection {
 
     func startNextUnit() {
         scanner = UnitScanner(packetMax: worker.packetMax)
-        unit = Unit()
+        renewUnit(isOpen: server != nil)
         isForcedToAuthority = false
         heldSince = nil
+    }
+
+    /// - Parameter isOpen: the transaction goes on.
+    func renewUnit(isOpen: Bool) {
+        var next = Unit()
+        if isOpen { next.session.takePortals(from: &unit.session) }
+        unit = next
     }
 
     // MARK: what is in it
@@ -107,7 +114,18 @@ extension ClientConnection {
                 unit.parsesNamed = true
             }
         case FrontendTag.bind:
+            var values = reader
+            // Formats and parameters: BEGIN has none.
+            if unit.executeCount == 0, values.cString() == nil || values.cString() == nil || values.int16() == nil
+                || values.int16() != 0
+            {
+                unit.isBeginPlain = false
+            }
             noteBind(&reader, database)
+        case FrontendTag.describe:
+            if unit.executeCount == 0, reader.byte() != UInt8(ascii: "P") { unit.isBeginPlain = false }
+        case FrontendTag.close:
+            if unit.executeCount == 0 { unit.isBeginPlain = false }
         case FrontendTag.execute:
             if unit.executeCount == 0 {
                 unit.statementsAtFirstExecute = unit.statementCount

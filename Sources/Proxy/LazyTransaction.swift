@@ -120,7 +120,7 @@ extension ClientConnection {
     func splitsBegin() -> Bool {
         unit.kind == .begin && unit.statementCount > 1 && unit.isRestReads && unit.notes.deniedBy == nil
             && unit.executes && !unit.isStreamed && unit.endsWithReady && unit.statementsAtFirstExecute == 1
-            && !unit.leavesPortal && mayBeLazy(unit.options)
+            && !unit.leavesPortal && unit.isBeginPlain && mayBeLazy(unit.options)
     }
 
     /// Whether we can answer each of these messages in a server's place.

@@ -325,6 +325,7 @@ final class ServerConnection {
             return client != nil
         case .forwardResult:
             switch tag {
+            case BackendTag.copyInResponse: client?.syncsIgnored(session.ignoredSyncs)
             case BackendTag.commandComplete: commandCompleted(body)
             case BackendTag.emptyQueryResponse, BackendTag.portalSuspended: client?.partCompleted()
             default: break

@@ -42,6 +42,8 @@ struct Unit: ~Copyable {
     var cutOffset = 0
     /// It is to be cut before it runs: see UnitCut.
     var isCutDue = false
+    /// Up to the first Execute there is nothing but Parse, Bind and Describe of portals, which we can answer for a BEGIN.
+    var isBeginPlain = true
     /// The batch holds its own BEGIN, which has been answered if it runs on NEW.
     var carriesBegin = false
     var seesTransactionTime = false

@@ -97,6 +97,8 @@ extension ClientConnection {
             let header = FrameHeader.parse(bytes, at: run.offset)
         {
             if let error = header.frontendError(packetMax: worker.packetMax) { return violated(error) }
+            // One unit at a time: see `holdsNextUnit`.
+            if server.isReadOnly && server.session.isAtBatchStart && server.session.expectedCount > 0 { return }
             let frame = FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize)
             if frame.tag == FrontendTag.terminate {
                 if server.session.isQuiet { return close() }
@@ -251,7 +253,7 @@ extension ClientConnection {
         case FrontendTag.execute:
             forwardExecute(body, &run, server)
         case FrontendTag.sync:
-            server.session.sent(.sync)
+            if !server.session.sent(.sync) { syncsIgnored(1) }
             changes.batchEnded()
         case FrontendTag.copyDone, FrontendTag.copyFail:
             server.session.copyInEnded()

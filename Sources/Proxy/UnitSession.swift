@@ -136,12 +136,19 @@ struct UnitSession {
 
     mutating func pin(_ reason: PinReason) { append(.effect(.pins(reason)), at: places) }
 
-    mutating func noteBatchEnd() {
-        // Within a transaction a later unit may execute it, which nobody follows.
-        if !portals.isEmpty {
-            portals = []
-            pin(.unknownStatement)
+    /// The next unit of the same transaction may execute what this one has bound.
+    mutating func takePortals(from earlier: inout UnitSession) { swap(&portals, &earlier.portals) }
+
+    /// The batch that is answered now goes on behind them (PROTOCOL-COPY).
+    mutating func ignoreBatchEnds(_ count: Int) {
+        batch -= count
+        for index in steps.indices where steps[index].batch > readyCount {
+            steps[index].batch = max(readyCount, steps[index].batch - count)
+            if steps[index].batch == readyCount { isAmbiguous = true }
         }
+    }
+
+    mutating func noteBatchEnd() {
         batch += 1
         places = 0
     }

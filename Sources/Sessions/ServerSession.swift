@@ -79,6 +79,9 @@ import PGWire
     /// The Parse of the unnamed statement that the server refused last: it has none any more.
     package private(set) var refusedDefinition: UInt32 = 0
 
+    /// Syncs that the last COPY FROM STDIN has swallowed, which were sent before it was known to begin.
+    package private(set) var ignoredSyncs = 0
+
     package init() {}
 
     @inlinable package var isQuiet: Bool { head == expected.count && !isSkipping }
@@ -340,7 +343,9 @@ import PGWire
         let ignored = end - (head + 1)
         expected.removeSubrange((head + 1)..<end)
         if ignored > 0 && current == .execute { isWithinBatch = true }
-        batchesSent &-= UInt32(ignored)
+        // What came behind them was numbered with them.
+        batchesAnswered &+= UInt32(ignored)
+        ignoredSyncs = ignored
         if dataEnd == nil {
             isCopyingIn = true
         } else {
