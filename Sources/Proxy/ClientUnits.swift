@@ -456,6 +456,12 @@ extension ClientConnection {
             self.server = nil
             server.detach()
             if server.isReadOnly { return sideFailed() }
+            if !unit.hasRetriedSetup {
+                // It may be what others have left that it did not take: without an account of that all is reset.
+                unit.hasRetriedSetup = true
+                phase = .waiting
+                return waitForServer(server.side)
+            }
             // The authority does not take what the session has set (any more): nothing may run without it.
             return close(with: ErrorResponse(
                 .fatal, failure.state, "cannot set up the session on \(server.side): \(failure.message)"))

@@ -374,8 +374,10 @@ final class ServerConnection {
             return false
         }
         session.goesOnAfterError()
+        let skippedEnds = session.takeSkippedEnds()
         guard let client else { return false }
         client.undefine(session.takeDropped(), on: self)
+        if skippedEnds > 0 { client.unit.session.skipBatchEnds(skippedEnds) }
         if client.canRetry && error.state.isServersOwn {
             relay.discard()
             client.retryOnAuthority(because: error)

@@ -71,6 +71,8 @@ struct Unit: ~Copyable {
     /// Of the last Parse of the unnamed statement.
     var unnamed: (analysis: AnalysedStatement, key: StatementKey?)?
     var isProbe = false
+    /// A server did not take the session's settings, and was given back.
+    var hasRetriedSetup = false
     var isReplay = false
     var startedAt = MonotonicInstant(nanoseconds: 0)
 

@@ -119,7 +119,9 @@ extension ClientConnection {
             }
             if server.session.isQuiet { unit.startedAt = worker.now }
             let isDenied = notesDenial(frame, bytes)
-            if server.isReadOnly && (unit.borders.goesOn || unit.session.pins) { return refuseOnNew() }
+            if server.isReadOnly && !server.session.skipsNext && (unit.borders.goesOn || unit.session.pins) {
+                return refuseOnNew()
+            }
             if isDenied {
                 run.replace(frame, with: standIn(forDenied: frame, on: server), server)
                 continue
@@ -217,7 +219,10 @@ extension ClientConnection {
     // MARK: whole messages
 
     private func forward(_ frame: FrontendFrame, _ run: inout ForwardRun, _ server: ServerConnection) {
-        if server.session.skipsNext && frame.tag != FrontendTag.sync { return run.pass(to: frame.end) }
+        if server.session.skipsNext && frame.tag != FrontendTag.sync {
+            if frame.tag == FrontendTag.query || frame.tag == FrontendTag.functionCall { unit.session.skipBatchEnds(1) }
+            return run.pass(to: frame.end)
+        }
         let body = UnsafeRawBufferPointer(rebasing: run.bytes[frame.bodyStart..<frame.end])
         switch frame.tag {
         case FrontendTag.query:

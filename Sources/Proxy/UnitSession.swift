@@ -148,6 +148,16 @@ struct UnitSession {
         }
     }
 
+    /// An error skips queries as well, which then end no batch, and all up to the Sync behind them.
+    mutating func skipBatchEnds(_ count: Int) {
+        let last = readyCount + count
+        steps.removeAll { $0.batch > readyCount && $0.batch <= last }
+        for index in steps.indices where steps[index].batch > last { steps[index].batch -= count }
+        batch -= count
+        // What comes before that Sync does not run, however many of the batch's statements have.
+        if batch == readyCount { places += 1 << 32 }
+    }
+
     mutating func noteBatchEnd() {
         batch += 1
         places = 0

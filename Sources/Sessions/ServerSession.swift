@@ -82,6 +82,10 @@ import PGWire
     /// Syncs that the last COPY FROM STDIN has swallowed, which were sent before it was known to begin.
     package private(set) var ignoredSyncs = 0
 
+    /// Messages of the client that would have had a ReadyForQuery of their own, and were skipped with their batch since
+    /// the last `takeSkippedEnds`.
+    private var skippedEnds = 0
+
     package init() {}
 
     @inlinable package var isQuiet: Bool { head == expected.count && !isSkipping }
@@ -140,6 +144,11 @@ import PGWire
 
     /// The server will not look at what is sent now, unless it is Sync.
     package var skipsNext: Bool { isSkipping }
+
+    package mutating func takeSkippedEnds() -> Int {
+        defer { skippedEnds = 0 }
+        return skippedEnds
+    }
 
     package mutating func takeDropped() -> [ExpectedReply] {
         if dropped.isEmpty { return [] }
@@ -387,7 +396,11 @@ import PGWire
             case .queryInBatch:
                 dropped.append(reply)
                 batchesAnswered &+= 1
-            case .query, .functionCall, .quietQuery: batchesAnswered &+= 1  // no ReadyForQuery of its own
+                skippedEnds += 1
+            case .query, .functionCall:
+                batchesAnswered &+= 1
+                skippedEnds += 1
+            case .quietQuery: batchesAnswered &+= 1
             case .sync, .bind, .describe, .execute, .close, .answer, .ownParse, .quietSync: break
             }
             pop()
