@@ -280,7 +280,7 @@ extension ClientConnection {
                 server.unnamedToken = ServerConnection.unknownToken
                 takeBackUnnamed(change, isRefused: false)
             case .parse(let id?, let definition):
-                server.statements.doubt(id)
+                doubt(id, on: server)
                 takeBack(definition)
             case .answerParse(let change), .answerClose(let change), .executeDropping(let change),
                 .ownParseInBatch(let change):
@@ -292,16 +292,20 @@ extension ClientConnection {
             case .quietParse(nil):
                 server.unnamedToken = ServerConnection.unknownToken
             case .quietParse(let id?):
-                // Unless a later batch prepares it again.
-                let batch = server.quietlyPrepared[id] ?? server.session.batchesAnswered
-                if Int32(bitPattern: batch &- server.session.batchesAnswered) <= 0 {
-                    server.quietlyPrepared[id] = nil
-                    server.statements.doubt(id)
-                }
+                doubt(id, on: server)
             case .query, .functionCall, .sync, .bind, .describe, .execute, .close, .quietQuery, .answer, .ownParse,
                 .quietSync:
                 break
             }
+        }
+    }
+
+    /// Unless a later batch prepares it again.
+    private func doubt(_ id: StatementID, on server: ServerConnection) {
+        let batch = server.preparedIn[id] ?? server.session.batchesAnswered
+        if Int32(bitPattern: batch &- server.session.batchesAnswered) <= 0 {
+            server.preparedIn[id] = nil
+            server.statements.doubt(id)
         }
     }
 
@@ -330,7 +334,7 @@ extension ClientConnection {
         unnamedBefore.removeAll(keepingCapacity: true)
         server?.unnamedPreparedIn = nil
         server?.statements.settle()
-        if let server, !server.quietlyPrepared.isEmpty { server.quietlyPrepared.removeAll(keepingCapacity: true) }
+        if let server, !server.preparedIn.isEmpty { server.preparedIn.removeAll(keepingCapacity: true) }
         if !changes.isEmpty {
             for id in changes.settle() { database?.statements.release(id) }
         }

@@ -121,12 +121,14 @@ extension ClientConnection {
             {
                 unit.isBeginPlain = false
             }
+            if unit.executeCount == 1 { unit.bindsAgain = true }
             noteBind(&reader, database)
         case FrontendTag.describe:
             if unit.executeCount == 0, reader.byte() != UInt8(ascii: "P") { unit.isBeginPlain = false }
         case FrontendTag.close:
             if unit.executeCount == 0 { unit.isBeginPlain = false }
         case FrontendTag.execute:
+            if unit.executeCount == 1 && !unit.bindsAgain { unit.isBeginPlain = false }
             if unit.executeCount == 0 {
                 unit.statementsAtFirstExecute = unit.statementCount
                 unit.firstExecuteEnd = frame.end

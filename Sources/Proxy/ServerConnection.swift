@@ -48,9 +48,9 @@ final class ServerConnection {
     var statements: ServerStatements
     /// Which client's unnamed statement the server has now; 0: nobody's.
     var unnamedToken: UInt64 = 0
-    /// In which batch (see `ServerSession.batchesSent`) we prepared a statement that the client takes for prepared,
-    /// until all is answered: an error before it would have the server skip it.
-    var quietlyPrepared: [StatementID: UInt32] = [:]
+    /// In which batch (see `ServerSession.batchesSent`) the server was sent a statement that it did not have, until all
+    /// is answered: an error before it would have the server skip it.
+    var preparedIn: [StatementID: UInt32] = [:]
     /// The same of the unnamed statement.
     var unnamedPreparedIn: UInt32?
     /// The server may have anybody's.

@@ -201,7 +201,7 @@ extension ClientConnection {
         for id in statements.removeAll() + changes.settle() + names.own.removeAll() {
             database?.statements.release(id)
         }
-        server?.quietlyPrepared.removeAll(keepingCapacity: true)
+        server?.preparedIn.removeAll(keepingCapacity: true)
         unit.session.dropsStatements = false
         if pins.contains(.preparedInSQL) && !names.areDoubtful {
             unpin(.preparedInSQL)

@@ -42,8 +42,11 @@ struct Unit: ~Copyable {
     var cutOffset = 0
     /// It is to be cut before it runs: see UnitCut.
     var isCutDue = false
-    /// Up to the first Execute there is nothing but Parse, Bind and Describe of portals, which we can answer for a BEGIN.
+    /// Up to the first Execute there are only Parse, Bind and Describe of portals, which we can answer for a BEGIN,
+    /// and no second one of the same portal.
     var isBeginPlain = true
+    /// There is a Bind between the first two Executes.
+    var bindsAgain = false
     /// The batch holds its own BEGIN, which has been answered if it runs on NEW.
     var carriesBegin = false
     var seesTransactionTime = false

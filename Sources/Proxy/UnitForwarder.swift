@@ -321,7 +321,11 @@ extension ClientConnection {
             server.statements.doubt(id)
         }
         makeRoom(for: id, &run, server)
-        if !server.session.sent(.parse(id, definition: definition)) { server.statements.doubt(id) }
+        if server.session.sent(.parse(id, definition: definition)) {
+            server.preparedIn[id] = server.session.batchesSent
+        } else {
+            server.statements.doubt(id)
+        }
         let serverName = database.statements[id].serverName
         run.replace(frame, with: rewritten(FrontendTag.parse, serverName, Array(parseBody)), server)
     }
@@ -447,7 +451,7 @@ extension ClientConnection {
         let statement = database.statements[id]
         if server.statements.use(id) {
             // An earlier batch of the pipeline prepares it, and may be skipped before it does.
-            guard let batch = server.quietlyPrepared[id], batch != server.session.batchesSent,
+            guard let batch = server.preparedIn[id], batch != server.session.batchesSent,
                 server.session.isUnanswered(batch), server.session.sent(.quietClose)
             else { return }
             run.insert(rewritten(FrontendTag.close, [UInt8(ascii: "S")] + statement.serverName, []), server)
@@ -455,7 +459,7 @@ extension ClientConnection {
             makeRoom(for: id, &run, server)
         }
         if server.session.sent(.quietParse(id)) {
-            server.quietlyPrepared[id] = server.session.batchesSent
+            server.preparedIn[id] = server.session.batchesSent
             run.insert(rewritten(FrontendTag.parse, statement.serverName, statement.parseBody), server)
         } else {
             server.statements.doubt(id)

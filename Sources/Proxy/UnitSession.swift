@@ -159,6 +159,8 @@ struct UnitSession {
     }
 
     mutating func noteBatchEnd() {
+        // From now on the client's own names tell; a Parse may have been refused.
+        if !prepared.isEmpty { prepared.removeAll { !$0.name.isEmpty } }
         batch += 1
         places = 0
     }
