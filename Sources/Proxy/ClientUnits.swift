@@ -114,15 +114,9 @@ extension ClientConnection {
                 unit.parsesNamed = true
             }
         case FrontendTag.bind:
-            var values = reader
-            // Formats and parameters: BEGIN has none.
-            if unit.executeCount == 0, values.cString() == nil || values.cString() == nil || values.int16() == nil
-                || values.int16() != 0
-            {
-                unit.isBeginPlain = false
-            }
-            if unit.executeCount == 1 { unit.bindsAgain = true }
+            let message = reader
             noteBind(&reader, database)
+            if unit.kind == .begin && unit.executeCount < 2 { noteBeginBind(message) }
         case FrontendTag.describe:
             if unit.executeCount == 0, reader.byte() != UInt8(ascii: "P") { unit.isBeginPlain = false }
         case FrontendTag.close:
@@ -151,6 +145,16 @@ extension ClientConnection {
         default: break
         }
         if unit.notes.denials > 0 && unit.notes.deniedStart == nil { unit.notes.deniedStart = frame.start }
+    }
+
+    /// In a unit that begins with BEGIN, up to its second Execute.
+    private func noteBeginBind(_ message: BodyReader) {
+        if unit.executeCount == 1 { return unit.bindsAgain = true }
+        var reader = message
+        _ = reader.cString()
+        _ = reader.cString()
+        // BEGIN has no parameters, and so no formats of theirs.
+        if reader.int16() != 0 || reader.int16() != 0 { unit.isBeginPlain = false }
     }
 
     func noteBind(_ reader: inout BodyReader, _ database: DatabaseState) {
