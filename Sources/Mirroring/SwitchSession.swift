@@ -93,8 +93,8 @@ package final class SwitchSession {
             SELECT pg_advisory_lock(\(AuthoritySchema.coordinatorLock)); COMMIT
             """
         do throws(Failure) {
-            try onSource(lock)
-            try onTarget(lock)
+            try onSource(lock, until: .now().adding(seconds: Self.patienceSeconds))
+            try onTarget(lock, until: .now().adding(seconds: Self.patienceSeconds))
         } catch {
             guard case .side(_, let failure) = error, failure.isLockConflict else { throw error }
             throw .other("another switch of this database is under way")

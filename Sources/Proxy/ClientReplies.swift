@@ -32,13 +32,6 @@ extension ClientConnection {
         unit.session.noteCompleted(body)
     }
 
-    func partCompleted() { unit.session.notePartCompleted() }
-
-    /// By the server, which copies: they end no batch.
-    func syncsIgnored(_ count: Int) {
-        if count > 0 { unit.session.ignoreBatchEnds(count) }
-    }
-
     /// A setting was reported as changed.
     ///
     /// - Parameter loginValue: what the server reported before anybody had set anything.
@@ -265,7 +258,6 @@ extension ClientConnection {
         }
     }
 
-    /// The first reason stays, but for names, which can go while others are there yet.
     // MARK: names of statements
 
     /// Changes of names that the server skipped or refused do not hold.

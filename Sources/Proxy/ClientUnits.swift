@@ -44,6 +44,10 @@ extension ClientConnection {
                 startNextUnit()
                 return end
             }
+            if unit.kind == .begin && unit.executeCount > 0 {
+                unit.isBeginAnswerable = isAnswerable(bytes, from: 0, to: unit.firstExecuteEnd)
+                    && !executesAgain(bytes, from: unit.firstExecuteEnd, to: end)
+            }
             dispatch()
             return 0
         case .terminate:
@@ -80,8 +84,9 @@ extension ClientConnection {
 
     /// - Parameter isOpen: the transaction goes on.
     func renewUnit(isOpen: Bool) {
+        guard isOpen && unit.session.hasPortals else { return unit = Unit() }
         var next = Unit()
-        if isOpen { next.session.takePortals(from: &unit.session) }
+        next.session.takePortals(from: &unit.session)
         unit = next
     }
 
@@ -114,15 +119,8 @@ extension ClientConnection {
                 unit.parsesNamed = true
             }
         case FrontendTag.bind:
-            let message = reader
             noteBind(&reader, database)
-            if unit.kind == .begin && unit.executeCount < 2 { noteBeginBind(message) }
-        case FrontendTag.describe:
-            if unit.executeCount == 0, reader.byte() != UInt8(ascii: "P") { unit.isBeginPlain = false }
-        case FrontendTag.close:
-            if unit.executeCount == 0 { unit.isBeginPlain = false }
         case FrontendTag.execute:
-            if unit.executeCount == 1 && !unit.bindsAgain { unit.isBeginPlain = false }
             if unit.executeCount == 0 {
                 unit.statementsAtFirstExecute = unit.statementCount
                 unit.firstExecuteEnd = frame.end
@@ -147,21 +145,11 @@ extension ClientConnection {
         if unit.notes.denials > 0 && unit.notes.deniedStart == nil { unit.notes.deniedStart = frame.start }
     }
 
-    /// In a unit that begins with BEGIN, up to its second Execute.
-    private func noteBeginBind(_ message: BodyReader) {
-        if unit.executeCount == 1 { return unit.bindsAgain = true }
-        var reader = message
-        _ = reader.cString()
-        _ = reader.cString()
-        // BEGIN has no parameters, and so no formats of theirs.
-        if reader.int16() != 0 || reader.int16() != 0 { unit.isBeginPlain = false }
-    }
-
     func noteBind(_ reader: inout BodyReader, _ database: DatabaseState) {
         unit.binds = true
         guard let portal = reader.cString(), let name = reader.cString() else { return unit.addUnknown() }
         if !portal.isEmpty { unit.leavesPortal = true }
-        var known: Classification?
+        var known: AnalysedStatement?
         let values = reader
         defer { unit.session.bind(portal, to: name, known: known, values) }
         if name.isEmpty {
@@ -172,7 +160,7 @@ extension ClientConnection {
                 noteStatement(unnamed.analysis, $0, database)
             }
             unit.add(unnamed.analysis, unnamed.key)
-            known = unnamed.analysis.classification
+            known = unnamed.analysis
             noteKey(unnamed.analysis, reader, parseBody: unnamed.parseBody, database)
         } else if let id = statements.find(name) ?? names.own.find(name) {
             let statement = database.statements[id]
@@ -181,7 +169,7 @@ extension ClientConnection {
                 noteStatement(statement.analysis, $0, database)
             }
             unit.add(statement.analysis, statement.key)
-            known = statement.analysis.classification
+            known = statement.analysis
             noteKey(statement.analysis, reader, parseBody: statement.parseBody, database)
         } else if unit.parsesNamed {
             noteKey(ofParsed: name, reader, database)

@@ -120,7 +120,7 @@ extension ClientConnection {
     func splitsBegin() -> Bool {
         unit.kind == .begin && unit.statementCount > 1 && unit.isRestReads && unit.notes.deniedBy == nil
             && unit.executes && !unit.isStreamed && unit.endsWithReady && unit.statementsAtFirstExecute == 1
-            && !unit.leavesPortal && unit.isBeginPlain && mayBeLazy(unit.options)
+            && !unit.leavesPortal && unit.isBeginAnswerable && mayBeLazy(unit.options)
     }
 
     /// Whether we can answer each of these messages in a server's place.
@@ -149,6 +149,17 @@ extension ClientConnection {
             offset += header.frameSize
         }
         return true
+    }
+
+    /// Whether the unnamed portal, which an Execute is behind, is executed once more.
+    func executesAgain(_ bytes: UnsafeRawBufferPointer, from start: Int, to end: Int) -> Bool {
+        var offset = start
+        while offset < end, let header = FrameHeader.parse(bytes, at: offset) {
+            if header.tag == FrontendTag.execute { return true }
+            if header.tag == FrontendTag.bind { return false }
+            offset += header.frameSize
+        }
+        return false
     }
 
     /// Queues what a server would have answered, but for ReadyForQuery.

@@ -325,9 +325,9 @@ final class ServerConnection {
             return client != nil
         case .forwardResult:
             switch tag {
-            case BackendTag.copyInResponse: client?.syncsIgnored(session.ignoredSyncs)
+            case BackendTag.copyInResponse: client?.unit.session.ignoreBatchEnds(session.ignoredSyncs)
             case BackendTag.commandComplete: commandCompleted(body)
-            case BackendTag.emptyQueryResponse, BackendTag.portalSuspended: client?.partCompleted()
+            case BackendTag.emptyQueryResponse, BackendTag.portalSuspended: client?.unit.session.notePartCompleted()
             default: break
             }
             return client != nil
@@ -377,7 +377,7 @@ final class ServerConnection {
         let skippedEnds = session.takeSkippedEnds()
         guard let client else { return false }
         client.undefine(session.takeDropped(), on: self)
-        if skippedEnds > 0 { client.unit.session.skipBatchEnds(skippedEnds) }
+        client.unit.session.skipBatchEnds(skippedEnds)
         if client.canRetry && error.state.isServersOwn {
             relay.discard()
             client.retryOnAuthority(because: error)

@@ -38,15 +38,12 @@ struct Unit: ~Copyable {
     var executeCount = 0
     var statementsAtFirstExecute = 0
     var firstExecuteEnd = 0
-    /// Where the first Execute ends behind which no more than a transaction's end was seen; 0: none.
+    /// Behind the first Execute since a statement was seen that ends a transaction; 0: there is none.
     var cutOffset = 0
     /// It is to be cut before it runs: see UnitCut.
     var isCutDue = false
-    /// Up to the first Execute there are only Parse, Bind and Describe of portals, which we can answer for a BEGIN,
-    /// and no second one of the same portal.
-    var isBeginPlain = true
-    /// There is a Bind between the first two Executes.
-    var bindsAgain = false
+    /// It begins with a BEGIN that we can answer in a server's place.
+    var isBeginAnswerable = false
     /// The batch holds its own BEGIN, which has been answered if it runs on NEW.
     var carriesBegin = false
     var seesTransactionTime = false

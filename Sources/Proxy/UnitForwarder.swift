@@ -258,7 +258,7 @@ extension ClientConnection {
         case FrontendTag.execute:
             forwardExecute(body, &run, server)
         case FrontendTag.sync:
-            if !server.session.sent(.sync) { syncsIgnored(1) }
+            if !server.session.sent(.sync) { unit.session.ignoreBatchEnds(1) }
             changes.batchEnded()
         case FrontendTag.copyDone, FrontendTag.copyFail:
             server.session.copyInEnded()

@@ -92,16 +92,17 @@ struct UnitSession {
     /// A Bind.
     ///
     /// - Parameters:
-    ///   - known: the statement's, where the unit has not prepared it.
+    ///   - known: the statement, where the unit has not prepared it.
     ///   - reader: positioned behind the statement's name.
     mutating func bind(
-        _ portal: UnsafeRawBufferPointer, to statement: UnsafeRawBufferPointer, known: Classification?,
+        _ portal: UnsafeRawBufferPointer, to statement: UnsafeRawBufferPointer, known: AnalysedStatement?,
         _ reader: BodyReader
     ) {
-        if let known { noteNames(known) }
+        if let known { noteNames(known.classification) }
         if !portals.isEmpty { portals.removeAll { $0.name.elementsEqual(portal) } }
         let own = prepared.isEmpty ? nil : prepared.first { $0.name.elementsEqual(statement) }?.classification
-        guard let classification = own ?? known, !classification.leavesNothing else { return }
+        if own == nil && known?.classification.leavesNothing != false { return }
+        guard let classification = own ?? known?.classification else { return }
         if portals.count >= Self.followedMax { return add(classification) }
         portals.append(Portal(
             name: Array(portal), classification: classification,
@@ -136,11 +137,14 @@ struct UnitSession {
 
     mutating func pin(_ reason: PinReason) { append(.effect(.pins(reason)), at: places) }
 
+    var hasPortals: Bool { !portals.isEmpty }
+
     /// The next unit of the same transaction may execute what this one has bound.
     mutating func takePortals(from earlier: inout UnitSession) { swap(&portals, &earlier.portals) }
 
     /// The batch that is answered now goes on behind them (PROTOCOL-COPY).
     mutating func ignoreBatchEnds(_ count: Int) {
+        if count == 0 { return }
         batch -= count
         for index in steps.indices where steps[index].batch > readyCount {
             steps[index].batch = max(readyCount, steps[index].batch - count)
@@ -150,6 +154,7 @@ struct UnitSession {
 
     /// An error skips queries as well, which then end no batch, and all up to the Sync behind them.
     mutating func skipBatchEnds(_ count: Int) {
+        if count == 0 { return }
         let last = readyCount + count
         steps.removeAll { $0.batch > readyCount && $0.batch <= last }
         for index in steps.indices where steps[index].batch > last { steps[index].batch -= count }

@@ -14,11 +14,13 @@ enum Tree {
     }
 
     /// Paths of all Swift files below a folder, relative to the root.
-    static func swiftFiles(_ folder: String) throws -> [String] {
+    static func swiftFiles(_ folder: String) throws -> [String] { try files(folder, ".swift") }
+
+    static func files(_ folder: String, _ suffix: String) throws -> [String] {
         let base = root.appending(path: folder)
         guard FileManager.default.fileExists(atPath: base.path) else { return [] }
         return try FileManager.default.subpathsOfDirectory(atPath: base.path)
-            .filter { $0.hasSuffix(".swift") }.map { "\(folder)/\($0)" }.sorted()
+            .filter { $0.hasSuffix(suffix) }.map { "\(folder)/\($0)" }.sorted()
     }
 }
 
@@ -54,7 +56,8 @@ enum Tree {
 
     @Test func `no test sleeps`() throws {
         let sleeps = ["sleep(", "usleep(", "nanosleep("]
-        for path in try Tree.swiftFiles("Tests") where !path.hasPrefix("Tests/TidyTests") {
+        let files = try Tree.swiftFiles("Tests") + Tree.files("Tests", ".py")
+        for path in files where !path.hasPrefix("Tests/TidyTests") {
             for (index, line) in try Tree.text(path).split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
                 // The server's own pg_sleep inside of SQL is not ours.
                 let code = line.replacing("pg_sleep(", with: "")
