@@ -33,6 +33,7 @@ package final class AutoDatabases: Sendable {
                 entries[name] = Entry(
                     route: template.named(
                         name, horizon: .unmirrored(), stamps: ReadStamps(),
+                        sequenceReaders: SequenceReaders(),
                         health: DatabaseHealth(template.settings.breaker, seed: .random(in: 0 ... .max))),
                     template: template, holders: 0)
             }
@@ -54,8 +55,7 @@ package final class AutoDatabases: Sendable {
     private static func refresh(_ entries: inout NameTable<Entry>, _ name: String, _ template: DatabaseRoute) {
         guard let entry = entries[name], entry.template !== template else { return }
         entries[name]?.template = template
-        entries[name]?.route = template.named(
-            name, horizon: entry.route.horizon, stamps: entry.route.stamps, health: entry.route.health)
+        entries[name]?.route = template.named(name, sharing: entry.route)
     }
 
     func leave(_ name: String) {
@@ -78,15 +78,22 @@ extension Horizon {
 }
 
 extension DatabaseRoute {
+    /// With what threads share as the other route has it.
+    func named(_ name: String, sharing other: DatabaseRoute) -> DatabaseRoute {
+        named(
+            name, horizon: other.horizon, stamps: other.stamps, sequenceReaders: other.sequenceReaders,
+            health: other.health)
+    }
+
     /// What `*` makes of a name: where the conninfo names no database it is the client's.
     func named(
-        _ name: String, horizon: Horizon, stamps: ReadStamps, health: DatabaseHealth
+        _ name: String, horizon: Horizon, stamps: ReadStamps, sequenceReaders: SequenceReaders, health: DatabaseHealth
     ) -> DatabaseRoute {
         var settings = settings
         settings.name = name
         return DatabaseRoute(
             settings: settings, old: old.named(name), new: new.named(name), facts: facts, horizon: horizon,
-            stamps: stamps, health: health, lookUp: lookUp?.named(name))
+            stamps: stamps, sequenceReaders: sequenceReaders, health: health, lookUp: lookUp?.named(name))
     }
 }
 

@@ -130,9 +130,7 @@ extension ConsoleTables {
         let made = Set(reports.flatMap(\.databases).map { ExactName($0.name) })
             .filter { snapshot.databases[$0.text] == nil }.sorted { $0.text < $1.text }
         guard let wildcard = snapshot.wildcard else { return configured }
-        return configured + made.map {
-            wildcard.named($0.text, horizon: wildcard.horizon, stamps: wildcard.stamps, health: wildcard.health)
-        }
+        return configured + made.map { wildcard.named($0.text, sharing: wildcard) }
     }
 
     /// One row per side: the name that clients use, and where it leads. For PgBouncer's tools only OLD's.

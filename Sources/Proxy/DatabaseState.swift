@@ -101,7 +101,8 @@ final class DatabaseState {
     private(set) var cohortUnits: [UInt64] = []
     var shapes: ShapeStatistics
     private(set) var schemaChanges: UInt64 = 0
-    var sequenceReaders = SequenceReaders()
+    /// Shared by all threads.
+    var sequenceReaders: SequenceReaders { route.sequenceReaders }
     /// Asked to have the catalog read again; called on the reactor's thread with the database's name.
     var onSchemaChange: ((String) -> Void)?
     /// Reads that NEW failed and OLD answered.

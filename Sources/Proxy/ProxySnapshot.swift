@@ -67,6 +67,7 @@ package final class DatabaseRoute: Sendable {
     package let facts: CatalogSnapshot
     package let horizon: Horizon
     package let stamps: ReadStamps
+    package let sequenceReaders: SequenceReaders
     package let health: DatabaseHealth
     /// The switch that has made the authority what it is; 0: none has.
     package let epoch: Int64
@@ -80,8 +81,8 @@ package final class DatabaseRoute: Sendable {
     /// - Parameter table: of the route that this one replaces, where reads and rules are the same.
     package init(
         settings: DatabaseSettings, old: ServerEndpoint, new: ServerEndpoint, facts: CatalogSnapshot, horizon: Horizon,
-        stamps: ReadStamps, health: DatabaseHealth, epoch: Int64 = 0, lookUp: SecretLookUp? = nil,
-        table: RoutingTable? = nil
+        stamps: ReadStamps, sequenceReaders: SequenceReaders, health: DatabaseHealth, epoch: Int64 = 0,
+        lookUp: SecretLookUp? = nil, table: RoutingTable? = nil
     ) {
         self.epoch = epoch
         self.settings = settings
@@ -91,6 +92,7 @@ package final class DatabaseRoute: Sendable {
         self.facts = facts
         self.horizon = horizon
         self.stamps = stamps
+        self.sequenceReaders = sequenceReaders
         self.health = health
         self.lookUp = lookUp
     }
@@ -104,7 +106,7 @@ package final class DatabaseRoute: Sendable {
         new.tls = newTLS
         return DatabaseRoute(
             settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps,
-            health: health, epoch: epoch, lookUp: lookUp, table: table)
+            sequenceReaders: sequenceReaders, health: health, epoch: epoch, lookUp: lookUp, table: table)
     }
 }
 

@@ -2,6 +2,7 @@ import PGWire
 import Primitives
 import SQLAnalysis
 import Sessions
+import Synchronization
 
 /// Whose values `currval` and `lastval` may tell on a server. Used on its reactor's thread.
 enum SequenceHolder {
@@ -40,9 +41,9 @@ extension ClientConnection {
     /// Before the unit: values of the server's other clients are not this one's to see, nor older ones of its own than
     /// it has drawn elsewhere. PostgreSQL says then that there is none yet.
     func discardsSequences(on server: ServerConnection) -> Bool {
-        guard let database, unit.readsSequence || unit.mayWrite && database.sequenceReaders.contains(user) else {
-            return false
-        }
+        guard let database,
+            unit.readsSequence || unit.mayWrite && database.sequenceReaders.contains(user) || keepsServer
+        else { return false }
         if unit.readsEarlierSequence { database.sequenceReaders.note(user) }
         let isOwn = sequenceServer == server.id && !server.sequences.isForeign(to: id)
         if case .nobody = server.sequences { return false }
@@ -51,6 +52,9 @@ extension ClientConnection {
         return true
     }
 
+    /// From now on nobody else's values come to the server: what the client will have drawn there, it may ask for.
+    private var keepsServer: Bool { !pins.isEmpty || unit.session.pins }
+
     /// The message asks for a value within a transaction that has drawn none, while the server has others' values.
     func asksForOthersSequences(
         _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection
@@ -58,6 +62,7 @@ extension ClientConnection {
         guard server.sequences.isForeign(to: id), !transaction.hasWritten, server.session.status != .failed,
             let database
         else { return false }
+        if keepsServer && server.session.isQuiet { return true }
         var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart..<frame.end]))
         switch frame.tag {
         case FrontendTag.query: break
@@ -86,17 +91,24 @@ extension ClientConnection {
     }
 }
 
-/// Users whose sessions ask for values of sequences; their servers are looked after from then on.
-struct SequenceReaders {
+/// Users whose sessions ask for values of sequences outside of the transaction that drew them: from then on, who may
+/// have drawn one keeps its server. Shared by all threads: what one has learnt counts for all.
+package final class SequenceReaders: Sendable {
     /// Users more than this are not noted.
     private static let usersMax = 1024
 
-    /// They ask outside of the transaction that drew the value: who may have drawn one keeps its server.
-    private var users: Set<String> = []
+    private let users = Mutex<Set<String>>([])
+    /// Asked for each write.
+    private let hasSome = Atomic<Bool>(false)
 
-    mutating func note(_ user: String) {
-        if users.count < Self.usersMax { users.insert(user) }
+    package init() {}
+
+    func note(_ user: String) {
+        users.withLock { if $0.count < Self.usersMax { $0.insert(user) } }
+        hasSome.store(true, ordering: .relaxed)
     }
 
-    func contains(_ user: String) -> Bool { !users.isEmpty && users.contains(user) }
+    func contains(_ user: String) -> Bool {
+        hasSome.load(ordering: .relaxed) && users.withLock { $0.contains(user) }
+    }
 }

@@ -28,6 +28,7 @@ struct ServeAssembly {
     /// What lives longer than a snapshot, by database.
     var horizons = NameTable<Horizon>()
     private var stamps = NameTable<ReadStamps>()
+    private var sequenceReaders = NameTable<SequenceReaders>()
     private var healths = NameTable<DatabaseHealth>()
     private var catalogs = NameTable<CatalogSnapshot>()
     var plan = TrafficPlan()
@@ -456,6 +457,7 @@ struct ServeAssembly {
             if withholdsReads { horizon.withhold() }
             horizons[name] = horizon
             stamps[name] = ReadStamps()
+            sequenceReaders[name] = SequenceReaders()
         }
         if healths[name] == nil {
             let told = MirrorEvents(name, events)
@@ -467,9 +469,9 @@ struct ServeAssembly {
             }
             healths[name] = health
         }
-        guard let horizon = horizons[name], let stamps = stamps[name], let health = healths[name] else {
-            preconditionFailure("made above")
-        }
+        guard let horizon = horizons[name], let stamps = stamps[name], let health = healths[name],
+            let sequenceReaders = sequenceReaders[name]
+        else { preconditionFailure("made above") }
         let facts = catalogs[name] ?? .builtIn
         if let before = previous?.route(name), before.settings == settings, before.facts === facts,
             before.lookUp == lookUp, before.horizon === horizon, before.epoch == ownership.epoch
@@ -479,7 +481,8 @@ struct ServeAssembly {
         let running = readsFiles ? nil : previous?.databases[name]
         return DatabaseRoute(
             settings: settings, old: try endpoint(settings, .old, running), new: try endpoint(settings, .new, running),
-            facts: facts, horizon: horizon, stamps: stamps, health: health, epoch: ownership.epoch, lookUp: lookUp)
+            facts: facts, horizon: horizon, stamps: stamps, sequenceReaders: sequenceReaders, health: health,
+            epoch: ownership.epoch, lookUp: lookUp)
     }
 
     /// The same route, with what is in the files of its conninfos now.

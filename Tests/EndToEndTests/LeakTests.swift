@@ -153,6 +153,30 @@ import Testing
         #expect(try client.value("SELECT lastval()") == (try client.value("SELECT max(id) FROM t")))
     }
 
+    @Test(arguments: ["CREATE TEMP SEQUENCE own", "LISTEN own"])
+    func `a client that is pinned may ask for what it draws from then on`(pinning: String) throws {
+        let first = try connect()
+        _ = try first.query("SELECT nextval('s')")
+        let client = try connect()
+        _ = try client.query(pinning)
+        let value = try client.value("SELECT nextval('s')")
+        #expect(try client.value("SELECT currval('s')") == value)
+        #expect(try client.value("SELECT lastval()") == value)
+        client.close()
+        let other = try connect()
+        #expect(try other.query("SELECT lastval()").first { $0.type == "E" }?.sqlState == "55000")
+    }
+
+    @Test func `what a transaction has drawn outlives its being pinned`() throws {
+        _ = try connect().query("SELECT nextval('s')")
+        let client = try connect()
+        _ = try client.query("BEGIN")
+        let value = try client.value("SELECT nextval('s')")
+        _ = try client.query("LISTEN own")
+        #expect(try client.value("SELECT currval('s')") == value)
+        _ = try client.query("COMMIT")
+    }
+
     @Test func `within a transaction or a text currval needs no pin`() throws {
         let client = try connect()
         _ = try client.query("BEGIN")
