@@ -105,7 +105,10 @@ extension ClientConnection {
         settleNames()
         if status != .idle { restoreStartup(status, on: server) }
         applySettled(status, on: server)
-        if server.isReadOnly && status != .idle { fixOnNew() }
+        if server.isReadOnly && status != .idle {
+            fixOnNew()
+            if unit.isAllReads && unit.executes && !unit.hasFailed { transaction.isSurelyReadOnly = true }
+        }
         if unit.mayWrite && database.sequenceReaders.contains(user) { pin(.sequence) }
         switch unit.kind {
         case .begin, .set, .setTransaction, .show, .empty: if unit.statementCount > 1 { transaction.hasRead = true }

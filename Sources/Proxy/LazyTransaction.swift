@@ -212,15 +212,20 @@ extension ClientConnection {
         // What comes behind the block's end would run here. So would, behind a failure, the next transaction of AND
         // CHAIN, for PostgreSQL then forgets that the block was READ ONLY.
         let mayBeginAnew = unit.borders.goesOn || unit.borders.chains && hasFailed
-        // Before its first read nobody can tell where it is: what could make it write begins on the authority instead.
+        // Before its first read nobody can tell where it is: what could make it write begins on the authority instead,
+        // unless the transaction has done what would be lost.
         let mayMove = !transaction.hasRead
-        let mayLift = isFixed && mayMove && unit.mayLiftReadOnly
+        let mayLift = isFixed && mayMove && ledger.isEmpty && unit.mayLiftReadOnly
         // What pins its client must not do so here.
         let mustLeave = mayBeginAnew || !hasFailed && (mayLift || unit.session.pins)
         let staysAway = hasFailed || isFixed ? mustLeave : side == authority
         if isEnd || !staysAway {
             phase = .leased
-            if unit.borders.chains { lazy?.isChained = true }
+            if isFixed && !hasFailed { keepReadOnly(on: server) }
+            if unit.borders.chains {
+                lazy?.isChained = true
+                transaction.isSurelyReadOnly = false
+            }
             isHolding = !hasFailed && !isFixed && unit.endsWithReady && !unit.isStreamed
             resumeSoon()
             return true
@@ -247,6 +252,15 @@ extension ClientConnection {
         self.server = nil
         server.settle(with: "ROLLBACK")
         return false
+    }
+
+    /// PostgreSQL makes a transaction READ WRITE only before that has a snapshot, which not all statements take
+    /// (SAVEPOINT, SET, LOCK). Before one that may do it, or that is not known whole, it gets one.
+    private func keepReadOnly(on server: ServerConnection) {
+        guard !transaction.isSurelyReadOnly, unit.mayLiftReadOnly || unit.isStreamed || !unit.endsWithReady
+        else { return }
+        server.queueQuietly("SELECT")
+        transaction.isSurelyReadOnly = true
     }
 
     /// A transaction that was declared READ ONLY has its snapshot on NEW; what follows it must not run there.

@@ -76,7 +76,12 @@ extension ClientConnection {
             guard let database, let text = reader.cString() else { return false }
             let analysis = database.analyse(text).0
             return !analysis.classification.statementNames.isEmpty || Self.nameDropped(by: analysis) != nil
-        case FrontendTag.parse: break
+        case FrontendTag.parse:
+            guard let database, let name = reader.cString(), let text = reader.cString() else { return false }
+            // What its SQL names gets the client's own name on the server first, where that is known to be there.
+            return isUnsettled(name) || database.analyse(text).0.classification.statementNames.contains { used in
+                Array(used.utf8).withUnsafeBytes(isUnsettled)
+            }
         case FrontendTag.bind:
             _ = reader.cString()
             guard let name = reader.cString() else { return false }

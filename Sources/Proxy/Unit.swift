@@ -140,6 +140,8 @@ struct TransactionFacts {
     var hasWritten = false
     var startedAt = MonotonicInstant(nanoseconds: 0)
     var isOpen = false
-    /// A read has been answered: the transaction has its snapshot.
+    /// It cannot begin anew elsewhere unnoticed: it has read, or has a savepoint, or was something else than begun and set.
     var hasRead = false
+    /// On NEW it has taken a snapshot for sure: PostgreSQL refuses to make it READ WRITE.
+    var isSurelyReadOnly = false
 }

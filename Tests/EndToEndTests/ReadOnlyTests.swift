@@ -1,0 +1,135 @@
+import Foundation
+import Primitives
+import TestSupport
+import Testing
+
+/// Reads go to NEW, and nothing that a client may send makes one of them a write there.
+@Suite(.serialized) struct ReadOnlyTests {
+    typealias Frame = FrameBuilder
+    let servers: Servers
+
+    init() throws { servers = try Servers.shared.get() }
+
+    private func readingOnNew(_ poolSize: Int) throws -> (GodwitProcess, String) {
+        let database = try servers.makeDatabase("CREATE TABLE t (n int)")
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "100"
+            $0.database.pool = ["size": "\(poolSize)"]
+        }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        return (godwit, database)
+    }
+
+    private func count(_ server: PostgresCluster, _ database: String) throws -> String {
+        try server.psql("SELECT count(*) FROM t", database: database)
+    }
+
+    /// Statements that leave a transaction without a snapshot: PostgreSQL may still make it READ WRITE then.
+    @Test(arguments: [
+        ["SAVEPOINT a", "RELEASE a"], ["SAVEPOINT a", "nonsense", "ROLLBACK TO a", "RELEASE a"],
+        ["SET CONSTRAINTS ALL DEFERRED"], ["LOCK TABLE t IN ACCESS SHARE MODE"], ["NOTIFY x"], ["UNLISTEN *"], [";"],
+        ["SET LOCAL work_mem = '3MB'"], ["SHOW work_mem"], ["SELECT 1", "COMMIT AND CHAIN"],
+        ["SAVEPOINT a", "COMMIT AND CHAIN"],
+    ])
+    func `a READ ONLY transaction that becomes READ WRITE writes on OLD or not at all`(between: [String]) throws {
+        let (godwit, database) = try readingOnNew(1)
+        let lifting = ["SET TRANSACTION READ WRITE", "INSERT INTO t VALUES (1)"]
+        func batch(_ texts: [String]) -> [UInt8] {
+            texts.flatMap { Frame.parse($0) + Frame.bind() + Frame.execute() }
+        }
+        let forms: [(WireClient) throws -> Void] = [
+            { client in for sql in between + lifting { _ = try client.query(sql) } },
+            { client in
+                for sql in between { _ = try client.query(sql) }
+                _ = try client.query(lifting.joined(separator: ";"))
+            },
+            { client in
+                for sql in between { _ = try client.query(sql) }
+                client.send(batch(lifting) + Frame.sync)
+                _ = try client.readToReady()
+            },
+            { client in
+                for sql in between { _ = try client.query(sql) }
+                client.send(batch([lifting[0]]) + Frame.flush)
+                client.send(batch([lifting[1]]) + Frame.sync)
+                _ = try? client.readToReady()
+            },
+            { client in
+                client.send(batch(between + lifting) + Frame.sync)
+                _ = try? client.readToReady()
+            },
+            { client in
+                client.send(batch(between) + Frame.flush + batch(lifting) + Frame.sync)
+                _ = try? client.readToReady()
+            },
+        ]
+        for form in forms {
+            let client = try WireClient(port: godwit.port, database: database)
+            _ = try client.query("BEGIN READ ONLY")
+            try form(client)
+            _ = try? client.query("COMMIT")
+            client.close()
+            #expect(try count(servers.new, database) == "0")
+        }
+    }
+
+    @Test func `what a READ ONLY transaction has set goes on to hold in it`() throws {
+        let (godwit, database) = try readingOnNew(1)
+        let client = try WireClient(port: godwit.port, database: database)
+        for between in ["SELECT 1", "SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "SHOW work_mem"] {
+            _ = try client.query("BEGIN READ ONLY")
+            _ = try client.query("SET DateStyle = 'SQL, DMY'")
+            _ = try client.query(between)
+            #expect(try client.value("SHOW DateStyle") == "SQL, DMY")
+            // Where it fails the client is told of the setting's end at once.
+            client.send(Frame.bind(statement: "missing") + Frame.sync)
+            #expect(try client.readToReady().map(\.type) == ["E", "S", "Z"])
+            _ = try client.query("ROLLBACK")
+        }
+    }
+
+    /// Made up from a seed: any statements, in any transaction, as texts, batches and pieces of batches.
+    @Test func `no sequence of messages writes on NEW`() throws {
+        let (godwit, database) = try readingOnNew(2)
+        let seed = ProcessInfo.processInfo.environment["GODWIT_TEST_SEED"].flatMap { UInt64($0) } ?? .random(in: 1 ... .max)
+        print("seed \(seed) (GODWIT_TEST_SEED)")
+        var random = SeededGenerator(seed: seed)
+        let texts = [
+            "BEGIN READ ONLY", "BEGIN READ ONLY", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN", "COMMIT",
+            "COMMIT AND CHAIN", "ROLLBACK AND CHAIN", "ROLLBACK", "SAVEPOINT a", "RELEASE a", "ROLLBACK TO a",
+            "SET TRANSACTION READ WRITE", "SET TRANSACTION READ WRITE", "SET transaction_read_only = off",
+            "SET LOCAL transaction_read_only = off", "RESET transaction_read_only", "RESET ALL", "SET work_mem = '3MB'",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", "SET default_transaction_read_only = off",
+            "SELECT set_config('transaction_read_only', 'off', false)", "SHOW work_mem", "SELECT n FROM t", "SELECT 1",
+            "INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (1)", "UPDATE t SET n = n + 1", "nonsense", "SELECT 1/0",
+            "DO 'BEGIN SET TRANSACTION READ WRITE; INSERT INTO t VALUES (1); END'", "LOCK TABLE t", "",
+            "SET CONSTRAINTS ALL DEFERRED", "NOTIFY x", "START TRANSACTION READ ONLY", "ABORT", "DISCARD PLANS",
+        ]
+        for round in 0..<400 {
+            guard let client = try? WireClient(port: godwit.port, database: database) else { continue }
+            var readies = 0
+            for _ in 0..<Int.random(in: 0..<8, using: &random) + 2 {
+                let chosen = (0..<Int.random(in: 0..<4, using: &random) + 1).map { _ in texts[Int.random(in: 0..<texts.count, using: &random)] }
+                if Int.random(in: 0..<2, using: &random) == 0 {
+                    client.send(Frame.query(chosen.joined(separator: ";")))
+                } else {
+                    for text in chosen {
+                        client.send(Frame.parse(text) + Frame.bind() + Frame.execute())
+                        if Int.random(in: 0..<3, using: &random) == 0 { client.send(Frame.flush) }
+                    }
+                    client.send(Frame.sync)
+                }
+                readies += 1
+                // Now and then what comes next is in the pipeline.
+                if Int.random(in: 0..<3, using: &random) > 0 {
+                    for _ in 0..<readies where !client.hasEnded { _ = try? client.readToReady() }
+                    readies = 0
+                }
+            }
+            client.send(Frame.terminate)
+            client.close()
+            if round % 50 == 49 { #expect(try count(servers.new, database) == "0", "round \(round) of seed \(seed)") }
+        }
+        #expect(!godwit.process.hasEnded)
+    }
+}
