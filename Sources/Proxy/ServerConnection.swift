@@ -349,6 +349,8 @@ final class ServerConnection {
             let isPart = client.endsFirstPart()
             client.unitEnded(status, on: self)
             return !isPart
+        case .surplusReady:
+            return client != nil
         case .ready(let status, isForwarded: false):
             quietWorkEnded(status)
             return false
@@ -427,7 +429,9 @@ final class ServerConnection {
         relay.finish(client)
         if client.hasEnded { worker.resumeLater(client) }
         guard state == .leased else { return }
-        if session.isFree && client.mayGiveBack {
+        if session.needsBarrier {
+            runQuietly("")
+        } else if session.isFree && client.mayGiveBack {
             client.giveBack(self)
         } else if session.lacksOnlySync && client.mayGiveBack && client.hasOnlyPrepared {
             client.giveBack(self, lacksSync: true)

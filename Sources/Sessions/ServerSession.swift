@@ -46,6 +46,8 @@ import PGWire
         /// Something of ours failed.
         case swallowError
         case ready(TransactionStatus, isForwarded: Bool)
+        /// The client gets one more ReadyForQuery than could be foreseen: see `needsBarrier`.
+        case surplusReady
         /// Not expected now: the server is broken and must be closed.
         case violation
     }
@@ -67,6 +69,11 @@ import PGWire
     private var copyEnds: [Int] = []
     /// Replies that are not in `expected` any more.
     private var poppedCount = 0
+    /// Syncs sent between the data of a COPY that has not succeeded yet.
+    private var syncsInCopy = 0
+    /// That COPY has failed: the server has answered those Syncs that it read behind its error.
+    @usableFromInline var isUncertain = false
+    private var hasHeadCompleted = false
 
     /// Batches whose ReadyForQuery was asked for, and came, since the login; they wrap around.
     package private(set) var batchesSent: UInt32 = 0
@@ -93,7 +100,7 @@ import PGWire
     @inlinable package var isFull: Bool { expectedCount >= Self.expectedMax }
     /// Nothing is owed and no transaction is open: another client may have it. A batch without its Sync is a
     /// transaction that the server has not ended (PROTOCOL-FLOW-EXT-QUERY), of which no ReadyForQuery has told.
-    @inlinable package var isFree: Bool { isQuiet && status == .idle && isBetweenUnits }
+    @inlinable package var isFree: Bool { isQuiet && status == .idle && isBetweenUnits && !isUncertain }
     /// Everything is answered but for the Sync of a batch that began outside of transactions.
     @inlinable package var lacksOnlySync: Bool { isQuiet && status == .idle && !isBetweenUnits }
 
@@ -139,6 +146,10 @@ import PGWire
         batchesSent &- batch <= batchesSent &- batchesAnswered
     }
 
+    /// How many ReadyForQuery are still to come cannot be told: of a COPY that has failed the server ignored the Syncs
+    /// that it read before its error, and answers those behind it. What an empty query answers comes after all of them.
+    package var needsBarrier: Bool { isUncertain && isQuiet }
+
     /// The server is in COPY FROM STDIN and the client has not sent the end of the data.
     package var awaitsCopyData: Bool { isCopyingIn }
 
@@ -181,7 +192,10 @@ import PGWire
         }
         // A Sync that arrives during COPY FROM STDIN is ignored by the server (protocol-flow, PROTOCOL-COPY); any
         // other message ends the COPY with an error, and a Sync behind that one counts.
-        if isCopyingIn && reply == .sync && expectedCount == 1 { return false }
+        if isCopyingIn && reply == .sync && expectedCount == 1 {
+            syncsInCopy += 1
+            return false
+        }
         expected.append(reply)
         switch reply {
         case .query, .queryInBatch, .functionCall, .sync, .quietQuery, .quietSync:
@@ -276,6 +290,7 @@ import PGWire
     private mutating func pop() {
         head += 1
         poppedCount += 1
+        hasHeadCompleted = false
         if !copyEnds.isEmpty { copyEnds.removeAll { $0 <= poppedCount } }
         if head == expected.count {
             expected.removeAll(keepingCapacity: expected.capacity <= 64)
@@ -303,17 +318,30 @@ import PGWire
     private mutating func completed() -> Verdict {
         switch current {
         case .query, .queryInBatch:
-            isCopyingIn = false
+            copyInSucceeded()
+            hasHeadCompleted = true
             return .forwardResult
         case .quietQuery:
+            becameCertain()
             return .swallow
         case .execute, .executeDropping:
-            isCopyingIn = false
+            copyInSucceeded()
             pop()
             return .forwardResult
         default:
             return .violation
         }
+    }
+
+    private mutating func becameCertain() {
+        guard isUncertain else { return }
+        isUncertain = false
+        syncsInCopy = 0
+    }
+
+    private mutating func copyInSucceeded() {
+        isCopyingIn = false
+        if !isUncertain { syncsInCopy = 0 }
     }
 
     private mutating func described() -> Verdict {
@@ -366,11 +394,14 @@ import PGWire
 
     private mutating func error() -> Verdict {
         isCopyingIn = false
+        if syncsInCopy > 0 { isUncertain = true }
+        hasHeadCompleted = true
         refusedDefinition = 0
         switch current {
         case .query, .queryInBatch, .functionCall:
             return .forwardError
         case .quietQuery:
+            becameCertain()
             return .swallowError
         case .ownParse:
             skipToSync()
@@ -410,6 +441,7 @@ import PGWire
 
     private mutating func ready(_ body: UnsafeRawBufferPointer) -> Verdict {
         guard body.count == 1, let status = TransactionStatus(rawValue: body[0]) else { return .violation }
+        if isUncertain, syncsInCopy > 0, let verdict = uncertainReady(status) { return verdict }
         switch current {
         case .query, .queryInBatch, .functionCall, .sync:
             pop()
@@ -428,5 +460,29 @@ import PGWire
         default:
             return .violation
         }
+    }
+
+    /// A ReadyForQuery while Syncs of a failed COPY may be answered: nil where it is what was awaited, or cannot be told
+    /// from that and looks the same.
+    private mutating func uncertainReady(_ status: TransactionStatus) -> Verdict? {
+        switch current {
+        case nil:
+            syncsInCopy -= 1
+            self.status = status
+            isBetweenUnits = true
+            isWithinBatch = false
+            if !isSkipping { return .surplusReady }
+            isSkipping = false
+            return .ready(status, isForwarded: true)
+        case .sync, .quietSync:
+            return nil
+        case .query, .queryInBatch, .functionCall, .quietQuery:
+            // An answer of their own comes before theirs.
+            if hasHeadCompleted { return nil }
+        default:
+            break
+        }
+        syncsInCopy -= 1
+        return .surplusReady
     }
 }

@@ -331,6 +331,52 @@ private let parse = ExpectedReply.parse(nil, definition: 0)
                 .sent(.execute), .sent(.sync), .sent(.bind), .sent(.sync),
                 .got("GEZI", [.forwardResult, .forwardError, ready]),
             ]),
+        // What the server had made of the data when it read the Sync decides whether that counts.
+        Script(
+            "refused in mid-data by a batch, whose Sync counts",
+            [
+                .sent(.execute), .got("G", [.forwardResult]), .sent(.sync, isTaken: false),
+                .got("EZI", [.forwardError, ready]), .sent(.quietQuery), .got("IZI", [.swallow, quietReady]),
+            ]),
+        Script(
+            "refused in mid-data by a batch, whose first Sync counts and the second",
+            [
+                .sent(.execute), .got("G", [.forwardResult]), .sent(.sync, isTaken: false), .copyEnds, .sent(.sync),
+                .got("EZIZI", [.forwardError, ready, .surplusReady]), .sent(.quietQuery),
+                .got("IZI", [.swallow, quietReady]),
+            ]),
+        Script(
+            "refused in mid-data by a batch, whose first Sync does not count",
+            [
+                .sent(.execute), .got("G", [.forwardResult]), .sent(.sync, isTaken: false), .copyEnds, .sent(.sync),
+                .got("EZI", [.forwardError, ready]), .sent(.quietQuery), .got("IZI", [.swallow, quietReady]),
+            ]),
+        Script(
+            "refused in mid-data by a query, and Syncs behind it count",
+            [
+                .sent(.query), .got("G", [.forwardResult]), .sent(.sync, isTaken: false),
+                .sent(.sync, isTaken: false), .got("EZI", [.forwardError, ready]), .sent(.quietQuery), .sent(.query),
+                .got("ZIIZI", [.surplusReady, .swallow, quietReady]), .got("CZI", [.forwardResult, ready]),
+            ]),
+        Script(
+            "refused in mid-data, and the next query was sent before that was known",
+            [
+                .sent(.query), .got("G", [.forwardResult]), .sent(.sync, isTaken: false), .copyEnds, .sent(.query),
+                .got("EZIZICZI", [.forwardError, ready, .surplusReady, .forwardResult, ready]), .sent(.quietQuery),
+                .got("IZI", [.swallow, quietReady]),
+            ]),
+        Script(
+            "refused in mid-data by a query: nobody else may have the server", isFree: false,
+            [
+                .sent(.query), .got("G", [.forwardResult]), .sent(.sync, isTaken: false),
+                .got("EZI", [.forwardError, ready]),
+            ]),
+        Script(
+            "not refused, with a Sync in mid-data",
+            [
+                .sent(.query), .got("G", [.forwardResult]), .sent(.sync, isTaken: false), .copyEnds,
+                .got("CZI", [.forwardResult, ready]), .sent(.query), .got("EZI", [.forwardError, ready]),
+            ]),
         Script(
             "ended without having begun", [.copyEnds, .sent(.query), .got("CZI", [.forwardResult, ready])]),
     ])
