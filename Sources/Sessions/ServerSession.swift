@@ -148,7 +148,7 @@ import PGWire
 
     /// How many ReadyForQuery are still to come cannot be told: of a COPY that has failed the server ignored the Syncs
     /// that it read before its error, and answers those behind it. What an empty query answers comes after all of them.
-    package var needsBarrier: Bool { isUncertain && isQuiet }
+    package var needsBarrier: Bool { isUncertain && isQuiet && isBetweenUnits }
 
     /// The server is in COPY FROM STDIN and the client has not sent the end of the data.
     package var awaitsCopyData: Bool { isCopyingIn }
@@ -383,6 +383,7 @@ import PGWire
         // What came behind them was numbered with them.
         batchesAnswered &+= UInt32(ignored)
         ignoredSyncs = ignored
+        syncsInCopy += ignored
         if dataEnd == nil {
             isCopyingIn = true
         } else {

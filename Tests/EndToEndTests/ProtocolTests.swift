@@ -273,6 +273,48 @@ import Testing
         #expect(try client.value("SELECT v FROM t") == "one")
     }
 
+    /// The server answers a Sync that it reads behind its error, and ignores one that it reads while it copies.
+    @Test(arguments: [true, false], [["no number\tx\n"], ["no number\tx\n", "1\ta\n"], ["1\ta\n", "2\tb\n"]])
+    func `a Sync in mid-COPY counts as PostgreSQL counts it, and the server has no answer left over`(
+        isSimple: Bool, data: [String]
+    ) throws {
+        let servers = try Servers.shared.get()
+        let godwit = try servers.godwit(database) { $0.database.pool = ["size": "1"] }
+        let copy = isSimple
+            ? Frame.query("COPY t FROM STDIN")
+            : Frame.parse("COPY t FROM STDIN") + Frame.bind() + Frame.execute()
+        let rows = data.flatMap { Frame.message("d", Array($0.utf8)) + Frame.sync }
+        let end = Frame.message("f", Frame.string("no more")) + (isSimple ? [] : Frame.sync)
+        let next = Frame.query("SELECT 'behind'")
+        // What is sent at once, and what when the server has announced the COPY.
+        for pieces in [[copy, rows + end, next], [copy, rows, end, next], [copy + rows + end, next]] {
+            let answers = try [servers.old.port, godwit.port].map { port in
+                let client = try WireClient(port: port, database: database)
+                var answers = ""
+                for piece in pieces {
+                    client.send(piece)
+                    guard piece == copy else { continue }
+                    if !isSimple { client.send(Frame.flush) }
+                    while let message = try client.read() {
+                        answers.append(message.type)
+                        if message.type == "G" { break }
+                    }
+                }
+                while let message = try client.read() {
+                    answers.append(message.type)
+                    if message.columns.last == "behind" { break }
+                }
+                answers += String(try client.readToReady().map(\.type))
+                client.close()
+                return answers
+            }
+            #expect(answers[0] == answers[1], "\(pieces.count) pieces")
+            let other = try WireClient(port: godwit.port, database: database)
+            for number in 0..<3 { #expect(try other.value("SELECT \(number)") == "\(number)") }
+            other.close()
+        }
+    }
+
     @Test func `libpq that insists on protocol 3.2 gets it`() throws {
         let godwit = try Servers.shared.get().godwit(database)
         let psql = try PostgresCluster.Version.new18.programs() + "/psql"

@@ -330,6 +330,7 @@ private let parse = ExpectedReply.parse(nil, definition: 0)
             [
                 .sent(.execute), .sent(.sync), .sent(.bind), .sent(.sync),
                 .got("GEZI", [.forwardResult, .forwardError, ready]),
+                .sent(.quietQuery), .got("IZI", [.swallow, quietReady]),
             ]),
         // What the server had made of the data when it read the Sync decides whether that counts.
         Script(
@@ -350,6 +351,13 @@ private let parse = ExpectedReply.parse(nil, definition: 0)
             [
                 .sent(.execute), .got("G", [.forwardResult]), .sent(.sync, isTaken: false), .copyEnds, .sent(.sync),
                 .got("EZI", [.forwardError, ready]), .sent(.quietQuery), .got("IZI", [.swallow, quietReady]),
+            ]),
+        Script(
+            "refused in mid-data by a batch whose client waits for nothing, and both Syncs count",
+            [
+                .sent(.execute), .sent(.sync), .copyEnds, .sent(.sync), .sent(.close), .sent(.sync),
+                .got("GEZIZI3ZI", [.forwardResult, .forwardError, ready, .surplusReady, .forwardHeader, ready]),
+                .sent(.quietQuery), .got("IZI", [.swallow, quietReady]),
             ]),
         Script(
             "refused in mid-data by a query, and Syncs behind it count",
