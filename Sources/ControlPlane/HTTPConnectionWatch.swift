@@ -93,7 +93,8 @@ final class HTTPConnectionWatch: ChannelDuplexHandler, RemovableChannelHandler {
         let next = NIODeadline.now() + .seconds(seconds)
         let isEarlier = deadline.map { next < $0 } ?? true
         deadline = next
-        if isEarlier { lookAt(next, context.eventLoop, NIOLoopBound(self, eventLoop: context.eventLoop), context.channel) }
+        if !isEarlier { return }
+        lookAt(next, context.eventLoop, NIOLoopBound(self, eventLoop: context.eventLoop), context.channel)
     }
 
     private func disarm() {
