@@ -171,7 +171,8 @@ let package = Package(
 
         // `godwit` is a dependency so that its executable is built before.
         .testTarget(
-            name: "EndToEndTests", dependencies: ["TestSupport", "Primitives", "Capture", "PGWire", "godwit", "loadtest"], exclude: ["Drivers"],
-            swiftSettings: strict),
+            name: "EndToEndTests",
+            dependencies: ["TestSupport", "Primitives", "Capture", "Console", "PGWire", "godwit", "loadtest"],
+            exclude: ["Drivers"], swiftSettings: strict),
     ] + fuzzer
 )

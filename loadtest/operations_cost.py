@@ -3,13 +3,13 @@
     .build/venv/bin/python loadtest/operations_cost.py [--seconds 10] [--clients 200] [--rounds 3]
 
 Scrapes: CPU seconds of Godwit while nobody asks anything and 10 scrapes a second come, less those without scrapes, in
-percent of one core. Blackhole: p99 of reads that OLD answers, one share of the users reading on NEW, with NEW behind a
+percent of one core; over one connection, as Prometheus does it, and by a new one each time. Blackhole: p99 of reads that OLD answers, one share of the users reading on NEW, with NEW behind a
 relay that passes everything, and that swallows everything; rounds take turns, medians are compared.
 """
 
 import argparse
+import http.client
 import json
-import os
 import socket
 import statistics
 import sys
@@ -25,7 +25,6 @@ import psycopg  # noqa: E402
 from parts import GODWIT, OLD_PROGRAMS, Postgres, Stage, free_port, new_programs, spawn, wait_until  # noqa: E402
 
 DATABASE = "shop"
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Relay:
@@ -60,8 +59,8 @@ class Relay:
 
 
 def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """To the nanosecond, by the process's clock (clock_getcpuclockid): /proc counts in hundredths of a second."""
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def start(stage: Stage, old: Postgres, new_port: int, percent: int):
@@ -88,24 +87,34 @@ databases:
 
 
 def scrapes(stage: Stage, old: Postgres, new: Postgres, seconds: int, clients: int) -> dict:
-    process, port, http = start(stage, old, new.port, 50)
+    process, port, http_port = start(stage, old, new.port, 50)
     held = [psycopg.connect(f"host=127.0.0.1 port={port} dbname={DATABASE} user=app sslmode=disable", autocommit=True)
             for _ in range(clients)]
     for index, client in enumerate(held):
         client.execute(f"/* user_id={index} */ SELECT {index}")
+    kept = http.client.HTTPConnection("127.0.0.1", http_port)
+
+    def by_kept() -> bytes:
+        kept.request("GET", "/metrics")
+        return kept.getresponse().read()
+
+    def by_new() -> bytes:
+        return urllib.request.urlopen(f"http://127.0.0.1:{http_port}/metrics").read()
+
     used = {}
-    for rate in (0, 10):
+    for name, scrape in (("idle", bytes), ("kept", by_kept), ("new", by_new)):
         before, until, size = cpu_seconds(process.pid), time.monotonic() + seconds, 0
         while time.monotonic() < until:
             began = time.monotonic()
-            if rate:
-                size = len(urllib.request.urlopen(f"http://127.0.0.1:{http}/metrics").read())
+            size = len(scrape())
             time.sleep(max(0, 0.1 - (time.monotonic() - began)))
-        used[rate] = (cpu_seconds(process.pid) - before) / seconds * 100
-    for client in held:
+        used[name] = (cpu_seconds(process.pid) - before) / seconds * 100
+    for client in (*held, kept):
         client.close()
-    return {"clients": clients, "idle_percent": round(used[0], 2), "with_10_a_second_percent": round(used[10], 2),
-            "cost_percent": round(used[10] - used[0], 2), "bytes": size}
+    process.kill()
+    return {"clients": clients, "idle_percent": round(used["idle"], 2),
+            "cost_percent": round(used["kept"] - used["idle"], 2),
+            "cost_with_a_connection_each_percent": round(used["new"] - used["idle"], 2), "bytes": size}
 
 
 def reads(port: int, users: list[int], seconds: float) -> list[float]:

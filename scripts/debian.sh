@@ -1,5 +1,10 @@
 # Read by scripts that install Debian packages: setup, test-drivers, regression. Sets nothing, runs nothing.
 
+# What every build needs: the libraries' headers.
+readonly build_packages=(
+    libzstd-dev libxxhash-dev pkg-config libssl-dev libpq-dev libpg-query-dev libprotobuf-c-dev libsqlite3-dev
+)
+
 # Says it on standard error, the name of the script in front.
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 fail() { say "$*"; exit 1; }

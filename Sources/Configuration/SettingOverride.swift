@@ -1,7 +1,7 @@
 import Yams
 
 /// A value that takes the place of the file's, for one setting. Immutable, any thread.
-package struct SettingOverride: Sendable, Equatable {
+package struct SettingOverride: Sendable, Equatable, Codable {
     /// As `SettingName.path` gives it.
     package var path: [String]
     /// A list or mapping as in the file (`[a, b]`), or the plain text of anything else.

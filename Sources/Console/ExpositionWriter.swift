@@ -12,23 +12,30 @@ package struct ExpositionWriter {
     private var family = ""
     private var families: Set<String> = []
     /// Of the histogram that was written last: all have the same.
-    private var boundTexts: (bounds: [Double], texts: [String]) = ([], [])
+    private var boundTexts: (bounds: [Double], texts: [[UInt8]]) = ([], [])
 
     package init() { bytes.reserveCapacity(64 * 1024) }
 
     /// - Parameter help: one sentence for the operator.
     package mutating func begin(_ name: String, _ kind: Kind, _ help: String) {
         precondition(Self.isName(name), "not a name of a metric")
-        precondition(families.insert(name).inserted, "a family that is begun twice")
+        // Each name is written out in the program, so tests meet every one; hashing them cost a tenth of an answer.
+        assert(families.insert(name).inserted, "a family that is begun twice")
         family = name
-        bytes.append(contentsOf: "# HELP \(name) ".utf8)
+        append("# HELP ")
+        append(name)
+        append(" ")
         appendEscaped(help, quotes: false)
-        bytes.append(contentsOf: "\n# TYPE \(name) \(kind.rawValue)\n".utf8)
+        append("\n# TYPE ")
+        append(name)
+        append(" ")
+        append(kind.rawValue)
+        append("\n")
     }
 
     /// One sample of the family that was begun last.
     package mutating func sample(_ labels: [(String, String)] = [], _ value: UInt64) {
-        line("", labels, "\(value)")
+        line("", labels, value)
     }
 
     package mutating func sample(_ labels: [(String, String)] = [], _ value: Double) {
@@ -40,7 +47,7 @@ package struct ExpositionWriter {
     ///   - bounds: the buckets' upper ends, rising.
     ///   - sum: of all observations, in the unit of `bounds`.
     package mutating func histogram(
-        _ labels: [(String, String)], counts: some Collection<UInt64>, bounds: [Double], sum: Double
+        _ labels: [(String, String)], counts: ArraySlice<UInt64>, bounds: [Double], sum: Double
     ) {
         precondition(counts.count == bounds.count + 1, "a histogram without a bucket for what is above all bounds")
         precondition(!family.isEmpty, "a sample without a family")
@@ -48,57 +55,82 @@ package struct ExpositionWriter {
         // Most lines of an answer are these: what they share is written once, and copied.
         let start = bytes.count
         head("_bucket", labels)
-        bytes.append(contentsOf: (labels.isEmpty ? "{le=\"" : ",le=\"").utf8)
+        append(labels.isEmpty ? "{le=\"" : ",le=\"")
         let shared = Array(bytes[start...])
         bytes.removeLast(shared.count)
-        var texts: [String] = []
-        if boundTexts.bounds == bounds { texts = boundTexts.texts } else { texts = bounds.map(Self.text) + ["+Inf"] }
-        boundTexts = (bounds, texts)
-        for (count, text) in zip(counts, texts) {
-            total += count
+        if boundTexts.bounds != bounds {
+            // What follows the shared part, up to the number.
+            boundTexts = (bounds, (bounds.map(Self.text) + ["+Inf"]).map { Array("\($0)\"} ".utf8) })
+        }
+        // Without an iterator over both: unspecialized, it cost more than all else here.
+        for place in boundTexts.texts.indices {
+            total += counts[counts.startIndex + place]
             bytes.append(contentsOf: shared)
-            bytes.append(contentsOf: text.utf8)
-            bytes.append(contentsOf: "\"} ".utf8)
+            bytes.append(contentsOf: boundTexts.texts[place])
             append(total)
             bytes.append(UInt8(ascii: "\n"))
         }
         line("_sum", labels, Self.text(sum))
-        line("_count", labels, "\(total)")
+        line("_count", labels, total)
+    }
+
+    private mutating func append(_ text: String) {
+        var text = text
+        text.withUTF8 { bytes.append(contentsOf: $0) }
     }
 
     private mutating func append(_ number: UInt64) {
-        var digits: [UInt8] = []
+        let start = bytes.count
         var rest = number
         repeat {
-            digits.append(UInt8(ascii: "0") + UInt8(rest % 10))
+            bytes.append(UInt8(ascii: "0") + UInt8(rest % 10))
             rest /= 10
         } while rest > 0
-        bytes.append(contentsOf: digits.reversed())
+        var (low, high) = (start, bytes.count - 1)
+        while low < high {
+            bytes.swapAt(low, high)
+            (low, high) = (low + 1, high - 1)
+        }
     }
 
     private mutating func line(_ suffix: String, _ labels: [(String, String)], _ value: String) {
+        begin(line: suffix, labels)
+        append(value)
+        bytes.append(UInt8(ascii: "\n"))
+    }
+
+    private mutating func line(_ suffix: String, _ labels: [(String, String)], _ value: UInt64) {
+        begin(line: suffix, labels)
+        append(value)
+        bytes.append(UInt8(ascii: "\n"))
+    }
+
+    /// All but the value.
+    private mutating func begin(line suffix: String, _ labels: [(String, String)]) {
         precondition(!family.isEmpty, "a sample without a family")
         head(suffix, labels)
         if !labels.isEmpty { bytes.append(UInt8(ascii: "}")) }
         bytes.append(UInt8(ascii: " "))
-        bytes.append(contentsOf: value.utf8)
-        bytes.append(UInt8(ascii: "\n"))
     }
 
     /// The name and the labels, without the closing bracket.
     private mutating func head(_ suffix: String, _ labels: [(String, String)]) {
-        bytes.append(contentsOf: family.utf8)
-        bytes.append(contentsOf: suffix.utf8)
+        append(family)
+        append(suffix)
         for (index, label) in labels.enumerated() {
             bytes.append(UInt8(ascii: index == 0 ? "{" : ","))
-            bytes.append(contentsOf: label.0.utf8)
-            bytes.append(contentsOf: "=\"".utf8)
+            append(label.0)
+            append("=\"")
             appendEscaped(label.1, quotes: true)
             bytes.append(UInt8(ascii: "\""))
         }
     }
 
     private mutating func appendEscaped(_ text: String, quotes: Bool) {
+        let isPlain = text.utf8.allSatisfy { byte in
+            byte != UInt8(ascii: "\\") && byte != UInt8(ascii: "\n") && byte != UInt8(ascii: "\"")
+        }
+        if isPlain { return append(text) }
         for byte in text.utf8 {
             switch byte {
             case UInt8(ascii: "\\"): bytes.append(contentsOf: "\\\\".utf8)

@@ -103,6 +103,35 @@ package struct GateControl {
     /// Commands are under way.
     package var isWaiting: Bool { !pending.isEmpty }
 
+    /// What is in force, for a process that takes over; nil: something is under way that it could not know of.
+    package func standing(now: MonotonicInstant) -> GateStanding? {
+        if shutdown != nil || isSuspended || isWaiting || established.keys.contains(where: \.isSwitch) { return nil }
+        let holds = established.map { key, endsAt in
+            let left = endsAt.map { Double($0.nanoseconds(since: now)) / 1_000_000_000 }
+            return GateStanding.Held(scope: key.scope, hold: key.hold, secondsLeft: left.map { max($0, 0) })
+        }
+        return GateStanding(holds: holds, disabled: disabled.sorted { $0.text < $1.text })
+    }
+
+    /// As another process has left it. Before any command.
+    package mutating func restore(
+        _ standing: GateStanding, now: MonotonicInstant, _ actions: inout [Action]
+    ) {
+        precondition(established.isEmpty && pending.isEmpty && disabled.isEmpty, "a restoration of what has begun")
+        for held in standing.holds {
+            establish(held.scope, held.hold, endsAt: held.secondsLeft.map { now.advanced(bySeconds: $0) })
+        }
+        disabled = Set(standing.disabled)
+        apply(&actions)
+    }
+
+    /// Another process has what operators hold; what is left are the holds of switches.
+    package mutating func leaveHolds(_ actions: inout [Action]) {
+        for key in established.keys where !key.isSwitch { established[key] = nil }
+        disabled = []
+        apply(&actions)
+    }
+
     /// When `elapsed` is to be said; nil: nothing has a time.
     package var deadline: MonotonicInstant? {
         let waits = pending.values.filter { $0.asked == nil }.compactMap(\.deadline)

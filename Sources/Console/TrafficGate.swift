@@ -2,9 +2,9 @@ import Primitives
 
 /// What operators have closed: whose units are held, who takes no new clients, whether sockets are read at all. It is
 /// swapped whole, so that a thread has either all of a change or nothing of it. Immutable, any thread.
-package struct TrafficGate: Equatable, Sendable {
+package struct TrafficGate: Equatable, Sendable, Codable {
     /// Which units wait; each includes those before it.
-    package enum Hold: Int, Comparable, Sendable, CaseIterable {
+    package enum Hold: Int, Comparable, Sendable, Codable, CaseIterable {
         /// What is not surely a read, and so may write on the authority.
         case writes
         /// Every unit, and no server is opened.
@@ -25,6 +25,16 @@ package struct TrafficGate: Equatable, Sendable {
 
     package var isHolding: Bool { everything != nil || !databases.isEmpty }
 
+    /// What either of them closes.
+    package func union(_ other: TrafficGate) -> TrafficGate {
+        var both = self
+        if let hold = other.everything { both.everything = max(both.everything ?? hold, hold) }
+        both.databases.merge(other.databases) { max($0, $1) }
+        both.disabled.formUnion(other.disabled)
+        both.isSuspended = isSuspended || other.isSuspended
+        return both
+    }
+
     package func hold(of database: String) -> Hold? {
         guard let own = databases[ExactName(database)] else { return everything }
         return everything.map { max($0, own) } ?? own
@@ -34,7 +44,7 @@ package struct TrafficGate: Equatable, Sendable {
 }
 
 /// What a command is about: one database, or all of them. Immutable, any thread.
-package enum GateScope: Hashable, Sendable, CustomStringConvertible {
+package enum GateScope: Hashable, Sendable, Codable, CustomStringConvertible {
     case everything
     case database(ExactName)
 
@@ -57,7 +67,7 @@ package enum GateScope: Hashable, Sendable, CustomStringConvertible {
 
 /// What must have come true on every thread before a command is answered. All but `applied` stay true once they are,
 /// as long as the gate is not opened. Immutable, any thread.
-package enum GateCondition: Equatable, Sendable {
+package enum GateCondition: Equatable, Sendable, Codable {
     /// What was posted before has been taken.
     case applied
     /// No connection to a server of these databases is open.
@@ -75,7 +85,7 @@ package enum GateCondition: Equatable, Sendable {
 }
 
 /// What one thread still waits for. Immutable, any thread.
-package struct GateBlockers: Equatable, Sendable {
+package struct GateBlockers: Equatable, Sendable, Codable {
     /// Named one by one; the others are counted.
     package static let namedMax = 20
 

@@ -51,7 +51,9 @@ final class HTTPConnectionWatch: ChannelDuplexHandler, RemovableChannelHandler {
     typealias OutboundOut = HTTPResponsePart
 
     private let connections: HTTPConnections
-    private var deadline: Scheduled<Void>?
+    private var deadline: NIODeadline?
+    /// One at a time: what is put off is looked at again, and nothing is scheduled for each step of an answer.
+    private var look: Scheduled<Void>?
 
     init(_ connections: HTTPConnections) { self.connections = connections }
 
@@ -61,12 +63,12 @@ final class HTTPConnectionWatch: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     func handlerRemoved(context: ChannelHandlerContext) {
-        deadline?.cancel()
+        disarm()
         connections.remove(context.channel)
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        deadline?.cancel()
+        disarm()
         connections.remove(context.channel)
         context.fireChannelInactive()
     }
@@ -88,8 +90,27 @@ final class HTTPConnectionWatch: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     private func arm(_ seconds: Int64, _ context: ChannelHandlerContext) {
-        deadline?.cancel()
-        let channel = context.channel
-        deadline = context.eventLoop.scheduleTask(in: .seconds(seconds)) { channel.close(promise: nil) }
+        let next = NIODeadline.now() + .seconds(seconds)
+        let isEarlier = deadline.map { next < $0 } ?? true
+        deadline = next
+        if !isEarlier { return }
+        lookAt(next, context.eventLoop, NIOLoopBound(self, eventLoop: context.eventLoop), context.channel)
+    }
+
+    private func disarm() {
+        deadline = nil
+        look?.cancel()
+        look = nil
+    }
+
+    private func lookAt(
+        _ time: NIODeadline, _ loop: any EventLoop, _ watch: NIOLoopBound<HTTPConnectionWatch>, _ channel: any Channel
+    ) {
+        look?.cancel()
+        look = loop.scheduleTask(deadline: time) {
+            guard let deadline = watch.value.deadline else { return }
+            if deadline <= .now() { return channel.close(promise: nil) }
+            watch.value.lookAt(deadline, loop, watch, channel)
+        }
     }
 }

@@ -48,7 +48,10 @@ package final class HTTPService: Sendable {
                 httpDecoderConfiguration: .init(
                     maxHeaderFieldSize: Self.headBytesMax, maxHeaderListSize: Self.headBytesMax,
                     maxHeaderFieldCount: Self.headFieldsMax)))
-        server = Task { await Self.serve(raw, channel, group, logger) }
+        // Without a hop to another thread and back for each step of an answer.
+        server = Task(executorPreference: LoopExecutor(group.next())) {
+            await Self.serve(raw, channel, group, logger)
+        }
     }
 
     /// Ends what is under way too. Further calls do nothing.
@@ -103,6 +106,18 @@ package final class HTTPService: Sendable {
             let response = try await responder.respond(to: request, context: context)
             try await writer.write(response: response.head, body: response.body)
         }
+    }
+}
+
+/// Runs tasks on the thread of an event loop. Any thread.
+private final class LoopExecutor: TaskExecutor {
+    private let loop: any NIOCore.EventLoop
+
+    init(_ loop: any NIOCore.EventLoop) { self.loop = loop }
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        loop.execute { job.runSynchronously(on: self.asUnownedTaskExecutor()) }
     }
 }
 

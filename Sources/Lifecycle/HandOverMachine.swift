@@ -49,6 +49,14 @@ package struct HandOverMachine {
         if case .left(_, let drainsAt) = state { drainsAt } else { nil }
     }
 
+    /// The process that will be the service, or is: orders are its own from here on.
+    package var successor: Int32? {
+        switch state {
+        case .paused(let process), .left(let process, _): process
+        case .serving, .asked, .ending: nil
+        }
+    }
+
     /// Another process is the service.
     package var hasLeft: Bool { if case .left = state { true } else { false } }
 

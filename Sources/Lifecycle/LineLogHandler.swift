@@ -66,7 +66,8 @@ package final class LogSwitch: Sendable {
     }
 
     private func write(_ line: LogLine) {
-        let text = isJSON.load(ordering: .relaxed) ? line.json(at: .now()) : line.text(at: .now())
+        let now = WallClock.micros()
+        let text = isJSON.load(ordering: .relaxed) ? line.json(atMicros: now) : line.text(atMicros: now)
         // In one write, so that threads do not mix.
         var bytes = Array((text + "\n").utf8)[...]
         while !bytes.isEmpty {

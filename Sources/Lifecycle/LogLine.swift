@@ -1,22 +1,5 @@
-import Glibc
 import Logging
 import Primitives
-
-/// The time of the calendar, in microseconds since 1970. Immutable.
-package struct WallClock: Sendable {
-    package var micros: Int64
-
-    package init(micros: Int64) { self.micros = micros }
-
-    package static func now() -> WallClock {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return WallClock(micros: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000)
-    }
-
-    /// `2026-11-21T09:42:01.123Z`
-    package var text: String { EventRecord.time(micros: micros) }
-}
 
 /// One message, before it is written. Immutable.
 package struct LogLine {
@@ -41,8 +24,10 @@ package struct LogLine {
     }
 
     /// `2026-11-21T09:42:01.123Z notice: listening on 127.0.0.1:6432`
-    package func text(at time: WallClock) -> String {
-        var line = "\(time.text) \(level): \(message)"
+    ///
+    /// - Parameter micros: since 1970.
+    package func text(atMicros micros: Int64) -> String {
+        var line = "\(EventRecord.time(micros: micros)) \(level): \(message)"
         for (key, value) in metadata.sorted(by: { $0.key < $1.key }) where key != Self.structuredKey {
             line += " \(key)=\(value)"
         }
@@ -50,8 +35,11 @@ package struct LogLine {
     }
 
     /// One object (RFC 8259): `time`, `level`, `message`, and the metadata under their names.
-    package func json(at time: WallClock) -> String {
-        var object = "{\"time\":\"\(time.text)\",\"level\":\"\(level)\",\"message\":\(JSONText.quoted(message))"
+    ///
+    /// - Parameter micros: since 1970.
+    package func json(atMicros micros: Int64) -> String {
+        let time = EventRecord.time(micros: micros)
+        var object = "{\"time\":\"\(time)\",\"level\":\"\(level)\",\"message\":\(JSONText.quoted(message))"
         for (key, value) in metadata.sorted(by: { $0.key < $1.key }) {
             object += ",\(JSONText.quoted(key)):\(Self.json(value))"
         }

@@ -27,8 +27,6 @@ package enum TakeoverFailure: Error, Equatable, Sendable, CustomStringConvertibl
 package final class TakeoverClaim: Sendable {
     private let channel: SharedChannel
 
-    /// What the running one goes by that is not in its file: for the one that follows.
-    package let orders: [String]
     /// Its sockets are a service manager's: they count, whatever the file says of addresses.
     package let isActivated: Bool
 
@@ -39,9 +37,8 @@ package final class TakeoverClaim: Sendable {
         deinit { close(raw) }
     }
 
-    private init(_ raw: CInt, orders: [String], isActivated: Bool) {
+    private init(_ raw: CInt, isActivated: Bool) {
         channel = SharedChannel(raw)
-        self.orders = orders
         self.isActivated = isActivated
     }
 
@@ -78,9 +75,7 @@ package final class TakeoverClaim: Sendable {
             throw .lost
         }
         _ = fcntl(kept, F_SETFD, FD_CLOEXEC)
-        let claim = TakeoverClaim(
-            kept, orders: values("order", lines), isActivated: lines.contains("activated"))
-        return (claim, sockets)
+        return (TakeoverClaim(kept, isActivated: lines.contains("activated")), sockets)
     }
 
     private static func values(_ word: String, _ lines: [String]) -> [String] {
@@ -88,8 +83,17 @@ package final class TakeoverClaim: Sendable {
     }
 
     /// All is checked and open: the running one stops accepting. Clients that connect meanwhile wait in the kernel.
-    package func ready() throws(TakeoverFailure) {
-        guard send("ready"), receive(millis: TakeoverOffer.patienceMillis) == "go" else { throw .lost }
+    ///
+    /// - Returns: what operators have ordered of it and its file does not have.
+    package func ready() throws(TakeoverFailure) -> [String] {
+        guard send("ready") else { throw .lost }
+        var orders: [String] = []
+        while let text = receive(millis: TakeoverOffer.patienceMillis) {
+            if text == "go" { return orders }
+            guard text.hasPrefix(TakeoverOffer.order) else { throw .lost }
+            orders.append(String(text.dropFirst(TakeoverOffer.order.count)))
+        }
+        throw .lost
     }
 
     /// Clients are accepted here. From now on the other one lets its clients go.
@@ -102,6 +106,8 @@ package final class TakeoverClaim: Sendable {
                 let words = text.split(separator: " ")
                 if words.count == 2, words[0] == "cancelled", let number = UInt64(words[1]) {
                     deliver(.canceled(number: number))
+                } else if text.hasPrefix(TakeoverOffer.standing) {
+                    deliver(.gateStanding(String(text.dropFirst(TakeoverOffer.standing.count))))
                 }
             }
             deliver(.predecessorEnded)
@@ -112,6 +118,12 @@ package final class TakeoverClaim: Sendable {
     package func cancel(number: UInt64, processID: Int32, secret: [UInt8]) {
         send(CancelWord.text(number, processID, secret))
     }
+
+    /// Has the other one's traffic follow what operators order here.
+    ///
+    /// - Returns: false when it has ended.
+    @discardableResult
+    package func order(_ text: String) -> Bool { send(TakeoverOffer.gate + text) }
 
     @discardableResult
     private func send(_ text: String) -> Bool { withChannel { $0.send(text) } }

@@ -10,18 +10,23 @@ import Reactor
 ///     takeover 1
 ///                                     sockets, a label a line, and the descriptors; or: refused <why>
 ///     ready      all is checked
+///                                     order <...>, any number: what operators have ordered of it
 ///                                     go         it accepts no client any more, but could again
 ///     serving    clients are accepted
 ///     cancel <n> <process> <secret>   cancelled <n>
+///     gate <...>                      standing <...>
 ///
 /// Until `serving` the end of the connection, or a minute of silence, leaves the old one as it was.
 package final class TakeoverOffer: Sendable {
     package enum Answer: Sendable {
         /// Copies of these are passed on; they are closed then.
-        case granted([(label: InheritedSockets.Label, descriptor: CInt)], isActivated: Bool, orders: [String])
+        case granted([(label: InheritedSockets.Label, descriptor: CInt)], isActivated: Bool)
         case refused(String)
-        case go
+        /// The orders that are in force at this moment, and that the other one takes over.
+        case go(orders: [String])
         case canceled(number: UInt64)
+        /// How far an order has come true here.
+        case standing(String)
     }
 
     /// Milliseconds for the next word of the other end.
@@ -29,6 +34,10 @@ package final class TakeoverOffer: Sendable {
     /// Milliseconds in which who connects must have said what it wants.
     static let helloMillis: CInt = 5000
     static let hello = "takeover 1"
+    /// What words of more than one part begin with.
+    static let order = "order "
+    static let gate = "gate "
+    static let standing = "standing "
 
     private let answers = Mailbox<Answer>()
     private let deliver: @Sendable (TakeoverStep) -> Void
@@ -76,6 +85,9 @@ package final class TakeoverOffer: Sendable {
         }
     }
 
+    /// A word longer than this does not reach the other end.
+    package static let wordBytesMax = HandOverChannel.messageBytesMax - 16
+
     /// The control thread's word.
     package func answer(_ answer: Answer) { answers.post(answer) }
 }
@@ -111,21 +123,22 @@ private final class Conversation {
         case .refused(let why):
             channel.send("refused \(why)")
             return false
-        case .granted(let sockets, let isActivated, let orders):
+        case .granted(let sockets, let isActivated):
             let all = sockets + [(label: .takeover, descriptor: listener)]
             let lines = ["sockets"] + all.map { "socket \($0.label.rawValue)" } + (isActivated ? ["activated"] : [])
-                + orders.map { "order \($0)" }
             let isSent = channel.send(lines.joined(separator: "\n"), descriptors: all.map(\.descriptor))
             for socket in sockets { close(socket.descriptor) }
             guard isSent else { return isLost() }
-        case .go, .canceled:
+        case .go, .canceled, .standing:
             preconditionFailure("an answer to nothing")
         }
         guard hears("ready") else { return isLost() }
         deliver(.ready)
-        guard case .go = nextAnswer(), channel.send("go"), hears("serving") else { return isLost() }
+        guard case .go(let orders) = nextAnswer(), orders.allSatisfy({ channel.send(TakeoverOffer.order + $0) }),
+            channel.send("go"), hears("serving")
+        else { return isLost() }
         deliver(.serving(process: process))
-        passCancelRequests()
+        passWords()
         return true
     }
 
@@ -148,7 +161,7 @@ private final class Conversation {
     }
 
     /// Until the other end is gone; ours ends with the process.
-    private func passCancelRequests() {
+    private func passWords() {
         while true {
             var ready = [
                 pollfd(fd: channel.socket.raw, events: Int16(POLLIN), revents: 0),
@@ -156,7 +169,11 @@ private final class Conversation {
             ]
             _ = poll(&ready, nfds_t(ready.count), -1)
             for answer in answers.take() {
-                if case .canceled(let number) = answer { channel.send("cancelled \(number)") }
+                switch answer {
+                case .canceled(let number): channel.send("cancelled \(number)")
+                case .standing(let text): channel.send(TakeoverOffer.standing + text)
+                case .granted, .refused, .go: preconditionFailure("an answer to nothing")
+                }
             }
             guard ready[0].revents != 0 else { continue }
             guard case .message(let text, _) = channel.receive(millis: 0) else {
@@ -164,6 +181,8 @@ private final class Conversation {
             }
             if let (number, processID, secret) = CancelWord.parse(text) {
                 deliver(.cancel(number: number, processID: processID, secret: secret))
+            } else if text.hasPrefix(TakeoverOffer.gate) {
+                deliver(.gate(String(text.dropFirst(TakeoverOffer.gate.count))))
             }
         }
     }

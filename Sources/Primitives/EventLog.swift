@@ -30,9 +30,7 @@ package final class EventLog: Sendable {
 
     package func append(_ event: EventRecord) {
         var event = event
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        event.micros = Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
+        event.micros = WallClock.micros()
         let sinks = state.withLock { state in
             state.lastNumber += 1
             event.number = state.lastNumber

@@ -1,6 +1,6 @@
 /// A name of PostgreSQL's: equal to another when their bytes are. Swift's String takes `é` and `e` with an accent
 /// behind it for equal; to PostgreSQL they are two users. Immutable, any thread.
-package struct ExactName: Hashable, Sendable, ExpressibleByStringLiteral, CustomStringConvertible {
+package struct ExactName: Hashable, Sendable, Codable, ExpressibleByStringLiteral, CustomStringConvertible {
     package let text: String
 
     package init(_ text: String) { self.text = text }

@@ -1,5 +1,6 @@
 import CEpoll
 import Glibc
+import Synchronization
 
 /// A thread of ours outside Swift's concurrency: named, started at once, with a stack that the SQL grammar's recursion
 /// fits into. Joined at most once.
@@ -41,4 +42,15 @@ package final class OwnThread: Sendable {
 
     /// Blocks until the thread has ended. Call once.
     package func join() { pthread_join(thread, nil) }
+}
+
+extension Mutex<OwnThread?> {
+    /// Takes the thread out and blocks until it has ended; further calls do nothing.
+    package func join() {
+        let running = withLock { thread in
+            defer { thread = nil }
+            return thread
+        }
+        running?.join()
+    }
 }

@@ -14,6 +14,10 @@ package enum TakeoverStep: Equatable, Sendable {
     case predecessorEnded
     /// The one before us has passed our cancel request on.
     case canceled(number: UInt64)
+    /// We have left our place: what operators order of all traffic there, ours is to follow.
+    case gate(String)
+    /// We took over: how far the one before us has followed.
+    case gateStanding(String)
     /// The program that was started to take over has ended.
     case successorExited(process: Int32, status: Int32)
 }

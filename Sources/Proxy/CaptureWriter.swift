@@ -22,10 +22,8 @@ package final class CaptureWriter: Sendable {
         if redactionKey != nil { flags.insert(.redacted) }
         if session.options.withDigest { flags.insert(.digests) }
         let file = try CaptureFileWriter(path: session.path, flags: flags)
-        var wall = timespec()
-        clock_gettime(CLOCK_REALTIME, &wall)
         let beginning = CaptureBeginning(
-            wallMicros: UInt64(wall.tv_sec) * 1_000_000 + UInt64(wall.tv_nsec) / 1000, database: session.database,
+            wallMicros: UInt64(max(0, WallClock.micros())), database: session.database,
             sampleHundredths: session.options.sampleHundredths, writer: "Godwit \(ConsoleTables.version)")
         try file.write(.begin, thread: 0, payload: beginning.payload)
         let handle = CaptureFileHandle(file)

@@ -30,11 +30,11 @@ extension ConsoleTables {
         var rows: [ExactName: WorkerReport.DatabaseRow] = [:]
         for row in reports.flatMap(\.databases) {
             let name = ExactName(row.name)
-            if rows[name] == nil { rows[name] = row } else { rows[name]?.retries += row.retries }
+            if rows[name] == nil { rows[name] = row } else { rows[name]?.counts.add(row.counts) }
         }
         let now = MonotonicInstant.now()
         for row in rows.values.sorted(by: { $0.name < $1.name }) {
-            for health in row.health {
+            for health in row.counts.health {
                 let next = health.nextProbeAt.map { "\($0.nanoseconds(since: now) / 1_000_000_000)" }
                 table.append([
                     row.name, health.side.description, health.role.rawValue, health.phase.rawValue,
@@ -42,7 +42,7 @@ extension ConsoleTables {
                     health.cause.map { EventRecord.text(of: $0.figures) } ?? "", next,
                     health.isLatched ? "yes" : "no", health.force == .auto ? "no" : "yes", "\(health.trips)",
                     "\(health.failuresInRow)", "\(health.calls)", "\(health.errors)",
-                    health.p95Micros.map { "\($0)" }, health.role == .other ? "\(row.retries)" : "0",
+                    health.p95Micros.map { "\($0)" }, health.role == .other ? "\(row.counts.retries)" : "0",
                 ])
             }
         }

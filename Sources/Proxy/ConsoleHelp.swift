@@ -39,6 +39,8 @@ enum ConsoleHelp {
         ("SET <key> = <value>", "change a setting until the next RELOAD or restart"),
         ("READS <database> <percent>", "share of users whose reads go to NEW, until RELOAD; ends a roll-back"),
         ("FORCE <database> OLD|NEW|AUTO", "where reads go, whatever the breaker finds; AUTO: it decides"),
+        ("CUTOVER <database> [DRY RUN] [DEADLINE <millis>] [WITHOUT VERIFY] [END PINNED]", "NEW takes the writes"),
+        ("ROLLBACK <database> [DRY RUN] [DEADLINE <millis>] [WITHOUT VERIFY] [END PINNED]", "OLD takes them again"),
         ("CAPTURE <database> TO '<file>' [SAMPLE <percent>] [FOR <time>] [MAX <size>] [DIGEST] [REDACT]",
             "write its clients' traffic into a new file of capture.directory, for loadtest"),
         ("CAPTURE <database> STOP", "end that"),

@@ -209,7 +209,7 @@ extension ConsoleTables {
             database.map { $0.hasSameBytes(as: row.name) } ?? true
         }
         return (
-            figures(rows.reduce(DatabaseCounters()) { $0 + $1.counters }),
+            figures(rows.reduce(DatabaseCounters()) { $0 + $1.counts.counters }),
             figures(rows.reduce(DatabaseCounters()) { $0 + $1.averages })
         )
     }
@@ -295,9 +295,9 @@ extension ConsoleTables {
     /// What is measured: caches and the threads' buffers. Sizes are means, in bytes.
     func memory() -> ConsoleReport {
         var table = ConsoleReport([.init("name")] + integers("size", "used", "free", "memtotal"))
-        let caches = reports.flatMap(\.databases).map(\.caches)
-        let statements = caches.reduce(0) { $0 + $1.textEntries + $1.shapeEntries }
-        let bytes = caches.reduce(0) { $0 + $1.bytes }
+        let rows = reports.flatMap(\.databases)
+        let statements = rows.reduce(0) { $0 + $1.caches.textEntries + $1.caches.shapeEntries }
+        let bytes = rows.reduce(0) { $0 + $1.counts.cacheBytes }
         let waiting = reports.flatMap { $0.clients + $0.servers }.map { $0.bytesWaiting + $0.bytesToSend }
         let inUse = waiting.filter { $0 > 0 }
         for (name, used, total) in [

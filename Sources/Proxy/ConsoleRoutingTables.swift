@@ -105,11 +105,11 @@ extension ConsoleTables {
         ])
         for report in reports {
             for row in report.databases.sorted(by: { $0.name < $1.name }) {
-                let caches = row.caches
+                let (caches, analysis) = (row.caches, row.counts.analysis)
                 table.append([
-                    row.name, "\(report.worker)", "\(caches.analysis.textHits)", "\(caches.analysis.shapeHits)",
-                    "\(caches.analysis.parses)", "\(caches.analysis.refusals)", "\(caches.textEntries)",
-                    "\(caches.shapeEntries)", "\(caches.bytes)", "\(caches.keyHits)", "\(caches.keyMisses)",
+                    row.name, "\(report.worker)", "\(analysis.textHits)", "\(analysis.shapeHits)",
+                    "\(analysis.parses)", "\(analysis.refusals)", "\(caches.textEntries)",
+                    "\(caches.shapeEntries)", "\(row.counts.cacheBytes)", "\(caches.keyHits)", "\(caches.keyMisses)",
                     "\(caches.statistics)", "\(caches.schemaChanges)",
                 ])
             }

@@ -33,10 +33,7 @@ package struct ConsoleTables {
         self.speaksPgBouncer = speaksPgBouncer
         self.events = events
         self.captures = captures
-        var wall = timespec()
-        clock_gettime(CLOCK_REALTIME, &wall)
-        let nanos = Int64(wall.tv_sec) * 1_000_000_000 + Int64(wall.tv_nsec)
-        wallOffset = nanos - Int64(MonotonicInstant.now().nanoseconds)
+        wallOffset = WallClock.nanos() - Int64(MonotonicInstant.now().nanoseconds)
     }
 
     func table(_ subject: ConsoleCommand.Subject) -> ConsoleReport {
@@ -154,7 +151,7 @@ package struct ConsoleTables {
         ])
         var sums: [ExactName: [RouteKey: UInt64]] = [:]
         for row in reports.flatMap(\.databases) {
-            for (key, units) in row.routes { sums[ExactName(row.name), default: [:]][key, default: 0] += units }
+            for (key, units) in row.counts.routes { sums[ExactName(row.name), default: [:]][key, default: 0] += units }
         }
         for (name, counts) in sums.sorted(by: { $0.key.text < $1.key.text }) {
             let ordered = counts.sorted {

@@ -4,6 +4,7 @@ import Glibc
 import Pooling
 import Primitives
 import Routing
+import SQLAnalysis
 
 /// `GET /metrics`: all threads' figures in one text. Immutable, any thread.
 package struct ProxyMetrics {
@@ -28,22 +29,8 @@ package struct ProxyMetrics {
     private static func summed(_ rows: [ThreadFigures.Database]) -> [ThreadFigures.Database] {
         var sums: [ExactName: ThreadFigures.Database] = [:]
         for row in rows {
-            guard var sum = sums[ExactName(row.name)] else {
-                sums[ExactName(row.name)] = row
-                continue
-            }
-            sum.counters = sum.counters + row.counters
-            sum.times = sum.times + row.times
-            sum.routes += row.routes
-            sum.retries += row.retries
-            sum.statements += row.statements
-            sum.textHits += row.textHits
-            sum.shapeHits += row.shapeHits
-            sum.parses += row.parses
-            sum.refusals += row.refusals
-            sum.cacheBytes += row.cacheBytes
-            sum.pins.merge(row.pins, uniquingKeysWith: +)
-            sums[ExactName(row.name)] = sum
+            let name = ExactName(row.name)
+            if sums[name] == nil { sums[name] = row } else { sums[name]?.add(row) }
         }
         return sums.values.sorted { $0.name < $1.name }
     }
@@ -84,12 +71,12 @@ package struct ProxyMetrics {
         writer.sample([], UInt64(figures.threads.contains(where: \.isDraining) ? 1 : 0))
     }
 
+    /// Open for as long as the process lives: to open it costs more than to read it.
+    private static let memoryFile = open("/proc/self/statm", O_RDONLY | O_CLOEXEC)
+
     private static func residentBytes() -> UInt64 {
-        let descriptor = open("/proc/self/statm", O_RDONLY | O_CLOEXEC)
-        if descriptor < 0 { return 0 }
-        defer { close(descriptor) }
         var bytes = [UInt8](repeating: 0, count: 128)
-        let count = read(descriptor, &bytes, bytes.count)
+        let count = pread(memoryFile, &bytes, bytes.count, 0)
         let words = String(decoding: bytes.prefix(max(0, count)), as: UTF8.self).split(separator: " ")
         guard words.count > 1, let pages = UInt64(words[1]) else { return 0 }
         return pages * UInt64(sysconf(CInt(_SC_PAGESIZE)))
@@ -150,7 +137,7 @@ package struct ProxyMetrics {
             ("godwit_sent_bytes_total", "Bytes to clients.", { $0.sent }),
         ] as [(String, String, (DatabaseCounters) -> UInt64)] {
             writer.begin(name, .counter, help)
-            for row in databases { writer.sample([("database", row.name)], value(row.counters)) }
+            for row in databases { writer.sample([("database", row.name)], value(row.counts.counters)) }
         }
         for (measure, name, help) in [
             (.wait, "godwit_wait_seconds", "How long clients waited for a server."),
@@ -179,7 +166,7 @@ package struct ProxyMetrics {
         writer.begin("godwit_routes_total", .counter, "Units by where they went and why.")
         for row in databases {
             var sums: [RouteKey: UInt64] = [:]
-            for (key, units) in row.routes { sums[key, default: 0] += units }
+            for (key, units) in row.counts.routes { sums[key, default: 0] += units }
             let ordered = sums.sorted {
                 ($0.key.side.rawValue, $0.key.reason.rawValue, $0.key.isRead ? 0 : 1)
                     < ($1.key.side.rawValue, $1.key.reason.rawValue, $1.key.isRead ? 0 : 1)
@@ -199,7 +186,7 @@ package struct ProxyMetrics {
         }
         breakers(&writer)
         writer.begin("godwit_retries_total", .counter, "Reads that NEW failed and OLD answered.")
-        for row in databases { writer.sample([("database", row.name)], row.retries) }
+        for row in databases { writer.sample([("database", row.name)], row.counts.retries) }
     }
 
     private func breakers(_ writer: inout ExpositionWriter) {
@@ -208,7 +195,7 @@ package struct ProxyMetrics {
         ) {
             writer.begin(name, kind, help)
             for row in databases {
-                for health in row.health {
+                for health in row.counts.health {
                     guard let value = value(health) else { continue }
                     writer.sample([("database", row.name), ("side", health.side.description)], value)
                 }
@@ -216,7 +203,7 @@ package struct ProxyMetrics {
         }
         writer.begin("godwit_breaker_state", .gauge, "Breaker of a side: 1 at the state that it is in.")
         for row in databases {
-            for health in row.health {
+            for health in row.counts.health {
                 for phase in CircuitBreaker.Phase.allCases {
                     writer.sample(
                         [("database", row.name), ("side", health.side.description), ("state", phase.rawValue)],
@@ -233,7 +220,7 @@ package struct ProxyMetrics {
         each("godwit_window_errors", .gauge, "Errors of the server's own among them.") { Double($0.errors) }
         writer.begin("godwit_window_seconds", .gauge, "How long they took.")
         for row in databases {
-            for health in row.health {
+            for health in row.counts.health {
                 guard let micros = health.p95Micros else { continue }
                 writer.sample(
                     [("database", row.name), ("side", health.side.description), ("quantile", "0.95")],
@@ -247,13 +234,13 @@ package struct ProxyMetrics {
         for row in databases { writer.sample([("database", row.name)], UInt64(row.statements)) }
         writer.begin("godwit_analyses_total", .counter, "Statements by how their verdict was found.")
         for row in databases {
-            writer.sample([("database", row.name), ("by", "text")], row.textHits)
-            writer.sample([("database", row.name), ("by", "shape")], row.shapeHits)
-            writer.sample([("database", row.name), ("by", "grammar")], row.parses)
-            writer.sample([("database", row.name), ("by", "nothing")], row.refusals)
+            writer.sample([("database", row.name), ("by", "text")], row.counts.analysis.textHits)
+            writer.sample([("database", row.name), ("by", "shape")], row.counts.analysis.shapeHits)
+            writer.sample([("database", row.name), ("by", "grammar")], row.counts.analysis.parses)
+            writer.sample([("database", row.name), ("by", "nothing")], row.counts.analysis.refusals)
         }
         writer.begin("godwit_analysis_cache_bytes", .gauge, "Memory of the caches of verdicts.")
-        for row in databases { writer.sample([("database", row.name)], UInt64(row.cacheBytes)) }
+        for row in databases { writer.sample([("database", row.name)], UInt64(row.counts.cacheBytes)) }
     }
 
     // MARK: the mirror
@@ -337,7 +324,7 @@ package struct ProxyMetrics {
                 let new = row.times.counts(.query, .new, isRead: isRead)
                 writer.histogram(
                     [("database", row.name), ("operation", isRead ? "read" : "other")],
-                    counts: zip(old, new).map { $0 + $1 }, bounds: UnitTimes.boundsSeconds,
+                    counts: ArraySlice(zip(old, new).map { $0 + $1 }), bounds: UnitTimes.boundsSeconds,
                     sum: row.times.seconds(.query, .old, isRead: isRead)
                         + row.times.seconds(.query, .new, isRead: isRead))
             }
@@ -354,8 +341,8 @@ package struct ProxyMetrics {
         for row in databases {
             let labels = [("database", row.name), ("component", "proxy")]
             writer.sample(
-                labels + [("error_category", "breaker_trip")], row.health.reduce(0) { $0 + $1.trips })
-            writer.sample(labels + [("error_category", "read_retried")], row.retries)
+                labels + [("error_category", "breaker_trip")], row.counts.health.reduce(0) { $0 + $1.trips })
+            writer.sample(labels + [("error_category", "read_retried")], row.counts.retries)
         }
         for (route, _) in mirrors {
             writer.sample(

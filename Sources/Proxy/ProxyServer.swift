@@ -35,10 +35,12 @@ package final class ProxyServer: Sendable {
 
     /// Starts the threads, which accept clients from then on.
     ///
-    /// - Parameter hasPredecessor: another process, from which the sockets are, still has clients.
+    /// - Parameters:
+    ///   - gate: what is held from the first client on.
+    ///   - hasPredecessor: another process, from which the sockets are, still has clients.
     package init(
-        _ snapshot: ProxySnapshot, listeners: [ListenerHandle], hasPredecessor: Bool = false, events: EventLog,
-        logger: Logger
+        _ snapshot: ProxySnapshot, gate: TrafficGate = TrafficGate(), listeners: [ListenerHandle],
+        hasPredecessor: Bool = false, events: EventLog, logger: Logger
     ) {
         let listen = snapshot.settings.listen
         addresses = listeners.map(\.address)
@@ -46,6 +48,8 @@ package final class ProxyServer: Sendable {
         self.predecessor = predecessor
         let control = Mailbox<ControlMessage>()
         let mailboxes = (0..<listen.threads).map { _ in Mailbox<WorkerMessage>() }
+        // Taken before the first client's first word: a thread waits for both at once.
+        if gate != TrafficGate() { for mailbox in mailboxes { mailbox.post(.gate(.apply(gate))) } }
         let clientCount = ClientCount()
         let lookUps = (0..<Worker.lookUpLanes).map { _ in Mailbox<LookUpRequest>() }
         self.control = control

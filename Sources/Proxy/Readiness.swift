@@ -41,7 +41,7 @@ package struct Readiness {
     }
 
     private func health(_ database: String) -> [HealthMonitor.Figures] {
-        figures.threads.flatMap(\.databases).first { $0.name.hasSameBytes(as: database) }?.health ?? []
+        figures.threads.flatMap(\.databases).first { $0.name.hasSameBytes(as: database) }?.counts.health ?? []
     }
 
     /// The mirror's state is told and decides nothing: without it OLD answers.

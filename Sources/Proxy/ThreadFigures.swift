@@ -8,21 +8,21 @@ import Synchronization
 /// What one thread tells the control plane of itself: sums only, so that thousands of clients cost one pass over them.
 struct ThreadFigures: Sendable {
     struct Database: Sendable {
-        var name: String
-        var counters: DatabaseCounters
+        var counts: DatabaseCounts
         var times: UnitTimes
-        var routes: [(key: RouteKey, units: UInt64)]
-        var health: [HealthMonitor.Figures]
-        var retries: UInt64
         var statements: Int
-        var textHits: UInt64
-        var shapeHits: UInt64
-        var parses: UInt64
-        var refusals: UInt64
-        var cacheBytes: Int
         /// Pinned clients by reason.
         var pins: [String: Int] = [:]
         var old: Reach
+
+        var name: String { counts.name }
+
+        mutating func add(_ other: Database) {
+            counts.add(other.counts)
+            times = times + other.times
+            statements += other.statements
+            pins.merge(other.pins, uniquingKeysWith: +)
+        }
     }
 
     /// What is known of an authority.
@@ -105,12 +105,8 @@ extension Worker {
         return ThreadFigures(
             worker: index, isDraining: isDraining, clients: clients.count, clientsInLogin: inLogin, pools: poolRows(),
             databases: databases.values.map { state in
-                let counters = state.analysis.counters
-                return ThreadFigures.Database(
-                    name: state.name, counters: state.counters, times: state.times, routes: state.routeCounts,
-                    health: state.health.figures(now: now), retries: state.retries,
-                    statements: state.statements.count, textHits: counters.textHits, shapeHits: counters.shapeHits,
-                    parses: counters.parses, refusals: counters.refusals, cacheBytes: state.analysis.bytesHeld,
+                ThreadFigures.Database(
+                    counts: state.counts(now: now), times: state.times, statements: state.statements.count,
                     pins: pins[state.name] ?? [:],
                     old: reached.contains(state.name)
                         ? .reached : failures[state.name].map { .failing($0) } ?? .unknown)

@@ -72,26 +72,22 @@ struct WorkerReport: Sendable {
     }
 
     struct DatabaseRow: Sendable {
-        var name: String
-        var counters: DatabaseCounters
+        var counts: DatabaseCounts
         var averages: DatabaseCounters
-        var routes: [(key: RouteKey, units: UInt64)]
-        var health: [HealthMonitor.Figures]
-        var retries: UInt64
         var serverCounts: [Side: Int]
         /// By index in the configuration.
         var ruleUnits: [UInt64]
         var cohortUnits: [UInt64]
         var shapes: [ShapeStatistics.Figures]
         var caches: CacheRow
+
+        var name: String { counts.name }
     }
 
     /// One line of SHOW CACHES.
     struct CacheRow: Sendable {
-        var analysis: AnalysisCounters
         var textEntries: Int
         var shapeEntries: Int
-        var bytes: Int
         var keyHits: UInt64
         var keyMisses: UInt64
         var statistics: Int
@@ -107,6 +103,36 @@ struct WorkerReport: Sendable {
     var takenAt: MonotonicInstant
 }
 
+/// Clients by pool. Most of those that follow each other are of one, so most names are compared and not hashed.
+private struct PoolCount {
+    private var counts: [PoolKey: Int] = [:]
+    private var last: (database: DatabaseState, user: String, side: Side)?
+    private var run = 0
+
+    mutating func add(_ database: DatabaseState, _ user: String, _ side: Side) {
+        if let last, last.database === database, last.side == side, last.user.hasSameBytes(as: user) {
+            run += 1
+            return
+        }
+        close()
+        last = (database, user, side)
+        run = 1
+    }
+
+    var all: [PoolKey: Int] {
+        mutating get {
+            close()
+            return counts
+        }
+    }
+
+    private mutating func close() {
+        guard let last, run > 0 else { return }
+        counts[PoolKey(database: last.database.name, user: last.user, side: last.side), default: 0] += run
+        run = 0
+    }
+}
+
 extension Worker {
     func makeReport() -> WorkerReport {
         var report = WorkerReport(worker: index, takenAt: now)
@@ -120,18 +146,17 @@ extension Worker {
 
     /// One pass over clients and servers, however many pools there are.
     func poolRows() -> [WorkerReport.PoolRow] {
-        var active: [PoolKey: Int] = [:]
+        var active = PoolCount()
         var held: [PoolKey: [MonotonicInstant]] = [:]
         for client in clients.values {
             if let server = client.server {
-                active[server.entry.key, default: 0] += 1
+                active.add(server.entry.database, server.entry.key.user, server.entry.key.side)
             } else if client.holdToken != 0, let database = client.database {
                 let key = PoolKey(database: database.name, user: client.poolUser, side: database.authority)
                 held[key, default: []].append(client.waitingSince)
             } else if client.phase == .idle, let database = client.database {
                 // Without a unit it belongs to the authority's pool: that is where its next unit is likely to go.
-                let key = PoolKey(database: database.name, user: client.poolUser, side: database.authority)
-                active[key, default: 0] += 1
+                active.add(database, client.poolUser, database.authority)
             }
         }
         var canceled: [PoolKey: Int] = [:]
@@ -140,8 +165,9 @@ extension Worker {
             if server.cancelsInFlight > 0 { canceled[server.entry.key, default: 0] += 1 }
             if server.isSettling { settling[server.entry.key, default: 0] += 1 }
         }
+        let counted = active.all
         return pools.values.map { entry in
-            var row = poolRow(entry, active, canceled)
+            var row = poolRow(entry, counted, canceled)
             row.serversSettling = settling[entry.key] ?? 0
             row.serversActive -= row.serversSettling
             for since in held[entry.key] ?? [] {
@@ -218,12 +244,10 @@ extension Worker {
             counts[entry.key.side, default: 0] += entry.pool.serverCount
         }
         return WorkerReport.DatabaseRow(
-            name: state.name, counters: state.counters, averages: state.averages, routes: state.routeCounts,
-            health: state.health.figures(now: now), retries: state.retries, serverCounts: counts,
+            counts: state.counts(now: now), averages: state.averages, serverCounts: counts,
             ruleUnits: state.ruleUnits, cohortUnits: state.cohortUnits, shapes: state.shapes.figures,
             caches: WorkerReport.CacheRow(
-                analysis: state.analysis.counters, textEntries: state.analysis.textEntries,
-                shapeEntries: state.analysis.shapeEntries, bytes: state.analysis.bytesHeld,
+                textEntries: state.analysis.textEntries, shapeEntries: state.analysis.shapeEntries,
                 keyHits: state.resolver.hits, keyMisses: state.resolver.misses, statistics: state.shapes.count,
                 schemaChanges: state.schemaChanges))
     }

@@ -74,6 +74,16 @@ package struct AnalysisCounters: Sendable, Equatable {
     package var refusals: UInt64 = 0
 
     package init() {}
+
+    package static func + (left: AnalysisCounters, right: AnalysisCounters) -> AnalysisCounters {
+        var sum = left
+        sum.textHits += right.textHits
+        sum.shapeHits += right.shapeHits
+        sum.templateHits += right.templateHits
+        sum.parses += right.parses
+        sum.refusals += right.refusals
+        return sum
+    }
 }
 
 /// Text to verdict, remembered by exact text and by shape. One per database and reactor thread; never shared.

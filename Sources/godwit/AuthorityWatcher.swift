@@ -50,12 +50,8 @@ final class AuthorityWatcher: Sendable {
     func watch(_ databases: [DatabaseSettings]) { requests.post(.watch(databases)) }
 
     func stop() {
-        let running = thread.withLock { thread in
-            defer { thread = nil }
-            return thread
-        }
         requests.post(.stop)
-        running?.join()
+        thread.join()
     }
 }
 

@@ -77,12 +77,8 @@ final class CatalogWatcher: Sendable {
     func watch(_ databases: [DatabaseSettings]) { requests.post(.watch(databases.filter { !$0.isWildcard })) }
 
     func stop() {
-        let running = thread.withLock { thread in
-            defer { thread = nil }
-            return thread
-        }
         requests.post(.stop)
-        running?.join()
+        thread.join()
     }
 
     /// Godwit starts when a side is down, and says so.

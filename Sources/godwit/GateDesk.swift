@@ -22,12 +22,30 @@ final class GateDesk {
     private var lastRequest: UInt64 = 0
     /// Whom to answer; a signal has nobody.
     private var origins: [GateControl.RequestID: Origin] = [:]
+    /// The process before this one, whose clients do as ours: to the control it is a thread more, the last one.
+    private var predecessor: ((GateWord) -> Bool)?
+    private let hadPredecessor: Bool
+    /// Watches that it has not answered yet.
+    private var askedThere: Set<UInt64> = []
+    /// Another process has taken our place: what it orders, and how far that is.
+    private var follower: (machine: GateFollower, gate: TrafficGate)?
 
-    init(_ server: ProxyServer, events: EventLog, logger: Logger) {
+    /// - Parameters:
+    ///   - standing: what is held and disabled already.
+    ///   - predecessor: passes a word on to the process before this one; false: it has ended.
+    init(
+        _ server: ProxyServer, standing: GateStanding, predecessor: ((GateWord) -> Bool)?, events: EventLog,
+        logger: Logger
+    ) {
         self.server = server
         self.events = events
         self.logger = logger
-        control = GateControl(threads: server.threadCount)
+        self.predecessor = predecessor
+        hadPredecessor = predecessor != nil
+        control = GateControl(threads: server.threadCount + (hadPredecessor ? 1 : 0))
+        var actions: [GateControl.Action] = []
+        control.restore(standing, now: .now(), &actions)
+        perform(actions)
     }
 
     // MARK: what comes in
@@ -60,18 +78,75 @@ final class GateDesk {
     /// What a process that would take over could not know of; nil: nothing.
     var obstacle: String? {
         if control.shutdown != nil { return "it is shutting down" }
-        if control.gate != TrafficGate() { return Self.words(control.gate) + ": RESUME or ENABLE first" }
-        return control.isWaiting ? "an operator's command waits to come true" : nil
+        if control.gate.isSuspended { return "it is suspended: RESUME first" }
+        if control.isWaiting { return "an operator's command waits to come true" }
+        return standing == nil ? "a switch of the authority is under way" : nil
     }
+
+    /// What the process that takes over holds and has disabled from the start; nil: see `obstacle`.
+    var standing: GateStanding? { control.standing(now: .now()) }
 
     /// The end was ordered.
     var isShuttingDown: Bool { control.shutdown != nil }
 
-    /// Something is held, so that SIGUSR2 has something to resume.
-    var isHolding: Bool { control.gate.isHolding || control.gate.isSuspended }
+    /// Something is held that RESUME without a name, and so SIGUSR2, lets go.
+    var isHolding: Bool { control.gate.everything != nil || control.gate.isSuspended }
 
-    /// Clients leave by themselves, and new ones go to the process that has taken over.
-    func leave() { order(.shutdown(.waitForClients), by: nil) }
+    /// Clients leave by themselves, and new ones go to the process that has taken over, which says what is held.
+    func leave() {
+        follower = (GateFollower(threads: server.threadCount), control.gate)
+        var actions: [GateControl.Action] = []
+        control.leaveHolds(&actions)
+        perform(actions)
+        order(.shutdown(.waitForClients), by: nil)
+    }
+
+    // MARK: with the process before, and the one after
+
+    /// What the process that has our place orders of all traffic.
+    func follow(_ word: GateWord) {
+        guard let action = follower?.machine.follow(word) else { return }
+        if case .apply(let gate) = action {
+            follower?.gate = gate
+            server.order(.apply(effective(control.gate)))
+        } else {
+            server.order(action)
+        }
+    }
+
+    /// - Returns: what the process that has our place is to hear.
+    func stood(_ watch: UInt64, _ worker: Int, _ blockers: GateBlockers) -> GateReply? {
+        if GateFollower.isOurs(watch) { return follower?.machine.stood(watch, worker, blockers) }
+        handle(.standing(watch: watch, worker: worker, blockers))
+        return nil
+    }
+
+    /// The process before this one says how far it is.
+    func stoodThere(_ reply: GateReply) {
+        guard hadPredecessor else { return }
+        if reply.blockers.isEmpty { askedThere.remove(reply.watch) }
+        handle(.standing(watch: reply.watch, worker: server.threadCount, reply.blockers))
+    }
+
+    /// Who has ended holds nothing, and nothing is open there.
+    func predecessorEnded() {
+        predecessor = nil
+        for watch in askedThere.sorted() { stoodThere(GateReply(watch: watch, blockers: GateBlockers())) }
+    }
+
+    private func pass(_ action: GateControl.Action) {
+        guard hadPredecessor else { return }
+        let isPassed = GateWord(action).flatMap { predecessor?($0) } ?? false
+        switch action {
+        case .watch(let number, _):
+            askedThere.insert(number)
+            if !isPassed { stoodThere(GateReply(watch: number, blockers: GateBlockers())) }
+        case .unwatch(let number): askedThere.remove(number)
+        case .apply, .ask, .reconnect, .kill, .endPinned, .drain, .stopListening, .stop, .answer: break
+        }
+    }
+
+    private func effective(_ gate: TrafficGate) -> TrafficGate { follower.map { gate.union($0.gate) } ?? gate }
 
     func drain() { order(.shutdown(.waitForServers), by: nil) }
 
@@ -132,15 +207,20 @@ final class GateDesk {
     func handle(_ event: GateControl.Event) {
         var actions: [GateControl.Action] = []
         control.handle(event, &actions)
+        perform(actions)
+    }
+
+    private func perform(_ actions: [GateControl.Action]) {
         for action in actions {
             switch action {
             case .answer(let id, let answer): tell(id, answer)
             case .apply(let gate):
-                logger.notice("\(Self.words(gate))")
-                server.order(action)
+                logger.notice("\(Self.words(effective(gate)))")
+                server.order(.apply(effective(gate)))
             case .watch, .unwatch, .ask, .reconnect, .kill, .endPinned, .drain, .stopListening, .stop:
                 server.order(action)
             }
+            pass(action)
         }
     }
 

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Console
 import Foundation
 import Glibc
 import Lifecycle
@@ -18,6 +19,8 @@ final class LifeCycle {
     private let events: EventLog
     private let logger: Logger
     private let claim: TakeoverClaim?
+    /// What operators have ordered of the process before this one.
+    private(set) var handed: [String] = []
     private let takeoverSocket: CInt?
     private let isActivated: Bool
     /// Another descriptor of the HTTP socket, to be handed on; -1: none.
@@ -57,7 +60,7 @@ final class LifeCycle {
     /// - Throws: ExitCode after having said why.
     func becomeReady() throws {
         do throws(TakeoverFailure) {
-            try claim?.ready()
+            handed = try claim?.ready() ?? []
         } catch {
             complain("cannot take over: \(error)")
             throw ExitCode(1)
@@ -149,9 +152,9 @@ final class LifeCycle {
         var rest: [HandOverMachine.Action] = []
         for action in actions {
             switch action {
-            case .grant: grant(server, orders())
+            case .grant: grant(server)
             case .refuse(let why): offer?.answer(.refused(why))
-            case .go: offer?.answer(.go)
+            case .go: offer?.answer(.go(orders: orders()))
             case .pauseListening: server.pauseListening(true)
             case .resumeListening: server.pauseListening(false)
             case .tell(let text), .warn(let text): events.append(EventRecord(.takeover, cause: text))
@@ -168,14 +171,14 @@ final class LifeCycle {
     }
 
     /// The sockets are copied on the reactor that has them.
-    private func grant(_ server: ProxyServer, _ orders: [String]) {
+    private func grant(_ server: ProxyServer) {
         guard let offer else { return }
         let http = httpSocket >= 0 ? fcntl(httpSocket, F_DUPFD_CLOEXEC, 3) : -1
         let isActivated = isActivated
         server.shareListeners { descriptors in
             var sockets = descriptors.map { (label: InheritedSockets.Label.postgres, descriptor: $0) }
             if http >= 0 { sockets.append((label: .http, descriptor: http)) }
-            offer.answer(.granted(sockets, isActivated: isActivated, orders: orders))
+            offer.answer(.granted(sockets, isActivated: isActivated))
         }
     }
 
@@ -189,8 +192,25 @@ final class LifeCycle {
         claim.cancel(number: lastStray, processID: processID, secret: secret)
     }
 
+    /// The clients of the one before us do as ours.
+    ///
+    /// - Returns: false when it has none any more.
+    func pass(_ word: GateWord) -> Bool {
+        guard hasPredecessor, let claim else { return false }
+        guard let text = HandOverText.text(word) else {
+            logger.warning("the process before cannot be told of so many databases: its clients go on as before")
+            return false
+        }
+        return claim.order(text)
+    }
+
     func passedOn(_ number: UInt64, _ server: ProxyServer) {
         if let canceller = strays.removeValue(forKey: number) { server.cancelEnded(for: canceller) }
+    }
+
+    /// How far an order of the one after us has come true here.
+    func answer(_ reply: GateReply) {
+        if let text = HandOverText.text(reply) { offer?.answer(.standing(text)) }
     }
 
     /// A request that the one after us has sent on is done with.

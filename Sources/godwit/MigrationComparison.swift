@@ -45,10 +45,7 @@ final class MigrationComparison: Sendable {
     /// What is under way is waited for.
     func stop() {
         wake.post(false)
-        thread.withLock { thread in
-            defer { thread = nil }
-            return thread
-        }?.join()
+        thread.join()
     }
 
     var findings: Findings { state.withLock { $0.findings } }

@@ -57,10 +57,7 @@ final class MigrationRunner: Sendable {
     /// What is under way in the databases is waited for. Call once.
     func stop() {
         stopRequest.post(())
-        thread.withLock { thread in
-            defer { thread = nil }
-            return thread
-        }?.join()
+        thread.join()
         // Nobody is to wait for an answer that does not come.
         for case .order(_, _, let reply) in inbox.take() { reply(.refused(Self.ending)) }
     }

@@ -36,10 +36,7 @@ final class MigrationSurvey: Sendable {
 
     func stop() {
         stopRequest.post(())
-        thread.withLock { thread in
-            defer { thread = nil }
-            return thread
-        }?.join()
+        thread.join()
     }
 
     /// Only what is asked of the servers is in it.

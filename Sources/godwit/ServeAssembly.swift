@@ -39,7 +39,9 @@ struct ServeAssembly {
     var ownerships = NameTable<Ownership>()
     /// The file as it was read last, and what SET has put in place of parts of it.
     private var text = ""
-    private var overrides: [SettingOverride] = []
+    private(set) var overrides: [SettingOverride] = []
+    /// What the process before this one was ordered and that is not in the settings.
+    var handed = HandedOrders()
 
     /// - Throws: ExitCode after having said why.
     init(
@@ -91,7 +93,9 @@ struct ServeAssembly {
         }
         var watched = snapshot.settings.databases
         var running = server.threadCount
-        let gate = GateDesk(server, events: events, logger: logger)
+        let gate = GateDesk(
+            server, standing: handed.gate, predecessor: lifeCycle.hasPredecessor ? { lifeCycle.pass($0) } : nil,
+            events: events, logger: logger)
         gate.tell(of: snapshot)
         let captures = CaptureDesk(server, logger: logger)
         defer { state.flush() }
@@ -103,6 +107,10 @@ struct ServeAssembly {
             checkLifeCycle(lifeCycle, server, gate)
             for message in server.control.take() {
                 switch message {
+                case .request(let request, let worker, let client) where refuses(request, lifeCycle):
+                    server.answer(worker: worker, client: client, .refused(Self.elsewhere(lifeCycle)))
+                case .migration(_, let done) where lifeCycle.machine.successor != nil:
+                    done(.refused(Self.elsewhere(lifeCycle)))
                 case .request(.switchOver(let command), let worker, let client):
                     // Its table, when it is done: on a thread of its own, for it blocks.
                     _ = OwnThread(name: "godwit-switch") {
@@ -123,7 +131,7 @@ struct ServeAssembly {
                     gate.tell(of: snapshot)
                     gate.answer(worker: worker, client: client, outcome)
                 case .standing(let watch, let worker, let blockers):
-                    gate.handle(.standing(watch: watch, worker: worker, blockers))
+                    if let reply = gate.stood(watch, worker, blockers) { lifeCycle.answer(reply) }
                 case .consoleGone(let worker, let client):
                     gate.gone(worker: worker, client: client)
                 case .consoleCanceled(let worker, let client):
@@ -323,6 +331,42 @@ struct ServeAssembly {
             return .done
         } catch {
             return .refused(error.withoutPlace)
+        }
+    }
+
+    /// What operators have ordered of the process before this one. Before anybody is served; what the file does not
+    /// fit any more is told and left out.
+    mutating func takeOver(_ texts: [String]) {
+        var taken: [SettingOverride] = []
+        for order in texts.compactMap({ HandedOrders.parse($0, logger) }) {
+            switch order {
+            case .set(let override):
+                do throws(SettingsError) {
+                    _ = try SettingsFile.parse(text: text, path: path, overrides: taken + [override])
+                    taken.append(override)
+                } catch {
+                    logger.warning("SET \(override.key) of the process before does not go on: \(error.withoutPlace)")
+                }
+            case .traffic(let database, let record):
+                plan.restore(record, for: database)
+                state.memory.note(record, of: database)
+            case .mirror(let database, let order): handed.mirrors[database] = order
+            case .gate(let standing): handed.gate = standing
+            }
+        }
+        do {
+            let settings = try SettingsFile.parse(text: text, path: path, overrides: taken)
+            overrides = taken
+            // Breakers begin as they are forced.
+            healths = NameTable()
+            snapshot = try build(settings, previous: nil, readsFiles: true)
+            output.set(settings.log)
+        } catch {
+            overrides = []
+            logger.warning("what was SET of the process before does not go on: \(error)")
+        }
+        for override in overrides {
+            logger.notice("SET \(override.key) goes on: \(ReloadPolicy.masked(override.value, override.key))")
         }
     }
 

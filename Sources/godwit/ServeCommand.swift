@@ -1,5 +1,6 @@
 import ArgumentParser
 import Configuration
+import Console
 import ControlPlane
 import Foundation
 import Lifecycle
@@ -44,8 +45,10 @@ struct ServeCommand: ParsableCommand {
             logger: logger)
         // From here on nothing is left that could fail.
         try lifeCycle.becomeReady()
+        assembly.takeOver(lifeCycle.handed)
         let server = ProxyServer(
-            assembly.snapshot, listeners: start.listeners, hasPredecessor: takeover, events: events, logger: logger)
+            assembly.snapshot, gate: assembly.handed.gate.gate, listeners: start.listeners, hasPredecessor: takeover,
+            events: events, logger: logger)
         let state = assembly.state
         let engine = SwitchEngine(server.control, events: events, logger: logger)
         let runner = state.store.map { store in

@@ -1,6 +1,9 @@
 import Configuration
+import Console
 import Glibc
 import Lifecycle
+import Logging
+import Migration
 import Mirroring
 import Primitives
 import Proxy
@@ -14,8 +17,13 @@ extension ServeAssembly {
         case .takeover(.canceled(let number)): lifeCycle.passedOn(number, server)
         case .takeover(.cancel(let number, let processID, let secret)):
             server.cancel(processID: processID, secret: secret, by: Canceller(passedOn: number))
+        case .takeover(.gate(let text)):
+            if let word = HandOverText.value(GateWord.self, text) { gate.follow(word) }
+        case .takeover(.gateStanding(let text)):
+            if let reply = HandOverText.value(GateReply.self, text) { gate.stoodThere(reply) }
         case .takeover(.predecessorEnded):
             lifeCycle.predecessorEnded(server)
+            gate.predecessorEnded()
             withholdsReads = false
             allowReads()
         case .takeover(let step):
@@ -48,7 +56,7 @@ extension ServeAssembly {
         _ event: HandOverMachine.Event, _ lifeCycle: LifeCycle, _ server: ProxyServer, _ gate: GateDesk
     ) {
         let seconds = snapshot.settings.listen.takeoverWaitSeconds
-        for action in lifeCycle.handle(event, waitSeconds: seconds, server, orders: { orders }) {
+        for action in lifeCycle.handle(event, waitSeconds: seconds, server, orders: { orders(gate) }) {
             switch action {
             case .withholdReads:
                 withholdsReads = true
@@ -74,5 +82,34 @@ extension ServeAssembly {
         }
     }
 
-    private var orders: [String] { [] }
+    /// What operators have ordered, for the process that takes over.
+    private func orders(_ gate: GateDesk) -> [String] {
+        var orders = overrides.map { StandingOrder.set($0) }
+        for database in snapshot.settings.databases where !database.isWildcard {
+            let record = plan.record(of: database.name)
+            if record != TrafficPlan.Record() { orders.append(.traffic(database: database.name, record)) }
+            guard let ordered = mirrors[database.name]?.orders else { continue }
+            let order = HandedOrders.Mirroring(
+                isPaused: ordered.isPaused,
+                rowsPerSecond: ordered.copyRowsPerSecond == database.mirror.backfillRate
+                    ? nil : ordered.copyRowsPerSecond)
+            if order != HandedOrders.Mirroring() { orders.append(.mirror(database: database.name, order)) }
+        }
+        if let standing = gate.standing { orders.append(.gate(standing)) }
+        return orders.compactMap { order in
+            let text = HandOverText.text(order)
+            if text == nil { logger.warning("an order is too long to be handed over: \(order.words)") }
+            return text
+        }
+    }
+
+    /// Orders are the next process's to take, once it has been told of those before.
+    func refuses(_ request: ControlRequest, _ lifeCycle: LifeCycle) -> Bool {
+        if case .gate(.shutdown) = request { return false }
+        return lifeCycle.machine.successor != nil
+    }
+
+    static func elsewhere(_ lifeCycle: LifeCycle) -> String {
+        "process \(lifeCycle.machine.successor ?? 0) has taken over from this one: connect again, and order it there"
+    }
 }

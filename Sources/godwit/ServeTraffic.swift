@@ -103,6 +103,10 @@ extension ServeAssembly {
             database: settings.name, MirrorDirection(from: ownership.authority), oldConninfo: old, newConninfo: new,
             settings: MirrorOptions(settings.mirror), horizon: horizon, logger: logger,
             onSchemaChange: { control.post(.schemaChanged(database: settings.name)) })
+        if let order = handed.mirrors.removeValue(forKey: settings.name) {
+            mirror.orders.isPaused = order.isPaused
+            if let rows = order.rowsPerSecond { mirror.orders.copyRowsPerSecond = rows }
+        }
         mirror.start()
         mirrors[settings.name] = mirror
         engine.set(settings.name, SwitchEngine.Entry(

@@ -1,3 +1,4 @@
+import Console
 import Glibc
 import TestSupport
 import Testing
@@ -177,13 +178,14 @@ import Testing
 
     /// Every verb, those that end the process last.
     func commands() -> [(String, isForWatchers: Bool)] {
-        let shows = Self.shows + ["STATE", "HELP", "MIRROR", "TABLES", "BREAKERS", "ROUTES", "PINS", "COHORTS", "RULES",
-            "SHAPES", "CACHES", "client_encoding"]
+        let shows = ConsoleCommand.Subject.allCases.map { $0.rawValue.uppercased() } + ["client_encoding"]
         let changes = [
             "PAUSE \(database)", "RESUME \(database)", "DISABLE \(database)", "ENABLE \(database)", "RECONNECT",
             "KILL \(database)", "RESUME \(database)", "KILL_CLIENT c0.999", "SUSPEND", "RESUME", "WAIT_CLOSE",
             "RELOAD", "SET query_timeout = 5", "READS \(database) 0", "MIRROR PAUSE \(database)",
-            "MIRROR RESUME \(database)", "MIRROR THROTTLE \(database) 5", "SHUTDOWN WAIT_FOR_CLIENTS",
+            "MIRROR RESUME \(database)", "MIRROR THROTTLE \(database) 5", "FORCE \(database) OLD",
+            "FORCE \(database) NEW", "FORCE \(database) AUTO", "CUTOVER \(database) DRY RUN",
+            "ROLLBACK \(database) DRY RUN", "CAPTURE \(database) STOP", "CAPTURE \(database) TO 'x'", "SHUTDOWN WAIT_FOR_CLIENTS",
             "SHUTDOWN WAIT_FOR_SERVERS", "SHUTDOWN",
         ]
         return shows.map { ("SHOW \($0)", $0 != "FDS") } + [("SET application_name = 'x'", true), ("BEGIN", true)]
@@ -197,6 +199,10 @@ import Testing
         }
         let watcher = try WireClient(port: godwit.port, database: "godwit", user: "watcher")
         let simple = commands()
+        // Nothing that SHOW HELP offers is left out here, and SHOW HELP leaves nothing out.
+        let helped = Set(try godwit.console("SHOW HELP").compactMap { Self.verb($0["command"] ?? "") })
+        let known = Set(simple.compactMap { Self.verb($0.0) })
+        #expect(helped == known.subtracting(["SHOW client_encoding", "BEGIN"]), "\(helped.symmetricDifference(known))")
         for (command, isForWatchers) in simple {
             let state = try watcher.query(command).first { $0.type == "E" }?.sqlState
             #expect(state == (isForWatchers ? nil : "42501"), "\(command)")
@@ -219,11 +225,17 @@ import Testing
                 _ = try client?.query("BEGIN; UPDATE side_marker SET side = side")
             }
             let state = try admin.query(command).first { $0.type == "E" }?.sqlState
-            // There is no mirror here, and no such client.
-            let isRefused = command.hasPrefix("MIRROR") || command.hasPrefix("KILL_CLIENT")
+            // There is no mirror here, no such client, nothing that is captured, and no directory for it.
+            let isRefused = ["MIRROR", "KILL_CLIENT", "CAPTURE"].contains { command.hasPrefix($0) }
             #expect(state == (isRefused ? "22023" : nil), "\(command)")
         }
         #expect(godwit.process.wait() == .code(0))
+    }
+
+    /// `SHOW POOLS`, `PAUSE`: what is a command of its own.
+    private static func verb(_ command: String) -> String? {
+        let words = command.split(separator: " ").prefix(2).map(String.init)
+        return words.first == "SHOW" ? words.joined(separator: " ") : words.first
     }
 
     @Test func `over HTTP the token opens all but the sign of life`() throws {

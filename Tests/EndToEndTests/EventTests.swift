@@ -43,6 +43,37 @@ import Testing
         #expect(lines.contains { $0.contains("refused") && $0.contains("events.hooks") })
     }
 
+    @Test func `the examples tell a chat of everything, and wake somebody for what needs a person`() throws {
+        let webhook = try startDriver("webhook", [])
+        let line = try webhook.output.waitForLine(containing: "port ")
+        let address = "http://127.0.0.1:\(line.dropFirst("port ".count))"
+        let relay = try TCPRelay(to: servers.new.port)
+        var entry = servers.entry(database)
+        entry.new = "host=127.0.0.1 port=\(relay.port) dbname=\(database)"
+        entry.readsPercent = "100"
+        entry.breaker = ["failures": "2", "rollback": "off"]
+        var configuration = GodwitConfiguration([entry])
+        let folder = TestResources.packageRoot + "/conf/hooks"
+        configuration.sections = "events: {hooks: [\(folder)/chat-webhook, \(folder)/pager]}"
+        let godwit = try GodwitProcess(configuration, environment: [
+            "GODWIT_CHAT_URL_FILE": try TestResources.file("chat", address + "/chat\n"),
+            "GODWIT_PAGER_URL_FILE": try TestResources.file("pager", address + "/pager\n"),
+            "GODWIT_PAGER_KEY_FILE": try TestResources.file("key", "secret-key\n"),
+        ])
+        try webhook.output.waitForLine(containing: "Godwit: start")
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        relay.become(.refusing)
+        let client = try WireClient(port: godwit.port, database: database)
+        while try !godwit.console("SHOW EVENTS").contains(where: { $0["kind"] == "trip" }) {
+            #expect(try client.value("SELECT side FROM side_marker") == "old")
+        }
+        let page = try webhook.output.waitForLine(containing: "/pager ")
+        #expect(page.contains("\"routing_key\": \"secret-key\"") && page.contains("godwit trip \(database) new"), "\(page)")
+        try webhook.output.waitForLine(containing: "Godwit: trip \(database) new")
+        // Nobody is woken for a start.
+        #expect(webhook.output.lines.count { $0.hasPrefix("/pager ") } == 1)
+    }
+
     @Test func `a pool that pinned clients keep is told once`() throws {
         let godwit = try servers.godwit(database) { $0.database.pool = ["size": "2"] }
         let clients = try (0..<2).map { _ in try WireClient(port: godwit.port, database: database) }

@@ -186,17 +186,27 @@ import Testing
         try end(reader)
     }
 
-    @Test func `no read fails while NEW comes and goes`() throws {
+    @Test func `no read fails while NEW comes and goes for a minute`() throws {
         let godwit = try godwit()
         let reader = try reader(godwit)
-        for _ in 0..<10 {
-            relay.become(.refusing)
-            _ = try reader.wait { $0.away }
-            relay.become(.passing)
-            _ = try reader.ask("mark")
+        let end = MonotonicInstant.now().advanced(bySeconds: 60)
+        var (flaps, away, back) = (0, [Double](), [Double]())
+        while MonotonicInstant.now() < end {
+            for relayed in [TCPRelay.Mode.refusing, .passing] {
+                _ = try reader.ask("mark")
+                relay.become(relayed)
+                let isAway = relayed == .refusing
+                let told = try reader.wait { isAway ? $0.away : $0.back }
+                if isAway { away.append(told.first_old ?? 0) } else { back.append(told.first_new ?? 0) }
+                // So for two seconds: reads go on all the while.
+                let turn = MonotonicInstant.now().advanced(bySeconds: 2)
+                _ = try reader.wait { _ in MonotonicInstant.now() >= turn }
+            }
+            flaps += 1
         }
-        _ = try reader.wait { $0.back }
-        try end(reader)
+        print("\(flaps) flaps; on OLD after \(away.max() ?? 0) ms at most, on NEW again after \(back.max() ?? 0) ms at most")
+        #expect(flaps > 5)
+        try self.end(reader)
     }
 
     @Test func `no read fails in twenty faults in a row`() throws {

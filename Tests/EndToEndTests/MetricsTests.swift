@@ -70,6 +70,36 @@ import Testing
         #expect(try #require(after["process_resident_memory_bytes"]) > 1_000_000)
     }
 
+    @Test func `the names that guides to migrations give are there, with their labels and what has happened`() throws {
+        let name = try servers.makeDatabase("CREATE TABLE item (id int PRIMARY KEY, word text)")
+        try servers.old.psql("INSERT INTO item SELECT g, 'a' FROM generate_series(1, 7) g", database: name)
+        let port = try FreePort.find()
+        let godwit = try servers.mirroring(name) { $0.http = ["port": "\(port)"] }
+        for id in 11...13 { try godwit.psql("INSERT INTO item VALUES (\(id), 'b')", database: name) }
+        // What others write there is found, and mended.
+        try servers.new.psql("UPDATE item SET word = 'rogue' WHERE id = 3", database: name)
+        func found() throws -> [String: Double] { try metrics(port).filter { $0.key.hasPrefix("migration_") } }
+        let base = "database=\"\(name)\""
+        let change = "migration_cdc_events_total{\(base),source_table=\"\",event_type=\"change\"}"
+        let rogue = "migration_validation_errors_total{\(base),table=\"\",error_type=\"written_on_new\"}"
+        try waitUntil {
+            let values = try found()
+            return try #require(values[change]) >= 3 && #require(values[rogue]) >= 1
+        }
+        #expect(try servers.new.psql("SELECT word FROM item WHERE id = 3", database: name) == "a")
+        let values = try found()
+        #expect(values["migration_cdc_events_total{\(base),source_table=\"public.item\",event_type=\"copy\"}"] == 7)
+        #expect(values["migration_progress_percent{\(base),phase=\"copy\",table=\"public.item\"}"] == 100)
+        #expect(values["migration_progress_percent{\(base),phase=\"reads\",table=\"\"}"] == 0)
+        let lag = "migration_replication_lag_seconds{\(base),source_db=\"\(name)\",target_db=\"\(name)\"}"
+        #expect(try #require(values[lag]) >= 0)
+        #expect(try #require(values["migration_query_duration_seconds_count{\(base),operation=\"other\"}"]) == 3)
+        for (component, category) in [("proxy", "breaker_trip"), ("proxy", "read_retried"), ("mirror", "sync_late")] {
+            let error = "component=\"\(component)\",error_category=\"\(category)\""
+            #expect(values["migration_errors_total{\(base),\(error)}"] == 0)
+        }
+    }
+
     @Test func `scrapes go on while a drain waits for a transaction, and readiness says so`() throws {
         let (godwit, port) = try godwit { $0.threads = 2 }
         let ready = try HTTPExchange.get("/readyz", port: port)

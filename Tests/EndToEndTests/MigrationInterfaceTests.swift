@@ -16,6 +16,40 @@ import Testing
         }
     }
 
+    @Test func `each path and method of the document asks for its right`() throws {
+        let drive = try tests.drive()
+        let document = try drive.get("/openapi.yaml").body
+        var path = ""
+        var calls: [(method: String, path: String)] = []
+        for line in document.split(separator: "\n") {
+            if let found = line.firstMatch(of: /^  (\/[^:]*):$/) { path = String(found.output.1) }
+            if let found = line.firstMatch(of: /^    (get|post|put|patch|delete):$/) {
+                calls.append((found.output.1.uppercased(), path.replacing("{id}", with: "none")))
+            }
+        }
+        #expect(calls.count >= 14 && calls.contains { $0.method == "POST" && $0.path.hasSuffix("/abort") }, "\(calls)")
+        func status(_ method: String, _ path: String, _ token: String) throws -> Int {
+            let right = token.isEmpty ? "" : "Authorization: Bearer \(token)\r\n"
+            return try HTTPExchange(port: drive.port).send(
+                "\(method) \(path) HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\(right)\r\n").answer().status
+        }
+        for (method, path) in calls {
+            let isOpen = ["/healthz", "/openapi.yaml"].contains(path)
+            let isChange = method != "GET"
+            for token in ["", "wrong"] { #expect(try status(method, path, token) == (isOpen ? 200 : 401), "\(method) \(path)") }
+            for token in [MigrationDrive.readToken, MigrationDrive.token] {
+                let given = try status(method, path, token)
+                if isChange && token == MigrationDrive.readToken {
+                    #expect(given == 403, "\(method) \(path)")
+                } else {
+                    // Who may is told of what is wrong otherwise.
+                    #expect(given == 200 || [404, 422].contains(given), "\(method) \(path): \(given)")
+                    #expect(given == 200 || path.hasPrefix("/migrations"), "\(method) \(path): \(given)")
+                }
+            }
+        }
+    }
+
     @Test func `without a token nobody acts`() throws {
         let port = try FreePort.find()
         let database = try tests.servers.makeDatabase(MigrationTests.schema)

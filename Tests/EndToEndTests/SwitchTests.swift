@@ -184,6 +184,37 @@ import Testing
         #expect(try authority(godwit) == "new")
     }
 
+    @Test func `after a cutover the breakers have changed their roles`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let (old, new) = (try TCPRelay(to: servers.old.port), try TCPRelay(to: servers.new.port))
+        let godwit = try servers.mirroring(database) {
+            $0.database.old = "host=127.0.0.1 port=\(old.port) dbname=\(database)"
+            $0.database.new = "host=127.0.0.1 port=\(new.port) dbname=\(database)"
+            $0.database.breaker = ["patience": "0.2", "failures": "2"]
+            $0.database.pool = ["server_login_retry": "0.1"]
+        }
+        func breaker(_ side: String) throws -> [String: String] {
+            try #require(try godwit.console("SHOW BREAKERS").first { $0["side"] == side })
+        }
+        #expect(try breaker("old")["role"] == "authority" && breaker("new")["role"] == "other")
+        try switchOver(godwit, "CUTOVER", database)
+        #expect(try breaker("old")["role"] == "other" && breaker("new")["role"] == "authority")
+        // OLD is nobody's any more, and what NEW does is told as an authority's failure.
+        old.become(.refusing)
+        let client = try WireClient(port: godwit.port, database: database)
+        let write = "UPDATE accounts SET balance = balance + 1 WHERE id = 1"
+        #expect(try client.query(write).first?.commandTag == "UPDATE 1")
+        #expect(try client.value("SELECT balance FROM accounts WHERE id = 1") == "1")
+        new.become(.refusing)
+        var error: WireClient.Message?
+        while error?.sqlState != "57P03" { error = try client.query(write).first { $0.type == "E" } }
+        #expect(error?.fields["M"]?.contains("NEW") == true, "\(error?.fields ?? [:])")
+        #expect(try breaker("new")["state"] == "open")
+        new.become(.passing)
+        try waitUntil { try client.query(write).first?.commandTag == "UPDATE 1" }
+        try waitUntil { try breaker("new")["state"] == "closed" }
+    }
+
     @Test func `an open transaction outlasts the deadline, and everything goes on as it was`() throws {
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let godwit = try servers.mirroring(database)

@@ -40,12 +40,12 @@ private final class Lines {
 }
 
 @Suite struct LogLineTests {
-    private let time = WallClock(micros: 1_700_000_000_123_456)
+    private let time: Int64 = 1_700_000_000_123_456
 
     @Test func `a line of text has the time, the level, the message, and what belongs to it`() {
         let line = LogLine(
             level: .notice, message: "mirror\nstarts", metadata: ["database": "shop", "event": .string("not here")])
-        #expect(line.text(at: time) == "2023-11-14T22:13:20.123Z notice: mirror starts database=shop")
+        #expect(line.text(atMicros: time) == "2023-11-14T22:13:20.123Z notice: mirror starts database=shop")
     }
 
     @Test func `a line of JSON is one object, with nothing lost`() {
@@ -53,7 +53,7 @@ private final class Lines {
             level: .warning, message: "a \"b\"\n\u{1}\\",
             metadata: ["number": .stringConvertible(7), "event": ["kind": "trip", "list": ["x", .stringConvertible(0.5)]]])
         #expect(
-            line.json(at: time)
+            line.json(atMicros: time)
                 == #"{"time":"2023-11-14T22:13:20.123Z","level":"warning","message":"a \"b\"\u000a\u0001\\","#
                 + #""event":{"kind":"trip","list":["x",0.5]},"number":7}"#)
     }

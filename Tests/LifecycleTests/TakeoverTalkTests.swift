@@ -54,29 +54,37 @@ import Testing
         let answers = Mailbox<TakeoverStep>()
         let thread = claim { claim, sockets in
             #expect(sockets.map(\.0) == [.postgres, .takeover])
-            #expect(claim.orders == ["reads shop 10"])
             #expect(!claim.isActivated)
             do {
                 var inherited = InheritedSockets(sockets.map { (label: $0.0, descriptor: $0.1) })
                 let handles = try inherited.take(.postgres)
                 #expect(handles.map(\.address.port) == [port])
-                try claim.ready()
+                #expect(try claim.ready() == ["reads shop 10", "two\nlines"])
             } catch {
                 Issue.record("\(error)")
             }
             claim.serving { answers.post($0) }
+            claim.order("hold all")
             claim.cancel(number: 3, processID: 77, secret: [0, 255, 16])
             var ready = pollfd(fd: answers.descriptor, events: Int16(POLLIN), revents: 0)
             _ = poll(&ready, 1, -1)
-            #expect(answers.take().first == .canceled(number: 3))
+            var heard: [TakeoverStep] = []
+            while heard.count < 2 {
+                heard += answers.take()
+                if heard.count == 2 { break }
+                _ = poll(&ready, 1, -1)
+            }
+            #expect(heard == [.gateStanding("held 7"), .canceled(number: 3)])
         }
         #expect(next() == .asked(process: getpid()))
         let duplicate = listener.duplicate()
         let copy = try #require(duplicate)
-        offer.answer(.granted([(.postgres, copy)], isActivated: false, orders: ["reads shop 10"]))
+        offer.answer(.granted([(.postgres, copy)], isActivated: false))
         #expect(next() == .ready)
-        offer.answer(.go)
+        offer.answer(.go(orders: ["reads shop 10", "two\nlines"]))
         #expect(next() == .serving(process: getpid()))
+        #expect(next() == .gate("hold all"))
+        offer.answer(.standing("held 7"))
         #expect(next() == .cancel(number: 3, processID: 77, secret: [0, 255, 16]))
         offer.answer(.canceled(number: 3))
         thread.join()
@@ -98,18 +106,18 @@ import Testing
         // After the sockets.
         var thread = claim { _, sockets in for socket in sockets { close(socket.1) } }
         #expect(next() == .asked(process: getpid()))
-        offer.answer(.granted([], isActivated: false, orders: []))
+        offer.answer(.granted([], isActivated: false))
         expectLost(next())
         thread.join()
         // After ready.
         thread = claim { claim, sockets in
             for socket in sockets { close(socket.1) }
-            try? claim.ready()
+            _ = try? claim.ready()
         }
         #expect(next() == .asked(process: getpid()))
-        offer.answer(.granted([], isActivated: true, orders: []))
+        offer.answer(.granted([], isActivated: true))
         #expect(next() == .ready)
-        offer.answer(.go)
+        offer.answer(.go(orders: []))
         expectLost(next())
         thread.join()
         // Silence at the begin is no question at all.
