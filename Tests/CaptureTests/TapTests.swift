@@ -182,6 +182,37 @@ extension CaptureTap {
         #expect(kept.count < count && kept.count >= CaptureSession.waitingBytesMax / 100_000 - 3)
     }
 
+    @Test func `a connection that was dropped says so when there is room again, and others are whole`() throws {
+        let bench = TapBench()
+        let tap = bench.tap()
+        var writer = MessageWriter()
+        writer.query(String(repeating: "x", count: 100_000))
+        while bench.session.dropped.load(ordering: .relaxed) == 0 { tap.received(writer.bytes) }
+        func written() throws -> [CaptureRecord] {
+            bench.lane.flush()
+            var (chunks, _) = bench.session.take()
+            var records: [CaptureRecord] = []
+            for index in chunks.indices {
+                records += try RecordReader.records(of: chunks[index].buffer.bytes)
+                bench.session.giveBack(&chunks[index])
+            }
+            return records
+        }
+        let dropped = try #require(try written().first?.connection)
+        // There is room again. What it does now is not kept, for something is missing before it.
+        tap.received(writer.bytes)
+        let other = bench.tap()
+        other.received(writer.bytes)
+        tap.received(writer.bytes)
+        tap.ended(at: TapBench.instant(9))
+        other.ended(at: TapBench.instant(9))
+        let records = try written()
+        #expect(records.filter { $0.connection == dropped }.map(\.content).suffix(1) == [.dropped])
+        #expect(records.filter { $0.connection == dropped && $0.content == .dropped }.count == 1)
+        #expect(records.filter { $0.connection != dropped }.count == 3 && records.last?.content == .disconnect)
+        #expect(bench.session.dropped.load(ordering: .relaxed) == 1)
+    }
+
     @Test func `an answer comes before what is asked after it, though the clocks of two reactors say otherwise`() throws {
         let session = CaptureSession(
             database: "shop", path: "", options: CaptureOptions(), beganAt: MonotonicInstant(nanoseconds: 0), seed: 1,

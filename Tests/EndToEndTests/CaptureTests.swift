@@ -84,6 +84,8 @@ import Testing
         #expect(try servers.new.psql(Self.contents, database: other) == before)
         let shown = try replay(["show", path])
         #expect(shown.output.text.contains("> query SELECT id, name FROM person ORDER BY id; SELECT 2"))
+        let one = try replay(["show", path, "--connection", "\(records[0].connection)", "--summary"])
+        #expect(one.output.text.contains("1 connections"), "\(one.output.text)")
         let lines = try replay(["show", path, "--json"]).output.text.split(separator: "\n")
         #expect(lines.count == records.count)
         #expect(try lines.allSatisfy { try JSONSerialization.jsonObject(with: Data($0.utf8)) is [String: Any] })
