@@ -5,7 +5,7 @@ import Glibc
 /// protocol, which are as PostgreSQL has them.
 package enum CaptureFormat {
     package static let magic = Array("GODWITCP".utf8)
-    package static let version: UInt16 = 1
+    package static let version: UInt16 = 2
     /// Magic, version, flags, four zero bytes.
     package static let fileHeaderSize = 16
     package static let frameHeaderSize = 32
@@ -84,7 +84,7 @@ package enum CaptureError: Error, Equatable, Sendable, CustomStringConvertible {
         switch self {
         case .notACapture: "this is no capture of Godwit's: it does not begin with GODWITCP"
         case .unknownVersion(let version):
-            "the capture has format version \(version); this program knows up to \(CaptureFormat.version)"
+            "the capture has format version \(version); this program knows \(CaptureFormat.version) alone: take it anew"
         case .damagedFrame(let offset): "the capture is damaged at byte \(offset): a frame fails its checksum"
         case .damagedRecord: "the capture holds a record that cannot be"
         case .compression(let reason): "zstd: \(reason)"

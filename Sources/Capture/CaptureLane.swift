@@ -53,6 +53,7 @@ package final class CaptureSession: Sendable {
     package let wakeUp: CaptureWakeUp
 
     private let isTaking = Atomic<Bool>(true)
+    private let lastNumber = Atomic<UInt64>(0)
     package let connections = Atomic<UInt64>(0)
     package let dropped = Atomic<UInt64>(0)
     package let records = Atomic<UInt64>(0)
@@ -77,6 +78,13 @@ package final class CaptureSession: Sendable {
 
     /// Reactors add to it.
     package var isRunning: Bool { isTaking.load(ordering: .relaxed) }
+
+    /// The place of what happens now among all that is written down.
+    ///
+    /// Drawn when a client's bytes have been read, and before bytes for a client are written: whoever asks after having
+    /// seen an answer, on whichever connection and thread, has the higher number. The clock does not say so: what one
+    /// turn of a reactor handles has one time.
+    package func nextNumber() -> UInt64 { lastNumber.add(1, ordering: .relaxed).newValue }
 
     package var state: State { outcome.withLock { $0.state } }
     package var reason: String { outcome.withLock { $0.reason } }

@@ -73,11 +73,14 @@ package struct CaptureRecord: Equatable, Sendable {
     package var connection: UInt64
     /// Since the capture began.
     package var micros: UInt64
+    /// The order of records of all threads: see `CaptureSession.nextNumber`.
+    package var number: UInt64
     package var content: Content
 
-    package init(connection: UInt64, micros: UInt64, content: Content) {
+    package init(connection: UInt64, micros: UInt64, number: UInt64 = 0, content: Content) {
         self.connection = connection
         self.micros = micros
+        self.number = number
         self.content = content
     }
 }
@@ -114,7 +117,8 @@ extension RecordBuffer {
             kind = RecordKind.error
             body.error(state: state, isFatal: isFatal, message: message)
         }
-        begin(kind, connection: record.connection, micros: record.micros, count: body.bytes.count)
+        begin(
+            kind, connection: record.connection, micros: record.micros, number: record.number, count: body.bytes.count)
         body.bytes.withUnsafeBytes { raw($0) }
     }
 
@@ -155,6 +159,7 @@ extension RecordBuffer {
 package struct RecordReader {
     private var cursor: RecordCursor
     private var micros: UInt64 = 0
+    private var number: UInt64 = 0
 
     package init(_ payload: UnsafeRawBufferPointer) { cursor = RecordCursor(payload) }
 
@@ -179,14 +184,16 @@ package struct RecordReader {
     package mutating func next() throws(CaptureError) -> CaptureRecord? {
         while cursor.remaining > 0 {
             guard let kind = cursor.byte(), let connection = cursor.varint(), let delta = cursor.varint(),
-                let count = cursor.varint(), count <= UInt64(CaptureFormat.payloadMax),
+                let step = cursor.varint(), let count = cursor.varint(), count <= UInt64(CaptureFormat.payloadMax),
                 let body = cursor.take(Int(count))
             else { throw .damagedRecord }
             let (sum, isTooMuch) = micros.addingReportingOverflow(delta)
-            if isTooMuch { throw .damagedRecord }
+            let (next, isTooFar) = number.addingReportingOverflow(step)
+            if isTooMuch || isTooFar { throw .damagedRecord }
             micros = sum
+            number = next
             guard let content = try Self.content(kind, RecordCursor(body)) else { continue }
-            return CaptureRecord(connection: connection, micros: micros, content: content)
+            return CaptureRecord(connection: connection, micros: micros, number: number, content: content)
         }
         return nil
     }

@@ -6,24 +6,26 @@ struct TapContext: ~Copyable {
     let lane: CaptureLane
     let connection: UInt64
     let micros: UInt64
+    let number: UInt64
     let answers: UInt64
 
     func message(_ tag: UInt8, _ body: UnsafeRawBufferPointer) -> Bool {
         let count = RecordBuffer.varintSize(answers) + body.count
         guard lane.makeRoom(count) else { return false }
-        lane.buffer.begin(tag, connection: connection, micros: micros, count: count)
+        lane.buffer.begin(tag, connection: connection, micros: micros, number: number, count: count)
         lane.buffer.varint(answers)
         lane.buffer.raw(body)
         return true
     }
 
     func omitted(_ bytes: UInt64) -> Bool {
-        lane.append(CaptureRecord(connection: connection, micros: micros, content: .omitted(bytes: bytes)))
+        lane.append(CaptureRecord(
+            connection: connection, micros: micros, number: number, content: .omitted(bytes: bytes)))
     }
 
     func ready(_ status: UInt8) -> Bool {
         guard lane.makeRoom(1) else { return false }
-        lane.buffer.begin(RecordKind.ready, connection: connection, micros: micros, count: 1)
+        lane.buffer.begin(RecordKind.ready, connection: connection, micros: micros, number: number, count: 1)
         lane.buffer.byte(status)
         return true
     }
@@ -35,7 +37,7 @@ struct TapContext: ~Copyable {
         let count = 2 + RecordBuffer.varintSize(rows) + RecordBuffer.varintSize(bytes) + (digest == nil ? 0 : 16)
             + words.count
         guard lane.makeRoom(count) else { return false }
-        lane.buffer.begin(RecordKind.answer, connection: connection, micros: micros, count: count)
+        lane.buffer.begin(RecordKind.answer, connection: connection, micros: micros, number: number, count: count)
         lane.buffer.byte(kind.rawValue)
         lane.buffer.varint(rows)
         lane.buffer.varint(bytes)
@@ -49,7 +51,7 @@ struct TapContext: ~Copyable {
     }
 
     func error(_ error: ErrorResponse) -> Bool {
-        lane.append(CaptureRecord(connection: connection, micros: micros, content: .error(
+        lane.append(CaptureRecord(connection: connection, micros: micros, number: number, content: .error(
             state: error.state.code, isFatal: error.severity == .fatal,
             message: lane.isRedacted ? "" : String(error.message.prefix(300)))))
     }
@@ -73,9 +75,13 @@ package final class CaptureTap {
         self.lane = lane
         number = lane.nextConnection()
         backend = BackendTap(withDigest: lane.withDigest)
-        var records = [CaptureRecord(connection: number, micros: micros, content: .connect(connection))]
+        let place = lane.session.nextNumber()
+        var records = [
+            CaptureRecord(connection: number, micros: micros, number: place, content: .connect(connection))
+        ]
         for body in prepared {
-            records.append(CaptureRecord(connection: number, micros: micros, content: .prepared(body: body)))
+            records.append(CaptureRecord(
+                connection: number, micros: micros, number: place, content: .prepared(body: body)))
         }
         for record in records where !isDropped { isDropped = !lane.append(record) }
         if isDropped { lane.countDropped() }
@@ -84,27 +90,29 @@ package final class CaptureTap {
     package func received(_ bytes: UnsafeRawBufferPointer, at now: MonotonicInstant) {
         let micros = lane.micros(now)
         if isDropped { return tellDropped(micros) }
-        let context = TapContext(lane: lane, connection: number, micros: micros, answers: backend.answers)
+        let context = TapContext(
+            lane: lane, connection: number, micros: micros, number: lane.session.nextNumber(), answers: backend.answers)
         if !frontend.take(bytes, context) { drop(micros) }
     }
 
     package func sent(_ bytes: UnsafeRawBufferPointer, at now: MonotonicInstant) {
         if isDropped || bytes.isEmpty { return }
         let micros = lane.micros(now)
-        let context = TapContext(lane: lane, connection: number, micros: micros, answers: backend.answers)
+        let context = TapContext(
+            lane: lane, connection: number, micros: micros, number: lane.session.nextNumber(), answers: backend.answers)
         if !backend.take(bytes, context) { drop(micros) }
     }
 
     package func canceled(at now: MonotonicInstant) {
         if isDropped { return }
         let micros = lane.micros(now)
-        if !lane.append(CaptureRecord(connection: number, micros: micros, content: .cancel)) { drop(micros) }
+        if !append(.cancel, micros) { drop(micros) }
     }
 
     package func ended(at now: MonotonicInstant) {
         let micros = lane.micros(now)
         if isDropped { return tellDropped(micros) }
-        _ = lane.append(CaptureRecord(connection: number, micros: micros, content: .disconnect))
+        _ = append(.disconnect, micros)
     }
 
     private func drop(_ micros: UInt64) {
@@ -115,6 +123,11 @@ package final class CaptureTap {
 
     private func tellDropped(_ micros: UInt64) {
         if isDropTold { return }
-        isDropTold = lane.append(CaptureRecord(connection: number, micros: micros, content: .dropped))
+        isDropTold = append(.dropped, micros)
+    }
+
+    private func append(_ content: CaptureRecord.Content, _ micros: UInt64) -> Bool {
+        lane.append(CaptureRecord(
+            connection: number, micros: micros, number: lane.session.nextNumber(), content: content))
     }
 }

@@ -9,11 +9,15 @@ import Glibc
 /// becomes a letter and each digit a digit, and blanks and marks stay. true, false and null stay.
 struct Pseudonyms {
     private let key: [UInt8]
+    private let numbers: NumberPermutation
     private var known: [[UInt8]: [UInt8]] = [:]
     private static let knownMax = 20_000
     private static let knownBytesMax = 256
 
-    init(key: [UInt8]) { self.key = key }
+    init(key: [UInt8]) {
+        self.key = key
+        numbers = NumberPermutation(key: Digest.hmacSHA256(key: key, Array("whole numbers".utf8)))
+    }
 
     mutating func of(_ value: [UInt8]) -> [UInt8] {
         if let found = known[value] { return found }
@@ -40,25 +44,30 @@ struct Pseudonyms {
         return text(value, &stream)
     }
 
-    /// As many digits, not the same ones, within the smallest of int4, int8 and numeric that has room for it.
+    /// As many digits, not the same ones, within the smallest of int2, int4, int8 and numeric that has room for it;
+    /// each number by another one, so that keys stay unique.
     private func integer(_ digits: [UInt8], _ stream: inout PseudonymStream) -> [UInt8] {
-        let most = UInt64(String(decoding: digits, as: UTF8.self))
-        let hasLeadingZero = digits[0] == UInt8(ascii: "0")
-        guard !hasLeadingZero, let most, digits.count == 10 || digits.count == 19 else {
+        if digits[0] == UInt8(ascii: "0") && digits.count > 1 {
+            guard digits.count <= 19, let value = UInt64(String(decoding: digits, as: UTF8.self)) else {
+                return otherDigits(digits, &stream)
+            }
+            let range = 0...(Self.power(digits.count - 1) - 1)
+            let made = Array(String(numbers.image(of: value, in: range)).utf8)
+            return [UInt8](repeating: UInt8(ascii: "0"), count: digits.count - made.count) + made
+        }
+        guard digits.count <= 19, let value = UInt64(String(decoding: digits, as: UTF8.self)) else {
             return otherDigits(digits, &stream)
         }
-        let floor: UInt64 = digits.count == 10 ? 1_000_000_000 : 1_000_000_000_000_000_000
-        let range: ClosedRange<UInt64> =
-            if digits.count == 19 {
-                most <= UInt64(Int64.max)
-                    ? floor...UInt64(Int64.max) : (UInt64(Int64.max) + 1)...9_999_999_999_999_999_999
-            } else {
-                most <= UInt64(Int32.max) ? floor...UInt64(Int32.max) : (UInt64(Int32.max) + 1)...9_999_999_999
-            }
-        var made = most
-        while made == most { made = range.lowerBound + stream.word() % (range.upperBound - range.lowerBound + 1) }
-        return Array(String(made).utf8)
+        let floor = digits.count == 1 ? 0 : Self.power(digits.count - 1)
+        let ceiling = digits.count == 1 ? 9 : floor - 1 + floor * 9
+        for most in [UInt64(Int16.max), UInt64(Int32.max), UInt64(Int64.max)] where floor < most && most < ceiling {
+            let range = value <= most ? floor...most : (most + 1)...ceiling
+            return Array(String(numbers.image(of: value, in: range)).utf8)
+        }
+        return Array(String(numbers.image(of: value, in: floor...ceiling)).utf8)
     }
+
+    private static func power(_ exponent: Int) -> UInt64 { (0..<exponent).reduce(1) { power, _ in power * 10 } }
 
     private func otherDigits(_ digits: [UInt8], _ stream: inout PseudonymStream) -> [UInt8] {
         var made = digits

@@ -1,11 +1,13 @@
 /// Records one after the other, as a frame holds them. A value of its owner's thread.
 ///
 /// A record: kind (1 byte), connection, microseconds since the one before (since the capture began for the first of a
-/// buffer), bytes of the body, body. Numbers are varints of seven bits each, the lowest first.
+/// buffer), how much its number is above that of the one before, bytes of the body, body. Numbers are varints of seven
+/// bits each, the lowest first.
 package struct RecordBuffer: Sendable {
     package private(set) var bytes: [UInt8]
     package private(set) var records = 0
     private var lastMicros: UInt64 = 0
+    private var lastNumber: UInt64 = 0
 
     package init(capacity: Int) {
         bytes = []
@@ -13,22 +15,25 @@ package struct RecordBuffer: Sendable {
     }
 
     /// What a record may need beyond its body.
-    package static let overhead = 32
+    package static let overhead = 48
 
     package mutating func removeAll() {
         bytes.removeAll(keepingCapacity: true)
         records = 0
         lastMicros = 0
+        lastNumber = 0
     }
 
     /// Writes what stands before a record's body; the caller appends exactly `count` bytes.
     @inline(__always)
-    package mutating func begin(_ kind: UInt8, connection: UInt64, micros: UInt64, count: Int) {
+    package mutating func begin(_ kind: UInt8, connection: UInt64, micros: UInt64, number: UInt64, count: Int) {
         bytes.append(kind)
         varint(connection)
         varint(micros >= lastMicros ? micros - lastMicros : 0)
+        varint(number >= lastNumber ? number - lastNumber : 0)
         varint(UInt64(count))
         lastMicros = max(lastMicros, micros)
+        lastNumber = max(lastNumber, number)
         records += 1
     }
 

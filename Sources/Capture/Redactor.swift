@@ -5,12 +5,20 @@ import SQLAnalysis
 /// What remains is the same traffic about other values. One thread.
 package struct Redactor {
     private var pseudonyms: Pseudonyms
+    /// Of connections that are in the midst of one; nil: it is of text.
+    private var copies: [UInt64: BinaryCopyScan?] = [:]
 
     /// - Parameter key: random, of this capture alone, and forgotten with it.
     package init(key: [UInt8]) { pseudonyms = Pseudonyms(key: key) }
 
     package mutating func redact(_ record: CaptureRecord) -> CaptureRecord {
         var record = record
+        if case .message(FrontendTag.copyData, let answers, let body) = record.content {
+            let made = copyData(body, of: record.connection)
+            record.content = .message(tag: FrontendTag.copyData, answers: answers, body: made)
+            return record
+        }
+        if endsCopy(record.content) { copies[record.connection] = nil }
         switch record.content {
         case .connect(var connection):
             connection.settings = connection.settings.map { setting in
@@ -40,7 +48,6 @@ package struct Redactor {
             return sql(text) + [0]
         case FrontendTag.parse: return parse(body)
         case FrontendTag.bind: return bind(body)
-        case FrontendTag.copyData: return copyData(body)
         case FrontendTag.functionCall: return functionCall(body)
         case FrontendTag.copyFail: return [0]
         default: return body
@@ -273,8 +280,25 @@ package struct Redactor {
 
     // MARK: COPY
 
-    /// Fields of the text format and of CSV; binary data is zeroed.
-    private mutating func copyData(_ body: [UInt8]) -> [UInt8] {
+    /// What the client sends besides COPY data, and its going. Sync and Flush may come before data.
+    private func endsCopy(_ content: CaptureRecord.Content) -> Bool {
+        switch content {
+        case .message(let tag, _, _): tag != FrontendTag.sync && tag != FrontendTag.flush
+        case .connect, .disconnect, .dropped, .omitted: true
+        case .prepared, .cancel, .ready, .answer, .error: false
+        }
+    }
+
+    private mutating func copyData(_ body: [UInt8], of connection: UInt64) -> [UInt8] {
+        let known = copies[connection]
+        var scan = known ?? BinaryCopyScan(beginning: body)
+        let made = scan?.replace(body) { binary($0, depth: 0) } ?? textData(body)
+        copies[connection] = .some(scan)
+        return made
+    }
+
+    /// Fields of the text format and of CSV; binary data that did not begin as such is zeroed.
+    private mutating func textData(_ body: [UInt8]) -> [UInt8] {
         if body.contains(0) { return body.map { _ in 0 } }
         var made: [UInt8] = []
         made.reserveCapacity(body.count)

@@ -134,6 +134,8 @@ package enum ControlMessage: Sendable {
     case readsUnsafe(database: String, cause: String, figures: [EventRecord.Figure])
     /// Its file is closed.
     case captureEnded(CaptureSession)
+    /// `done` is called on the control thread, or on a capture's end.
+    case captureAsked(CaptureAsked, done: @Sendable (CaptureReply) -> Void)
     /// A signal came.
     case signal(Int32)
     /// What a migration orders; `done` is called on the control thread, or later, when it is in force.

@@ -1,11 +1,14 @@
 import ArgumentParser
+import Capture
 import Configuration
 import Console
 import ControlPlane
 import Foundation
 import Logging
+import Primitives
 import Proxy
 import Reactor
+import Synchronization
 
 /// What operators and their tools are told over HTTP: /healthz, /readyz, /metrics, and migrations.
 enum AdminService {
@@ -36,6 +39,7 @@ enum AdminService {
     ) -> HTTPService? {
         guard let listener = socket.take() else { return nil }
         var routes = routes(server, hooks)
+        routes += CaptureRoutes(office: captureOffice(server)).all
         if let runner, let store = state.store { routes += MigrationRoutes(desk: runner.desk, store: store).all }
         let access = HTTPAccess(writeToken: tokens.write, readToken: tokens.read, routes: routes)
         do throws(SocketError) {
@@ -78,6 +82,19 @@ enum AdminService {
         ]
     }
 
+    /// CAPTURE by HTTP: the control thread does it.
+    private static func captureOffice(_ server: ProxyServer) -> CaptureOffice {
+        { order in
+            let reply: CaptureReply = await withCheckedContinuation { continuation in
+                server.control.post(.captureAsked(CaptureAsked(order)) { continuation.resume(returning: $0) })
+            }
+            switch reply {
+            case .success(let sessions): return .captures(sessions.map { CaptureDocument($0) })
+            case .failure(let refusal): return .refused(HTTPProblem(refusal))
+            }
+        }
+    }
+
     private static func figures(_ server: ProxyServer) async -> ProxyFigures {
         await withCheckedContinuation { continuation in
             server.collectFigures { continuation.resume(returning: $0) }
@@ -96,5 +113,48 @@ enum AdminService {
         writer.begin("godwit_hook_dropped_total", .counter, "Events that a program was not told of: its queue is full.")
         for hook in all { writer.sample([("hook", hook.path)], hook.dropped) }
         return writer.bytes
+    }
+}
+
+extension CaptureAsked {
+    fileprivate init(_ order: CaptureOrder) {
+        switch order {
+        case .list: self = .list
+        case .stop(let database): self = .command(database: database, .stop)
+        case .start(let database, let wish):
+            var start = CaptureCommand.Start(file: wish.file)
+            if let percent = wish.samplePercent { start.sampleHundredths = Int((percent * 100).rounded()) }
+            start.seconds = wish.seconds
+            start.bytesMax = wish.bytesMax
+            start.withDigest = wish.digest ?? false
+            start.isRedacted = wish.redact ?? false
+            self = .command(database: database, .start(start))
+        }
+    }
+}
+
+extension CaptureDocument {
+    fileprivate init(_ session: CaptureSession) {
+        self.init(
+            database: session.database, file: session.path, state: session.state.rawValue, reason: session.reason,
+            digest: session.options.withDigest, redact: session.options.isRedacted)
+        sinceSeconds = MonotonicInstant.now().microseconds(since: session.beganAt) / 1_000_000
+        samplePercent = Double(session.options.sampleHundredths) / 100
+        connections = session.connections.load(ordering: .relaxed)
+        dropped = session.dropped.load(ordering: .relaxed)
+        records = session.records.load(ordering: .relaxed)
+        recordBytes = session.recordBytes.load(ordering: .relaxed)
+        fileBytes = session.fileBytes.load(ordering: .relaxed)
+    }
+}
+
+extension HTTPProblem {
+    fileprivate init(_ refusal: CaptureRefusal) {
+        switch refusal.kind {
+        case .unknown: self.init(404, "there is nothing to capture", refusal.words)
+        case .unusable: self.init(422, "the file cannot be named so", refusal.words)
+        case .conflict: self.init(409, "it cannot be captured now", refusal.words)
+        case .ending: self.init(503, "Godwit is ending", refusal.words)
+        }
     }
 }

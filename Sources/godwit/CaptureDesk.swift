@@ -14,8 +14,10 @@ final class CaptureDesk {
     private let logger: Logger
     /// By database; one each.
     private var writers: [String: CaptureWriter] = [:]
-    /// Consoles that wait until a file is closed.
-    private var waiting: [(database: String, worker: Int, client: ClientID)] = []
+    /// The latest of each database, running or not.
+    private var known: [String: CaptureSession] = [:]
+    /// Those that wait until a file is closed.
+    private var waiting: [(database: String, answer: (CaptureSession) -> Void)] = []
 
     init(_ server: ProxyServer, logger: Logger) {
         self.server = server
@@ -26,30 +28,61 @@ final class CaptureDesk {
     func take(
         _ database: String, _ command: CaptureCommand, worker: Int, client: ClientID, _ snapshot: ProxySnapshot
     ) -> ControlOutcome? {
-        switch command {
-        case .start(let order): return start(database, order, snapshot)
-        case .stop:
-            guard let writer = writers[database] else { return .refused("\"\(database)\" is not being captured") }
-            waiting.append((database, worker, client))
-            writer.session.stop(because: "CAPTURE STOP")
-            server.end(writer.session)
-            return nil
+        do throws(CaptureRefusal) {
+            switch command {
+            case .start(let order):
+                try start(database, order, snapshot)
+                return .done
+            case .stop:
+                try stop(database) { [server] _ in server.answer(worker: worker, client: client, .done) }
+                return nil
+            }
+        } catch {
+            return .refused(error.words)
         }
     }
 
-    private func start(_ database: String, _ order: CaptureCommand.Start, _ snapshot: ProxySnapshot) -> ControlOutcome {
+    /// The same, asked by HTTP.
+    func take(_ asked: CaptureAsked, _ snapshot: ProxySnapshot, _ done: @escaping @Sendable (CaptureReply) -> Void) {
+        do throws(CaptureRefusal) {
+            switch asked {
+            case .list: done(.success(known.values.sorted { $0.database < $1.database }))
+            case .command(let database, .start(let order)):
+                try start(database, order, snapshot)
+                done(.success([known[database]].compactMap { $0 }))
+            case .command(let database, .stop): try stop(database) { done(.success([$0])) }
+            }
+        } catch {
+            done(.failure(error))
+        }
+    }
+
+    private func stop(_ database: String, _ answer: @escaping (CaptureSession) -> Void) throws(CaptureRefusal) {
+        guard let writer = writers[database] else {
+            throw CaptureRefusal(.unknown, "\"\(database)\" is not being captured")
+        }
+        waiting.append((database, answer))
+        writer.session.stop(because: "CAPTURE STOP")
+        server.end(writer.session)
+    }
+
+    private func start(
+        _ database: String, _ order: CaptureCommand.Start, _ snapshot: ProxySnapshot
+    ) throws(CaptureRefusal) {
         let settings = snapshot.settings.capture
         if settings.directory.isEmpty {
-            return .refused("capture.directory is not set: Godwit has no place to write captures to")
+            throw CaptureRefusal(
+                .conflict, "capture.directory is not set: Godwit has no place to write captures to")
         }
         guard snapshot.databases[database] != nil || snapshot.wildcard != nil else {
-            return .refused("there is no database \"\(database)\"")
+            throw CaptureRefusal(.unknown, "there is no database \"\(database)\"")
         }
         if let running = writers[database] {
-            return .refused("\"\(database)\" is being captured to \(running.session.path)")
+            throw CaptureRefusal(.conflict, "\"\(database)\" is being captured to \(running.session.path)")
         }
         guard Self.isPlainName(order.file) else {
-            return .refused("\"\(order.file)\" is no plain file name: captures go into \(settings.directory)")
+            throw CaptureRefusal(
+                .unusable, "\"\(order.file)\" is no plain file name: captures go into \(settings.directory)")
         }
         var options = CaptureOptions()
         options.sampleHundredths = order.sampleHundredths
@@ -66,11 +99,11 @@ final class CaptureDesk {
                 redactionKey: order.isRedacted ? Digest.randomBytes(32) : nil, logger: logger,
                 onEnd: { [control = server.control] in control.post(.captureEnded($0)) })
         } catch {
-            return .refused("\(error)")
+            throw CaptureRefusal(.conflict, "\(error)")
         }
+        known[database] = session
         server.begin(session)
         logger.notice("capturing \"\(database)\" to \(session.path)")
-        return .done
     }
 
     /// The directory is the configuration's to choose, and nothing in a name may lead out of it.
@@ -89,9 +122,7 @@ final class CaptureDesk {
         let dropped = session.dropped.load(ordering: .relaxed)
         let end = "\(records) records, \(dropped) connections dropped"
         logger.notice("capture of \"\(session.database)\" ended (\(session.reason)): \(end)")
-        for console in waiting where console.database == session.database {
-            server.answer(worker: console.worker, client: console.client, .done)
-        }
+        for one in waiting where one.database == session.database { one.answer(session) }
         waiting.removeAll { $0.database == session.database }
     }
 
@@ -100,6 +131,10 @@ final class CaptureDesk {
         for writer in writers.values {
             writer.session.lanesAreGone()
             writer.join()
+            for one in waiting where one.database == writer.session.database { one.answer(writer.session) }
         }
+        waiting = []
+        let refusal = CaptureRefusal(.ending, "Godwit is ending: ask the one that is started next")
+        for case .captureAsked(_, let done) in server.control.take() { done(.failure(refusal)) }
     }
 }

@@ -148,6 +148,8 @@ struct ServeAssembly {
                     watcher.wake()
                 case .captureEnded(let session):
                     captures.ended(session)
+                case .captureAsked(let asked, let done):
+                    captures.take(asked, snapshot, done)
                 case .migration(let order, let done):
                     take(order, server, engine, done)
                     gate.tell(of: snapshot)

@@ -32,7 +32,7 @@ extension ServeAssembly {
             lifeCycle.passOn(processID: processID, secret: secret, by: canceller, server)
         case .canceled(let number): lifeCycle.canceled(number: number)
         case .request, .standing, .consoleGone, .consoleCanceled, .workerEnded, .catalog, .readsUnsafe, .schemaChanged,
-            .signal, .switching, .migration, .captureEnded:
+            .signal, .switching, .migration, .captureEnded, .captureAsked:
             preconditionFailure("not about taking over")
         }
     }

@@ -97,7 +97,8 @@ import Testing
         var buffer = RecordBuffer(capacity: 0)
         var records: [CaptureRecord] = []
         for (index, content) in contents.enumerated() {
-            let record = CaptureRecord(connection: UInt64(index) << 20, micros: UInt64(index) << 30, content: content)
+            let record = CaptureRecord(
+                connection: UInt64(index) << 20, micros: UInt64(index) << 30, number: UInt64(index) << 40, content: content)
             records.append(record)
             buffer.append(record)
         }
@@ -106,9 +107,9 @@ import Testing
 
     @Test func `records of kinds that come later are passed over`() throws {
         var buffer = RecordBuffer(capacity: 0)
-        buffer.begin(UInt8(ascii: "?"), connection: 1, micros: 5, count: 3)
+        buffer.begin(UInt8(ascii: "?"), connection: 1, micros: 5, number: 7, count: 3)
         for byte in [1, 2, 3] as [UInt8] { buffer.byte(byte) }
-        let known = CaptureRecord(connection: 1, micros: 9, content: .disconnect)
+        let known = CaptureRecord(connection: 1, micros: 9, number: 8, content: .disconnect)
         buffer.append(known)
         #expect(try RecordReader.records(of: buffer.bytes) == [known])
     }

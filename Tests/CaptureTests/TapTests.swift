@@ -182,6 +182,61 @@ extension CaptureTap {
         #expect(kept.count < count && kept.count >= CaptureSession.waitingBytesMax / 100_000 - 3)
     }
 
+    @Test func `a connection that was dropped says so when there is room again, and others are whole`() throws {
+        let bench = TapBench()
+        let tap = bench.tap()
+        var writer = MessageWriter()
+        writer.query(String(repeating: "x", count: 100_000))
+        while bench.session.dropped.load(ordering: .relaxed) == 0 { tap.received(writer.bytes) }
+        func written() throws -> [CaptureRecord] {
+            bench.lane.flush()
+            var (chunks, _) = bench.session.take()
+            var records: [CaptureRecord] = []
+            for index in chunks.indices {
+                records += try RecordReader.records(of: chunks[index].buffer.bytes)
+                bench.session.giveBack(&chunks[index])
+            }
+            return records
+        }
+        let dropped = try #require(try written().first?.connection)
+        // There is room again. What it does now is not kept, for something is missing before it.
+        tap.received(writer.bytes)
+        let other = bench.tap()
+        other.received(writer.bytes)
+        tap.received(writer.bytes)
+        tap.ended(at: TapBench.instant(9))
+        other.ended(at: TapBench.instant(9))
+        let records = try written()
+        #expect(records.filter { $0.connection == dropped }.map(\.content).suffix(1) == [.dropped])
+        #expect(records.filter { $0.connection == dropped && $0.content == .dropped }.count == 1)
+        #expect(records.filter { $0.connection != dropped }.count == 3 && records.last?.content == .disconnect)
+        #expect(bench.session.dropped.load(ordering: .relaxed) == 1)
+    }
+
+    @Test func `an answer comes before what is asked after it, though the clocks of two reactors say otherwise`() throws {
+        let session = CaptureSession(
+            database: "shop", path: "", options: CaptureOptions(), beganAt: MonotonicInstant(nanoseconds: 0), seed: 1,
+            threads: 2, copyBytesMax: 0)
+        let lanes = [CaptureLane(session, thread: 0), CaptureLane(session, thread: 1)]
+        let taps = lanes.map { CaptureTap($0, TapBench.connection, prepared: [], at: TapBench.instant(1)) }
+        let sync: [UInt8] = [FrontendTag.sync, 0, 0, 0, 4]
+        var ready = MessageWriter()
+        ready.readyForQuery(.idle)
+        // The turn of the first reactor began at 90, that of the second at 20 and took long.
+        for _ in 0..<3 {
+            taps[0].received(sync, at: 90)
+            taps[0].sent(ready.bytes, at: 90)
+            taps[1].received(sync, at: 20)
+            taps[1].sent(ready.bytes, at: 20)
+        }
+        for lane in lanes { lane.flush() }
+        var records: [CaptureRecord] = []
+        for chunk in session.take().chunks { records += try RecordReader.records(of: chunk.buffer.bytes) }
+        records.sort { $0.number < $1.number }
+        #expect(Set(records.map(\.number)).count == records.count)
+        #expect(records.dropFirst(2).map { $0.connection % 2 } == [0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1])
+    }
+
     @Test func `a sample takes its share of the connections`() {
         let bench = TapBench { $0.sampleHundredths = 2500 }
         let count = (1...10_000).filter { bench.lane.wants($0) }.count

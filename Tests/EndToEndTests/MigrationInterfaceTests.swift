@@ -93,12 +93,14 @@ import Testing
     }
 
     @Test func `all answers are as the OpenAPI document says, and it is the one that is served`() throws {
-        let drive = try tests.drive()
+        let drive = try tests.drive { $0.sections = "capture: {directory: DIRECTORY}" }
         let document = TestResources.packageRoot + "/docs/openapi.yaml"
         let served = try HTTPExchange.get("/openapi.yaml", port: drive.port)
         #expect(served.body == (try String(contentsOfFile: document, encoding: .utf8)))
         let path = try TestResources.file("manifest", tests.manifest(drive, "m", MigrationTests.byHand))
-        try runDriver("openapi", [document, "\(drive.port)", MigrationDrive.token, MigrationDrive.readToken, path])
+        try runDriver("openapi", [
+            document, "\(drive.port)", MigrationDrive.token, MigrationDrive.readToken, path, drive.database,
+        ])
     }
 
     @Test func `events come as a list and as a stream`() throws {

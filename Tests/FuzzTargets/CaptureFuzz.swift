@@ -50,7 +50,9 @@ enum CaptureFuzz {
             for piece in pieces { piece.withUnsafeBytes { tap.received($0, at: now) } }
             for piece in pieces { piece.withUnsafeBytes { tap.sent($0, at: now) } }
             lane.flush()
-            return session.take().chunks.flatMap { (try? RecordReader.records(of: $0.buffer.bytes)) ?? [] }
+            let records = session.take().chunks.flatMap { (try? RecordReader.records(of: $0.buffer.bytes)) ?? [] }
+            // Each piece has a number of its own.
+            return records.map { CaptureRecord(connection: $0.connection, micros: $0.micros, content: $0.content) }
         }
         let whole = captured([bytes])
         precondition(captured(bytes.map { [$0] }) == whole, "other records byte by byte")

@@ -6,13 +6,17 @@ import Testing
 @testable import Replay
 
 @Suite struct ReplayScriptTests {
-    /// Records of one connection, a microsecond apart.
-    private func events(_ contents: [CaptureRecord.Content], onlyReads: Bool = false) -> [ScriptEvent] {
+    /// Records of one connection, a microsecond apart unless told otherwise.
+    private func events(
+        _ contents: [CaptureRecord.Content], onlyReads: Bool = false, apart: UInt64 = 1
+    ) -> [ScriptEvent] {
         var builder = ScriptBuilder(book: StatementBook(), onlyReads: onlyReads)
         var events: [ScriptEvent] = []
         let connection = CapturedConnection(user: "u", database: "d", applicationName: "", settings: [])
         for (index, content) in ([.connect(connection)] + contents + [.disconnect]).enumerated() {
-            builder.add(CaptureRecord(connection: 1, micros: UInt64(index), content: content)) { events.append($0) }
+            builder.add(CaptureRecord(connection: 1, micros: UInt64(index) * apart, content: content)) {
+                events.append($0)
+            }
         }
         builder.finish { events.append($0) }
         return events
@@ -78,10 +82,64 @@ import Testing
         #expect(steps[2].bytes.isEmpty)
     }
 
-    @Test func `records of threads are put into one order of time`() {
+    @Test func `Flush behind a Sync begins nothing`() {
+        let steps = steps(events([
+            message(FrontendTag.parse, [0, 0, 0, 0]), message(FrontendTag.sync), message(FrontendTag.flush), .ready(.idle),
+            query("SELECT 1"), .ready(.idle),
+        ]))
+        #expect(Set(steps.map(\.unit.number)).count == 2)
+        #expect(steps.allSatisfy { $0.unit.answerOrdinal != nil })
+    }
+
+    @Test func `COPY data that comes with the next query does not hide it`() {
+        let steps = steps(events([
+            query("COPY t FROM STDIN"), .answer(CapturedAnswer(.copyIn)),
+            .error(state: "22P02", isFatal: false, message: ""), .ready(.idle),
+        ] + [message(FrontendTag.copyDone), query("SELECT 1"), .ready(.idle)], apart: 0))
+        #expect(steps.count == 2 && steps[1].endsUnit && !steps[1].isCopyData)
+        let player = SessionPlayer(connection: 1)
+        for step in steps { player.add(step) }
+        _ = player.send(dueNanos: 0, sentNanos: 0)
+        _ = player.handle(.ready(.idle))
+        #expect(player.mayGoOn && player.isIdle)
+        _ = player.send(dueNanos: 0, sentNanos: 0)
+        #expect(!player.isIdle)
+    }
+
+    @Test func `a session has ended though its last unit was left half sent`() {
+        let parse = message(FrontendTag.parse, [0, 0, 0, 0])
+        let copyIn = StatementOutcome(CapturedAnswer(.copyIn))
+        for (contents, answers, hasEnded) in [
+            ([query("SELECT 1")], [], false), ([parse, message(FrontendTag.flush)], [], true),
+            ([query("COPY t FROM STDIN")], [ResultReader.Event.outcome(copyIn)], true),
+            ([query("COPY t FROM STDIN"), message(FrontendTag.copyDone)], [.outcome(copyIn)], false),
+        ] {
+            let player = SessionPlayer(connection: 1)
+            for step in steps(events(contents)) { player.add(step) }
+            while player.next != nil { _ = player.send(dueNanos: 0, sentNanos: 0) }
+            for answer in answers { _ = player.handle(answer) }
+            #expect(!player.hasEnded)
+            player.isClosing = true
+            #expect(player.hasEnded == hasEnded, "\(contents)")
+        }
+    }
+
+    @Test func `a cancel request follows what it cancels, and is nothing where nothing runs`() {
+        let steps = steps(events([.cancel, query("SELECT 1"), .cancel, .ready(.idle), .cancel]))
+        #expect(steps.map(\.isCancel) == [false, true])
+        let player = SessionPlayer(connection: 1)
+        for step in steps { player.add(step) }
+        #expect(player.cancelNanos(steps[1], speed: 1) == nil)
+        _ = player.send(dueNanos: 0, sentNanos: 5000)
+        #expect(player.mayGoOn && player.cancelNanos(steps[1], speed: 1) == 6000)
+        _ = player.handle(.ready(.idle))
+        #expect(player.mayGoOn && player.cancelNanos(steps[1], speed: 1) == nil)
+    }
+
+    @Test func `records of threads are put into the order of their numbers`() {
         var merger = RecordMerger()
         func records(_ times: [UInt64]) -> [CaptureRecord] {
-            times.map { CaptureRecord(connection: 0, micros: $0, content: .disconnect) }
+            times.map { CaptureRecord(connection: 0, micros: $0, number: $0, content: .disconnect) }
         }
         merger.add(records([10, 5_000_000, 9_000_000]), of: 0)
         merger.add(records([7, 20, 4_000_000, 8_900_000]), of: 1)
@@ -90,6 +148,12 @@ import Testing
         #expect(taken == [7, 10, 20, 4_000_000, 5_000_000])
         merger.take(isAll: true) { taken.append($0.micros) }
         #expect(taken == [7, 10, 20, 4_000_000, 5_000_000, 8_900_000, 9_000_000] && merger.count == 0)
+        // Their clocks say otherwise.
+        merger.add([3, 4].map { CaptureRecord(connection: 0, micros: 50, number: $0, content: .disconnect) }, of: 0)
+        merger.add([1, 5].map { CaptureRecord(connection: 1, micros: 60, number: $0, content: .disconnect) }, of: 1)
+        var numbers: [UInt64] = []
+        merger.take(isAll: true) { numbers.append($0.number) }
+        #expect(numbers == [1, 3, 4, 5])
     }
 
     @Test func `writers take their turn as they were answered, and one that is stuck is overtaken`() {

@@ -94,6 +94,7 @@ struct ReplayCommand: ParsableCommand {
         options.clientsMax = clients
         options.order = order
         options.loops = loop
+        options.follows = follow
         options.onlyReads = readOnly
         options.seconds = seconds
         if loop && follow { throw ValidationError("--loop begins again at an end that --follow waits for") }

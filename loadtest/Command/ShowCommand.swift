@@ -30,8 +30,9 @@ struct ShowCommand: ParsableCommand {
         var lines: [UInt8] = []
         func take(isAll: Bool) {
             merger.take(isAll: isAll) { record in
+                if connection.map({ $0 != record.connection }) == true { return }
                 counts.add(record)
-                if summary || connection.map({ $0 != record.connection }) == true { return }
+                if summary { return }
                 lines += Array((json ? RecordText.json(record) : RecordText.line(record)).utf8) + [0x0A]
             }
             if lines.count > 1 << 16 || isAll {

@@ -83,6 +83,7 @@ extension ReplayRun {
             side.setUpReplies += 1
         }
         side.state = side.setUpReplies == 0 ? .open : .settingUp
+        if side.state == .settingUp { settingUp += 1 }
         if !writer.bytes.isEmpty { send(writer.bytes, to: side) }
         goOn(side.pair)
         closeIfDone(side)
@@ -106,6 +107,8 @@ extension ReplayRun {
     func end(_ side: PlayedConnection, as state: PlayedConnection.State) {
         if side.isGone { return }
         if side.state == .connecting && state != .lost { connecting[side.side] -= 1 }
+        if side.state == .settingUp { settingUp -= 1 }
+        let hasLogin = side.state == .open || side.state == .settingUp
         side.state = state
         waitingBytes -= side.player.bytesWaiting
         let (unanswered, unsent) = side.player.abandon()
@@ -125,7 +128,7 @@ extension ReplayRun {
         }
         if side.registeredDescriptor >= 0 { loop.unregister(side.registeredDescriptor) }
         side.registeredDescriptor = -1
-        if state == .closed, let session = side.session, !session.hasUnsent {
+        if state == .closed, hasLogin, let session = side.session, !session.hasUnsent {
             _ = session.send([FrontendTag.terminate, 0, 0, 0, 4])
         }
         side.session = nil

@@ -21,6 +21,8 @@ package struct ReplayOptions: Sendable {
     /// Connections at once; nil: as captured.
     package var clientsMax: Int?
     package var loops = false
+    /// The capture is still being written.
+    package var follows = false
     package var onlyReads = false
     /// Seconds; nil: to the capture's end.
     package var seconds: Double?

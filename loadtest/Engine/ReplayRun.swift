@@ -20,6 +20,9 @@ package final class ReplayRun {
     private static let stallNanos: UInt64 = 2_000_000_000
     /// A side without a connection for so long has gone.
     private static let goneNanos: UInt64 = 5_000_000_000
+    /// What comes of a capture that is being written comes by fits and starts: it is played so much later that its times
+    /// are kept.
+    private static let followNanos: UInt64 = 1_500_000_000
 
     let targets: [ReplayTarget]
     let options: ReplayOptions
@@ -41,9 +44,14 @@ package final class ReplayRun {
     private var awaitingPlace: [UInt64: PlayedPair] = [:]
     var startQueue: [PlayedPair] = []
     var connecting: [Int]
+    /// Connections that are being given what their sessions had.
+    var settingUp = 0
     var running = 0
     var waitingBytes = 0
     private var hasMore = true
+    /// All of this round has been taken from the source.
+    private var isRoundRead = false
+    private var roundEvents: UInt64 = 0
     private var pendingEvent: ScriptEvent?
 
     private(set) var startNanos: UInt64 = 0
@@ -57,7 +65,6 @@ package final class ReplayRun {
     var lateNanosMax: UInt64 = 0
     var released: UInt64 = 0
     private var roundOffset: UInt64 = 0
-    private var lastMicros: UInt64 = 0
     var endsEarly: String?
 
     var statistics: [SideStatistics]
@@ -157,16 +164,14 @@ package final class ReplayRun {
                 case .event(let next): event = next
                 case .nothing: return
                 case .end:
-                    guard try beginAgain() else {
-                        hasMore = false
-                        let waiting = awaitingPlace.values
-                        awaitingPlace = [:]
-                        for pair in waiting { goOn(pair) }
-                        return
-                    }
+                    if !isRoundRead { roundIsRead() }
+                    guard options.loops, pairs.isEmpty, roundEvents > 0 else { return }
+                    try beginAgain()
                     continue
                 }
             }
+            roundEvents += 1
+            if options.follows && roundEvents == 1 { roundOffset = now.nanoseconds + Self.followNanos - startNanos }
             if let micros = event.micros, micros != .max, dueNanos(micros) > now.nanoseconds + Self.aheadNanos {
                 pendingEvent = event
                 return
@@ -175,16 +180,26 @@ package final class ReplayRun {
         }
     }
 
-    /// The next round begins when the last event's time has passed and everything is answered.
-    private func beginAgain() throws -> Bool {
-        if !options.loops { return false }
-        if !pairs.isEmpty { return false }
+    /// What waits for a place in the order has none.
+    private func roundIsRead() {
+        isRoundRead = true
+        if !options.loops || roundEvents == 0 { hasMore = false }
+        let waiting = awaitingPlace.values
+        awaitingPlace = [:]
+        for pair in waiting { goOn(pair) }
+    }
+
+    /// The next round begins when everything is answered and all connections are closed.
+    private func beginAgain() throws {
         try source.rewind()
         order = CausalOrder()
+        ordered = DueHeap()
+        causal = DueHeap()
         finishedSides = [:]
         unchecked = [:]
-        roundOffset = now.nanoseconds - startNanos
-        return true
+        roundOffset = now.nanoseconds - min(now.nanoseconds, startNanos)
+        roundEvents = 0
+        isRoundRead = false
     }
 
     private func take(_ event: ScriptEvent) {
@@ -210,9 +225,6 @@ package final class ReplayRun {
                 }
             }
             goOn(pair)
-        case .cancel(let connection, _):
-            guard let pair = pairs[connection] else { return }
-            for side in pair.sides where side.state == .open && !side.player.isIdle { side.session?.cancel() }
         case .answered(let unit):
             learned(unit)
         case .close(let connection, _):
@@ -253,6 +265,12 @@ package final class ReplayRun {
         }
     }
 
+    private func dueNanos(_ step: ScriptStep, _ sides: [PlayedConnection]) -> UInt64 {
+        if !step.isCancel { return dueNanos(step.micros) }
+        let speed = if case .timed(let speed) = options.pace { speed } else { 1.0 }
+        return sides.compactMap { $0.player.cancelNanos(step, speed: speed) }.max() ?? now.nanoseconds
+    }
+
     /// Sends what may be sent of a connection, on each side.
     func goOn(_ pair: PlayedPair) {
         if options.compares {
@@ -266,7 +284,7 @@ package final class ReplayRun {
         guard side.state == .open else { return }
         var bytes: [UInt8] = []
         while let step = side.player.next, side.player.mayGoOn, mayBegin(step, side) {
-            let due = dueNanos(step.micros)
+            let due = dueNanos(step, [side])
             if due > now.nanoseconds {
                 wait(side.pair, until: due)
                 break
@@ -287,7 +305,7 @@ package final class ReplayRun {
         while let step = pair.sides[0].player.next, pair.sides.allSatisfy({ $0.player.mayGoOn }),
             mayBegin(step, pair.sides[0])
         {
-            let due = dueNanos(step.micros)
+            let due = dueNanos(step, pair.sides)
             if due > now.nanoseconds {
                 wait(pair, until: due)
                 break
@@ -304,15 +322,19 @@ package final class ReplayRun {
         let step = side.player.send(dueNanos: due, sentNanos: now.nanoseconds)
         running += side.player.running.count - before
         waitingBytes -= step.bytes.count
+        if step.isCancel {
+            if side.player.cancelNanos(step, speed: 1) != nil { side.session?.cancel() }
+            return []
+        }
         lateNanosMax = max(lateNanosMax, now.nanoseconds - min(due, now.nanoseconds))
         if step.unit.isSkipped && step.bytes.isEmpty && step.endsUnit { finishedOnSide(step.unit) }
         return step.bytes
     }
 
     private func mayBegin(_ step: ScriptStep, _ side: PlayedConnection) -> Bool {
-        if options.effectiveOrder == .connection { return true }
+        if options.effectiveOrder == .connection || step.isCancel { return true }
         let turn = order.turn(
-            of: step, running: side.player.running, isStrict: options.compares, isAllKnown: !hasMore)
+            of: step, running: side.player.running, isStrict: options.compares, isAllKnown: !hasMore || isRoundRead)
         switch turn {
         case .now: return true
         case .afterAll(let ordinal): waitForOrder(side, ordinal, in: &causal)
@@ -383,7 +405,7 @@ package final class ReplayRun {
     /// What waits for an order that does not come about, as where locks are taken in another order, is let go.
     private func checkStall() {
         checkSides()
-        if running == 0 && startQueue.isEmpty && connecting.allSatisfy({ $0 == 0 }), due.isEmpty,
+        if running == 0 && settingUp == 0 && startQueue.isEmpty && connecting.allSatisfy({ $0 == 0 }), due.isEmpty,
             let blocked = [ordered.firstDue, causal.firstDue].compactMap({ $0 }).min()
         {
             release(blocked)
@@ -457,7 +479,10 @@ package final class ReplayRun {
             switch event {
             case .ready:
                 side.setUpReplies -= 1
-                if side.setUpReplies == 0 { side.state = .open }
+                if side.setUpReplies == 0 {
+                    side.state = .open
+                    settingUp -= 1
+                }
             case .outcome(let outcome) where outcome.kind == .failed:
                 statistics[side.side].found("a session could not be set up as it was: \(outcome.summary)")
             case .outcome, .progress, .violation: break
@@ -524,7 +549,7 @@ extension ScriptEvent {
     /// When it is due in the capture; nil: it is no event of time.
     var micros: UInt64? {
         switch self {
-        case .open(_, let micros, _, _), .cancel(_, let micros), .close(_, let micros): micros
+        case .open(_, let micros, _, _), .close(_, let micros): micros
         case .step(_, let step): step.micros
         case .answered: nil
         }

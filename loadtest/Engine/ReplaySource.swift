@@ -42,6 +42,8 @@ package final class CaptureSource: ReplaySource {
     package let book = StatementBook()
     private var rounds: UInt64 = 0
     private var droppedConnections = 0
+    /// When the capture had something new.
+    private var grewAt = MonotonicInstant.now()
 
     /// - Parameter follows: the file's end is not the end, until the capture itself ends.
     package init(path: String, follows: Bool, onlyReads: Bool) throws {
@@ -72,22 +74,28 @@ package final class CaptureSource: ReplaySource {
         }
     }
 
+    /// Nothing has come for so long that nothing older can come: it need not be pushed out by what is newer.
+    private var isStill: Bool { MonotonicInstant.now().microseconds(since: grewAt) > RecordMerger.window }
+
     /// - Returns: false when there is nothing more for now.
     private func readMore() throws -> Bool {
         var isAll = false
+        var hasNew = true
         if let frame = try reader.next() {
+            grewAt = .now()
             merger.add(try RecordReader.records(of: frame.payload), of: Int(frame.thread))
         } else {
             isAll = !follows || reader.hasEnd
-            if !isAll { return false }
+            if !isAll && !isStill { return false }
+            hasNew = false
         }
         var events: [ScriptEvent] = []
-        merger.take(isAll: isAll) { record in
+        merger.take(isAll: isAll || isStill) { record in
             let first = origin ?? record.micros
             origin = first
             var moved = record
             moved.micros = record.micros >= first ? record.micros - first : 0
-            lastMicros = moved.micros
+            lastMicros = max(lastMicros, moved.micros)
             if case .dropped = record.content { droppedConnections += 1 }
             builder.add(moved) { events.append($0) }
         }
@@ -95,10 +103,10 @@ package final class CaptureSource: ReplaySource {
             builder.finish { events.append($0) }
             hasEnded = true
         } else {
-            builder.flush(until: lastMicros) { events.append($0) }
+            builder.flush(until: isStill ? .max : lastMicros) { events.append($0) }
         }
         waiting += events
-        return true
+        return hasNew || isAll || !events.isEmpty
     }
 
     package func finished(connection: UInt64, micros: UInt64) {}

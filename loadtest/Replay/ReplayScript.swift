@@ -79,13 +79,16 @@ package struct ScriptStep {
     package var isCopyData: Bool
     /// Units of all connections that had been answered before: they come first where order is kept.
     package var unitsBefore: UInt64
+    /// With it COPY data is at its end.
+    package var endsCopy = false
+    /// No bytes: a cancel request for what runs.
+    package var isCancel = false
 }
 
 /// What happens on one connection next.
 package enum ScriptEvent {
     case open(connection: UInt64, micros: UInt64, CapturedConnection, prepared: [[UInt8]])
     case step(connection: UInt64, ScriptStep)
-    case cancel(connection: UInt64, micros: UInt64)
     /// The capture has all of a unit, answers included.
     case answered(ScriptUnit)
     /// Nothing comes any more.
@@ -145,7 +148,7 @@ package struct ScriptBuilder {
                 unit.expected.append(StatementOutcome(state: state, message: message))
             }
         case .ready: ready(record, &line, emit)
-        case .cancel: emit(.cancel(connection: record.connection, micros: record.micros))
+        case .cancel: cancel(record, &line, emit)
         case .disconnect, .dropped:
             flush(record.connection, &line, emit)
             if line.opened == nil { emit(.close(connection: record.connection, micros: record.micros)) }
@@ -220,6 +223,8 @@ package struct ScriptBuilder {
         _ emit: (ScriptEvent) -> Void
     ) {
         if tag == FrontendTag.terminate { return }
+        // It asks for answers that come without it: a unit must not begin with what never ends it.
+        if tag == FrontendTag.flush && line.open == nil { return }
         let isCopy = tag == FrontendTag.copyData || tag == FrontendTag.copyDone || tag == FrontendTag.copyFail
         let unit: ScriptUnit
         let endsCopy = tag == FrontendTag.sync && line.hasPassedSync && line.open == nil
@@ -242,20 +247,34 @@ package struct ScriptBuilder {
         }
         unit.sentMicros = record.micros
         let message = Self.frame(tag, body)
+        let endsCopyData = tag == FrontendTag.copyDone || tag == FrontendTag.copyFail
         if isCopy { unit.repeatable = nil } else { noteRepeatable(tag, body, message, unit) }
-        if var pending = line.pending, pending.micros == record.micros, pending.readies == line.readies,
+        if var pending = line.pending, !pending.isCancel, pending.micros == record.micros, pending.readies == line.readies,
             pending.answers == answers, pending.unit === unit, pending.bytes.count < 1 << 16
         {
             pending.bytes += message
             pending.endsUnit = pending.endsUnit || endsUnit
+            pending.isCopyData = pending.isCopyData && isCopy
+            pending.endsCopy = pending.endsCopy || endsCopyData
             line.pending = pending
         } else {
             flush(record.connection, &line, emit)
             line.pending = ScriptStep(
                 micros: record.micros, bytes: message, readies: line.readies, answers: answers, unit: unit,
-                endsUnit: endsUnit, isCopyData: isCopy, unitsBefore: answered)
+                endsUnit: endsUnit, isCopyData: isCopy, unitsBefore: answered, endsCopy: endsCopyData)
         }
         if endsUnit && onlyReads { decide(unit, record.connection, &line, emit) }
+    }
+
+    /// Somebody asked for an end of what runs.
+    private mutating func cancel(_ record: CaptureRecord, _ line: inout Line, _ emit: (ScriptEvent) -> Void) {
+        guard let unit = line.unanswered.first ?? line.open else { return }
+        flush(record.connection, &line, emit)
+        if unit.isSkipped { return }
+        line.pending = ScriptStep(
+            micros: record.micros, bytes: [], readies: line.readies, answers: 0, unit: unit, endsUnit: false,
+            isCopyData: false, unitsBefore: 0, isCancel: true)
+        flush(record.connection, &line, emit)
     }
 
     private mutating func ready(_ record: CaptureRecord, _ line: inout Line, _ emit: (ScriptEvent) -> Void) {

@@ -14,6 +14,10 @@ package final class SessionPlayer {
         var endsSent: Bool
         /// The server took its Sync for a part of COPY data: a further one ends it.
         var hasCopyIn = false
+        var hasCopyEnd = false
+
+        /// The server waits for more of it.
+        var isOpen: Bool { !endsSent || outcomes.last?.kind == .answer(.copyIn) && !hasCopyEnd }
     }
 
     package enum Event {
@@ -41,7 +45,10 @@ package final class SessionPlayer {
 
     package var next: ScriptStep? { first < steps.count ? steps[first] : nil }
     package var isIdle: Bool { running.isEmpty }
-    package var hasEnded: Bool { isClosing && next == nil && running.isEmpty }
+    /// All is done that was captured. Its last unit may have been left half sent: nothing comes of that.
+    package var hasEnded: Bool {
+        isClosing && next == nil && (running.isEmpty || running.count == 1 && running[0].isOpen)
+    }
     package var waitingCount: Int { steps.count - first }
 
     package func add(_ step: ScriptStep) {
@@ -53,6 +60,7 @@ package final class SessionPlayer {
     package var mayGoOn: Bool {
         guard let step = next else { return false }
         if readies > step.readies { return true }
+        if step.isCancel { return readies == step.readies }
         // After an error the server answers nothing up to Sync.
         return readies == step.readies && (answers >= step.answers || hasFailed)
     }
@@ -69,6 +77,7 @@ package final class SessionPlayer {
             first = 0
         }
         bytesWaiting -= step.bytes.count
+        if step.isCancel { return step }
         if step.unit.isSkipped && step.bytes.isEmpty {
             if step.endsUnit {
                 readies += 1
@@ -81,11 +90,21 @@ package final class SessionPlayer {
             running[last].dueNanos = dueNanos
             running[last].sentNanos = sentNanos
             if step.endsUnit { running[last].endsSent = true }
+            if step.endsCopy { running[last].hasCopyEnd = true }
         } else if !step.isCopyData {
             running.append(Running(
                 unit: step.unit, dueNanos: dueNanos, sentNanos: sentNanos, endsSent: step.endsUnit))
         }
         return step
+    }
+
+    /// When a cancel request goes out that was captured so long after the unit it is for.
+    ///
+    /// - Returns: nil when that has ended, or is not there.
+    package func cancelNanos(_ step: ScriptStep, speed: Double) -> UInt64? {
+        guard let unit = running.first(where: { $0.unit === step.unit }) else { return nil }
+        let micros = step.micros - min(step.micros, unit.unit.sentMicros)
+        return unit.sentNanos + UInt64(Double(micros) * 1000 / speed)
     }
 
     package func handle(_ event: ResultReader.Event) -> Event? {
@@ -119,6 +138,7 @@ package final class SessionPlayer {
         if running.count > 1 {
             let next = running.remove(at: 1)
             running[0].endsSent = next.endsSent
+            running[0].hasCopyEnd = running[0].hasCopyEnd || next.hasCopyEnd
             running[0].dueNanos = next.dueNanos
             running[0].sentNanos = next.sentNanos
         } else {

@@ -1,6 +1,6 @@
 """Holds a running Godwit to docs/openapi.yaml: every path, method and answer.
 
-usage: openapi.py <document> <port> <write token> <read token> <manifest>
+usage: openapi.py <document> <port> <write token> <read token> <manifest> <database>
 Ends with 0 when all that was answered is what the document says; prints each difference.
 """
 import http.client
@@ -10,7 +10,7 @@ import sys
 import jsonschema
 import yaml
 
-document_path, port, write_token, read_token, manifest_path = sys.argv[1:]
+document_path, port, write_token, read_token, manifest_path, database = sys.argv[1:]
 document = yaml.safe_load(open(document_path))
 manifest = open(manifest_path).read()
 seen: set[tuple[str, str, str]] = set()
@@ -26,34 +26,34 @@ def resolved(node):
     return node
 
 
-def ask(method, template, status, *, token=write_token, body=None, query="", headers=None, identity="m"):
+def ask(method, template, status, *, token=write_token, body=None, query="", headers=None, identity="m", place=""):
     """One request; the status must be this one, and the answer as documented for it."""
     connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
     sent = {"Godwit-Operator": "openapi", **(headers or {})}
     if token:
         sent["Authorization"] = f"Bearer {token}"
-    connection.request(method, template.replace("{id}", identity) + query, body=body, headers=sent)
+    connection.request(method, template.replace("{id}", identity).replace("{database}", place) + query, body=body, headers=sent)
     answer = connection.getresponse()
-    place = f"{method} {template}{query}: {answer.status}"
+    asked = f"{method} {template}{query}: {answer.status}"
     if answer.headers.get_content_type() == "text/event-stream":
         content = answer.fp.readline()
     else:
         content = answer.read()
     connection.close()
     if answer.status != status:
-        problems.append(f"{place}, wanted {status}: {content[:300]!r}")
+        problems.append(f"{asked}, wanted {status}: {content[:300]!r}")
         return None
     operation = document["paths"].get(template, {}).get(method.lower())
     if operation is None:
-        problems.append(f"{place}: not in the document")
+        problems.append(f"{asked}: not in the document")
         return None
     described = operation["responses"].get(str(status))
     if described is None:
-        problems.append(f"{place}: the document has no {status}")
+        problems.append(f"{asked}: the document has no {status}")
         return None
     media = resolved(described)["content"].get(answer.headers.get_content_type())
     if media is None:
-        problems.append(f"{place}: the document has no {answer.headers.get_content_type()}")
+        problems.append(f"{asked}: the document has no {answer.headers.get_content_type()}")
         return None
     seen.add((template, method.lower(), str(status)))
     if "json" not in answer.headers.get_content_type():
@@ -61,7 +61,7 @@ def ask(method, template, status, *, token=write_token, body=None, query="", hea
     value = json.loads(content)
     schema = {"components": document["components"], **media["schema"]}
     for error in jsonschema.Draft202012Validator(schema).iter_errors(value):
-        problems.append(f"{place}: {error.json_path}: {error.message[:300]}")
+        problems.append(f"{asked}: {error.json_path}: {error.message[:300]}")
     return value
 
 
@@ -109,6 +109,21 @@ ask("POST", "/migrations/{id}/resume", 409)
 ask("POST", "/migrations/{id}/force", 200, body='{"reason": "r"}')
 ask("POST", "/migrations/{id}/abort", 200)
 ask("POST", "/migrations/{id}/abort", 409)
+
+for path in ["/captures/{database}", "/captures/{database}/stop"]:
+    for status, words in [(401, {"token": "wrong"}), (403, {"token": read_token}), (413, {"body": "x" * 20_000}),
+                          (400, {"body": "no object"})]:
+        ask("POST", path, status, place=database, **words)
+ask("GET", "/captures", 401, token="")
+ask("POST", "/captures/{database}", 404, body='{"file": "a"}', place="nothing")
+ask("POST", "/captures/{database}/stop", 404, place=database)
+for wish in ['{"file": "../a"}', '{"file": "a", "sample_percent": 0}', '{"file": "a", "seconds": -1}',
+             '{"file": "a", "bytes_max": 1}']:
+    ask("POST", "/captures/{database}", 422, body=wish, place=database)
+ask("POST", "/captures/{database}", 201, body='{"file": "a", "sample_percent": 50, "redact": true}', place=database)
+ask("POST", "/captures/{database}", 409, body='{"file": "b"}', place=database)
+ask("GET", "/captures", 200, token=read_token)
+ask("POST", "/captures/{database}/stop", 200, place=database)
 
 # What a test cannot bring about: a side or the store that fails; who would approve.
 rare = {("/migrations/{id}/approve", "200"), ("/migrations/{id}/force", "409"), ("/readyz", "503")}
