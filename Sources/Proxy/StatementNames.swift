@@ -42,9 +42,10 @@ extension ClientConnection {
         return waitsForAnswers(server)
     }
 
-    /// - Returns: false when everything is answered.
+    /// - Returns: false when everything is answered, or the server itself waits: for the data of a COPY, which it ends
+    ///   with an error when anything else comes.
     func waitsForAnswers(_ server: ServerConnection) -> Bool {
-        guard server.session.expectedCount > 0 else {
+        guard server.session.expectedCount > 0, !server.session.awaitsCopyData else {
             names.isFlushed = false
             return false
         }

@@ -140,7 +140,7 @@ struct TransactionFacts {
     var hasWritten = false
     var startedAt = MonotonicInstant(nanoseconds: 0)
     var isOpen = false
-    /// It cannot begin anew elsewhere unnoticed: it has read, or has a savepoint, or was something else than begun and set.
+    /// It cannot begin anew elsewhere unnoticed: it has read, or has done anything else than begin and set.
     var hasRead = false
     /// On NEW it has taken a snapshot for sure: PostgreSQL refuses to make it READ WRITE.
     var isSurelyReadOnly = false

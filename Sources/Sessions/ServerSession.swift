@@ -307,11 +307,14 @@ import PGWire
         return .forwardHeader
     }
 
-    private func result() -> Verdict {
+    private mutating func result() -> Verdict {
         switch current {
-        case .query, .queryInBatch, .execute, .executeDropping, .functionCall: .forwardResult
-        case .quietQuery: .swallow
-        default: .violation
+        case .query, .queryInBatch, .execute, .executeDropping: return .forwardResult
+        case .functionCall:
+            hasHeadCompleted = true
+            return .forwardResult
+        case .quietQuery: return .swallow
+        default: return .violation
         }
     }
 
@@ -463,8 +466,8 @@ import PGWire
         }
     }
 
-    /// A ReadyForQuery while Syncs of a failed COPY may be answered: nil where it is what was awaited, or cannot be told
-    /// from that and looks the same.
+    /// A ReadyForQuery while Syncs of a failed COPY may be answered: nil where it is what was awaited, or looks the
+    /// same.
     private mutating func uncertainReady(_ status: TransactionStatus) -> Verdict? {
         switch current {
         case nil:

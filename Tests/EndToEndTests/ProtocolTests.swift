@@ -315,6 +315,19 @@ import Testing
         }
     }
 
+    @Test func `what breaks a COPY off breaks it off, also where a name is not settled`() throws {
+        let servers = try Servers.shared.get()
+        let godwit = try servers.godwit(database) { $0.database.pool = ["size": "1"] }
+        for port in [servers.old.port, godwit.port] {
+            let client = try WireClient(port: port, database: database)
+            client.send(Frame.parse("SELECT 1", name: "s") + Frame.query("COPY t FROM STDIN"))
+            client.send(Frame.parse("SELECT 2", name: "s") + Frame.sync)
+            #expect(try client.readToError() != nil)
+            client.close()
+            #expect(try WireClient(port: port, database: database).value("SELECT 1") == "1")
+        }
+    }
+
     @Test func `libpq that insists on protocol 3.2 gets it`() throws {
         let godwit = try Servers.shared.get().godwit(database)
         let psql = try PostgresCluster.Version.new18.programs() + "/psql"

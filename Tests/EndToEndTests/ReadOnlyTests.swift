@@ -73,17 +73,25 @@ import Testing
         }
     }
 
-    @Test func `what a READ ONLY transaction has set goes on to hold in it`() throws {
+    @Test(arguments: [
+        Frame.query("BEGIN READ ONLY"), Frame.parse("BEGIN READ ONLY") + Frame.bind() + Frame.execute() + Frame.sync,
+        Frame.parse("BEGIN READ ONLY") + Frame.describeStatement() + Frame.bind() + Frame.execute() + Frame.sync,
+    ])
+    func `what a READ ONLY transaction has set goes on to hold in it`(begin: [UInt8]) throws {
         let (godwit, database) = try readingOnNew(1)
         let client = try WireClient(port: godwit.port, database: database)
-        for between in ["SELECT 1", "SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "SHOW work_mem"] {
-            _ = try client.query("BEGIN READ ONLY")
+        for between in ["SELECT 1", "SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "SHOW work_mem", nil] {
+            client.send(begin)
+            #expect(try client.readToReady().last?.transactionStatus == "T")
             _ = try client.query("SET DateStyle = 'SQL, DMY'")
-            _ = try client.query(between)
-            #expect(try client.value("SHOW DateStyle") == "SQL, DMY")
+            if let between {
+                _ = try client.query(between)
+                #expect(try client.value("SHOW DateStyle") == "SQL, DMY")
+            }
             // Where it fails the client is told of the setting's end at once.
-            client.send(Frame.bind(statement: "missing") + Frame.sync)
+            client.send(Frame.bind(statement: "missing") + Frame.sync + Frame.closeStatement("other") + Frame.sync)
             #expect(try client.readToReady().map(\.type) == ["E", "S", "Z"])
+            #expect(try client.readToReady().map(\.type) == ["3", "Z"])
             _ = try client.query("ROLLBACK")
         }
     }

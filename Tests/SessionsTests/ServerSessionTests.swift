@@ -374,6 +374,13 @@ private let parse = ExpectedReply.parse(nil, definition: 0)
                 .got("IZI", [.swallow, quietReady]),
             ]),
         Script(
+            "refused in mid-data, and a function call was sent before that was known",
+            [
+                .sent(.query), .sent(.sync), .copyEnds, .sent(.functionCall),
+                .got("GEZIVZI", [.forwardResult, .forwardError, ready, .forwardResult, ready]), .sent(.quietQuery),
+                .got("IZI", [.swallow, quietReady]),
+            ]),
+        Script(
             "refused in mid-data by a query: nobody else may have the server", isFree: false,
             [
                 .sent(.query), .got("G", [.forwardResult]), .sent(.sync, isTaken: false),

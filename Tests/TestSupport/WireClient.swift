@@ -162,6 +162,15 @@ package final class WireClient {
         }
     }
 
+    /// A read would not wait.
+    package var hasSomethingToRead: Bool {
+        var look = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return !buffered.isEmpty || poll(&look, 1, 0) == 1
+    }
+
+    /// Of the server that answers, where it is PostgreSQL itself.
+    package var processID: Int { cancelKey.prefix(4).reduce(0) { $0 << 8 | Int($1) } }
+
     /// One byte, as after an SSLRequest; nil when the connection is closed.
     package func readByte(_ file: StaticString = #fileID, _ line: UInt = #line) -> UInt8? {
         Awaited.wait(for: "a byte", Place(file, line)) { receive(1)?.first }
