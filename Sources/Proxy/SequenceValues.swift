@@ -78,16 +78,20 @@ extension ClientConnection {
         return database.analyse(text).0.classification.readsSequence
     }
 
-    /// Everything before it is answered.
-    func discardSequences(_ run: inout ForwardRun, _ server: ServerConnection) {
+    /// Everything before it is answered, and what follows waits for its answer.
+    ///
+    /// - Returns: false when it cannot be done now.
+    func discardSequences(_ run: inout ForwardRun, _ server: ServerConnection) -> Bool {
         // A query would end a batch outside of transactions.
-        guard server.session.isBetweenUnits || server.session.status == .inTransaction else { return }
+        guard server.session.isBetweenUnits || server.session.status == .inTransaction else { return false }
         var writer = MessageWriter()
         writer.query("DISCARD SEQUENCES")
         server.session.sent(.quietQuery)
         server.unnamedToken = 0
         server.sequences = .nobody
         run.insert(writer.bytes, server)
+        repliesAwaited = 0
+        return true
     }
 }
 

@@ -114,8 +114,7 @@ extension ClientConnection {
             if waitsAtBorder(frame.tag, server) { return }
             if waitsForNames(frame, bytes, server) { return }
             if asksForOthersSequences(frame, bytes, server) {
-                if waitsForAnswers(server) { return }
-                discardSequences(&run, server)
+                if waitsForAnswers(server) || discardSequences(&run, server) { return }
             }
             if server.session.isQuiet { unit.startedAt = worker.now }
             let isDenied = notesDenial(frame, bytes)
