@@ -112,15 +112,19 @@ logfile =
         name, port, process, MODES if version >= (1, 21) else MODES[:2], "require" if tls else "disable")
 
 
-def start_godwit(stage: Stage, old: Postgres, new: Postgres, tls: Certificate | None) -> Contender:
+def start_godwit(
+    stage: Stage, old: Postgres, new: Postgres, tls: Certificate | None, listen: str = "", sections: str = ""
+) -> Contender:
+    """`listen`: further keys of that section, each behind a comma; `sections`: further sections, a line each."""
     port = free_port()
     encryption = f", tls: {{mode: require, certificate: {tls.certificate}, key: {tls.key}}}" if tls else ""
     config = stage.directory / "godwit.yaml"
     config.write_text(f"""\
-listen: {{address: 127.0.0.1, port: {port}, clients_max: {CLIENTS_MAX}{encryption}}}
+listen: {{address: 127.0.0.1, port: {port}, clients_max: {CLIENTS_MAX}{encryption}{listen}}}
 auth: {{method: trust}}
-admin: {{http: {{port: 0}}}}
+admin: {{users: [godwit], http: {{port: 0}}}}
 state: {{path: {stage.directory}/godwit.sqlite}}
+{sections}
 databases:
   {DATABASE}:
     old: "host=127.0.0.1 port={old.port} dbname={DATABASE} sslmode=disable"

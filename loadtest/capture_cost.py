@@ -15,34 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "demo"))
 sys.path.insert(0, str(ROOT / "loadtest"))
 
-from beside_pgbouncer import CLIENTS, DATABASE, MODES, POOL_SIZE, USER, Contender, listens, spread  # noqa: E402
-from parts import GODWIT, OLD_PROGRAMS, Postgres, Stage, free_port, new_programs, run, spawn, wait_until  # noqa: E402
+from beside_pgbouncer import CLIENTS, DATABASE, MODES, USER, Contender, spread, start_godwit  # noqa: E402
+from parts import OLD_PROGRAMS, Postgres, Stage, new_programs, run  # noqa: E402
 from statistics import median  # noqa: E402
-
-
-def start_godwit(stage: Stage, old: Postgres, new: Postgres) -> Contender:
-    port = free_port()
-    captures = stage.directory / "captures"
-    captures.mkdir()
-    config = stage.directory / "godwit.yaml"
-    config.write_text(f"""\
-listen: {{address: 127.0.0.1, port: {port}, threads: 1}}
-auth: {{method: trust}}
-admin: {{users: [godwit], http: {{port: 0}}}}
-state: {{path: {stage.directory}/godwit.sqlite}}
-capture: {{directory: {captures}}}
-databases:
-  {DATABASE}:
-    old: "host=127.0.0.1 port={old.port} dbname={DATABASE} sslmode=disable"
-    new: "host=127.0.0.1 port={new.port} dbname={DATABASE} sslmode=disable"
-    pool: {{size: {POOL_SIZE}}}
-    reads: {{percent: 0}}
-""")
-    log = open(stage.directory / "godwit.log", "wb")
-    process = spawn(GODWIT, "serve", "--config", config, stdout=log, stderr=log)
-    stage.at_end(process.kill)
-    wait_until(lambda: listens(port), "Godwit listens", seconds=10)
-    return Contender("Godwit", port, process)
 
 
 def console(godwit: Contender, command: str) -> str:
@@ -62,7 +37,10 @@ def main() -> int:
             server.sql(f"CREATE ROLE {USER} LOGIN; CREATE DATABASE {DATABASE}; "
                        f"ALTER DATABASE {DATABASE} OWNER TO {USER}")
             run("pgbench", "-iq", "-s", 5, "-h", "127.0.0.1", "-p", server.port, "-U", USER, DATABASE)
-        godwit = start_godwit(stage, old, new)
+        directory = stage.directory / "captures"
+        directory.mkdir()
+        godwit = start_godwit(
+            stage, old, new, None, listen=", threads: 1", sections=f"capture: {{directory: {directory}}}")
         for mode in arguments.modes:
             godwit.measure(mode, 2)  # opens the pool, warms PostgreSQL's caches
         results: dict[str, dict[bool, list[float]]] = {mode: {False: [], True: []} for mode in arguments.modes}

@@ -78,6 +78,7 @@ extension ClientConnection {
             let analysis = database.analyse(text).0
             return !analysis.classification.statementNames.isEmpty || Self.nameDropped(by: analysis) != nil
         case FrontendTag.parse:
+            if changes.isEmpty && !unit.session.dropsStatements { return false }
             guard let database, let name = reader.cString(), let text = reader.cString() else { return false }
             // What its SQL names gets the client's own name on the server first, where that is known to be there.
             return isUnsettled(name) || database.analyse(text).0.classification.statementNames.contains { used in
