@@ -154,7 +154,7 @@ extension ClientConnection {
         defer { unit.session.bind(portal, to: name, known: known, values) }
         if name.isEmpty {
             if unit.parsesUnnamed { return noteKey(ofParsed: name, reader, database) }
-            guard let unnamed else { return unit.addUnknown() }
+            guard let unnamed else { return unit.addUnknown(endsNothing: true) }
             unnamed.parseBody.withUnsafeBytes {
                 noteBegin(unnamed.analysis, $0)
                 noteStatement(unnamed.analysis, $0, database)
@@ -174,7 +174,8 @@ extension ClientConnection {
         } else if unit.parsesNamed {
             noteKey(ofParsed: name, reader, database)
         } else {
-            unit.addUnknown()
+            // All that a client parses is known, so that at most SQL has prepared it, and PREPARE takes no COMMIT.
+            unit.addUnknown(endsNothing: true)
         }
     }
 

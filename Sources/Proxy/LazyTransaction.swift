@@ -213,9 +213,9 @@ extension ClientConnection {
         // CHAIN, for PostgreSQL then forgets that the block was READ ONLY.
         let mayBeginAnew = unit.borders.goesOn || unit.borders.chains && hasFailed
         // Before its first read nobody can tell where it is: what could make it write begins on the authority instead,
-        // unless the transaction has done what would be lost.
-        let mayMove = !transaction.hasRead
-        let mayLift = isFixed && mayMove && ledger.isEmpty && unit.mayLiftReadOnly
+        // unless the transaction has set what would be lost.
+        let mayMove = !transaction.hasRead && ledger.isEmpty
+        let mayLift = isFixed && mayMove && unit.mayLiftReadOnly
         // What pins its client must not do so here.
         let mustLeave = mayBeginAnew || !hasFailed && (mayLift || unit.session.pins)
         let staysAway = hasFailed || isFixed ? mustLeave : side == authority
@@ -231,7 +231,7 @@ extension ClientConnection {
             return true
         }
         // What it has read is of no more use to a unit that begins with its end.
-        if isFixed && !hasFailed && !mayMove && !unit.borders.endsFirst {
+        if isFixed && !hasFailed && !mayMove && !(unit.borders.endsFirst && ledger.isEmpty) {
             if unit.borders.goesOn && isCuttable {
                 // Its bytes may be the ones that are being processed.
                 unit.isCutDue = true

@@ -103,13 +103,15 @@ struct Unit: ~Copyable {
     }
 
     /// What cannot be seen is taken for the worst: a write that may end a transaction.
-    mutating func addUnknown() {
+    ///
+    /// - Parameter endsNothing: PostgreSQL does not let it do that.
+    mutating func addUnknown(endsNothing: Bool = false) {
         statementCount += 1
         kind = .unknown
         isAllReads = false
         isRestReads = false
         mayLiftReadOnly = true
-        borders.append(.unknown, isRead: false)
+        if !endsNothing { borders.append(.unknown, isRead: false) }
         session.noteUnknown()
         note(.unknown, mayWrite: true)
     }

@@ -96,6 +96,44 @@ import Testing
         }
     }
 
+    /// Where BEGIN is on a server already, unlike one that we have answered.
+    private static let begunOnServer =
+        Frame.parse("BEGIN READ ONLY") + Frame.describeStatement() + Frame.bind() + Frame.execute() + Frame.sync
+
+    @Test func `a Bind to a statement that is not there fails on NEW as on OLD`() throws {
+        let (godwit, database) = try readingOnNew(1)
+        for (name, reads) in [("", false), ("", true), ("missing", false), ("missing", true)] {
+            let client = try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", "7")])
+            client.send(Self.begunOnServer)
+            _ = try client.readToReady()
+            _ = try client.query("SET DateStyle = 'SQL, DMY'")
+            if reads { _ = try client.query("SELECT 1") } else { client.send(Frame.closeStatement("") + Frame.sync) }
+            if !reads { _ = try client.readToReady() }
+            client.send(Frame.bind(statement: name) + Frame.execute() + Frame.sync)
+            let answers = try client.readToReady()
+            #expect(answers.map(\.type) == ["E", "S", "Z"])
+            #expect(answers.first?.fields["C"] == "26000")
+            #expect(try client.value("ROLLBACK") == nil)
+            #expect(try client.value("SHOW DateStyle") == "ISO, MDY")
+            client.close()
+        }
+    }
+
+    @Test func `what a READ ONLY transaction has set is not lost by what follows its end`() throws {
+        let (godwit, database) = try readingOnNew(1)
+        let client = try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", "7")])
+        for end in ["COMMIT; INSERT INTO t VALUES (1)", "COMMIT; CREATE TEMPORARY TABLE x (d date)"] {
+            client.send(Self.begunOnServer)
+            _ = try client.readToReady()
+            _ = try client.query("SET DateStyle = 'SQL, DMY'")
+            // The other server may report the setting again.
+            #expect(try client.query(end).map(\.type).filter { $0 != "S" } == ["C", "C", "Z"])
+            #expect(try client.value("SHOW DateStyle") == "SQL, DMY")
+            _ = try client.query("RESET DateStyle")
+        }
+        #expect(try count(servers.new, database) == "0")
+    }
+
     /// Made up from a seed: any statements, in any transaction, as texts, batches and pieces of batches.
     @Test func `no sequence of messages writes on NEW`() throws {
         let (godwit, database) = try readingOnNew(2)
