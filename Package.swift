@@ -172,7 +172,7 @@ let package = Package(
         // `godwit` is a dependency so that its executable is built before.
         .testTarget(
             name: "EndToEndTests",
-            dependencies: ["TestSupport", "Primitives", "Capture", "Console", "PGWire", "godwit", "loadtest"],
+            dependencies: ["TestSupport", "Primitives", "Capture", "Console", "PGWire", "SQLAnalysis", "godwit", "loadtest"],
             exclude: ["Drivers"], swiftSettings: strict),
     ] + fuzzer
 )

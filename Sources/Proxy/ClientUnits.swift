@@ -134,7 +134,7 @@ extension ClientConnection {
             if portal?.isEmpty != true || reader.int32() != 0 { unit.leavesPortal = true }
         case FrontendTag.functionCall:
             unit.executes = true
-            unit.addUnknown()
+            noteFunctionCall(&reader, database)
         default:
             break
         }
@@ -177,6 +177,18 @@ extension ClientConnection {
             // All that a client parses is known, so that at most SQL has prepared it, and PREPARE takes no COMMIT.
             unit.addUnknown(endsNothing: true)
         }
+    }
+
+    func noteFunctionCall(_ reader: inout BodyReader, _ database: DatabaseState) {
+        if let function = reader.int32(),
+            let text = FunctionCallText.ofSession(function: UInt32(bitPattern: function))
+        {
+            let bytes = UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
+            let (analysis, key) = database.analyse(bytes)
+            unit.add(analysis, key)
+            unit.session.note(analysis.classification)
+        }
+        unit.addUnknown()
     }
 
     /// Keeps the words of a BEGIN that comes first: they may be needed on the authority later.
@@ -315,7 +327,9 @@ extension ClientConnection {
         let horizon = route.horizon
         var request = RouteRequest(
             kind: unit.carriesBegin ? .read : unit.routedKind, horizon: HorizonFacts(horizon))
-        if lazy != nil && (request.kind != .read || !isMovable) { request.kind = .unknown }
+        if lazy != nil && (request.kind != .read || !isMovable) || unit.kind == .begin && unit.leavesPortal {
+            request.kind = .unknown
+        }
         request.authority = authority
         request.transaction = unit.options
         request.isTextTrusted = isTextTrusted

@@ -178,7 +178,8 @@ extension ClientConnection {
             openTransaction()
             server.session.sent(.query)
         case FrontendTag.functionCall:
-            unit.addUnknown()
+            var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart...]))
+            if let database { noteFunctionCall(&reader, database) }
             openTransaction()
             server.session.sent(.functionCall)
         case FrontendTag.bind:

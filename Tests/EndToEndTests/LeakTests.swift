@@ -1,3 +1,4 @@
+import SQLAnalysis
 import TestSupport
 import Testing
 
@@ -61,6 +62,54 @@ import Testing
         hostile.close()
         #expect(try connect().value(Self.inspection) == clean)
         #expect(try connect().value("SELECT count(*) FROM t") == "0")
+    }
+
+    /// A FunctionCall message: arguments as text.
+    private func call(_ client: WireClient, _ function: String, _ arguments: [String]) throws -> [WireClient.Message] {
+        let number = try #require(UInt32(servers.old.psql("SELECT '\(function)'::regprocedure::oid")))
+        var body = Frame.bigEndian(number) + Frame.bigEndian(UInt16(0)) + Frame.bigEndian(UInt16(arguments.count))
+        for argument in arguments {
+            body += Frame.bigEndian(UInt32(argument.utf8.count)) + Array(argument.utf8)
+        }
+        client.send(Frame.message("F", body + Frame.bigEndian(UInt16(0))))
+        return try client.readToReady()
+    }
+
+    @Test func `what a function call leaves in its session, the next one does not find`() throws {
+        let clean = try connect().value(Self.inspection)
+        for (function, arguments) in [
+            ("pg_advisory_lock(bigint)", ["4"]), ("pg_advisory_lock(int, int)", ["4", "5"]),
+            ("pg_try_advisory_lock_shared(bigint)", ["4"]), ("set_config(text, text, bool)", ["work_mem", "77kB", "f"]),
+            ("set_config(text, text, bool)", ["my.long", String(repeating: "x", count: 100_000), "f"]),
+        ] {
+            let hostile = try connect()
+            #expect(try call(hostile, function, arguments).map(\.type) == ["V", "Z"])
+            #expect(try godwit.console("SHOW PINS").count == 1)
+            hostile.close()
+            #expect(try connect().value(Self.inspection) == clean)
+        }
+        let client = try connect()
+        _ = try call(client, "pg_advisory_lock(bigint)", ["4"])
+        _ = try call(client, "pg_advisory_unlock(bigint)", ["4"])
+        _ = try client.query("SELECT 1")
+        #expect(try godwit.console("SHOW PINS").isEmpty)
+        _ = try call(client, "nextval(regclass)", ["s"])
+        let error = try call(try connect(), "lastval()", []).first
+        #expect(error?.fields["C"] == "55000")
+    }
+
+    @Test func `the functions that Godwit knows by number have these numbers on both servers`() throws {
+        for server in [servers.old, servers.new] {
+            let functions = try server.psql("SELECT oid, proname FROM pg_proc WHERE oid < 10000 ORDER BY oid")
+            for line in functions.split(separator: "\n") {
+                let fields = line.split(separator: "|")
+                let text = UInt32(fields[0]).flatMap(FunctionCallText.ofSession)
+                let isOfSession = fields[1].contains("advisory") && !fields[1].contains("xact")
+                    || ["currval", "lastval", "set_config"].contains(fields[1])
+                #expect((text != nil) == isOfSession, "\(line)")
+                if let text { #expect("\(text)".contains(".\(fields[1])("), "\(line)") }
+            }
+        }
     }
 
     @Test func `set_config with a bound value is a SET and pins nobody`() throws {
