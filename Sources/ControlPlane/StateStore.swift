@@ -154,6 +154,24 @@ package final class StateStore: EventSink {
     }
 }
 
+extension StateStore {
+    /// Users whose sessions keep their servers for the values of sequences; see Proxy's `SequenceReaders`.
+    package func sequenceReaders() throws(Failure) -> [(database: String, user: String)] {
+        try read { database in
+            try Row.fetchAll(database, sql: "SELECT database, user FROM sequence_reader")
+                .map { ($0["database"], $0["user"]) }
+        }
+    }
+
+    /// Never waits.
+    package func noteSequenceReader(database name: String, user: String) {
+        writeLater { database in
+            try database.execute(
+                sql: "INSERT OR IGNORE INTO sequence_reader (database, user) VALUES (?, ?)", arguments: [name, user])
+        }
+    }
+}
+
 /// The tables. Later versions append migrations, and change none.
 enum StateSchema {
     /// What is never changed once it is written.
@@ -200,6 +218,12 @@ enum StateSchema {
                         """)
                 }
             }
+        }
+        migrator.registerMigration("sequence readers") { database in
+            try database.execute(sql: """
+                CREATE TABLE sequence_reader (
+                    database TEXT NOT NULL, user TEXT NOT NULL, PRIMARY KEY (database, user)) WITHOUT ROWID
+                """)
         }
         return migrator
     }

@@ -101,15 +101,25 @@ package final class SequenceReaders: Sendable {
     /// Users more than this are not noted.
     private static let usersMax = 1024
 
-    private let users = Mutex<Set<String>>([])
+    private let users: Mutex<Set<String>>
     /// Asked for each write.
-    private let hasSome = Atomic<Bool>(false)
+    private let hasSome: Atomic<Bool>
+    private let remember: @Sendable (String) -> Void
 
-    package init() {}
+    /// - Parameters:
+    ///   - known: from an earlier run.
+    ///   - remember: called with each further one, on any thread; it must not wait.
+    package init(known: [String] = [], remember: @escaping @Sendable (String) -> Void = { _ in }) {
+        users = Mutex(Set(known.prefix(Self.usersMax)))
+        hasSome = Atomic(!known.isEmpty)
+        self.remember = remember
+    }
 
+    /// He has asked; on any thread.
     func note(_ user: String) {
-        users.withLock { if $0.count < Self.usersMax { $0.insert(user) } }
+        let isNew = users.withLock { $0.count < Self.usersMax && $0.insert(user).inserted }
         hasSome.store(true, ordering: .relaxed)
+        if isNew { remember(user) }
     }
 
     func contains(_ user: String) -> Bool {

@@ -440,7 +440,7 @@ final class ServerConnection {
         } else if let awaited = client.repliesAwaited, session.expectedCount <= awaited || awaited == 0 {
             client.repliesAwaited = nil
             worker.resumeLater(client)
-        } else if isReadOnly && session.skipsNext && client.hasParkedBytes {
+        } else if isReadOnly && client.hasParkedBytes && (session.skipsNext || session.expectedCount == 0) {
             worker.resumeLater(client)  // see `holdsNextUnit`
         }
     }

@@ -52,7 +52,7 @@ extension ClientConnection {
             takeOwnNames(&run, server, isQuery: bytes[0] == FrontendTag.query)
         }
         if unit.carriesBegin && server.isReadOnly {
-            answerFrames(bytes, from: 0, to: unit.firstExecuteEnd, tag: "BEGIN")
+            answerFrames(bytes, from: 0, to: unit.firstExecuteEnd, tag: lazy?.tag ?? "BEGIN")
             run.dropAll(upTo: unit.firstExecuteEnd)
         }
         // A malformed message has closed the connection, and is not passed.

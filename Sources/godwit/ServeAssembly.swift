@@ -503,7 +503,7 @@ struct ServeAssembly {
             if withholdsReads { horizon.withhold() }
             horizons[name] = horizon
             stamps[name] = ReadStamps()
-            sequenceReaders[name] = SequenceReaders()
+            sequenceReaders[name] = state.sequenceReaders(of: name)
         }
         if healths[name] == nil {
             let told = MirrorEvents(name, events)

@@ -12,10 +12,19 @@ struct ServeState: Sendable {
     let store: StateStore?
     let memory: TrafficMemory
     let board = MigrationBoard()
+    private let sequenceUsers: [(database: String, user: String)]
 
     init(_ settings: StateSettings) throws(StateStore.Failure) {
         store = settings.path.isEmpty ? nil : try StateStore(path: settings.path)
         memory = try TrafficMemory(store)
+        sequenceUsers = try store?.sequenceReaders() ?? []
+    }
+
+    /// Those of earlier runs, and what keeps further ones.
+    func sequenceReaders(of database: String) -> SequenceReaders {
+        SequenceReaders(known: sequenceUsers.filter { $0.database == database }.map(\.user)) { [store] user in
+            store?.noteSequenceReader(database: database, user: user)
+        }
     }
 
     /// Waits until all that was given is written.

@@ -35,6 +35,18 @@ import Testing
         #expect(rights == 0o600)
     }
 
+    @Test func `who reads sequences is known to the next process`() throws {
+        let path = path()
+        do {
+            let store = try StateStore(path: path)
+            for user in ["ann", "ben", "ann"] { store.noteSequenceReader(database: "shop", user: user) }
+            store.noteSequenceReader(database: "other", user: "ann")
+            store.flush()
+        }
+        let known = try StateStore(path: path).sequenceReaders().map { "\($0.database) \($0.user)" }
+        #expect(known.sorted() == ["other ann", "shop ann", "shop ben"])
+    }
+
     @Test func `what was decided is never changed`() throws {
         let store = try StateStore(path: path())
         #expect(try store.add(stored("a", MigrationState(since: 1))))

@@ -202,6 +202,21 @@ import Testing
         #expect(try client.value("SELECT lastval()") == (try client.value("SELECT max(id) FROM t")))
     }
 
+    @Test func `who asks for sequence values is known after a restart, too`() throws {
+        let client = try connect()
+        _ = try client.query("SELECT nextval('s')")
+        _ = try connect().query("SELECT nextval('s')")
+        #expect(try client.query("SELECT currval('s')").first { $0.type == "E" }?.sqlState == "55000")
+        godwit.terminate()
+        let resumed = try GodwitProcess(resuming: godwit)
+        let again = try WireClient(port: resumed.port, database: database)
+        let value = try again.value("SELECT nextval('s')")
+        let other = try WireClient(port: resumed.port, database: database)
+        // It waits for the only server, which is kept for the one that has drawn.
+        other.send(Frame.query("SELECT nextval('s')"))
+        #expect(try again.value("SELECT currval('s')") == value)
+    }
+
     @Test(arguments: ["CREATE TEMP SEQUENCE own", "LISTEN own"])
     func `a client that is pinned may ask for what it draws from then on`(pinning: String) throws {
         let first = try connect()

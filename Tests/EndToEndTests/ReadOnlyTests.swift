@@ -119,6 +119,18 @@ import Testing
         }
     }
 
+    @Test func `what comes behind a Flush together with it goes on in a READ ONLY transaction`() throws {
+        let (godwit, database) = try readingOnNew(1)
+        for rest in [[], Frame.bind() + Frame.flush, Frame.bind() + Frame.execute() + Frame.flush] {
+            let client = try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", "7")])
+            client.send(Self.begunOnServer + Frame.parse("SELECT n FROM t") + Frame.flush + rest + Frame.sync + Frame.sync)
+            #expect(try client.readToReady().map(\.type) == ["1", "t", "n", "2", "C", "Z"])
+            #expect(try client.readToReady().first?.type == "1")
+            #expect(try client.readToReady().map(\.type) == ["Z"])
+            client.close()
+        }
+    }
+
     @Test func `what a READ ONLY transaction has set is not lost by what follows its end`() throws {
         let (godwit, database) = try readingOnNew(1)
         let client = try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", "7")])
