@@ -127,16 +127,18 @@ extension ClientConnection {
     func isAnswerable(_ bytes: UnsafeRawBufferPointer, from start: Int, to end: Int) -> Bool {
         var offset = start
         var isBound = false
+        var parsed: UnsafeRawBufferPointer?
         while offset < end, let header = FrameHeader.parse(bytes, at: offset) {
             var reader = BodyReader(UnsafeRawBufferPointer(
                 rebasing: bytes[(offset + FrameHeader.size)..<(offset + header.frameSize)]))
             switch header.tag {
             case FrontendTag.parse:
                 guard let name = reader.cString(), name.isEmpty || statements.find(name) == nil else { return false }
+                parsed = name
             case FrontendTag.bind:
                 // Parameters and formats would be an error of the client's: PostgreSQL has the words for it.
-                guard let portal = reader.cString(), portal.isEmpty, reader.cString() != nil, reader.int16() != nil,
-                    reader.int16() == 0
+                guard let portal = reader.cString(), portal.isEmpty, let name = reader.cString(),
+                    parsed.map({ $0.elementsEqual(name) }) ?? true, reader.int16() != nil, reader.int16() == 0
                 else { return false }
                 isBound = true
             case FrontendTag.describe:

@@ -131,6 +131,22 @@ import Testing
         }
     }
 
+    /// Such a BEGIN is answered before any server has it.
+    @Test func `BEGIN is answered in its own words, and only where it is what runs`() throws {
+        let (godwit, database) = try readingOnNew(1)
+        let client = try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", "7")])
+        for (name, sql) in [("one", "BEGIN"), ("two", "START TRANSACTION")] {
+            client.send(Frame.parse(sql, name: name) + Frame.bind(statement: "missing") + Frame.execute() + Frame.sync)
+            #expect(try client.readToReady().map(\.type) == ["1", "E", "Z"])
+            for reads in [[], Frame.parse("SELECT 1") + Frame.bind() + Frame.execute()] {
+                client.send(Frame.bind(statement: name) + Frame.execute() + reads + Frame.sync)
+                let complete = try client.readToReady().first { $0.type == "C" }
+                #expect(complete.map { String(decoding: $0.body, as: UTF8.self) } == sql + "\0")
+                _ = try client.query("ROLLBACK")
+            }
+        }
+    }
+
     @Test func `what a READ ONLY transaction has set is not lost by what follows its end`() throws {
         let (godwit, database) = try readingOnNew(1)
         let client = try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", "7")])
