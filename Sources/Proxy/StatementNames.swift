@@ -115,7 +115,7 @@ extension ClientConnection {
         let analysis = name.isEmpty ? unnamed?.analysis : statements.find(name).map { database.statements[$0].analysis }
         guard let analysis else { return false }
         if let dropped = Self.nameDropped(by: analysis) { return dropped.withUnsafeBytes { changes.isUnsettled($0) } }
-        return !analysis.classification.statementNames.isEmpty
+        return !analysis.isWithoutTrace && !analysis.classification.statementNames.isEmpty
     }
 
     // MARK: DEALLOCATE
