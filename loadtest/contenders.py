@@ -67,6 +67,8 @@ class Contender:
     database: str = DATABASE
     # It has a server for each client.
     is_bare: bool = False
+    # With its servers' greeting, and no client.
+    rss_at_start: int = 0
 
     @property
     def pid(self) -> int:

@@ -1,6 +1,7 @@
 """Godwit beside PgBouncer, HAProxy and PostgreSQL itself: `make bench`. The method is in README.md beside this file.
 
     .build/venv/bin/python loadtest/matrix.py [--all] [--rounds 3] [--seconds 3] [--json FILE] [--check] [CELL ...]
+    .build/venv/bin/python loadtest/matrix.py --of FILE ...     tables of what earlier runs have written
 
 CELL: names of cells, or their beginnings (`tls` is all of TLS); without any a selection of a few minutes. Exit status:
 0, or with --check 1 when a target of thresholds/matrix.toml is missed.
@@ -17,7 +18,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -73,14 +74,14 @@ CELLS = (
     Cell("prepared-1000", "plain", "prepared", clients=1000),
     Cell("pipelined-32", "plain", "pipelined", script="pipelined", is_quick=True),
     Cell("reconnect-8", "plain", clients=8, reconnects=True),
-    Cell("idle-1000", "plain", clients=0, idle=1000, is_quick=True),
-    Cell("idle-10000", "plain", clients=0, idle=10_000),
+    Cell("idle-1000", "idle", clients=0, idle=1000, is_quick=True),
+    Cell("idle-10000", "idle", clients=0, idle=10_000),
     Cell("tls-simple-32", "tls", is_quick=True),
     Cell("tls-extended-32", "tls", "extended"),
     Cell("tls-prepared-32", "tls", "prepared"),
     Cell("tls-reconnect-8", "tls", clients=8, reconnects=True),
-    Cell("tls-idle-1000", "tls", clients=0, idle=1000),
-    Cell("tls-idle-10000", "tls", clients=0, idle=10_000),
+    Cell("tls-idle-1000", "tls-idle", clients=0, idle=1000),
+    Cell("tls-idle-10000", "tls-idle", clients=0, idle=10_000),
     Cell("scram-reconnect-8", "scram", clients=8, reconnects=True),
     Cell("half-simple-32", "half", is_quick=True),
     Cell("half-extended-32", "half", "extended"),
@@ -106,6 +107,8 @@ class Groups:
                 bare = [starter.haproxy()] if haproxy_program() else []
                 return [starter.godwit(), starter.pgbouncer(), *bare, starter.postgres()]
             case "tls": return [starter.godwit(tls=True), starter.pgbouncer(tls=True), starter.postgres(tls=True)]
+            case "idle": return [starter.godwit(), starter.pgbouncer()]
+            case "tls-idle": return [starter.godwit(tls=True), starter.pgbouncer(tls=True)]
             case "scram": return [starter.godwit(scram=True), starter.pgbouncer(scram=True)]
             case "half": return [starter.godwit(percent=50), starter.pgbouncer()]
             case "own-writes":
@@ -193,7 +196,6 @@ class Load:
         """The number of transactions."""
         prefix = self.stage.directory / "latencies"
         before = contender.usage() if contender.process else None
-        rss = contender.rss_kib() if contender.process else 0
         peak = Peak(contender)
         output = run(*self.command(contender, "-T", seconds, "-l", "--log-prefix", prefix))
         highest = peak.end()
@@ -203,8 +205,8 @@ class Load:
             per = 1e6 / count
             figures.add(cpu=(after.cpu - before.cpu) * per, data_plane=(after.data_plane - before.data_plane) * per,
                         switches=(after.switches - before.switches) / count)
-            if self.cell.clients >= 100:
-                figures.add(rss=(highest - rss) / self.cell.clients)
+            if self.cell.clients >= 1000:
+                figures.add(rss=(highest - contender.rss_at_start) / (self.cell.clients + self.cell.idle))
         figures.add(tps=float(output.split("tps = ")[1].split()[0]))
         latencies = []
         for path in self.stage.directory.glob("latencies.*"):
@@ -265,11 +267,11 @@ class Peak:
 
 def measure_idle(cell: Cell, contender: Contender, figures: Figures):
     """Memory and CPU of clients that log in, and ask nothing."""
-    idle_client(contender).close()
-    rss, used, began = contender.rss_kib(), contender.usage().cpu, time.monotonic()
+    used, began = contender.usage().cpu, time.monotonic()
     clients = [idle_client(contender) for _ in range(cell.idle)]
     seconds, spent = time.monotonic() - began, contender.usage().cpu - used
-    figures.add(rss=(contender.rss_kib() - rss) / cell.idle, cpu=spent / cell.idle * 1e6, tps=cell.idle / seconds)
+    figures.add(rss=(contender.rss_kib() - contender.rss_at_start) / cell.idle, cpu=spent / cell.idle * 1e6,
+                tps=cell.idle / seconds)
     for client in clients:
         client.close()
 
@@ -307,14 +309,27 @@ class Matrix:
     def run(self, cells: list[Cell]):
         for group in dict.fromkeys(cell.group for cell in cells):
             contenders = self.groups.start(group)
+            for one in contenders:
+                if one.process:
+                    run("psql", "-XAtc", "SELECT 1", one.conninfo())
+                    one.rss_at_start = one.rss_kib()
             for cell in cells:
                 if cell.group == group:
                     self._measure(cell, self._suited(cell, contenders))
+                    self.save()
             self.starter.stop()
             if not self.arguments.no_instructions and can_count_instructions():
                 for cell in cells:
                     if cell.group == group and cell.clients == 32 and cell.script == "read":
                         self._count_instructions(cell, self._suited(cell, contenders))
+                        self.save()
+
+    def save(self):
+        """As far as it is: a run that is broken off has measured something."""
+        if self.arguments.json:
+            self.arguments.json.write_text(json.dumps({
+                cell: {name: figures.values for name, figures in contenders.items()}
+                for cell, contenders in self.results.items()}, indent=1))
 
     @staticmethod
     def _suited(cell: Cell, contenders: list[Contender]) -> list[Contender]:
@@ -459,8 +474,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=3, help="length of one run (3)")
     parser.add_argument("--no-instructions", action="store_true", help="nothing is run under callgrind")
     parser.add_argument("--json", type=Path, help="every value of every round")
+    parser.add_argument("--of", type=Path, nargs="+", default=[], help="measure nothing: what --json has written")
     parser.add_argument("--check", action="store_true", help="exit status 1 when a target is missed")
     arguments = parser.parse_args()
+    if arguments.of:
+        return tell(earlier(arguments.of), arguments.check)
     cells = chosen(arguments)
     # Beside a load Godwit and PgBouncer both have their idle clients, which are ours, at once.
     needed = 500 + max(max(cell.clients + cell.idle, cell.idle * (2 if cell.clients else 1)) for cell in cells)
@@ -476,16 +494,25 @@ def main() -> int:
     with Stage() as stage:
         matrix = Matrix(arguments, stage)
         matrix.run(cells)
-    judged = judge(matrix.results)
     print(f"\nMedians of {arguments.rounds} rounds of {arguments.seconds} s; CPU with the smallest and the largest\n")
-    print(table(matrix.results))
+    return tell(matrix.results, arguments.check)
+
+
+def earlier(files: list[Path]) -> Results:
+    """Of one cell that is in several the figures of the last."""
+    results: Results = {}
+    for file in files:
+        for cell, contenders in json.loads(file.read_text()).items():
+            for name, values in contenders.items():
+                results.setdefault(cell, {}).setdefault(name, Figures()).values.update(values)
+    return results
+
+
+def tell(results: Results, checks: bool) -> int:
+    judged = judge(results)
+    print(table(results))
     print("\n" + verdicts(judged))
-    if arguments.json:
-        arguments.json.write_text(json.dumps({
-            "results": {cell: {name: figures.values for name, figures in contenders.items()}
-                        for cell, contenders in matrix.results.items()},
-            "targets": [asdict(one) for one in judged]}, indent=1))
-    return 1 if arguments.check and not all(one.is_met for one in judged) else 0
+    return 1 if checks and not all(one.is_met for one in judged) else 0
 
 
 if __name__ == "__main__":
