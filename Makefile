@@ -50,8 +50,9 @@ demo-keep: build  ## the demo's servers and Godwit, kept running to try psql on
 loadtest: setup  ## the load tester: .build/release/loadtest
 	swift build -c release --product loadtest
 
-bench: build  ## CPU and memory beside PgBouncer (loadtest/README.md)
-	@.build/venv/bin/python loadtest/beside_pgbouncer.py
+bench: build  ## Godwit beside PgBouncer, HAProxy and PostgreSQL (loadtest/README.md); BENCH=all: every cell, or names
+	@bash -c '. scripts/debian.sh && install_packages haproxy' bench
+	@.build/venv/bin/python loadtest/matrix.py $(patsubst all,--all,$(BENCH))
 
 bench-mirror: build  ## the mirror beside logical replication, COPY and plain reads
 	@.build/venv/bin/python loadtest/mirror_beside_logical.py

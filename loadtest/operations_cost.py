@@ -20,8 +20,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "demo"))
+sys.path.insert(0, str(ROOT / "loadtest"))
 
 import psycopg  # noqa: E402
+from contenders import cpu_seconds  # noqa: E402
 from parts import GODWIT, OLD_PROGRAMS, Postgres, Stage, free_port, new_programs, spawn, wait_until  # noqa: E402
 
 DATABASE = "shop"
@@ -56,11 +58,6 @@ class Relay:
                 end.close()
             except OSError:
                 pass
-
-
-def cpu_seconds(pid: int) -> float:
-    """To the nanosecond, by the process's clock (clock_getcpuclockid): /proc counts in hundredths of a second."""
-    return time.clock_gettime((~pid << 3) | 2)
 
 
 def start(stage: Stage, old: Postgres, new_port: int, percent: int):

@@ -1,4 +1,4 @@
-# Read by scripts that install Debian packages: setup, test-drivers, regression. Sets nothing, runs nothing.
+# Read by what installs Debian packages: setup, test-drivers, regression, make bench. Sets nothing, runs nothing.
 
 # What every build needs: the libraries' headers.
 readonly build_packages=(

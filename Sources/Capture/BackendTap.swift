@@ -27,6 +27,25 @@ struct BackendTap: ~Copyable {
             remaining -= offset
             if !piece(UnsafeRawBufferPointer(rebasing: content[..<offset]), isFirst: false, tap) { return false }
         }
+        if head.isEmpty {
+            // Nearly all there is: messages that are whole.
+            while let header = FrameHeader.parse(content, at: offset), header.length >= 4,
+                content.count - offset >= header.frameSize
+            {
+                let body = UnsafeRawBufferPointer(
+                    rebasing: content[(offset + FrameHeader.size)..<(offset + header.frameSize)])
+                offset += header.frameSize
+                if !whole(header.tag, body, tap) { return false }
+            }
+        }
+        return takePieces(content, from: offset, tap)
+    }
+
+    /// From a message on that is not whole.
+    private mutating func takePieces(
+        _ content: UnsafeRawBufferPointer, from start: Int, _ tap: borrowing TapContext
+    ) -> Bool {
+        var offset = start
         while offset < content.count {
             let header: FrameHeader
             if head.isEmpty, let found = FrameHeader.parse(content, at: offset) {
@@ -47,45 +66,65 @@ struct BackendTap: ~Copyable {
             remaining = size - count
             let body = UnsafeRawBufferPointer(rebasing: content[offset..<(offset + count)])
             offset += count
-            if !piece(body, isFirst: true, tap) { return false }
+            if remaining == 0 {
+                if !whole(tag, body, tap) { return false }
+            } else if !piece(body, isFirst: true, tap) {
+                return false
+            }
         }
         return true
     }
 
-    /// A part of the present message's body, the last one when nothing remains.
+    @inline(__always)
+    private mutating func whole(
+        _ tag: UInt8, _ body: UnsafeRawBufferPointer, _ tap: borrowing TapContext
+    ) -> Bool {
+        switch tag {
+        case BackendTag.dataRow, BackendTag.copyData:
+            rows += 1
+            bytes += UInt64(body.count)
+            if digest != nil { digest?.add(row: body) }
+            return true
+        case BackendTag.parseComplete, BackendTag.bindComplete, BackendTag.closeComplete, BackendTag.noData,
+            BackendTag.parameterDescription, BackendTag.rowDescription:
+            answers += 1
+            return true
+        case BackendTag.readyForQuery: return ready(body, tap)
+        case BackendTag.commandComplete: return complete(body, tap)
+        default: return finish(tag, body, tap)
+        }
+    }
+
+    /// A part of the present message's body, which did not come whole; the last one when nothing remains.
     private mutating func piece(
         _ body: UnsafeRawBufferPointer, isFirst: Bool, _ tap: borrowing TapContext
     ) -> Bool {
-        let isWhole = remaining == 0
+        let isLast = remaining == 0
         switch tag {
         case BackendTag.dataRow, BackendTag.copyData:
             if isFirst { rows += 1 }
             bytes += UInt64(body.count)
-            if isFirst && isWhole { digest?.add(row: body) } else { digest?.add(piece: body, isLast: isWhole) }
+            digest?.add(piece: body, isLast: isLast)
             return true
         case BackendTag.commandComplete, BackendTag.errorResponse, BackendTag.readyForQuery:
-            // A part of it is enough, however it comes.
-            if isFirst && isWhole {
-                return finish(UnsafeRawBufferPointer(rebasing: body.prefix(Self.keptMax)), tap)
-            }
+            // A part of it is enough.
             if kept.count < Self.keptMax { kept.append(contentsOf: body.prefix(Self.keptMax - kept.count)) }
-            if !isWhole { return true }
+            if !isLast { return true }
             let whole = kept
             kept = []
-            return whole.withUnsafeBytes { finish($0, tap) }
+            return whole.withUnsafeBytes { finish(tag, $0, tap) }
         default:
-            return isWhole ? finish(body, tap) : true
+            return isLast ? finish(tag, body, tap) : true
         }
     }
 
-    private mutating func finish(_ body: UnsafeRawBufferPointer, _ tap: borrowing TapContext) -> Bool {
+    @inline(never)
+    private mutating func finish(
+        _ tag: UInt8, _ body: UnsafeRawBufferPointer, _ tap: borrowing TapContext
+    ) -> Bool {
         switch tag {
-        case BackendTag.readyForQuery:
-            answers = 0
-            forgetRows()
-            return tap.ready(body.first ?? TransactionStatus.idle.rawValue)
-        case BackendTag.commandComplete:
-            return answer(.complete, words: UnsafeRawBufferPointer(rebasing: body.prefix { $0 != 0 }), tap)
+        case BackendTag.readyForQuery: return ready(body, tap)
+        case BackendTag.commandComplete: return complete(body, tap)
         case BackendTag.emptyQueryResponse: return answer(.empty, tap)
         case BackendTag.portalSuspended: return answer(.suspended, tap)
         case BackendTag.copyInResponse: return answer(.copyIn, tap)
@@ -94,7 +133,7 @@ struct BackendTap: ~Copyable {
         case BackendTag.errorResponse:
             answers += 1
             forgetRows()
-            return tap.error(ErrorResponse.parse(body: body))
+            return tap.error(ErrorResponse.parse(body: UnsafeRawBufferPointer(rebasing: body.prefix(Self.keptMax))))
         case BackendTag.parseComplete, BackendTag.bindComplete, BackendTag.closeComplete, BackendTag.noData,
             BackendTag.parameterDescription, BackendTag.rowDescription:
             answers += 1
@@ -102,6 +141,18 @@ struct BackendTap: ~Copyable {
         default:
             return true
         }
+    }
+
+    private mutating func ready(_ body: UnsafeRawBufferPointer, _ tap: borrowing TapContext) -> Bool {
+        answers = 0
+        forgetRows()
+        return tap.ready(body.first ?? TransactionStatus.idle.rawValue)
+    }
+
+    private mutating func complete(_ body: UnsafeRawBufferPointer, _ tap: borrowing TapContext) -> Bool {
+        let kept = body.count > Self.keptMax ? UnsafeRawBufferPointer(rebasing: body.prefix(Self.keptMax)) : body
+        var reader = BodyReader(kept)
+        return answer(.complete, words: reader.cString() ?? kept, tap)
     }
 
     private mutating func answer(
@@ -118,6 +169,6 @@ struct BackendTap: ~Copyable {
     private mutating func forgetRows() {
         rows = 0
         bytes = 0
-        digest?.reset()
+        if digest != nil { digest?.reset() }
     }
 }

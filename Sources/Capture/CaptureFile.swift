@@ -28,6 +28,14 @@ package final class CaptureFileWriter {
         try add(try encoder.encode(kind, thread: thread, payload: payload))
     }
 
+    /// A frame of records.
+    package func write(_ records: RecordBuffer, thread: Int) throws(CaptureError) {
+        let frame = try records.withUnsafeBytes { (payload) throws(CaptureError) in
+            try encoder.encode(.records, thread: thread, payload: payload)
+        }
+        try add(frame)
+    }
+
     private func add(_ bytes: [UInt8]) throws(CaptureError) {
         var written = 0
         while written < bytes.count {

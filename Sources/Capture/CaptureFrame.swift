@@ -102,9 +102,17 @@ package final class FrameEncoder {
             + [UInt8(flags.rawValue & 0xFF), UInt8(flags.rawValue >> 8), 0, 0, 0, 0]
     }
 
-    /// - Returns: the frame's bytes; valid until the next call.
     package func encode(
         _ kind: CaptureFormat.FrameKind, thread: Int, payload: [UInt8]
+    ) throws(CaptureError) -> [UInt8] {
+        try payload.withUnsafeBufferPointer { (bytes) throws(CaptureError) in
+            try encode(kind, thread: thread, payload: UnsafeRawBufferPointer(bytes))
+        }
+    }
+
+    /// - Returns: the frame's bytes.
+    func encode(
+        _ kind: CaptureFormat.FrameKind, thread: Int, payload: UnsafeRawBufferPointer
     ) throws(CaptureError) -> [UInt8] {
         precondition(payload.count <= CaptureFormat.payloadMax, "a frame that no reader takes")
         let head = CaptureFormat.frameHeaderSize
@@ -114,11 +122,9 @@ package final class FrameEncoder {
         var compression = CaptureFormat.Compression.none
         if payload.count >= Self.compressedMin {
             let length = output.withUnsafeMutableBytes { target in
-                payload.withUnsafeBytes { source in
-                    ZSTD_compressCCtx(
-                        context, target.baseAddress?.advanced(by: head), target.count - head, source.baseAddress,
-                        source.count, Self.level)
-                }
+                ZSTD_compressCCtx(
+                    context, target.baseAddress?.advanced(by: head), target.count - head, payload.baseAddress,
+                    payload.count, Self.level)
             }
             if ZSTD_isError(length) != 0 { throw .compression(String(cString: ZSTD_getErrorName(length))) }
             if length < payload.count { (stored, compression) = (length, .zstd) }
@@ -126,7 +132,7 @@ package final class FrameEncoder {
         output.withUnsafeMutableBytes { target in
             if compression == .none && stored > 0 {
                 let place = UnsafeMutableRawBufferPointer(rebasing: target[head...])
-                payload.withUnsafeBytes { place.copyMemory(from: $0) }
+                place.copyMemory(from: payload)
             }
             func store(_ value: UInt64, at offset: Int) {
                 target.storeBytes(of: value.littleEndian, toByteOffset: offset, as: UInt64.self)

@@ -108,7 +108,7 @@ package final class CaptureSession: Sendable {
 
     /// - Returns: an empty buffer in exchange; nil when too much waits, and `buffer` was not taken.
     package func handOver(_ buffer: RecordBuffer, of thread: Int) -> RecordBuffer? {
-        let size = buffer.bytes.count
+        let size = buffer.count
         let next: RecordBuffer?? = queue.withLock { queue in
             if queue.waitingBytes[thread] > 0 && queue.waitingBytes[thread] + size > Self.waitingBytesMax {
                 return .none
@@ -150,11 +150,11 @@ package final class CaptureSession: Sendable {
 
     /// A chunk is in the file: its memory may be used again.
     package func giveBack(_ chunk: inout Chunk) {
-        let (thread, size) = (chunk.thread, chunk.buffer.bytes.count)
+        let (thread, size) = (chunk.thread, chunk.buffer.count)
         // Taken out of the chunk: shared memory would be copied.
         var buffer = RecordBuffer(capacity: 0)
         swap(&buffer, &chunk.buffer)
-        let isUsual = buffer.bytes.capacity <= 2 * Self.chunkBytes
+        let isUsual = buffer.capacity <= 2 * Self.chunkBytes
         if isUsual { buffer.removeAll() }
         queue.withLock { queue in
             queue.waitingBytes[thread] = max(0, queue.waitingBytes[thread] - size)
@@ -217,7 +217,7 @@ package final class CaptureLane {
 
     /// - Parameter count: bytes of the next record's body.
     func makeRoom(_ count: Int) -> Bool {
-        if buffer.bytes.count + count + RecordBuffer.overhead <= CaptureSession.chunkBytes { return true }
+        if buffer.count + count + RecordBuffer.overhead <= CaptureSession.chunkBytes { return true }
         if count > CaptureFormat.messageMax || hasEnded { return false }
         if buffer.records == 0 { return true }
         guard session.isRunning, let next = session.handOver(buffer, of: thread) else { return false }

@@ -117,9 +117,9 @@ extension RecordBuffer {
             kind = RecordKind.error
             body.error(state: state, isFatal: isFatal, message: message)
         }
-        begin(
-            kind, connection: record.connection, micros: record.micros, number: record.number, count: body.bytes.count)
-        body.bytes.withUnsafeBytes { raw($0) }
+        self.record(
+            kind, connection: record.connection, micros: record.micros, number: record.number, count: body.count
+        ) { pen in body.withUnsafeBytes { pen.raw($0) } }
     }
 
     private mutating func connect(_ connection: CapturedConnection) {

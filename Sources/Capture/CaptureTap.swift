@@ -12,9 +12,10 @@ struct TapContext: ~Copyable {
     func message(_ tag: UInt8, _ body: UnsafeRawBufferPointer) -> Bool {
         let count = RecordBuffer.varintSize(answers) + body.count
         guard lane.makeRoom(count) else { return false }
-        lane.buffer.begin(tag, connection: connection, micros: micros, number: number, count: count)
-        lane.buffer.varint(answers)
-        lane.buffer.raw(body)
+        lane.buffer.record(tag, connection: connection, micros: micros, number: number, count: count) { pen in
+            pen.varint(answers)
+            pen.raw(body)
+        }
         return true
     }
 
@@ -25,8 +26,9 @@ struct TapContext: ~Copyable {
 
     func ready(_ status: UInt8) -> Bool {
         guard lane.makeRoom(1) else { return false }
-        lane.buffer.begin(RecordKind.ready, connection: connection, micros: micros, number: number, count: 1)
-        lane.buffer.byte(status)
+        lane.buffer.record(RecordKind.ready, connection: connection, micros: micros, number: number, count: 1) { pen in
+            pen.byte(status)
+        }
         return true
     }
 
@@ -37,16 +39,19 @@ struct TapContext: ~Copyable {
         let count = 2 + RecordBuffer.varintSize(rows) + RecordBuffer.varintSize(bytes) + (digest == nil ? 0 : 16)
             + words.count
         guard lane.makeRoom(count) else { return false }
-        lane.buffer.begin(RecordKind.answer, connection: connection, micros: micros, number: number, count: count)
-        lane.buffer.byte(kind.rawValue)
-        lane.buffer.varint(rows)
-        lane.buffer.varint(bytes)
-        lane.buffer.byte(digest == nil ? 0 : 1)
-        if let digest {
-            lane.buffer.word(digest.ordered)
-            lane.buffer.word(digest.unordered)
+        lane.buffer.record(
+            RecordKind.answer, connection: connection, micros: micros, number: number, count: count
+        ) { pen in
+            pen.byte(kind.rawValue)
+            pen.varint(rows)
+            pen.varint(bytes)
+            pen.byte(digest == nil ? 0 : 1)
+            if let digest {
+                pen.word(digest.ordered)
+                pen.word(digest.unordered)
+            }
+            pen.raw(words)
         }
-        lane.buffer.raw(words)
         return true
     }
 

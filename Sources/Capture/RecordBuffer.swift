@@ -4,64 +4,136 @@
 /// buffer), how much its number is above that of the one before, bytes of the body, body. Numbers are varints of seven
 /// bits each, the lowest first.
 package struct RecordBuffer: Sendable {
-    package private(set) var bytes: [UInt8]
+    /// Memory that is there already; the first `count` bytes are written.
+    private var storage: [UInt8]
+    package private(set) var count = 0
     package private(set) var records = 0
     private var lastMicros: UInt64 = 0
     private var lastNumber: UInt64 = 0
 
-    package init(capacity: Int) {
-        bytes = []
-        bytes.reserveCapacity(capacity)
-    }
+    package init(capacity: Int) { storage = [UInt8](repeating: 0, count: capacity) }
 
     /// What a record may need beyond its body.
     package static let overhead = 48
+    private static let varintMax = 10
+
+    package var capacity: Int { storage.count }
+
+    /// A copy of what is written.
+    package var bytes: [UInt8] { Array(storage[..<count]) }
+
+    package func withUnsafeBytes<Value, Failure: Error>(
+        _ body: (UnsafeRawBufferPointer) throws(Failure) -> Value
+    ) throws(Failure) -> Value {
+        try storage.withUnsafeBufferPointer { (all) throws(Failure) in
+            try body(UnsafeRawBufferPointer(UnsafeBufferPointer(rebasing: all[..<count])))
+        }
+    }
 
     package mutating func removeAll() {
-        bytes.removeAll(keepingCapacity: true)
+        count = 0
         records = 0
         lastMicros = 0
         lastNumber = 0
     }
 
-    /// Writes what stands before a record's body; the caller appends exactly `count` bytes.
+    /// Writes a record; `body` writes exactly `count` bytes.
     @inline(__always)
-    package mutating func begin(_ kind: UInt8, connection: UInt64, micros: UInt64, number: UInt64, count: Int) {
-        bytes.append(kind)
-        varint(connection)
-        varint(micros >= lastMicros ? micros - lastMicros : 0)
-        varint(number >= lastNumber ? number - lastNumber : 0)
-        varint(UInt64(count))
+    mutating func record(
+        _ kind: UInt8, connection: UInt64, micros: UInt64, number: UInt64, count bodyCount: Int,
+        _ body: (inout RecordPen) -> Void
+    ) {
+        let (sinceMicros, sinceNumber) = (lastMicros, lastNumber)
+        write(Self.overhead + bodyCount) { pen in
+            pen.byte(kind)
+            pen.varint(connection)
+            pen.varint(micros >= sinceMicros ? micros - sinceMicros : 0)
+            pen.varint(number >= sinceNumber ? number - sinceNumber : 0)
+            pen.varint(UInt64(bodyCount))
+            let start = pen.offset
+            body(&pen)
+            precondition(pen.offset - start == bodyCount, "a record of another length than it says")
+        }
         lastMicros = max(lastMicros, micros)
         lastNumber = max(lastNumber, number)
         records += 1
     }
 
-    @inline(__always) package mutating func byte(_ value: UInt8) { bytes.append(value) }
-
-    @inline(__always) package mutating func raw(_ content: UnsafeRawBufferPointer) { bytes.append(contentsOf: content) }
-
+    /// - Parameter room: bytes that are written at most.
     @inline(__always)
-    package mutating func varint(_ value: UInt64) {
-        var rest = value
-        while rest >= 0x80 {
-            bytes.append(UInt8(truncatingIfNeeded: rest) | 0x80)
-            rest >>= 7
+    private mutating func write(_ room: Int, _ body: (inout RecordPen) -> Void) {
+        if storage.count - count < room { grow(room) }
+        let start = count
+        count = storage.withUnsafeMutableBytes { all in
+            var pen = RecordPen(all, at: start)
+            body(&pen)
+            return pen.offset
         }
-        bytes.append(UInt8(truncatingIfNeeded: rest))
     }
 
-    package static func varintSize(_ value: UInt64) -> Int {
+    @inline(never)
+    private mutating func grow(_ room: Int) {
+        storage += [UInt8](repeating: 0, count: max(room, storage.count))
+    }
+
+    package mutating func byte(_ value: UInt8) { write(1) { $0.byte(value) } }
+
+    package mutating func raw(_ content: UnsafeRawBufferPointer) { write(content.count) { $0.raw(content) } }
+
+    package mutating func varint(_ value: UInt64) { write(Self.varintMax) { $0.varint(value) } }
+
+    static func varintSize(_ value: UInt64) -> Int {
         value < 0x80 ? 1 : (64 - value.leadingZeroBitCount + 6) / 7
     }
 
     /// Eight bytes, the lowest first.
-    package mutating func word(_ value: UInt64) { withUnsafeBytes(of: value.littleEndian) { raw($0) } }
+    package mutating func word(_ value: UInt64) { write(8) { $0.word(value) } }
 
     package mutating func text(_ value: String) {
         let bytes = Array(value.utf8)
         varint(UInt64(bytes.count))
         bytes.withUnsafeBytes { raw($0) }
+    }
+}
+
+/// Writes one after the other into memory that has room for it. Lives no longer than the memory.
+struct RecordPen {
+    private let target: UnsafeMutableRawBufferPointer
+    private(set) var offset: Int
+
+    @inline(__always)
+    init(_ target: UnsafeMutableRawBufferPointer, at offset: Int) {
+        self.target = target
+        self.offset = offset
+    }
+
+    @inline(__always)
+    mutating func byte(_ value: UInt8) {
+        target[offset] = value
+        offset += 1
+    }
+
+    @inline(__always)
+    mutating func varint(_ value: UInt64) {
+        var rest = value
+        while rest >= 0x80 {
+            byte(UInt8(truncatingIfNeeded: rest) | 0x80)
+            rest >>= 7
+        }
+        byte(UInt8(truncatingIfNeeded: rest))
+    }
+
+    @inline(__always)
+    mutating func word(_ value: UInt64) {
+        target.storeBytes(of: value.littleEndian, toByteOffset: offset, as: UInt64.self)
+        offset += 8
+    }
+
+    @inline(__always)
+    mutating func raw(_ content: UnsafeRawBufferPointer) {
+        precondition(content.count <= target.count - offset, "more than there is room for")
+        UnsafeMutableRawBufferPointer(rebasing: target[offset...]).copyMemory(from: content)
+        offset += content.count
     }
 }
 

@@ -39,6 +39,11 @@ import Glibc
 
     /// The bytes before the next NUL; the NUL is consumed too.
     @inlinable package mutating func cString() -> UnsafeRawBufferPointer? {
+        // Most names are empty.
+        if offset < bytes.count, bytes[offset] == 0 {
+            offset += 1
+            return UnsafeRawBufferPointer(rebasing: bytes[(offset - 1)..<(offset - 1)])
+        }
         // unsafe: memchr looks at the bytes from the offset to the end only.
         guard let start = bytes.baseAddress, let end = memchr(start + offset, 0, bytes.count - offset) else {
             return nil

@@ -20,7 +20,7 @@ package struct MessageWriter {
         int32(0)
         body(&self)
         let length = UInt32(bytes.count - start)
-        for index in 0..<4 { bytes[start + index] = UInt8(truncatingIfNeeded: length >> (24 - 8 * UInt32(index))) }
+        bytes.withUnsafeMutableBytes { $0.storeBytes(of: length.bigEndian, toByteOffset: start, as: UInt32.self) }
     }
 
     package mutating func byte(_ value: UInt8) { bytes.append(value) }
@@ -31,11 +31,19 @@ package struct MessageWriter {
     }
 
     package mutating func int32(_ value: Int32) {
-        for shift in [24, 16, 8, 0] as [Int32] { bytes.append(UInt8(truncatingIfNeeded: value >> shift)) }
+        withUnsafeBytes(of: value.bigEndian) { bytes.append(contentsOf: $0) }
     }
 
+    /// Zero bytes in it are left out.
     package mutating func cString(_ text: String) {
-        for unit in text.utf8 where unit != 0 { bytes.append(unit) }
+        var text = text
+        text.withUTF8 { units in
+            if units.contains(0) {
+                bytes.append(contentsOf: units.filter { $0 != 0 })
+            } else {
+                bytes.append(contentsOf: units)
+            }
+        }
         bytes.append(0)
     }
 

@@ -86,7 +86,7 @@ private struct CaptureWriterLoop {
             }
             if isLast { break }
         }
-        if !hasFailed { add(.end, thread: 0, payload: []) }
+        if !hasFailed { addEnd() }
         session.fileBytes.store(UInt64(file.size), ordering: .relaxed)
         session.ended()
     }
@@ -100,9 +100,9 @@ private struct CaptureWriterLoop {
     private mutating func write(_ chunk: CaptureSession.Chunk) {
         if chunk.buffer.records == 0 { return }
         let records = UInt64(chunk.buffer.records)
-        let bytes = UInt64(chunk.buffer.bytes.count)
+        let bytes = UInt64(chunk.buffer.count)
         if redactor == nil {
-            add(.records, thread: chunk.thread, payload: chunk.buffer.bytes)
+            add(chunk.buffer, thread: chunk.thread)
         } else {
             redactAndAdd(chunk)
         }
@@ -116,7 +116,7 @@ private struct CaptureWriterLoop {
     }
 
     private mutating func redactAndAdd(_ chunk: CaptureSession.Chunk) {
-        var made = RecordBuffer(capacity: chunk.buffer.bytes.count)
+        var made = RecordBuffer(capacity: chunk.buffer.count)
         do throws(CaptureError) {
             for record in try RecordReader.records(of: chunk.buffer.bytes) {
                 if let changed = redactor?.redact(record) { made.append(changed) }
@@ -124,12 +124,20 @@ private struct CaptureWriterLoop {
         } catch {
             return fail(error)
         }
-        add(.records, thread: chunk.thread, payload: made.bytes)
+        add(made, thread: chunk.thread)
     }
 
-    private mutating func add(_ kind: CaptureFormat.FrameKind, thread: Int, payload: [UInt8]) {
+    private mutating func add(_ records: RecordBuffer, thread: Int) {
         do throws(CaptureError) {
-            try file.write(kind, thread: thread, payload: payload)
+            try file.write(records, thread: thread)
+        } catch {
+            fail(error)
+        }
+    }
+
+    private mutating func addEnd() {
+        do throws(CaptureError) {
+            try file.write(.end, thread: 0, payload: [])
         } catch {
             fail(error)
         }

@@ -103,14 +103,14 @@ extension ClientConnection {
             let (analysis, key) = look(at: text, database)
             noteBegin(analysis, text)
             unit.add(analysis, key)
-            unit.session.note(analysis.classification)
+            unit.session.note(analysis)
         case FrontendTag.parse:
             guard let name = reader.cString(), let text = reader.cString() else { return unit.addUnknown() }
             let (analysis, key) = look(at: text, database)
             unit.notes.noteParse(name, analysis, types: reader)
             noteBegin(analysis, text)
             unit.add(analysis, key)
-            unit.session.prepare(name, analysis.classification)
+            unit.session.prepare(name, analysis)
             if name.isEmpty {
                 if unit.parsesUnnamed { unit.parsesUnnamedAgain = true }
                 unit.parsesUnnamed = true

@@ -361,9 +361,11 @@ final class ServerConnection {
     }
 
     private func commandCompleted(_ tag: UnsafeRawBufferPointer) {
-        if tag.elementsEqual("DEALLOCATE ALL\0".utf8) || tag.elementsEqual("DISCARD ALL\0".utf8) {
+        if tag.first == UInt8(ascii: "D"),
+            tag.elementsEqual("DEALLOCATE ALL\0".utf8) || tag.elementsEqual("DISCARD ALL\0".utf8)
+        {
             statements.removeAll()
-            if tag.first == UInt8(ascii: "D"), tag[1] == UInt8(ascii: "I") { sequences = .nobody }
+            if tag[1] == UInt8(ascii: "I") { sequences = .nobody }
             client?.namesDropped()
         }
         client?.commandCompleted(tag)

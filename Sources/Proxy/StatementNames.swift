@@ -102,7 +102,11 @@ extension ClientConnection {
     /// An earlier batch changes the unnamed statement behind other messages, which may have it skipped: what the server
     /// has then may be another client's.
     private func isUnnamedUnsettled(_ server: ServerConnection) -> Bool {
-        unnamedBefore.last.map { $0.batch != server.session.batchesSent && $0.change == lastUnnamedChange } ?? false
+        // In place: a copy would retain what the change holds.
+        guard let last = unnamedBefore.indices.last, unnamedBefore[last].batch != server.session.batchesSent else {
+            return false
+        }
+        return unnamedBefore[last].change == lastUnnamedChange
     }
 
     private func isUnsettled(_ name: UnsafeRawBufferPointer) -> Bool {
@@ -115,7 +119,7 @@ extension ClientConnection {
         let analysis = name.isEmpty ? unnamed?.analysis : statements.find(name).map { database.statements[$0].analysis }
         guard let analysis else { return false }
         if let dropped = Self.nameDropped(by: analysis) { return dropped.withUnsafeBytes { changes.isUnsettled($0) } }
-        return !analysis.classification.statementNames.isEmpty
+        return !analysis.isWithoutTrace && !analysis.classification.statementNames.isEmpty
     }
 
     // MARK: DEALLOCATE

@@ -381,7 +381,7 @@ extension ClientConnection {
     ) {
         defer { server.session.sent(.bind) }
         if name.isEmpty {
-            names.bound(portal, drops: unnamed.flatMap { Self.nameDropped(by: $0.analysis) })
+            names.bound(portal, drops: (unnamed?.analysis).flatMap { Self.nameDropped(by: $0) })
             return prepareUnnamed(&run, server)
         }
         guard let database, let id = statements.find(name) else { return }

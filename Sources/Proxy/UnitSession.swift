@@ -57,9 +57,10 @@ struct UnitSession {
     // MARK: what is sent
 
     /// A Query, or what an Execute runs.
-    mutating func note(_ classification: Classification) {
-        noteNames(classification)
-        add(classification)
+    mutating func note(_ analysis: AnalysedStatement) {
+        if analysis.isWithoutTrace { return }
+        noteNames(analysis.classification)
+        add(analysis.classification)
     }
 
     private mutating func noteNames(_ classification: Classification) {
@@ -81,9 +82,11 @@ struct UnitSession {
     }
 
     /// A Parse. Its effects are those of whatever executes it.
-    mutating func prepare(_ name: UnsafeRawBufferPointer, _ classification: Classification) {
-        noteNames(classification)
+    mutating func prepare(_ name: UnsafeRawBufferPointer, _ analysis: AnalysedStatement) {
         if !prepared.isEmpty { prepared.removeAll { $0.name.elementsEqual(name) } }
+        if analysis.isWithoutTrace { return }
+        let classification = analysis.classification
+        noteNames(classification)
         if classification.leavesNothing { return }
         if prepared.count >= Self.followedMax { return add(classification) }
         prepared.append((Array(name), classification))
@@ -98,8 +101,9 @@ struct UnitSession {
         _ portal: UnsafeRawBufferPointer, to statement: UnsafeRawBufferPointer, known: AnalysedStatement?,
         _ reader: BodyReader
     ) {
-        if let known { noteNames(known.classification) }
         if !portals.isEmpty { portals.removeAll { $0.name.elementsEqual(portal) } }
+        if prepared.isEmpty && known?.isWithoutTrace != false { return }
+        if let known { noteNames(known.classification) }
         let own = prepared.isEmpty ? nil : prepared.first { $0.name.elementsEqual(statement) }?.classification
         if own == nil && known?.classification.leavesNothing != false { return }
         guard let classification = own ?? known?.classification else { return }

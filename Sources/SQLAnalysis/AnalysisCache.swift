@@ -8,6 +8,9 @@ package final class AnalysedStatement: Sendable {
     package let shapeText: String
     /// The tables that it names, in the order of the grammar's tree; none when it was not analysed.
     package let relations: [RelationReference]
+    /// It does nothing to its session or transaction, and uses no name of one: most are so. Kept, for to ask the
+    /// classification from another module copies it.
+    package let isWithoutTrace: Bool
 
     package var kind: StatementKind { classification.kind }
     /// Its key, if it has one, is in the Bind message.
@@ -22,6 +25,8 @@ package final class AnalysedStatement: Sendable {
         self.shape = shape
         self.shapeText = shapeText
         self.relations = relations
+        isWithoutTrace = classification.leavesNothing && classification.statementNames.isEmpty
+            && !classification.dropsStatements
     }
 }
 

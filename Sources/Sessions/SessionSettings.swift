@@ -96,6 +96,7 @@ package struct SessionSettings: Equatable, Sendable {
 
     /// By scalars, not characters: a quote with a combining accent behind it is one Character that is no quote.
     private static func literal(_ text: String) -> String {
+        if !text.utf8.contains(where: { $0 == UInt8(ascii: "'") || $0 == UInt8(ascii: "\\") }) { return "'\(text)'" }
         let hasBackslash = text.utf8.contains(UInt8(ascii: "\\"))
         var quoted = hasBackslash ? " E'" : "'"
         for scalar in text.unicodeScalars {

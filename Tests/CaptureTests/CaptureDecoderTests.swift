@@ -107,11 +107,25 @@ import Testing
 
     @Test func `records of kinds that come later are passed over`() throws {
         var buffer = RecordBuffer(capacity: 0)
-        buffer.begin(UInt8(ascii: "?"), connection: 1, micros: 5, number: 7, count: 3)
-        for byte in [1, 2, 3] as [UInt8] { buffer.byte(byte) }
+        buffer.record(UInt8(ascii: "?"), connection: 1, micros: 5, number: 7, count: 3) { pen in
+            for byte in [1, 2, 3] as [UInt8] { pen.byte(byte) }
+        }
         let known = CaptureRecord(connection: 1, micros: 9, number: 8, content: .disconnect)
         buffer.append(known)
         #expect(try RecordReader.records(of: buffer.bytes) == [known])
+    }
+
+    @Test func `a record of another length than it says is a bug`() async {
+        await #expect(processExitsWith: .failure) {
+            var buffer = RecordBuffer(capacity: 100)
+            buffer.record(UInt8(ascii: "?"), connection: 1, micros: 5, number: 7, count: 3) { $0.word(1) }
+        }
+        await #expect(processExitsWith: .failure) {
+            var buffer = RecordBuffer(capacity: 100)
+            buffer.record(UInt8(ascii: "?"), connection: 1, micros: 5, number: 7, count: 3) { pen in
+                [UInt8](repeating: 0, count: 200).withUnsafeBytes { pen.raw($0) }
+            }
+        }
     }
 
     @Test func `a file is never written over, and may be read while it grows`() throws {

@@ -25,6 +25,18 @@ import Testing
         }
     }
 
+    @Test func `an empty text is a text, and its zero is consumed`() {
+        let bytes: [UInt8] = [0, 0, 0x61, 0, 0]
+        bytes.withUnsafeBytes { raw in
+            var reader = BodyReader(raw)
+            #expect(reader.cString()?.isEmpty == true)
+            #expect(reader.cString()?.isEmpty == true)
+            #expect(reader.cString().map { String(wire: $0) } == "a")
+            #expect(reader.cString()?.isEmpty == true)
+            #expect(reader.cString() == nil && reader.isAtEnd)
+        }
+    }
+
     @Test func `an empty body has no fields`() {
         var reader = BodyReader(UnsafeRawBufferPointer(start: nil, count: 0))
         #expect(reader.isAtEnd)

@@ -35,6 +35,9 @@ import Testing
 
     @Test func `a zero within a name cannot end it early`() {
         #expect(written { $0.cString("a\u{0}b") } == [0x61, 0x62, 0])
+        let long = String(repeating: "zoë", count: 20)
+        #expect(written { $0.cString(long + "\u{0}" + long) } == Array((long + long).utf8) + [0])
+        #expect(written { $0.cString(long) } == Array(long.utf8) + [0])
     }
 
     @Test func `a startup packet is read as it was written`() throws {

@@ -18,6 +18,17 @@ import Testing
         #expect(cache.counters.textHits == 2)
     }
 
+    @Test(arguments: [
+        ("SELECT 1", true), ("INSERT INTO t VALUES (1)", true), ("SELECT 1; SELECT 2", false), ("", true),
+        ("SET work_mem = 1", false), ("SELECT set_config('work_mem', $1, false)", false), ("BEGIN", false),
+        ("COMMIT", false), ("SAVEPOINT a", false), ("PREPARE a AS SELECT 1", false), ("EXECUTE a", false),
+        ("EXPLAIN EXECUTE a", false), ("CREATE TABLE t AS EXECUTE a", false), ("DEALLOCATE a", false),
+        ("DEALLOCATE ALL", false), ("DISCARD ALL", false), ("LISTEN a", false), ("CREATE TEMPORARY TABLE t (a int)", false),
+    ])
+    func `only what leaves nothing and uses no name is without trace`(text: String, isWithoutTrace: Bool) {
+        #expect(cache().analyse(text).statement.isWithoutTrace == isWithoutTrace)
+    }
+
     @Test func `literals never change the verdict`() {
         let seed: UInt64 = 4711
         var generator = SeededGenerator(seed: seed)

@@ -76,11 +76,11 @@ struct ImportCommand: ParsableCommand {
         var buffer = RecordBuffer(capacity: 1 << 17)
         for (_, record) in ordered {
             buffer.append(record)
-            if buffer.bytes.count < 1 << 17 { continue }
-            try file.write(.records, thread: 0, payload: buffer.bytes)
+            if buffer.count < 1 << 17 { continue }
+            try file.write(buffer, thread: 0)
             buffer.removeAll()
         }
-        try file.write(.records, thread: 0, payload: buffer.bytes)
+        try file.write(buffer, thread: 0)
         try file.write(.end, thread: 0, payload: [])
     }
 }
