@@ -125,6 +125,20 @@ static int godwit_alpn_select(
     return result == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
+static const unsigned char godwit_alpn_http[] = {8, 'h', 't', 't', 'p', '/', '1', '.', '1'};
+
+/* Clients that offer HTTP/1.1 are told that it is spoken; with the others it is what they expect or fail at. */
+static int godwit_alpn_select_http(
+    SSL *tls, const unsigned char **out, unsigned char *out_count, const unsigned char *in, unsigned int in_count,
+    void *unused) {
+    (void)tls;
+    (void)unused;
+    unsigned char *chosen = NULL;
+    int result = SSL_select_next_proto(&chosen, out_count, godwit_alpn_http, sizeof godwit_alpn_http, in, in_count);
+    *out = chosen;
+    return result == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
 /* Direct TLS without ALPN may be a request that was meant for a server of another protocol (ALPACA). */
 static int godwit_client_hello(SSL *tls, int *alert, void *unused) {
     (void)unused;
@@ -153,6 +167,11 @@ static inline void godwit_context_common(SSL_CTX *context) {
 static inline void godwit_context_serve(SSL_CTX *context) {
     SSL_CTX_set_alpn_select_cb(context, godwit_alpn_select, NULL);
     SSL_CTX_set_client_hello_cb(context, godwit_client_hello, NULL);
+    (void)SSL_CTX_set_dh_auto(context, 1);
+}
+
+static inline void godwit_context_serve_http(SSL_CTX *context) {
+    SSL_CTX_set_alpn_select_cb(context, godwit_alpn_select_http, NULL);
     (void)SSL_CTX_set_dh_auto(context, 1);
 }
 

@@ -50,7 +50,7 @@ package enum ReloadPolicy {
             let sections = ["log.", "auth.", "pool.", "breaker.", "users", "events.", "listen.tcp_", "capture."]
             if sections.contains(where: { key.hasPrefix($0) }) { return .reload }
         }
-        if key.hasPrefix("listen.tls.") { return .reload }
+        if key.hasPrefix("listen.tls.") || key.hasPrefix("admin.http.tls.") { return .reload }
         guard key.hasPrefix("databases.") else { return .restart }
         let parts = key.split(separator: ".")
         let isReload = ["auth", "pool", "reads", "rules", "breaker", "shadow"].contains { parts.contains($0) }
@@ -68,6 +68,7 @@ package enum ReloadPolicy {
         kept.listen.tls = next.listen.tls
         kept.listen.takeoverWaitSeconds = next.listen.takeoverWaitSeconds
         kept.admin.http = running.admin.http
+        kept.admin.http.tls = next.admin.http.tls
         kept.state = running.state
         kept.databases = running.databases.map { database in
             guard let wanted = next.database(named: database.name) else { return database }
@@ -125,6 +126,10 @@ package enum ReloadPolicy {
         all.append(("admin.http.port", "\(settings.admin.http.port)"))
         all.append(("admin.http.token_file", settings.admin.http.tokenFile))
         all.append(("admin.http.read_token_file", settings.admin.http.readTokenFile))
+        all.append(("admin.http.allow_plain_tokens", "\(settings.admin.http.allowsPlainTokens)"))
+        all.append(("admin.http.tls.certificate", settings.admin.http.tls.certificate))
+        all.append(("admin.http.tls.key", settings.admin.http.tls.key))
+        all.append(("admin.http.tls.min_version", settings.admin.http.tls.minVersion.rawValue))
         all.append(("state.path", settings.state.path))
         all.append(("log.level", settings.log.level.rawValue))
         all.append(("log.format", settings.log.format.rawValue))

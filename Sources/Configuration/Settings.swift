@@ -194,8 +194,32 @@ package struct HTTPSettings: Sendable, Equatable {
     package var tokenFile = ""
     /// Its token may look, and change nothing.
     package var readTokenFile = ""
+    /// Tokens may pass beyond this machine unencrypted.
+    package var allowsPlainTokens = false
+    package var tls = HTTPTLSSettings()
 
     package init() {}
+
+    package var hasToken: Bool { !tokenFile.isEmpty || !readTokenFile.isEmpty }
+
+    /// - Parameter isLoopback: it listens where only this machine comes to.
+    /// - Returns: what is wrong about tokens that anybody on the way could read; nil: nothing.
+    package func plainTokenProblem(at address: String, isLoopback: Bool) -> String? {
+        if isLoopback || !hasToken || allowsPlainTokens || tls.isOn { return nil }
+        return "tokens would pass unencrypted on \(address): name a certificate and a key in admin.http.tls, "
+            + "listen on 127.0.0.1, or set admin.http.allow_plain_tokens: true where something before it encrypts"
+    }
+}
+
+/// Both are empty, or neither is.
+package struct HTTPTLSSettings: Sendable, Equatable {
+    package var certificate = ""
+    package var key = ""
+    package var minVersion: TLSSettings.Version = .v12
+
+    package init() {}
+
+    package var isOn: Bool { !certificate.isEmpty }
 }
 
 package struct StateSettings: Sendable, Equatable {

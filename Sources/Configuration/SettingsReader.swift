@@ -20,7 +20,8 @@ struct SettingsReader {
             "auth_query_cache",
         ],
         "admin": ["users", "stats_users", "http"],
-        "admin.http": ["address", "port", "token_file", "read_token_file"],
+        "admin.http": ["address", "port", "token_file", "read_token_file", "allow_plain_tokens", "tls"],
+        "admin.http.tls": ["certificate", "key", "min_version"],
         "state": ["path"],
         "log": ["level", "format", "literals", "rate"],
         "events": eventKeys,
@@ -253,6 +254,15 @@ struct SettingsReader {
         admin.http.tokenFile = resolved(admin.http.tokenFile)
         try http.text("read_token_file", &admin.http.readTokenFile)
         admin.http.readTokenFile = resolved(admin.http.readTokenFile)
+        try http.flag("allow_plain_tokens", &admin.http.allowsPlainTokens)
+        guard let tls = try self.section(http, "tls") else { return }
+        try tls.text("certificate", &admin.http.tls.certificate)
+        try tls.text("key", &admin.http.tls.key)
+        try tls.choice("min_version", &admin.http.tls.minVersion)
+        admin.http.tls.certificate = resolved(admin.http.tls.certificate)
+        admin.http.tls.key = resolved(admin.http.tls.key)
+        let isHalf = admin.http.tls.certificate.isEmpty != admin.http.tls.key.isEmpty
+        if isHalf { throw tls.error(admin.http.tls.key.isEmpty ? "key" : "certificate", .missing) }
     }
 
     private func read(_ section: Section, _ capture: inout CaptureSettings) throws(SettingsError) {

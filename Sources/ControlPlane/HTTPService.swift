@@ -33,7 +33,8 @@ package final class HTTPService: Sendable {
     private let isStopped = Atomic(false)
 
     package init(
-        on listener: consuming Listener, routes: [HTTPRoute], access: HTTPAccess, logger: Logger
+        on listener: consuming Listener, routes: [HTTPRoute], access: HTTPAccess, encryption: HTTPEncryption,
+        logger: Logger
     ) throws(SocketError) {
         address = listener.address
         // NIO owns the socket from here on: the number is taken over, and closed with its channel.
@@ -50,7 +51,7 @@ package final class HTTPService: Sendable {
                     maxHeaderFieldCount: Self.headFieldsMax)))
         // Without a hop to another thread and back for each step of an answer.
         server = Task(executorPreference: LoopExecutor(group.next())) {
-            await Self.serve(raw, channel, group, logger)
+            await Self.serve(raw, channel, encryption, group, logger)
         }
     }
 
@@ -69,12 +70,18 @@ package final class HTTPService: Sendable {
     }
 
     private static func serve(
-        _ raw: CInt, _ channel: HTTP1Channel, _ group: MultiThreadedEventLoopGroup, _ logger: Logger
+        _ raw: CInt, _ channel: HTTP1Channel, _ encryption: HTTPEncryption, _ group: MultiThreadedEventLoopGroup,
+        _ logger: Logger
     ) async {
         do {
             let listening = try await ServerBootstrap(group: group)
                 .childChannelOption(ChannelOptions.allowRemoteHalfClosure, value: true)
-                .bind(raw) { child in channel.setup(channel: child, logger: logger) }
+                .bind(raw) { child in
+                    child.eventLoop.makeCompletedFuture {
+                        guard let context = encryption.current else { return }
+                        try child.pipeline.syncOperations.addHandler(HTTPTLSHandler(context))
+                    }.flatMap { channel.setup(channel: child, logger: logger) }
+                }
             try await withThrowingDiscardingTaskGroup { tasks in
                 try await listening.executeThenClose { clients in
                     for try await client in clients {

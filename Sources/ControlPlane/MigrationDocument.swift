@@ -26,6 +26,24 @@ package struct MigrationDocument: Codable, Sendable, Equatable {
         }
     }
 
+    /// The limit that has taken it back.
+    package struct AbortDocument: Codable, Sendable, Equatable {
+        package var limit: String
+        package var figure: Double
+        package var threshold: Double
+        /// Since when it was passed without a break.
+        package var since: String
+        package var at: String
+
+        package init(_ cause: AbortCause) {
+            limit = cause.limit.rawValue
+            figure = (cause.figure * 1000).rounded() / 1000
+            threshold = (cause.threshold * 1000).rounded() / 1000
+            since = Instant.text(cause.since)
+            at = Instant.text(cause.at)
+        }
+    }
+
     package struct Progress: Codable, Sendable, Equatable {
         /// Of the phases, 0...100.
         package var phasesPercent: Double
@@ -68,6 +86,8 @@ package struct MigrationDocument: Codable, Sendable, Equatable {
     package var approvals: [String]
     package var progress: Progress
     package var gates: [GateDocument]
+    /// nil: no limit has taken it back.
+    package var abort: AbortDocument?
 
     /// - Parameter now: microseconds since 1970.
     package init(_ machine: MigrationMachine, started: Int64, now: Int64) {
@@ -95,6 +115,7 @@ package struct MigrationDocument: Codable, Sendable, Equatable {
             tablesLeft: machine.readings.tablesLeft, readsPercent: machine.readsPercent,
             lagSeconds: machine.readings.lagSeconds.map { ($0 * 1000).rounded() / 1000 })
         self.gates = gates.map(GateDocument.init)
+        abort = state.abortCause.map(AbortDocument.init)
     }
 }
 

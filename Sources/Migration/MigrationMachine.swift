@@ -185,7 +185,8 @@ package struct MigrationMachine: Sendable {
         case .fine: break
         case .warn(let cause): actions.append(.alarm(cause))
         case .abort(let cause):
-            abort("by itself: \(cause)", by: "godwit", now, &actions)
+            abort("by itself: \(cause.words)", by: "godwit", now, &actions)
+            state.abortCause = cause
             return
         }
         guard state.standing == .running else { return }
@@ -339,6 +340,7 @@ package struct MigrationMachine: Sendable {
                 actions.append(.perform(.install))
             }
         }
+        state.abortCause = nil
         memory = GateMemory()
         watch = AbortWatch(manifest.abort)
         actions.append(.accepted(place))
@@ -377,6 +379,7 @@ package struct MigrationMachine: Sendable {
     private mutating func advance(_ cause: String, by: String, _ now: Int64, _ actions: inout [Action]) {
         state.cause = cause
         state.by = by
+        if !state.isSwitched, let found = MigrationState.Baseline(readings) { state.baseline = found }
         switch state.phase {
         case .shift where following != nil:
             state.step += 1

@@ -28,6 +28,12 @@ package struct MigrationState: Sendable, Equatable, Codable {
         case remove
     }
 
+    /// How OLD answered when it was measured last before a step.
+    package struct Baseline: Sendable, Equatable, Codable {
+        package var errorPercent: Double
+        package var p95Micros: UInt64?
+    }
+
     package var phase: MigrationPhase = .prepare
     /// Of the manifest's steps; counts in `shift` and behind it.
     package var step = 0
@@ -48,6 +54,10 @@ package struct MigrationState: Sendable, Equatable, Codable {
     package var cause = ""
     /// Who wanted it: an operator's name, or `godwit`.
     package var by = ""
+    /// nil: it was not by a limit that it went back last.
+    package var abortCause: AbortCause?
+    /// Against which NEW is held behind the switch, where nobody uses OLD.
+    package var baseline: Baseline?
 
     package init(since: Int64) { self.since = since }
 

@@ -65,11 +65,12 @@ enum AuthoritySchema {
         END $godwit$;
         """
 
-    /// Of one table, with its partitions: asleep until a switch wakes all of its side. For where there is none yet.
+    /// Of one table, with its partitions: asleep until a switch wakes all of its side. For where there is none yet, or
+    /// one of an earlier version.
     static func createFence(_ table: TableName, isFenced: Bool) -> String {
         let (name, state) = (table.sql, isFenced ? "ENABLE ALWAYS" : "DISABLE")
         return """
-            CREATE TRIGGER \(fenceTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
+            CREATE OR REPLACE TRIGGER \(fenceTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
                 FOR EACH ROW WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION godwit.refuse_write();
             ALTER TABLE \(name) \(state) TRIGGER \(fenceTrigger);
             """
@@ -79,13 +80,14 @@ enum AuthoritySchema {
     static func createTruncateFence(_ name: String, isFenced: Bool) -> String {
         let state = isFenced ? "ENABLE ALWAYS" : "DISABLE"
         return """
-            CREATE TRIGGER \(fenceTruncateTrigger) BEFORE TRUNCATE ON \(name)
+            CREATE OR REPLACE TRIGGER \(fenceTruncateTrigger) BEFORE TRUNCATE ON \(name)
                 FOR EACH STATEMENT WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION godwit.refuse_write();
             ALTER TABLE \(name) \(state) TRIGGER \(fenceTruncateTrigger);
             """
     }
 
-    /// Relations that lack a fence, and which: of the tables with our capture.
+    /// Relations that lack a fence, and which: of the tables with our capture. One of an earlier version, which lets
+    /// pass whoever says that he is the mirror, is none.
     static let missingFences = """
         WITH roots AS (SELECT t.tgrelid AS root FROM pg_trigger t
             WHERE t.tgname = '\(CaptureSchema.rowTrigger)' AND t.tgparentid = 0),
@@ -94,7 +96,8 @@ enum AuthoritySchema {
             SELECT root AS relation, '\(fenceTrigger)' AS name FROM roots
             UNION ALL SELECT member, '\(fenceTruncateTrigger)' FROM members) w
           JOIN pg_class c ON c.oid = w.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = w.relation AND t.tgname = w.name)
+         WHERE NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = w.relation AND t.tgname = w.name
+                              AND pg_get_triggerdef(t.oid) LIKE '%\(ApplierMark.role)%')
          ORDER BY 1, 2, 3
         """
 

@@ -151,8 +151,9 @@ enum CaptureSchema {
             """
     }
 
-    /// Tells triggers that pass over the mirror's own writes from those of an earlier version.
-    private static let triggerMark = "~"
+    /// Tells triggers that pass over the mirror's own writes, and over nobody's who only says that he is the mirror,
+    /// from those of earlier versions.
+    private static let triggerMark = "="
 
     /// The key's columns as the first line of a capture function says them, in plain characters.
     static func keyMark(_ table: TableDescription) -> String {

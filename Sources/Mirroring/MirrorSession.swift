@@ -72,11 +72,10 @@ final class MirrorSession {
             BatchApplier(target: try Connection.open(
                 try parse(targetConninfo), purpose: "mirror", settings: [
                     // A table that fills has no statistics yet: the planner would scan all of it for every range.
-                    "session_replication_role": "replica", ApplierMark.setting: ApplierMark.value,
                     "lock_timeout": "10s", "enable_seqscan": "off", "jit": "off",
                     // NEW is to notice soon when our machine is gone: the next applier waits for our lock.
                     "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3",
-                ], interrupt: stopDescriptor, onSlowWait: onSlowWait))
+                ].merging(ApplierMark.settings) { $1 }, interrupt: stopDescriptor, onSlowWait: onSlowWait))
         }
         guard try on(target, { () throws(PostgresFailure) in try applier.lock() }) else {
             throw .notReady("\(target.title): another Godwit applies to it now")

@@ -179,14 +179,28 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
 
     /// Asks the resolver. Blocks: never on a reactor's thread.
     package static func resolve(host: String, port: UInt16) -> SocketAddress? {
-        if let literal = SocketAddress(host: host, port: port) { return literal }
+        resolveAll(host: host, port: port).first
+    }
+
+    /// All that the resolver knows, best first. Blocks.
+    package static func resolveAll(host: String, port: UInt16) -> [SocketAddress] {
+        if let literal = SocketAddress(host: host, port: port) { return [literal] }
         var hints = addrinfo()
         hints.ai_socktype = CInt(SOCK_STREAM.rawValue)
         var found: UnsafeMutablePointer<addrinfo>?
-        guard getaddrinfo(host, String(port), &hints, &found) == 0 else { return nil }
+        guard getaddrinfo(host, String(port), &hints, &found) == 0 else { return [] }
         defer { freeaddrinfo(found) }
-        guard let address = found?.pointee.ai_addr else { return nil }
-        return SocketAddress(sockaddr: address)
+        return sequence(first: found, next: { $0?.pointee.ai_next }).prefix { $0 != nil }
+            .compactMap { $0?.pointee.ai_addr.flatMap { SocketAddress(sockaddr: $0) } }
+    }
+
+    /// Only this machine comes to it.
+    package var isLoopback: Bool {
+        switch self {
+        case .ipv4(let address, _): address >> 24 == 127
+        case .ipv6(let high, let low, _, _): high == 0 && (low == 1 || low >> 24 == 0xFFFF7F)
+        case .unix: true
+        }
     }
 
     package init?(sockaddr: UnsafePointer<sockaddr>) {

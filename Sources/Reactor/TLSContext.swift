@@ -49,6 +49,8 @@ package struct TLSOptions: Sendable, Equatable {
     package var cipherSuites = ""
     /// We connect with ALPN `postgresql` (as libpq does for direct TLS only).
     package var offersALPN = false
+    /// What we serve is HTTP, not PostgreSQL's protocol.
+    package var isHTTP = false
 
     package init() {}
 }
@@ -90,7 +92,9 @@ package final class TLSContext: @unchecked Sendable {
         }
         try readCertificate()
         try readAuthorities()
-        if role == .server { godwit_context_serve(raw) }
+        if role == .server {
+            if options.isHTTP { godwit_context_serve_http(raw) } else { godwit_context_serve(raw) }
+        }
         if options.offersALPN && godwit_context_alpn(raw) != 1 { throw TLSContextError(reason: "out of memory") }
     }
 

@@ -33,6 +33,9 @@ package final class TLSScratch {
         wire.deallocate()
     }
 
+    /// Bytes of ciphertext that a stream takes at once.
+    package var inputBytesMax: Int { input.count }
+
     /// What was encrypted and is to be sent now.
     package var output: UnsafeRawBufferPointer {
         UnsafeRawBufferPointer(start: wire.pointee.output, count: wire.pointee.output_count)

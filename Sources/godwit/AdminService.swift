@@ -1,4 +1,3 @@
-import ArgumentParser
 import Capture
 import Configuration
 import Console
@@ -24,18 +23,23 @@ enum AdminService {
         var read: [UInt8]?
     }
 
-    /// - Throws: ExitCode after having said why.
-    static func tokens(_ settings: HTTPSettings) throws -> Tokens {
+    /// - Throws: `Refusal`.
+    static func tokens(_ settings: HTTPSettings) throws(Refusal) -> Tokens {
         Tokens(
             write: try token(settings.tokenFile, "admin.http.token_file"),
             read: try token(settings.readTokenFile, "admin.http.read_token_file"))
     }
 
+    /// A file that cannot be used, and what to do.
+    struct Refusal: Error, CustomStringConvertible {
+        var description: String
+    }
+
     /// - Parameter runner: nil: there is no state store, and so no migrations.
     /// - Returns: nil when there is no thread or descriptor left for it, which is logged.
     static func start(
-        on socket: ListenerHandle, tokens: Tokens, _ server: ProxyServer, hooks: EventHooks, state: ServeState,
-        runner: MigrationRunner?, logger: Logger
+        on socket: ListenerHandle, tokens: Tokens, encryption: HTTPEncryption, _ server: ProxyServer, hooks: EventHooks,
+        state: ServeState, runner: MigrationRunner?, logger: Logger
     ) -> HTTPService? {
         guard let listener = socket.take() else { return nil }
         var routes = routes(server, hooks)
@@ -43,8 +47,10 @@ enum AdminService {
         if let runner, let store = state.store { routes += MigrationRoutes(desk: runner.desk, store: store).all }
         let access = HTTPAccess(writeToken: tokens.write, readToken: tokens.read, routes: routes)
         do throws(SocketError) {
-            let http = try HTTPService(on: listener, routes: routes, access: access, logger: logger)
-            logger.notice("HTTP on \(http.address)\(tokens.write == nil ? "" : ", with a token")")
+            let http = try HTTPService(
+                on: listener, routes: routes, access: access, encryption: encryption, logger: logger)
+            let scheme = encryption.isOn ? "HTTPS" : "HTTP"
+            logger.notice("\(scheme) on \(http.address)\(tokens.write == nil ? "" : ", with a token")")
             return http
         } catch {
             logger.error("no HTTP on \(socket.address): \(error.reason)")
@@ -52,18 +58,15 @@ enum AdminService {
         }
     }
 
-    private static func token(_ path: String, _ key: String) throws -> [UInt8]? {
+    private static func token(_ path: String, _ key: String) throws(Refusal) -> [UInt8]? {
         if path.isEmpty { return nil }
         guard let handle = FileHandle(forReadingAtPath: path),
             let data = try? handle.read(upToCount: tokenBytesMax + 1)
-        else {
-            complain("\(key): cannot read \(path)")
-            throw ExitCode(2)
-        }
+        else { throw Refusal(description: "\(key): cannot read \(path)") }
         let token = Array(String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines).utf8)
         guard !token.isEmpty, data.count <= tokenBytesMax, token.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
-            complain("\(key): \(path) must hold one token: printable ASCII, \(tokenBytesMax) bytes at most")
-            throw ExitCode(2)
+            throw Refusal(
+                description: "\(key): \(path) must hold one token: printable ASCII, \(tokenBytesMax) bytes at most")
         }
         return token
     }

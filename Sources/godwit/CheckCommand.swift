@@ -35,6 +35,7 @@ struct CheckCommand: ParsableCommand {
         report.tell("\(config): valid, \(settings.databases.count) databases")
         let auth = readAccess(settings, &report)
         checkCertificates(settings, &report)
+        checkHTTP(settings.admin.http, &report)
         checkMachine(settings, &report)
         if report.status == 2 { throw ExitCode(2) }
         for entry in settings.databases where !offline && !entry.isWildcard {
@@ -63,6 +64,8 @@ struct CheckCommand: ParsableCommand {
     private func checkCertificates(_ settings: Settings, _ report: inout CheckReport) {
         do {
             if let tls = try ClientTLS.read(settings, previous: nil).context { tell(tls, "listen.tls", &report) }
+            let tls = try AdminTLS.read(settings.admin.http, at: nil)
+            if let tls { tell(tls, AdminTLS.key, &report) }
             for database in settings.databases {
                 for (word, text) in [("old", database.old), ("new", database.new)] {
                     let key = "databases.\(database.name).\(word)"
@@ -72,6 +75,20 @@ struct CheckCommand: ParsableCommand {
             }
         } catch {
             report.add(.unknown, "TLS", "\(error)")
+        }
+    }
+
+    /// Its tokens, and who could read them on their way.
+    private func checkHTTP(_ settings: HTTPSettings, _ report: inout CheckReport) {
+        do {
+            if settings.port > 0 {
+                let address = SocketAddress.resolve(host: settings.address, port: settings.port)
+                if address == nil { report.add(.unknown, "admin.http", "\(settings.address) cannot be resolved") }
+                try AdminTLS.checkTokens(settings, at: address)
+            }
+            _ = try AdminService.tokens(settings)
+        } catch {
+            report.add(.unknown, "HTTP", "\(error)")
         }
     }
 

@@ -1,10 +1,9 @@
 import ArgumentParser
-import Dispatch
+import ControlPlane
 import Foundation
-import FoundationNetworking
-import Synchronization
+import Reactor
 
-/// Talks to a running Godwit over HTTP. Blocks; one thread.
+/// Talks to a running Godwit over HTTP or HTTPS. Blocks; one thread.
 struct MigrateClient {
     struct Failure: Error, CustomStringConvertible {
         /// Of HTTP; 0: there was no answer.
@@ -12,78 +11,103 @@ struct MigrateClient {
         let description: String
     }
 
-    private static let timeoutSeconds = 60.0
-    /// A stream that says nothing says that more often.
-    private static let silenceSeconds = 60.0
-
-    private let base: URL
+    /// Where it is, for people.
+    private let url: String
+    private let place: HTTPDial.Place
+    /// What stands before each path.
+    private let prefix: String
+    /// nil: nothing is encrypted.
+    private let tls: TLSContext?
     private let token: String
 
-    /// - Parameter url: `http://127.0.0.1:9632`
-    init(url: String, token: String) throws {
-        guard let base = URL(string: url), ["http", "https"].contains(base.scheme ?? ""), base.host != nil else {
-            throw ValidationError("--url must be like http://127.0.0.1:9632")
+    /// - Parameters:
+    ///   - url: `https://godwit.example:9632`
+    ///   - authority: a file with who has signed the server's certificate; empty: whom the system trusts.
+    init(url: String, token: String, authority: String, allowsPlainToken: Bool) throws {
+        guard let parsed = URL(string: url), let scheme = parsed.scheme, ["http", "https"].contains(scheme),
+            let host = parsed.host, !host.isEmpty,
+            let port = UInt16(exactly: parsed.port ?? (scheme == "https" ? 443 : 80))
+        else { throw ValidationError("--url must be like http://127.0.0.1:9632 or https://godwit.example:9632") }
+        if scheme == "http" && !authority.isEmpty {
+            throw ValidationError("an authority is for https://, and \(url) is not encrypted")
         }
-        self.base = base
+        self.url = url
+        // An address of IPv6 stands in brackets there.
+        place = .init(
+            host: host.trimmingCharacters(in: .init(charactersIn: "[]")), port: port,
+            allowsPlainTokens: allowsPlainToken)
+        prefix = parsed.path.hasSuffix("/") ? String(parsed.path.dropLast()) : parsed.path
         self.token = token
+        if scheme == "http" {
+            tls = nil
+            return
+        }
+        var options = TLSOptions()
+        options.authorities = authority.isEmpty ? .system : .file(authority)
+        do { tls = try TLSContext(.client, options) } catch { throw ValidationError("--ca: \(error)") }
     }
 
-    private func request(_ path: String) throws -> URLRequest {
-        guard let url = URL(string: path, relativeTo: base) else { throw ValidationError("\(path) is no address") }
-        var request = URLRequest(url: url, timeoutInterval: Self.timeoutSeconds)
-        if !token.isEmpty { request.setValue("Bearer \(token)", forHTTPHeaderField: "Authorization") }
-        return request
-    }
-
-    func get(_ path: String) throws -> [UInt8] { try answer(to: try request(path)) }
+    func get(_ path: String) throws -> [UInt8] { try answer(to: request("GET", path)) }
 
     func post(_ path: String, _ body: String, by: String, contentType: String = "application/json") throws -> [UInt8] {
-        var request = try request(path)
-        request.httpMethod = "POST"
-        request.httpBody = Data(body.utf8)
-        request.setValue(contentType, forHTTPHeaderField: "Content-Type")
-        request.setValue(UUID().uuidString, forHTTPHeaderField: "Idempotency-Key")
-        if !by.isEmpty { request.setValue(by, forHTTPHeaderField: "Godwit-Operator") }
-        return try answer(to: request)
+        var fields = [("Content-Type", contentType), ("Idempotency-Key", UUID().uuidString)]
+        if !by.isEmpty { fields.append(("Godwit-Operator", by)) }
+        return try answer(to: request("POST", path, fields, body))
     }
 
-    private func answer(to request: URLRequest) throws -> [UInt8] {
-        let box = Mutex<Result<(Int, [UInt8]), Failure>>(.failure(Failure(status: 0, description: "no answer")))
-        let shared = Shared(box)
-        let task = URLSession.shared.dataTask(with: request) { data, response, error in
-            if let response = response as? HTTPURLResponse {
-                shared.set(.success((response.statusCode, Array(data ?? Data()))))
-            } else {
-                shared.set(.failure(Failure(status: 0, description: error?.localizedDescription ?? "no answer")))
+    private func request(
+        _ method: String, _ path: String, _ fields: [(String, String)] = [], _ body: String = ""
+    ) throws -> [UInt8] {
+        let host = place.host.contains(":") ? "[\(place.host)]" : place.host
+        var all = [("Host", "\(host):\(place.port)"), ("Connection", "close")] + fields
+        if method == "POST" { all.append(("Content-Length", "\(body.utf8.count)")) }
+        if !token.isEmpty { all.append(("Authorization", "Bearer \(token)")) }
+        for (name, value) in all where value.utf8.contains(where: { $0 < 0x20 || $0 == 0x7F }) {
+            throw ValidationError("\(name) cannot have a line end or a control character in it")
+        }
+        let head = all.map { "\($0.0): \($0.1)\r\n" }.joined()
+        return Array("\(method) \(prefix)\(path) HTTP/1.1\r\n\(head)\r\n\(body)".utf8)
+    }
+
+    private func answer(to request: [UInt8]) throws -> [UInt8] {
+        var body: [UInt8] = []
+        let status = try exchange(request) { _, part in body += part }
+        if !(200..<300).contains(status) { throw Self.failure(status, body) }
+        return body
+    }
+
+    /// - Parameter take: is given the status and each part of the body.
+    private func exchange(_ request: [UInt8], _ take: (Int, [UInt8]) -> Void) throws -> Int {
+        var parser = HTTPAnswerParser()
+        do {
+            var dial = try HTTPDial.open(place, tls: tls, hasToken: !token.isEmpty)
+            try dial.send(request)
+            while !parser.isDone {
+                let bytes = try dial.receive()
+                if bytes.isEmpty {
+                    try parser.end()
+                    break
+                }
+                let part = try parser.take(bytes)
+                if !part.isEmpty { take(parser.status, part) }
             }
-        }
-        task.resume()
-        switch shared.wait() {
-        case .success(let (status, body)):
-            if (200..<300).contains(status) { return body }
-            throw Self.failure(status, body)
-        case .failure(let failure):
+            return parser.status
+        } catch let failure as HTTPDial.Failure {
             throw Failure(
-                status: 0, description: "no Godwit answers at \(base.absoluteString) (\(failure.description)): "
-                    + "is one served there, with admin.http?")
+                status: 0, description: "no Godwit answers at \(url) (\(failure)): is one served there, with "
+                    + "admin.http?" + advice(failure))
+        } catch HTTPAnswerParser.Failure.cutOff where parser.status == 0 && tls == nil {
+            throw Failure(status: 0, description: "\(url) has ended the connection: does it want https://?")
+        } catch HTTPAnswerParser.Failure.cutOff {
+            throw Failure(status: 0, description: "\(url) has ended the connection in the midst of its answer")
+        } catch is HTTPAnswerParser.Failure {
+            throw Failure(status: 0, description: "what answers at \(url) does not speak HTTP as Godwit does")
         }
     }
 
-    private final class Shared: Sendable {
-        private let result: Mutex<Result<(Int, [UInt8]), Failure>>
-        private let isThere = DispatchSemaphore(value: 0)
-
-        init(_ result: consuming Mutex<Result<(Int, [UInt8]), Failure>>) { self.result = result }
-
-        func set(_ value: Result<(Int, [UInt8]), Failure>) {
-            result.withLock { $0 = value }
-            isThere.signal()
-        }
-
-        func wait() -> Result<(Int, [UInt8]), Failure> {
-            isThere.wait()
-            return result.withLock { $0 }
-        }
+    private func advice(_ failure: HTTPDial.Failure) -> String {
+        let isUnknown = failure.description.contains("certificate verify failed")
+        return isUnknown ? " Name the authority that has signed its certificate: --ca FILE, or GODWIT_CA_FILE." : ""
     }
 
     /// What the server says is wrong.
@@ -100,63 +124,16 @@ struct MigrateClient {
     // MARK: a stream of events
 
     /// Gives what stands behind `data:` of each event to `take`, until the server ends it.
-    func follow(_ path: String, _ take: @escaping @Sendable (String) -> Void) throws {
-        var request = try request(path)
-        request.setValue("text/event-stream", forHTTPHeaderField: "Accept")
-        request.timeoutInterval = Self.silenceSeconds
-        let listener = StreamListener(take)
-        let session = URLSession(configuration: .default, delegate: listener, delegateQueue: nil)
-        defer { session.invalidateAndCancel() }
-        session.dataTask(with: request).resume()
-        if let failure = listener.wait() { throw failure }
-    }
-
-    private final class StreamListener: NSObject, URLSessionDataDelegate, Sendable {
-        private struct State {
-            var rest = ""
-            var status = 0
-            var failure: Failure?
-        }
-
-        private let take: @Sendable (String) -> Void
-        private let state = Mutex(State())
-        private let isOver = DispatchSemaphore(value: 0)
-
-        init(_ take: @escaping @Sendable (String) -> Void) { self.take = take }
-
-        func wait() -> Failure? {
-            isOver.wait()
-            return state.withLock { $0.failure }
-        }
-
-        func urlSession(
-            _ session: URLSession, dataTask: URLSessionDataTask, didReceive response: URLResponse,
-            completionHandler: @escaping (URLSession.ResponseDisposition) -> Void
-        ) {
-            state.withLock { $0.status = (response as? HTTPURLResponse)?.statusCode ?? 0 }
-            completionHandler(.allow)
-        }
-
-        func urlSession(_ session: URLSession, dataTask: URLSessionDataTask, didReceive data: Data) {
-            let lines = state.withLock { state -> [Substring] in
-                state.rest += String(decoding: data, as: UTF8.self)
-                guard state.status == 200 else { return [] }
-                var lines = state.rest.split(separator: "\n", omittingEmptySubsequences: false)
-                state.rest = String(lines.popLast() ?? "")
-                return lines
-            }
+    func follow(_ path: String, _ take: (String) -> Void) throws {
+        var rest: [UInt8] = []
+        let request = try request("GET", path, [("Accept", "text/event-stream")])
+        let status = try exchange(request) { status, part in
+            rest += part
+            guard status == 200, let end = rest.lastIndex(of: UInt8(ascii: "\n")) else { return }
+            let lines = String(decoding: rest[..<end], as: UTF8.self).split(separator: "\n")
+            rest.removeFirst(end + 1)
             for line in lines where line.hasPrefix("data: ") { take(String(line.dropFirst("data: ".count))) }
         }
-
-        func urlSession(_ session: URLSession, task: URLSessionTask, didCompleteWithError error: (any Error)?) {
-            state.withLock { state in
-                if state.status != 200, state.status != 0 {
-                    state.failure = MigrateClient.failure(state.status, Array(state.rest.utf8))
-                } else if let error {
-                    state.failure = Failure(status: 0, description: error.localizedDescription)
-                }
-            }
-            isOver.signal()
-        }
+        if status != 200 { throw Self.failure(status, rest) }
     }
 }

@@ -21,6 +21,12 @@ struct MigrateCommand: ParsableCommand {
     struct Place: ParsableArguments {
         @Option(name: .long, help: "Where Godwit's HTTP is; else GODWIT_URL.") var url: String?
         @Option(name: .long, help: "A file with the token; else GODWIT_TOKEN_FILE.") var tokenFile: String?
+        @Option(
+            name: .long,
+            help: "With https://: who has signed its certificate, PEM; else GODWIT_CA_FILE, else the system's.")
+        var ca: String?
+        @Flag(name: .long, help: "Send the token beyond this machine though http:// does not encrypt it.")
+        var allowPlainToken = false
         @Option(name: .long, help: "Who you are, for the records; else your login name.") var by: String?
         @Flag(name: .long, help: "What HTTP answers, as it is.") var json = false
 
@@ -34,7 +40,11 @@ struct MigrateCommand: ParsableCommand {
                 }
                 token = text.trimmingCharacters(in: .whitespacesAndNewlines)
             }
-            return try MigrateClient(url: url ?? environment("GODWIT_URL") ?? "http://127.0.0.1:9632", token: token)
+            let url = url ?? environment("GODWIT_URL") ?? "http://127.0.0.1:9632"
+            // A variable that is there for other calls is no error where nothing is encrypted.
+            let authority = ca ?? (url.hasPrefix("https:") ? environment("GODWIT_CA_FILE") : nil)
+            return try MigrateClient(
+                url: url, token: token, authority: authority ?? "", allowsPlainToken: allowPlainToken)
         }
 
         var name: String { by ?? NSUserName() }

@@ -448,17 +448,23 @@ final class MigrationLedger {
         let isBack = Self.isWayBack(after) && !Self.isWayBack(before)
         let standing = after.standing == .running ? "" : " (\(after.standing.rawValue))"
         let by = after.by.isEmpty || after.by == "godwit" ? "" : " by \(after.by)"
-        tell(entry, isBack ? .rollback : .phase, "\(entry.machine.place)\(standing)\(by): \(after.cause)")
+        let cause = isBack ? after.abortCause : nil
+        tell(entry, isBack ? .rollback : .phase, "\(entry.machine.place)\(standing)\(by): \(after.cause)", cause)
     }
 
-    private func tell(_ entry: Entry, _ kind: EventRecord.Kind, _ words: String) {
+    private func tell(_ entry: Entry, _ kind: EventRecord.Kind, _ words: String, _ cause: AbortCause? = nil) {
         let manifest = entry.machine.manifest
         parts.events.append(EventRecord(
             kind, database: manifest.database, cause: "migration \(manifest.id): \(words)",
             figures: [
                 .init("phase", Double(entry.machine.state.phase.position)),
                 .init("reads_percent", entry.machine.readsPercent),
-            ]))
+            ] + (cause.map { cause in
+                [
+                    .init(cause.limit.rawValue, cause.figure), .init("threshold", cause.threshold),
+                    .init("passed_s", Double(cause.at - cause.since) / 1e6),
+                ]
+            } ?? [])))
     }
 
     // MARK: what is done

@@ -24,6 +24,10 @@ struct ServeAssembly {
     let hooks: EventHooks
     /// What a restart must not forget.
     let state: ServeState
+    /// Of HTTP; what was read for it last, and where it listens.
+    let encryption = HTTPEncryption(nil)
+    private var adminTLS: TLSContext?
+    var adminAddress: SocketAddress?
     private(set) var snapshot: ProxySnapshot
     /// What lives longer than a snapshot, by database.
     var horizons = NameTable<Horizon>()
@@ -69,6 +73,7 @@ struct ServeAssembly {
             complain("\(error)")
             throw ExitCode(2)
         }
+        encryption.set(adminTLS)
         output.set(snapshot.settings.log)
         // Decisions are few, and none is left out.
         events.add(LoggedEvents(Logger(label: "godwit.events") { _ in LineLogHandler(output, isLimited: false) }))
@@ -315,7 +320,7 @@ struct ServeAssembly {
             if place.last == "percent", let database = settings.database(named: place[1]), place[2] == "reads" {
                 changed.plan.order(database.reads.hundredths, for: database.name)
             }
-            let readsFiles = ["auth.", "listen.tls."].contains { override.key.hasPrefix($0) }
+            let readsFiles = ["auth.", "listen.tls.", AdminTLS.key].contains { override.key.hasPrefix($0) }
             let built: ProxySnapshot
             do {
                 built = try changed.build(kept, previous: snapshot, readsFiles: readsFiles)
@@ -326,6 +331,7 @@ struct ServeAssembly {
                 .map { "\($0.old) -> \($0.new)" }
             self = changed
             snapshot = built
+            encryption.set(adminTLS)
             server.apply(snapshot)
             rememberAll()
             output.set(settings.log)
@@ -417,8 +423,9 @@ struct ServeAssembly {
             replanned.overrides = []
             let built = try replanned.build(kept, previous: snapshot, readsFiles: true)
             self = replanned
-            let certificate = snapshot.tls
+            let certificates = [snapshot.tls?.mark, encryption.mark]
             snapshot = built
+            encryption.set(adminTLS)
             server.apply(snapshot)
             rememberAll()
             output.set(next.log)
@@ -432,7 +439,7 @@ struct ServeAssembly {
             events.append(EventRecord(
                 .reload, cause: words.isEmpty ? "nothing changed" : words.joined(separator: "; "),
                 figures: [.init("settings_changed", Double(words.count))]))
-            if certificate !== snapshot.tls { reportCertificate() }
+            if certificates != [snapshot.tls?.mark, adminTLS?.mark] { reportCertificate() }
             return .done
         } catch {
             logger.error("reload refused, nothing changed: \(error)")
@@ -443,9 +450,11 @@ struct ServeAssembly {
 
     /// What clients are shown from now on, and whether it is about to be of no use.
     private func reportCertificate() {
-        guard let tls = snapshot.tls else { return }
-        logger.notice("TLS towards clients: certificate \(tls.subject ?? "") from \(tls.options.certificate)")
-        if let warning = CertificateAge.warning(tls, key: "listen.tls") { logger.warning("\(warning)") }
+        for (tls, whom, key) in [(snapshot.tls, "towards clients", "listen.tls"), (adminTLS, "of HTTP", AdminTLS.key)] {
+            guard let tls else { continue }
+            logger.notice("TLS \(whom): certificate \(tls.subject ?? "") from \(tls.options.certificate)")
+            if let warning = CertificateAge.warning(tls, key: key) { logger.warning("\(warning)") }
+        }
     }
 
     mutating func apply(_ settings: Settings, _ server: ProxyServer) {
@@ -473,7 +482,10 @@ struct ServeAssembly {
             routes.append(try route(database, lookUp, previous, readsFiles: readsFiles))
         }
         var (encryption, context) = (previous?.encryption ?? .plain, previous?.tls)
-        if readsFiles { (encryption, context) = try ClientTLS.read(settings, previous: context) }
+        if readsFiles {
+            (encryption, context) = try ClientTLS.read(settings, previous: context)
+            adminTLS = try AdminTLS.read(settings.admin.http, at: adminAddress)
+        }
         return ProxySnapshot(
             settings: settings, auth: auth, encryption: encryption, tls: context,
             databases: routes, migrations: state.board)

@@ -39,7 +39,8 @@ struct ServeCommand: ParsableCommand {
             path: config, output: output, events: events, hasPredecessor: takeover, logger: logger)
         let settings = assembly.snapshot.settings
         let start = try ServeStart(settings, path: config, takesOver: takeover, environment: environment)
-        let tokens = try AdminService.tokens(settings.admin.http)
+        let tokens = try Self.tokens(settings.admin.http, at: start.http?.address)
+        assembly.adminAddress = start.http?.address
         let lifeCycle = LifeCycle(
             start, path: config, notifier: ServiceNotifier(environment: environment), output: output, events: events,
             logger: logger)
@@ -60,7 +61,8 @@ struct ServeCommand: ParsableCommand {
         defer { runner?.stop() }
         let http = start.http.flatMap {
             AdminService.start(
-                on: $0, tokens: tokens, server, hooks: assembly.hooks, state: state, runner: runner, logger: logger)
+                on: $0, tokens: tokens, encryption: assembly.encryption, server, hooks: assembly.hooks, state: state,
+                runner: runner, logger: logger)
         }
         // To the end: the last figures of a drain can be read, unless somebody else answers there.
         defer { http?.stop() }
@@ -73,5 +75,16 @@ struct ServeCommand: ParsableCommand {
         SignalSource.forward { control.post(.signal($0)) }
         lifeCycle.begin(server)
         assembly.run(server, engine, lifeCycle)
+    }
+
+    /// - Throws: ExitCode after having said why.
+    private static func tokens(_ settings: HTTPSettings, at address: SocketAddress?) throws -> AdminService.Tokens {
+        do throws(AdminService.Refusal) {
+            try AdminTLS.checkTokens(settings, at: address)
+            return try AdminService.tokens(settings)
+        } catch {
+            complain("\(error)")
+            throw ExitCode(2)
+        }
     }
 }

@@ -51,6 +51,10 @@ private func refusal(_ text: String) -> String {
         ("auth: {users_file: u.txt}", "auth.users_file", "/etc/u.txt"), ("admin: {users: [a, b]}", "admin.users", "a, b"),
         ("admin: {http: {address: 0.0.0.0}}", "admin.http.address", "0.0.0.0"),
         ("admin: {http: {port: 0}}", "admin.http.port", "0"), ("admin: {http: {token_file: t}}", "admin.http.token_file", "/etc/t"),
+        ("admin: {http: {allow_plain_tokens: true}}", "admin.http.allow_plain_tokens", "true"),
+        ("admin: {http: {tls: {certificate: c, key: /k}}}", "admin.http.tls.certificate", "/etc/c"),
+        ("admin: {http: {tls: {certificate: c, key: /k}}}", "admin.http.tls.key", "/k"),
+        ("admin: {http: {tls: {min_version: TLSv1.3}}}", "admin.http.tls.min_version", "TLSv1.3"),
         ("state: {path: /s}", "state.path", "/s"), ("log: {level: debug}", "log.level", "debug"),
     ])
     func `a setting of the top is read`(text: String, key: String, value: String) throws {

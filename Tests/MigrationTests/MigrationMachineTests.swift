@@ -1,4 +1,5 @@
 import Configuration
+import Foundation
 import Primitives
 import Testing
 
@@ -369,6 +370,87 @@ struct Drive {
         #expect(drive.place == "shift aborted")
         #expect(drive.machine.state.by == "godwit")
         #expect(drive.actions == [.holdReads])
+        let cause = drive.machine.state.abortCause
+        #expect(cause?.limit.rawValue == spoiled.name.replacing(" OLD", with: "_old").replacing(" ", with: "_"))
+        #expect(cause?.since == (now + 31) * 1_000_000 && cause?.at == (now + 61) * 1_000_000)
+        #expect((cause?.figure ?? 0) > (cause?.threshold ?? .infinity))
+        drive.command(.resume, at: now + 62)
+        #expect(drive.machine.state.abortCause == nil)
+    }
+
+    @Test(arguments: limits)
+    func `at its limit a figure takes nothing back`(spoiled: Spoiled) {
+        var drive = Drive(manifest { $0.phases[.shift] = .init(soakSeconds: 1000) })
+        let now = drive.walk(to: .shift)
+        var bad = goodReadings()
+        bad.new?.errors = 10
+        bad.new?.p95Micros = 3000
+        bad.lagSeconds = 120
+        bad.compared = .init(reads: 1000, differing: 1)
+        for second in 0..<100 { drive.tick(bad, at: now + Int64(second)) }
+        #expect(drive.place == "shift running")
+        // What was not measured is no reason either.
+        bad = goodReadings()
+        (bad.old, bad.new, bad.lagSeconds, bad.compared, bad.verify) = (nil, nil, nil, nil, nil)
+        for second in 100..<200 { drive.tick(bad, at: now + Int64(second)) }
+        #expect(drive.place == "shift running")
+        spoiled.change(&bad)
+        bad.compared?.reads = 10
+        bad.new?.calls = 10
+        bad.lagSeconds = nil
+        for second in 200..<300 { drive.tick(bad, at: now + Int64(second)) }
+        #expect(drive.place == "shift running")
+    }
+
+    static let limitsBehindTheSwitch = [
+        Spoiled(.watch, "errors") { r in r.new?.errors = 101 },
+        Spoiled(.watch, "errors_over_old") { r in r.new?.errors = 31 },
+        Spoiled(.watch, "latency") { r in r.new?.p95Micros = 8001 },
+        Spoiled(.watch, "mismatch") { r in r.compared = .init(reads: 1000, differing: 2) },
+    ]
+
+    @Test(arguments: limitsBehindTheSwitch)
+    func `behind the switch NEW is held against OLD as it was last`(spoiled: Spoiled) throws {
+        var drive = Drive(manifest { $0.phases[.watch] = .init(soakSeconds: 1000) })
+        var now = drive.walk(to: .cutover)
+        var before = goodReadings()
+        before.old = .init(calls: 1000, errors: 20, p95Micros: 4000)
+        while drive.machine.state.work != .switchOver {
+            drive.tick(before, at: now)
+            now += 1
+        }
+        drive.handle(.worked(.switchOver, now: now * 1_000_000))
+        #expect(drive.machine.state.baseline == .init(errorPercent: 2, p95Micros: 4000))
+        // Nobody uses OLD any more. At the limits nothing happens, nor after a restart.
+        var after = goodReadings()
+        (after.old, after.isSwitched) = (nil, true)
+        after.new = .init(calls: 1000, errors: 30, p95Micros: 8000)
+        for second in 0..<100 { drive.tick(after, at: now + Int64(second)) }
+        #expect(drive.place == "watch running")
+        let stored = try JSONDecoder().decode(
+            MigrationState.self, from: JSONEncoder().encode(drive.machine.state))
+        drive.machine = MigrationMachine(drive.machine.manifest, state: stored)
+        drive.handle(.restored(now: (now + 100) * 1_000_000))
+        spoiled.change(&after)
+        for second in 101...131 { drive.tick(after, at: now + Int64(second)) }
+        #expect(drive.place == "watch returning")
+        #expect(drive.machine.state.work == .switchBack)
+        #expect(drive.machine.state.abortCause?.limit.rawValue == spoiled.name)
+    }
+
+    @Test func `behind the switch a mirror that is late is told, twice at most`() {
+        var drive = Drive(manifest { $0.phases[.watch] = .init(soakSeconds: 1000) })
+        let now = drive.walk(to: .watch)
+        var late = goodReadings()
+        (late.lagSeconds, late.isSwitched) = (31, true)
+        var told: [MigrationMachine.Action] = []
+        for second in 0..<50 { told += drive.tick(late, at: now + Int64(second)) }
+        late.lagSeconds = 121
+        for second in 50..<200 { told += drive.tick(late, at: now + Int64(second)) }
+        #expect(told.count == 2, "\(told)")
+        guard case .alarm(let words)? = told.last else { return #expect(Bool(false), "\(told)") }
+        #expect(words.contains("the writes stay on NEW"))
+        #expect(drive.place == "watch running")
     }
 
     @Test func `differing keys take it back at once`() {

@@ -13,9 +13,9 @@ package final class MigrationDrive {
     package init(_ configuration: GodwitConfiguration) throws {
         var configuration = configuration
         port = try FreePort.find()
-        configuration.http = [
+        configuration.http.merge([
             "port": "\(port)", "token_file": "DIRECTORY/token", "read_token_file": "DIRECTORY/read-token",
-        ]
+        ]) { $1 }
         configuration.files["token"] = Self.token
         configuration.files["read-token"] = Self.readToken
         database = configuration.databases[0].name
