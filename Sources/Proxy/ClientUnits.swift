@@ -186,7 +186,7 @@ extension ClientConnection {
             let bytes = UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
             let (analysis, key) = database.analyse(bytes)
             unit.add(analysis, key)
-            unit.session.note(analysis.classification)
+            unit.session.note(analysis)
         }
         unit.addUnknown()
     }
