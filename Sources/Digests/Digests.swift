@@ -2,8 +2,8 @@ import COpenSSL
 
 /// The digests that PostgreSQL's authentication and our buckets need, by OpenSSL. Any thread, no state.
 package enum Digest {
-    // OpenSSL 3 looks for the implementation of EVP_sha256() and its kin again with each use, which takes longer than to
-    // digest a little.
+    // OpenSSL 3 looks for the implementation of EVP_sha256() and its kin again with each use, which takes longer than
+    // to digest a little.
     // unsafe: set once, and never written to: any thread may use them.
     private nonisolated(unsafe) static let sha256Type = EVP_MD_fetch(nil, "SHA256", nil)
     private nonisolated(unsafe) static let md5Type = EVP_MD_fetch(nil, "MD5", nil)
