@@ -303,6 +303,8 @@ def tls_context() -> ssl.SSLContext:
 def idle_client(contender: Contender) -> socket.socket:
     """A client that has logged in and asks nothing."""
     client = socket.create_connection(("127.0.0.1", contender.port))
+    # As libpq does. Without it a client's first words wait for the acknowledgement of its handshake.
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if contender.sslmode == "require":
         client.sendall(struct.pack("!II", 8, 80_877_103))
         if client.recv(1) != b"S":

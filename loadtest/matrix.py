@@ -185,19 +185,26 @@ class Load:
             words += ["-C"]
         return [str(word) for word in (*words, contender.conninfo())]
 
+    def length(self, seconds: int) -> tuple:
+        """pgbench's time begins before its clients are connected."""
+        return "-T", seconds + self.cell.clients // 300
+
     @staticmethod
     def transactions(output: str) -> int:
         failed = int(output.split("number of failed transactions: ")[1].split()[0])
         if failed:
             raise RuntimeError(f"{failed} transactions failed")
-        return int(output.split("number of transactions actually processed: ")[1].split("/")[0].split()[0])
+        count = int(output.split("number of transactions actually processed: ")[1].split("/")[0].split()[0])
+        if count == 0:
+            raise RuntimeError(f"no transaction came to its end; --seconds may be too few:\n{output}")
+        return count
 
     def measure(self, contender: Contender, seconds: float, figures: Figures) -> int:
         """The number of transactions."""
         prefix = self.stage.directory / "latencies"
         before = contender.usage() if contender.process else None
         peak = Peak(contender)
-        output = run(*self.command(contender, "-T", seconds, "-l", "--log-prefix", prefix))
+        output = run(*self.command(contender, *self.length(seconds), "-l", "--log-prefix", prefix))
         highest = peak.end()
         after = contender.usage() if contender.process else None
         count = self.transactions(output)
@@ -223,7 +230,7 @@ class Load:
         events = ["raw_syscalls:sys_enter", *(f"syscalls:sys_enter_{name}" for name in TRANSFERS)]
         made = subprocess.run(
             ["perf", "stat", "-x", ";", "-e", ",".join(events), "-p", str(contender.pid), "--",
-             *self.command(contender, "-T", seconds)], capture_output=True, text=True, cwd="/", check=True)
+             *self.command(contender, *self.length(seconds))], capture_output=True, text=True, cwd="/", check=True)
         count = self.transactions(made.stdout)
         calls = {}
         for line in made.stderr.splitlines():
@@ -318,7 +325,7 @@ class Matrix:
                     self._measure(cell, self._suited(cell, contenders))
                     self.save()
             self.starter.stop()
-            if not self.arguments.no_instructions and can_count_instructions():
+            if self.arguments.instructions and can_count_instructions():
                 for cell in cells:
                     if cell.group == group and cell.clients == 32 and cell.script == "read":
                         self._count_instructions(cell, self._suited(cell, contenders))
@@ -347,7 +354,7 @@ class Matrix:
         load = Load(cell, self.stage)
         idle = {one.name: [idle_client(one) for _ in range(cell.idle)] for one in contenders} if cell.idle else {}
         for one in contenders:
-            load.measure(one, 1, Figures())     # opens the pool, warms caches
+            run(*load.command(one, *load.length(2)))    # opens the pool, warms caches
         for number in range(self.arguments.rounds):
             for one in contenders[number % len(contenders):] + contenders[:number % len(contenders)]:
                 figures = results[one.name]
@@ -472,7 +479,8 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="every cell")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each cell and contender (3)")
     parser.add_argument("--seconds", type=int, default=3, help="length of one run (3)")
-    parser.add_argument("--no-instructions", action="store_true", help="nothing is run under callgrind")
+    parser.add_argument("--instructions", action=argparse.BooleanOptionalAction,
+                        help="counted by callgrind, half a minute for each (with --all; else not)")
     parser.add_argument("--json", type=Path, help="every value of every round")
     parser.add_argument("--of", type=Path, nargs="+", default=[], help="measure nothing: what --json has written")
     parser.add_argument("--check", action="store_true", help="exit status 1 when a target is missed")
@@ -480,6 +488,8 @@ def main() -> int:
     if arguments.of:
         return tell(earlier(arguments.of), arguments.check)
     cells = chosen(arguments)
+    if arguments.instructions is None:
+        arguments.instructions = arguments.all
     # Beside a load Godwit and PgBouncer both have their idle clients, which are ours, at once.
     needed = 500 + max(max(cell.clients + cell.idle, cell.idle * (2 if cell.clients else 1)) for cell in cells)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -2,15 +2,19 @@ import COpenSSL
 
 /// The digests that PostgreSQL's authentication and our buckets need, by OpenSSL. Any thread, no state.
 package enum Digest {
-    // OpenSSL 3 looks for EVP_sha256's implementation again with each use, which takes longer than to digest a little.
-    // unsafe: set once, and never written to: any thread may use it.
+    // OpenSSL 3 looks for the implementation of EVP_sha256() and its kin again with each use, which takes longer than
+    // to digest a little.
+    // unsafe: set once, and never written to: any thread may use them.
     private nonisolated(unsafe) static let sha256Type = EVP_MD_fetch(nil, "SHA256", nil)
+    private nonisolated(unsafe) static let md5Type = EVP_MD_fetch(nil, "MD5", nil)
 
-    package static func md5(_ bytes: [UInt8]) -> [UInt8] { digest(bytes, EVP_md5(), size: 16) }
+    package static func md5(_ bytes: [UInt8]) -> [UInt8] { digest(bytes, md5Type, size: 16) }
 
-    /// MD5 as one number, the first byte the most significant.
+    /// MD5 as one number, the first byte the most significant. Allocates nothing of ours: each routed statement asks.
     package static func md5Value(_ bytes: [UInt8]) -> UInt128 {
-        md5(bytes).reduce(0) { $0 << 8 | UInt128($1) }
+        var value: UInt128 = 0
+        withUnsafeMutableBytes(of: &value) { fill($0, bytes, md5Type) }
+        return UInt128(bigEndian: value)
     }
 
     package static func sha256(_ bytes: [UInt8]) -> [UInt8] { digest(bytes, sha256Type, size: 32) }
@@ -66,9 +70,14 @@ package enum Digest {
 
     private static func digest(_ bytes: [UInt8], _ type: OpaquePointer?, size: Int) -> [UInt8] {
         var output = [UInt8](repeating: 0, count: size)
-        var length: UInt32 = 0
-        let done = EVP_Digest(bytes, bytes.count, &output, &length, type, nil)
-        precondition(done == 1 && Int(length) == size, "OpenSSL lacks a digest")
+        output.withUnsafeMutableBytes { fill($0, bytes, type) }
         return output
+    }
+
+    private static func fill(_ output: UnsafeMutableRawBufferPointer, _ bytes: [UInt8], _ type: OpaquePointer?) {
+        var length: UInt32 = 0
+        let done = EVP_Digest(
+            bytes, bytes.count, output.baseAddress?.assumingMemoryBound(to: UInt8.self), &length, type, nil)
+        precondition(done == 1 && Int(length) == output.count, "OpenSSL lacks a digest")
     }
 }

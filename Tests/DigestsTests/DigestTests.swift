@@ -19,6 +19,7 @@ import Testing
     ])
     func `md5 gives the vectors of RFC 1321`(text: String, digest: String) {
         #expect(Self.hex(Digest.md5(Array(text.utf8))) == digest)
+        #expect(Digest.md5Value(Array(text.utf8)) == UInt128(digest, radix: 16))
     }
 
     /// FIPS 180-2, appendix B.
