@@ -125,7 +125,8 @@ package enum GateJudge {
             isRequired: wanted > 0,
             advice: isDifferent
                 ? "SHOW SHADOW_SHAPES tells which reads differ, and in what; SHADOW 0 and then 1 counts anew"
-                : "databases.*.shadow.percent, or SHADOW, compares reads; SHOW SHADOW tells what it waits for")
+                : "databases.*.shadow.percent, or SHADOW, compares reads; SHOW SHADOW tells what it waits for, and "
+                    + "SHOW SHADOW_SHAPES why a shape was not compared (shadow.timeout, for one)")
     }
 
     // MARK: quality of NEW's answers

@@ -95,7 +95,7 @@ private func refusal(_ text: String) -> String {
         ("mirror: {throttle_query: SELECT true}", "mirror.throttle_query", "SELECT true"), ("breaker: {failures: 9}", "breaker.failures", "9"),
         ("breaker: {held: 0.25}", "breaker.held", "0.25"), ("breaker: {probes: 1}", "breaker.probes", "1"),
         ("shadow: {percent: 0}", "shadow.percent", "0"), ("shadow: {pause: 0.5}", "shadow.pause", "0.5"),
-        ("mirror: {mode: async}\nshadow: {percent: 1.5}", "shadow.percent", "1.50"),
+        ("mirror: {mode: async}\nshadow: {percent: 1.5}", "shadow.percent", "1.5"),
         ("shadow: {timeout: 3}", "shadow.timeout", "3"), ("shadow: {rows_max: 3}", "shadow.rows_max", "3"),
         ("shadow: {show_values: true}", "shadow.show_values", "true"),
         ("shadow: {old: user=s}", "shadow.old", "user=s"), ("shadow: {new: user=s}", "shadow.new", "user=s"),
