@@ -90,14 +90,15 @@ let package = Package(
         floor("Migration", ["Primitives", "Configuration"]),
         floor("Capture", ["Primitives", "Digests", "PGWire", "SQLAnalysis", "CZstd", "CXXHash"], isHot: true),
         floor("Console", ["Primitives", "PGWire"]),
+        floor("Shadowing", ["Primitives", "SQLAnalysis"]),
 
         // Floor 2: threads, sockets, libpq: what performs actions.
         floor("Proxy", [
             "Primitives", "Digests", "PGWire", "SQLAnalysis", "Configuration", "Reactor",
-            "Sessions", "Pooling", "Routing", "Console", "Capture", logging,
+            "Sessions", "Pooling", "Routing", "Console", "Capture", "Shadowing", logging,
         ], isHot: true),
         floor("Mirroring", ["Primitives", "Migration", "LibPQ", logging]),
-        floor("Verification", ["Primitives", "LibPQ", logging]),
+        floor("Verification", ["Primitives", "SQLAnalysis", "LibPQ", "Shadowing", logging]),
         floor("Lifecycle", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
         floor("ControlPlane", [
             "Primitives", "Digests", "Configuration", "Migration", "Reactor", "CEpoll", logging, grdb, hummingbird,
@@ -125,7 +126,7 @@ let package = Package(
             name: "godwit",
             dependencies: [
                 "Primitives", "Digests", "PGWire", "Configuration", "Reactor", "LibPQ", "SQLAnalysis", "Sessions", "Routing",
-                "Console", "Capture", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", "Lifecycle",
+                "Console", "Capture", "Shadowing", "Proxy", "Migration", "Mirroring", "Verification", "ControlPlane", "Lifecycle",
                 arguments, logging,
             ],
             swiftSettings: strict),
@@ -152,6 +153,7 @@ let package = Package(
         tests("CaptureTests", ["Capture", "PGWire", "SQLAnalysis", "Primitives"]),
         tests("ReplayTests", ["Replay", "Capture", "PGWire", "SQLAnalysis"]),
         tests("ConsoleTests", ["Console", "PGWire", "Primitives"]),
+        tests("ShadowingTests", ["Shadowing", "SQLAnalysis", "Primitives"]),
         tests("ControlPlaneTests", [
             "ControlPlane", "Configuration", "Migration", "Primitives", "TestSupport", "Reactor", logging, grdb,
         ]),

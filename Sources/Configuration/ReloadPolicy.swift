@@ -184,6 +184,11 @@ package enum ReloadPolicy {
             ("mirror.lag_max", seconds(database.mirror.lagMaxSeconds)),
         ] + flatten(database.breaker).map { ("breaker.\($0.0)", $0.1) } + [
             ("shadow.percent", Percent.text(database.shadow.hundredths)),
+            ("shadow.pause", seconds(database.shadow.pauseSeconds)),
+            ("shadow.timeout", seconds(database.shadow.timeoutSeconds)),
+            ("shadow.rows_max", "\(database.shadow.rowsMax)"),
+            ("shadow.show_values", "\(database.shadow.showsValues)"),
+            ("shadow.old", database.shadow.old), ("shadow.new", database.shadow.new),
         ]
         return values.map { (key: "databases.\(database.name).\($0.0)", value: $0.1) }
     }

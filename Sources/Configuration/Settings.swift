@@ -492,6 +492,16 @@ package struct BreakerSettings: Sendable, Equatable {
 package struct ShadowSettings: Sendable, Equatable {
     /// Hundredths of a percent of the reads that run on both sides.
     package var hundredths = 0
+    /// Seconds from one pair of snapshots to the next (`pause`), and that one read may take on a side (`timeout`).
+    package var pauseSeconds = 1.0
+    package var timeoutSeconds = 1.0
+    /// Rows of an answer that are compared; a read with more is left out.
+    package var rowsMax = 10_000
+    /// SHOW and the log may show a row in which answers differ.
+    package var showsValues = false
+    /// conninfo by which sampled reads come to each side; empty: as the clients' servers do.
+    package var old = ""
+    package var new = ""
 
     package init() {}
 }

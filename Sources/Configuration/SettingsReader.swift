@@ -48,7 +48,7 @@ struct SettingsReader {
         ],
         "breaker": breakerKeys,
         "databases.*.breaker": breakerKeys,
-        "databases.*.shadow": ["percent"],
+        "databases.*.shadow": ["percent", "pause", "timeout", "rows_max", "show_values", "old", "new"],
     ]
 
     private static let poolKeys = [
@@ -380,8 +380,11 @@ struct SettingsReader {
             throw section.error("mirror", .conflict("a database that is made on demand cannot be mirrored"))
         }
         if let shadow = try self.section(section, "shadow") {
-            try shadow.percent("percent", &database.shadow.hundredths)
-            if database.shadow.hundredths > 0 { throw shadow.error("percent", .unsupported("reading in the shadow")) }
+            try read(shadow, &database.shadow)
+            if database.shadow.hundredths > 0 && database.mirror.mode == .off {
+                throw shadow.error("percent", .conflict(
+                    "reads are compared where a mirror can hold both sides at one moment: set mirror.mode, too"))
+            }
         }
         return database
     }
@@ -420,6 +423,16 @@ struct SettingsReader {
         try section.text("throttle_query", &mirror.throttleQuery)
         try section.seconds("sync_wait", least: 0.001, &mirror.syncWaitSeconds)
         try section.seconds("lag_max", least: 0.001, &mirror.lagMaxSeconds)
+    }
+
+    private func read(_ section: Section, _ shadow: inout ShadowSettings) throws(SettingsError) {
+        try section.percent("percent", &shadow.hundredths)
+        try section.seconds("pause", least: 0.01, &shadow.pauseSeconds)
+        try section.seconds("timeout", least: 0.01, &shadow.timeoutSeconds)
+        try section.number("rows_max", 1...1_000_000, &shadow.rowsMax)
+        try section.flag("show_values", &shadow.showsValues)
+        try section.text("old", &shadow.old)
+        try section.text("new", &shadow.new)
     }
 
     private func read(_ section: Section, _ reads: inout ReadSettings) throws(SettingsError) {

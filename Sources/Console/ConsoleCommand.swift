@@ -3,7 +3,8 @@ package enum ConsoleCommand: Equatable, Sendable {
     package enum Subject: String, CaseIterable, Sendable {
         case pools, clients, servers, databases, stats, lists, config, version, help, mirror, tables, breakers, routes,
             pins, cohorts, rules, shapes, caches, users, mem, fds, sockets, state, totals,
-            events, authority, migrations, capture
+            events, authority, migrations, capture, shadow
+        case shadowShapes = "shadow_shapes"
         case statsTotals = "stats_totals"
         case statsAverages = "stats_averages"
         case activeSockets = "active_sockets"
@@ -19,6 +20,8 @@ package enum ConsoleCommand: Equatable, Sendable {
     case set(key: String, value: String)
     /// READS <database> <percent>; the share in hundredths of a percent.
     case reads(database: String, hundredths: Int)
+    /// SHADOW <database> <percent>; of its reads, in hundredths of a percent.
+    case shadow(database: String, hundredths: Int)
     /// MIRROR PAUSE|RESUME|THROTTLE <database>.
     case mirror(database: String, MirrorOrder)
     case gate(GateCommand)
@@ -40,7 +43,7 @@ package enum ConsoleCommand: Equatable, Sendable {
         // Of SHOW FDS even PgBouncer's watchers are kept away.
         case .show(.fds): false
         case .show, .showSetting, .empty, .ignored: true
-        case .reload, .set, .reads, .mirror, .force, .gate, .killClient, .switchOver, .capture: false
+        case .reload, .set, .reads, .shadow, .mirror, .force, .gate, .killClient, .switchOver, .capture: false
         }
     }
 
@@ -51,6 +54,7 @@ package enum ConsoleCommand: Equatable, Sendable {
         case .reload: "RELOAD"
         case .set: "SET"
         case .reads: "READS"
+        case .shadow: "SHADOW"
         case .mirror: "MIRROR"
         case .force: "FORCE"
         case .killClient: "KILL_CLIENT"

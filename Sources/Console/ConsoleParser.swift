@@ -21,7 +21,12 @@ package enum ConsoleParser {
         case "show": return try show(rest)
         case "set": return try set(rest)
         case "reload": return try alone(rest, "RELOAD", .reload)
-        case "reads": return try reads(rest)
+        case "reads":
+            let (database, hundredths) = try share(rest, of: "READS")
+            return .reads(database: database, hundredths: hundredths)
+        case "shadow":
+            let (database, hundredths) = try share(rest, of: "SHADOW")
+            return .shadow(database: database, hundredths: hundredths)
         case "mirror": return try mirror(rest)
         case "force":
             guard rest.count == 2, let database = rest.first, let side = rest.last,
@@ -83,10 +88,12 @@ package enum ConsoleParser {
         throw .unknownSubject(word.text)
     }
 
-    private static func reads(_ words: ArraySlice<Word>) throws(Failure) -> ConsoleCommand {
+    private static func share(
+        _ words: ArraySlice<Word>, of verb: String
+    ) throws(Failure) -> (database: String, hundredths: Int) {
         guard words.count == 2, let database = words.first, let share = words.last, let hundredths = percent(share.text)
-        else { throw .usage("READS <database> <percent from 0 to 100, in steps of 0.01>") }
-        return .reads(database: database.text, hundredths: hundredths)
+        else { throw .usage("\(verb) <database> <percent from 0 to 100, in steps of 0.01>") }
+        return (database.text, hundredths)
     }
 
     private static func switchOver(_ words: ArraySlice<Word>, toNew: Bool) throws(Failure) -> SwitchCommand {

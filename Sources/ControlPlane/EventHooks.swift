@@ -14,7 +14,7 @@ package struct LoggedEvents: EventSink {
     package func append(_ event: EventRecord) {
         let level: Logger.Level =
             switch event.kind {
-            case .trip, .demotion, .rollback, .alarm, .pinFlood, .authority: .warning
+            case .trip, .demotion, .mismatch, .rollback, .alarm, .pinFlood, .authority: .warning
             case .probe, .recovery, .force, .reload, .mirror, .phase, .start, .order, .shutdown, .takeover: .notice
             }
         let place = [event.database, event.side?.description ?? ""].filter { !$0.isEmpty }.joined(separator: " ")

@@ -25,12 +25,13 @@ package struct Connection: ~Copyable {
     ///
     /// - Parameter purpose: goes behind `godwit ` in application_name.
     /// - Parameter settings: further run-time settings, e.g. `["lock_timeout": "2s"]`.
+    /// - Parameter isPlain: nothing is pinned: the session is as any client's of this user, but for `settings`.
     package static func open(
-        _ target: ConnectionString, purpose: String, settings: [String: String] = [:],
+        _ target: ConnectionString, purpose: String, settings: [String: String] = [:], isPlain: Bool = false,
         connectTimeoutSeconds: Double = 5, interrupt: CInt = -1, onSlowWait: (() -> Void)? = nil
     ) throws(PostgresFailure) -> Connection {
         let parameters = target.overriding([
-            "application_name": "godwit \(purpose)", "client_encoding": "UTF8", "keepalives": "1",
+            "application_name": "godwit \(purpose)", "client_encoding": isPlain ? "" : "UTF8", "keepalives": "1",
             "keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3",
             "tcp_user_timeout": "10000",
         ]).parameters
@@ -39,7 +40,7 @@ package struct Connection: ~Copyable {
         let seconds = target.connectTimeoutSeconds.map { Double($0) } ?? connectTimeoutSeconds
         try connection.handshake(until: .now().adding(seconds: seconds), target)
         _ = PQsetnonblocking(raw, 1)
-        var pinned = pinnedSettings
+        var pinned = isPlain ? [:] : pinnedSettings
         for (name, value) in settings { pinned[name] = value }
         let calls = pinned.sorted { $0.key < $1.key }.map { name, value in
             "pg_catalog.set_config(\(SQL.literal(name)), \(SQL.literal(value)), false)"
@@ -223,7 +224,7 @@ package struct Connection: ~Copyable {
 
     // MARK: waits
 
-    private borrowing func flush(until deadline: Deadline?) throws(PostgresFailure) {
+    borrowing func flush(until deadline: Deadline?) throws(PostgresFailure) {
         while true {
             let left = PQflush(raw)
             if left == 0 { return }
@@ -234,7 +235,7 @@ package struct Connection: ~Copyable {
         }
     }
 
-    private borrowing func consume(until deadline: Deadline?) throws(PostgresFailure) {
+    borrowing func consume(until deadline: Deadline?) throws(PostgresFailure) {
         try flush(until: deadline)
         _ = try wait(for: Int16(POLLIN), until: deadline)
         guard PQconsumeInput(raw) == 1 else { throw lost() }
@@ -304,13 +305,13 @@ package struct Connection: ~Copyable {
         PostgresFailure(.connecting, "cannot connect to \(target): \(errorText)")
     }
 
-    private borrowing func lost() -> PostgresFailure { PostgresFailure(.lost, "connection lost: \(errorText)") }
+    borrowing func lost() -> PostgresFailure { PostgresFailure(.lost, "connection lost: \(errorText)") }
 
     private var errorText: String {
         PQerrorMessage(raw).map { String(cString: $0).trimmed } ?? "no reason given"
     }
 
-    private borrowing func failure(of result: OpaquePointer) -> PostgresFailure {
+    borrowing func failure(of result: OpaquePointer) -> PostgresFailure {
         func field(_ code: Character) -> String? {
             PQresultErrorField(result, CInt(code.asciiValue ?? 0)).map { String(cString: $0) }
         }

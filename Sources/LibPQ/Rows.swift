@@ -35,6 +35,11 @@ package final class Rows {
 
     package func flag(_ row: Int, _ column: Int) -> Bool { self[row, column] == "t" }
 
+    package func name(_ column: Int) -> String { PQfname(result, CInt(column)).map { String(cString: $0) } ?? "" }
+
+    /// As numbered in pg_type.
+    package func type(_ column: Int) -> UInt32 { PQftype(result, CInt(column)) }
+
     /// The rows that the statement changed, out of its command tag; 0 where it has none.
     package var changed: Int { PQcmdTuples(result).flatMap { Int(String(cString: $0)) } ?? 0 }
 

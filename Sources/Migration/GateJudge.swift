@@ -111,11 +111,22 @@ package enum GateJudge {
     private static func shadow(_ manifest: MigrationManifest, _ readings: MigrationReadings) -> Gate {
         let wanted = manifest.gates.shadowReads
         let limit = manifest.gates.shadowMismatchPercent
-        let value = readings.compared.map { "\($0.reads) reads compared, \($0.differing) differ" } ?? "not measured"
+        let value = readings.compared.map { compared in
+            "\(compared.reads) reads compared, \(compared.differing) differ"
+                + (compared.shapesOutstanding > 0 ? ", \(compared.shapesOutstanding) shapes not compared yet" : "")
+        }
+        let isDifferent = readings.compared.map { $0.mismatchPercent > limit } ?? false
         return Gate(
-            "shadow", value: value, threshold: "\(wanted) reads, at most \(text(limit)) % differ",
-            holds: readings.compared.map { $0.reads >= wanted && $0.mismatchPercent <= limit }, isRequired: wanted > 0,
-            advice: "this version compares no reads: set gates.shadow_reads to 0, or force")
+            "shadow", value: value ?? "not measured",
+            threshold: "\(wanted) reads, every shape, at most \(text(limit)) % differ",
+            holds: readings.compared.map {
+                $0.reads >= wanted && $0.mismatchPercent <= limit && $0.shapesOutstanding == 0
+            },
+            isRequired: wanted > 0,
+            advice: isDifferent
+                ? "SHOW SHADOW_SHAPES tells which reads differ, and in what; SHADOW 0 and then 1 counts anew"
+                : "databases.*.shadow.percent, or SHADOW, compares reads; SHOW SHADOW tells what it waits for, and "
+                    + "SHOW SHADOW_SHAPES why a shape was not compared (shadow.timeout, for one)")
     }
 
     // MARK: quality of NEW's answers

@@ -55,10 +55,13 @@ package struct MigrationReadings: Sendable, Equatable {
     package struct Compared: Sendable, Equatable {
         package var reads: Int
         package var differing: Int
+        /// Statement shapes that clients have sent and of which none was compared yet.
+        package var shapesOutstanding: Int
 
-        package init(reads: Int, differing: Int) {
+        package init(reads: Int, differing: Int, shapesOutstanding: Int = 0) {
             self.reads = reads
             self.differing = differing
+            self.shapesOutstanding = shapesOutstanding
         }
 
         package var mismatchPercent: Double { reads == 0 ? 0 : Double(differing) * 100 / Double(reads) }

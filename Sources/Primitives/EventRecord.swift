@@ -11,6 +11,8 @@ package struct EventRecord: Sendable, Equatable {
         case recovery
         /// A statement shape was sent back to the authority alone.
         case demotion
+        /// A read that was compared has different answers on both sides: told once for each statement shape.
+        case mismatch
         /// The share of reads was lowered, or would be: see `rollback` in the settings.
         case rollback, alarm
         /// An operator overruled a breaker.

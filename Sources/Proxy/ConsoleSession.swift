@@ -229,6 +229,7 @@ extension ClientConnection {
         case .reload: askControl(.reload)
         case .set(let key, let value): askControl(.set(key: key, value: value))
         case .reads(let database, let hundredths): askControl(.reads(database: database, hundredths: hundredths))
+        case .shadow(let database, let hundredths): askControl(.shadow(database: database, hundredths: hundredths))
         case .mirror(let database, let order): askControl(.mirror(database: database, order))
         case .force(let database, let order): askControl(.force(database: database, order))
         case .gate(let order): askControl(.gate(order))

@@ -70,6 +70,8 @@ package struct ConsoleTables {
         case .caches: caches()
         case .events: eventTable()
         case .capture: captureTable()
+        case .shadow: shadow()
+        case .shadowShapes: shadowShapes()
         case .migrations: migrations()
         }
     }

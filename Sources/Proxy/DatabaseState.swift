@@ -100,6 +100,8 @@ final class DatabaseState {
     private(set) var ruleUnits: [UInt64] = []
     private(set) var cohortUnits: [UInt64] = []
     var shapes: ShapeStatistics
+    /// nil: none of its reads is sampled.
+    var shadow: ShadowSampler?
     private(set) var schemaChanges: UInt64 = 0
     /// Shared by all threads.
     var sequenceReaders: SequenceReaders { route.sequenceReaders }
@@ -128,6 +130,7 @@ final class DatabaseState {
         held = HeldClients(bound: route.settings.pool.waitersMax)
         resetUnits()
         findKeyColumnTypes()
+        shadow = ShadowSampler(route)
     }
 
     private func findKeyColumnTypes() {
@@ -157,6 +160,7 @@ final class DatabaseState {
         if ShapeStatistics.isMadeAnew(from: previous.settings.reads, to: next.settings.reads) {
             shapes = ShapeStatistics(next.settings.reads)
         }
+        if previous.settings.shadow != next.settings.shadow { shadow = ShadowSampler(next) }
         if previous.settings.breaker != next.settings.breaker { health.apply(next.settings.breaker) }
         if previous.authority != next.authority { welcome = nil }
     }

@@ -8,6 +8,7 @@ extension ControlRequest {
         switch self {
         case .reload: "RELOAD"
         case .reads(let database, let hundredths): "READS \(database) \(ConsoleTables.percent(hundredths))"
+        case .shadow(let database, let hundredths): "SHADOW \(database) \(ConsoleTables.percent(hundredths))"
         case .mirror(let database, .pause): "MIRROR PAUSE \(database)"
         case .mirror(let database, .resume): "MIRROR RESUME \(database)"
         case .mirror(let database, .throttle(let rows)): "MIRROR THROTTLE \(database) \(rows)"
@@ -26,7 +27,8 @@ extension ControlRequest {
     var database: String {
         switch self {
         case .reload, .set: ""
-        case .reads(let database, _), .mirror(let database, _), .force(let database, _), .capture(let database, _):
+        case .reads(let database, _), .shadow(let database, _), .mirror(let database, _), .force(let database, _),
+            .capture(let database, _):
             database
         case .gate(let command): command.database
         case .switchOver(let command): command.database

@@ -5,6 +5,7 @@ import Pooling
 import Primitives
 import Routing
 import SQLAnalysis
+import Shadowing
 
 /// `GET /metrics`: all threads' figures in one text. Immutable, any thread.
 package struct ProxyMetrics {
@@ -16,11 +17,14 @@ package struct ProxyMetrics {
     private let figures: ProxyFigures
     private let databases: [ThreadFigures.Database]
     private let mirrors: [(route: DatabaseRoute, report: MirrorReport)]
+    let comparisons: [(route: DatabaseRoute, figures: ShadowBook.Figures)]
     private let now = MonotonicInstant.now()
 
     package init(_ figures: ProxyFigures) {
         self.figures = figures
         databases = Self.summed(figures.threads.flatMap(\.databases))
+        comparisons = figures.snapshot.databases.values.sorted { $0.name < $1.name }
+            .compactMap { route in route.shadow.map { (route, $0.figures) } }
         mirrors = figures.snapshot.settings.databases.filter { $0.mirror.mode != .off }
             .compactMap { figures.snapshot.databases[$0.name] }.map { ($0, $0.horizon.report) }
     }
@@ -45,6 +49,7 @@ package struct ProxyMetrics {
         routing(&writer)
         caches(&writer)
         mirror(&writer)
+        shadow(&writer)
         guideNames(&writer)
         return writer.bytes
     }
@@ -300,10 +305,15 @@ package struct ProxyMetrics {
                 [("database", route.name), ("source_db", route.old.database), ("target_db", route.new.database)],
                 behind)
         }
-        writer.begin("migration_validation_errors_total", .counter, "Differences that the mirror has met and mended.")
+        writer.begin(
+            "migration_validation_errors_total", .counter, "Differences: mended by the mirror, or in compared reads.")
         for (route, report) in mirrors {
             writer.sample(
                 [("database", route.name), ("table", ""), ("error_type", "written_on_new")], report.rogueKeys)
+        }
+        for (route, shadow) in comparisons {
+            writer.sample(
+                [("database", route.name), ("table", ""), ("error_type", "shadow_mismatch")], shadow.counts.mismatches)
         }
         writer.begin("migration_progress_percent", .gauge, "How far the phase is; table is empty for all of it.")
         for (route, report) in mirrors {

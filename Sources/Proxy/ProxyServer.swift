@@ -4,6 +4,7 @@ import Console
 import Logging
 import Primitives
 import Reactor
+import Shadowing
 import Synchronization
 
 /// The data plane as a whole: its reactor threads and how the control thread talks to them. Any thread.
@@ -117,6 +118,11 @@ package final class ProxyServer: Sendable {
     package func begin(_ session: CaptureSession) { post(.capture(session)) }
 
     package func end(_ session: CaptureSession) { post(.captureEnds(session)) }
+
+    /// A sampled read of the database has run on both sides.
+    package func noteCompared(_ sample: ShadowSample, in database: String, differs: Bool) {
+        mailboxes[sample.worker].post(.compared(database: database, sample.statement, differs: differs))
+    }
 
     // MARK: taking over, and being taken over
 

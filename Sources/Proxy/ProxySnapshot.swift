@@ -5,6 +5,7 @@ import Reactor
 import Routing
 import SQLAnalysis
 import Sessions
+import Shadowing
 
 /// Where one side of a database is and how we log in there. Immutable, any thread.
 package struct ServerEndpoint: Sendable, Equatable {
@@ -69,6 +70,8 @@ package final class DatabaseRoute: Sendable {
     package let stamps: ReadStamps
     package let sequenceReaders: SequenceReaders
     package let health: DatabaseHealth
+    /// What came of reads that were compared; nil: none was asked to be.
+    package let shadow: ShadowBook?
     /// The switch that has made the authority what it is; 0: none has.
     package let epoch: Int64
     /// nil: the users' file alone says who there is.
@@ -82,9 +85,10 @@ package final class DatabaseRoute: Sendable {
     package init(
         settings: DatabaseSettings, old: ServerEndpoint, new: ServerEndpoint, facts: CatalogSnapshot, horizon: Horizon,
         stamps: ReadStamps, sequenceReaders: SequenceReaders, health: DatabaseHealth, epoch: Int64 = 0,
-        lookUp: SecretLookUp? = nil, table: RoutingTable? = nil
+        lookUp: SecretLookUp? = nil, shadow: ShadowBook? = nil, table: RoutingTable? = nil
     ) {
         self.epoch = epoch
+        self.shadow = shadow
         self.settings = settings
         self.old = old
         self.new = new
@@ -106,7 +110,8 @@ package final class DatabaseRoute: Sendable {
         new.tls = newTLS
         return DatabaseRoute(
             settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps,
-            sequenceReaders: sequenceReaders, health: health, epoch: epoch, lookUp: lookUp, table: table)
+            sequenceReaders: sequenceReaders, health: health, epoch: epoch, lookUp: lookUp, shadow: shadow,
+            table: table)
     }
 }
 

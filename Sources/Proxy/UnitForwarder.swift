@@ -226,6 +226,7 @@ extension ClientConnection {
         let body = UnsafeRawBufferPointer(rebasing: run.bytes[frame.bodyStart..<frame.end])
         switch frame.tag {
         case FrontendTag.query:
+            if database?.shadow != nil { sampleShadow(query: body) }
             if server.session.isAtBatchStart {
                 server.session.sent(.query)
                 unnamed = nil
@@ -249,6 +250,7 @@ extension ClientConnection {
             guard let portal = reader.cString(), let name = reader.cString() else {
                 return violated(.malformedBody(tag: frame.tag))
             }
+            if database?.shadow != nil { sampleShadow(bind: name, reader) }
             bind(portal, name, rest: reader.rest(), bodySize: body.count, frame, &run, server)
             return run.passIfAt(frame.start, to: frame.end)
         case FrontendTag.describe:

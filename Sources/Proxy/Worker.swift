@@ -390,6 +390,8 @@ final class Worker {
             sideTripped(database, side)
         case .shapeDemoted(let database, let shape, let cause):
             databases[database]?.shapes.demote(shape, because: cause, now: now)
+        case .compared(let name, let statement, let differs):
+            if let database = databases[name] { noteCompared(database, statement, differs: differs) }
         case .capture(let session):
             captures.start(session, thread: index)
         case .captureEnds(let session):

@@ -32,6 +32,8 @@ enum WorkerMessage: Sendable {
     /// A breaker opened: who waits for that side need not.
     case sideTripped(database: String, Side)
     case shapeDemoted(database: String, ShapeID, TripCause)
+    /// A sampled read has run on both sides.
+    case compared(database: String, AnalysedStatement, differs: Bool)
     /// Traffic of its database is to be written down, from now on.
     case capture(CaptureSession)
     /// Nothing more for this one.
@@ -68,6 +70,8 @@ package struct Canceller: Sendable {
 package enum ControlRequest: Sendable {
     case reload
     case reads(database: String, hundredths: Int)
+    /// The share of the reads that are compared, until the next reload.
+    case shadow(database: String, hundredths: Int)
     case mirror(database: String, MirrorOrder)
     /// A setting, until the next reload.
     case set(key: String, value: String)

@@ -38,6 +38,9 @@ package struct HealthMonitor: Sendable {
     private var otherBreaker: CircuitBreaker
     private var authorityWindow: HealthWindow
     private var otherWindow: HealthWindow
+    /// Few reads are compared, and each says much: they count for longer.
+    private var comparedWindow: HealthWindow
+    private static let comparedFactor = 60.0
     private var judgedAt: MonotonicInstant
     private var isLagging = false
     /// Of the authority's answers in the window, when it was last looked at, in microseconds; nil: there were too few.
@@ -51,6 +54,7 @@ package struct HealthMonitor: Sendable {
         otherBreaker = CircuitBreaker(settings, role: .other, seed: generator.next(), now: now)
         authorityWindow = HealthWindow(seconds: settings.windowSeconds)
         otherWindow = HealthWindow(seconds: settings.windowSeconds)
+        comparedWindow = HealthWindow(seconds: settings.windowSeconds * Self.comparedFactor)
         judgedAt = now
     }
 
@@ -60,6 +64,7 @@ package struct HealthMonitor: Sendable {
         if settings.windowSeconds != self.settings.windowSeconds {
             authorityWindow = HealthWindow(seconds: settings.windowSeconds)
             otherWindow = HealthWindow(seconds: settings.windowSeconds)
+            comparedWindow = HealthWindow(seconds: settings.windowSeconds * Self.comparedFactor)
         }
         self.settings = settings
         authorityBreaker.apply(settings)
@@ -114,7 +119,7 @@ package struct HealthMonitor: Sendable {
 
     /// A read has run on both sides at paired snapshots.
     package mutating func noteCompared(_ shape: UInt64, differs: Bool, now: MonotonicInstant) -> Decision? {
-        otherWindow.addCompared(shape, differs: differs, now: now)
+        comparedWindow.addCompared(shape, differs: differs, now: now)
         return judgeIfDue(now)
     }
 
@@ -134,6 +139,7 @@ package struct HealthMonitor: Sendable {
     private mutating func judgeAfresh() {
         authorityWindow.removeAll()
         otherWindow.removeAll()
+        comparedWindow.removeAll()
     }
 
     private mutating func judgeIfDue(_ now: MonotonicInstant) -> Decision? {
@@ -144,14 +150,14 @@ package struct HealthMonitor: Sendable {
         let referenceTimes = authorityWindow.times(now: now)
         authorityP99 = reference.calls >= settings.windowCalls
             ? HealthWindow.percentile(0.99, of: referenceTimes) : nil
-        guard otherBreaker.phase == .closed, otherBreaker.force == .auto,
-            // Its first moments, with cold caches and new connections, say little, however many answers they hold.
-            otherWindow.span(now: now) >= HealthWindow.slotCount / 2
-        else { return nil }
+        guard otherBreaker.phase == .closed, otherBreaker.force == .auto else { return nil }
         let sums = otherWindow.sums(now: now)
         let times = otherWindow.times(now: now)
-        let found = judgeErrors(sums, times, reference) ?? judgeMismatches(sums, times)
-            ?? judgeTimes(sums, times, reference, referenceTimes)
+        var found = judgeMismatches(comparedWindow.sums(now: now), times)
+        // Its first moments, with cold caches and new connections, say little, however many answers they hold.
+        if otherWindow.span(now: now) >= HealthWindow.slotCount / 2 {
+            found = judgeErrors(sums, times, reference) ?? found ?? judgeTimes(sums, times, reference, referenceTimes)
+        }
         guard let (cause, shape) = found else { return nil }
         if let shape {
             judgeAfresh()

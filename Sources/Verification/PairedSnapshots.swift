@@ -22,6 +22,8 @@ package struct PairedSnapshots: ~Copyable {
     private let new: Connection
 
     private static let applierLock = "7451605421"
+    /// Who wants the mirror to hold has this one on the authority: it holds for one at a time.
+    private static let askerLock = "7451605422"
     private static let silenceSecondsMax = 15
     private static let triesMax = 5
 
@@ -111,32 +113,43 @@ package struct PairedSnapshots: ~Copyable {
 
     // MARK: with a mirror
 
+    /// On failure the sessions are of no more use.
+    ///
     /// - Returns: the batch's snapshot; nil when the mirror had gone on before everybody was attached.
-    private static func join(
-        control: borrowing Connection, old: borrowing Connection, new: borrowing Connection, lock: String
+    static func join(
+        control: borrowing Connection, old: borrowing Connection, new: borrowing Connection, lock: String,
+        patienceSeconds: Int = silenceSecondsMax
     ) throws(VerifyFailure) -> String? {
         let token = SQL.literal("\(getpid())-\(UInt64.random(in: 0...UInt64.max))")
+        let clear = "UPDATE godwit.control SET hold_token = NULL WHERE hold_token = \(token)"
         try onSide("OLD") { () throws(PostgresFailure) in
+            try control.execute("SELECT pg_advisory_lock(\(askerLock))")
             try control.execute("UPDATE godwit.control SET hold_token = \(token), served_token = NULL")
         }
-        let (snapshot, export) = try awaitServed(control, token)
-        let isAttached = try onSide("OLD") { () throws(PostgresFailure) in
-            try attach(control: control, old: old, export: export, lock: lock)
+        do throws(VerifyFailure) {
+            let (snapshot, export) = try awaitServed(control, token, patienceSeconds)
+            let isAttached = try onSide("OLD") { () throws(PostgresFailure) in
+                try attach(control: control, old: old, export: export, lock: lock)
+            }
+            let shown = try onSide("NEW") { () throws(PostgresFailure) in
+                try new.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT snapshot FROM godwit.progress")
+            }
+            let isPaired = isAttached && shown.count == 1 && shown[0, 0] == snapshot
+            try onSide("OLD") { () throws(PostgresFailure) in
+                try control.execute("\(clear); SELECT pg_advisory_unlock(\(askerLock))")
+            }
+            return isPaired ? snapshot : nil
+        } catch {
+            // The mirror need not wait until its patience ends.
+            _ = try? control.execute("\(clear); SELECT pg_advisory_unlock(\(askerLock))")
+            throw error
         }
-        let shown = try onSide("NEW") { () throws(PostgresFailure) in
-            try new.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT snapshot FROM godwit.progress")
-        }
-        let isPaired = isAttached && shown.count == 1 && shown[0, 0] == snapshot
-        try onSide("OLD") { () throws(PostgresFailure) in
-            try control.execute("UPDATE godwit.control SET hold_token = NULL WHERE hold_token = \(token)")
-        }
-        return isPaired ? snapshot : nil
     }
 
     private static func awaitServed(
-        _ control: borrowing Connection, _ token: String
+        _ control: borrowing Connection, _ token: String, _ patienceSeconds: Int
     ) throws(VerifyFailure) -> (snapshot: String, export: String) {
-        let deadline = Deadline.now().adding(seconds: Double(silenceSecondsMax))
+        let deadline = Deadline.now().adding(seconds: Double(patienceSeconds))
         while !deadline.hasPassed {
             let served = try onSide("OLD") { () throws(PostgresFailure) in
                 try control.query("""
@@ -146,10 +159,7 @@ package struct PairedSnapshots: ~Copyable {
             if served.count == 1, let snapshot = served[0, 0], let export = served[0, 1] { return (snapshot, export) }
             usleep(2000)
         }
-        try onSide("OLD") { () throws(PostgresFailure) in
-            try control.execute("UPDATE godwit.control SET hold_token = NULL WHERE hold_token = \(token)")
-        }
-        throw .mirrorSilent(seconds: silenceSecondsMax)
+        throw .mirrorSilent(seconds: patienceSeconds)
     }
 
     /// - Returns: false when the exported snapshot has gone.

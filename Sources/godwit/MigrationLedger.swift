@@ -8,6 +8,7 @@ import PGWire
 import Primitives
 import Proxy
 import Routing
+import Shadowing
 
 /// All migrations of the state store, and what is done for them. Stays on the runner's thread.
 final class MigrationLedger {
@@ -179,6 +180,11 @@ final class MigrationLedger {
         }
         if manifest.tables.isEmpty { readings.uncaptured = report.uncaptured }
         readings.callsMin = route.settings.breaker.windowCalls
+        if let figures = route.shadow?.figures {
+            readings.compared = MigrationReadings.Compared(
+                reads: Int(figures.counts.compared), differing: Int(figures.counts.mismatches),
+                shapesOutstanding: figures.shapesOutstanding)
+        }
         for figures in route.health.figures(now: .now()) {
             let answers = MigrationReadings.Answers(
                 calls: figures.calls, errors: figures.errors, p95Micros: figures.p95Micros)

@@ -14,6 +14,7 @@ import Reactor
 import Routing
 import SQLAnalysis
 import Sessions
+import Shadowing
 
 /// Puts the parts together and, on the control thread, carries reloads and signals to them.
 struct ServeAssembly {
@@ -34,6 +35,7 @@ struct ServeAssembly {
     private var stamps = NameTable<ReadStamps>()
     private var sequenceReaders = NameTable<SequenceReaders>()
     private var healths = NameTable<DatabaseHealth>()
+    private var shadows = NameTable<ShadowBook>()
     private var catalogs = NameTable<CatalogSnapshot>()
     var plan = TrafficPlan()
     var mirrors: [String: Mirror] = [:]
@@ -103,6 +105,7 @@ struct ServeAssembly {
             events: events, logger: logger)
         gate.tell(of: snapshot)
         let captures = CaptureDesk(server, logger: logger)
+        let comparisons = ShadowDesk(server, events: events, logger: logger)
         defer { state.flush() }
         while running > 0 {
             let millis = gate.waitMillis
@@ -171,6 +174,7 @@ struct ServeAssembly {
                     handle(message, lifeCycle, server, gate)
                 }
             }
+            comparisons.follow(snapshot)
             if snapshot.settings.databases != watched {
                 watched = snapshot.settings.databases
                 watcher.watch(watched)
@@ -178,6 +182,7 @@ struct ServeAssembly {
             }
         }
         watcher.stop()
+        comparisons.stop()
         authorities.stop()
         lookUps.stop()
         for mirror in mirrors.values { mirror.stop() }
@@ -215,6 +220,9 @@ struct ServeAssembly {
                     .init("percent", Double(hundredths) / 100),
                 ]))
             return .done
+        case .shadow(let database, let hundredths):
+            guard snapshot.databases[database] != nil else { return .refused("there is no database \"\(database)\"") }
+            return set("databases.\(database).shadow.percent", ConsoleTables.percent(hundredths), server)
         case .mirror(let database, let order):
             guard let mirror = mirrors[database] else { return .refused("\"\(database)\" has no mirror here") }
             switch order {
@@ -530,9 +538,11 @@ struct ServeAssembly {
         guard let horizon = horizons[name], let stamps = stamps[name], let health = healths[name],
             let sequenceReaders = sequenceReaders[name]
         else { preconditionFailure("made above") }
+        let shadow = try shadowBook(settings)
         let facts = catalogs[name] ?? .builtIn
         if let before = previous?.route(name), before.settings == settings, before.facts === facts,
-            before.lookUp == lookUp, before.horizon === horizon, before.epoch == ownership.epoch
+            before.lookUp == lookUp, before.horizon === horizon, before.epoch == ownership.epoch,
+            before.shadow === shadow
         {
             return readsFiles ? try readingCertificates(before) : before
         }
@@ -540,7 +550,16 @@ struct ServeAssembly {
         return DatabaseRoute(
             settings: settings, old: try endpoint(settings, .old, running), new: try endpoint(settings, .new, running),
             facts: facts, horizon: horizon, stamps: stamps, sequenceReaders: sequenceReaders, health: health,
-            epoch: ownership.epoch, lookUp: lookUp)
+            epoch: ownership.epoch, lookUp: lookUp, shadow: shadow)
+    }
+
+    /// nil: none was ever asked to be compared.
+    private mutating func shadowBook(_ settings: DatabaseSettings) throws -> ShadowBook? {
+        for text in [settings.shadow.old, settings.shadow.new] { _ = try ConnectionString(parsing: text) }
+        if settings.shadow.hundredths > 0 && shadows[settings.name] == nil {
+            shadows[settings.name] = ShadowBook(database: settings.name)
+        }
+        return shadows[settings.name]
     }
 
     /// The same route, with what is in the files of its conninfos now.

@@ -98,7 +98,12 @@ private func refusal(_ text: String) -> String {
         ("mirror: {throttle_sessions: 7}", "mirror.throttle_sessions", "7"),
         ("mirror: {throttle_query: SELECT true}", "mirror.throttle_query", "SELECT true"), ("breaker: {failures: 9}", "breaker.failures", "9"),
         ("breaker: {held: 0.25}", "breaker.held", "0.25"), ("breaker: {probes: 1}", "breaker.probes", "1"),
-        ("shadow: {percent: 0}", "shadow.percent", "0"), ("old: dbname=z", "old", "z"),
+        ("shadow: {percent: 0}", "shadow.percent", "0"), ("shadow: {pause: 0.5}", "shadow.pause", "0.5"),
+        ("mirror: {mode: async}\nshadow: {percent: 1.5}", "shadow.percent", "1.5"),
+        ("shadow: {timeout: 3}", "shadow.timeout", "3"), ("shadow: {rows_max: 3}", "shadow.rows_max", "3"),
+        ("shadow: {show_values: true}", "shadow.show_values", "true"),
+        ("shadow: {old: user=s}", "shadow.old", "user=s"), ("shadow: {new: user=s}", "shadow.new", "user=s"),
+        ("old: dbname=z", "old", "z"),
     ])
     func `a setting of a database is read`(text: String, key: String, value: String) throws {
         if key == "old" { return #expect(refusal(file("", text)).contains("g.yaml:6: old: is given twice")) }
@@ -172,7 +177,7 @@ private func refusal(_ text: String) -> String {
         (file("", "rules: [{name: r, tabel: t, action: old}]"), "did you mean 'table'?"),
         (file("", "mirror: {sync_wait: 0}"), "expected seconds, at least 0.001"),
         (file("", "mirror: {mode: maybe}"), "expected one of off, async, sync"),
-        (file("", "shadow: {percent: 1}"), "reading in the shadow is not available"),
+        (file("", "shadow: {percent: 1}"), "set mirror.mode, too"),
         (file("", "breaker: {held: 0}"), "at least 0.001"), (file("", "poool: {size: 1}"), "did you mean 'pool'?"),
         (file("", "pool: {size: 5}\npool: {size: 6}"), "g.yaml:7: pool: is given twice"),
         ("a: [", "g.yaml:"), ("a: \u{01}", "is not YAML"), ("a: *x", "g.yaml:1: YAML anchors and aliases are not accepted"),

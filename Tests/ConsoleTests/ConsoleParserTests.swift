@@ -15,6 +15,7 @@ import Testing
             ("MIRROR PAUSE shop", .mirror(database: "shop", .pause)),
             ("mirror resume shop;", .mirror(database: "shop", .resume)),
             ("Mirror Throttle shop 5000", .mirror(database: "shop", .throttle(rowsPerSecond: 5000))),
+            ("shadow shop 0.5", .shadow(database: "shop", hundredths: 50)),
             ("READS Shop 100", .reads(database: "Shop", hundredths: 10_000)),
             ("FORCE shop old", .force(database: "shop", .old)), ("force shop NEW;", .force(database: "shop", .new)),
             ("Force shop Auto", .force(database: "shop", .auto)),
@@ -70,6 +71,7 @@ import Testing
     @Test func `what changes something is not read-only`() {
         #expect(!ConsoleCommand.reload.isReadOnly)
         #expect(!ConsoleCommand.reads(database: "a", hundredths: 0).isReadOnly)
+        #expect(!ConsoleCommand.shadow(database: "a", hundredths: 0).isReadOnly)
         #expect(!ConsoleCommand.force(database: "a", .old).isReadOnly)
         #expect(ConsoleCommand.empty.isReadOnly)
         #expect(ConsoleCommand.ignored(tag: "SET").isReadOnly)
@@ -95,7 +97,7 @@ import Testing
         "PAUSE a 1e3", "PAUSE a -1", "PAUSE a 99999999", "PAUSE a \"5\"", "RESUME a b", "DISABLE", "DISABLE a b",
         "ENABLE", "KILL a b", "KILL_CLIENT", "KILL_CLIENT 1 2", "SUSPEND a", "SUSPEND 1 2", "WAIT_CLOSE a b",
         "WAIT_CLOSE a 1 2", "SHUTDOWN now", "SHUTDOWN WAIT_FOR_SERVERS WAIT_FOR_CLIENTS", "RECONNECT a b",
-        "SHOW", "SHOW POOLS CLIENTS", "SHOW POOLS; RELOAD", "RELOAD now", "READS", "READS shop",
+        "SHOW", "SHOW POOLS CLIENTS", "SHOW POOLS; RELOAD", "RELOAD now", "READS", "READS shop", "SHADOW", "SHADOW shop 101",
         "FORCE shop", "FORCE shop both",
         "READS shop 1 2", "MIRROR", "MIRROR PAUSE", "MIRROR STOP shop", "MIRROR PAUSE shop now", "MIRROR THROTTLE shop",
         "MIRROR THROTTLE shop -1", "MIRROR THROTTLE shop 1e9", "MIRROR THROTTLE shop 99999999999",

@@ -160,6 +160,19 @@ import Testing
         }
     }
 
+    @Test func `few reads are compared, so they count for minutes, and without any that NEW has answered`() {
+        for (pauseSeconds, isTripped) in [(5.0, true), (7.0, false)] {
+            var bench = Bench()
+            for number in 0..<100 {
+                bench.pass(seconds: pauseSeconds)
+                bench.note(bench.monitor.noteCompared(7, differs: number % 50 == 0, now: bench.now))
+            }
+            bench.judge()
+            // A hundred have to be there, and the window is sixty times that of answers: ten minutes.
+            #expect((bench.trip == .mismatches(percent: 2, compared: 100)) == isTripped, "\(bench.decisions)")
+        }
+    }
+
     @Test func `a side that lags is given up, and not probed before it has caught up`() throws {
         var bench = Bench {
             $0.lagSeconds = 5

@@ -18,6 +18,7 @@ package struct GodwitConfiguration: Sendable {
         package var pool: [String: String] = [:]
         package var mirror: [String: String] = [:]
         package var breaker: [String: String] = [:]
+        package var shadow: [String: String] = [:]
         package var auth: [String: String] = [:]
 
         package init(name: String, old: String, new: String) {
@@ -71,6 +72,7 @@ package struct GodwitConfiguration: Sendable {
                     reads: \(reads(database))
                     rules: \(database.rules)
                     mirror: \(Self.flow(database.mirror))
+                    shadow: \(Self.flow(database.shadow))
                     breaker: \(Self.flow(Self.patient.merging(database.breaker) { $1 }))
 
                 """

@@ -1,0 +1,131 @@
+import Primitives
+import SQLAnalysis
+import Testing
+
+@testable import Shadowing
+
+@Suite struct AnswerComparisonTests {
+    private func answer(_ rows: [[String?]], _ columns: [String] = ["id", "v"], type: UInt32 = 25) -> ShadowAnswer {
+        var answer = ShadowAnswer(rowsMax: 100, bytesMax: 1 << 20)
+        answer.describe(columns.map { .init(name: $0, type: type) })
+        for row in rows {
+            let hasRoom = answer.beginRow()
+            #expect(hasRoom)
+            for value in row {
+                guard let value else {
+                    answer.append(nil)
+                    continue
+                }
+                Array(value.utf8).withUnsafeBytes { answer.append($0) }
+            }
+        }
+        return answer
+    }
+
+    private func refused(_ state: String) -> ShadowAnswer {
+        var answer = ShadowAnswer(rowsMax: 1, bytesMax: 1)
+        answer.end = .refused(state: state, message: "value 'secret'")
+        return answer
+    }
+
+    private func verdict(
+        _ old: [[String?]], _ new: [[String?]], _ text: String = "SELECT id, v FROM t"
+    ) throws -> AnswerComparison.Verdict {
+        let traits = try #require(ComparisonTraits(Array(text.utf8)))
+        return AnswerComparison.compare(answer(old), answer(new), traits)
+    }
+
+    private func kind(_ verdict: AnswerComparison.Verdict) -> Difference.Kind? {
+        if case .differs(let difference) = verdict { difference.kind } else { nil }
+    }
+
+    @Test func `rows are a bag unless they are sorted`() throws {
+        let (a, b): ([String?], [String?]) = (["1", "x"], ["2", "y"])
+        #expect(try verdict([a, b], [b, a]) == .equal)
+        #expect(try verdict([a, a, b], [b, a, a]) == .equal)
+        #expect(kind(try verdict([a, a, b], [a, b, b])) == .rows)
+        #expect(kind(try verdict([a, b], [b, a], "SELECT id, v FROM t ORDER BY id")) == .order)
+        // Who shares a key may stand anywhere among those.
+        #expect(try verdict([["1", "x"], ["1", "y"]], [["1", "y"], ["1", "x"]], "SELECT id, v FROM t ORDER BY id") == .equal)
+        #expect(try verdict([], []) == .equal && kind(try verdict([], [a])) == .rows)
+        // NULL is no empty text, and values do not run into each other.
+        #expect(kind(try verdict([["1", nil]], [["1", ""]])) == .rows)
+        #expect(kind(try verdict([["1", "23"]], [["12", "3"]])) == .rows)
+    }
+
+    @Test func `a difference is told by its rows and columns`() throws {
+        guard case .differs(let difference) = try verdict(
+            [["1", "x"], ["2", "y"]], [["1", "x"], ["2", "z"]])
+        else {
+            Issue.record("no difference")
+            return
+        }
+        #expect(difference.columns == ["v"] && difference.onlyOld == 1 && difference.onlyNew == 1)
+        #expect(difference.oldRow == "(2,y)" && difference.newRow == "(2,z)")
+        #expect(difference.summary == "2 and 2 rows, 1 and 1 of them on one side only, in v")
+    }
+
+    @Test func `which rows a LIMIT takes is left open, and no more`() throws {
+        let text = "SELECT id, v FROM t ORDER BY id LIMIT 3"
+        let rows: [[String?]] = [["1", "a"], ["2", "b"], ["3", "c"]]
+        #expect(try verdict(rows, [["1", "a"], ["2", "b"], ["3", "d"]], text) == .open)
+        #expect(kind(try verdict(rows, [["1", "a"], ["2", "z"], ["3", "c"]], text)) == .rows)
+        #expect(kind(try verdict(rows, [["1", "a"], ["2", "b"], ["4", "c"]], text)) == .rows)
+        #expect(kind(try verdict(rows, [["1", "a"], ["2", "b"]], text)) == .rows)
+        #expect(try verdict(rows, [["7", "a"], ["8", "b"], ["9", "c"]], "SELECT id, v FROM t LIMIT 3") == .open)
+        #expect(kind(try verdict(rows, [["7", "a"]], "SELECT id, v FROM t LIMIT 3")) == .rows)
+        #expect(try verdict([["1", "{1,2}"]], [["1", "{2,1}"]], "SELECT id, array_agg(v) FROM t GROUP BY id") == .open)
+    }
+
+    @Test func `columns and errors are compared`() throws {
+        let traits = try #require(ComparisonTraits(Array("SELECT 1".utf8)))
+        func compare(_ old: ShadowAnswer, _ new: ShadowAnswer) -> Difference.Kind? {
+            kind(AnswerComparison.compare(old, new, traits))
+        }
+        #expect(compare(answer([]), answer([], ["id"])) == .columns)
+        #expect(compare(answer([]), answer([], ["id", "w"])) == .columns)
+        #expect(compare(answer([]), answer([], type: 1043)) == .columns)
+        // Types of the users' have numbers of their own on each side.
+        #expect(compare(answer([], type: 16_400), answer([], type: 20_000)) == nil)
+        #expect(compare(refused("22P02"), refused("22P02")) == nil)
+        #expect(compare(refused("22P02"), refused("42P01")) == .error)
+        #expect(compare(answer([]), refused("42P01")) == .error && compare(refused("42P01"), answer([])) == .error)
+        guard case .differs(let difference) = AnswerComparison.compare(answer([]), refused("42P01"), traits) else {
+            Issue.record("no difference")
+            return
+        }
+        #expect(!difference.summary.contains("secret") && difference.newRow?.contains("secret") == true)
+    }
+
+    @Test func `an answer has room for as many rows as it may have`() {
+        var answer = ShadowAnswer(rowsMax: 2, bytesMax: 100)
+        let begun = (0..<3).map { _ in answer.beginRow() }
+        #expect(begun == [true, true, false] && answer.end == .tooLarge && answer.rowCount == 2)
+        var long = ShadowAnswer(rowsMax: 9, bytesMax: 8)
+        let isBegun = long.beginRow()
+        [UInt8](repeating: 1, count: 4).withUnsafeBytes { long.append($0) }
+        let hasMore = long.beginRow()
+        #expect(isBegun && !hasMore && long.end == .tooLarge)
+    }
+
+    /// Against a comparison that does not sort. Rows of few values, so that many are equal.
+    @Test func `random bags are equal when each row is as often in both`() throws {
+        let seed = UInt64.random(in: 0 ... .max)
+        print("seed \(seed)")
+        var generator = SeededGenerator(seed: seed)
+        for _ in 0..<300 {
+            func rows() -> [[String?]] {
+                (0..<Int.random(in: 0...6, using: &generator)).map { _ in
+                    [["1", "2", nil].randomElement(using: &generator) ?? nil, ["a", "", nil].randomElement(using: &generator) ?? nil]
+                }
+            }
+            let old = rows()
+            let new = Bool.random(using: &generator) ? old.shuffled(using: &generator) : rows()
+            var rest = new
+            let areEqual = old.allSatisfy { row in
+                rest.firstIndex(of: row).map { rest.remove(at: $0) } != nil
+            } && rest.isEmpty
+            #expect((try verdict(old, new) == .equal) == areEqual, "seed \(seed): \(old) \(new)")
+        }
+    }
+}
