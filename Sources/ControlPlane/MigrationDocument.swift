@@ -44,6 +44,34 @@ package struct MigrationDocument: Codable, Sendable, Equatable {
         }
     }
 
+    /// What has come of the last drill.
+    package struct DrillDocument: Codable, Sendable, Equatable {
+        package var whole: Bool
+        package var passed: Bool
+        package var words: String
+        package var began: String
+        package var ended: String
+        /// Milliseconds.
+        package var cutoverHeld: Double?
+        package var rollbackHeld: Double?
+        package var verify: String?
+        package var rowsCompared: Int64?
+        package var writes: Int?
+
+        package init(_ result: DrillResult) {
+            whole = result.order.isWhole
+            passed = result.hasPassed
+            words = result.words
+            began = Instant.text(result.began)
+            ended = Instant.text(result.ended)
+            cutoverHeld = result.cutoverHeldMillis.map { ($0 * 10).rounded() / 10 }
+            rollbackHeld = result.rollbackHeldMillis.map { ($0 * 10).rounded() / 10 }
+            verify = result.verify
+            rowsCompared = result.rowsCompared
+            writes = result.writes
+        }
+    }
+
     package struct Progress: Codable, Sendable, Equatable {
         /// Of the phases, 0...100.
         package var phasesPercent: Double
@@ -88,6 +116,8 @@ package struct MigrationDocument: Codable, Sendable, Equatable {
     package var gates: [GateDocument]
     /// nil: no limit has taken it back.
     package var abort: AbortDocument?
+    /// nil: there was none.
+    package var drill: DrillDocument?
 
     /// - Parameter now: microseconds since 1970.
     package init(_ machine: MigrationMachine, started: Int64, now: Int64) {
@@ -116,6 +146,7 @@ package struct MigrationDocument: Codable, Sendable, Equatable {
             lagSeconds: machine.readings.lagSeconds.map { ($0 * 1000).rounded() / 1000 })
         self.gates = gates.map(GateDocument.init)
         abort = state.abortCause.map(AbortDocument.init)
+        drill = state.drilled.map(DrillDocument.init)
     }
 }
 

@@ -48,7 +48,7 @@ package struct MigrationRoutes: Sendable {
     }
 
     package var all: [HTTPRoute] {
-        let verbs = ["advance", "pause", "resume", "abort", "approve", "force"]
+        let verbs = ["advance", "pause", "resume", "abort", "approve", "force", "drill"]
         return [
             .get("/openapi.yaml", .none) { HTTPAnswer(200, "application/yaml", PackageResources.openapi_yaml) },
             HTTPRoute(.get, "/migrations", .read) { try await list($0) },
@@ -145,8 +145,14 @@ package struct MigrationRoutes: Sendable {
             return try response(await desk(.status(id), ""))
         }
         let body = try await call.body(bytesMax: Self.commandBytesMax)
-        let reason = try Self.reason(body)
         let by = try Self.operatorName(call)
+        if verb == "drill" {
+            let order = try Self.drill(body)
+            return try await once(call, "POST \(id) drill \(body)") {
+                try answered(await desk(.command(id, .drill(order)), by))
+            }
+        }
+        let reason = try Self.reason(body)
         let command: MigrationMachine.Command
         switch verb {
         case "advance": command = .advance
@@ -173,6 +179,29 @@ package struct MigrationRoutes: Sendable {
             throw HTTPProblem(422, "the operator's name is too long", "\(nameBytesMax) bytes at most")
         }
         return name
+    }
+
+    private struct DrillWish: Decodable {
+        var whole: Bool?
+        var seconds: Double?
+    }
+
+    /// From `{"whole": true, "seconds": 60}`; an empty body is a canary's.
+    private static func drill(_ body: String) throws -> DrillOrder {
+        if body.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty { return DrillOrder(isWhole: false) }
+        guard let wish = try? JSONDecoder().decode(DrillWish.self, from: Data(body.utf8)) else {
+            throw HTTPProblem(
+                400, "the body cannot be read", "send nothing for a canary's, or {\"whole\": true, \"seconds\": 30}")
+        }
+        let isWhole = wish.whole ?? false
+        if wish.seconds != nil, !isWhole {
+            throw HTTPProblem(422, "seconds are for a whole drill", "say \"whole\": true, or leave them out")
+        }
+        let seconds = wish.seconds ?? DrillOrder.watchSecondsDefault
+        guard seconds >= 0, seconds <= DrillOrder.watchSecondsMax else {
+            throw HTTPProblem(422, "seconds cannot be \(seconds)", "0 to \(Int(DrillOrder.watchSecondsMax))")
+        }
+        return DrillOrder(isWhole: isWhole, watchSeconds: seconds)
     }
 
     private struct Words: Decodable {

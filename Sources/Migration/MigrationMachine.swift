@@ -11,6 +11,7 @@ package struct MigrationMachine: Sendable {
         case force(reason: String)
         case pause(reason: String)
         case abort(reason: String)
+        case drill(DrillOrder)
     }
 
     /// Times are microseconds since 1970.
@@ -22,6 +23,7 @@ package struct MigrationMachine: Sendable {
         case command(Command, by: String, now: Int64)
         case worked(MigrationState.Work, now: Int64)
         case failed(MigrationState.Work, reason: String, now: Int64)
+        case drilled(DrillResult, now: Int64)
     }
 
     package enum Action: Sendable, Equatable {
@@ -31,6 +33,8 @@ package struct MigrationMachine: Sendable {
         /// All reads go to the authority, from now on and whatever the file says.
         case holdReads
         case alarm(String)
+        /// What is rehearsed goes back at once.
+        case cancelDrill
         /// A command was taken or not; the sentence is for who gave it.
         case accepted(String)
         case refused(String)
@@ -152,6 +156,9 @@ package struct MigrationMachine: Sendable {
             take(command, by, now, &actions)
         case .worked(let work, let now): worked(work, now, &actions)
         case .failed(let work, let reason, let now): failed(work, reason, now, &actions)
+        case .drilled(let result, let now):
+            lastTick = max(lastTick, now)
+            drilled(result, &actions)
         }
     }
 
@@ -181,7 +188,7 @@ package struct MigrationMachine: Sendable {
         }
         guard state.standing == .running || state.standing == .paused else { return }
         memory.take(GateJudge.gates(state, manifest, readings, now: now), now: now)
-        switch watch.judge(state, readings, now: now) {
+        switch watch.judge(judged, readings, now: now) {
         case .fine: break
         case .warn(let cause): actions.append(.alarm(cause))
         case .abort(let cause):
@@ -190,7 +197,7 @@ package struct MigrationMachine: Sendable {
             return
         }
         guard state.standing == .running else { return }
-        if hasReadsOnNew, !readings.readsOverruled.isEmpty {
+        if hasReadsOnNew, !readings.readsOverruled.isEmpty, state.work != .drill {
             stand(.paused, "\(readings.readsOverruled): resume brings the reads back to this step", by: "godwit")
             actions.append(.alarm("paused: \(state.cause)"))
             return
@@ -199,6 +206,15 @@ package struct MigrationMachine: Sendable {
             advance("its gates hold", by: "godwit", now, &actions)
         }
     }
+
+    /// Where the writes are, also while a drill has moved them.
+    private var judged: MigrationState {
+        var judged = state
+        if isDrillingWhole { judged.isSwitched = readings.isSwitched ?? state.isSwitched }
+        return judged
+    }
+
+    private var isDrillingWhole: Bool { state.work == .drill && state.drill?.isWhole == true }
 
     /// Somebody else has moved the writes: an operator in the console, or another Godwit.
     private mutating func meet(_ isSwitched: Bool, _ now: Int64, _ actions: inout [Action]) {
@@ -248,6 +264,7 @@ package struct MigrationMachine: Sendable {
         case .pause(let reason): pause(reason, by, &actions)
         case .resume: resume(by, now, &actions)
         case .approve: approve(by, &actions)
+        case .drill(let order): drillAsked(order, by, now, &actions)
         case .abort(let reason):
             if state.work == .remove {
                 return actions.append(.refused("the way back is being removed: it cannot be taken any more"))
@@ -285,15 +302,70 @@ package struct MigrationMachine: Sendable {
             let names = obstacles.map(\.name).joined(separator: ", ")
             state.isForced = true
             advance("forced\(names.isEmpty ? "" : " against \(names)"): \(reason)", by: by, now, &actions)
-        } else if let first = obstacles.first {
-            let more = obstacles.count > 1 ? ", and \(obstacles.count - 1) more" : ""
-            return actions.append(.refused(
-                "\(first.name) is \(first.value), wanted \(first.threshold)\(more); \(first.advice)"))
+        } else if let words = Self.words(of: obstacles) {
+            return actions.append(.refused(words))
         } else {
             advance("advanced", by: by, now, &actions)
         }
         if state.work == nil { state.isForced = false }
         actions.append(.accepted(place))
+    }
+
+    /// nil: there are none.
+    private static func words(of obstacles: [Gate]) -> String? {
+        guard let first = obstacles.first else { return nil }
+        let more = obstacles.count > 1 ? ", and \(obstacles.count - 1) more" : ""
+        return "\(first.name) is \(first.value), wanted \(first.threshold)\(more); \(first.advice)"
+    }
+
+    // MARK: drills
+
+    private mutating func drillAsked(
+        _ order: DrillOrder, _ by: String, _ now: Int64, _ actions: inout [Action]
+    ) {
+        guard state.standing == .running || state.standing == .paused else {
+            return actions.append(.refused("it is \(state.standing.rawValue): resume it first"))
+        }
+        if let work = state.work { return actions.append(.refused("\(work.rawValue) is under way: wait for its end")) }
+        if state.drill != nil { return actions.append(.refused("the drill before is just ending: wait for it")) }
+        if order.isWhole {
+            // What it moves is what the cutover moves, so it may where that may.
+            guard state.phase == .cutover, state.standing == .running else {
+                let here = "\(place) (\(state.standing.rawValue))"
+                return actions.append(.refused("a whole drill begins where the cutover would, and this is at \(here)"))
+            }
+            if let words = Self.words(of: blocking(now)) { return actions.append(.refused(words)) }
+        }
+        state.work = .drill
+        state.drill = order
+        state.cause = "drill, \(order.words)"
+        state.by = by
+        actions += [.perform(.drill), .accepted(state.cause)]
+    }
+
+    private mutating func drilled(_ result: DrillResult, _ actions: inout [Action]) {
+        guard state.drill != nil, !state.isOver else { return }
+        let isWhole = isDrillingWhole
+        state.drill = nil
+        state.drilled = result
+        if !result.hasPassed { actions.append(.alarm("the drill failed: \(result.words)")) }
+        // Aborted meanwhile, and something else is under way.
+        guard state.work == .drill else { return }
+        state.work = nil
+        if state.standing == .returning {
+            // If the writes are NEW's still, the next tick finds it.
+            state.standing = .aborted
+            return
+        }
+        state.cause = "\(result.hasPassed ? "drill passed" : "drill failed"): \(result.words)"
+        // What was measured meanwhile says nothing of now.
+        if isWhole { memory = GateMemory() }
+        if isWhole, !result.hasPassed, state.standing == .running {
+            stand(.paused, state.cause, by: "godwit")
+        } else if isWhole, hasReadsOnNew {
+            actions.append(.reads(step: state.step, keepsRollBack: false))
+            readings.readsOverruled = ""
+        }
     }
 
     /// `shift, reads 25 %`
@@ -409,7 +481,9 @@ package struct MigrationMachine: Sendable {
     ) {
         actions.append(.holdReads)
         retryAt = nil
+        if state.work == .drill { actions.append(.cancelDrill) }
         switch (state.work, state.isSwitched) {
+        case (.drill, false) where isDrillingWhole: stand(.returning, reason, by: by)
         // It may have happened: what comes of it is told first.
         case (.switchOver, _): stand(.returning, reason, by: by)
         case (_, true):
@@ -450,6 +524,7 @@ package struct MigrationMachine: Sendable {
         case (.remove, _):
             state.cause = "nothing of Godwit is left in both databases"
             state.standing = .finished
+        case (.drill, _): preconditionFailure("a drill ends by its result")
         }
     }
 
@@ -467,7 +542,7 @@ package struct MigrationMachine: Sendable {
         case (.remove, .removing):
             state.standing = .aborted
             state.cause = "cannot remove: \(reason)"
-        case (.install, _), (.switchOver, _), (.remove, _):
+        case (.install, _), (.switchOver, _), (.remove, _), (.drill, _):
             state.cause = "\(work.rawValue) failed: \(reason)"
             state.by = "godwit"
             // Nobody is to be surprised by a second try.

@@ -26,6 +26,8 @@ package struct MigrationState: Sendable, Equatable, Codable {
         case switchBack = "switch_back"
         /// Everything of ours out of both databases.
         case remove
+        /// See `drill`.
+        case drill
     }
 
     /// How OLD answered when it was measured last before a step.
@@ -54,6 +56,10 @@ package struct MigrationState: Sendable, Equatable, Codable {
     package var cause = ""
     /// Who wanted it: an operator's name, or `godwit`.
     package var by = ""
+    /// Under way; NEW may have the writes meanwhile.
+    package var drill: DrillOrder?
+    /// What has come of the last one.
+    package var drilled: DrillResult?
     /// nil: it was not by a limit that it went back last.
     package var abortCause: AbortCause?
     /// Against which NEW is held behind the switch, where nobody uses OLD.

@@ -14,7 +14,7 @@ struct MigrateCommand: ParsableCommand {
             """,
         subcommands: [
             Start.self, List.self, Status.self, Advance.self, Pause.self, Resume.self, Abort.self, Approve.self,
-            Force.self, Events.self, Report.self,
+            Force.self, Drill.self, Events.self, Report.self,
         ])
 
     /// Where Godwit is, and who asks.

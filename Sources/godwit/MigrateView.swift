@@ -27,6 +27,16 @@ enum MigrateView {
         printDecision(one)
     }
 
+    /// What has come of a drill.
+    static func print(_ drill: MigrationDocument.DrillDocument) {
+        say("drill \(drill.passed ? "passed" : "FAILED"): \(drill.words)")
+        for (name, millis) in [("cutover", drill.cutoverHeld), ("way back", drill.rollbackHeld)] {
+            guard let millis else { continue }
+            say("  \(name.padding(toLength: 8, withPad: " ", startingAt: 0))  writes held for \(millis) ms")
+        }
+        if let verify = drill.verify { say("  verify    \(drill.rowsCompared ?? 0) rows, \(verify)") }
+    }
+
     private static func printBar(_ name: String, _ percent: Double) {
         let full = Int((percent / 100 * Double(barWidth)).rounded(.down))
         let bar = String(repeating: "█", count: full) + String(repeating: "░", count: barWidth - full)

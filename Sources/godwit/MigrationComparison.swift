@@ -85,12 +85,22 @@ final class MigrationComparison: Sendable {
 
     private func verify() -> MigrationReadings.Verify {
         state.withLock { $0.findings.isVerifying = true }
+        let found = Self.verify(manifest, database)
+        state.withLock { state in
+            state.findings.isVerifying = false
+            state.findings.verify = found
+        }
+        return found
+    }
+
+    /// Every row of both sides. Blocks for as long as it takes.
+    static func verify(_ manifest: MigrationManifest, _ database: DatabaseSettings) -> MigrationReadings.Verify {
         let started = StateStore.now()
-        var found: MigrationReadings.Verify
         do {
             var options = Verifier.Options()
             options.rowsPerSecond = manifest.verifyRate
-            let report = try Verifier(old: try target(.old), new: try target(.new), options: options).run(only: scope)
+            let old = try target(database, .old), new = try target(database, .new)
+            let report = try Verifier(old: old, new: new, options: options).run(only: scope(manifest))
             let differing = report.tables.reduce(0) { $0 + $1.differing }
             let words = report.tables.compactMap { table in
                 table.problem.map { "\(table.name): \($0)" } ?? (table.differing > 0 ? "\(table.name)" : nil)
@@ -101,20 +111,15 @@ final class MigrationComparison: Sendable {
                 case .different: .different
                 case .couldNotTell: .unknown
                 }
-            found = .init(
+            return .init(
                 outcome: outcome, differing: differing, rows: report.tables.reduce(0) { $0 + $1.rows }, at: started,
                 detail: words.prefix(5).joined(separator: "; "))
         } catch {
-            found = .init(outcome: .unknown, differing: 0, rows: 0, at: started, detail: "\(error)")
+            return .init(outcome: .unknown, differing: 0, rows: 0, at: started, detail: "\(error)")
         }
-        state.withLock { state in
-            state.findings.isVerifying = false
-            state.findings.verify = found
-        }
-        return found
     }
 
-    private var scope: Set<LibPQ.TableName>? {
+    private static func scope(_ manifest: MigrationManifest) -> Set<LibPQ.TableName>? {
         if manifest.tables.isEmpty { return nil }
         return Set(manifest.tables.compactMap { name in
             let parts = name.split(separator: ".", maxSplits: 1)
@@ -122,9 +127,11 @@ final class MigrationComparison: Sendable {
         })
     }
 
-    private func target(_ side: Side) throws -> ConnectionString {
+    private static func target(_ database: DatabaseSettings, _ side: Side) throws -> ConnectionString {
         try ConnectionString(parsing: database.controlOrOwn(side))
     }
+
+    private func target(_ side: Side) throws -> ConnectionString { try Self.target(database, side) }
 
     // MARK: invariants
 

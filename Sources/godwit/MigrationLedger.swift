@@ -30,6 +30,8 @@ final class MigrationLedger {
         var guardRails: [MigrationReadings.GuardRail]?
         var guardRailsAt: Int64 = 0
         var isAskingRails = false
+        /// Of the drill that is under way.
+        var drillCancel = Mailbox<Void>()
 
         init(_ migration: StateStore.StoredMigration, _ machine: MigrationMachine) {
             self.migration = migration
@@ -129,11 +131,14 @@ final class MigrationLedger {
             entry.comparison = MigrationComparison(entry.machine.manifest, settings)
             entry.comparison?.start()
         }
-        entry.survey?.set(isSwitched: state.isSwitched)
+        let isDrilling = state.work == .drill
+        // Both are told where the writes are, also while a drill has moved them.
+        entry.survey?.set(isSwitched: isDrilling ? entry.machine.readings.isSwitched ?? false : state.isSwitched)
         let isMoving = state.standing == .running || state.standing == .paused
         let readings = entry.machine.readings
         entry.comparison?.set(
-            isWanted: isMoving && !state.isSwitched && state.phase.position >= MigrationPhase.validate.position
+            isWanted: isMoving && !state.isSwitched && !isDrilling
+                && state.phase.position >= MigrationPhase.validate.position
                 && readings.mirror == .mirroring && readings.tablesLeft == 0)
         guard isMoving, state.phase == .cutover, state.work == nil else {
             entry.guardRails = nil
@@ -240,6 +245,10 @@ final class MigrationLedger {
             guard let entry = entry(id) else { return }
             entry.working.remove(work)
             handle(entry, .failed(work, reason: reason, now: now))
+        case .drilled(let id, let result):
+            guard let entry = entry(id) else { return }
+            entry.working.remove(.drill)
+            handle(entry, .drilled(result, now: now))
         case .rails(let id, let rails):
             guard let entry = entry(id) else { return }
             (entry.guardRails, entry.guardRailsAt, entry.isAskingRails) = (rails, now, false)
@@ -350,7 +359,7 @@ final class MigrationLedger {
             switch action {
             case .accepted(let words): (answer, isTaken) = (words, true)
             case .refused(let words): (answer, isTaken) = (words, false)
-            case .perform, .reads, .holdReads, .alarm: break
+            case .perform, .reads, .holdReads, .alarm, .cancelDrill: break
             }
         }
         let (verb, reason) = Self.words(command)
@@ -369,6 +378,7 @@ final class MigrationLedger {
         case .force(let reason): ("force", reason)
         case .pause(let reason): ("pause", reason)
         case .abort(let reason): ("abort", reason)
+        case .drill(let order): ("drill", order.words)
         }
     }
 
@@ -404,6 +414,7 @@ final class MigrationLedger {
                 return []
             }
             tellChange(entry, before.state)
+            if let drill = after.drilled, drill != before.state.drilled { tell(entry, drill) }
             if case .tick(_, let now) = event, after.by == "godwit" {
                 let verb = after.standing == .running ? "advance" : after.standing == .paused ? "pause" : "abort"
                 decided(
@@ -418,6 +429,7 @@ final class MigrationLedger {
             case .reads(let step, let keepsRollBack): moveReads(entry, step, keepsRollBack)
             case .holdReads: order(.hold(database: entry.machine.manifest.database))
             case .alarm(let words): tell(entry, .alarm, words)
+            case .cancelDrill: entry.drillCancel.post(())
             case .accepted, .refused: break
             }
         }
@@ -473,6 +485,15 @@ final class MigrationLedger {
             } ?? [])))
     }
 
+    private func tell(_ entry: Entry, _ drill: DrillResult) {
+        let manifest = entry.machine.manifest
+        let held = [("cutover_held_ms", drill.cutoverHeldMillis), ("rollback_held_ms", drill.rollbackHeldMillis)]
+        parts.events.append(EventRecord(
+            .phase, database: manifest.database,
+            cause: "migration \(manifest.id): drill \(drill.hasPassed ? "passed" : "failed"): \(drill.words)",
+            figures: held.compactMap { name, millis in millis.map { .init(name, $0) } }))
+    }
+
     // MARK: what is done
 
     private func moveReads(_ entry: Entry, _ step: Int, _ keepsRollBack: Bool) {
@@ -520,6 +541,7 @@ final class MigrationLedger {
     private func perform(_ work: MigrationState.Work, _ entry: Entry, isRestored: Bool = false) {
         guard let settings = settings(entry), entry.working.insert(work).inserted else { return }
         let (id, machine, parts, inbox) = (entry.migration.id, entry.machine, parts, inbox)
+        if work == .drill { return drill(entry, settings, isRestored: isRestored) }
         let (manifest, isSwitched) = (machine.manifest, machine.state.isSwitched)
         // The comparison holds snapshots in both databases, and heartbeats leave keys in the journal.
         let (survey, comparison, stop, patience) = (entry.survey, entry.comparison, stopDescriptor, Self.mirrorMillis)
@@ -540,14 +562,28 @@ final class MigrationLedger {
                 let name = manifest.database
                 failure = traffic(isSwitched ? .finish(database: name) : .mirror(database: name, runs: false))
                     ?? MigrationWork.isStored(parts.store) ?? MigrationWork.remove(settings)
+                    ?? DrillCanary.remove(settings, DrillCanary.name(of: id, settings))
             case .switchOver:
                 let order = MigrationWork.order(.cutover, machine, verify)
                 failure = isRestored
                     ? MigrationWork.settle(parts.engine, order) : MigrationWork.perform(parts.engine, order)
+            case .drill: preconditionFailure("drilled elsewhere")
             case .switchBack:
                 failure = MigrationWork.perform(parts.engine, MigrationWork.order(.rollback, machine, verify))
             }
             inbox.post(failure.map { .failed(id, work, $0) } ?? .worked(id, work))
+        }
+    }
+
+    private func drill(_ entry: Entry, _ settings: DatabaseSettings, isRestored: Bool) {
+        let (id, inbox) = (entry.migration.id, inbox)
+        guard let order = entry.machine.state.drill else { preconditionFailure("a drill without its order") }
+        entry.drillCancel = Mailbox()
+        let rehearsal = MigrationRehearsal(
+            machine: entry.machine, database: settings, engine: parts.engine, logger: parts.logger,
+            verify: entry.comparison?.findings.verify, cancel: entry.drillCancel, stopDescriptor: stopDescriptor)
+        entry.lane.async {
+            if let result = rehearsal.perform(order, isRestored: isRestored) { inbox.post(.drilled(id, result)) }
         }
     }
 }

@@ -16,6 +16,7 @@ final class MigrationRunner: Sendable {
         case order(MigrationOrder, by: String, reply: @Sendable (MigrationOutcome) -> Void)
         case worked(String, MigrationState.Work)
         case failed(String, MigrationState.Work, String)
+        case drilled(String, DrillResult)
         /// What the switch's engine says of its own conditions.
         case rails(String, [MigrationReadings.GuardRail])
     }

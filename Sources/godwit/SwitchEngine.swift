@@ -155,7 +155,9 @@ private final class SwitchRun {
     }
 
     /// For the tests: the process ends before a step as if it had been killed there.
-    private func dieIfTold(_ name: String) { if killAt == name { _ = kill(getpid(), SIGKILL) } }
+    private func dieIfTold(_ name: String) {
+        if killAt == name || killAt == "\(order.verb.rawValue) \(name)" { _ = kill(getpid(), SIGKILL) }
+    }
 
     private func timed(_ step: SwitchStep) -> SwitchMachine.Event {
         dieIfTold(step.rawValue)

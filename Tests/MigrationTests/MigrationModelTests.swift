@@ -18,6 +18,7 @@ import Testing
         if oneIn(10) { readings.unreachable = "OLD: gone" }
         let commands: [MigrationMachine.Command] = [
             .advance, .resume, .approve, .force(reason: "f"), .pause(reason: "p"), .abort(reason: "a"),
+            .drill(DrillOrder(isWhole: oneIn(2))),
         ]
         switch random.next() % 10 {
         case 0...4: return .tick(readings, now: now)
@@ -25,6 +26,10 @@ import Testing
         case 7, 8:
             let all = MigrationState.Work.allCases
             let work = oneIn(4) ? all[Int(random.next() % UInt64(all.count))] : machine.state.work ?? .install
+            if work == .drill {
+                let order = machine.state.drill ?? DrillOrder(isWhole: false)
+                return .drilled(DrillResult(order, began: 1).ending(oneIn(2), "d", at: now), now: now)
+            }
             return oneIn(4) ? .failed(work, reason: "r", now: now) : .worked(work, now: now)
         default: return .restored(now: now)
         }
@@ -87,7 +92,11 @@ import Testing
         // What is begun is ordered, and only one thing at a time.
         if after.work != before.work, let work = after.work { #expect(actions.contains(.perform(work))) }
         if after.standing == .aborted { #expect(after.work == nil && !after.isSwitched) }
-        if after.standing == .returning { #expect(after.isSwitched || after.work == .switchOver) }
+        if after.standing == .returning { #expect(after.isSwitched || after.work == .switchOver || after.work == .drill) }
+        if after.work == .drill { #expect(after.drill != nil) }
+        if after.work == .drill, before.work != .drill, after.drill?.isWhole == true {
+            #expect(obstacles.isEmpty && after.phase == .cutover && before.standing == .running)
+        }
         if after.work == .switchOver { #expect(after.phase == .cutover && !after.isSwitched) }
         if after.work == .switchBack { #expect(after.standing == .returning && after.isSwitched) }
         if after.isSwitched { #expect(after.phase == .watch || after.phase == .cleanup || after.phase == .cutover) }

@@ -77,7 +77,7 @@ ask("GET", "/openapi.yaml", 200, token="")
 for path in ["/readyz", "/metrics", "/migrations", "/migrations/{id}/status", "/migrations/{id}/events",
              "/migrations/{id}/report"]:
     ask("GET", path, 401, token="")
-verbs = ["advance", "pause", "resume", "abort", "approve", "force"]
+verbs = ["advance", "pause", "resume", "abort", "approve", "force", "drill"]
 for path in ["/migrations"] + ["/migrations/{id}/" + verb for verb in verbs]:
     ask("POST", path, 401, token="wrong")
     ask("POST", path, 403, token=read_token)
@@ -106,6 +106,11 @@ for verb in ["pause", "advance"]:
     ask("POST", "/migrations/{id}/" + verb, 409)
 ask("POST", "/migrations/{id}/resume", 200)
 ask("POST", "/migrations/{id}/resume", 409)
+ask("POST", "/migrations/{id}/drill", 200)
+ask("POST", "/migrations/{id}/drill", 409)
+until(lambda: "work" not in ask("GET", "/migrations/{id}/status", 200))
+if "drill" not in ask("GET", "/migrations/{id}/status", 200):
+    problems.append("the drill has left no result")
 ask("POST", "/migrations/{id}/force", 200, body='{"reason": "r"}')
 ask("POST", "/migrations/{id}/abort", 200)
 ask("POST", "/migrations/{id}/abort", 409)
