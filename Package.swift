@@ -38,6 +38,8 @@ let hummingbirdCore: Target.Dependency = .product(
     name: "HummingbirdCore", package: "hummingbird", moduleAliases: ["Configuration": "HummingbirdConfiguration"])
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
+let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
 let nioHTTPTypes: Target.Dependency = .product(name: "NIOHTTPTypes", package: "swift-nio-extras")
 let httpTypes: Target.Dependency = .product(name: "HTTPTypes", package: "swift-http-types")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
@@ -102,7 +104,7 @@ let package = Package(
         floor("Lifecycle", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
         floor("ControlPlane", [
             "Primitives", "Digests", "Configuration", "Migration", "Reactor", "CEpoll", logging, grdb, hummingbird,
-            hummingbirdCore, nioCore, nioPosix, nioHTTPTypes, httpTypes,
+            hummingbirdCore, nioCore, nioPosix, nioEmbedded, nioHTTP1, nioHTTPTypes, httpTypes,
         ], resources: [.embedInCode("openapi.yaml")]),
 
         // The load tester: what is played and what comes of it (pure), connections and the clock, and the program.

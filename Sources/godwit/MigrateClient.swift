@@ -47,6 +47,14 @@ struct MigrateClient {
         do { tls = try TLSContext(.client, options) } catch { throw ValidationError("--ca: \(error)") }
     }
 
+    /// As HTTPExchange's `request` wants it.
+    private struct Request {
+        var method: String
+        var path: String
+        var fields: [(String, String)]
+        var body = ""
+    }
+
     func get(_ path: String) throws -> [UInt8] { try answer(to: request("GET", path)) }
 
     func post(_ path: String, _ body: String, by: String, contentType: String = "application/json") throws -> [UInt8] {
@@ -57,19 +65,15 @@ struct MigrateClient {
 
     private func request(
         _ method: String, _ path: String, _ fields: [(String, String)] = [], _ body: String = ""
-    ) throws -> [UInt8] {
+    ) -> Request {
         let host = place.host.contains(":") ? "[\(place.host)]" : place.host
         var all = [("Host", "\(host):\(place.port)"), ("Connection", "close")] + fields
         if method == "POST" { all.append(("Content-Length", "\(body.utf8.count)")) }
         if !token.isEmpty { all.append(("Authorization", "Bearer \(token)")) }
-        for (name, value) in all where value.utf8.contains(where: { $0 < 0x20 || $0 == 0x7F }) {
-            throw ValidationError("\(name) cannot have a line end or a control character in it")
-        }
-        let head = all.map { "\($0.0): \($0.1)\r\n" }.joined()
-        return Array("\(method) \(prefix)\(path) HTTP/1.1\r\n\(head)\r\n\(body)".utf8)
+        return Request(method: method, path: "\(prefix)\(path)", fields: all, body: body)
     }
 
-    private func answer(to request: [UInt8]) throws -> [UInt8] {
+    private func answer(to request: Request) throws -> [UInt8] {
         var body: [UInt8] = []
         let status = try exchange(request) { _, part in body += part }
         if !(200..<300).contains(status) { throw Self.failure(status, body) }
@@ -77,30 +81,33 @@ struct MigrateClient {
     }
 
     /// - Parameter take: is given the status and each part of the body.
-    private func exchange(_ request: [UInt8], _ take: (Int, [UInt8]) -> Void) throws -> Int {
-        var parser = HTTPAnswerParser()
+    private func exchange(_ request: Request, _ take: (Int, [UInt8]) -> Void) throws -> Int {
+        var exchange = try HTTPExchange()
         do {
+            let bytes = try exchange.request(request.method, request.path, request.fields, request.body)
             var dial = try HTTPDial.open(place, tls: tls, hasToken: !token.isEmpty)
-            try dial.send(request)
-            while !parser.isDone {
+            try dial.send(bytes)
+            while !exchange.isDone {
                 let bytes = try dial.receive()
                 if bytes.isEmpty {
-                    try parser.end()
+                    try exchange.end()
                     break
                 }
-                let part = try parser.take(bytes)
-                if !part.isEmpty { take(parser.status, part) }
+                let part = try exchange.take(bytes)
+                if !part.isEmpty { take(exchange.status, part) }
             }
-            return parser.status
+            return exchange.status
         } catch let failure as HTTPDial.Failure {
             throw Failure(
                 status: 0, description: "no Godwit answers at \(url) (\(failure)): is one served there, with "
                     + "admin.http?" + advice(failure))
-        } catch HTTPAnswerParser.Failure.cutOff where parser.status == 0 && tls == nil {
+        } catch HTTPExchange.Failure.badRequest {
+            throw ValidationError("the token and the name of who asks cannot have control characters in them")
+        } catch HTTPExchange.Failure.cutOff where exchange.status == 0 && tls == nil {
             throw Failure(status: 0, description: "\(url) has ended the connection: does it want https://?")
-        } catch HTTPAnswerParser.Failure.cutOff {
+        } catch HTTPExchange.Failure.cutOff {
             throw Failure(status: 0, description: "\(url) has ended the connection in the midst of its answer")
-        } catch is HTTPAnswerParser.Failure {
+        } catch is HTTPExchange.Failure {
             throw Failure(status: 0, description: "what answers at \(url) does not speak HTTP as Godwit does")
         }
     }
@@ -126,7 +133,7 @@ struct MigrateClient {
     /// Gives what stands behind `data:` of each event to `take`, until the server ends it.
     func follow(_ path: String, _ take: (String) -> Void) throws {
         var rest: [UInt8] = []
-        let request = try request("GET", path, [("Accept", "text/event-stream")])
+        let request = request("GET", path, [("Accept", "text/event-stream")])
         let status = try exchange(request) { status, part in
             rest += part
             guard status == 200, let end = rest.lastIndex(of: UInt8(ascii: "\n")) else { return }

@@ -89,7 +89,8 @@ enum Tree {
         let products = [
             "yams": "Yams", "logging": "Logging", "arguments": "ArgumentParser", "grdb": "GRDB",
             "hummingbird": "Hummingbird", "hummingbirdCore": "HummingbirdCore", "nioCore": "NIOCore",
-            "nioPosix": "NIOPosix", "nioHTTPTypes": "NIOHTTPTypes", "httpTypes": "HTTPTypes",
+            "nioPosix": "NIOPosix", "nioEmbedded": "NIOEmbedded", "nioHTTP1": "NIOHTTP1",
+            "nioHTTPTypes": "NIOHTTPTypes", "httpTypes": "HTTPTypes",
         ]
         return Set(
             list.split { $0 == "," || $0.isWhitespace }.map { word in
