@@ -67,11 +67,16 @@ package struct ByteStream: ~Copyable {
         let input = tls.scratch.input
         let outcome = socket.receive(into: input)
         guard case .bytes(let received) = outcome else { return outcome }
+        let wasOpen = isOpen
         let count = tls.decrypt(UnsafeRawBufferPointer(rebasing: input[..<received]), into: buffer)
         if !tls.scratch.output.isEmpty {
             // Answers to a peer that does not read them: it is not one of ours.
             if out.count > SendQueue.highWater { return .failed(errno: EPROTO) }
             _ = sendOutput(tls)
+        } else if !wasOpen && isOpen && count == 0 {
+            // The end of a handshake is not answered: a peer that waits for that (Nagle's algorithm) is not to wait for
+            // our kernel, which acknowledges late (RFC 1122, 4.2.3.2).
+            socket.acknowledge()
         }
         if count > 0 { return .bytes(count) }
         switch tls.state {

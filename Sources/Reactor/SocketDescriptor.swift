@@ -124,6 +124,9 @@ extension SocketDescriptor {
         if options.userTimeoutMillis > 0 { set(CInt(IPPROTO_TCP), TCP_USER_TIMEOUT, options.userTimeoutMillis) }
     }
 
+    /// Tells the peer at once what has come. Nothing happens to a Unix socket.
+    package func acknowledge() { set(CInt(IPPROTO_TCP), TCP_QUICKACK, 1) }
+
     private func set(_ level: CInt, _ name: CInt, _ value: Int) {
         var value = CInt(truncatingIfNeeded: value)
         setsockopt(raw, level, name, &value, socklen_t(MemoryLayout<CInt>.size))
