@@ -42,8 +42,9 @@ extension ClientConnection {
     /// it has drawn elsewhere. PostgreSQL says then that there is none yet.
     func discardsSequences(on server: ServerConnection) -> Bool {
         guard let database,
-            unit.readsSequence || unit.mayWrite && database.sequenceReaders.contains(user) || keepsServer
+            unit.readsSequence || unit.mayWrite && database.sequenceReaders.areAsking || keepsServer
         else { return false }
+        if unit.readsSequence { database.sequenceReaders.noteAsking() }
         if unit.readsEarlierSequence { database.sequenceReaders.note(user) }
         let isOwn = sequenceServer == server.id && !server.sequences.isForeign(to: id)
         if case .nobody = server.sequences { return false }
@@ -55,7 +56,8 @@ extension ClientConnection {
     /// From now on nobody else's values come to the server: what the client will have drawn there, it may ask for.
     private var keepsServer: Bool { !pins.isEmpty || unit.session.pins }
 
-    /// The message asks for a value within a transaction that has drawn none, while the server has others' values.
+    /// The message asks for a value within a transaction that has drawn none, or may be the first to draw one, while
+    /// the server has others' values.
     func asksForOthersSequences(
         _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection
     ) -> Bool {
@@ -71,11 +73,18 @@ extension ClientConnection {
             _ = reader.cString()
             guard let name = reader.cString() else { return false }
             let named = statements.find(name).map { database.statements[$0].analysis }
-            return (name.isEmpty ? unnamed?.analysis : named)?.classification.readsSequence == true
+            return (name.isEmpty ? unnamed?.analysis : named).map { needsOwnValues($0, database) } ?? false
+        case FrontendTag.functionCall: return database.sequenceReaders.areAsking
         default: return false
         }
         guard let text = reader.cString() else { return false }
-        return database.analyse(text).0.classification.readsSequence
+        return needsOwnValues(database.analyse(text).0, database)
+    }
+
+    private func needsOwnValues(_ statement: AnalysedStatement, _ database: DatabaseState) -> Bool {
+        let classification = statement.classification
+        if classification.readsSequence { database.sequenceReaders.noteAsking() }
+        return classification.readsSequence || classification.mayWrite && database.sequenceReaders.areAsking
     }
 
     /// Everything before it is answered, and what follows waits for its answer.
@@ -101,17 +110,23 @@ package final class SequenceReaders: Sendable {
     /// Users more than this are not noted.
     private static let usersMax = 1024
 
+    /// Stands for all users where it is remembered; nobody has no name.
+    private static let anybody = ""
+
     private let users: Mutex<Set<String>>
-    /// Asked for each write.
+    /// Whether there are any.
     private let hasSome: Atomic<Bool>
+    private let isAsked: Atomic<Bool>
     private let remember: @Sendable (String) -> Void
 
     /// - Parameters:
     ///   - known: from an earlier run.
     ///   - remember: called with each further one, on any thread; it must not wait.
     package init(known: [String] = [], remember: @escaping @Sendable (String) -> Void = { _ in }) {
-        users = Mutex(Set(known.prefix(Self.usersMax)))
-        hasSome = Atomic(!known.isEmpty)
+        let named = known.filter { $0 != Self.anybody }
+        users = Mutex(Set(named.prefix(Self.usersMax)))
+        hasSome = Atomic(!named.isEmpty)
+        isAsked = Atomic(!known.isEmpty)
         self.remember = remember
     }
 
@@ -120,6 +135,14 @@ package final class SequenceReaders: Sendable {
         let isNew = users.withLock { $0.count < Self.usersMax && $0.insert(user).inserted }
         hasSome.store(true, ordering: .relaxed)
         if isNew { remember(user) }
+    }
+
+    /// Somebody asks for values of sequences, be it in the transaction that has drawn them. From then on others' values
+    /// are discarded before a client writes, for then it may ask for one: what it has not drawn it is not to be told.
+    var areAsking: Bool { isAsked.load(ordering: .relaxed) }
+
+    func noteAsking() {
+        if !areAsking && !isAsked.exchange(true, ordering: .relaxed) { remember(Self.anybody) }
     }
 
     func contains(_ user: String) -> Bool {

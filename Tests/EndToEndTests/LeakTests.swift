@@ -241,6 +241,26 @@ import Testing
         _ = try client.query("COMMIT")
     }
 
+    @Test func `who has written and drawn nothing is told of nobody's values`() throws {
+        _ = try connect().query("SELECT nextval('s'); SELECT currval('s'); INSERT INTO t (v) VALUES ('mine')")
+        let updating = "UPDATE t SET v = 'x' WHERE id < 0"
+        let parts = Frame.parse(updating) + Frame.bind() + Frame.execute() + Frame.sync
+        for first in [[], Frame.query("SELECT 1")] {
+            for write in [Frame.query(updating), parts] {
+                _ = try connect().query("SELECT nextval('s')")
+                let client = try connect()
+                let messages = [Frame.query("BEGIN"), first, write].filter { !$0.isEmpty }
+                for message in messages {
+                    client.send(message)
+                    _ = try client.readToReady()
+                }
+                #expect(try client.query("SELECT lastval()").first { $0.type == "E" }?.sqlState == "55000")
+                client.close()
+            }
+        }
+        #expect(try godwit.console("SHOW PINS").isEmpty)
+    }
+
     @Test func `within a transaction or a text currval needs no pin`() throws {
         let client = try connect()
         _ = try client.query("BEGIN")
