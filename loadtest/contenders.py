@@ -218,7 +218,8 @@ logfile =
 
     def godwit(
         self, name: str = "Godwit", tls: bool = False, scram: bool = False, percent: int = 0, mirror: str = "off",
-        database: str = DATABASE, listen: str = "", sections: str = "", under=(), binary: Path = GODWIT
+        database: str = DATABASE, listen: str = "", sections: str = "", under=(), binary: Path = GODWIT,
+        new_host: str = "127.0.0.1"
     ) -> Contender:
         """`listen`: further keys of that section, each behind a comma; `sections`: further sections, a line each."""
         port, directory = free_port(), self._directory("godwit")
@@ -231,8 +232,8 @@ logfile =
         if scram:
             (directory / "users.txt").write_text(f'"{USER}" "{self._scram_secret()}"\n')
             auth = f"{{method: scram-sha-256, users_file: {directory}/users.txt}}"
-        old, new = (f"host=127.0.0.1 port={server.port} dbname={database} sslmode=disable"
-                    for server in (self.old, self.new))
+        old, new = (f"host={host} port={server.port} dbname={database} sslmode=disable"
+                    for host, server in (("127.0.0.1", self.old), (new_host, self.new)))
         config = directory / "godwit.yaml"
         config.write_text(f"""\
 listen: {{address: 127.0.0.1, port: {port}, clients_max: {CLIENTS_MAX}{encryption}{listen}}}

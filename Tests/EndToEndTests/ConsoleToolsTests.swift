@@ -182,7 +182,8 @@ import Testing
         let changes = [
             "PAUSE \(database)", "RESUME \(database)", "DISABLE \(database)", "ENABLE \(database)", "RECONNECT",
             "KILL \(database)", "RESUME \(database)", "KILL_CLIENT c0.999", "SUSPEND", "RESUME", "WAIT_CLOSE",
-            "RELOAD", "SET query_timeout = 5", "READS \(database) 0", "MIRROR PAUSE \(database)",
+            "RELOAD", "SET query_timeout = 5", "READS \(database) 0", "SHADOW \(database) 0",
+            "MIRROR PAUSE \(database)",
             "MIRROR RESUME \(database)", "MIRROR THROTTLE \(database) 5", "FORCE \(database) OLD",
             "FORCE \(database) NEW", "FORCE \(database) AUTO", "CUTOVER \(database) DRY RUN",
             "ROLLBACK \(database) DRY RUN", "CAPTURE \(database) STOP", "CAPTURE \(database) TO 'x'", "SHUTDOWN WAIT_FOR_CLIENTS",
