@@ -2,8 +2,8 @@
 """What a NEW that the network has swallowed costs the reads of OLD's users (root, for a network of its own).
 
 NEW's address is in another network namespace. Half of the users are NEW's; once every packet to it is lost (its
-neighbour has a wrong address from then on, so that nothing is refused) and the breaker is open, all reads are OLD's. That is
-held against the same reads with the share set to 0, by turns: p50 and p99 of the users that are OLD's in any case.
+neighbour has a wrong address from then on, so that nothing is refused) and the breaker is open, all reads are OLD's.
+That is held against the same reads with the share set to 0, by turns: p50 and p99 of the users that are OLD's in any case.
 
     loadtest/blackhole_cost.py [ROUNDS] [SECONDS]
 """
@@ -13,13 +13,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 if "GODWIT_OWN_NETWORK" not in os.environ:
     os.environ["GODWIT_OWN_NETWORK"] = "1"
     os.execvp("unshare", ["unshare", "-n", sys.executable, *sys.argv])
 
-from contenders import DATABASE, GODWIT, USER, Stage, Starter, console, make_servers, run, spawn
+from contenders import (
+    DATABASE, GODWIT, USER, Stage, Starter, console, listens, make_servers, run, spawn, wait_until,
+)
 
 NAMESPACE, LINK = f"godwit-{os.getpid()}", f"gw{os.getpid() % 1_000_000}"
 HERE, THERE = "10.213.0.1", "10.213.0.2"
@@ -102,7 +103,7 @@ def main():
         stage.at_end(forwarder.kill)
         starter = Starter(stage, old, new)
         stage.at_end(starter.stop)
-        time.sleep(1)  # the forwarder says nothing when it is there
+        wait_until(lambda: listens(new.port, THERE), "the forwarder listens", 10)
         godwit = starter.godwit(percent=50, new_host=THERE)
         files = scripts(directory)
         measure(godwit.port, files, seconds, directory)
@@ -115,7 +116,8 @@ def main():
                 console(godwit, f"READS {DATABASE} {percent}")
                 figures[name].append(measure(godwit.port, files, seconds, directory))
         breakers = console(godwit, "SHOW BREAKERS")
-        print(f"{'OLD’s users':28} {'p50 µs':>8} {'p99 µs':>8}   (medians of {rounds} rounds of {seconds} s; range of p99)")
+        print(f"{'OLD’s users':28} {'p50 µs':>8} {'p99 µs':>8}   "
+              f"(medians of {rounds} rounds of {seconds} s; range of p99)")
         print(f"{'until it is found out':28} {first[0]:8.0f} {first[1]:8.0f}")
         for name, all_ in figures.items():
             p99s = [one[1] for one in all_]

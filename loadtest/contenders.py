@@ -138,9 +138,9 @@ def make_database(server: Postgres, name: str, steps: str = "dtgvp"):
     run("pgbench", "-iq", "-I", steps, "-s", SCALE, "-h", "127.0.0.1", "-p", server.port, "-U", USER, name)
 
 
-def listens(port: int) -> bool:
+def listens(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 class Starter:
