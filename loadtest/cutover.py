@@ -122,7 +122,7 @@ def with_godwit(stage: Stage, scale: int, switches: int, clients: int) -> list[d
     print(f"OLD takes {capacity:.0f} TPC-B transactions a second through Godwit", flush=True)
     results = []
     for share in (0.5, 0.9):
-        held, writes, reads, failures, verdicts = [], [], [], [], []
+        held, writes, reads, before, failures, verdicts = [], [], [], [], [], []
         load = Load(stage, godwit.port, 6 + switches * 4, capacity * share, clients)
         writer, reader = Probe(godwit.port, WRITE, 0.002), Probe(godwit.port, READ, 0.001)
         time.sleep(3)
@@ -138,19 +138,20 @@ def with_godwit(stage: Stage, scale: int, switches: int, clients: int) -> list[d
             time.sleep(0.3)
             writes.append(writer.longest(began, ended) * 1000)
             reads.append(reader.longest(began, ended) * 1000)
+            before.append(reader.longest(2 * began - ended, began) * 1000)
             wait_until(lambda: godwit.mirror()["state"] == "mirroring", "the mirror runs", 60)
             verdict = subprocess.run([str(word) for word in (
                 parts_godwit(), "verify", "--config", godwit.path, DATABASE)], capture_output=True, text=True, check=False)
             verdicts.append(verdict.returncode)
-            print(f"  {share:.0%} {verb:8} held {held[-1]:6.1f} ms, write {writes[-1]:6.1f}, read {reads[-1]:5.1f}, "
-                  f"verify {verdict.returncode}  {steps}", flush=True)
+            print(f"  {share:.0%} {verb:8} held {held[-1]:6.1f} ms, write {writes[-1]:6.1f}, read {reads[-1]:5.1f} "
+                  f"(before {before[-1]:5.1f}), verify {verdict.returncode}  {steps}", flush=True)
         rate, errors = load.stop()
         for probe in (writer, reader):
             probe.stop()
             failures += probe.errors
         results.append({
             "what": f"Godwit, {share:.0%} of capacity", "rate": rate, "held": held, "writes": writes, "reads": reads,
-            "usual_read": reader.usual() * 1000, "errors": errors + len(failures),
+            "before": before, "usual_read": reader.usual() * 1000, "errors": errors + len(failures),
             "verify": f"{verdicts.count(0)} of {len(verdicts)} equal"})
     godwit.stop()
     return results
@@ -215,7 +216,7 @@ def with_pgbouncer(stage: Stage, scale: int, runs: int, clients: int, rate: floa
             errors += failed
             print(f"  PgBouncer: held {held[-1]:.1f} ms, write {writes[-1]:.1f}, read {reads[-1]:.1f}, errors {failed}", flush=True)
     return {"what": "PgBouncer PAUSE, logical replication", "rate": rate, "held": held, "writes": writes, "reads": reads,
-            "usual_read": float("nan"), "errors": errors, "verify": "no way back"}
+            "before": [], "usual_read": float("nan"), "errors": errors, "verify": "no way back"}
 
 
 def main():
@@ -234,13 +235,15 @@ def main():
 
 
 def tell(results: list[dict]):
-    print("\n| | TPC-B/s | switches | held p50 | held p99 | longest write p50 / p99 | longest read p50 / p99 | errors | verify |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("\n| | TPC-B/s | switches | held p50 | held p99 | longest write p50 / p99 | longest read p50 / p99 "
+          "| as long before | errors | verify |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for row in results:
         def both(values):
             return f"{percentile(values, 0.5):.0f} / {percentile(values, 0.99):.0f} ms"
         print(f"| {row['what']} | {row['rate']:.0f} | {len(row['held'])} | {percentile(row['held'], 0.5):.0f} ms "
-              f"| {percentile(row['held'], 0.99):.0f} ms | {both(row['writes'])} | {both(row['reads'])} | {row['errors']} "
+              f"| {percentile(row['held'], 0.99):.0f} ms | {both(row['writes'])} | {both(row['reads'])} "
+              f"| {both(row['before'])} | {row['errors']} "
               f"| {row['verify']} |")
 
 

@@ -20,12 +20,18 @@ package struct Pool: ~Copyable {
         var since: MonotonicInstant
     }
 
+    /// An open server.
+    private struct Member {
+        let openedAt: MonotonicInstant
+        var isLeased = false
+    }
+
     package private(set) var limits: PoolLimits
     /// Whether the least number of servers is to be kept open.
     package var keepsMinimum = false
     private var idle: [Idle] = []
-    private var openedAt: [ServerID: MonotonicInstant] = [:]
-    private var leased: Set<ServerID> = []
+    private var servers: [ServerID: Member] = [:]
+    package private(set) var leasedCount = 0
     package private(set) var connectingCount = 0
     private var waiters: WaiterQueue
     /// Connection attempts that failed in a row, and when the next may start.
@@ -43,10 +49,9 @@ package struct Pool: ~Copyable {
     }
 
     package var idleCount: Int { idle.count }
-    package var leasedCount: Int { leased.count }
     package var waitingCount: Int { waiters.count }
     /// Open servers and logins under way.
-    package var serverCount: Int { idle.count + leased.count + connectingCount }
+    package var serverCount: Int { servers.count + connectingCount }
 
     package mutating func oldestWaiter() -> MonotonicInstant? { waiters.oldest() }
 
@@ -55,7 +60,7 @@ package struct Pool: ~Copyable {
     package mutating func acquire(_ client: ClientID, now: MonotonicInstant) -> Request {
         // Those who wait go first: a newcomer takes an idle server only when nobody does.
         if waiters.isEmpty, let last = idle.popLast() {
-            leased.insert(last.server)
+            noteLease(last.server)
             return .lease(last.server)
         }
         return waiters.append(client, now: now) ? .wait : .refused
@@ -68,8 +73,14 @@ package struct Pool: ~Copyable {
     package mutating func nextPair() -> (client: ClientID, server: ServerID)? {
         if idle.isEmpty || waiters.isEmpty { return nil }
         guard let waiter = waiters.popFirst(), let last = idle.popLast() else { return nil }
-        leased.insert(last.server)
+        noteLease(last.server)
         return (waiter.client, last.server)
+    }
+
+    private mutating func noteLease(_ server: ServerID) {
+        guard let index = servers.index(forKey: server) else { preconditionFailure("a server that is not of this pool") }
+        servers.values[index].isLeased = true
+        leasedCount += 1
     }
 
     /// Takes those who have waited too long.
@@ -140,7 +151,7 @@ package struct Pool: ~Copyable {
         keepsTrying = false
         if let most = attemptsMax { attemptsMax = most * 2 < limits.serversMax ? most * 2 : nil }
         retryAt = MonotonicInstant(nanoseconds: 0)
-        openedAt[server] = now
+        servers[server] = Member(openedAt: now)
         idle.append(Idle(server: server, since: now))
     }
 
@@ -162,24 +173,29 @@ package struct Pool: ~Copyable {
 
     /// - Returns: false when the server is too old to be kept: the caller closes it and says `serverClosed`.
     package mutating func release(_ server: ServerID, now: MonotonicInstant) -> Bool {
-        guard leased.contains(server) else { preconditionFailure("a server that was not leased") }
-        if serverCount > limits.serversMax + limits.reserveMax || isTooOld(server, now: now) { return false }
-        leased.remove(server)
+        guard let index = servers.index(forKey: server), servers.values[index].isLeased
+        else { preconditionFailure("a server that was not leased") }
+        if serverCount > limits.serversMax + limits.reserveMax || isTooOld(servers.values[index], now: now) {
+            return false
+        }
+        servers.values[index].isLeased = false
+        leasedCount -= 1
         idle.append(Idle(server: server, since: now))
         return true
     }
 
     /// A server that was idle or leased is gone.
     package mutating func serverClosed(_ server: ServerID) {
-        precondition(openedAt.removeValue(forKey: server) != nil, "a server that is not of this pool")
-        if leased.remove(server) == nil { idle.removeAll { $0.server == server } }
+        guard let member = servers.removeValue(forKey: server)
+        else { preconditionFailure("a server that is not of this pool") }
+        if member.isLeased { leasedCount -= 1 } else { idle.removeAll { $0.server == server } }
     }
 
     /// Idle servers whose time is over; the caller closes each and says `serverClosed`.
     package func expiredServers(now: MonotonicInstant) -> [ServerID] {
         var spare = keepsMinimum ? max(0, serverCount - limits.serversMin) : serverCount
         return idle.filter { entry in
-            if isTooOld(entry.server, now: now) {
+            if servers[entry.server].map({ isTooOld($0, now: now) }) == true {
                 spare -= 1
                 return true
             }
@@ -198,8 +214,7 @@ package struct Pool: ~Copyable {
         self.limits = limits
     }
 
-    private func isTooOld(_ server: ServerID, now: MonotonicInstant) -> Bool {
-        guard limits.lifetimeMaxNanos > 0, let opened = openedAt[server] else { return false }
-        return now.nanoseconds(since: opened) >= limits.lifetimeMaxNanos
+    private func isTooOld(_ server: Member, now: MonotonicInstant) -> Bool {
+        limits.lifetimeMaxNanos > 0 && now.nanoseconds(since: server.openedAt) >= limits.lifetimeMaxNanos
     }
 }

@@ -159,9 +159,9 @@ final class ClientConnection {
     var commitWait: UInt64 = 0
     /// Bytes of the unit that waits behind the first part of what was cut: see UnitCut.
     var restOfCut: Int?
-    private var inbox: [UInt8] = []
+    var inbox: [UInt8] = []
     private var bytesToSkip = 0
-    private var isProcessing = false
+    private(set) var isProcessing = false
     /// Something happened while bytes were looked at that lets them go on.
     private var hasMoved = false
     private var isReadingPaused = false
@@ -271,7 +271,10 @@ final class ClientConnection {
         if worker.captures.isCapturing { captureReceived(bytes, isQuiet: inbox.isEmpty && bytesToSkip == 0) }
         if inbox.isEmpty {
             let consumed = process(bytes)
-            if consumed < bytes.count && phase != .closed { inbox.append(contentsOf: bytes[consumed...]) }
+            if consumed < bytes.count && phase != .closed {
+                inbox = worker.spareBuffers.take()
+                inbox.append(contentsOf: bytes[consumed...])
+            }
         } else {
             inbox.append(contentsOf: bytes)
             processInbox()
@@ -303,7 +306,7 @@ final class ClientConnection {
 
     /// Reads while what comes can go on, or be kept. Asked of the present state after every step, not at events: a
     /// server's queue that was full in one step may be sent in the next one, and nothing tells of that later.
-    private func adjustReading() {
+    func adjustReading() {
         let mustPause = server?.isCongested == true || inbox.count > Self.parkedBytesMax && isParked
         if mustPause == isReadingPaused || phase == .closed { return }
         isReadingPaused = mustPause

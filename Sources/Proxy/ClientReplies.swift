@@ -142,7 +142,7 @@ extension ClientConnection {
     }
 
     /// What was read on the authority must still be there when the user reads on NEW next.
-    private func stampReads(_ database: DatabaseState) {
+    func stampReads(_ database: DatabaseState) {
         guard database.isMirrored, let identity = (unitKey ?? sessionKey)?.identity,
             identity.bucket.isWithin(share: database.route.table.share(of: identity))
         else { return }

@@ -15,6 +15,7 @@ extension ClientConnection {
     ///
     /// - Returns: bytes that are done with. A unit that waits for a server stays where it is.
     func processIdle(_ bytes: UnsafeRawBufferPointer) -> Int {
+        if let consumed = processLone(bytes) { return consumed }
         let progress = scanner.scan(bytes) { note($0, bytes) }
         switch progress {
         case .needsMore:
@@ -293,7 +294,7 @@ extension ClientConnection {
     // MARK: where it goes
 
     /// Decides on the side and asks its pool for a server.
-    private func dispatch() {
+    func dispatch() {
         guard let database else { preconditionFailure("a unit without a database") }
         unit.startedAt = worker.now
         if let refusal = refusalOnItsOwn { return refuseUnit(refusal) }
@@ -324,6 +325,9 @@ extension ClientConnection {
         if unit.notes.deniedBy != nil { return RouteDecision(authority, .rule) }
         if limits?.mode == .session { return RouteDecision(authority, .pinned) }
         let (route, table) = (database.route, database.route.table)
+        if unit.lone != nil, let decision = Router.decide(plainRead: (unitKey ?? sessionKey)?.identity, authority, table) {
+            return decision
+        }
         let horizon = route.horizon
         var request = RouteRequest(
             kind: unit.carriesBegin ? .read : unit.routedKind, horizon: HorizonFacts(horizon))
@@ -430,6 +434,10 @@ extension ClientConnection {
             self.server = nil
             server.release()
             return greet()
+        }
+        if unit.lone != nil {
+            if beginLone(on: server) { return }
+            unit.lone = nil
         }
         var preparation = settings(for: server).statements(from: server.settings)
         if discardsSequences(on: server) {

@@ -238,6 +238,10 @@ final class ServerConnection {
 
     private func received(_ bytes: UnsafeRawBufferPointer) {
         heardAt = worker.now
+        if let client, client.unit.lone != nil {
+            if inbox.isEmpty && passRemaining == 0 && answerLone(bytes, client) { return }
+            client.unit.lone = nil
+        }
         if inbox.isEmpty {
             let consumed = process(bytes)
             if consumed < bytes.count && state != .closed { inbox.append(contentsOf: bytes[consumed...]) }

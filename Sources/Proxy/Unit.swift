@@ -75,6 +75,9 @@ struct Unit: ~Copyable {
     var hasRetriedSetup = false
     var isReplay = false
     var startedAt = MonotonicInstant(nanoseconds: 0)
+    /// See LoneRead.
+    var lone: LoneStatement.Form?
+    var isLoneDescribed = false
 
     mutating func add(_ analysis: AnalysedStatement, _ key: StatementKey?) {
         let classification = analysis.classification

@@ -13,6 +13,7 @@ extension ClientConnection {
 
     func processLeased(_ bytes: UnsafeRawBufferPointer) -> Int {
         guard let server else { preconditionFailure("leased without a server") }
+        if !bytes.isEmpty { unit.lone = nil }
         let wasCongested = server.isCongested
         var run = ForwardRun(bytes)
         if unit.byteCount > 0 {

@@ -82,6 +82,14 @@ struct UnitNotes {
         }
     }
 
+    /// The same for a first statement that no rule meets, and back again.
+    mutating func addPlainRead(_ analysis: AnalysedStatement) { statement = analysis }
+
+    mutating func removePlainRead() {
+        statement = nil
+        rows = 0
+    }
+
     mutating func deny(_ denial: Denial) {
         denials += 1
         deniedBy = denial
@@ -117,7 +125,7 @@ extension ClientConnection {
 
     /// Analyses a text as it will run: rules are asked first, and may replace names in it.
     func look(at text: UnsafeRawBufferPointer, _ database: DatabaseState) -> (AnalysedStatement, StatementKey?) {
-        let found = database.analyse(text)
+        let found = worker.takeAnalysed() ?? database.analyse(text)
         noteStatement(found.0, text, database)
         guard let rewritten = database.rewritten(text, found.0, user: user, isCounted: true) else { return found }
         return rewritten.withUnsafeBytes { database.analyse($0) }

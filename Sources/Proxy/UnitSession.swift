@@ -174,6 +174,9 @@ struct UnitSession {
         places = 0
     }
 
+    /// Takes back the only `noteBatchEnd`, of which no answer was noted.
+    mutating func removeBatchEnd() { batch = 0 }
+
     private mutating func append(_ action: SessionStep.Action, at place: Int) {
         placeFirstMark()
         if case .effect(.pins) = action { pins = true }

@@ -137,6 +137,17 @@ package enum Router {
         }
     }
 
+    /// The same for a read that no rule meets, outside of transactions, whose text can be trusted.
+    ///
+    /// - Returns: nil when it may go to the other side, which takes more to decide on.
+    package static func decide(
+        plainRead identity: KeyIdentity?, _ authority: Side, _ table: RoutingTable
+    ) -> RouteDecision? {
+        guard let identity else { return RouteDecision(authority, .noKey) }
+        if identity.bucket.isWithin(share: table.share(of: identity)) { return nil }
+        return RouteDecision(authority, identity.cohort == nil ? .aboveShare : .aboveCohortShare)
+    }
+
     /// A transaction that declares itself READ ONLY is one read. SERIALIZABLE would need the other transactions of
     /// the authority to be checked against it, and DEFERRABLE waits for them: both stay there.
     private static func isRead(_ request: RouteRequest) -> Bool {

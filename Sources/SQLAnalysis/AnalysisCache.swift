@@ -12,6 +12,9 @@ package final class AnalysedStatement: Sendable {
     /// classification from another module copies it.
     package let isWithoutTrace: Bool
 
+    /// A read that leaves nothing, changes nothing, and asks for nothing that the session or the transaction has.
+    package let isPlainRead: Bool
+
     package var kind: StatementKind { classification.kind }
     /// Its key, if it has one, is in the Bind message.
     package var hasBoundKey: Bool { if case .parameters? = columnKey?.value { true } else { false } }
@@ -27,6 +30,9 @@ package final class AnalysedStatement: Sendable {
         self.relations = relations
         isWithoutTrace = classification.leavesNothing && classification.statementNames.isEmpty
             && !classification.dropsStatements
+        isPlainRead = isWithoutTrace && classification.kind == .read && !classification.readsSequence
+            && !classification.seesTransactionTime && !classification.changesSchema && !classification.changesTables
+            && classification.copy == nil && classification.transaction == TransactionOptions()
     }
 }
 

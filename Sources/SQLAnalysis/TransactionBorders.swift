@@ -42,6 +42,12 @@ package struct TransactionBorders: Sendable, Equatable {
         }
     }
 
+    /// A read comes behind all that was added before.
+    package mutating func appendRead() {
+        if isEmpty { endsFirst = false }
+        isEmpty = false
+    }
+
     /// What comes behind all that was added before.
     ///
     /// - Parameter isRead: it is surely a read.

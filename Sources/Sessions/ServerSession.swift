@@ -208,6 +208,20 @@ import PGWire
         return true
     }
 
+    /// A lone statement was sent to a free server: the same as `sent` for each of its messages.
+    ///
+    /// - Parameter definition: of its Parse.
+    package mutating func sentLone(_ form: LoneStatement.Form, isDescribed: Bool, definition: UInt32) {
+        isBetweenUnits = false
+        batchesSent &+= 1
+        if form == .query { return expected.append(.query) }
+        if form == .parsed { expected.append(.parse(nil, definition: definition)) }
+        expected.append(.bind)
+        if isDescribed { expected.append(.describe) }
+        expected.append(.execute)
+        expected.append(.sync)
+    }
+
     /// The client sent CopyDone or CopyFail.
     package mutating func copyInEnded() {
         if isCopyingIn {
@@ -280,6 +294,22 @@ import PGWire
         default:
             return .violation
         }
+    }
+
+    /// A `LoneAnswer` has come: the same as `received` for each of its messages.
+    ///
+    /// - Parameter count: replies that were expected.
+    /// - Returns: false when something else is awaited; nothing has changed then.
+    package mutating func receivedLone(_ count: Int) -> Bool {
+        guard head == 0, expected.count == count, copyEnds.isEmpty, !isSkipping, !isCopyingIn, !isUncertain
+        else { return false }
+        expected.removeAll(keepingCapacity: expected.capacity <= 64)
+        poppedCount += count
+        hasHeadCompleted = false
+        batchesAnswered &+= 1
+        status = .idle
+        isBetweenUnits = true
+        return true
     }
 
     private var current: ExpectedReply? { head < expected.count ? expected[head] : nil }

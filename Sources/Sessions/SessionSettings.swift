@@ -58,6 +58,19 @@ package struct SessionSettings: Equatable, Sendable {
     /// What RESET ALL brings back.
     package var reachedByResetAll: [Entry] { entries.filter { !Self.isIdentity($0) } }
 
+    /// Whether both have the same. If so they share their memory from then on, always that of the same of the two, so
+    /// that all who have the same come to share it, and the next question is one of two addresses.
+    package static func unify(_ one: inout SessionSettings, _ other: inout SessionSettings) -> Bool {
+        if one.entries.isEmpty { return other.entries.isEmpty }
+        // unsafe: the addresses are compared and not followed.
+        let first = one.entries.withUnsafeBufferPointer { UInt(bitPattern: $0.baseAddress) }
+        let second = other.entries.withUnsafeBufferPointer { UInt(bitPattern: $0.baseAddress) }
+        if first == second { return one.entries.count == other.entries.count }
+        if one.entries != other.entries { return false }
+        if first < second { other = one } else { one = other }
+        return true
+    }
+
     /// The SQL that turns a server with `current` settings into one with these; nil when nothing is to do.
     ///
     /// Who may set a parameter depends on who one is: where the user or the role of either session is not that of the

@@ -109,9 +109,9 @@ package struct ServerStatements {
 
     /// Whether the server surely has it; if so it is the most recently used now.
     package mutating func use(_ statement: StatementID) -> Bool {
-        guard let copy = copies[statement], !copy.isDoubtful else { return false }
+        guard let index = copies.index(forKey: statement), !copies.values[index].isDoubtful else { return false }
         clock += 1
-        copies[statement]?.lastUse = clock
+        copies.values[index].lastUse = clock
         return true
     }
 

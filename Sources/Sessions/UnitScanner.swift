@@ -34,6 +34,8 @@ package struct UnitScanner {
     /// Messages of an extended batch seen so far.
     package private(set) var batchCount = 0
 
+    package var isAtStart: Bool { offset == 0 && batchCount == 0 }
+
     private let packetMax: Int
 
     /// - Parameter packetMax: bytes of a message that the configuration lets through.

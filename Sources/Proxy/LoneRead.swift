@@ -1,0 +1,301 @@
+import Configuration
+import PGWire
+import Pooling
+import Primitives
+import Reactor
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// The way of most units: one plain read in one of the forms of `LoneStatement`, outside of transactions, of a client
+/// about whom nothing is special. It does what the general way does with such a unit and leaves everything as that leaves
+/// it, in one piece and with no question whose answer is known; so the general way can take over at any point, and does
+/// wherever something is not as expected. `Unit.lone` is set for as long as nothing else has touched the unit.
+extension ClientConnection {
+    // MARK: from the client
+
+    /// - Returns: bytes that are done with; nil: it is no such unit, and nothing was done.
+    func processLone(_ bytes: UnsafeRawBufferPointer) -> Int? {
+        worker.analysedAhead = nil
+        guard mayGoAlone, let database, let lone = LoneStatement(bytes, packetMax: worker.packetMax),
+            noteLone(lone, database)
+        else { return nil }
+        unit.byteCount = bytes.count
+        dispatch()
+        guard phase == .leased, unit.lone != nil, let server else { return 0 }
+        if forwardLone(lone, bytes, server, database) { return bytes.count }
+        unit.lone = nil
+        return 0
+    }
+
+    private var mayGoAlone: Bool {
+        guard server == nil, lazy == nil, unit.isNew, scanner.isAtStart, pins.isEmpty, limits?.mode != .session,
+            isTextTrusted, !isForcedToAuthority, !hasChangedSchema, !names.areOwn, names.boundDrops.isEmpty,
+            unnamedBefore.isEmpty, changes.isEmpty, restOfCut == nil, startupRestores == 0, let database
+        else { return false }
+        return database.route.table.rules.isEmpty && database.shadow == nil
+    }
+
+    /// What `note` keeps of the unit's messages.
+    private func noteLone(_ lone: LoneStatement, _ database: DatabaseState) -> Bool {
+        let statement: AnalysedStatement
+        let key: StatementKey?
+        switch lone.form {
+        case .query, .parsed:
+            (statement, key) = database.analyse(lone.text)
+            if !statement.isPlainRead || lone.form == .parsed && statement.hasBoundKey {
+                worker.analysedAhead = (statement, key)
+                return false
+            }
+        case .bound:
+            if lone.name.isEmpty {
+                guard let unnamed else { return false }
+                (statement, key) = (unnamed.analysis, unnamed.key)
+            } else {
+                guard let id = statements.find(lone.name) else { return false }
+                (statement, key) = (database.statements[id].analysis, database.statements[id].key)
+            }
+            if !statement.isPlainRead { return false }
+        }
+        unit.addPlainRead(statement, key)
+        unit.lone = lone.form
+        unit.isLoneDescribed = lone.isDescribed
+        if lone.form != .query {
+            unit.binds = true
+            unit.executeCount = 1
+            unit.statementsAtFirstExecute = 1
+            unit.firstExecuteEnd = lone.executeEnd
+        }
+        if lone.form == .parsed {
+            unit.parsesUnnamed = true
+            unit.unnamed = (statement, key)
+        }
+        if statement.hasBoundKey { noteLoneKey(statement, lone, database) }
+        return true
+    }
+
+    private func noteLoneKey(_ statement: AnalysedStatement, _ lone: LoneStatement, _ database: DatabaseState) {
+        let parseBody = lone.name.isEmpty ? unnamed?.parseBody : statements.find(lone.name).map {
+            database.statements[$0].parseBody
+        }
+        noteKey(statement, BodyReader(lone.values), parseBody: parseBody ?? [], database)
+    }
+
+    /// What `granted` and `begin` do, where the server's session is as the client's already.
+    ///
+    /// - Returns: false when it has to be set up first; nothing was done then.
+    func beginLone(on server: ServerConnection) -> Bool {
+        guard server.hasSettings(of: self) else { return false }
+        phase = .leased
+        isHolding = server.isReadOnly
+        // Where the bytes are looked at just now they go on there.
+        if !isProcessing { forwardKept(server) }
+        return true
+    }
+
+    /// The unit has a server: it is given the bytes where they are kept.
+    private func forwardKept(_ server: ServerConnection) {
+        guard let database, inbox.count == unit.byteCount else {
+            unit.lone = nil
+            return resumeSoon()
+        }
+        var kept: [UInt8] = []
+        swap(&kept, &inbox)
+        let isForwarded = kept.withUnsafeBytes { bytes -> Bool in
+            guard let lone = LoneStatement(bytes, packetMax: worker.packetMax), lone.form == unit.lone
+            else { return false }
+            return forwardLone(lone, bytes, server, database)
+        }
+        if isForwarded {
+            worker.spareBuffers.giveBack(&kept)
+            return adjustReading()
+        }
+        swap(&kept, &inbox)
+        unit.lone = nil
+        resumeSoon()
+    }
+
+    /// - Returns: false when the server needs something else first; nothing was done then.
+    private func forwardLone(
+        _ lone: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection, _ database: DatabaseState
+    ) -> Bool {
+        var serverName: [UInt8] = []
+        if lone.form == .bound {
+            if lone.name.isEmpty {
+                guard let unnamed, server.unnamedToken == unnamed.token, server.unnamedPreparedIn == nil
+                else { return false }
+            } else {
+                guard let id = statements.find(lone.name), server.preparedIn.isEmpty, server.statements.use(id)
+                else { return false }
+                serverName = database.statements[id].serverName
+            }
+        }
+        unit.byteCount = 0
+        if isHolding {
+            replay.removeAll(keepingCapacity: true)
+            replay.append(contentsOf: bytes)
+        }
+        transaction.isOpen = true
+        transaction.startedAt = unit.startedAt
+        var definition: UInt32 = 0
+        switch lone.form {
+        case .query:
+            unnamed = nil
+            lastUnnamedChange = statements.nextNumber()
+            server.unnamedToken = 0
+        case .parsed:
+            definition = statements.nextNumber()
+            keepUnnamed(lone.parseBody, lone.text, database)
+            lastUnnamedChange = definition
+            server.unnamedToken = unnamed?.token ?? 0
+            server.unnamedPreparedIn = nil
+        case .bound:
+            break
+        }
+        server.session.sentLone(lone.form, isDescribed: lone.isDescribed, definition: definition)
+        if serverName.isEmpty {
+            server.send(bytes)
+        } else {
+            sendLone(lone, bytes, serverName, server)
+        }
+        return true
+    }
+
+    /// With the name that the server knows the statement by.
+    private func sendLone(
+        _ lone: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ serverName: [UInt8], _ server: ServerConnection
+    ) {
+        var message = worker.spareBuffers.take()
+        let length = UInt32(4 + 1 + serverName.count + lone.values.count)
+        message.append(FrontendTag.bind)
+        withUnsafeBytes(of: length.bigEndian) { message.append(contentsOf: $0) }
+        message.append(0)
+        message.append(contentsOf: serverName)
+        message.append(contentsOf: lone.values)
+        message.append(contentsOf: bytes[lone.bindEnd...])
+        message.withUnsafeBytes { server.send($0) }
+        worker.spareBuffers.giveBack(&message)
+    }
+
+    // MARK: from the server
+
+    /// The unit's whole answer has come, and the server has noted it.
+    func loneAnswered(_ answer: LoneAnswer, _ bytes: UnsafeRawBufferPointer, on server: ServerConnection) {
+        guard let database else { return }
+        stopHolding()
+        ledger.note(.idle)
+        unit.notes.noteRows(answer.tag)
+        let micros = worker.now.microseconds(since: unit.startedAt)
+        database.counters.queries += 1
+        database.counters.queryMicros += micros
+        database.times.add(micros, .query, server.side, isRead: true)
+        noteEnd(.idle, on: server.side, micros: micros, database)
+        worker.answered(database, server.side, isProbe: unit.isProbe)
+        if !server.isReadOnly { stampReads(database) }
+        server.unnamedPreparedIn = nil
+        server.statements.settle()
+        database.counters.transactions += 1
+        database.counters.transactionMicros += micros
+        database.times.add(micros, .transaction, server.side, isRead: true)
+        transaction.isOpen = false
+        transaction.startedAt = MonotonicInstant(nanoseconds: 0)
+        unit.removeLone()
+        sendFromServer(bytes)
+        if hasEnded { worker.resumeLater(self) }
+        if phase != .leased { return }
+        self.server = nil
+        phase = .idle
+        scanner = UnitScanner(packetMax: worker.packetMax)
+        server.release()
+        if worker.isDraining { return drain() }
+        if hasParkedBytes { resumeSoon() }
+    }
+}
+
+extension Unit {
+    /// Nothing was noted of it, and it is not run again.
+    var isNew: Bool {
+        statementCount == 0 && !executes && !isStreamed && !isReplay && !hasWaited && !hasRetriedSetup
+    }
+
+    /// What `add` and `note` do with a first statement that is a plain read, and their messages up to a Sync.
+    mutating func addPlainRead(_ statement: AnalysedStatement, _ key: StatementKey?) {
+        executes = true
+        statementCount = 1
+        kind = .read
+        borders.appendRead()
+        self.key = key
+        notes.addPlainRead(statement)
+        session.noteBatchEnd()
+    }
+
+    /// The unit is as new: all that is set while `lone` is.
+    mutating func removeLone() {
+        lone = nil
+        byteCount = 0
+        executes = false
+        statementCount = 0
+        kind = .empty
+        borders = .none
+        key = nil
+        notes.removePlainRead()
+        session.removeBatchEnd()
+        startedAt = MonotonicInstant(nanoseconds: 0)
+        isProbe = false
+        if !binds { return }
+        binds = false
+        executeCount = 0
+        statementsAtFirstExecute = 0
+        firstExecuteEnd = 0
+        parsesUnnamed = false
+        if unnamed != nil { unnamed = nil }
+    }
+}
+
+extension ServerConnection {
+    /// The answer to a lone read, where it has come in one piece and is as it should be.
+    func answerLone(_ bytes: UnsafeRawBufferPointer, _ client: ClientConnection) -> Bool {
+        guard let form = client.unit.lone, state == .leased, client.phase == .leased,
+            let answer = LoneAnswer(
+                bytes, to: form, isDescribed: client.unit.isLoneDescribed, packetMax: worker.packetMax),
+            session.receivedLone(LoneStatement.replyCount(form, isDescribed: client.unit.isLoneDescribed))
+        else { return false }
+        client.loneAnswered(answer, bytes, on: self)
+        return true
+    }
+}
+
+extension ServerConnection {
+    /// What the client has set is set here: see `SessionSettings.unify`. A side that must not write has not all of it.
+    fileprivate func hasSettings(of client: ClientConnection) -> Bool {
+        if isReadOnly { return settings == client.settings(for: self) }
+        guard settings != nil else { return false }
+        return SessionSettings.unify(&client.settings, &settings!)
+    }
+}
+
+/// Emptied buffers of a thread, for bytes that are kept for a moment.
+struct SpareBuffers {
+    private static let buffersMax = 64
+    private static let capacityMax = 4096
+    private var buffers: [[UInt8]] = []
+
+    mutating func take() -> [UInt8] { buffers.popLast() ?? [] }
+
+    /// - Parameter buffer: empty and without memory afterwards.
+    mutating func giveBack(_ buffer: inout [UInt8]) {
+        var spare: [UInt8] = []
+        swap(&spare, &buffer)
+        if spare.capacity == 0 || spare.capacity > Self.capacityMax || buffers.count >= Self.buffersMax { return }
+        spare.removeAll(keepingCapacity: true)
+        buffers.append(spare)
+    }
+}
+
+extension Worker {
+    func takeAnalysed() -> (AnalysedStatement, StatementKey?)? {
+        guard let analysed = analysedAhead else { return nil }
+        analysedAhead = nil
+        return analysed
+    }
+}
