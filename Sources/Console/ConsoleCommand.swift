@@ -81,7 +81,7 @@ extension GateCommand {
         case .shutdown: "SHUTDOWN"
         case .barrier: ""
         case .holdForSwitch: "the hold of a switch"
-        case .letGo: ""
+        case .letGo, .warm: ""
         }
     }
 }

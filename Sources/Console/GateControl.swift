@@ -37,6 +37,9 @@ package struct GateControl {
         case kill(GateScope)
         /// Disconnects who is bound to a server of the authority.
         case endPinned(GateScope)
+        /// Opens servers of the side that takes the writes next, and closes those that no switch has made use of.
+        case warm(GateScope)
+        case cool(GateScope)
         /// No new clients; who is between two transactions is told to go.
         case drain
         case stopListening
@@ -199,7 +202,12 @@ package struct GateControl {
             let scope = GateScope.database(name)
             begin(id, command, .movable(scope), deadline: now.advanced(bySeconds: limit), &actions)
             if endsPinned { actions.append(.endPinned(scope)) }
+        case .warm(let name, let limit):
+            let scope = GateScope.database(name)
+            actions.append(.warm(scope))
+            begin(id, command, .warmed(scope), deadline: now.advanced(bySeconds: limit), &actions)
         case .letGo(let name):
+            actions.append(.cool(.database(name)))
             for key in established.keys where key.isSwitch && key.scope == .database(name) { established[key] = nil }
             for other in pending.keys.sorted() {
                 guard let waiting = pending[other], case .holdForSwitch(name, _, _) = waiting.command else { continue }
@@ -223,7 +231,7 @@ package struct GateControl {
             if disabled.contains(ExactName(name)) { return nil }
             scope = GateScope(name)
         case .suspend, .shutdown, .barrier, .letGo: return nil
-        case .holdForSwitch(let name, _, _): scope = .database(name)
+        case .holdForSwitch(let name, _, _), .warm(let name, _): scope = .database(name)
         }
         guard case .database(let name) = scope, !hasWildcard, !databases.contains(name) else { return nil }
         return name.text
@@ -261,7 +269,7 @@ package struct GateControl {
             case .suspend where scope == .everything: break
             case .kill(let killed) where killed == scope: break
             case .pause, .suspend, .kill, .resume, .disable, .enable, .reconnect, .waitClose, .shutdown, .barrier,
-                .holdForSwitch, .letGo:
+                .holdForSwitch, .letGo, .warm:
                 continue
             }
             drop(other, &actions)
@@ -328,7 +336,7 @@ package struct GateControl {
         case .pause(let pause): establish(pause.scope, pause.hold, endsAt: waiting.endsAt)
         case .suspend: isSuspended = true
         case .holdForSwitch(let name, _, _): establish(.database(name), .writes, endsAt: nil, isSwitch: true)
-        case .resume, .disable, .enable, .reconnect, .kill, .waitClose, .shutdown, .barrier, .letGo: break
+        case .resume, .disable, .enable, .reconnect, .kill, .waitClose, .shutdown, .barrier, .letGo, .warm: break
         }
         drop(id, &actions)
         actions.append(.answer(id, answer(to: waiting.command)))
@@ -390,7 +398,7 @@ package struct GateControl {
             case .pause(let pause): holds.append(Established(scope: pause.scope, hold: pause.hold))
             case .suspend: next.isSuspended = true
             case .holdForSwitch(let name, _, _): holds.append(Established(scope: .database(name), hold: .writes))
-            case .resume, .disable, .enable, .reconnect, .kill, .waitClose, .shutdown, .barrier, .letGo: break
+            case .resume, .disable, .enable, .reconnect, .kill, .waitClose, .shutdown, .barrier, .letGo, .warm: break
             }
         }
         for held in holds {

@@ -48,6 +48,9 @@ package enum GateWord: Equatable, Sendable, Codable {
         switch action {
         case .apply(let gate): self = .apply(gate)
         case .watch(_, .noClients), .drain, .stopListening, .stop, .answer: return nil
+        // The old one's clients have their servers opened when they need them.
+        case .warm, .cool: return nil
+        case .watch(let number, .warmed): self = .watch(number, .applied)
         case .watch(let number, let condition): self = .watch(number, condition)
         case .unwatch(let number): self = .unwatch(number)
         case .ask(let number): self = .ask(number)

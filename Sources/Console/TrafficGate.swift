@@ -82,6 +82,8 @@ package enum GateCondition: Equatable, Sendable, Codable {
     case flushed
     /// Nobody is connected but consoles.
     case noClients
+    /// No server that was to be there before a switch is still being opened.
+    case warmed(GateScope)
 }
 
 /// What one thread still waits for. Immutable, any thread.
@@ -157,4 +159,7 @@ package enum GateCommand: Equatable, Sendable {
     /// within so many seconds, everything goes on as before.
     case holdForSwitch(ExactName, limit: Double, endsPinned: Bool)
     case letGo(ExactName)
+    /// A switch is near: servers of the side that takes the writes next are opened. Those that are not there within so
+    /// many seconds are not waited for.
+    case warm(ExactName, limit: Double)
 }

@@ -155,6 +155,13 @@ package struct Pool: ~Copyable {
         idle.append(Idle(server: server, since: now))
     }
 
+    /// A server that was opened outside of the pool is idle in it from now on.
+    package mutating func serverAdopted(_ server: ServerID, now: MonotonicInstant) {
+        precondition(servers[server] == nil, "a server that is in the pool already")
+        servers[server] = Member(openedAt: now)
+        idle.append(Idle(server: server, since: now))
+    }
+
     /// - Parameters:
     ///   - pauses: false: the next attempt may follow at once, for something else decides on it.
     ///   - spread: at random, 0...1: pools that failed together do not try again together.

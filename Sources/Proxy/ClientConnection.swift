@@ -195,7 +195,7 @@ final class ClientConnection {
         stream = ByteStream(socket)
         // The slot needs self, which needs the registration: the slot is filled in right after.
         registration = worker.makeRegistration(.mailbox)
-        worker.fill(registration, .client(self))
+        worker.fill(registration, .client(Unmanaged.passUnretained(self)))
         worker.loop.register(raw, interest, as: registration)
     }
 
@@ -348,7 +348,7 @@ final class ClientConnection {
                 if skipped > 0 { continue }
             }
             if isClosingAfterFlush || phase == .closed { return bytes.count }
-            if consumed == 0 && phase == before && !hasMoved { return offset }
+            if consumed == 0 && phase == before && !hasMoved || isAllWithServer(offset == bytes.count) { return offset }
         }
     }
 
@@ -579,22 +579,4 @@ final class ClientConnection {
     var hasUnsentBytes: Bool { !stream.isEmpty && batchAwaited == nil }
     var isConsole: Bool { phase == .console || phase == .consoleWaiting }
     var handle: ClientHandle { ClientHandle(worker: worker.index, client: id) }
-}
-
-/// What the unnamed prepared statement of a client is, so that it can follow the client to another server.
-struct UnnamedStatement {
-    /// Parse's body behind the name.
-    var parseBody: [UInt8]
-    var token: UInt64
-    var analysis: AnalysedStatement
-    var key: StatementKey?
-}
-
-/// What the unnamed statement was before a message in flight that the server may yet skip.
-struct UnnamedChange {
-    let change: UInt32
-    var previousChange: UInt32
-    var statement: UnnamedStatement?
-    /// See `ServerSession.batchesSent`.
-    var batch: UInt32 = 0
 }

@@ -325,9 +325,6 @@ extension ClientConnection {
         if unit.notes.deniedBy != nil { return RouteDecision(authority, .rule) }
         if limits?.mode == .session { return RouteDecision(authority, .pinned) }
         let (route, table) = (database.route, database.route.table)
-        if unit.lone != nil, let decision = Router.decide(plainRead: (unitKey ?? sessionKey)?.identity, authority, table) {
-            return decision
-        }
         let horizon = route.horizon
         var request = RouteRequest(
             kind: unit.carriesBegin ? .read : unit.routedKind, horizon: HorizonFacts(horizon))

@@ -101,7 +101,9 @@ final class DatabaseState {
     private(set) var cohortUnits: [UInt64] = []
     var shapes: ShapeStatistics
     /// nil: none of its reads is sampled.
-    var shadow: ShadowSampler?
+    var shadow: ShadowSampler? { didSet { noteLoneReads() } }
+    /// Plain reads may go the short way: see LoneRead. Kept, for it is asked for each of them.
+    private(set) var takesLoneReads = true
     private(set) var schemaChanges: UInt64 = 0
     /// Shared by all threads.
     var sequenceReaders: SequenceReaders { route.sequenceReaders }
@@ -131,7 +133,10 @@ final class DatabaseState {
         resetUnits()
         findKeyColumnTypes()
         shadow = ShadowSampler(route)
+        noteLoneReads()
     }
+
+    private func noteLoneReads() { takesLoneReads = route.table.rules.isEmpty && shadow == nil }
 
     private func findKeyColumnTypes() {
         keyColumnTypes = route.table.keyPlan.sources.map { source in
@@ -163,6 +168,7 @@ final class DatabaseState {
         if previous.settings.shadow != next.settings.shadow { shadow = ShadowSampler(next) }
         if previous.settings.breaker != next.settings.breaker { health.apply(next.settings.breaker) }
         if previous.authority != next.authority { welcome = nil }
+        noteLoneReads()
     }
 
     private static func makeCache(_ route: DatabaseRoute) -> AnalysisCache {

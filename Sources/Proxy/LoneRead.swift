@@ -17,24 +17,39 @@ extension ClientConnection {
     /// - Returns: bytes that are done with; nil: it is no such unit, and nothing was done.
     func processLone(_ bytes: UnsafeRawBufferPointer) -> Int? {
         worker.analysedAhead = nil
-        guard mayGoAlone, let database, let lone = LoneStatement(bytes, packetMax: worker.packetMax),
+        guard let database, mayGoAlone(database), let lone = LoneStatement(bytes, packetMax: worker.packetMax),
             noteLone(lone, database)
         else { return nil }
         unit.byteCount = bytes.count
-        dispatch()
+        route(lone: database)
         guard phase == .leased, unit.lone != nil, let server else { return 0 }
         if forwardLone(lone, bytes, server, database) { return bytes.count }
         unit.lone = nil
         return 0
     }
 
-    private var mayGoAlone: Bool {
-        guard server == nil, lazy == nil, unit.isNew, scanner.isAtStart, pins.isEmpty, limits?.mode != .session,
-            isTextTrusted, !isForcedToAuthority, !hasChangedSchema, !names.areOwn, names.boundDrops.isEmpty,
-            unnamedBefore.isEmpty, changes.isEmpty, restOfCut == nil, startupRestores == 0, let database
-        else { return false }
-        return database.route.table.rules.isEmpty && database.shadow == nil
+    private func mayGoAlone(_ database: DatabaseState) -> Bool {
+        database.takesLoneReads && server == nil && lazy == nil && unit.isNew && scanner.isAtStart && pins.isEmpty
+            && limits?.mode != .session && isTextTrusted && !isForcedToAuthority && !hasChangedSchema && !names.areOwn
+            && names.boundDrops.isEmpty && unnamedBefore.isEmpty && changes.isEmpty && restOfCut == nil
+            && startupRestores == 0
     }
+
+    /// What `dispatch` does.
+    private func route(lone database: DatabaseState) {
+        let identity = (unitKey ?? sessionKey)?.identity
+        guard database.hold == nil,
+            let decision = Router.decide(plainRead: identity, database.authority, database.route.table)
+        else { return dispatch() }
+        unit.startedAt = worker.now
+        database.count(decision, isRead: true)
+        database.count(identity)
+        phase = .waiting
+        waitForServer(decision.side)
+    }
+
+    /// The unit's bytes were all that there was.
+    func isAllWithServer(_ isAll: Bool) -> Bool { isAll && unit.lone != nil && phase == .leased }
 
     /// What `note` keeps of the unit's messages.
     private func noteLone(_ lone: LoneStatement, _ database: DatabaseState) -> Bool {
@@ -43,7 +58,7 @@ extension ClientConnection {
         switch lone.form {
         case .query, .parsed:
             (statement, key) = database.analyse(lone.text)
-            if !statement.isPlainRead || lone.form == .parsed && statement.hasBoundKey {
+            if !statement.isPlainRead {
                 worker.analysedAhead = (statement, key)
                 return false
             }
@@ -75,6 +90,12 @@ extension ClientConnection {
     }
 
     private func noteLoneKey(_ statement: AnalysedStatement, _ lone: LoneStatement, _ database: DatabaseState) {
+        if lone.form == .parsed {
+            var types = BodyReader(lone.parseBody)
+            _ = types.cString()
+            unit.notes.noteParse(lone.name, statement, types: types)
+            return noteKey(statement, BodyReader(lone.values), types: ParameterTypes(types), database)
+        }
         let parseBody = lone.name.isEmpty ? unnamed?.parseBody : statements.find(lone.name).map {
             database.statements[$0].parseBody
         }

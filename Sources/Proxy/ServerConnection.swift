@@ -37,6 +37,8 @@ final class ServerConnection {
     let openedAt: MonotonicInstant
     /// It leads to the side that does not take the writes, as it was when it was opened: only reads go there.
     let isReadOnly: Bool
+    /// It leads to the side that takes the writes next, and nobody has it before that does: see ComingServers.
+    var isComing: Bool
     private var stream: ByteStream
     private var negotiation: ServerNegotiation
     private let registration: Registration
@@ -80,14 +82,15 @@ final class ServerConnection {
 
     init(
         _ id: ServerID, _ socket: consuming SocketDescriptor, _ endpoint: ServerEndpoint, _ entry: PoolEntry,
-        credentials: ServerLogin.Credentials, attempt: ServerEncryption.Attempt, worker: Worker
+        credentials: ServerLogin.Credentials, attempt: ServerEncryption.Attempt, isComing: Bool, worker: Worker
     ) {
         self.id = id
         self.endpoint = endpoint
         self.entry = entry
         self.worker = worker
         openedAt = worker.now
-        isReadOnly = endpoint.side != entry.database.authority
+        self.isComing = isComing
+        isReadOnly = endpoint.side != entry.database.authority && !isComing
         login = ServerLogin(
             credentials: credentials, randomBytes: Digest.randomBytes(18),
             minor: entry.database.route.settings.pool.protocolVersion.minor,
@@ -98,7 +101,7 @@ final class ServerConnection {
         negotiation = ServerNegotiation(endpoint.tls, attempt: attempt)
         // The slot needs self, which needs the registration: the slot is filled in right after.
         registration = worker.makeRegistration(.mailbox)
-        worker.fill(registration, .server(self))
+        worker.fill(registration, .server(Unmanaged.passUnretained(self)))
         worker.loop.register(raw, interest, as: registration)
     }
 
@@ -528,9 +531,9 @@ final class ServerConnection {
         end()
         if wasLoggingIn, let next = endpoint.tls?.encryption.attempt(after: negotiation.attempt, failure) {
             worker.logger.info("\(error.message); trying \(next == .plain ? "without" : "with") TLS")
-            worker.openServer(entry, next)
+            worker.openAgain(entry, next, isComing: isComing)
         } else if wasLoggingIn {
-            worker.openFailed(entry, error)
+            if !isComing { worker.openFailed(entry, error) }
         } else if let holder {
             holder.serverLost(self, error)
         }

@@ -260,3 +260,21 @@ extension ClientConnection {
         prepare(own, isAlone: isQuery && server.session.isAtBatchStart, &run, server)
     }
 }
+
+/// What the unnamed prepared statement of a client is, so that it can follow the client to another server.
+struct UnnamedStatement {
+    /// Parse's body behind the name.
+    var parseBody: [UInt8]
+    var token: UInt64
+    var analysis: AnalysedStatement
+    var key: StatementKey?
+}
+
+/// What the unnamed statement was before a message in flight that the server may yet skip.
+struct UnnamedChange {
+    let change: UInt32
+    var previousChange: UInt32
+    var statement: UnnamedStatement?
+    /// See `ServerSession.batchesSent`.
+    var batch: UInt32 = 0
+}

@@ -88,6 +88,7 @@ struct UnitNotes {
     mutating func removePlainRead() {
         statement = nil
         rows = 0
+        if !parsed.isEmpty { parsed.removeAll(keepingCapacity: true) }
     }
 
     mutating func deny(_ denial: Denial) {

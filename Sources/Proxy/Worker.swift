@@ -19,8 +19,9 @@ final class Worker {
         case free(next: Int)
         case listener(Int)
         case mailbox
-        case client(ClientConnection)
-        case server(ServerConnection)
+        /// `clients` and `servers`, and what was closed in this batch, hold on to them.
+        case client(Unmanaged<ClientConnection>)
+        case server(Unmanaged<ServerConnection>)
         case cancel(CancelConnection)
         case ping(SidePing)
     }
@@ -203,9 +204,7 @@ final class Worker {
     private func finishBatch() {
         var rounds = 0
         while !poolsToServe.isEmpty || !clientsToResume.isEmpty {
-            let pools = poolsToServe
-            poolsToServe = []
-            for entry in pools {
+            while let entry = poolsToServe.popLast() {
                 entry.isToBeServed = false
                 serve(entry)
             }
@@ -228,12 +227,17 @@ final class Worker {
         let place = Int(registration.slot)
         guard generations[place] == registration.generation else { return }
         switch slots[place] {
+        // unsafe: see Slot. A strong reference would be counted up and down for each event.
         case .client(let client):
-            if writable { client.onWritable() }
-            if readable { client.onReadable() }
+            client._withUnsafeGuaranteedRef {
+                if writable { $0.onWritable() }
+                if readable { $0.onReadable() }
+            }
         case .server(let server):
-            if writable { server.onWritable() }
-            if readable { server.onReadable() }
+            server._withUnsafeGuaranteedRef {
+                if writable { $0.onWritable() }
+                if readable { $0.onReadable() }
+            }
         case .cancel(let cancel):
             cancel.onReady(readable: readable, writable: writable)
         case .ping(let ping):
@@ -550,10 +554,11 @@ final class Worker {
     }
 
     func clientClosed(_ client: ClientConnection) {
+        // First, for nobody else may hold on to it.
+        keepUntilBatchEnds(client)
         clients[client.id] = nil
         if let key = client.cancelKey { clientsByKey[key] = nil }
         sharedClientCount.leave()
-        keepUntilBatchEnds(client)
     }
 
     // MARK: cancel requests

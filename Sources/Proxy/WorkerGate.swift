@@ -20,6 +20,8 @@ extension Worker {
         case .reconnect(let scope): reconnect(scope)
         case .kill(let scope): kill(scope)
         case .endPinned(let scope): endPinned(scope)
+        case .warm(let scope): openComing(scope)
+        case .cool(let scope): closeComing(scope)
         case .drain: drain()
         case .stopListening: stopListening()
         case .stop: stop()
@@ -138,6 +140,11 @@ extension Worker {
                 found.add("\(describe(server)) does not read what it is sent")
                 if isFirstEnough { return found }
             }
+        case .warmed(let scope):
+            for entry in pools.values where entry.coming.openingCount > 0 && scope.contains(entry.key.database) {
+                found.add("\(entry.coming.openingCount) servers of \(entry.key.side) are being opened")
+                if isFirstEnough { return found }
+            }
         case .noClients:
             for client in clients.values where !client.isConsole {
                 found.add(describe(client))
@@ -179,7 +186,7 @@ extension ServerConnection {
     func closeUnlessInUse() -> Bool {
         switch state {
         case .connecting, .negotiating, .login:
-            entry.pool.openForbidden()
+            if !isComing { entry.pool.openForbidden() }
             end()
         case .idle: close()
         case .leased, .settling: return false
@@ -238,7 +245,7 @@ extension ErrorResponse {
         case .holdForSwitch(let name, let limit, _):
             what = "\(blockers.count) units or sessions of \"\(name.text)\" were not at their end within \(limit) s"
             hint = "Everything goes on as before."
-        case .resume, .disable, .enable, .reconnect, .kill, .shutdown, .barrier, .letGo:
+        case .resume, .disable, .enable, .reconnect, .kill, .shutdown, .barrier, .letGo, .warm:
             (what, hint) = ("\(command.tag) was not reached in time", "Try again.")
         }
         self.init(.error, .queryCanceled, what, detail: names, hint: hint)

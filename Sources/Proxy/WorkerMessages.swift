@@ -107,6 +107,8 @@ package enum ControlOutcome: Sendable {
 package enum SwitchRequest: Sendable {
     case hold(database: String, limitSeconds: Double, endsPinned: Bool)
     case letGo(database: String)
+    /// It is near: see `GateCommand.warm`.
+    case warm(database: String, limitSeconds: Double)
     /// This side takes the writes from now on: told when all threads know it.
     case own(database: String, side: Side, epoch: Int64)
     /// The mirror runs from the authority to the other side.

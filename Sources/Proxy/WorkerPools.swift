@@ -24,6 +24,7 @@ final class PoolEntry {
     var isFlooded = false
     /// When the earliest of its timers fires.
     var timerAt: MonotonicInstant?
+    var coming = ComingServers()
     /// Clients that use it.
     private(set) var clientCount = 0
     /// Over all threads.
@@ -156,11 +157,25 @@ extension Worker {
 
     // MARK: servers come and go
 
-    /// - Parameter attempt: how to connect; nil: as its conninfo wants it first.
-    func openServer(_ entry: PoolEntry, _ attempt: ServerEncryption.Attempt? = nil) {
+    /// The next way to connect, where the first has failed: that one has given its place up.
+    func openAgain(_ entry: PoolEntry, _ attempt: ServerEncryption.Attempt, isComing: Bool) {
+        if isComing {
+            if takeFreePlace(entry) { openServer(entry, attempt, isComing: true) }
+        } else if takePlace(entry) {
+            openServer(entry, attempt)
+        } else {
+            entry.pool.openForbidden()
+        }
+    }
+
+    /// - Parameters:
+    ///   - attempt: how to connect; nil: as its conninfo wants it first.
+    ///   - isComing: it is not for the pool as yet, see ComingServers.
+    func openServer(_ entry: PoolEntry, _ attempt: ServerEncryption.Attempt? = nil, isComing: Bool = false) {
         let endpoint = entry.database.route.endpoint(entry.key.side)
         guard let address = endpoint.address else {
             leavePlace(entry)
+            if isComing { return }
             return openFailed(entry, ErrorResponse(
                 .fatal, .cannotConnect, "the name of host \"\(endpoint.host)\" cannot be resolved"))
         }
@@ -171,13 +186,15 @@ extension Worker {
                 user: entry.key.user, password: endpoint.password, proof: entry.proof, policy: snapshot.auth)
             let server = ServerConnection(
                 ServerID(nextID()), socket, endpoint, entry, credentials: credentials,
-                attempt: attempt ?? endpoint.tls?.encryption.firstAttempt ?? .plain, worker: self)
+                attempt: attempt ?? endpoint.tls?.encryption.firstAttempt ?? .plain, isComing: isComing,
+                worker: self)
             servers[server.id] = server
+            if isComing { entry.coming.openingCount += 1 }
             let limit = entry.database.route.settings.pool.serverConnectTimeoutSeconds
             if limit > 0 { schedule(.serverLogin(server.id), at: now.advanced(bySeconds: limit)) }
         } catch {
             leavePlace(entry)
-            openFailed(entry, connectFailure(endpoint, error.reason))
+            if !isComing { openFailed(entry, connectFailure(endpoint, error.reason)) }
         }
     }
 
@@ -190,6 +207,7 @@ extension Worker {
     /// A server logged in: it is idle now, and the first in line gets it at the end of the batch.
     func serverOpened(_ server: ServerConnection) {
         let entry = server.entry
+        if server.isComing { return entry.coming.opened(server.id) }
         if entry.lastFailure != nil {
             entry.lastFailure = nil
             logger.notice("\(entry.key.side) of \"\(entry.key.database)\" can be reached again")
@@ -245,19 +263,23 @@ extension Worker {
 
     /// The connection is closed; whoever had it has been told.
     func serverClosed(_ server: ServerConnection, wasOpen: Bool) {
+        // First, for nobody else may hold on to it.
+        keepUntilBatchEnds(server)
         servers[server.id] = nil
         leavePlace(server.entry)
-        if wasOpen {
+        if server.isComing {
+            server.entry.coming.closed(server.id, wasOpen: wasOpen)
+        } else if wasOpen {
             server.entry.pool.serverClosed(server.id)
             serveLater(server.entry)
         }
-        keepUntilBatchEnds(server)
     }
 
     func expireServers() {
         for entry in pools.values {
             for id in entry.pool.expiredServers(now: now) { servers[id]?.close() }
         }
+        expireComing()
     }
 
     /// Servers that are to be there although nobody waits, and pools that nobody needs any more.
@@ -265,7 +287,7 @@ extension Worker {
         for (key, entry) in pools {
             if entry.pool.keepsMinimum {
                 openServers(entry)
-            } else if entry.pool.serverCount == 0 && entry.pool.waitingCount == 0 {
+            } else if entry.pool.serverCount == 0 && entry.pool.waitingCount == 0 && entry.coming.isEmpty {
                 entry.pool.keepsTrying = false
                 pools[key] = nil
             }
@@ -292,6 +314,7 @@ extension Worker {
             }
             for server in servers.values where server.entry === entry { server.isOutdated = true }
             for id in entry.pool.idleServers { servers[id]?.close() }
+            adoptComing(entry)
         }
     }
 
@@ -335,6 +358,14 @@ extension Worker {
             return false
         }
         return true
+    }
+
+    /// The same, where nobody has to give one up for it.
+    func takeFreePlace(_ entry: PoolEntry) -> Bool {
+        if !entry.databaseServers.enter(max: entry.database.route.settings.pool.maxDBConnections) { return false }
+        if entry.userServers.enter(max: maxUserConnections(entry.key.user)) { return true }
+        _ = entry.databaseServers.leave()
+        return false
     }
 
     private func leavePlace(_ entry: PoolEntry) {

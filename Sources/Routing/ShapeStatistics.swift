@@ -285,6 +285,7 @@ package struct ShapeStatistics: Sendable {
 
     /// The shape's place; it is the most recently used now.
     private mutating func use(_ shape: ShapeID, text: @autoclosure () -> String) -> Int {
+        if newest >= 0 && entries[newest].shape == shape && !entries[newest].text.isEmpty { return newest }
         if let place = places[shape] {
             if place != newest {
                 unlink(place)

@@ -28,6 +28,8 @@ final class TemplateTable {
         let text: ContiguousArray<UInt8>
         let gaps: ContiguousArray<Gap>
         let hasStrings: Bool
+        /// The key is among them.
+        let needsLiterals: Bool
         let statement: AnalysedStatement
         /// A key in a comment before all gaps.
         let commentKey: KeyReference?
@@ -39,6 +41,7 @@ final class TemplateTable {
             self.text = ContiguousArray(text)
             self.gaps = gaps
             hasStrings = gaps.contains { $0.isString }
+            needsLiterals = if case .literals? = statement.columnKey?.value { true } else { false }
             self.statement = statement
             self.commentKey = commentKey
         }
@@ -56,7 +59,7 @@ final class TemplateTable {
         for index in templates.indices { templates[index] = nil }
     }
 
-    /// - Parameter literals: replaced by the text's own.
+    /// - Parameter literals: replaced by the text's own, where its key is one of them.
     func find(
         _ text: UnsafeRawBufferPointer, _ literals: inout [ShapeWriter.Literal]
     ) -> (statement: AnalysedStatement, commentKey: KeyReference?)? {
@@ -74,7 +77,7 @@ final class TemplateTable {
     @inline(__always) private static func matches(
         _ template: Template, _ text: UnsafeRawPointer, _ count: Int, _ literals: inout [ShapeWriter.Literal]
     ) -> Bool {
-        literals.removeAll(keepingCapacity: true)
+        if template.needsLiterals { literals.removeAll(keepingCapacity: true) }
         return template.text.withUnsafeBytes { bytes -> Bool in
             guard let wanted = bytes.baseAddress else { return false }
             var (place, from) = (0, 0)
@@ -84,8 +87,10 @@ final class TemplateTable {
                 place += fixed
                 let found = gap.isString ? string(text, place, count) : integer(text, place, count)
                 guard let end = found else { return false }
-                literals.append(ShapeWriter.Literal(
-                    offset: place - gap.signLength, length: end - place + gap.signLength))
+                if template.needsLiterals {
+                    literals.append(ShapeWriter.Literal(
+                        offset: place - gap.signLength, length: end - place + gap.signLength))
+                }
                 (place, from) = (end, gap.end)
             }
             return count - place == bytes.count - from && memcmp(text + place, wanted + from, count - place) == 0

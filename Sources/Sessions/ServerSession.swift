@@ -303,7 +303,7 @@ import PGWire
     package mutating func receivedLone(_ count: Int) -> Bool {
         guard head == 0, expected.count == count, copyEnds.isEmpty, !isSkipping, !isCopyingIn, !isUncertain
         else { return false }
-        expected.removeAll(keepingCapacity: expected.capacity <= 64)
+        emptyExpected()
         poppedCount += count
         hasHeadCompleted = false
         batchesAnswered &+= 1
@@ -323,12 +323,17 @@ import PGWire
         hasHeadCompleted = false
         if !copyEnds.isEmpty { copyEnds.removeAll { $0 <= poppedCount } }
         if head == expected.count {
-            expected.removeAll(keepingCapacity: expected.capacity <= 64)
-            head = 0
+            emptyExpected()
         } else if head >= 1024 {
             expected.removeSubrange(..<head)
             head = 0
         }
+    }
+
+    /// One by one: `removeAll` takes more for the few that there mostly are.
+    private mutating func emptyExpected() {
+        if expected.capacity > 64 { expected = [] } else { while expected.popLast() != nil {} }
+        head = 0
     }
 
     private mutating func popped(ifHead wanted: ExpectedReply) -> Verdict {

@@ -150,6 +150,7 @@ private final class AuthorityWatch {
             lastAlert = alert
             alertedFor = alert
             alertEnds = Deadline.now().adding(seconds: Self.alertSeconds)
+            control.post(.switching(.warm(database: settings.name, limitSeconds: 0), reply: nil))
             return probe(known.authority).giveSign(engine.id, alertFor: alert)
         }
         if word?.alert != alertedFor || alertEnds.hasPassed { alertedFor = nil }

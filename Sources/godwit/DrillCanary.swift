@@ -280,6 +280,7 @@ final class CanaryDesk: Sendable {
                 // Between two writes nothing is open: it is held from here on.
                 case .hold: isHeld = true
                 case .letGo: isHeld = false
+                case .warm: break
                 case .own(_, let side, let epoch):
                     if side != ownership.authority {
                         ownership = Ownership(authority: side, epoch: epoch, standing: .settled)

@@ -142,7 +142,7 @@ final class GateDesk {
             askedThere.insert(number)
             if !isPassed { stoodThere(GateReply(watch: number, blockers: GateBlockers())) }
         case .unwatch(let number): askedThere.remove(number)
-        case .apply, .ask, .reconnect, .kill, .endPinned, .drain, .stopListening, .stop, .answer: break
+        case .apply, .ask, .reconnect, .kill, .endPinned, .warm, .cool, .drain, .stopListening, .stop, .answer: break
         }
     }
 
@@ -217,7 +217,7 @@ final class GateDesk {
             case .apply(let gate):
                 logger.notice("\(Self.words(effective(gate)))")
                 server.order(.apply(effective(gate)))
-            case .watch, .unwatch, .ask, .reconnect, .kill, .endPinned, .drain, .stopListening, .stop:
+            case .watch, .unwatch, .ask, .reconnect, .kill, .endPinned, .warm, .cool, .drain, .stopListening, .stop:
                 server.order(action)
             }
             pass(action)

@@ -276,6 +276,8 @@ struct ServeAssembly {
             gate.take(.holdForSwitch(ExactName(database), limit: limit, endsPinned: endsPinned), for: reply)
         case .letGo(let database):
             gate.take(.letGo(ExactName(database)), for: reply)
+        case .warm(let database, let limit):
+            gate.take(.warm(ExactName(database), limit: limit), for: reply)
         case .own(let database, let side, let epoch):
             let next = Ownership(authority: side, epoch: epoch, standing: .settled)
             if ownerships[database] != next, snapshot.databases[database] != nil {

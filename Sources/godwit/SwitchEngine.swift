@@ -123,6 +123,8 @@ private final class SwitchRun {
     /// Seconds for other Godwits to notice that a switch is near. Nobody is held yet: long enough that one that was
     /// killed a moment ago counts as gone.
     private static let alertSeconds = SwitchCall.leaseSeconds + 6
+    /// Seconds for servers of the coming authority to be opened before anybody is held.
+    private static let warmSeconds = 3.0
     /// Seconds for the threads of this process to take something.
     private static let replySeconds = 30.0
 
@@ -174,6 +176,8 @@ private final class SwitchRun {
             case .reserve:
                 try alertOthers()
                 try need().reserve()
+                // Not worth a failure: who finds no server behind the switch has one opened.
+                ask(.warm(database: order.database, limitSeconds: Self.warmSeconds))
             case .hold:
                 heldSince = .now()
                 deadline = Deadline.now().adding(seconds: Double(order.deadlineMillis) / 1000)

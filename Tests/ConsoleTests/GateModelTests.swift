@@ -29,6 +29,8 @@ private struct GateWorld {
         var transactions: [Transaction] = []
         /// Idle connections by database.
         var idle: [String: Int] = [:]
+        /// Servers that are being opened for a switch, by database.
+        var opening: [String: Int] = [:]
         var unsent = 0
         var watches: [UInt64: GateCondition] = [:]
         var isDraining = false
@@ -77,7 +79,9 @@ private struct GateWorld {
         case 1...4: deliverToThread(thread)
         case 5...8: deliverToControl(thread)
         case 9, 10: begin(thread)
-        case 11, 12: end(thread)
+        case 11, 12:
+            end(thread)
+            opened(thread)
         case 13:
             now = now.advanced(byMillis: UInt64(pick(3000)))
             say(.elapsed(now: now))
@@ -105,8 +109,11 @@ private struct GateWorld {
         case 8: return pick(3) == 0 ? .kill(scope()) : .barrier
         case 9:
             let name = ExactName(names[pick(2)])
-            return pick(2) == 0
-                ? .holdForSwitch(name, limit: limit ?? 1, endsPinned: pick(2) == 0) : .letGo(name)
+            switch pick(3) {
+            case 0: return .warm(name, limit: limit ?? 1)
+            case 1: return .holdForSwitch(name, limit: limit ?? 1, endsPinned: pick(2) == 0)
+            default: return .letGo(name)
+            }
         default: return .suspend(limit: limit)
         }
     }
@@ -127,7 +134,7 @@ private struct GateWorld {
             case .stop:
                 isStopped = true
                 if threads.contains(where: { $0.clients > 0 }) { faults.append("stopped before clients had gone") }
-            case .apply, .watch, .unwatch, .ask, .reconnect, .kill, .endPinned, .drain, .stopListening:
+            case .apply, .watch, .unwatch, .ask, .reconnect, .kill, .endPinned, .drain, .stopListening, .warm, .cool:
                 for index in threads.indices { threads[index].inbox.append(action) }
             }
         }
@@ -166,6 +173,8 @@ private struct GateWorld {
                 if running.contains(where: { $0.writes && GateScope.database(name).contains($0.database) }) {
                     faults.append("held for a switch with open writes")
                 }
+            case .warm(let name, _):
+                if thread.opening[name.text, default: 0] > 0 { faults.append("warm with servers that are being opened") }
             case .resume, .enable, .reconnect, .waitClose, .shutdown, .barrier, .letGo: break
             }
         }
@@ -192,6 +201,11 @@ private struct GateWorld {
         look(index)
     }
 
+    private mutating func opened(_ index: Int) {
+        for (name, count) in threads[index].opening where count > 0 { threads[index].opening[name] = count - 1 }
+        look(index)
+    }
+
     private mutating func deliverToThread(_ index: Int) {
         if threads[index].inbox.isEmpty { return }
         switch threads[index].inbox.removeFirst() {
@@ -214,6 +228,10 @@ private struct GateWorld {
         case .drain:
             threads[index].isDraining = true
         case .stopListening: threads[index].isListening = false
+        case .warm(let scope):
+            for name in names where scope.contains(name) { threads[index].opening[name] = pick(3) }
+        case .cool(let scope):
+            for name in names where scope.contains(name) { threads[index].opening[name] = nil }
         case .stop, .answer, .endPinned: break
         }
         look(index)
@@ -242,6 +260,8 @@ private struct GateWorld {
             for one in thread.transactions where one.isOutdated && scope.contains(one.database) { blockers.add("o") }
         case .flushed: if thread.unsent > 0 { blockers.add("f") }
         case .noClients: for _ in 0..<thread.clients { blockers.add("c") }
+        case .warmed(let scope):
+            for (name, count) in thread.opening where scope.contains(name) && count > 0 { blockers.add("s") }
         }
         return blockers
     }

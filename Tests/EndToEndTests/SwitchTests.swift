@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import PGWire
 import TestSupport
 import Testing
 
@@ -235,6 +236,38 @@ import Testing
         try expectWhole(outcome, database, authority: "new")
         try waitForMirror(godwit)
         try expectEqual(database)
+    }
+
+    @Test func `servers of the coming side are open before anybody is held, and go when no switch is made`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let godwit = try servers.mirroring(database)
+        func processes() throws -> [String] {
+            let sql = "SELECT pid FROM pg_stat_activity WHERE datname = '\(database)' AND usename = 'app'"
+            return try servers.new.psql(sql, database: database).split(separator: "\n").map(String.init)
+        }
+        let (open, client) = (
+            try WireClient(port: godwit.port, database: database), try WireClient(port: godwit.port, database: database)
+        )
+        _ = try open.query("BEGIN")
+        _ = try open.query("UPDATE accounts SET balance = 7 WHERE id = 7")
+        _ = try client.query("SELECT 1")
+        #expect(try processes() == [])
+        #expect(throws: (any Error).self) { try switchOver(godwit, "CUTOVER", database, "DEADLINE 200") }
+        try waitUntil { try processes() == [] }
+        let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
+        var order = MessageWriter()
+        order.query("CUTOVER \(database) WITHOUT VERIFY DEADLINE 30000")
+        console.send(order.bytes)
+        // As many as OLD has for them, while the transaction is still in the way.
+        try waitUntil { try processes().count == 2 }
+        let opened = try processes()
+        _ = try open.query("COMMIT")
+        #expect(try console.readToReady().contains { $0.type == "C" })
+        for client in [open, client] {
+            let process = try #require(try client.value("SELECT pg_backend_pid()"))
+            #expect(opened.contains(process), "\(process) is not one of \(opened)")
+            #expect(try client.query("UPDATE accounts SET balance = 8 WHERE id = 8").first?.commandTag == "UPDATE 1")
+        }
     }
 
     @Test func `a writer around Godwit is waited for, then refused, also with TRUNCATE and in partitions`() throws {
