@@ -189,7 +189,8 @@ extension ClientConnection {
             unit.add(analysis, key)
             unit.session.note(analysis)
         }
-        unit.addUnknown()
+        // In a failed transaction PostgreSQL refuses it.
+        unit.addUnknown(endsNothing: server?.session.status == .failed && !unit.borders.ends)
     }
 
     /// Keeps the words of a BEGIN that comes first: they may be needed on the authority later.

@@ -32,9 +32,9 @@ extension ClientConnection {
     }
 
     /// One unit at a time where the present one may still have to be run elsewhere. A server that skips to a Sync owes
-    /// nothing: that Sync is among what comes next.
+    /// nothing: that Sync is among what comes next. And what goes on with a batch comes before its answers.
     func holdsNextUnit(_ server: ServerConnection) -> Bool {
-        isHolding || server.isReadOnly && server.session.expectedCount > 0
+        isHolding || server.isReadOnly && server.session.isAtBatchStart && server.session.expectedCount > 0
     }
 
     /// The unit that was routed, which `note` has seen already.

@@ -131,6 +131,20 @@ import Testing
         }
     }
 
+    /// PostgreSQL does not send the first answer before it has the rest.
+    @Test func `what goes on with a batch is not held for its answers in a transaction that has failed on NEW`() throws {
+        let (godwit, database) = try readingOnNew(1)
+        for rest in [Frame.query("SELECT 1"), Frame.message("F", [0, 0, 0, 1, 0, 0, 0, 0, 0, 1])] {
+            let client = try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", "7")])
+            _ = try client.query("BEGIN")
+            #expect(try client.query("SELECT 1 / (count(*) - count(*)) FROM t").contains { $0.sqlState == "22012" })
+            client.send(Frame.message("C", [0x50, 0]) + rest + Frame.sync)
+            #expect(try client.readToReady().map(\.type) == ["3", "E", "Z"])
+            #expect(try client.readToReady().map(\.type) == ["Z"])
+            client.close()
+        }
+    }
+
     /// Such a BEGIN is answered before any server has it.
     @Test func `BEGIN is answered in its own words, and only where it is what runs`() throws {
         let (godwit, database) = try readingOnNew(1)
