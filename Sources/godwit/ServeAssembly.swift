@@ -539,7 +539,7 @@ struct ServeAssembly {
             let sequenceReaders = sequenceReaders[name]
         else { preconditionFailure("made above") }
         let shadow = try shadowBook(settings)
-        let facts = catalogs[name] ?? .builtIn
+        let facts = catalogs[name] ?? (settings.mirror.tables.isEmpty ? .builtIn : .guarded)
         if let before = previous?.route(name), before.settings == settings, before.facts === facts,
             before.lookUp == lookUp, before.horizon === horizon, before.epoch == ownership.epoch,
             before.shadow === shadow
@@ -572,5 +572,6 @@ extension MirrorOptions {
         throttleLagSeconds = settings.throttleLagSeconds
         throttleSessions = settings.throttleSessions
         throttleQuery = settings.throttleQuery
+        mappings = TableMappings(settings)
     }
 }
