@@ -182,6 +182,7 @@ package enum ReloadPolicy {
             ("mirror.throttle_query", database.mirror.throttleQuery),
             ("mirror.sync_wait", seconds(database.mirror.syncWaitSeconds)),
             ("mirror.lag_max", seconds(database.mirror.lagMaxSeconds)),
+            ("mirror.tables", database.mirror.tables.map(\.text).joined(separator: "; ")),
         ] + flatten(database.breaker).map { ("breaker.\($0.0)", $0.1) } + [
             ("shadow.percent", Percent.text(database.shadow.hundredths)),
             ("shadow.pause", seconds(database.shadow.pauseSeconds)),

@@ -441,6 +441,8 @@ package struct MirrorSettings: Sendable, Equatable {
     package var syncWaitSeconds = 0.1
     /// Seconds without an applied batch after which reads leave NEW (`lag_max`).
     package var lagMaxSeconds = 30.0
+    /// Those that are other tables on NEW (`tables`).
+    package var tables: [MappedTable] = []
 
     package init() {}
 }

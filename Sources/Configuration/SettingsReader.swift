@@ -44,7 +44,7 @@ struct SettingsReader {
         ],
         "databases.*.mirror": [
             "mode", "sync_wait", "ddl", "poll_millis", "backfill_rows", "backfill_rate", "throttle_lag",
-            "throttle_sessions", "throttle_query", "lag_max",
+            "throttle_sessions", "throttle_query", "lag_max", "tables",
         ],
         "breaker": breakerKeys,
         "databases.*.breaker": breakerKeys,
@@ -423,6 +423,7 @@ struct SettingsReader {
         try section.text("throttle_query", &mirror.throttleQuery)
         try section.seconds("sync_wait", least: 0.001, &mirror.syncWaitSeconds)
         try section.seconds("lag_max", least: 0.001, &mirror.lagMaxSeconds)
+        if let tables = try mappedTables(section) { mirror.tables = tables }
     }
 
     private func read(_ section: Section, _ shadow: inout ShadowSettings) throws(SettingsError) {

@@ -59,11 +59,39 @@ package struct TableDescription: Sendable, Equatable {
     /// Names of the key's columns in its order; empty: none. The primary key, or else a unique index that tells
     /// rows apart as well: no column of it may be NULL, it is immediate, and has neither predicate nor expression.
     package var key: [String]
+    /// Where the columns and the name are another table's: how its rows are read. See TableMappings.
+    package var view: View? = nil
+
+    /// A table's rows in another shape.
+    package struct View: Sendable, Equatable {
+        /// The table's own name, what FROM names of it, and its columns.
+        package var name: TableName
+        package var rows: String
+        package var columns: Set<String>
+        /// The columns that are a column of the table, by that one's name.
+        package var targets: [String: String]
+        /// Nothing but names, and the type of a key, is another: what comes back is what went.
+        package var isExact: Bool
+        /// The select list.
+        package var selection: String
+        package var condition: String
+
+        /// Of the table, or of one of its partitions.
+        package func rows(of relation: String) -> String {
+            let condition = condition.isEmpty ? "" : " WHERE (\n\(condition)\n)"
+            return "(SELECT \(selection) FROM \(relation)\(condition))"
+        }
+    }
 
     package func column(_ name: String) -> Column? { columns.first { $0.name == name } }
 
-    /// What FROM, LOCK and DELETE name: a partitioned table with its partitions, any other without its children.
-    package var rows: String { kind == .partitioned ? name.sql : "ONLY \(name.sql)" }
+    /// What FROM names, with an alias behind it: a partitioned table with its partitions, any other without its
+    /// children.
+    package var rows: String { view.map { $0.rows(of: $0.rows) } ?? storedRows }
+
+    /// What LOCK and DELETE name.
+    package var storedRows: String { view?.rows ?? (kind == .partitioned ? name.sql : "ONLY \(name.sql)") }
+    package var storedName: TableName { view?.name ?? name }
 
     package var keyColumns: [Column] { key.compactMap { column($0) } }
 

@@ -31,6 +31,7 @@ enum AuthoritySchema {
         CREATE TABLE IF NOT EXISTS godwit.handover (
             schema_name text, table_name text, rows_copied bigint NOT NULL, bytes_copied bigint NOT NULL,
             stamp text NOT NULL, PRIMARY KEY (schema_name, table_name));
+        ALTER TABLE godwit.handover ADD COLUMN IF NOT EXISTS is_anew boolean NOT NULL DEFAULT false;
         CREATE TABLE IF NOT EXISTS godwit.handover_partition (
             root oid, leaf oid, stamp text NOT NULL, condition text NOT NULL, PRIMARY KEY (root, leaf));
         CREATE OR REPLACE FUNCTION godwit.refuse_write() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER

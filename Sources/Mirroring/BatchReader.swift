@@ -49,7 +49,7 @@ final class BatchReader {
     /// - Parameter definitions: what `readDefinitions` gave before the plans were made.
     func mirror(_ plans: [TablePlan], definitions: [UInt32: String]) {
         self.definitions = definitions
-        let names = plans.map(\.oldRows).joined(separator: ", ")
+        let names = plans.map(\.oldLocked).joined(separator: ", ")
         lockTables = plans.isEmpty ? "" : "LOCK TABLE \(names) IN ACCESS SHARE MODE;"
         keyParts = plans.map(\.keyCount).max() ?? 1
         let roots = plans.filter(\.isPartitioned).map(\.oid)
@@ -167,7 +167,7 @@ final class BatchReader {
         let found = Self.collectDefinitions(answer)
         for plan in plans where found[plan.oid] != definitions[plan.oid] {
             throw PostgresFailure(
-                .refused, sqlState: Self.definitionChanged, "the definition of \(plan.name) has changed")
+                .refused, sqlState: Self.definitionChanged, "the definition of \(plan.sourceName) has changed")
         }
     }
 

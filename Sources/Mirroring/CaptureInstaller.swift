@@ -48,35 +48,38 @@ package struct CaptureInstaller {
     /// - Parameter tables: of the source, all with a primary key: what Preflight passed.
     package func install(
         _ direction: MirrorDirection = .forward, old: borrowing Connection, new: borrowing Connection,
-        tables: [TableDescription]
+        tables: [TableDescription], mappings: TableMappings = .none
     ) throws(Failure) -> Report {
-        switch direction.source {
-        case .old: try install(direction, source: old, target: new, tables: tables)
-        case .new: try install(direction, source: new, target: old, tables: tables)
+        // The target's names, in the order of the tables.
+        let names = tables.map { mappings.twinName($0.name, of: direction.source) ?? $0.name }
+        return switch direction.source {
+        case .old: try install(direction, source: old, target: new, tables: tables, names: names)
+        case .new: try install(direction, source: new, target: old, tables: tables, names: names)
         }
     }
 
     private func install(
         _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection,
-        tables: [TableDescription]
+        tables: [TableDescription], names: [TableName]
     ) throws(Failure) -> Report {
         var report = Report()
         let schema = "BEGIN; \(CaptureSchema.target) \(CaptureSchema.source) \(AuthoritySchema.tables) COMMIT"
         try run(target, "\(direction.target.title), schema godwit", schema)
-        let mirrored = try names(target, "SELECT schema_name, table_name FROM godwit.backfill")
+        let mirrored = try self.names(target, "SELECT schema_name, table_name FROM godwit.backfill")
         try run(source, "\(direction.source.title), schema godwit", schema)
         let captured = try capture(source, direction.source, tables)
         report.installed = captured.installed
         report.present = captured.present
-        report.suspect = captured.installed.filter { mirrored.contains($0) }
-        if direction == .forward { try watch(target, tables: tables) }
-        try recordStart(direction, source: source, target: target, tables: tables)
+        report.suspect = zip(tables, names).filter { mirrored.contains($1) && captured.installed.contains($0.name) }
+            .map { $0.0.name }
+        if direction == .forward { try watch(target, names: names) }
+        try recordStart(direction, source: source, target: target, names: names)
         if !report.installed.isEmpty {
             try run(
                 source, "\(direction.source.title), godwit.control",
                 "UPDATE godwit.control SET generation = generation + 1")
         }
-        try prepareSwitch(direction, source: source, target: target, tables: tables)
+        try prepareSwitch(direction, source: source, target: target, tables: tables, names: names)
         return report
     }
 
@@ -113,9 +116,8 @@ package struct CaptureInstaller {
     /// way of a switch only.
     private func prepareSwitch(
         _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection,
-        tables: [TableDescription]
+        tables: [TableDescription], names: [TableName]
     ) throws(Failure) {
-        let names = Set(tables.map(\.name))
         let twins: [TableDescription]
         do throws(PostgresFailure) {
             twins = try CatalogReader.tables(target).filter { names.contains($0.name) && !$0.key.isEmpty }
@@ -161,8 +163,8 @@ package struct CaptureInstaller {
     }
 
     /// Triggers on NEW that name whoever else writes there. A table where we may not is passed over.
-    private func watch(_ new: borrowing Connection, tables: [TableDescription]) throws(Failure) {
-        let names = Set(tables.map(\.name)), watched = Set(try self.names(new, RogueWatch.watched))
+    private func watch(_ new: borrowing Connection, names: [TableName]) throws(Failure) {
+        let watched = Set(try self.names(new, RogueWatch.watched))
         let twins: [TableDescription]
         do throws(PostgresFailure) {
             twins = try CatalogReader.tables(new)
@@ -236,8 +238,7 @@ package struct CaptureInstaller {
     /// The target's first snapshot is taken after the last trigger is there: what any trigger missed, the backfill
     /// sees. Behind a switch the mirror's start was written down by it, and only tables can be added.
     private func recordStart(
-        _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection,
-        tables: [TableDescription]
+        _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection, names: [TableName]
     ) throws(Failure) {
         let (ours, theirs) = (direction.source.title, direction.target.title)
         let known = try rows(target, "\(theirs), godwit.progress", "SELECT epoch FROM godwit.progress")
@@ -255,7 +256,7 @@ package struct CaptureInstaller {
             """)
         let epoch = control[0, 0] ?? ""
         if known.count == 1, known[0, 0] != epoch { throw .preparedForAnother(old: epoch, new: known[0, 0] ?? "") }
-        let list = tables.map { "(\(SQL.literal($0.name.schema)), \(SQL.literal($0.name.name)))" }
+        let list = names.map { "(\(SQL.literal($0.schema)), \(SQL.literal($0.name)))" }
         try run(target, "\(theirs), godwit.progress", """
             BEGIN;
             \(wasSwitched ? "" : """

@@ -10,6 +10,8 @@ struct Handover {
         var rows: Int64
         var bytes: Int64
         var stamp: String
+        /// What the mapping makes of a row and back again is not the row: the coming target gets all rows anew.
+        var isAnew: Bool
     }
 
     private var entries: [Entry] = []
@@ -19,7 +21,7 @@ struct Handover {
     static func read(_ session: SwitchSession) throws(SwitchSession.Failure) -> Handover {
         var handover = Handover()
         // The coming mirror's source is this switch's target.
-        let plans = session.tables.map { TablePlan(old: $0.onTarget, new: $0.onSource) }
+        let plans = session.tables.compactMap { table in table.back.map { TablePlan(old: $0, new: table.onSource) } }
         let bodies = CaptureSchema.healthy(try session.queryTarget(CaptureSchema.capturedTables))
         let stamps = try StampKeeper.stamps(
             plans, bodies: bodies,
@@ -29,10 +31,14 @@ struct Handover {
             SELECT schema_name, table_name, rows_copied, bytes_copied FROM godwit.backfill
             """)
         for row in 0..<copied.count {
-            let name = TableName(schema: copied[row, 0] ?? "", name: copied[row, 1] ?? "")
+            let copy = TableName(schema: copied[row, 0] ?? "", name: copied[row, 1] ?? "")
+            guard let name = plans.first(where: { $0.sourceName == copy })?.name else { continue }
+            // OLD keeps what a mapping cannot give back; NEW has nothing that OLD does not give.
+            let isAnew = session.direction.source == .new
+                && session.tables.contains { $0.onTarget.name == copy && $0.back?.view?.isExact == false }
             handover.entries.append(Entry(
                 name: name, rows: copied.integer(row, 2) ?? 0, bytes: copied.integer(row, 3) ?? 0,
-                stamp: stamps[name]?.text ?? ""))
+                stamp: stamps[name]?.text ?? "", isAnew: isAnew))
         }
         for plan in plans where plan.isPartitioned {
             let leaves = try session.queryTarget(PartitionTracker.leavesQuery(plan.oid))
@@ -46,9 +52,11 @@ struct Handover {
     }
 
     var insertText: String {
+        // A side that an earlier version has prepared does not know the last column, and needs it for mappings only.
+        let isMapped = entries.contains(where: \.isAnew)
         let rows = entries.map { entry in
             "(\(SQL.literal(entry.name.schema)), \(SQL.literal(entry.name.name)), \(entry.rows), \(entry.bytes), "
-                + "\(SQL.literal(entry.stamp)))"
+                + "\(SQL.literal(entry.stamp))\(isMapped ? ", \(entry.isAnew)" : ""))"
         }
         return (rows.isEmpty ? "" : "INSERT INTO godwit.handover VALUES \(rows.joined(separator: ", "));")
             + (partitions.isEmpty
@@ -68,11 +76,16 @@ struct Handover {
                 ON c.epoch = a.mirror_epoch WHERE a.reverse_from IS NOT NULL
             """)
         guard facts.count == 1 else { return }
-        let entries = try ask("SELECT schema_name, table_name, rows_copied, bytes_copied, stamp FROM godwit.handover")
+        let entries = try ask("""
+            SELECT schema_name, table_name, rows_copied, bytes_copied, stamp, to_jsonb(h)->>'is_anew'
+              FROM godwit.handover h
+            """)
         let partitions = try ask("SELECT root::bigint, leaf::bigint, stamp, condition FROM godwit.handover_partition")
-        let tables = (0..<entries.count).map { row in
-            "(" + (0...1).map { SQL.literal(entries[row, $0]) }.joined(separator: ", ")
-                + ", \(entries.integer(row, 2) ?? 0), \(entries.integer(row, 3) ?? 0), true, "
+        let tables = (0..<entries.count).map { row -> String in
+            let isAnew = entries[row, 5] == "true"
+            let copied = isAnew
+                ? "0, 0, false" : "\(entries.integer(row, 2) ?? 0), \(entries.integer(row, 3) ?? 0), true"
+            return "(" + (0...1).map { SQL.literal(entries[row, $0]) }.joined(separator: ", ") + ", \(copied), "
                 + "nullif(\(SQL.literal(entries[row, 4])), ''))"
         }
         let leaves = (0..<partitions.count).map { row in

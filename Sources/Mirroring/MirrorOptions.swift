@@ -1,3 +1,5 @@
+import LibPQ
+
 /// How one mirror behaves. Immutable, any thread.
 package struct MirrorOptions: Sendable, Equatable {
     /// Milliseconds between looks at the journal when nobody kicks.
@@ -14,6 +16,9 @@ package struct MirrorOptions: Sendable, Equatable {
 
     /// Seconds between raises of sequences, rotations of the journal and looks at the catalogs and triggers.
     package var housekeepingSeconds = 2.0
+
+    /// Tables that are other tables on NEW.
+    package var mappings = TableMappings.none
 
     /// The first copy: rows a second, 0: any.
     package var copyRowsPerSecond = 0

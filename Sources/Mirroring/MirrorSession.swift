@@ -31,7 +31,7 @@ final class MirrorSession {
     private(set) var progress: BatchApplier.Progress
     private var backfill: Backfill
     private var partitions: PartitionTracker
-    private var sequences = SequenceRaiser()
+    private var sequences: SequenceRaiser
     private var lag = LagWindow()
     private var pace: CopyPace
     private var throttle: CopyThrottle
@@ -122,13 +122,22 @@ final class MirrorSession {
         let newTables = try on(target) { () throws(PostgresFailure) in try applier.tables() }
         var steps = try on(target) { () throws(PostgresFailure) in try applier.backfill() }
         let partitions = try on(target) { () throws(PostgresFailure) in try applier.partitions() }
-        let plans = try plan(direction, steps, oldTables, newTables, captures)
+        let pairs = try pair(direction, options.mappings, steps, oldTables, newTables, captures)
+        let plans = pairs.map { TablePlan(old: $0.shape, new: $0.twin) }
+        let renamed = try SequenceRaiser.renamed(
+            pairs.map { (source: $0.table, shape: $0.shape) },
+            source: { (sql) throws(Failure) in
+                try on(source) { () throws(PostgresFailure) in try reader.query(sql) }
+            },
+            target: { (sql) throws(Failure) in
+                try on(target) { () throws(PostgresFailure) in try applier.query(sql) }
+            })
         let notices = try StampKeeper.keep(direction, &steps, plans, reader, applier, captures)
         reader.mirror(plans, definitions: definitions)
         let session = MirrorSession(
             direction, reader: reader, applier: applier, options: options, orders: orders, horizon: horizon,
             generation: control.integer(0, 1) ?? 0, plans: plans, progress: progress, backfill: Backfill(steps),
-            partitions: partitions, definitions: newDefinitions, stopDescriptor: stopDescriptor,
+            partitions: partitions, definitions: newDefinitions, renamed: renamed, stopDescriptor: stopDescriptor,
             onSchemaChange: onSchemaChange)
         session.notices = notices
         // Before the first batch: a stranger's row may be what the last one failed on.
@@ -142,10 +151,11 @@ final class MirrorSession {
         _ direction: MirrorDirection, reader: BatchReader, applier: BatchApplier, options: MirrorOptions,
         orders: MirrorOrders, horizon: Horizon, generation: Int64, plans: [TablePlan],
         progress: BatchApplier.Progress, backfill: Backfill,
-        partitions: PartitionTracker, definitions: [UInt32: String], stopDescriptor: CInt,
-        onSchemaChange: @escaping () -> Void
+        partitions: PartitionTracker, definitions: [UInt32: String], renamed: [TableName: TableName],
+        stopDescriptor: CInt, onSchemaChange: @escaping () -> Void
     ) {
         self.direction = direction
+        sequences = SequenceRaiser(renamed: renamed)
         self.onSchemaChange = onSchemaChange
         self.orders = orders
         pace = CopyPace(rowsMax: options.backfillRows)
@@ -198,29 +208,36 @@ final class MirrorSession {
         }
     }
 
-    private static func plan(
-        _ direction: MirrorDirection, _ steps: [Backfill.Table], _ old: [TableDescription], _ new: [TableDescription],
-        _ captures: Rows
-    ) throws(Failure) -> [TablePlan] {
+    /// A mirrored table: as the source has it, as the target is to have it, and as it has it.
+    private typealias Pair = (table: TableDescription, shape: TableDescription, twin: TableDescription)
+
+    private static func pair(
+        _ direction: MirrorDirection, _ mappings: TableMappings, _ steps: [Backfill.Table], _ old: [TableDescription],
+        _ new: [TableDescription], _ captures: Rows
+    ) throws(Failure) -> [Pair] {
         let source = direction.source
         let captured = CaptureSchema.healthy(captures)
-        var plans: [TablePlan] = []
+        var pairs: [Pair] = []
         for step in steps {
-            guard let table = old.first(where: { $0.name == step.name }) else {
+            let name = mappings.twinName(step.name, of: source.other)
+            guard let name, let table = old.first(where: { $0.name == name }) else {
+                let change = mappings == .none ? "" : ", or mirror.tables gives another one its place"
                 throw .notReady(
-                    "\(source.title) has no table \(step.name) any more: run godwit prepare --remove and prepare again")
+                    "\(source.title) has no table \(name ?? step.name) any more\(change): "
+                        + "run godwit prepare --remove and prepare again")
             }
             let twin = new.first { $0.name == step.name }
+            let shape = mappings.shape(table, as: twin, from: source)
             let defects = Preflight.defects(of: table, on: source)
-            let found = (defects + SchemaMatch.defects(direction, old: table, new: twin))
+            let found = (defects + SchemaMatch.defects(direction, old: shape, new: twin))
                 .filter { $0.weight == .blocking }
             if let first = found.first { throw .notReady("\(first)") }
             guard let twin else { preconditionFailure("a missing table is a finding") }
-            guard let body = captured[table.oid] else { throw captureGone(source, step.name) }
-            if body != CaptureSchema.captureBody(table) { throw captureOfAnother(source, step.name) }
-            plans.append(TablePlan(old: table, new: twin))
+            guard let body = captured[table.oid] else { throw captureGone(source, table.name) }
+            if body != CaptureSchema.captureBody(table) { throw captureOfAnother(source, table.name) }
+            pairs.append((table, shape, twin))
         }
-        return plans
+        return pairs
     }
 
     private static func captureGone(_ source: Side, _ name: TableName) -> Failure {
@@ -467,7 +484,7 @@ final class MirrorSession {
     private func isCaptureWhole() throws(Failure) -> Bool {
         let rows = try on(source) { () throws(PostgresFailure) in try reader.query(CaptureSchema.capturedTables) }
         let healthy = CaptureSchema.healthy(rows)
-        for plan in plans.values where healthy[plan.oid] == nil { throw Self.captureGone(source, plan.name) }
+        for plan in plans.values where healthy[plan.oid] == nil { throw Self.captureGone(source, plan.sourceName) }
         let triggers = try on(source) { () throws(PostgresFailure) in
             TableStamp.collectTriggers(try reader.query(TableStamp.triggersQuery))
         }

@@ -101,8 +101,10 @@ struct PartitionTracker {
             change.deletions.append(now.condition)
             if let name = now.name { change.copies?.append(name) }
         }
-        // The condition of a hash partition names the table by its number, which NEW does not know.
-        if change.deletions.contains(where: { $0.contains("satisfies_hash_partition") }) {
+        // The condition of a hash partition names the table by its number, which NEW does not know; that of a mapped
+        // table OLD's columns.
+        let isForeign = change.deletions.contains { $0.contains("satisfies_hash_partition") }
+        if isForeign || (plan.isMapped && !change.deletions.isEmpty) {
             change.deletions = ["true"]
             change.copies = nil
         }

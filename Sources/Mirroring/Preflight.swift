@@ -25,40 +25,60 @@ package enum Preflight {
 
     /// - Parameter direction: of the mirror. From NEW to OLD only what concerns the tables is asked: the databases have
     ///   passed before.
+    /// - Returns: tables as they are on the source, whatever a mapping makes of them.
     package static func check(
-        _ direction: MirrorDirection = .forward, old: borrowing Connection, new: borrowing Connection
+        _ direction: MirrorDirection = .forward, old: borrowing Connection, new: borrowing Connection,
+        mappings: TableMappings = .none
     ) throws(PostgresFailure) -> Result {
-        guard direction == .forward else { return try checkTables(direction, source: new, target: old) }
+        guard direction == .forward else { return try checkTables(direction, mappings, source: new, target: old) }
         var findings = try sides(old: old, new: new)
         let oldTables = try CatalogReader.tables(old)
         let newTables = try CatalogReader.tables(new)
         findings += try database(old, "OLD") + database(new, "NEW")
         findings += try oldOnly(old)
         findings += try newOnly(new)
-        var carried: [TableDescription] = []
+        findings += MappingCheck.tables(mappings, old: oldTables, new: newTables)
+        var carried: [TableDescription] = [], twins: [TableDescription] = []
         for table in oldTables where !table.isPartition {
-            let twin = newTables.first { $0.name == table.name }
-            let found = defects(of: table) + SchemaMatch.defects(old: table, new: twin)
+            let twin = mappings.twin(of: table, on: .old, among: newTables)
+            let shape = mappings.shape(table, as: twin, from: .old)
+            var found = defects(of: table)
+            if let twin, let mapping = mappings.mapping(table.name, on: .old) {
+                found += MappingCheck.columns(mapping, old: table, new: twin)
+                found += try MappingCheck.expressions(
+                    mapping, from: .old, old, source: table, shape: shape, target: twin)
+                if !mapping.isOneWay, mapping.obstacles(old: table, new: twin).isEmpty {
+                    let back = mappings.shape(twin, as: table, from: .new)
+                    found += try MappingCheck.expressions(
+                        mapping, from: .new, new, source: twin, shape: back, target: table)
+                }
+            }
+            found += SchemaMatch.defects(old: shape, new: twin)
             findings += found
-            if !found.contains(where: { $0.weight == .blocking }) { carried.append(table) }
+            guard !found.contains(where: { $0.weight == .blocking }) else { continue }
+            carried.append(table)
+            if let twin { twins.append(twin) }
         }
-        findings += try rights(old, new, carried)
+        findings += try rights(old, new, carried, twins)
         if !findings.contains(where: { $0.problem.hasPrefix("we may not SELECT") }) {
-            let names = Set(carried.map(\.name))
-            findings += try leftovers(new, newTables.filter { names.contains($0.name) })
+            findings += try leftovers(new, twins)
         }
         return Result(findings: findings, tables: carried)
     }
 
     private static func checkTables(
-        _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection
+        _ direction: MirrorDirection, _ mappings: TableMappings, source: borrowing Connection,
+        target: borrowing Connection
     ) throws(PostgresFailure) -> Result {
         var findings = try firing(target, on: direction.target)
         let twins = try CatalogReader.tables(target)
         var carried: [TableDescription] = []
         for table in try CatalogReader.tables(source) where !table.isPartition {
+            guard mappings.isCarried(table.name, from: direction.source) else { continue }
+            let twin = mappings.twin(of: table, on: direction.source, among: twins)
+            let shape = mappings.shape(table, as: twin, from: direction.source)
             let found = defects(of: table, on: direction.source)
-                + SchemaMatch.defects(direction, old: table, new: twins.first { $0.name == table.name })
+                + SchemaMatch.defects(direction, old: shape, new: twin)
             findings += found
             if !found.contains(where: { $0.weight == .blocking }) { carried.append(table) }
         }
@@ -235,24 +255,25 @@ package enum Preflight {
     // MARK: rights and leftovers
 
     private static func rights(
-        _ old: borrowing Connection, _ new: borrowing Connection, _ tables: [TableDescription]
+        _ old: borrowing Connection, _ new: borrowing Connection, _ tables: [TableDescription],
+        _ twins: [TableDescription]
     ) throws(PostgresFailure) -> [Finding] {
         guard !tables.isEmpty else { return [] }
-        let list = tables.map { "(\(SQL.literal($0.name.sql)), \(SQL.literal($0.name.description)))" }
-            .joined(separator: ", ")
-        func missing(_ rights: [String]) -> String {
-            """
+        func missing(_ rights: [String], _ tables: [TableDescription]) -> String {
+            let list = tables.map { "(\(SQL.literal($0.name.sql)), \(SQL.literal($0.name.description)))" }
+                .joined(separator: ", ")
+            return """
             SELECT shown, r FROM (VALUES \(list)) t(name, shown),
                 unnest(ARRAY[\(rights.map { "'\($0)'" }.joined(separator: ","))]) r
              WHERE to_regclass(name) IS NOT NULL AND NOT has_table_privilege(name, r) ORDER BY 1, 2
             """
         }
         var found: [Finding] = []
-        let onOld = try old.query(missing(["SELECT"]))
+        let onOld = try old.query(missing(["SELECT"], tables))
         for row in 0..<onOld.count {
             found.append(blocking("OLD \(onOld[row, 0] ?? "")", "we may not SELECT", "GRANT SELECT"))
         }
-        let onNew = try new.query(missing(["SELECT", "INSERT", "UPDATE", "DELETE"]))
+        let onNew = try new.query(missing(["SELECT", "INSERT", "UPDATE", "DELETE"], twins))
         for row in 0..<onNew.count {
             let right = onNew[row, 1] ?? ""
             found.append(blocking("NEW \(onNew[row, 0] ?? "")", "we may not \(right)", "GRANT \(right)"))

@@ -3,6 +3,7 @@ import Primitives
 
 /// Whether a table of NEW can hold the rows of its twin on OLD. Pure.
 package enum SchemaMatch {
+    /// - Parameter old: the source's, in the target's shape where a mapping gives it one.
     package static func defects(
         _ direction: MirrorDirection = .forward, old: TableDescription, new: TableDescription?
     ) -> [Preflight.Finding] {
@@ -36,10 +37,10 @@ package enum SchemaMatch {
                     place, "lacks the column \(column.name) \(column.type)", "ALTER TABLE ... ADD COLUMN"))
                 continue
             }
-            if twin.type != column.type {
+            if twin.type != column.type && !isKeyHeld(column, by: twin, of: old) {
                 found.append(Preflight.blocking(
                     "\(place).\(column.name)", "is \(twin.type), on \(source) it is \(column.type)",
-                    "Give both the same type"))
+                    "Give both the same type" + (old.view == nil ? "" : ", or name it in mirror.tables for a cast")))
             }
             if twin.isGenerated && !column.isGenerated {
                 found.append(Preflight.blocking(
@@ -68,5 +69,18 @@ package enum SchemaMatch {
                 "Rows that \(source) allows may be refused: make sure that they cannot"))
         }
         return found
+    }
+
+    /// A mapped key may go to another type in which its values have the same texts and the same order. What does not
+    /// fit into a narrower one is refused when it comes.
+    private static func isKeyHeld(
+        _ column: TableDescription.Column, by twin: TableDescription.Column, of table: TableDescription
+    ) -> Bool {
+        guard table.view != nil, table.key.contains(column.name) else { return false }
+        func family(_ type: String) -> String {
+            if ["smallint", "integer", "bigint"].contains(type) { return "integer" }
+            return type.hasPrefix("character varying") && !type.hasSuffix("[]") ? "text" : type
+        }
+        return family(column.type) == family(twin.type)
     }
 }

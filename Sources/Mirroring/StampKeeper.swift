@@ -48,7 +48,7 @@ enum StampKeeper {
         _ plans: [TablePlan], bodies: [UInt32: String], source: (String) throws(Failure) -> Rows,
         target: (String) throws(Failure) -> Rows?
     ) throws(Failure) -> [TableName: TableStamp] {
-        let ofOld = Dictionary(uniqueKeysWithValues: plans.map { ($0.oid, $0.carriedNames) })
+        let ofOld = Dictionary(uniqueKeysWithValues: plans.map { ($0.oid, $0.sourceNames) })
         let ofNew = Dictionary(uniqueKeysWithValues: plans.map { ($0.newOid, $0.carriedNames) })
         func list(_ oids: some Sequence<UInt32>) -> String { oids.map { "\($0)" }.joined(separator: ", ") }
         let old = TableStamp.collect(try source(TableStamp.sideQuery(list(ofOld.keys))), carried: ofOld)
@@ -62,7 +62,7 @@ enum StampKeeper {
             if plan.isPartitioned { stamp.old.files = [:] }
             stamp.new = new?[plan.newOid] ?? TableStamp.Side()
             stamp.triggers = triggers[plan.oid] ?? [:]
-            stamp.key = CaptureSchema.keyMark(ofBody: bodies[plan.oid] ?? "")
+            stamp.key = CaptureSchema.keyMark(ofBody: bodies[plan.oid] ?? "") + plan.mappingMark
             stamps[plan.name] = stamp
         }
         return stamps

@@ -16,6 +16,7 @@ extension SwitchSession {
         rails.append(try prepared())
         rails.append(try fences())
         rails.append(try captures())
+        rails.append(mapping())
         rails.append(try schemas())
         rails.append(try sequences())
         rails.append(try longTransactions(order))
@@ -99,7 +100,7 @@ extension SwitchSession {
             for table in tables {
                 let description = isSource ? table.onSource : table.onTarget
                 if healthy[description.oid] != CaptureSchema.captureBody(description) {
-                    wrong.append("\(side.title) \(table.name)")
+                    wrong.append("\(side.title) \(description.name)")
                 }
             }
         }
@@ -113,8 +114,8 @@ extension SwitchSession {
         let back = MirrorDirection(from: direction.target)
         var found: [String] = []
         for table in tables {
-            let defects = SchemaMatch.defects(direction, old: table.onSource, new: table.onTarget)
-                + SchemaMatch.defects(back, old: table.onTarget, new: table.onSource)
+            let defects = SchemaMatch.defects(direction, old: table.shape, new: table.onTarget)
+                + (table.back.map { SchemaMatch.defects(back, old: $0, new: table.onSource) } ?? [])
             found += defects.filter { $0.weight == .blocking }.map { "\($0.place) \($0.problem)" }
         }
         return GuardRail(
@@ -123,13 +124,37 @@ extension SwitchSession {
             advice: "Make the tables alike (godwit verify --schema), then run godwit prepare")
     }
 
+    /// What a mapping cannot give back must be meant; and what went one way does not come back.
+    private func mapping() -> GuardRail {
+        var found: [String] = [], oneWay: [String] = []
+        for mapping in mappings.all {
+            if mapping.isOneWay {
+                oneWay.append("\(mapping.old)")
+            } else if direction.source == .old, let table = tables.first(where: { $0.onSource.name == mapping.old }) {
+                let obstacles = mapping.obstacles(old: table.onSource, new: table.onTarget)
+                if let first = obstacles.first { found.append("OLD \(mapping.old): \(first)") }
+            }
+        }
+        if direction.source == .new {
+            return GuardRail(
+                "mapping", value: oneWay.isEmpty ? "all of OLD was mirrored back" : "one way: \(Self.some(oneWay))",
+                threshold: "all of OLD was mirrored back", isMet: oneWay.isEmpty,
+                advice: "OLD lacks what was written to them since the cutover: there is no rollback")
+        }
+        let goes = oneWay.isEmpty ? "all can be mirrored back" : "one way, as it is meant: \(Self.some(oneWay))"
+        return GuardRail(
+            "mapping", value: found.isEmpty ? goes : Self.some(found),
+            threshold: "all can be mirrored back, or one_way", isMet: found.isEmpty,
+            advice: "Give `back` in mirror.tables for what is missing, or say one_way: true and do without rollback")
+    }
+
     private func sequences() throws(Failure) -> GuardRail {
-        let sql = """
-            SELECT schemaname || '.' || sequencename FROM pg_sequences WHERE schemaname <> 'godwit' ORDER BY 1
-            """
-        let ours = try querySource(sql), theirs = try queryTarget(sql)
-        let known = Set((0..<theirs.count).map { theirs[$0, 0] ?? "" })
-        let missing = (0..<ours.count).map { ours[$0, 0] ?? "" }.filter { !known.contains($0) }
+        let sql = "SELECT schemaname, sequencename FROM pg_sequences WHERE schemaname <> 'godwit' ORDER BY 1, 2"
+        func names(_ rows: Rows) -> [TableName] {
+            (0..<rows.count).map { TableName(schema: rows[$0, 0] ?? "", name: rows[$0, 1] ?? "") }
+        }
+        let ours = names(try querySource(sql)), known = Set(names(try queryTarget(sql)))
+        let missing = ours.filter { !known.contains(sequenceNames[$0] ?? $0) }.map(\.description)
         return GuardRail(
             "sequences", value: missing.isEmpty ? "\(ours.count) on both sides" : "missing: \(Self.some(missing))",
             threshold: "all of \(direction.source.title) on \(direction.target.title)", isMet: missing.isEmpty,

@@ -21,12 +21,17 @@ package final class SwitchSession {
 
     /// One mirrored table on both sides.
     struct Table {
-        var name: TableName
         var onSource: TableDescription
         var onTarget: TableDescription
+        /// As the other side is to have it; `back` only where a mirror can go there.
+        var shape: TableDescription
+        var back: TableDescription?
+
+        var name: TableName { onSource.name }
     }
 
     package let direction: MirrorDirection
+    let mappings: TableMappings
     private let conninfos: (source: String, target: String)
     let source: Connection
     let target: Connection
@@ -36,6 +41,8 @@ package final class SwitchSession {
     /// Made ready before anything is held, so that the time under the hold is spent on locks and commits only.
     private var fenceOn = ""
     private var targetTriggers = ""
+    /// The source's sequences that have another name on the target.
+    private(set) var sequenceNames: [TableName: TableName] = [:]
 
     /// Seconds for what happens while nobody is held.
     static let patienceSeconds = 10.0
@@ -46,21 +53,22 @@ package final class SwitchSession {
 
     /// - Parameter direction: from the present authority.
     package static func open(
-        _ direction: MirrorDirection, old: String, new: String, interrupt: CInt = -1
+        _ direction: MirrorDirection, old: String, new: String, mappings: TableMappings = .none, interrupt: CInt = -1
     ) throws(Failure) -> SwitchSession {
         let (sourceInfo, targetInfo) = direction.ends(old: old, new: new)
         let session = SwitchSession(
-            direction, (sourceInfo, targetInfo), try connect(sourceInfo, direction.source, interrupt),
+            direction, mappings, (sourceInfo, targetInfo), try connect(sourceInfo, direction.source, interrupt),
             try connect(targetInfo, direction.target, interrupt))
         try session.begin()
         return session
     }
 
     private init(
-        _ direction: MirrorDirection, _ conninfos: (source: String, target: String), _ source: consuming Connection,
-        _ target: consuming Connection
+        _ direction: MirrorDirection, _ mappings: TableMappings, _ conninfos: (source: String, target: String),
+        _ source: consuming Connection, _ target: consuming Connection
     ) {
         self.direction = direction
+        self.mappings = mappings
         self.conninfos = conninfos
         self.source = source
         self.target = target
@@ -77,6 +85,10 @@ package final class SwitchSession {
         claims = (ofSource, ofTarget)
         epoch = Ownership.nextEpoch(old: ofSource, new: ofTarget)
         tables = try readTables()
+        sequenceNames = try SequenceRaiser.renamed(
+            tables.map { (source: $0.onSource, shape: $0.shape) },
+            source: { (sql) throws(Failure) in try querySource(sql) },
+            target: { (sql) throws(Failure) in try queryTarget(sql) })
         func statements(_ rows: Rows) -> String {
             (0..<rows.count).map { (rows[$0, 0] ?? "") + ";\n" }.joined()
         }
@@ -125,10 +137,14 @@ package final class SwitchSession {
         var tables: [Table] = []
         for row in 0..<names.count {
             let name = TableName(schema: names[row, 0] ?? "", name: names[row, 1] ?? "")
-            guard let onSource = ours.first(where: { $0.name == name }),
-                let onTarget = theirs.first(where: { $0.name == name })
+            guard let onTarget = theirs.first(where: { $0.name == name }),
+                let onSource = mappings.twin(of: onTarget, on: direction.target, among: ours)
             else { throw .other("table \(name) is not on both sides any more: run godwit prepare") }
-            tables.append(Table(name: name, onSource: onSource, onTarget: onTarget))
+            let (side, other) = (direction.source, direction.target)
+            let goesBack = mappings.isCarried(onTarget.name, from: other)
+            tables.append(Table(
+                onSource: onSource, onTarget: onTarget, shape: mappings.shape(onSource, as: onTarget, from: side),
+                back: goesBack ? mappings.shape(onTarget, as: onSource, from: other) : nil))
         }
         return tables
     }
@@ -170,7 +186,7 @@ package final class SwitchSession {
     /// Brings the target's sequences past the source's.
     package func raiseSequences(until deadline: Deadline) throws(Failure) {
         guard let rows = try onSource(SequenceRaiser.valuesQuery, until: deadline) else { return }
-        let statements = SequenceRaiser.raiseTexts(rows)
+        let statements = SequenceRaiser.raiseTexts(rows, renamed: sequenceNames)
         if !statements.isEmpty { try onTarget(statements.joined(separator: ";\n"), until: deadline) }
     }
 

@@ -4,7 +4,9 @@ import LibPQ
 package struct TablePlan: Sendable {
     package let oid: UInt32
     let newOid: UInt32
+    /// On the target, and on the source.
     package let name: TableName
+    let sourceName: TableName
     package let rowsEstimated: Int64
     package let keyCount: Int
     /// Rows may be changed in place: nothing but the primary key can collide.
@@ -14,28 +16,38 @@ package struct TablePlan: Sendable {
 
     /// OLD's table has partitions: see PartitionTracker.
     let isPartitioned: Bool
-    /// What LOCK, FROM and DELETE name on each side.
-    let oldRows: String
-    let newRows: String
+    /// What FROM names on OLD, and LOCK; what DELETE names on NEW.
+    private let oldRows: String
+    let oldLocked: String
+    private let newRows: String
+    /// How a mapping reads OLD's rows; nil: they have NEW's shape.
+    private let view: TableDescription.View?
+    var isMapped: Bool { view != nil }
 
     private let keys: [TableDescription.Column]
     /// The columns that travel: all but those which NEW computes.
     private let columnList: String
     let carriedNames: Set<String>
+    /// Columns of OLD that decide what NEW gets.
+    let sourceNames: Set<String>
     private let carried: [TableDescription.Column]
     private let keyList: String
     private let keyTexts: String
     private let valuesText: String
     private let conflictAction: String
 
+    /// - Parameter old: in NEW's shape: see TableMappings.
     package init(old: TableDescription, new: TableDescription) {
         precondition(!old.key.isEmpty && old.key == new.key, "preflight passed no key")
         oid = old.oid
         newOid = new.oid
         name = old.name
+        sourceName = old.storedName
+        view = old.view
         rowsEstimated = old.rowsEstimated
         isPartitioned = old.kind == .partitioned
         oldRows = old.rows
+        oldLocked = old.storedRows
         newRows = new.rows
         keys = old.keyColumns
         keyCount = keys.count
@@ -45,6 +57,7 @@ package struct TablePlan: Sendable {
         keyTexts = keys.map { "\($0.sql)::text" }.joined(separator: ", ")
         valuesText = Self.values(carried)
         carriedNames = Set(carried.map(\.name))
+        sourceNames = old.view?.columns ?? carriedNames
         self.carried = carried
         // An identity column GENERATED ALWAYS cannot be SET; as a part of the key it needs no change either.
         let fixed = Set(new.columns.filter { $0.identity == .always }.map(\.name))
@@ -65,6 +78,9 @@ package struct TablePlan: Sendable {
         }
         return "'(' || \(parts.joined(separator: " || ',' || ")) || ')'"
     }
+
+    /// How the rows are mapped, for what must not change behind the mirror's back; empty: not at all.
+    var mappingMark: String { view.map { "\n" + $0.rows(of: $0.rows) } ?? "" }
 
     // MARK: keys
 
@@ -92,7 +108,7 @@ package struct TablePlan: Sendable {
         let names = keys.indices.map { "k\($0)" }.joined(separator: ", ")
         return """
             SELECT \(names), CASE WHEN sum(octet_length(v)) OVER (ROWS UNBOUNDED PRECEDING) <= \(bytesMax) THEN v END \
-            FROM (SELECT \(texts), \(valuesText) AS v FROM \(oldRows) WHERE \(condition(wanted)) OFFSET 0) s
+            FROM (SELECT \(texts), \(valuesText) AS v FROM \(oldRows) t WHERE \(condition(wanted)) OFFSET 0) s
             """
     }
 
@@ -111,7 +127,7 @@ package struct TablePlan: Sendable {
         if keys.contains(where: \.isCollatable) {
             let parts = keys.enumerated().map { "key[\($0 + 1)]::\($1.type)" }.joined(separator: ", ")
             return """
-                COPY (SELECT \(columnList) FROM \(oldRows) WHERE (\(keyList)) IN \
+                COPY (SELECT \(columnList) FROM \(oldRows) t WHERE (\(keyList)) IN \
                 (SELECT \(parts) FROM (\(unseen)) j WHERE key IS NOT NULL) ORDER BY \(keyList)) TO STDOUT
                 """
         }
@@ -141,12 +157,16 @@ package struct TablePlan: Sendable {
     }
 
     func copyRange(after: [String]?, through: [String]?) -> String {
-        "COPY (SELECT \(columnList) FROM \(oldRows) WHERE \(range(after: after, through: through))) TO STDOUT"
+        "COPY (SELECT \(columnList) FROM \(oldRows) t WHERE \(range(after: after, through: through))) TO STDOUT"
     }
 
     /// The rows of one partition, or of all.
     func copyPartition(_ leaf: TableName?) -> String {
-        "COPY (SELECT \(columnList) FROM \(leaf.map { "ONLY \($0.sql)" } ?? oldRows)) TO STDOUT"
+        let rows = leaf.map { leaf in
+            let stored = "ONLY \(leaf.sql)"
+            return view?.rows(of: stored) ?? stored
+        }
+        return "COPY (SELECT \(columnList) FROM \(rows ?? oldRows) t) TO STDOUT"
     }
 
     func deletePartition(_ condition: String) -> String { "DELETE FROM \(newRows) WHERE \(condition)" }

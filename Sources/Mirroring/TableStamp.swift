@@ -20,7 +20,7 @@ struct TableStamp: Equatable {
     var new = Side()
     /// Versions of the capture triggers' catalog rows, by trigger: one that was off for a moment has another.
     var triggers: [UInt32: String] = [:]
-    /// The columns whose values the triggers write down.
+    /// The columns whose values the triggers write down; on a second line how a mapping reads the rows.
     var key = ""
 
     /// Before the version of a trigger that is the table's own, not a partition's copy of it.
@@ -31,7 +31,10 @@ struct TableStamp: Equatable {
         _ direction: MirrorDirection = .forward, from before: TableStamp, to now: TableStamp
     ) -> String? {
         let (source, target) = (direction.source.title, direction.target.title)
-        if before.key != now.key { return "\(source)'s key has changed" }
+        if before.key != now.key {
+            let keys = [before, now].map { $0.key.prefix { $0 != "\n" } }
+            return "\(source)'s \(keys[0] == keys[1] ? "mapping" : "key") has changed"
+        }
         for (trigger, version) in before.triggers where now.triggers[trigger] != version {
             // A partition's trigger goes with the partition.
             if now.triggers[trigger] == nil && !version.hasPrefix(rootMark) { continue }

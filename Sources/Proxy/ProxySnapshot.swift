@@ -57,6 +57,8 @@ package final class CatalogSnapshot: Sendable {
     /// What holds before the authority could be asked.
     package static let builtIn = CatalogSnapshot(
         CatalogFacts.builtIn, isReadCommittedDefault: false)
+    /// The same where some tables are others on the other side: which views read them is not known yet.
+    package static let guarded = CatalogSnapshot(CatalogFacts.guarded, isReadCommittedDefault: false)
 }
 
 /// All that the data plane needs of one `databases` entry. Immutable; shared by all reactors.

@@ -3,6 +3,17 @@
 /// Names that are not qualified are taken at the worst over all schemas, and over all overloads: `search_path` belongs
 /// to the session and may change behind our back.
 package struct CatalogFacts: Sendable {
+    /// A relation by its full name.
+    package struct Relation: Sendable {
+        package var schema: String
+        package var name: String
+
+        package init(schema: String, name: String) {
+            self.schema = schema
+            self.name = name
+        }
+    }
+
     /// One row of `CatalogFacts.query`.
     package struct Row: Sendable {
         package var kind: String
@@ -27,6 +38,8 @@ package struct CatalogFacts: Sendable {
 
     /// What holds before any catalog was read: PostgreSQL's own functions.
     package static let builtIn = CatalogFacts(rows: [Row]())
+    /// What holds where nothing counts as a read before the catalog was read.
+    package static let guarded = CatalogFacts(rows: [Row(kind: "implicit", schema: "", name: "", detail: "v")])
 
     /// True for volatile, false for stable and immutable.
     private var functions: [QualifiedName: Bool] = [:]
@@ -127,8 +140,15 @@ package struct CatalogFacts: Sendable {
     /// policy or a rule of theirs calls volatile functions, or when they are views over, or parents of, such. Types are
     /// listed when a cast, a domain's check or their own input function is volatile; `implicit` when such a cast may
     /// happen without being written. Built-in functions leave no dependency behind, hence the looks at texts.
-    package static let query = """
-        WITH RECURSIVE body AS (
+    ///
+    /// - Parameter unlike: tables that have another shape on the other side: so do views over them, and functions that
+    ///   name them read them.
+    package static func query(unlike: [Relation] = []) -> String {
+        let names = unlike.map { "(\(literal($0.schema)), \(literal($0.name)))" }.joined(separator: ", ")
+        return """
+        WITH RECURSIVE unlike_name (schema, name) AS (
+            SELECT schema::text, name::text FROM (VALUES \(names.isEmpty ? "(NULL, NULL)" : names)) v (schema, name)
+        ), body AS (
             SELECT oid, pg_catalog.pg_get_viewdef(oid) AS text FROM pg_catalog.pg_class WHERE relkind = 'v'
                 AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
             UNION ALL
@@ -155,8 +175,23 @@ package struct CatalogFacts: Sendable {
             SELECT oid FROM domain_check
             UNION
             SELECT y.oid FROM pg_catalog.pg_type y JOIN harmful_type h ON h.oid IN (y.typbasetype, y.typelem)
+        ), unlike (oid, name) AS (
+            SELECT c.oid, c.relname::text FROM pg_catalog.pg_class c
+            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            JOIN unlike_name u ON u.schema = n.nspname::text AND u.name = c.relname::text
+            UNION
+            SELECT e.relation, c.relname::text FROM unlike t JOIN edge e ON e.source = t.oid
+            JOIN pg_catalog.pg_class c ON c.oid = e.relation
+        ), unlike_function (oid) AS (
+            SELECT d.objid FROM pg_catalog.pg_depend d JOIN unlike t ON t.oid = d.refobjid
+            WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+            UNION
+            SELECT p.oid FROM pg_catalog.pg_proc p JOIN unlike t ON position(lower(t.name) IN lower(p.prosrc)) > 0
+            WHERE p.oid >= 16384
         ), marked AS (
-            SELECT c.oid, 'x' AS detail FROM pg_catalog.pg_class c
+            SELECT oid, 'x' AS detail FROM unlike
+            UNION
+            SELECT c.oid, 'x' FROM pg_catalog.pg_class c
             WHERE c.relkind IN ('S', 'm', 'f') OR c.relkind IN ('r', 'p') AND c.relpersistence = 'u'
                 OR c.relkind IN ('r', 'p') AND c.oid >= 16384 AND pg_catalog.to_regclass('godwit.control') IS NOT NULL
                     AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t
@@ -179,7 +214,7 @@ package struct CatalogFacts: Sendable {
         )
         SELECT 'function'::text, n.nspname::text, p.proname::text,
             max(greatest(p.provolatile::text, t.provolatile::text, f.provolatile::text, c.provolatile::text,
-                m.provolatile::text, l.provolatile::text,
+                m.provolatile::text, l.provolatile::text, CASE WHEN x.oid IS NOT NULL THEN 'v' END,
                 CASE WHEN p.proargtypes::oid[] && ARRAY(SELECT oid FROM harmful_type) THEN 'v' END))
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
         LEFT JOIN pg_catalog.pg_aggregate a ON a.aggfnoid = p.oid
@@ -188,6 +223,7 @@ package struct CatalogFacts: Sendable {
         LEFT JOIN pg_catalog.pg_proc c ON c.oid = a.aggcombinefn
         LEFT JOIN pg_catalog.pg_proc m ON m.oid = a.aggmtransfn
         LEFT JOIN pg_catalog.pg_proc l ON l.oid = a.aggmfinalfn
+        LEFT JOIN unlike_function x ON x.oid = p.oid
         GROUP BY 2, 3
         UNION ALL
         SELECT DISTINCT 'operator', n.nspname::text, o.oprname::text, 'v' FROM pg_catalog.pg_operator o
@@ -209,7 +245,14 @@ package struct CatalogFacts: Sendable {
         SELECT DISTINCT 'relation', n.nspname::text, c.relname::text, t.detail FROM tainted t
         JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+        UNION ALL
+        SELECT 'relation', schema, name, 'x' FROM unlike_name WHERE name IS NOT NULL
         """
+    }
+
+    private static func literal(_ text: String) -> String {
+        " E'\(text.replacing("\\", with: "\\\\").replacing("'", with: "''"))'"
+    }
 
     /// Built-in functions with effects, as a regular expression within a SQL literal.
     private static let harmfulText = "\\m(nextval|setval|set_config|pg_notify|pg_(try_)?advisory_\\w+|lo_\\w+"

@@ -27,7 +27,8 @@ package struct KeySlice: Sendable, Equatable, Hashable {
     }
 }
 
-/// Statements that walk one table slice by slice, the same on both sides. Pure, any thread.
+/// Statements that walk one side's table slice by slice: on the other the same, but for where the rows come from. Pure,
+/// any thread.
 ///
 /// Ranges are used where both servers order the key alike (no collation in it). Other tables are one range,
 /// split by the hash of the key's text, which is the same everywhere.
@@ -41,14 +42,16 @@ package struct KeyRangePlan: Sendable {
     private let rowText: String
     private let source: String
 
-    /// - Parameter table: OLD's description: its columns in its order are what is compared.
-    package init(_ table: TableDescription) {
+    /// - Parameter table: OLD's description, in NEW's shape where it is mapped: its columns in its order are what is
+    ///   compared.
+    /// - Parameter rows: what FROM names; nil: the table's own.
+    package init(_ table: TableDescription, rows: String? = nil) {
         precondition(!table.key.isEmpty, "\(table.name) has no key to walk along")
         name = table.name
         oid = table.oid
         keys = table.keyColumns
         keyCount = keys.count
-        source = table.rows
+        source = rows ?? table.rows
         isRanged = table.hasPortableKeyOrder
         keyList = keys.map(\.sql).joined(separator: ", ")
         rowText = "ROW(\(table.columns.map(\.sql).joined(separator: ", ")))::text COLLATE \"C\""
@@ -84,7 +87,7 @@ package struct KeyRangePlan: Sendable {
         let bucket = all == 0 ? "0::bigint" : "\(keyHash) & \((1 << all) - 1)"
         return """
             SELECT b, count(*), sum(hashtextextended(r, 0)), sum(hashtextextended(r, 4417)) FROM (
-            SELECT \(bucket) b, \(rowText) r FROM \(source) WHERE \(condition(slice)) OFFSET 0) s GROUP BY b
+            SELECT \(bucket) b, \(rowText) r FROM \(source) t WHERE \(condition(slice)) OFFSET 0) s GROUP BY b
             """
     }
 
@@ -95,7 +98,8 @@ package struct KeyRangePlan: Sendable {
     package func rows(_ slice: KeySlice) -> String {
         """
         SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")), hashtextextended(\(rowText), 0), \
-        hashtextextended(\(rowText), 4417), left(\(rowText), \(Self.shownMax)) FROM \(source) WHERE \(condition(slice))
+        hashtextextended(\(rowText), 4417), left(\(rowText), \(Self.shownMax)) FROM \(source) t \
+        WHERE \(condition(slice))
         """
     }
 }

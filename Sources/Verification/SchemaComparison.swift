@@ -22,9 +22,12 @@ package enum SchemaComparison {
 
     /// - Returns: by object; of an object that one side lacks only that it does.
     package static func run(
-        old oldTarget: ConnectionString, new newTarget: ConnectionString
+        old oldTarget: ConnectionString, new newTarget: ConnectionString, mappings: TableMappings = .none
     ) throws(VerifyFailure) -> [Difference] {
-        let old = try read(oldTarget, "OLD"), new = try read(newTarget, "NEW")
+        var old = try read(oldTarget, "OLD"), new = try read(newTarget, "NEW")
+        var moved: [String: [String: String]] = [:]
+        for mapping in mappings.all { map(mapping, &old, &new, &moved) }
+        old.merge(moved) { $1 }
         var found: [Difference] = []
         for (object, properties) in old {
             guard let twins = new[object] else {
@@ -39,6 +42,44 @@ package enum SchemaComparison {
             found.append(Difference(object: object, property: "", old: nil, new: ""))
         }
         return found.sorted { ($0.object, $0.property) < ($1.object, $1.property) }
+    }
+
+    /// Gives OLD's table and columns NEW's names, and leaves out what a mapping makes another: columns that are
+    /// computed, dropped or NEW's alone, the types of those that are named, and what definitions say in SQL.
+    static func map(
+        _ mapping: TableMapping, _ old: inout [String: [String: String]], _ new: inout [String: [String: String]],
+        _ moved: inout [String: [String: String]]
+    ) {
+        let (from, to) = ("\(mapping.old).", "\(mapping.new).")
+        for kind in ["constraint", "index", "trigger"] {
+            old = old.filter { !$0.key.hasPrefix("\(kind) \(from)") }
+            new = new.filter { !$0.key.hasPrefix("\(kind) \(to)") }
+        }
+        let table = old.removeValue(forKey: "table \(mapping.old)")
+        var columns: [String: [String: String]] = [:]
+        for (object, properties) in old where object.hasPrefix("column \(from)") {
+            columns[String(object.dropFirst("column \(from)".count))] = properties
+            old[object] = nil
+        }
+        if let table { moved["table \(mapping.new)"] = table }
+        var kept: Set<String> = []
+        for (column, properties) in columns {
+            let targets = mapping.columns.filter { $0.value == column }.keys
+            let isSame = targets.isEmpty && !mapping.dropped.contains(column) && mapping.columns[column] == nil
+            for target in isSame ? [column] : Array(targets) {
+                let object = "column \(to)\(target)"
+                kept.insert(object)
+                var properties = properties
+                if !isSame {
+                    for name in ["type", "default", "collation"] {
+                        properties[name] = nil
+                        new[object]?[name] = nil
+                    }
+                }
+                moved[object] = properties
+            }
+        }
+        new = new.filter { !$0.key.hasPrefix("column \(to)") || kept.contains($0.key) }
     }
 
     private static func read(

@@ -19,30 +19,35 @@ package struct Verifier {
     private let old: ConnectionString
     private let new: ConnectionString
     private let options: Options
+    private let mappings: TableMappings
     private let progress: @Sendable (String) -> Void
 
     package init(
-        old: ConnectionString, new: ConnectionString, options: Options = Options(),
+        old: ConnectionString, new: ConnectionString, options: Options = Options(), mappings: TableMappings = .none,
         progress: @escaping @Sendable (String) -> Void = { _ in }
     ) {
         self.old = old
         self.new = new
         self.options = options
+        self.mappings = mappings
         self.progress = progress
     }
 
-    /// - Parameter only: these tables; nil: all.
+    /// - Parameter only: these tables of OLD; nil: all.
     package func run(only: Set<TableName>? = nil) throws(VerifyFailure) -> VerifyReport {
-        guard try isReversed() else { return try compare(only) }
+        guard try isReversed() else { return try compare(from: .old, only) }
         // Behind a cutover the mirror runs from NEW to OLD: the same with sides swapped.
+        let names = only.map { names in Set(names.compactMap { mappings.twinName($0, of: .old) }) }
         do throws(VerifyFailure) {
-            return try swapped.compare(only).swapped
+            return try swapped.compare(from: .new, names).swapped
         } catch {
             throw error.swapped
         }
     }
 
-    private var swapped: Verifier { Verifier(old: new, new: old, options: options, progress: progress) }
+    private var swapped: Verifier {
+        Verifier(old: new, new: old, options: options, mappings: mappings, progress: progress)
+    }
 
     /// NEW takes the writes: the greatest switch has made it the authority.
     private func isReversed() throws(VerifyFailure) -> Bool {
@@ -58,11 +63,11 @@ package struct Verifier {
         return epochs[1] > epochs[0]
     }
 
-    private func compare(_ only: Set<TableName>?) throws(VerifyFailure) -> VerifyReport {
-        let (tables, incomparable) = try comparable(only)
-        let pair = try PairedSnapshots.take(old: old, new: new, tables: tables.map(\.name))
+    private func compare(from side: Side, _ only: Set<TableName>?) throws(VerifyFailure) -> VerifyReport {
+        let (tables, incomparable) = try comparable(from: side, only)
+        let pair = try PairedSnapshots.take(old: old, new: new, tables: tables.map(\.shape.storedName))
         progress(Self.describe(pair.pairing))
-        let queue = Mutex<[TableDescription]>(tables.sorted { $0.rowsEstimated < $1.rowsEstimated })
+        let queue = Mutex<[Pair]>(tables.sorted { $0.shape.rowsEstimated < $1.shape.rowsEstimated })
         let shared = Shared(queue: queue)
         let (names, old, new, options, progress) = ((pair.oldName, pair.newName), old, new, options, progress)
         let threads = (0..<max(1, min(options.readers, tables.count))).map { _ in
@@ -104,26 +109,37 @@ package struct Verifier {
     // MARK: parts
 
     private final class Shared: Sendable {
-        let queue: Mutex<[TableDescription]>
+        let queue: Mutex<[Pair]>
         let results = Mutex<[VerifyReport.Table]>([])
         let failure = Mutex<VerifyFailure?>(nil)
-        init(queue: consuming Mutex<[TableDescription]>) { self.queue = queue }
+        init(queue: consuming Mutex<[Pair]>) { self.queue = queue }
+    }
+
+    /// A table as NEW is to have it, and where NEW has its rows.
+    fileprivate struct Pair {
+        var shape: TableDescription
+        var twinRows: String
     }
 
     /// Tables of OLD that can be walked and have a twin on NEW; the others, each with its reason.
     private func comparable(
-        _ only: Set<TableName>?
-    ) throws(VerifyFailure) -> (tables: [TableDescription], incomparable: [VerifyReport.Table]) {
+        from side: Side, _ only: Set<TableName>?
+    ) throws(VerifyFailure) -> (tables: [Pair], incomparable: [VerifyReport.Table]) {
         let onOld = try PairedSnapshots.connect(old, "OLD"), onNew = try PairedSnapshots.connect(new, "NEW")
         let tables = try onSide("OLD") { () throws(PostgresFailure) in try CatalogReader.tables(onOld) }
         let twins = try onSide("NEW") { () throws(PostgresFailure) in try CatalogReader.tables(onNew) }
-        var good: [TableDescription] = []
+        var good: [Pair] = []
         var bad: [VerifyReport.Table] = []
         for table in tables where only?.contains(table.name) ?? true {
             if table.kind == .foreign || table.isPartition { continue }
-            let twin = twins.first { $0.name == table.name }
-            guard let problem = Self.problem(table, twin) else {
-                good.append(Self.withTwin(table, twin))
+            guard mappings.isCarried(table.name, from: side) else {
+                progress("\(table.name): left out: it is mapped one way, and not mirrored since the cutover")
+                continue
+            }
+            let twin = mappings.twin(of: table, on: side, among: twins)
+            let shape = mappings.shape(table, as: twin, from: side)
+            guard let problem = Self.problem(shape, twin) else {
+                good.append(Self.pair(shape, twin))
                 continue
             }
             var result = VerifyReport.Table(name: table.name, oid: table.oid)
@@ -134,15 +150,17 @@ package struct Verifier {
     }
 
     /// Where either side is partitioned, its partitions are meant too.
-    private static func withTwin(_ table: TableDescription, _ twin: TableDescription?) -> TableDescription {
+    private static func pair(_ table: TableDescription, _ twin: TableDescription?) -> Pair {
         var table = table
+        if table.view != nil { return Pair(shape: table, twinRows: twin?.rows ?? table.name.sql) }
         if twin?.kind == .partitioned { table.kind = .partitioned }
-        return table
+        return Pair(shape: table, twinRows: table.rows)
     }
 
     private static func problem(_ table: TableDescription, _ twin: TableDescription?) -> String? {
         guard let twin else { return "does not exist on NEW" }
-        if table.key.isEmpty { return "has no primary key" }
+        if table.key.isEmpty { return "has no primary key" + (table.view == nil ? "" : " that mirror.tables maps") }
+        if table.view != nil && table.key != twin.key { return "NEW has another key than mirror.tables gives it" }
         if table.hidesRows || twin.hidesRows { return "row level security hides rows from us" }
         if let missing = table.columns.first(where: { twin.column($0.name) == nil }) {
             return "NEW lacks the column \(missing.name)"
@@ -167,6 +185,8 @@ private final class PairReader {
     private let new: Connection
     private let options: Verifier.Options
     private let progress: (String) -> Void
+    /// The table at hand on NEW.
+    private var newPlan: KeyRangePlan?
 
     init(
         old oldTarget: ConnectionString, new newTarget: ConnectionString, names: (old: String, new: String),
@@ -192,9 +212,11 @@ private final class PairReader {
         return connection
     }
 
-    func compare(_ table: TableDescription) throws(VerifyFailure) -> VerifyReport.Table {
+    func compare(_ pair: Verifier.Pair) throws(VerifyFailure) -> VerifyReport.Table {
+        let table = pair.shape
         let plan = KeyRangePlan(table)
-        var result = VerifyReport.Table(name: table.name, oid: table.oid)
+        newPlan = KeyRangePlan(table, rows: pair.twinRows)
+        var result = VerifyReport.Table(name: table.storedName, oid: table.oid)
         var after: [String]?
         repeat {
             let through = plan.isRanged ? try rangeEnd(plan, after) : nil
@@ -248,26 +270,29 @@ private final class PairReader {
     }
 
     /// Both sides work at the same time.
-    private func both(_ sql: String) throws(VerifyFailure) -> (old: Rows, new: Rows) {
-        try onSide("OLD") { () throws(PostgresFailure) in try old.send(sql) }
-        try onSide("NEW") { () throws(PostgresFailure) in try new.send(sql) }
-        let left = try onSide("OLD") { () throws(PostgresFailure) in try old.finish() }
-        let right = try onSide("NEW") { () throws(PostgresFailure) in try new.finish() }
-        guard let left, let right else { preconditionFailure("a comparison without rows") }
-        return (left, right)
+    private func both(
+        _ plan: KeyRangePlan, _ sql: (KeyRangePlan) -> String
+    ) throws(VerifyFailure) -> (old: Rows, new: Rows) {
+        let (left, right) = (sql(plan), sql(newPlan ?? plan))
+        try onSide("OLD") { () throws(PostgresFailure) in try old.send(left) }
+        try onSide("NEW") { () throws(PostgresFailure) in try new.send(right) }
+        let ofOld = try onSide("OLD") { () throws(PostgresFailure) in try old.finish() }
+        let ofNew = try onSide("NEW") { () throws(PostgresFailure) in try new.finish() }
+        guard let ofOld, let ofNew else { preconditionFailure("a comparison without rows") }
+        return (ofOld, ofNew)
     }
 
     private func digests(
         _ plan: KeyRangePlan, _ slice: KeySlice, _ more: Int
     ) throws(VerifyFailure) -> (old: [UInt64: RangeDigest], new: [UInt64: RangeDigest]) {
-        let (left, right) = try both(plan.digest(slice, more: more))
+        let (left, right) = try both(plan) { $0.digest(slice, more: more) }
         return (RangeDigest.collect(left), RangeDigest.collect(right))
     }
 
     private func compareRows(
         _ plan: KeyRangePlan, _ slice: KeySlice, _ result: inout VerifyReport.Table
     ) throws(VerifyFailure) {
-        let (left, right) = try both(plan.rows(slice))
+        let (left, right) = try both(plan) { $0.rows(slice) }
         func collect(_ rows: Rows) -> [[String]: (hash: String, row: Int)] {
             var found: [[String]: (hash: String, row: Int)] = [:]
             for row in 0..<rows.count {

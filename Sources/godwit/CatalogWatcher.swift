@@ -104,7 +104,8 @@ final class CatalogWatcher: Sendable {
     private static func read(_ database: DatabaseSettings, _ authority: Side, _ interrupt: CInt) -> Catalog? {
         guard let target = try? ConnectionString(parsing: database.controlOrOwn(authority)),
             let connection = try? Connection.open(target, purpose: "catalog", interrupt: interrupt),
-            let rows = try? connection.query(CatalogFacts.query, timeoutSeconds: 30),
+            let rows = try? connection.query(
+                CatalogFacts.query(unlike: TableMappings(database.mirror).unlike), timeoutSeconds: 30),
             let isolation = try? connection.query(isolationQuery, timeoutSeconds: 30),
             let types = try? connection.query(keyColumnQuery(database), timeoutSeconds: 30)
         else { return nil }

@@ -100,7 +100,9 @@ final class MigrationComparison: Sendable {
             var options = Verifier.Options()
             options.rowsPerSecond = manifest.verifyRate
             let old = try target(database, .old), new = try target(database, .new)
-            let report = try Verifier(old: old, new: new, options: options).run(only: scope(manifest))
+            let mappings = TableMappings(database.mirror)
+            let report = try Verifier(old: old, new: new, options: options, mappings: mappings)
+                .run(only: scope(manifest))
             let differing = report.tables.reduce(0) { $0 + $1.differing }
             let words = report.tables.compactMap { table in
                 table.problem.map { "\(table.name): \($0)" } ?? (table.differing > 0 ? "\(table.name)" : nil)

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Configuration
 import LibPQ
 import Migration
 import Mirroring
@@ -62,13 +63,15 @@ struct PrepareCommand: ParsableCommand {
                 old: try AuthorityReader.claim(old) ?? .untouched, new: try AuthorityReader.claim(new) ?? .untouched)
             let direction = MirrorDirection(from: ownership.authority)
             if direction != .forward { say("  NEW takes the writes: the mirror runs from NEW to OLD") }
-            let result = try Preflight.check(direction, old: old, new: new)
+            let mappings = TableMappings(targets.database.mirror)
+            let result = try Preflight.check(direction, old: old, new: new, mappings: mappings)
             for finding in result.findings { say("\(finding.weight == .blocking ? "PROBLEM" : "note") \(finding)") }
             guard result.blocking.isEmpty else {
                 complain("\(database): \(result.blocking.count) problems; nothing was changed")
                 throw ExitCode(1)
             }
-            let report = try installer.install(direction, old: old, new: new, tables: result.tables)
+            let report = try installer.install(
+                direction, old: old, new: new, tables: result.tables, mappings: mappings)
             for name in report.suspect {
                 complain("\(name): its triggers were missing, or for another key, while it was mirrored: "
                     + "the mirror copies it anew")
@@ -88,6 +91,10 @@ struct PrepareCommand: ParsableCommand {
 
     /// Indexes and constraints are built while the mirror goes on; it waits for the locks of each.
     private func finish(_ targets: ControlTargets, _ new: borrowing Connection) throws {
+        if !targets.database.mirror.tables.isEmpty {
+            complain("\(database): with mirror.tables NEW's tables are not OLD's: create what they lack yourself")
+            throw ExitCode(1)
+        }
         let isPrepared = try new.query("SELECT to_regclass('godwit.backfill') IS NOT NULL").flag(0, 0)
         let left = try isPrepared
             ? new.query("SELECT count(*) FROM godwit.backfill WHERE NOT is_copied").integer(0, 0) ?? 0 : 0

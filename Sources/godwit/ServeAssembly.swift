@@ -541,7 +541,7 @@ struct ServeAssembly {
             let sequenceReaders = sequenceReaders[name]
         else { preconditionFailure("made above") }
         let shadow = try shadowBook(settings)
-        let facts = catalogs[name] ?? .builtIn
+        let facts = catalogs[name] ?? (settings.mirror.tables.isEmpty ? .builtIn : .guarded)
         if let before = previous?.route(name), before.settings == settings, before.facts === facts,
             before.lookUp == lookUp, before.horizon === horizon, before.epoch == ownership.epoch,
             before.shadow === shadow
@@ -574,5 +574,6 @@ extension MirrorOptions {
         throttleLagSeconds = settings.throttleLagSeconds
         throttleSessions = settings.throttleSessions
         throttleQuery = settings.throttleQuery
+        mappings = TableMappings(settings)
     }
 }

@@ -1,6 +1,7 @@
 import Configuration
 import ControlPlane
 import Digests
+import LibPQ
 import Migration
 import Mirroring
 import Primitives
@@ -120,6 +121,7 @@ extension ServeAssembly {
         mirrors[settings.name] = mirror
         engine.set(settings.name, SwitchEngine.Entry(
             old: old, new: new, ownership: ownership, horizon: horizon, orders: mirror.orders,
-            bell: SwitchEngine.BatchBell(horizon), connectionsNeeded: settings.pool.size))
+            bell: SwitchEngine.BatchBell(horizon), connectionsNeeded: settings.pool.size,
+            mappings: TableMappings(settings.mirror)))
     }
 }

@@ -22,6 +22,7 @@ final class SwitchEngine: Sendable {
         var bell: BatchBell
         /// To the coming authority, for the pools.
         var connectionsNeeded: Int
+        var mappings = TableMappings.none
     }
 
     /// Wakes who waits for a batch of one horizon.
@@ -221,7 +222,8 @@ private final class SwitchRun {
     // MARK: steps
 
     private func rails() throws(SwitchSession.Failure) -> Bool {
-        let opened = try SwitchSession.open(direction, old: entry.old, new: entry.new)
+        let opened = try SwitchSession.open(
+            direction, old: entry.old, new: entry.new, mappings: entry.mappings)
         session = opened
         report.epoch = opened.epoch
         awaitFirstBatch()

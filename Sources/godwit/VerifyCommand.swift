@@ -31,7 +31,8 @@ struct VerifyCommand: ParsableCommand {
         let isJSON = json
         var options = Verifier.Options()
         options.rowsPerSecond = rate
-        let verifier = Verifier(old: targets.old, new: targets.new, options: options) { line in
+        let mappings = TableMappings(targets.database.mirror)
+        let verifier = Verifier(old: targets.old, new: targets.new, options: options, mappings: mappings) { line in
             if isJSON { complain(line) } else { say(line) }
         }
         let mender = repair ? startMirror(targets.database) : nil
@@ -42,7 +43,8 @@ struct VerifyCommand: ParsableCommand {
             if repair, report.tables.contains(where: { !$0.keys.isEmpty }) {
                 report = try mend(report, verifier)
             }
-            let differences = schema ? try SchemaComparison.run(old: targets.old, new: targets.new) : []
+            let differences = schema
+                ? try SchemaComparison.run(old: targets.old, new: targets.new, mappings: mappings) : []
             if json { printJSON(report, differences) } else { printTable(report, differences) }
             outcome = report.outcome == .equal && !differences.isEmpty ? .different : report.outcome
         } catch {

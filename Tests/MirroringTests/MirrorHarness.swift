@@ -26,11 +26,11 @@ final class MirrorHarness {
     }
 
     @discardableResult
-    func prepare() throws -> CaptureInstaller.Report {
+    func prepare(_ mappings: TableMappings = .none) throws -> CaptureInstaller.Report {
         let old = try connectOld(), new = try connectNew()
-        let result = try Preflight.check(old: old, new: new)
+        let result = try Preflight.check(old: old, new: new, mappings: mappings)
         guard result.blocking.isEmpty else { throw TestFailure("\(result.blocking)") }
-        return try CaptureInstaller().install(old: old, new: new, tables: result.tables)
+        return try CaptureInstaller().install(old: old, new: new, tables: result.tables, mappings: mappings)
     }
 
     /// - Parameter newConninfo: another way to NEW than the straight one.
