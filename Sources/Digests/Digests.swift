@@ -17,6 +17,8 @@ package enum Digest {
         return UInt128(bigEndian: value)
     }
 
+    fileprivate static func beginMD5(_ context: OpaquePointer?) -> Bool { EVP_DigestInit_ex(context, md5Type, nil) == 1 }
+
     package static func sha256(_ bytes: [UInt8]) -> [UInt8] { digest(bytes, sha256Type, size: 32) }
 
     // OpenSSL's one-shot HMAC spends four fifths of its time on looking for what it is to use.
@@ -79,5 +81,25 @@ package enum Digest {
         let done = EVP_Digest(
             bytes, bytes.count, output.baseAddress?.assumingMemoryBound(to: UInt8.self), &length, type, nil)
         precondition(done == 1 && Int(length) == output.count, "OpenSSL lacks a digest")
+    }
+}
+
+/// MD5 again and again, with the memory of the first time. One thread.
+package final class MD5Hasher {
+    private let context = EVP_MD_CTX_new()
+
+    package init() {}
+
+    deinit { EVP_MD_CTX_free(context) }
+
+    /// As one number, the first byte the most significant.
+    package func value(of bytes: UnsafeRawBufferPointer) -> UInt128 {
+        var value: UInt128 = 0
+        let isDone = withUnsafeMutableBytes(of: &value) { digest in
+            Digest.beginMD5(context) && EVP_DigestUpdate(context, bytes.baseAddress, bytes.count) == 1
+                && EVP_DigestFinal_ex(context, digest.baseAddress?.assumingMemoryBound(to: UInt8.self), nil) == 1
+        }
+        precondition(isDone, "OpenSSL has no MD5")
+        return UInt128(bigEndian: value)
     }
 }

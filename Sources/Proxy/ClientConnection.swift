@@ -60,11 +60,9 @@ final class ClientConnection {
     private var interest: Interest = .read
 
     var phase: Phase = .login
-    var login: ClientLogin?
+    var login: LoginState?
     /// The certificate that belongs to what `login` offers; a reload may bring another one meanwhile.
     var context: TLSContext?
-    /// Whose secret was looked up for the login.
-    var lookedUp: SecretCache.Key?
     /// What the login has proven that servers may want too.
     var proof: ServerProof?
     var user = ""
@@ -206,9 +204,9 @@ final class ClientConnection {
                 hint: "Raise listen.clients_max, or close connections that are not needed."))
         }
         let isLocal = if case .unix = address { true } else { false }
-        login = ClientLogin(
+        login = LoginState(ClientLogin(
             policy: worker.snapshot.auth, randomBytes: Digest.randomBytes(ClientLogin.randomByteCount),
-            peer: LoginPeer(address: address.network), encryption: isLocal ? .plain : worker.snapshot.encryption)
+            peer: LoginPeer(address: address.network), encryption: isLocal ? .plain : worker.snapshot.encryption))
         context = isLocal ? nil : worker.snapshot.tls
         let limit = worker.snapshot.settings.listen.clientLoginTimeoutSeconds
         if limit > 0 { worker.schedule(.clientLogin(id), at: worker.now.advanced(bySeconds: limit)) }
@@ -490,7 +488,7 @@ final class ClientConnection {
         if phase == .closed || isClosingAfterFlush || !stream.isEmpty || batchAwaited != nil { return }
         switch phase {
         case .login:
-            if login?.awaitsClient == true { close() }
+            if login?.exchange.awaitsClient == true { close() }
         case .handshake, .idle, .console:
             close()
         case .leased:

@@ -8,13 +8,21 @@ import Reactor
 import Routing
 import Sessions
 
+/// What only a login needs: its memory is given back with the end of it.
+final class LoginState {
+    var exchange: ClientLogin
+    /// Whose secret was looked up for it.
+    var lookedUp: SecretCache.Key?
+
+    init(_ exchange: ClientLogin) { self.exchange = exchange }
+}
+
 /// A client's way in: TLS, its login, and the greeting.
 extension ClientConnection {
     func processLogin(_ bytes: UnsafeRawBufferPointer) -> Int {
-        guard var exchange = login else { preconditionFailure("a login without its state") }
+        guard let login else { preconditionFailure("a login without its state") }
         var actions: [ClientLogin.Action] = []
-        let consumed = exchange.receive(bytes, &actions)
-        login = exchange
+        let consumed = login.exchange.receive(bytes, &actions)
         perform(actions, rest: UnsafeRawBufferPointer(rebasing: bytes[consumed...]))
         // What came behind it is TLS.
         if case .startTLS? = actions.last { return bytes.count }
@@ -31,10 +39,9 @@ extension ClientConnection {
     }
 
     private func goOnWithLogin(_ step: (inout ClientLogin, inout [ClientLogin.Action]) -> Void) {
-        guard phase == .login, var exchange = login else { return }
+        guard phase == .login, let login else { return }
         var actions: [ClientLogin.Action] = []
-        step(&exchange, &actions)
-        login = exchange
+        step(&login.exchange, &actions)
         perform(actions)
         resumeSoon()
     }
@@ -52,7 +59,7 @@ extension ClientConnection {
                 startTLS(isDirect: isDirect, received: rest)
             case .authenticated(let request): authenticated(request)
             case .lookUpSecret(let database, let user):
-                lookedUp = SecretCache.Key(database: database, user: user)
+                login?.lookedUp = SecretCache.Key(database: database, user: user)
                 worker.lookUpSecret(database: database, user: user, for: self)
             case .lookUpSystemUser:
                 if let number = stream.socket.peerUserID() {
@@ -66,7 +73,7 @@ extension ClientConnection {
             case .refuse(let error):
                 if error.state == .invalidPassword || error.state == .invalidAuthorization {
                     worker.logger.notice("login from \(address.host) failed: \(error.message)")
-                    if let lookedUp { worker.secrets.doubt(lookedUp, now: worker.now) }
+                    if let lookedUp = login?.lookedUp { worker.secrets.doubt(lookedUp, now: worker.now) }
                 }
                 close(with: error)
             case .dismiss(let content): close(after: content)
@@ -99,7 +106,7 @@ extension ClientConnection {
             return false
         }
         let certificate = security.peerCertificate
-        login?.secured(ChannelFacts(
+        login?.exchange.secured(ChannelFacts(
             endpointDigest: security.endpointDigest, hasCertificate: certificate != nil,
             certificateName: certificate?.commonName))
         context = nil

@@ -289,7 +289,7 @@ extension ServerConnection {
 extension ServerConnection {
     /// What the client has set is set here: see `SessionSettings.unify`. A side that must not write has not all of it.
     fileprivate func hasSettings(of client: ClientConnection) -> Bool {
-        if isReadOnly { return settings == client.settings(for: self) }
+        if isReadOnly && client.settings.saysReadOnly { return settings == client.settings(for: self) }
         guard settings != nil else { return false }
         return SessionSettings.unify(&client.settings, &settings!)
     }

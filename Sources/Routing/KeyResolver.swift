@@ -9,6 +9,7 @@ package final class KeyResolver {
     package static let entriesMax = 8192
 
     private let table: RoutingTable
+    private let hasher = MD5Hasher()
     private var keys: [[UInt8]]
     private var identities: [KeyIdentity?]
     package private(set) var hits: UInt64 = 0
@@ -30,12 +31,12 @@ package final class KeyResolver {
             return identity
         }
         misses += 1
-        let bytes = Array(key)
-        let digest = Digest.md5Value(bytes)
-        let identity = KeyIdentity(
-            hash: hash, bucket: UserBucket(digest: digest), cohort: table.cohorts.index(of: bytes, digest: digest))
+        let digest = hasher.value(of: key)
+        let cohort = table.cohortHundredths.isEmpty ? nil : table.cohorts.index(of: Array(key), digest: digest)
+        let identity = KeyIdentity(hash: hash, bucket: UserBucket(digest: digest), cohort: cohort)
         if key.count <= KeyResolver.keyBytesMax {
-            keys[place] = bytes
+            keys[place].removeAll(keepingCapacity: true)
+            keys[place].append(contentsOf: key)
             identities[place] = identity
         }
         return identity

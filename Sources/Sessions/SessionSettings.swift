@@ -13,7 +13,12 @@ package struct SessionSettings: Equatable, Sendable {
     /// Parameters one session may set; beyond it the client is pinned.
     package static let entriesMax = 200
 
-    package private(set) var entries: [Entry] = []
+    package private(set) var entries: [Entry] = [] {
+        didSet { saysReadOnly = entries.contains { Self.readOnlyNames.contains($0.name) } }
+    }
+    /// Some of it would let a session write that must not, or keep one from it.
+    package private(set) var saysReadOnly = false
+    package static let readOnlyNames = ["default_transaction_read_only", "transaction_read_only"]
 
     package init() {}
 
