@@ -94,7 +94,8 @@ package final class DatabaseRoute: Sendable {
         self.settings = settings
         self.old = old
         self.new = new
-        self.table = table ?? RoutingTable(settings.reads, rules: settings.rules)
+        self.table = table ?? RoutingTable(
+            settings.reads, rules: settings.rules, hasUnlikeTables: !settings.mirror.tables.isEmpty)
         self.facts = facts
         self.horizon = horizon
         self.stamps = stamps

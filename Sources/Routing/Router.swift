@@ -114,7 +114,9 @@ package enum Router {
         let authority = request.authority
         if request.isPinned { return RouteDecision(authority, .pinned) }
         if request.rule == .old { return RouteDecision(authority, .rule) }
-        if !isRead(request) { return RouteDecision(authority, .notRead) }
+        if !isRead(request) || request.kind == .begin && table.hasUnlikeTables {
+            return RouteDecision(authority, .notRead)
+        }
         if !request.isTextTrusted { return RouteDecision(authority, .untrustedText) }
         // Behind the cutover NEW is the authority, and nobody reads elsewhere by a rule for NEW.
         let isForced = request.rule == .new && authority == .old

@@ -15,11 +15,14 @@ package final class RoutingTable: Sendable {
     /// What has no key of its own has its session's user as one.
     package let usesSessionWhenKeyless: Bool
     package let rules: RuleSet
+    /// Some tables are others on NEW: a transaction that says READ ONLY may come to one of them, and cannot leave then.
+    package let hasUnlikeTables: Bool
 
     package init(
         keyPlan: KeyPlan, hundredths: Int, cohorts: [ReadSettings.Cohort] = [],
-        keyless: ReadSettings.Keyless = .old, rules: [RuleSettings] = []
+        keyless: ReadSettings.Keyless = .old, rules: [RuleSettings] = [], hasUnlikeTables: Bool = false
     ) {
+        self.hasUnlikeTables = hasUnlikeTables
         precondition((0...10_000).contains(hundredths), "a share outside 0...100 percent")
         self.keyPlan = keyPlan
         self.hundredths = hundredths
@@ -32,7 +35,9 @@ package final class RoutingTable: Sendable {
         }
     }
 
-    package convenience init(_ settings: ReadSettings, rules: [RuleSettings] = []) {
+    package convenience init(
+        _ settings: ReadSettings, rules: [RuleSettings] = [], hasUnlikeTables: Bool = false
+    ) {
         let sources = settings.key.map { source -> KeyPlan.Source in
             switch source {
             case .comment(let name): .comment(name)
@@ -45,7 +50,7 @@ package final class RoutingTable: Sendable {
         }
         self.init(
             keyPlan: KeyPlan(sources), hundredths: settings.hundredths, cohorts: settings.cohorts,
-            keyless: settings.keyless, rules: rules)
+            keyless: settings.keyless, rules: rules, hasUnlikeTables: hasUnlikeTables)
     }
 
     /// True when no key whatever could lead to NEW: analysis may be skipped.

@@ -57,6 +57,9 @@ package struct KeyRangePlan: Sendable {
         rowText = "ROW(\(table.columns.map(\.sql).joined(separator: ", ")))::text COLLATE \"C\""
     }
 
+    /// What is compared.
+    var text: String { "\(keyList) \(rowText) FROM \(source)" }
+
     private var keyHash: String { "hashtextextended(ROW(\(keyList))::text COLLATE \"C\", 13)" }
 
     private func condition(_ slice: KeySlice) -> String {

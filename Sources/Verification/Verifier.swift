@@ -13,6 +13,8 @@ package struct Verifier {
         package var rangeRows = 20_000
         /// Rows a second that each reader compares at most; 0: any.
         package var rowsPerSecond = 0
+        /// Where it keeps what it has compared, to go on from there after a crash: see VerifyLedger.
+        package var ledgerPath: String?
         package init() {}
     }
 
@@ -67,6 +69,7 @@ package struct Verifier {
         let (tables, incomparable) = try comparable(from: side, only)
         let pair = try PairedSnapshots.take(old: old, new: new, tables: tables.map(\.shape.storedName))
         progress(Self.describe(pair.pairing))
+        let ledger = try openLedger()
         let queue = Mutex<[Pair]>(tables.sorted { $0.shape.rowsEstimated < $1.shape.rowsEstimated })
         let shared = Shared(queue: queue)
         let (names, old, new, options, progress) = ((pair.oldName, pair.newName), old, new, options, progress)
@@ -74,7 +77,7 @@ package struct Verifier {
             OwnThread(name: "godwit-verify") {
                 do throws(VerifyFailure) {
                     let reader = try PairReader(
-                        old: old, new: new, names: names, options: options, progress: progress)
+                        old: old, new: new, names: names, options: options, ledger: ledger, progress: progress)
                     while let table = shared.queue.withLock({ $0.popLast() }) {
                         let result = try reader.compare(table)
                         shared.results.withLock { $0.append(result) }
@@ -86,6 +89,7 @@ package struct Verifier {
         }
         for thread in threads { thread.join() }
         if let failure = shared.failure.withLock({ $0 }) { throw failure }
+        ledger?.finish()
         let results = shared.results.withLock { $0 } + incomparable
         return VerifyReport(pairing: pair.pairing, tables: results.sorted { $0.name < $1.name })
     }
@@ -104,6 +108,27 @@ package struct Verifier {
             }
         }
         return marked
+    }
+
+    private func openLedger() throws(VerifyFailure) -> VerifyLedger? {
+        guard let path = options.ledgerPath else { return nil }
+        func identity(_ target: ConnectionString, _ side: String) throws(VerifyFailure) -> String {
+            let connection = try PairedSnapshots.connect(target, side)
+            return try onSide(side) { () throws(PostgresFailure) in
+                try connection.query("SELECT system_identifier || '/' || current_database() FROM pg_control_system()")
+            }[0, 0] ?? ""
+        }
+        let subject = VerifyLedger.Subject(source: try identity(old, "OLD"), target: try identity(new, "NEW"))
+        do throws(VerifyLedger.Failure) {
+            let ledger = try VerifyLedger(path: path, subject: subject)
+            if let started = ledger.resumedFrom {
+                let age = Int64(time(nil)) - started
+                progress("goes on with a comparison begun \(age) s ago: what \(path) holds is not compared again")
+            }
+            return ledger
+        } catch {
+            throw .ledger(error)
+        }
     }
 
     // MARK: parts
@@ -184,14 +209,16 @@ private final class PairReader {
     private let old: Connection
     private let new: Connection
     private let options: Verifier.Options
+    private let ledger: VerifyLedger?
     private let progress: (String) -> Void
     /// The table at hand on NEW.
     private var newPlan: KeyRangePlan?
 
     init(
         old oldTarget: ConnectionString, new newTarget: ConnectionString, names: (old: String, new: String),
-        options: Verifier.Options, progress: @escaping (String) -> Void
+        options: Verifier.Options, ledger: VerifyLedger?, progress: @escaping (String) -> Void
     ) throws(VerifyFailure) {
+        self.ledger = ledger
         old = try Self.join(oldTarget, "OLD", names.old)
         new = try Self.join(newTarget, "NEW", names.new)
         self.options = options
@@ -217,13 +244,23 @@ private final class PairReader {
         let plan = KeyRangePlan(table)
         newPlan = KeyRangePlan(table, rows: pair.twinRows)
         var result = VerifyReport.Table(name: table.storedName, oid: table.oid)
-        var after: [String]?
+        let mark = "\(table.oid) \(plan.text) \(pair.twinRows)"
+        let place = ledger?.place(of: table.storedName, mark: mark) ?? VerifyLedger.Place()
+        (result.rows, result.ranges) = (place.rows, place.ranges)
+        if place.isDone {
+            progress("\(table.storedName): was compared before, \(result.rows) rows")
+            return result
+        }
+        var after = place.after
         repeat {
             let through = plan.isRanged ? try rangeEnd(plan, after) : nil
-            let before = result.rows, began = MonotonicInstant.now()
+            let before = (rows: result.rows, differing: result.differing), began = MonotonicInstant.now()
             try compare(KeySlice(after: after, through: through), plan, table, &result)
             result.ranges += 1
-            pace(rows: result.rows - before, since: began)
+            ledger?.record(
+                table.storedName, mark: after == nil ? mark : nil, through: through,
+                rows: result.rows - before.rows, differing: result.differing - before.differing)
+            pace(rows: result.rows - before.rows, since: began)
             after = through
             if after != nil, result.ranges % 10 == 0 {
                 progress("\(table.name): \(result.rows) rows compared, \(result.differing) keys differ")

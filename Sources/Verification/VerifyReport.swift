@@ -87,7 +87,7 @@ extension VerifyFailure {
     var swapped: VerifyFailure {
         switch self {
         case .side(let side, let failure): .side(swappingSides(side), failure)
-        case .backfilling, .mirrorSilent, .pairingLost, .notPrepared: self
+        case .backfilling, .mirrorSilent, .pairingLost, .ledger, .notPrepared: self
         }
     }
 }
@@ -103,6 +103,8 @@ package enum VerifyFailure: Error, CustomStringConvertible {
     case backfilling([String])
     case mirrorSilent(seconds: Int)
     case pairingLost(tries: Int)
+    /// The file in which its progress is kept.
+    case ledger(VerifyLedger.Failure)
     /// Nothing that could be paired: `godwit prepare` has not been here.
     case notPrepared
 
@@ -115,6 +117,7 @@ package enum VerifyFailure: Error, CustomStringConvertible {
             "a mirror is at work but did not answer for \(seconds) s: look at its state with SHOW MIRROR"
         case .pairingLost(let tries):
             "the mirror went on before all readers were attached, \(tries) times: is this machine overloaded?"
+        case .ledger(let failure): "\(failure)"
         case .notPrepared: "there is no mirror that could hold both sides at one moment: run godwit prepare"
         }
     }

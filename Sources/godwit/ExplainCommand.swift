@@ -35,7 +35,8 @@ struct ExplainCommand: ParsableCommand {
         guard let database = settings.database(named: database) else {
             throw ValidationError("\(config) has no database '\(database)'")
         }
-        var explainer = Explainer(RoutingTable(database.reads, rules: database.rules))
+        var explainer = Explainer(RoutingTable(
+            database.reads, rules: database.rules, hasUnlikeTables: !database.mirror.tables.isEmpty))
         var failed = false
         while let line = readLine() {
             if line.allSatisfy(\.isWhitespace) { continue }

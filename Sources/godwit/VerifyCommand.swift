@@ -23,6 +23,8 @@ struct VerifyCommand: ParsableCommand {
     var repair = false
     @Flag(name: .long, help: "Compare the schemas too: columns, constraints, indexes, triggers, sequences, extensions.")
     var schema = false
+    @Option(name: .long, help: "File that keeps what was compared: after a crash the same command goes on from there.")
+    var resume: String?
     @Option(name: .long, help: "Rows a second that each of two readers compares at most; 0: any.") var rate = 0
 
     func run() throws {
@@ -31,17 +33,23 @@ struct VerifyCommand: ParsableCommand {
         let isJSON = json
         var options = Verifier.Options()
         options.rowsPerSecond = rate
+        options.ledgerPath = resume
         let mappings = TableMappings(targets.database.mirror)
-        let verifier = Verifier(old: targets.old, new: targets.new, options: options, mappings: mappings) { line in
+        let tell: @Sendable (String) -> Void = { line in
             if isJSON { complain(line) } else { say(line) }
         }
+        let verifier = Verifier(
+            old: targets.old, new: targets.new, options: options, mappings: mappings, progress: tell)
         let mender = repair ? startMirror(targets.database) : nil
         defer { mender?.stop() }
         let outcome: VerifyReport.Outcome
         do throws(VerifyFailure) {
             var report = try verifier.run()
             if repair, report.tables.contains(where: { !$0.keys.isEmpty }) {
-                report = try mend(report, verifier)
+                options.ledgerPath = nil
+                let again = Verifier(
+                    old: targets.old, new: targets.new, options: options, mappings: mappings, progress: tell)
+                report = try mend(report, again)
             }
             let differences = schema
                 ? try SchemaComparison.run(old: targets.old, new: targets.new, mappings: mappings) : []

@@ -78,6 +78,13 @@ import Testing
         #expect(try side("FROM richer") == "old")
         #expect(try side("WHERE total() = 0") == "old")
         #expect(try side("FROM plain WHERE EXISTS (SELECT FROM public.entries) OR true") == "old")
+        // Nor in transactions, whether they say that they read only or not.
+        for begin in ["BEGIN READ ONLY", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN"] {
+            _ = try client.query(begin)
+            _ = try side("FROM plain")
+            #expect(try side("FROM accounts LIMIT 1") == "old", "\(begin)")
+            _ = try client.query("COMMIT")
+        }
         // NEW's name is no way around it.
         #expect(try client.query("SELECT which() FROM bank.ledger").contains { $0.sqlState == "42P01" })
 
