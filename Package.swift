@@ -103,8 +103,8 @@ let package = Package(
         floor("Verification", ["Primitives", "SQLAnalysis", "LibPQ", "Shadowing", logging]),
         floor("Lifecycle", ["Primitives", "Digests", "Configuration", "Reactor", "CEpoll", logging]),
         floor("ControlPlane", [
-            "Primitives", "Digests", "Configuration", "Migration", "Reactor", "CEpoll", logging, grdb, hummingbird,
-            hummingbirdCore, nioCore, nioPosix, nioEmbedded, nioHTTP1, nioHTTPTypes, httpTypes,
+            "Primitives", "Digests", "Configuration", "Migration", "LibPQ", "Reactor", "CEpoll", logging, grdb,
+            hummingbird, hummingbirdCore, nioCore, nioPosix, nioEmbedded, nioHTTP1, nioHTTPTypes, httpTypes,
         ], resources: [.embedInCode("openapi.yaml")]),
 
         // The load tester: what is played and what comes of it (pure), connections and the clock, and the program.
@@ -157,7 +157,7 @@ let package = Package(
         tests("ConsoleTests", ["Console", "PGWire", "Primitives"]),
         tests("ShadowingTests", ["Shadowing", "SQLAnalysis", "Primitives"]),
         tests("ControlPlaneTests", [
-            "ControlPlane", "Configuration", "Migration", "Primitives", "TestSupport", "Reactor", logging, grdb,
+            "ControlPlane", "Configuration", "Migration", "Primitives", "TestSupport", "Reactor", "LibPQ", logging,
         ]),
         tests("LifecycleTests", ["Lifecycle", "Configuration", "Primitives", "Reactor", logging]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),

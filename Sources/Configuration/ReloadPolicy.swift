@@ -131,6 +131,8 @@ package enum ReloadPolicy {
         all.append(("admin.http.tls.key", settings.admin.http.tls.key))
         all.append(("admin.http.tls.min_version", settings.admin.http.tls.minVersion.rawValue))
         all.append(("state.path", settings.state.path))
+        all.append(("state.url", settings.state.url))
+        all.append(("state.address", settings.state.address))
         all.append(("log.level", settings.log.level.rawValue))
         all.append(("log.format", settings.log.format.rawValue))
         all.append(("log.literals", "\(settings.log.literals)"))
@@ -288,7 +290,7 @@ package enum ReloadPolicy {
     // MARK: passwords
 
     package static func masked(_ value: String, _ key: String) -> String {
-        let isConninfo = key.hasSuffix(".old") || key.hasSuffix(".new")
+        let isConninfo = key.hasSuffix(".old") || key.hasSuffix(".new") || key == "state.url"
         return isConninfo ? maskedConninfo(value) : value
     }
 

@@ -225,6 +225,10 @@ package struct HTTPTLSSettings: Sendable, Equatable {
 package struct StateSettings: Sendable, Equatable {
     /// Empty: nothing outlives the process.
     package var path = "godwit.sqlite"
+    /// Conninfo or URI of a PostgreSQL database that takes the place of `path`; empty: `path` it is.
+    package var url = ""
+    /// URL of this Godwit's HTTP, for those who ask others; empty: they are not told.
+    package var address = ""
 
     package init() {}
 }

@@ -22,7 +22,7 @@ struct SettingsReader {
         "admin": ["users", "stats_users", "http"],
         "admin.http": ["address", "port", "token_file", "read_token_file", "allow_plain_tokens", "tls"],
         "admin.http.tls": ["certificate", "key", "min_version"],
-        "state": ["path"],
+        "state": ["path", "url", "address"],
         "log": ["level", "format", "literals", "rate"],
         "events": eventKeys,
         "capture": ["directory", "file_max", "copy_max"],
@@ -80,7 +80,17 @@ struct SettingsReader {
         if let listen = try section(top, "listen") { try read(listen, &settings.listen) }
         if let auth = try section(top, "auth") { try read(auth, &settings.auth) }
         if let admin = try section(top, "admin") { try read(admin, &settings.admin) }
-        if let state = try section(top, "state") { try state.text("path", &settings.state.path) }
+        if let state = try section(top, "state") {
+            try state.text("path", &settings.state.path)
+            try state.text("url", &settings.state.url)
+            try state.text("address", &settings.state.address)
+            let address = settings.state.address
+            if !address.isEmpty, address.wholeMatch(of: /https?:\/\/[^\/?#\s@]+\/?/) == nil {
+                throw SettingsError(
+                    path: path, line: state.line, key: "state.address",
+                    .conflict("it is to be like http://10.0.0.5:9632 or https://godwit-1.example:9632"))
+            }
+        }
         settings.state.path = resolved(settings.state.path)
         if let log = try section(top, "log") { try read(log, &settings.log) }
         if let events = try section(top, "events") { try read(events, &settings.events) }

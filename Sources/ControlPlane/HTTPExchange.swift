@@ -15,6 +15,8 @@ package struct HTTPExchange: ~Copyable {
     private let channel = EmbeddedChannel()
     /// 0: the head has not come yet.
     package private(set) var status = 0
+    /// Where the same is to be asked; empty: nowhere.
+    package private(set) var location = ""
     package private(set) var isDone = false
     private var hasBegun = false
 
@@ -67,7 +69,9 @@ package struct HTTPExchange: ~Copyable {
         var body: [UInt8] = []
         while let part = try? channel.readInbound(as: HTTPClientResponsePart.self) {
             switch part {
-            case .head(let head): status = Int(head.status.code)
+            case .head(let head):
+                status = Int(head.status.code)
+                location = head.headers.first(name: "Location") ?? ""
             case .body(let bytes): body += bytes.readableBytesView
             case .end: isDone = true
             }

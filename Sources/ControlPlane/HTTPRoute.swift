@@ -101,8 +101,13 @@ package struct HTTPProblem: Error, Sendable, Equatable {
     package var detail: String
     /// JSON of further members, as in `"gates":[]`; empty: none.
     package var members: String
+    /// The same may be asked at this address, as in `https://godwit-2.example:9632`; empty: no.
+    package var elsewhere: String
 
-    package init(_ status: Int, _ title: String, _ detail: String, members: String = "") {
+    package init(
+        _ status: Int, _ title: String, _ detail: String, members: String = "", elsewhere: String = ""
+    ) {
+        self.elsewhere = elsewhere
         self.status = status
         self.title = title
         self.detail = detail
@@ -130,6 +135,11 @@ struct HTTPProblems: RouterMiddleware {
     ) async throws -> Response {
         do {
             return try await next(request, context)
+        } catch let problem as HTTPProblem where !problem.elsewhere.isEmpty {
+            var response = problem.response
+            let base = problem.elsewhere.hasSuffix("/") ? String(problem.elsewhere.dropLast()) : problem.elsewhere
+            response.headers[.location] = "\(base)\(request.uri)"
+            return response
         } catch let problem as HTTPProblem {
             return problem.response
         } catch let error as HTTPError where error.status == .notFound {

@@ -165,6 +165,11 @@ package struct MigrationList: Codable, Sendable, Equatable {
     package var migrations: [MigrationDocument]
 
     package init(_ migrations: [MigrationDocument]) { self.migrations = migrations }
+
+    /// As the state store has them. One of a later version that this one cannot read is left out.
+    package init(shown: [String]) {
+        migrations = shown.compactMap { try? Document.read(MigrationDocument.self, Array($0.utf8)) }
+    }
 }
 
 /// Points in time as text. No state, any thread.

@@ -1,6 +1,5 @@
 import Configuration
 import Foundation
-import GRDB
 import Migration
 
 /// What the state store keeps of migrations. All of it is added to, nothing is changed.
@@ -67,121 +66,107 @@ extension StateStore {
 
     /// - Returns: false when there is one of this id.
     package func add(_ migration: StoredMigration) throws(Failure) -> Bool {
-        let json = Self.json(migration.state)
-        return try write { database in
-            let known = try Bool.fetchOne(
-                database, sql: "SELECT EXISTS (SELECT 1 FROM migration WHERE id = ?)", arguments: [migration.id])
-            if known == true { return false }
-            try database.execute(
-                sql: "INSERT INTO migration (id, database, manifest, by, micros) VALUES (?, ?, ?, ?, ?)",
-                arguments: [migration.id, migration.database, migration.manifest, migration.by, migration.micros])
-            try database.execute(
-                sql: "INSERT INTO state (migration, micros, json) VALUES (?, ?, ?)",
-                arguments: [migration.id, migration.micros, json])
-            return true
-        }
+        let id = StateValue.text(migration.id), micros = StateValue.integer(migration.micros)
+        return try !write(
+            StateStatement(
+                """
+                INSERT INTO migration (id, database, manifest, by, micros) VALUES (?, ?, ?, ?, ?)
+                    ON CONFLICT (id) DO NOTHING
+                """, id, .text(migration.database), .text(migration.manifest), .text(migration.by), micros),
+            // One that was there before has a state already.
+            StateStatement(
+                """
+                INSERT INTO state (migration, micros, json) SELECT id, ?, ? FROM migration
+                    WHERE id = ? AND NOT EXISTS (SELECT 1 FROM state WHERE migration = ?) RETURNING number
+                """, micros, .text(Self.json(migration.state)), id, id),
+            asRunner: true
+        ).isEmpty
     }
 
     package func add(_ state: MigrationState, of id: String, micros: Int64) throws(Failure) {
-        let json = Self.json(state)
-        try write { database in
-            try database.execute(
-                sql: "INSERT INTO state (migration, micros, json) VALUES (?, ?, ?)", arguments: [id, micros, json])
-        }
+        try write(
+            StateStatement(
+                "INSERT INTO state (migration, micros, json) VALUES (?, ?, ?)", .text(id), .integer(micros),
+                .text(Self.json(state))),
+            asRunner: true)
     }
 
     package func add(_ decision: Decision, of id: String) throws(Failure) {
-        try write { database in
-            try database.execute(
-                sql: """
-                    INSERT INTO decision (migration, micros, by, verb, reason, taken, answer, gates)
+        try write(
+            StateStatement(
+                """
+                INSERT INTO decision (migration, micros, by, verb, reason, taken, answer, gates)
                     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-                    """,
-                arguments: [
-                    id, decision.micros, decision.by, decision.verb, decision.reason, decision.isTaken, decision.answer,
-                    decision.gates,
-                ])
-        }
+                """, .text(id), .integer(decision.micros), .text(decision.by), .text(decision.verb),
+                .text(decision.reason), .flag(decision.isTaken), .text(decision.answer), .text(decision.gates)),
+            asRunner: true)
     }
 
     package func add(_ gates: [Gate], phase: MigrationPhase, of id: String, micros: Int64) throws(Failure) {
-        try write { database in
-            for gate in gates {
-                try database.execute(
-                    sql: """
-                        INSERT INTO reading (migration, micros, phase, gate, value, threshold, holds)
-                        VALUES (?, ?, ?, ?, ?, ?, ?)
-                        """,
-                    arguments: [id, micros, phase.rawValue, gate.name, gate.value, gate.threshold, gate.holds])
-            }
+        if gates.isEmpty { return }
+        let row = "(?, ?, ?, ?, ?, ?, ?)"
+        var statement = StateStatement(
+            "INSERT INTO reading (migration, micros, phase, gate, value, threshold, holds) VALUES "
+                + gates.map { _ in row }.joined(separator: ", "))
+        statement.values = gates.flatMap { gate in
+            [
+                .text(id), .integer(micros), .text(phase.rawValue), .text(gate.name), .text(gate.value),
+                .text(gate.threshold), StateValue(gate.holds),
+            ]
         }
+        try write(statement, asRunner: true)
     }
 
     // MARK: reading
 
     /// In the order in which they began, each with its present state.
     package func migrations() throws(Failure) -> [StoredMigration] {
-        let rows = try read { database in
-            try Row.fetchAll(
-                database, sql: """
-                    SELECT m.id, m.database, m.manifest, m.by, m.micros,
-                           (SELECT json FROM state s WHERE s.migration = m.id ORDER BY s.number DESC LIMIT 1) AS json
-                      FROM migration m ORDER BY m.number
-                    """
-            ).map { row in
-                let text: (String, String, String, String, Int64, String) = (
-                    row["id"], row["database"], row["manifest"], row["by"], row["micros"], row["json"]
-                )
-                return text
-            }
-        }
+        let rows = try read(StateStatement("""
+            SELECT m.id, m.database, m.manifest, m.by, m.micros,
+                   (SELECT s.json FROM state s WHERE s.migration = m.id ORDER BY s.number DESC LIMIT 1) AS present
+              FROM migration m ORDER BY m.number
+            """))
         var all: [StoredMigration] = []
-        for (id, database, manifest, by, micros, json) in rows {
-            guard let state = Self.state(json) else {
-                throw Failure(path: path, what: "holds a state of \"\(id)\" that this version cannot read")
+        for row in rows {
+            guard let state = Self.state(row.text(5)) else {
+                throw Failure(path: path, what: "holds a state of \"\(row.text(0))\" that this version cannot read")
             }
             all.append(StoredMigration(
-                id: id, database: database, manifest: manifest, by: by, micros: micros, state: state))
+                id: row.text(0), database: row.text(1), manifest: row.text(2), by: row.text(3), micros: row.integer(4),
+                state: state))
         }
         return all
     }
 
     /// Oldest first.
     package func steps(of id: String) throws(Failure) -> [Step] {
-        try read { database in
-            try Row.fetchAll(
-                database, sql: "SELECT micros, json FROM state WHERE migration = ? ORDER BY number", arguments: [id]
-            ).compactMap { row in
-                Self.state(row["json"]).map { Step(micros: row["micros"], state: $0) }
-            }
-        }
+        try read(StateStatement("SELECT micros, json FROM state WHERE migration = ? ORDER BY number", .text(id)))
+            .compactMap { row in Self.state(row.text(1)).map { Step(micros: row.integer(0), state: $0) } }
     }
 
     package func decisions(of id: String) throws(Failure) -> [Decision] {
-        try read { database in
-            try Row.fetchAll(
-                database, sql: "SELECT * FROM decision WHERE migration = ? ORDER BY number", arguments: [id]
-            ).map { row in
-                Decision(
-                    micros: row["micros"], by: row["by"], verb: row["verb"], reason: row["reason"],
-                    isTaken: row["taken"], answer: row["answer"], gates: row["gates"])
-            }
+        try read(StateStatement(
+            """
+            SELECT micros, by, verb, reason, taken, answer, gates FROM decision WHERE migration = ? ORDER BY number
+            """, .text(id)
+        )).map { row in
+            Decision(
+                micros: row.integer(0), by: row.text(1), verb: row.text(2), reason: row.text(3),
+                isTaken: row.flag(4) ?? false, answer: row.text(5), gates: row.text(6))
         }
     }
 
     /// The last of each gate in each phase.
     package func lastReadings(of id: String) throws(Failure) -> [Reading] {
-        try read { database in
-            try Row.fetchAll(
-                database, sql: """
-                    SELECT * FROM reading WHERE number IN
-                        (SELECT max(number) FROM reading WHERE migration = ? GROUP BY phase, gate) ORDER BY number
-                    """, arguments: [id]
-            ).map { row in
-                Reading(
-                    micros: row["micros"], phase: row["phase"], gate: row["gate"], value: row["value"],
-                    threshold: row["threshold"], holds: row["holds"])
-            }
+        try read(StateStatement(
+            """
+            SELECT micros, phase, gate, value, threshold, holds FROM reading WHERE number IN
+                (SELECT max(number) FROM reading WHERE migration = ? GROUP BY phase, gate) ORDER BY number
+            """, .text(id)
+        )).map { row in
+            Reading(
+                micros: row.integer(0), phase: row.text(1), gate: row.text(2), value: row.text(3),
+                threshold: row.text(4), holds: row.flag(5))
         }
     }
 
@@ -199,30 +184,61 @@ extension StateStore {
     // MARK: orders about traffic
 
     /// What is in force for a database, as the control thread has decided it. Does not wait.
-    package func remember(_ traffic: TrafficPlan.Record, of name: String) {
+    ///
+    /// - Parameters:
+    ///   - term: of the migration that has ordered it; nil: nobody who runs migrations has.
+    ///   - then: the record's number; nil: it was not kept.
+    package func remember(
+        _ traffic: TrafficPlan.Record, of name: String, term: Int64? = nil,
+        then: @escaping @Sendable (Int64?) -> Void = { _ in }
+    ) {
         guard let data = try? JSONEncoder().encode(traffic) else { preconditionFailure("a record is always JSON") }
-        let json = String(decoding: data, as: UTF8.self)
-        writeLater { database in
-            try database.execute(
-                sql: "INSERT INTO traffic (micros, database, json) VALUES (?, ?, ?)",
-                arguments: [Self.now(), name, json])
-        }
+        let statement = StateStatement(
+            "INSERT INTO traffic (micros, database, json) VALUES (?, ?, ?) RETURNING number", .integer(Self.now()),
+            .text(name), .text(String(decoding: data, as: UTF8.self)))
+        writeLater(statement, term: term) { rows in then(rows?.first?.integer(0)) }
     }
 
-    package func traffic() throws(Failure) -> [String: TrafficPlan.Record] {
-        try read { database in
-            var all: [String: TrafficPlan.Record] = [:]
-            let rows = try Row.fetchAll(
-                database, sql: """
-                    SELECT database, json FROM traffic WHERE number IN
-                        (SELECT max(number) FROM traffic GROUP BY database)
-                    """)
-            for row in rows {
-                let json: String = row["json"]
-                all[row["database"]] = try JSONDecoder().decode(TrafficPlan.Record.self, from: Data(json.utf8))
+    package struct StoredTraffic: Sendable, Equatable {
+        /// A later record of any database has a greater one.
+        package var number: Int64
+        package var record: TrafficPlan.Record
+    }
+
+    /// The last of each database.
+    package func traffic() throws(Failure) -> [String: StoredTraffic] {
+        let rows = try read(StateStatement("""
+            SELECT database, json, number FROM traffic WHERE number IN
+                (SELECT max(number) FROM traffic GROUP BY database)
+            """))
+        var all: [String: StoredTraffic] = [:]
+        for row in rows {
+            guard let record = try? JSONDecoder().decode(TrafficPlan.Record.self, from: Data(row.text(1).utf8)) else {
+                throw Failure(path: path, what: "holds orders about \"\(row.text(0))\" that this version cannot read")
             }
-            return all
+            all[row.text(0)] = StoredTraffic(number: row.integer(2), record: record)
         }
+        return all
+    }
+
+    // MARK: what other Godwits show
+
+    /// A migration's document as JSON, for Godwits that do not run it. Replaces the one before.
+    package func show(_ json: String, of id: String) throws(Failure) {
+        try write(
+            StateStatement(
+                """
+                INSERT INTO shown (migration, json) VALUES (?, ?)
+                    ON CONFLICT (migration) DO UPDATE SET json = excluded.json
+                """, .text(id), .text(json)),
+            asRunner: true)
+    }
+
+    /// In the order in which they began.
+    package func shown() throws(Failure) -> [String] {
+        try read(StateStatement(
+            "SELECT s.json FROM shown s JOIN migration m ON m.id = s.migration ORDER BY m.number"
+        )).map { $0.text(0) }
     }
 
     // MARK: answers that are given again
@@ -244,22 +260,23 @@ extension StateStore {
     package static let answerSeconds: Int64 = 86_400
 
     package func answer(key: String) throws(Failure) -> StoredAnswer? {
-        try read { database in
-            try Row.fetchOne(
-                database, sql: "SELECT request, status, body FROM answer WHERE key = ? AND micros > ?",
-                arguments: [key, Self.now() - Self.answerSeconds * 1_000_000]
-            ).map { StoredAnswer(request: $0["request"], status: $0["status"], body: $0["body"]) }
-        }
+        try read(StateStatement(
+            "SELECT request, status, body FROM answer WHERE key = ? AND micros > ?", .text(key),
+            .integer(Self.now() - Self.answerSeconds * 1_000_000)
+        )).first.map { StoredAnswer(request: $0.text(0), status: Int($0.integer(1)), body: $0.text(2)) }
     }
 
     package func keep(_ answer: StoredAnswer, key: String) throws(Failure) {
-        try write { database in
-            let now = Self.now()
-            try database.execute(
-                sql: "DELETE FROM answer WHERE micros <= ?", arguments: [now - Self.answerSeconds * 1_000_000])
-            try database.execute(
-                sql: "INSERT OR REPLACE INTO answer (key, micros, request, status, body) VALUES (?, ?, ?, ?, ?)",
-                arguments: [key, now, answer.request, answer.status, answer.body])
-        }
+        let now = Self.now()
+        try write(
+            StateStatement(
+                "DELETE FROM answer WHERE micros <= ?", .integer(now - Self.answerSeconds * 1_000_000)),
+            StateStatement(
+                """
+                INSERT INTO answer (key, micros, request, status, body) VALUES (?, ?, ?, ?, ?)
+                    ON CONFLICT (key) DO UPDATE SET micros = excluded.micros, request = excluded.request,
+                    status = excluded.status, body = excluded.body
+                """, .text(key), .integer(now), .text(answer.request), .integer(Int64(answer.status)),
+                .text(answer.body)))
     }
 }

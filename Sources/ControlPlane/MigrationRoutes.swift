@@ -22,6 +22,8 @@ package enum MigrationOutcome: Sendable {
     case all([MigrationDocument])
     case answered(MigrationAnswer)
     case refused(HTTPProblem)
+    /// Another Godwit runs them. The address of its HTTP; empty: not known.
+    case elsewhere(process: String, address: String)
 }
 
 /// Runs migrations, wherever that is.
@@ -267,6 +269,13 @@ package struct MigrationRoutes: Sendable {
         case .all(let documents): HTTPAnswer(200, "application/json", Document.bytes(MigrationList(documents)))
         case .answered(let answer): HTTPAnswer(200, "application/json", Document.bytes(answer))
         case .refused(let problem): throw problem
+        case .elsewhere(let process, ""):
+            throw HTTPProblem(
+                503, "another Godwit runs the migrations",
+                "ask \(process), or name its state.address: then you are sent there")
+        case .elsewhere(let process, let address):
+            throw HTTPProblem(
+                307, "another Godwit runs the migrations", "ask \(process), at \(address)", elsewhere: address)
         }
     }
 

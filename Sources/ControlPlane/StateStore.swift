@@ -1,16 +1,23 @@
-import Configuration
 import Foundation
-import GRDB
-import Migration
 import Primitives
 import Synchronization
 
-/// What must outlive the process: migrations, their states, decisions and figures, events, orders about traffic. One
-/// SQLite file, append-only. Any thread; each call waits for the disk, but for `append`.
+/// What must outlive the process: migrations, their states, decisions and figures, events, orders about traffic.
+/// Append-only, in an SQLite file or, for several Godwits, in PostgreSQL. Any thread; each call waits until it lasts,
+/// but for those that say otherwise.
 package final class StateStore: EventSink {
     package struct Failure: Error, Sendable, CustomStringConvertible {
+        /// The file, or the server.
         package let path: String
         package let what: String
+        /// It was to be written as of a term that is over.
+        package let isSuperseded: Bool
+
+        package init(path: String, what: String, isSuperseded: Bool = false) {
+            self.path = path
+            self.what = what
+            self.isSuperseded = isSuperseded
+        }
 
         package var description: String { "the state in \(path) \(what)" }
     }
@@ -18,91 +25,112 @@ package final class StateStore: EventSink {
     /// Events that wait to be written; more are dropped, and counted.
     package static let waitingEventsMax = 10_000
 
-    package let path: String
-    private let database: DatabasePool
+    private let backend: any StateBackend
     /// Tells this process's events from those of others.
     private let process: String
     private let waitingEvents = Atomic<Int>(0)
     private let lostEvents = Atomic<UInt64>(0)
     private let lastFailure = Mutex<String?>(nil)
+    /// As which the migrations' records are written.
+    private let heldTerm = Mutex<Int64?>(nil)
 
-    /// Opens it, makes what it lacks, and looks whether it is whole.
+    /// An SQLite file: opens it, makes what it lacks, and looks whether it is whole.
     package init(path: String) throws(Failure) {
-        self.path = path
-        process = "\(getpid())-\(Self.now())"
-        let isThere = FileManager.default.fileExists(atPath: path)
-        do {
-            // Nobody else is to read manifests and reasons; SQLite gives its other files the same rights.
-            if !isThere {
-                let descriptor = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
-                let reason = String(cString: strerror(errno))
-                if descriptor < 0 { throw Failure(path: path, what: "cannot be made: \(reason)") }
-                close(descriptor)
-            }
-            var settings = GRDB.Configuration()
-            settings.busyMode = .timeout(5)
-            settings.label = "godwit-state"
-            settings.prepareDatabase { database in
-                // A decision that was told is on the disk.
-                if !database.configuration.readonly { try database.execute(sql: "PRAGMA synchronous = FULL") }
-            }
-            database = try DatabasePool(path: path, configuration: settings)
-            let verdict = try database.read { try String.fetchOne($0, sql: "PRAGMA quick_check(1)") }
-            if verdict != "ok" {
-                throw Failure(path: path, what: "is damaged (\(verdict ?? "no answer")): \(Self.advice)")
-            }
-            let newer = try database.read { try StateSchema.migrator.hasBeenSuperseded($0) }
-            if newer { throw Failure(path: path, what: "was written by a later version of Godwit: use that one") }
-            try StateSchema.migrator.migrate(database)
-            // What cannot be written is found out now, not at the first decision.
-            try database.write { try $0.execute(sql: "INSERT INTO start (process, micros) VALUES (?, ?)",
-                arguments: [process, Self.now()]) }
-        } catch let failure as Failure {
-            throw failure
-        } catch {
-            throw Failure(path: path, what: "cannot be used: \(error): \(Self.advice)")
-        }
+        process = Self.processName()
+        backend = try SQLiteState(path: path, process: process)
     }
 
-    private static let advice = "bring it back from a copy, or move it away to begin without what it knew"
+    /// A PostgreSQL database: connects, and makes what it lacks.
+    ///
+    /// - Parameters:
+    ///   - url: a conninfo or URI.
+    ///   - address: where this process's HTTP can be reached by those who ask others; empty: nowhere.
+    package init(url: String, address: String) throws(Failure) {
+        process = Self.processName()
+        backend = try PostgresState(url: url, process: process, address: address)
+    }
+
+    private static func processName() -> String {
+        "\(ProcessInfo.processInfo.hostName)-\(getpid())-\(now())"
+    }
 
     /// Microseconds since 1970.
     package static func now() -> Int64 { WallClock.micros() }
+
+    /// Where it is, for people.
+    package var path: String { backend.place }
+
+    /// Several Godwits work with it.
+    package var isShared: Bool { backend.isShared }
 
     /// Events that were not kept, and why the last write failed; nil: it did not.
     package var health: (lostEvents: UInt64, failure: String?) {
         (lostEvents.load(ordering: .relaxed), lastFailure.withLock { $0 })
     }
 
-    func write<Value: Sendable>(_ body: @Sendable (Database) throws -> Value) throws(Failure) -> Value {
-        do {
-            let value = try database.write(body)
+    @discardableResult
+    func write(_ statements: StateStatement..., asRunner: Bool = false) throws(Failure) -> [StateRow] {
+        let term = heldTerm.withLock { $0 }
+        if asRunner, isShared, term == nil {
+            throw Failure(path: path, what: "is another Godwit's to write", isSuperseded: true)
+        }
+        do throws(Failure) {
+            let rows = try backend.write(statements, term: asRunner ? term : nil)
             lastFailure.withLock { $0 = nil }
-            return value
+            return rows
         } catch {
-            lastFailure.withLock { $0 = "\(error)" }
-            throw Failure(path: path, what: "cannot be written: \(error)")
+            note(error)
+            throw error
         }
     }
 
-    func read<Value: Sendable>(_ body: @Sendable (Database) throws -> Value) throws(Failure) -> Value {
-        do { return try database.read(body) } catch { throw Failure(path: path, what: "cannot be read: \(error)") }
+    /// That somebody else has the migrations is no fault of the store's.
+    private func note(_ failure: Failure) {
+        if !failure.isSuperseded { lastFailure.withLock { $0 = failure.what } }
     }
 
-    /// In the order of the calls, on a thread of the database's.
+    func read(_ statement: StateStatement) throws(Failure) -> [StateRow] { try backend.read(statement) }
+
+    /// In the order of the calls, on a thread of the backend's.
     func writeLater(
-        _ body: @escaping @Sendable (Database) throws -> Void, then: @escaping @Sendable (Bool) -> Void = { _ in }
+        _ statement: StateStatement, term: Int64? = nil, then: @escaping @Sendable ([StateRow]?) -> Void = { _ in }
     ) {
-        database.asyncWrite(body) { [self] _, result in
+        backend.writeLater([statement], term: term) { [self] result in
             switch result {
-            case .success:
+            case .success(let rows):
                 lastFailure.withLock { $0 = nil }
-                then(true)
-            case .failure(let error):
-                lastFailure.withLock { $0 = "\(error)" }
-                then(false)
+                then(rows)
+            case .failure(let failure):
+                note(failure)
+                then(nil)
             }
         }
+    }
+
+    // MARK: who runs the migrations
+
+    /// The first call asks for it to be this process.
+    package func term() -> StateTerm { backend.term() }
+
+    /// From now on records of migrations are written as of this term, and refused once there is a later one. nil: they
+    /// are not ours to write.
+    package func hold(_ term: Int64?) { heldTerm.withLock { $0 = term } }
+
+    package var held: Int64? { heldTerm.withLock { $0 } }
+
+    /// As far as who runs the migrations was asked last.
+    package var isReachable: Bool {
+        if case .unknown = backend.present { false } else { true }
+    }
+
+    package func resign() {
+        hold(nil)
+        backend.resign()
+    }
+
+    /// See `StateBackend`.
+    package func observe(term: @escaping @Sendable (StateTerm) -> Void, news: @escaping @Sendable () -> Void) {
+        backend.observe(term: term, news: news)
     }
 
     // MARK: events
@@ -114,23 +142,18 @@ package final class StateStore: EventSink {
             lostEvents.wrappingAdd(1, ordering: .relaxed)
             return
         }
-        let process = process
-        writeLater(
-            { database in
-                try database.execute(
-                    sql: "INSERT INTO event (process, ordinal, micros, kind, database, json) VALUES (?, ?, ?, ?, ?, ?)",
-                    arguments: [
-                        process, Int64(event.number), event.micros, event.kind.rawValue, event.database, event.json,
-                    ])
-            },
-            then: { [self] isWritten in
-                waitingEvents.wrappingSubtract(1, ordering: .relaxed)
-                if !isWritten { lostEvents.wrappingAdd(1, ordering: .relaxed) }
-            })
+        let statement = StateStatement(
+            "INSERT INTO event (process, ordinal, micros, kind, database, json) VALUES (?, ?, ?, ?, ?, ?)",
+            .text(process), .integer(Int64(event.number)), .integer(event.micros), .text(event.kind.rawValue),
+            .text(event.database), .text(event.json))
+        writeLater(statement) { [self] rows in
+            waitingEvents.wrappingSubtract(1, ordering: .relaxed)
+            if rows == nil { lostEvents.wrappingAdd(1, ordering: .relaxed) }
+        }
     }
 
-    /// Waits until all events are written that were given before.
-    package func flush() { _ = try? write { _ in } }
+    /// Waits until all that was given before is written.
+    package func flush() { _ = try? write(StateStatement("SELECT 1")) }
 
     package struct StoredEvent: Sendable, Equatable {
         package var number: Int64
@@ -142,89 +165,25 @@ package final class StateStore: EventSink {
     package func events(
         database name: String, from: Int64, to: Int64?, after number: Int64, limit: Int
     ) throws(Failure) -> [StoredEvent] {
-        try read { database in
-            try Row.fetchAll(
-                database, sql: """
-                    SELECT number, json FROM event WHERE database IN (?, '') AND micros >= ? AND micros <= ?
-                       AND number > ? ORDER BY number LIMIT ?
-                    """,
-                arguments: [name, from, to ?? Int64.max, number, limit]
-            ).map { StoredEvent(number: $0["number"], json: $0["json"]) }
-        }
+        try read(StateStatement(
+            """
+            SELECT number, json FROM event WHERE database IN (?, '') AND micros >= ? AND micros <= ?
+               AND number > ? ORDER BY number LIMIT ?
+            """, .text(name), .integer(from), .integer(to ?? Int64.max), .integer(number), .integer(Int64(limit))
+        )).map { StoredEvent(number: $0.integer(0), json: $0.text(1)) }
     }
 }
 
 extension StateStore {
     /// Users whose sessions keep their servers for the values of sequences; see Proxy's `SequenceReaders`.
     package func sequenceReaders() throws(Failure) -> [(database: String, user: String)] {
-        try read { database in
-            try Row.fetchAll(database, sql: "SELECT database, user FROM sequence_reader")
-                .map { ($0["database"], $0["user"]) }
-        }
+        try read(StateStatement(#"SELECT database, "user" FROM sequence_reader"#)).map { ($0.text(0), $0.text(1)) }
     }
 
     /// Never waits.
     package func noteSequenceReader(database name: String, user: String) {
-        writeLater { database in
-            try database.execute(
-                sql: "INSERT OR IGNORE INTO sequence_reader (database, user) VALUES (?, ?)", arguments: [name, user])
-        }
-    }
-}
-
-/// The tables. Later versions append migrations, and change none.
-enum StateSchema {
-    /// What is never changed once it is written.
-    private static let lasting = ["migration", "state", "decision", "reading", "event", "traffic", "start"]
-
-    static var migrator: DatabaseMigrator {
-        var migrator = DatabaseMigrator()
-        migrator.registerMigration("1") { database in
-            try database.execute(sql: """
-                CREATE TABLE start (number INTEGER PRIMARY KEY, process TEXT NOT NULL, micros INTEGER NOT NULL);
-                CREATE TABLE migration (
-                    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, database TEXT NOT NULL,
-                    manifest TEXT NOT NULL, by TEXT NOT NULL, micros INTEGER NOT NULL);
-                CREATE TABLE state (
-                    number INTEGER PRIMARY KEY, migration TEXT NOT NULL REFERENCES migration (id),
-                    micros INTEGER NOT NULL, json TEXT NOT NULL);
-                CREATE INDEX state_migration ON state (migration, number);
-                CREATE TABLE decision (
-                    number INTEGER PRIMARY KEY, migration TEXT NOT NULL REFERENCES migration (id),
-                    micros INTEGER NOT NULL, by TEXT NOT NULL, verb TEXT NOT NULL, reason TEXT NOT NULL,
-                    taken INTEGER NOT NULL, answer TEXT NOT NULL, gates TEXT NOT NULL);
-                CREATE INDEX decision_migration ON decision (migration, number);
-                CREATE TABLE reading (
-                    number INTEGER PRIMARY KEY, migration TEXT NOT NULL REFERENCES migration (id),
-                    micros INTEGER NOT NULL, phase TEXT NOT NULL, gate TEXT NOT NULL, value TEXT NOT NULL,
-                    threshold TEXT NOT NULL, holds INTEGER);
-                CREATE INDEX reading_migration ON reading (migration, number);
-                CREATE TABLE event (
-                    number INTEGER PRIMARY KEY, process TEXT NOT NULL, ordinal INTEGER NOT NULL,
-                    micros INTEGER NOT NULL, kind TEXT NOT NULL, database TEXT NOT NULL, json TEXT NOT NULL);
-                CREATE INDEX event_database ON event (database, number);
-                CREATE TABLE traffic (
-                    number INTEGER PRIMARY KEY, micros INTEGER NOT NULL, database TEXT NOT NULL, json TEXT NOT NULL);
-                CREATE INDEX traffic_database ON traffic (database, number);
-                CREATE TABLE answer (
-                    key TEXT PRIMARY KEY, micros INTEGER NOT NULL, request TEXT NOT NULL, status INTEGER NOT NULL,
-                    body TEXT NOT NULL);
-                """)
-            for table in lasting {
-                for verb in ["UPDATE", "DELETE"] {
-                    try database.execute(sql: """
-                        CREATE TRIGGER \(table)_\(verb.lowercased()) BEFORE \(verb) ON \(table)
-                        BEGIN SELECT RAISE(ABORT, 'what was decided is never changed'); END
-                        """)
-                }
-            }
-        }
-        migrator.registerMigration("sequence readers") { database in
-            try database.execute(sql: """
-                CREATE TABLE sequence_reader (
-                    database TEXT NOT NULL, user TEXT NOT NULL, PRIMARY KEY (database, user)) WITHOUT ROWID
-                """)
-        }
-        return migrator
+        writeLater(StateStatement(
+            #"INSERT INTO sequence_reader (database, "user") VALUES (?, ?) ON CONFLICT (database, "user") DO NOTHING"#,
+            .text(name), .text(user)))
     }
 }

@@ -23,19 +23,34 @@ final class BatchApplier {
 
     init(target: consuming Connection) { self.target = target }
 
+    /// - Parameter mayEndOthers: the mirror is this Godwit's to run, whoever runs it.
     /// - Returns: false when another Godwit applies to this NEW.
-    func lock() throws(PostgresFailure) -> Bool {
+    func lock(mayEndOthers: Bool = false) throws(PostgresFailure) -> Bool {
         let isOurs = try target.query("SELECT pg_try_advisory_lock(\(CaptureSchema.applierLock))").flag(0, 0)
+        if isOurs { return true }
         // Even if it should live: the compare-and-set of its next batch misses, or its session is gone.
-        if !isOurs { try target.execute(Self.endSilentHolder) }
-        return isOurs
+        try target.execute(mayEndOthers ? Self.endHolder : Self.endSilentHolder)
+        if !mayEndOthers { return false }
+        // It comes back at once. Whoever waits is before it.
+        do throws(PostgresFailure) {
+            try target.execute("""
+                BEGIN; SET LOCAL lock_timeout = '2s'; SELECT pg_advisory_lock(\(CaptureSchema.applierLock)); COMMIT
+                """)
+            return true
+        } catch {
+            guard error.isLockConflict else { throw error }
+            return false
+        }
     }
 
-    private static let endSilentHolder = """
+    private static let endHolder = """
         SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
          WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.datname = current_database()
            AND (l.classid::bigint << 32) + l.objid::bigint = \(CaptureSchema.applierLock)
-           AND a.usename = current_user AND a.application_name = 'godwit mirror' AND a.state LIKE 'idle%'
+           AND a.usename = current_user AND a.application_name = 'godwit mirror'
+        """
+    private static let endSilentHolder = """
+        \(endHolder) AND a.state LIKE 'idle%'
            AND clock_timestamp() - a.state_change > interval '\(silenceSecondsMax) seconds'
         """
 

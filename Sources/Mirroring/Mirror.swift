@@ -14,6 +14,7 @@ package final class Mirror: Sendable {
     private let options: MirrorOptions
     /// What the operator wants of it.
     package let orders: MirrorOrders
+    private let duty: MirrorDuty
     private let horizon: Horizon
     private let logger: Logger
     private let onSchemaChange: @Sendable () -> Void
@@ -24,7 +25,8 @@ package final class Mirror: Sendable {
     /// - Parameter onSchemaChange: called on the mirror's thread when OLD has tables that are not mirrored, or no more.
     package init(
         database: String, _ direction: MirrorDirection = .forward, oldConninfo: String, newConninfo: String,
-        settings: MirrorOptions, horizon: Horizon, logger: Logger, onSchemaChange: @escaping @Sendable () -> Void = {}
+        settings: MirrorOptions, duty: MirrorDuty = MirrorDuty(isShared: false), horizon: Horizon, logger: Logger,
+        onSchemaChange: @escaping @Sendable () -> Void = {}
     ) {
         self.onSchemaChange = onSchemaChange
         self.database = database
@@ -32,6 +34,7 @@ package final class Mirror: Sendable {
         (sourceConninfo, targetConninfo) = direction.ends(old: oldConninfo, new: newConninfo)
         options = settings
         orders = MirrorOrders(rowsPerSecond: settings.copyRowsPerSecond)
+        self.duty = duty
         self.horizon = horizon
         self.logger = logger
         var ends: [CInt] = [-1, -1]
@@ -50,12 +53,12 @@ package final class Mirror: Sendable {
         thread.withLock { thread in
             precondition(thread == nil, "a mirror is started once")
             let (database, direction, source, target) = (database, direction, sourceConninfo, targetConninfo)
-            let (onSchemaChange, orders) = (onSchemaChange, orders)
+            let (onSchemaChange, orders, duty) = (onSchemaChange, orders, duty)
             let (options, horizon, logger, descriptor) = (options, horizon, logger, stopPipe.read)
             thread = OwnThread(name: "mirror-\(database)") {
                 let loop = MirrorLoop(
                     database: database, direction, sourceConninfo: source, targetConninfo: target, options: options,
-                    orders: orders, horizon: horizon, logger: logger, stopDescriptor: descriptor,
+                    orders: orders, duty: duty, horizon: horizon, logger: logger, stopDescriptor: descriptor,
                     onSchemaChange: onSchemaChange)
                 loop.run()
             }

@@ -11,6 +11,7 @@ final class MirrorLoop {
     private let targetConninfo: String
     private let options: MirrorOptions
     private let orders: MirrorOrders
+    private let duty: MirrorDuty
     private let horizon: Horizon
     private let logger: Logger
     private let stopDescriptor: CInt
@@ -26,9 +27,10 @@ final class MirrorLoop {
 
     init(
         database: String, _ direction: MirrorDirection, sourceConninfo: String, targetConninfo: String,
-        options: MirrorOptions, orders: MirrorOrders, horizon: Horizon, logger: Logger, stopDescriptor: CInt,
-        onSchemaChange: @escaping @Sendable () -> Void
+        options: MirrorOptions, orders: MirrorOrders, duty: MirrorDuty, horizon: Horizon, logger: Logger,
+        stopDescriptor: CInt, onSchemaChange: @escaping @Sendable () -> Void
     ) {
+        self.duty = duty
         self.onSchemaChange = onSchemaChange
         self.database = database
         self.direction = direction
@@ -76,8 +78,9 @@ final class MirrorLoop {
 
     private func report(_ state: MirrorReport.State, _ reason: String) {
         if orders.isEnding { return }
+        let isStandby = !duty.isOurs
         horizon.updateReport { report in
-            report.state = state
+            report.state = isStandby && state == .waiting ? .standby : state
             report.reason = reason
         }
         // It tries again and again: each reason is said once.
@@ -89,11 +92,13 @@ final class MirrorLoop {
     }
 
     private func open() -> MirrorStateMachine.Event {
+        if !duty.isOurs { return standBy }
         do throws(MirrorSession.Failure) {
             let opened = try MirrorSession.open(
                 direction, sourceConninfo: sourceConninfo, targetConninfo: targetConninfo, options: options,
-                orders: orders, horizon: horizon, stopDescriptor: stopDescriptor, lastAcknowledged: lastAcknowledged,
-                onSlowWait: { [weak self] in self?.waited() }, onSchemaChange: onSchemaChange)
+                orders: orders, mayEndOthers: duty.mayEndOthers, horizon: horizon, stopDescriptor: stopDescriptor,
+                lastAcknowledged: lastAcknowledged, onSlowWait: { [weak self] in self?.waited() },
+                onSchemaChange: onSchemaChange)
             session = opened
             logNotices(opened)
             return .opened(backfillLeft: !opened.isBackfillComplete, at: .now())
@@ -106,6 +111,7 @@ final class MirrorLoop {
         guard let session else { preconditionFailure("a batch without a session") }
         if orders.isPaused, !rest(session) { return .stop }
         guard session.waitForWork(kick: horizon.kickDescriptor, stop: stopDescriptor) else { return .stop }
+        if !duty.isOurs { return standBy }
         do throws(MirrorSession.Failure) {
             defer { logNotices(session) }
             guard try session.runBatch() else { return .tablesChanged }
@@ -114,6 +120,10 @@ final class MirrorLoop {
         } catch {
             return event(for: error)
         }
+    }
+
+    private var standBy: MirrorStateMachine.Event {
+        .failed(reason: "it stands by: the Godwit that runs the migrations mirrors", at: .now())
     }
 
     private func logNotices(_ session: MirrorSession) {
@@ -126,7 +136,8 @@ final class MirrorLoop {
     private func event(for failure: MirrorSession.Failure) -> MirrorStateMachine.Event {
         switch failure {
         case .side(_, let postgres) where postgres.kind == .interrupted: .stop
-        case .side(direction.target, let postgres) where postgres.sqlState == CaptureSchema.missedState:
+        case .side(direction.target, let postgres)
+        where postgres.sqlState == CaptureSchema.missedState && !duty.isShared:
             .refused(reason: "\(postgres.message): this one stops. Find the other Godwit, then restart this one")
         case .side(let side, let postgres): .failed(reason: "\(side.title): \(postgres)", at: .now())
         case .notReady(let reason): .failed(reason: reason, at: .now())
@@ -144,11 +155,13 @@ final class MirrorLoop {
     /// - Returns: false when told to stop.
     private func pause(millis: UInt64) -> Bool {
         var left = millis
+        let began = duty.beginnings
         while left > 0 {
             let turn = min(left, 200)
             if Self.isReadable([stopDescriptor], millis: CInt(turn))[0] { return false }
             left -= turn
             waited()
+            if duty.hasBegun(since: began) { return true }
         }
         return true
     }
@@ -156,7 +169,7 @@ final class MirrorLoop {
     /// While an operator has it paused. - Returns: false when told to stop.
     private func rest(_ session: MirrorSession) -> Bool {
         report(.paused, "by an operator: MIRROR RESUME lets it go on")
-        while orders.isPaused {
+        while orders.isPaused, duty.isOurs {
             guard pause(millis: 200) else { return false }
             // A NEW that is gone is found out by the next batch.
             _ = try? session.giveSign()

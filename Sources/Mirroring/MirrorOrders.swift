@@ -26,3 +26,38 @@ package final class MirrorOrders: Sendable {
         set { rowsPerSecond.store(newValue, ordering: .relaxed) }
     }
 }
+
+/// Whether the mirrors of this process mirror, or stand by for another one's. Any thread.
+package final class MirrorDuty: Sendable {
+    /// Another process may have the mirrors, and say so.
+    package let isShared: Bool
+    private let ours: Atomic<Bool>
+    private let count = Atomic<Int>(0)
+    private let sure = Atomic<Bool>(false)
+
+    /// What is shared is another one's until it is said to be ours.
+    package init(isShared: Bool) {
+        self.isShared = isShared
+        ours = Atomic(!isShared)
+    }
+
+    package var isOurs: Bool {
+        get { ours.load(ordering: .acquiring) }
+        set {
+            let was = ours.exchange(newValue, ordering: .acquiringAndReleasing)
+            if newValue, !was { count.wrappingAdd(1, ordering: .relaxed) }
+        }
+    }
+
+    /// It is ours for certain at this moment: whoever else mirrors is cut off from those who know, and is ended.
+    package var mayEndOthers: Bool {
+        get { sure.load(ordering: .acquiring) }
+        set { sure.store(newValue, ordering: .releasing) }
+    }
+
+    /// How often it has become ours.
+    var beginnings: Int { count.load(ordering: .relaxed) }
+
+    /// Whoever waits for a later attempt need not wait any more.
+    func hasBegun(since beginnings: Int) -> Bool { self.beginnings != beginnings }
+}

@@ -63,7 +63,7 @@ final class MirrorSession {
 
     static func open(
         _ direction: MirrorDirection, sourceConninfo: String, targetConninfo: String, options: MirrorOptions,
-        orders: MirrorOrders, horizon: Horizon, stopDescriptor: CInt,
+        orders: MirrorOrders, mayEndOthers: Bool = false, horizon: Horizon, stopDescriptor: CInt,
         lastAcknowledged: BatchApplier.Progress?, onSlowWait: @escaping () -> Void,
         onSchemaChange: @escaping () -> Void
     ) throws(Failure) -> MirrorSession {
@@ -77,7 +77,7 @@ final class MirrorSession {
                     "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3",
                 ].merging(ApplierMark.settings) { $1 }, interrupt: stopDescriptor, onSlowWait: onSlowWait))
         }
-        guard try on(target, { () throws(PostgresFailure) in try applier.lock() }) else {
+        guard try on(target, { () throws(PostgresFailure) in try applier.lock(mayEndOthers: mayEndOthers) }) else {
             throw .notReady("\(target.title): another Godwit applies to it now")
         }
         guard let progress = try on(target, { () throws(PostgresFailure) in try applier.progress() }) else {

@@ -144,7 +144,8 @@ package final class Horizon: Sendable {
 
 /// What the mirror says of itself (SHOW MIRROR). Immutable value, any thread.
 package struct MirrorReport: Sendable, Equatable {
-    package enum State: String, Sendable { case off, starting, backfill, mirroring, paused, waiting, stopped }
+    /// `standby`: another Godwit with the same state has the mirror.
+    package enum State: String, Sendable { case off, starting, backfill, mirroring, paused, waiting, standby, stopped }
 
     package struct Table: Sendable, Equatable {
         package var name: String

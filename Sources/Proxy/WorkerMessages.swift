@@ -88,6 +88,8 @@ package enum MigrationTraffic: Sendable {
     /// All reads go to the authority, whatever the file says.
     case hold(database: String)
     case mirror(database: String, runs: Bool)
+    /// Another Godwit with the same state has decided something of it, which lies ready.
+    case adopt(database: String)
     /// NEW has it for good: no mirror, no switches, whatever the databases say of it, now and in later processes.
     case finish(database: String)
 }

@@ -42,7 +42,7 @@ enum AdminService {
         state: ServeState, runner: MigrationRunner?, logger: Logger
     ) -> HTTPService? {
         guard let listener = socket.take() else { return nil }
-        var routes = routes(server, hooks)
+        var routes = routes(server, hooks, state)
         routes += CaptureRoutes(office: captureOffice(server)).all
         if let runner, let store = state.store { routes += MigrationRoutes(desk: runner.desk, store: store).all }
         let access = HTTPAccess(writeToken: tokens.write, readToken: tokens.read, routes: routes)
@@ -71,7 +71,7 @@ enum AdminService {
         return token
     }
 
-    private static func routes(_ server: ProxyServer, _ hooks: EventHooks) -> [HTTPRoute] {
+    private static func routes(_ server: ProxyServer, _ hooks: EventHooks, _ state: ServeState) -> [HTTPRoute] {
         [
             .get("/healthz", .none) { HTTPAnswer(200, "ok") },
             .get("/readyz", .read) {
@@ -80,7 +80,8 @@ enum AdminService {
             },
             .get("/metrics", .read) {
                 HTTPAnswer(
-                    200, ExpositionWriter.contentType, ProxyMetrics(await figures(server)).text() + metrics(of: hooks))
+                    200, ExpositionWriter.contentType,
+                    ProxyMetrics(await figures(server)).text() + metrics(of: hooks) + metrics(of: state))
             },
         ]
     }
@@ -102,6 +103,19 @@ enum AdminService {
         await withCheckedContinuation { continuation in
             server.collectFigures { continuation.resume(returning: $0) }
         }
+    }
+
+    private static func metrics(of state: ServeState) -> [UInt8] {
+        guard let store = state.store else { return [] }
+        var writer = ExpositionWriter()
+        let health = store.health
+        writer.begin("godwit_state_up", .gauge, "1: the state store takes what is written.")
+        writer.sample([], UInt64(health.failure == nil && store.isReachable ? 1 : 0))
+        writer.begin("godwit_state_lost_events_total", .counter, "Events that the state store has not got.")
+        writer.sample([], health.lostEvents)
+        writer.begin("godwit_runs_migrations", .gauge, "1: this Godwit runs the migrations of its state store.")
+        writer.sample([], UInt64(store.held == nil ? 0 : 1))
+        return writer.bytes
     }
 
     private static func metrics(of hooks: EventHooks) -> [UInt8] {

@@ -38,6 +38,7 @@ struct CheckCommand: ParsableCommand {
         checkHTTP(settings.admin.http, &report)
         checkMachine(settings, &report)
         if report.status == 2 { throw ExitCode(2) }
+        if !offline { checkState(settings, &report) }
         for entry in settings.databases where !offline && !entry.isWildcard {
             if database == nil || entry.name == database { check(entry, settings, auth, &report) }
         }
@@ -110,6 +111,37 @@ struct CheckCommand: ParsableCommand {
                 .note, "open files",
                 "this shell allows \(limit.rlim_cur), listen.clients_max and the pools may need \(wanted): raise it "
                     + "where Godwit is started (LimitNOFILE= of the unit, ulimit -n), or lower listen.clients_max")
+        }
+    }
+
+    // MARK: the state of several Godwits
+
+    private func checkState(_ settings: Settings, _ report: inout CheckReport) {
+        if settings.state.url.isEmpty { return }
+        do {
+            try ServeState.checkPlace(settings)
+        } catch {
+            return report.add(.problem, "state.url", "\(error)")
+        }
+        do {
+            let target = try ConnectionString(parsing: settings.state.url)
+            guard let connection = connect(target, "state.url", "", &report) else { return }
+            let rows = try connection.query("""
+                SELECT to_regclass('godwit_state.version') IS NOT NULL
+                        OR has_database_privilege(current_database(), 'CREATE'),
+                    to_regclass('godwit.authority') IS NOT NULL, current_user, current_database()
+                """)
+            if !rows.flag(0, 0) {
+                report.add(
+                    .problem, "state.url", "its role may not make the schema godwit_state. "
+                        + "GRANT CREATE ON DATABASE \(rows[0, 3] ?? "") TO \(rows[0, 2] ?? "").")
+            }
+            if rows.flag(0, 1) {
+                report.add(.problem, "state.url", "its database is one that is migrated. Name one of its own.")
+            }
+            report.tell("state.url: PostgreSQL \(Self.version(connection))")
+        } catch {
+            report.add(.unknown, "state.url", "\(error)")
         }
     }
 

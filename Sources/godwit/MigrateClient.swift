@@ -19,6 +19,9 @@ struct MigrateClient {
     /// nil: nothing is encrypted.
     private let tls: TLSContext?
     private let token: String
+    private let authority: String
+    /// Of Godwits that know of another one, from one to the next.
+    private static let hopsMax = 3
 
     /// - Parameters:
     ///   - url: `https://godwit.example:9632`
@@ -38,6 +41,7 @@ struct MigrateClient {
             allowsPlainTokens: allowsPlainToken)
         prefix = parsed.path.hasSuffix("/") ? String(parsed.path.dropLast()) : parsed.path
         self.token = token
+        self.authority = authority
         if scheme == "http" {
             tls = nil
             return
@@ -55,12 +59,12 @@ struct MigrateClient {
         var body = ""
     }
 
-    func get(_ path: String) throws -> [UInt8] { try answer(to: request("GET", path)) }
+    func get(_ path: String) throws -> [UInt8] { try answer("GET", path) }
 
     func post(_ path: String, _ body: String, by: String, contentType: String = "application/json") throws -> [UInt8] {
         var fields = [("Content-Type", contentType), ("Idempotency-Key", UUID().uuidString)]
         if !by.isEmpty { fields.append(("Godwit-Operator", by)) }
-        return try answer(to: request("POST", path, fields, body))
+        return try answer("POST", path, fields, body)
     }
 
     private func request(
@@ -73,15 +77,32 @@ struct MigrateClient {
         return Request(method: method, path: "\(prefix)\(path)", fields: all, body: body)
     }
 
-    private func answer(to request: Request) throws -> [UInt8] {
-        var body: [UInt8] = []
-        let status = try exchange(request) { _, part in body += part }
-        if !(200..<300).contains(status) { throw Self.failure(status, body) }
-        return body
+    /// From whichever Godwit it is that runs the migrations.
+    private func answer(
+        _ method: String, _ path: String, _ fields: [(String, String)] = [], _ body: String = "", hops: Int = 0
+    ) throws -> [UInt8] {
+        var answered: [UInt8] = []
+        let (status, location) = try exchange(request(method, path, fields, body)) { _, part in answered += part }
+        if status == 307, hops < Self.hopsMax, let there = URL(string: location) {
+            return try client(at: there).answer(method, path, fields, body, hops: hops + 1)
+        }
+        if !(200..<300).contains(status) { throw Self.failure(status, answered) }
+        return answered
+    }
+
+    private func client(at location: URL) throws -> MigrateClient {
+        let scheme = location.scheme ?? "http"
+        let port = location.port.map { ":\($0)" } ?? ""
+        let host = location.host ?? ""
+        return try MigrateClient(
+            url: "\(scheme)://\(host.contains(":") && !host.hasPrefix("[") ? "[\(host)]" : host)\(port)", token: token,
+            authority: scheme == "https" ? authority : "", allowsPlainToken: place.allowsPlainTokens)
     }
 
     /// - Parameter take: is given the status and each part of the body.
-    private func exchange(_ request: Request, _ take: (Int, [UInt8]) -> Void) throws -> Int {
+    private func exchange(
+        _ request: Request, _ take: (Int, [UInt8]) -> Void
+    ) throws -> (status: Int, location: String) {
         var exchange = try HTTPExchange()
         do {
             let bytes = try exchange.request(request.method, request.path, request.fields, request.body)
@@ -96,7 +117,7 @@ struct MigrateClient {
                 let part = try exchange.take(bytes)
                 if !part.isEmpty { take(exchange.status, part) }
             }
-            return exchange.status
+            return (exchange.status, exchange.location)
         } catch let failure as HTTPDial.Failure {
             throw Failure(
                 status: 0, description: "no Godwit answers at \(url) (\(failure)): is one served there, with "
@@ -134,7 +155,7 @@ struct MigrateClient {
     func follow(_ path: String, _ take: (String) -> Void) throws {
         var rest: [UInt8] = []
         let request = request("GET", path, [("Accept", "text/event-stream")])
-        let status = try exchange(request) { status, part in
+        let (status, _) = try exchange(request) { status, part in
             rest += part
             guard status == 200, let end = rest.lastIndex(of: UInt8(ascii: "\n")) else { return }
             let lines = String(decoding: rest[..<end], as: UTF8.self).split(separator: "\n")

@@ -7,38 +7,9 @@ import Migration
 import PGWire
 import Primitives
 import Proxy
-import Routing
-import Shadowing
 
 /// All migrations of the state store, and what is done for them. Stays on the runner's thread.
 final class MigrationLedger {
-    private final class Entry {
-        let migration: StateStore.StoredMigration
-        var machine: MigrationMachine
-        var survey: MigrationSurvey?
-        var comparison: MigrationComparison?
-        /// Under way or waiting for its turn; what ends is told by message.
-        var working: Set<MigrationState.Work> = []
-        /// One after the other: what was aborted meanwhile ends first.
-        let lane = DispatchQueue(label: "godwit-work")
-        /// What happened and could not be stored yet.
-        var pending: [MigrationMachine.Event] = []
-        /// The state in memory is ahead of the stored one.
-        var isUnsaved = false
-        /// Gates as they were stored last: what they said, and when that was.
-        var stored: [String: (value: String, holds: Bool?, at: Int64)] = [:]
-        var guardRails: [MigrationReadings.GuardRail]?
-        var guardRailsAt: Int64 = 0
-        var isAskingRails = false
-        /// Of the drill that is under way.
-        var drillCancel = Mailbox<Void>()
-
-        init(_ migration: StateStore.StoredMigration, _ machine: MigrationMachine) {
-            self.migration = migration
-            self.machine = machine
-        }
-    }
-
     /// Microseconds after which a gate's value is stored again though it holds, or does not, as before.
     private static let readingMicros: Int64 = 60_000_000
     private static let guardRailMicros: Int64 = 5_000_000
@@ -46,11 +17,15 @@ final class MigrationLedger {
     /// For a mirror to end its batch.
     private static let mirrorMillis: CInt = 60_000
 
-    private let parts: MigrationRunner.Parts
-    private let inbox: Mailbox<MigrationRunner.Message>
+    let parts: MigrationRunner.Parts
+    let inbox: Mailbox<MigrationRunner.Message>
     private let stopDescriptor: CInt
-    private var entries: [Entry] = []
-    private var lock: RunnerLock?
+    private(set) var entries: [LedgerEntry] = []
+    private var watch = TermWatch()
+    /// As which we run the migrations; nil: another process does.
+    var held: Int64? { watch.held }
+    /// The store does not answer: by now another process may run them.
+    var isAway: Bool { watch.isAway }
     private var lastComplaint = ""
 
     init(_ parts: MigrationRunner.Parts, inbox: Mailbox<MigrationRunner.Message>, stop: CInt) {
@@ -60,24 +35,65 @@ final class MigrationLedger {
         takeOver()
     }
 
-    /// Whoever has the lock has the migrations; it may become ours when another process ends.
+    /// Whoever has the term has the migrations; it may become ours when another process ends.
     private func takeOver() {
-        if lock != nil { return }
-        lock = RunnerLock(path: parts.store.path)
-        guard lock != nil else { return }
+        let action = watch.handle(parts.store.term())
+        switch action {
+        case .nothing: break
+        case .begin(let term):
+            parts.store.hold(term)
+            drop()
+            begin(term)
+        case .goOn(let term):
+            parts.store.hold(term)
+            tell("the state store answers again: this Godwit goes on with the migrations, by term \(term)")
+        case .drop(let successor):
+            parts.store.hold(nil)
+            drop()
+            tell("another Godwit (\(successor)) runs the migrations from now on")
+        case .standStill(let reason):
+            complain("the state store does not answer, and migrations stand still: \(reason)")
+        }
+    }
+
+    private func begin(_ term: Int64) {
         do {
             for migration in try parts.store.migrations() {
                 let manifest = try ManifestReader.parse(migration.manifest, path: migration.id)
-                let entry = Entry(migration, MigrationMachine(manifest, state: migration.state))
+                let entry = LedgerEntry(migration, MigrationMachine(manifest, state: migration.state))
                 entries.append(entry)
-                if !migration.state.isOver { handle(entry, .restored(now: StateStore.now())) }
+                if migration.state.isOver { continue }
+                // Whoever had it before may have moved the writes a moment ago, and this process not have followed yet.
+                if parts.store.isShared, migration.state.isPrepared {
+                    entry.isConfirmed = false
+                    confirm(entry)
+                } else {
+                    handle(entry, .restored(now: StateStore.now()))
+                }
             }
+            if parts.store.isShared { tell("this Godwit runs the migrations from now on, by term \(term)") }
         } catch {
-            entries = []
-            lock = nil
+            drop()
+            watch.giveUp()
+            parts.store.hold(nil)
             complain("migrations cannot be read: \(error)")
         }
     }
+
+    /// They are another process's now. What is under way in the databases ends by itself, or finds that it may not.
+    private func drop() {
+        for entry in entries {
+            let (survey, comparison) = (entry.survey, entry.comparison)
+            entry.drillCancel.post(())
+            entry.lane.async {
+                survey?.stop()
+                comparison?.stop()
+            }
+        }
+        entries = []
+    }
+
+    private func tell(_ cause: String) { parts.events.append(EventRecord(.phase, cause: cause)) }
 
     /// Each cause once.
     private func complain(_ cause: String) {
@@ -93,14 +109,20 @@ final class MigrationLedger {
             entry.comparison?.stop()
             entry.lane.sync {}
         }
+        parts.store.resign()
     }
 
     // MARK: once a second
 
     func tick() {
         takeOver()
+        if held == nil || isAway { return }
         let now = StateStore.now()
         for entry in entries where !entry.machine.state.isOver {
+            if !entry.isConfirmed {
+                confirm(entry)
+                continue
+            }
             save(entry)
             let waiting = entry.pending
             entry.pending = []
@@ -117,12 +139,12 @@ final class MigrationLedger {
         show(now)
     }
 
-    private func settings(_ entry: Entry) -> DatabaseSettings? {
+    func settings(_ entry: LedgerEntry) -> DatabaseSettings? {
         parts.server.snapshot.settings.database(named: entry.machine.manifest.database)
     }
 
     /// Sees to it that somebody measures.
-    private func observe(_ entry: Entry, _ now: Int64) {
+    private func observe(_ entry: LedgerEntry, _ now: Int64) {
         guard let settings = settings(entry) else { return }
         let state = entry.machine.state
         if entry.survey == nil {
@@ -147,68 +169,14 @@ final class MigrationLedger {
         if !entry.isAskingRails, now - entry.guardRailsAt >= Self.guardRailMicros { askRails(entry) }
     }
 
-    private func askRails(_ entry: Entry) {
+    private func askRails(_ entry: LedgerEntry) {
         entry.isAskingRails = true
         let (id, engine, inbox) = (entry.migration.id, parts.engine, inbox)
         let order = MigrationWork.order(.cutover, entry.machine, entry.comparison?.findings.verify, isDryRun: true)
         entry.lane.async { inbox.post(.rails(id, MigrationWork.rails(engine, order))) }
     }
 
-    private func readings(_ entry: Entry, _ now: Int64) -> MigrationReadings {
-        let manifest = entry.machine.manifest
-        var readings = entry.survey?.readings ?? MigrationReadings()
-        if let findings = entry.comparison?.findings {
-            readings.verify = findings.verify
-            readings.isVerifying = findings.isVerifying
-            readings.invariants = findings.invariants
-        }
-        readings.guardRails = entry.guardRails
-        readings.isWindowOpen = MigrationCalendar.isOpen(manifest, at: now)
-        guard let route = parts.server.snapshot.route(manifest.database) else {
-            readings.unreachable = "the configuration has no database \"\(manifest.database)\" any more"
-            return readings
-        }
-        let report = route.horizon.report
-        readings.mirror = MigrationReadings.MirrorState(rawValue: report.state.rawValue)
-        readings.mirrorReason = report.reason
-        if !report.tables.isEmpty {
-            readings.tablesLeft = report.tables.count { !$0.isCopied }
-            let all = report.tables.reduce(0) { $0 + max($1.rowsEstimated, $1.rowsCopied) }
-            let copied = report.tables.reduce(0) { sum, table in
-                sum + (table.isCopied ? max(table.rowsEstimated, table.rowsCopied) : table.rowsCopied)
-            }
-            let ofNothing = readings.tablesLeft == 0 ? 100.0 : 0
-            readings.copiedPercent = all == 0 ? ofNothing : Double(copied) * 100 / Double(all)
-        }
-        readings.isSwitched = parts.engine.ownership(of: manifest.database).flatMap { ownership in
-            ownership.standing == .settled ? ownership.authority == .new : nil
-        }
-        if manifest.tables.isEmpty { readings.uncaptured = report.uncaptured }
-        readings.callsMin = route.settings.breaker.windowCalls
-        if let figures = route.shadow?.figures {
-            readings.compared = MigrationReadings.Compared(
-                reads: Int(figures.counts.compared), differing: Int(figures.counts.mismatches),
-                shapesOutstanding: figures.shapesOutstanding)
-        }
-        for figures in route.health.figures(now: .now()) {
-            let answers = MigrationReadings.Answers(
-                calls: figures.calls, errors: figures.errors, p95Micros: figures.p95Micros)
-            switch figures.side {
-            case .old: readings.old = answers
-            case .new: readings.new = answers
-            }
-            if figures.side == route.health.other { readings.isBreakerClosed = figures.phase == .closed }
-        }
-        let record = parts.memory.record(of: manifest.database)
-        if let ceiling = record.ceiling {
-            readings.readsOverruled = "the reads were rolled back to \(Percent.text(ceiling)) % (SHOW EVENTS says why)"
-        } else if !record.isManaged {
-            readings.readsOverruled = "an operator has set the share of reads"
-        }
-        return readings
-    }
-
-    private func storeReadings(_ entry: Entry, _ now: Int64) {
+    private func storeReadings(_ entry: LedgerEntry, _ now: Int64) {
         let gates = entry.machine.gates(now: now).filter { gate in
             guard let before = entry.stored[gate.name] else { return true }
             return before.holds != gate.holds || before.value != gate.value && now - before.at >= Self.readingMicros
@@ -219,6 +187,8 @@ final class MigrationLedger {
     }
 
     private func show(_ now: Int64) {
+        if held == nil { return }
+        showOthers(now)
         parts.board.rows = entries.map { entry in
             let (machine, state) = (entry.machine, entry.machine.state)
             let required = machine.gates(now: now).filter(\.isRequired)
@@ -240,31 +210,35 @@ final class MigrationLedger {
         case .worked(let id, let work):
             guard let entry = entry(id) else { return }
             entry.working.remove(work)
-            handle(entry, .worked(work, now: now))
+            deliver(entry, .worked(work, now: now))
         case .failed(let id, let work, let reason):
             guard let entry = entry(id) else { return }
             entry.working.remove(work)
-            handle(entry, .failed(work, reason: reason, now: now))
+            deliver(entry, .failed(work, reason: reason, now: now))
         case .drilled(let id, let result):
             guard let entry = entry(id) else { return }
             entry.working.remove(.drill)
-            handle(entry, .drilled(result, now: now))
+            deliver(entry, .drilled(result, now: now))
+        case .owner(let id, let owner):
+            if let entry = entry(id) { confirmed(entry, owner, now) }
         case .rails(let id, let rails):
             guard let entry = entry(id) else { return }
             (entry.guardRails, entry.guardRailsAt, entry.isAskingRails) = (rails, now, false)
         case .order(let order, let by, let reply):
-            guard lock != nil else {
-                return reply(.refused(HTTPProblem(
-                    503, "another Godwit runs the migrations", "ask that one, or try again when it has ended")))
-            }
+            takeOver()
+            if let outcome = elsewhere(order) { return reply(outcome) }
             reply(perform(order, by, now))
         }
         show(now)
     }
 
-    private func entry(_ id: String) -> Entry? { entries.first { $0.migration.id == id } }
+    private func deliver(_ entry: LedgerEntry, _ event: MigrationMachine.Event) {
+        if isAway || !entry.isConfirmed { entry.pending.append(event) } else { handle(entry, event) }
+    }
 
-    private func document(_ entry: Entry, _ now: Int64) -> MigrationDocument {
+    private func entry(_ id: String) -> LedgerEntry? { entries.first { $0.migration.id == id } }
+
+    func document(_ entry: LedgerEntry, _ now: Int64) -> MigrationDocument {
         MigrationDocument(entry.machine, started: entry.migration.micros, now: now)
     }
 
@@ -277,11 +251,11 @@ final class MigrationLedger {
             return .one(document(entry, now))
         case .command(let id, let command):
             guard let entry = entry(id) else { return Self.unknown(id) }
-            return perform(command, entry, by, now)
+            return unconfirmed(entry, command) ?? perform(command, entry, by, now)
         }
     }
 
-    private static func unknown(_ id: String) -> MigrationOutcome {
+    static func unknown(_ id: String) -> MigrationOutcome {
         .refused(HTTPProblem(404, "there is no migration \"\(id)\"", "GET /migrations lists them"))
     }
 
@@ -301,7 +275,7 @@ final class MigrationLedger {
         } catch {
             return .refused(HTTPProblem(503, "the state store does not take it", "\(error)"))
         }
-        let entry = Entry(stored, machine)
+        let entry = LedgerEntry(stored, machine)
         entries.append(entry)
         tell(entry, .phase, "started")
         perform(.install, entry)
@@ -350,7 +324,7 @@ final class MigrationLedger {
     }
 
     private func perform(
-        _ command: MigrationMachine.Command, _ entry: Entry, _ by: String, _ now: Int64
+        _ command: MigrationMachine.Command, _ entry: LedgerEntry, _ by: String, _ now: Int64
     ) -> MigrationOutcome {
         let gates = entry.machine.gates(now: now)
         let actions = handle(entry, .command(command, by: by, now: now))
@@ -383,8 +357,8 @@ final class MigrationLedger {
     }
 
     private func decided(
-        _ entry: Entry, _ verb: String, by: String, reason: String, isTaken: Bool, answer: String, _ gates: [Gate],
-        _ now: Int64
+        _ entry: LedgerEntry, _ verb: String, by: String, reason: String, isTaken: Bool, answer: String,
+        _ gates: [Gate], _ now: Int64
     ) {
         let json = (try? JSONEncoder().encode(gates)).map { String(decoding: $0, as: UTF8.self) } ?? "[]"
         _ = try? parts.store.add(
@@ -396,7 +370,7 @@ final class MigrationLedger {
 
     /// Stores what has changed, then does what follows from it.
     @discardableResult
-    private func handle(_ entry: Entry, _ event: MigrationMachine.Event) -> [MigrationMachine.Action] {
+    func handle(_ entry: LedgerEntry, _ event: MigrationMachine.Event) -> [MigrationMachine.Action] {
         let before = entry.machine
         var actions: [MigrationMachine.Action] = []
         entry.machine.handle(event, &actions)
@@ -446,7 +420,7 @@ final class MigrationLedger {
 
     /// - Returns: why it could not be stored; nil: it is.
     @discardableResult
-    private func save(_ entry: Entry) -> StateStore.Failure? {
+    private func save(_ entry: LedgerEntry) -> StateStore.Failure? {
         if !entry.isUnsaved { return nil }
         do throws(StateStore.Failure) {
             try parts.store.add(entry.machine.state, of: entry.migration.id, micros: StateStore.now())
@@ -458,7 +432,7 @@ final class MigrationLedger {
         }
     }
 
-    private func tellChange(_ entry: Entry, _ before: MigrationState) {
+    private func tellChange(_ entry: LedgerEntry, _ before: MigrationState) {
         let after = entry.machine.state
         let moved = after.phase != before.phase || after.step != before.step || after.standing != before.standing
             || after.work != before.work
@@ -470,7 +444,7 @@ final class MigrationLedger {
         tell(entry, isBack ? .rollback : .phase, "\(entry.machine.place)\(standing)\(by): \(after.cause)", cause)
     }
 
-    private func tell(_ entry: Entry, _ kind: EventRecord.Kind, _ words: String, _ cause: AbortCause? = nil) {
+    private func tell(_ entry: LedgerEntry, _ kind: EventRecord.Kind, _ words: String, _ cause: AbortCause? = nil) {
         let manifest = entry.machine.manifest
         parts.events.append(EventRecord(
             kind, database: manifest.database, cause: "migration \(manifest.id): \(words)",
@@ -485,7 +459,7 @@ final class MigrationLedger {
             } ?? [])))
     }
 
-    private func tell(_ entry: Entry, _ drill: DrillResult) {
+    private func tell(_ entry: LedgerEntry, _ drill: DrillResult) {
         let manifest = entry.machine.manifest
         let held = [("cutover_held_ms", drill.cutoverHeldMillis), ("rollback_held_ms", drill.rollbackHeldMillis)]
         parts.events.append(EventRecord(
@@ -496,7 +470,7 @@ final class MigrationLedger {
 
     // MARK: what is done
 
-    private func moveReads(_ entry: Entry, _ step: Int, _ keepsRollBack: Bool) {
+    private func moveReads(_ entry: LedgerEntry, _ step: Int, _ keepsRollBack: Bool) {
         let manifest = entry.machine.manifest
         let record = parts.memory.record(of: manifest.database)
         if keepsRollBack, record.ceiling != nil || record.isManaged { return }
@@ -538,7 +512,7 @@ final class MigrationLedger {
     ///
     /// - Parameter isRestored: another process has begun it. A switch that did not happen is not made by itself then:
     ///   who ordered it may not be there any more.
-    private func perform(_ work: MigrationState.Work, _ entry: Entry, isRestored: Bool = false) {
+    private func perform(_ work: MigrationState.Work, _ entry: LedgerEntry, isRestored: Bool = false) {
         guard let settings = settings(entry), entry.working.insert(work).inserted else { return }
         let (id, machine, parts, inbox) = (entry.migration.id, entry.machine, parts, inbox)
         if work == .drill { return drill(entry, settings, isRestored: isRestored) }
@@ -547,6 +521,9 @@ final class MigrationLedger {
         let (survey, comparison, stop, patience) = (entry.survey, entry.comparison, stopDescriptor, Self.mirrorMillis)
         if work == .remove { (entry.survey, entry.comparison) = (nil, nil) }
         let verify = comparison?.findings.verify
+        let (term, store) = (held, parts.store)
+        // Whoever has lost the migrations makes no switch for them.
+        @Sendable func isOurs() -> Bool { term.map { store.term() == .ours($0) } ?? false }
         @Sendable func traffic(_ order: MigrationTraffic) -> String? {
             Self.order(order, parts.server, stop, atMost: patience)
         }
@@ -566,16 +543,18 @@ final class MigrationLedger {
             case .switchOver:
                 let order = MigrationWork.order(.cutover, machine, verify)
                 failure = isRestored
-                    ? MigrationWork.settle(parts.engine, order) : MigrationWork.perform(parts.engine, order)
+                    ? MigrationWork.settle(parts.engine, order, settings)
+                    : MigrationWork.perform(parts.engine, order, mayGoOn: isOurs)
             case .drill: preconditionFailure("drilled elsewhere")
             case .switchBack:
-                failure = MigrationWork.perform(parts.engine, MigrationWork.order(.rollback, machine, verify))
+                failure = MigrationWork.perform(
+                    parts.engine, MigrationWork.order(.rollback, machine, verify), mayGoOn: isOurs)
             }
             inbox.post(failure.map { .failed(id, work, $0) } ?? .worked(id, work))
         }
     }
 
-    private func drill(_ entry: Entry, _ settings: DatabaseSettings, isRestored: Bool) {
+    private func drill(_ entry: LedgerEntry, _ settings: DatabaseSettings, isRestored: Bool) {
         let (id, inbox) = (entry.migration.id, inbox)
         guard let order = entry.machine.state.drill else { preconditionFailure("a drill without its order") }
         entry.drillCancel = Mailbox()

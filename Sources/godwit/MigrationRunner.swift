@@ -17,6 +17,8 @@ final class MigrationRunner: Sendable {
         case worked(String, MigrationState.Work)
         case failed(String, MigrationState.Work, String)
         case drilled(String, DrillResult)
+        /// What the databases say of who has the writes.
+        case owner(String, Ownership)
         /// What the switch's engine says of its own conditions.
         case rails(String, [MigrationReadings.GuardRail])
     }
@@ -86,22 +88,4 @@ final class MigrationRunner: Sendable {
         }
         ledger.end()
     }
-}
-
-/// The right to run migrations out of one state file: of several processes one has it, until it ends. One owner.
-final class RunnerLock {
-    private let descriptor: CInt
-
-    /// nil: another process has it.
-    init?(path: String) {
-        let opened = open("\(path).lock", O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
-        if opened < 0 { return nil }
-        guard flock(opened, LOCK_EX | LOCK_NB) == 0 else {
-            close(opened)
-            return nil
-        }
-        descriptor = opened
-    }
-
-    deinit { close(descriptor) }
 }

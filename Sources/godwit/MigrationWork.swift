@@ -77,15 +77,26 @@ enum MigrationWork {
     }
 
     /// May be ordered again after a crash: what was done then is found, and not done twice.
-    static func perform(_ engine: SwitchEngine, _ order: SwitchOrder) -> String? {
+    ///
+    /// - Parameter mayGoOn: false: it is not made, unless it has been.
+    static func perform(
+        _ engine: SwitchEngine, _ order: SwitchOrder, mayGoOn: @escaping @Sendable () -> Bool
+    ) -> String? {
         if isThere(engine, order) { return nil }
-        let report = engine.perform(order)
+        let report = engine.perform(order, mayGoOn: mayGoOn)
         return report.isDone || isThere(engine, order) ? nil : report.summary
     }
 
-    /// What has come of a switch that another process has begun: it is settled before anybody is served.
-    static func settle(_ engine: SwitchEngine, _ order: SwitchOrder) -> String? {
-        isThere(engine, order)
+    /// What has come of a switch that another process has begun: it may have ended a moment ago.
+    static func settle(_ engine: SwitchEngine, _ order: SwitchOrder, _ database: DatabaseSettings) -> String? {
+        let end = Deadline.now().adding(seconds: startSeconds)
+        var owner = Ownership.initial
+        repeat {
+            owner = SwitchRecovery.settle(old: database.controlOrOwn(.old), new: database.controlOrOwn(.new)).ownership
+        } while owner.standing != .settled && !end.hasPassed
+        // This process follows what the databases say.
+        while engine.ownership(of: order.database)?.authority != owner.authority, !end.hasPassed { usleep(20_000) }
+        return isThere(engine, order)
             ? nil : "Godwit ended before it was decided, and the writes are where they were: resume, and advance again"
     }
 

@@ -64,12 +64,12 @@ struct ServeAssembly {
         do {
             text = try SettingsFile.text(path: path)
             let settings = try SettingsFile.parse(text: text, path: path)
-            state = try ServeState(settings.state)
+            state = try ServeState(settings)
             for (name, record) in state.memory.all { plan.restore(record, for: name) }
             settleAuthorities(settings)
             snapshot = try build(settings, previous: nil, readsFiles: true)
         } catch let failure as StateStore.Failure {
-            complain("state.path: \(failure)")
+            complain("\(failure)")
             throw ExitCode(1)
         } catch {
             complain("\(error)")
@@ -388,7 +388,7 @@ struct ServeAssembly {
         }
     }
 
-    private func tell(_ decision: HealthMonitor.Decision?, _ database: String) {
+    func tell(_ decision: HealthMonitor.Decision?, _ database: String) {
         guard case .breaker(let side, let transition)? = decision else { return }
         events.append(EventRecord(transition, of: database, side, "", isAuthority: false))
     }
@@ -510,6 +510,8 @@ struct ServeAssembly {
         settings.reads.hundredths = plan.share(of: name, inFile: settings.reads.hundredths)
         // Behind the cutover everybody reads on NEW, as its authority.
         if ownership.authority == .new { settings.reads.hundredths = 0 }
+        // What a user writes through another Godwit is not known here, and is to be read all the same.
+        if state.store?.isShared == true { settings.reads.consistency = .global }
         for index in settings.reads.cohorts.indices {
             let cohort = settings.reads.cohorts[index]
             settings.reads.cohorts[index].hundredths = ownership.authority == .new ? 0 : plan.share(

@@ -57,6 +57,10 @@ struct ServeCommand: ParsableCommand {
                 store: store, memory: state.memory, server: server, events: events, board: state.board,
                 engine: engine, logger: logger))
         }
+        let follower = state.store.flatMap { store in
+            store.isShared ? StateFollower(store, state, server, logger: logger) : nil
+        }
+        defer { follower?.stop() }
         // Before the state is closed, and after the traffic has ended.
         defer { runner?.stop() }
         let http = start.http.flatMap {

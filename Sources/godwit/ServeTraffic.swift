@@ -2,10 +2,12 @@ import Configuration
 import ControlPlane
 import Digests
 import LibPQ
+import Logging
 import Migration
 import Mirroring
 import Primitives
 import Proxy
+import Routing
 
 /// What outlives the process, and what consoles see of it. Immutable, any thread.
 struct ServeState: Sendable {
@@ -13,12 +15,38 @@ struct ServeState: Sendable {
     let store: StateStore?
     let memory: TrafficMemory
     let board = MigrationBoard()
+    /// Of several Godwits with one state the one that runs the migrations has the mirrors.
+    let duty: MirrorDuty
     private let sequenceUsers: [(database: String, user: String)]
 
-    init(_ settings: StateSettings) throws(StateStore.Failure) {
-        store = settings.path.isEmpty ? nil : try StateStore(path: settings.path)
+    init(_ settings: Settings) throws(StateStore.Failure) {
+        let state = settings.state
+        if state.url.isEmpty {
+            store = state.path.isEmpty ? nil : try StateStore(path: state.path)
+        } else {
+            try Self.checkPlace(settings)
+            store = try StateStore(url: state.url, address: state.address)
+        }
+        duty = MirrorDuty(isShared: !state.url.isEmpty)
         memory = try TrafficMemory(store)
         sequenceUsers = try store?.sequenceReaders() ?? []
+    }
+
+    /// What is in a database that is migrated moves with it.
+    static func checkPlace(_ settings: Settings) throws(StateStore.Failure) {
+        func place(_ conninfo: String) -> [String]? {
+            guard let target = try? ConnectionString(parsing: conninfo).fillingDefaults() else { return nil }
+            return [target.hostaddr ?? target.host ?? "", "\(target.port ?? 5432)", target.dbname ?? target.user ?? ""]
+        }
+        guard let wanted = place(settings.state.url) else { return }  // who connects says what is wrong with it
+        for database in settings.databases {
+            let sides = [database.old, database.new, database.controlOrOwn(.old), database.controlOrOwn(.new)]
+            if sides.contains(where: { place($0) == wanted }) {
+                throw StateStore.Failure(
+                    path: "state.url", what: "would be in \"\(database.name)\", which is migrated: name a database of "
+                        + "its own")
+            }
+        }
     }
 
     /// Those of earlier runs, and what keeps further ones.
@@ -43,6 +71,9 @@ extension ServeAssembly {
             plan.manage(hundredths, cohorts: cohorts, for: database)
         case .hold(let database):
             plan.hold(database)
+        case .adopt(let database):
+            guard let record = state.memory.takeOffer(of: database) else { return done(.done) }
+            return adopt(record, database, server, engine, done)
         case .mirror(let database, true):
             guard let settings = snapshot.settings.database(named: database), settings.mirror.mode != .off else {
                 return done(.refused("\"\(database)\" has no mirror: set its mirror.mode and start Godwit again"))
@@ -65,6 +96,36 @@ extension ServeAssembly {
         apply(snapshot.settings, server)
         rememberAll()
         done(.done)
+    }
+
+    /// Another Godwit with the same state has decided it.
+    private mutating func adopt(
+        _ record: TrafficPlan.Record, _ database: String, _ server: ProxyServer, _ engine: SwitchEngine,
+        _ done: @escaping @Sendable (ControlOutcome) -> Void
+    ) {
+        let before = plan.record(of: database)
+        plan.restore(record, for: database)
+        guard let settings = snapshot.settings.database(named: database), !settings.isWildcard else {
+            return done(.done)
+        }
+        let shares = [before, record].map { record in record.ordered.map { Percent.text($0) } ?? "the file's" }
+        logger.notice("another Godwit has decided about the reads of \"\(database)\"", metadata: [
+            "share": "\(shares[0]) -> \(shares[1])", "at_most": "\(record.ceiling.map { Percent.text($0) } ?? "any")",
+            "forced": "\(record.forced ?? "no")",
+        ])
+        if record.forced != before.forced, let route = snapshot.route(database) {
+            let other = route.health.other == .new ? "new" : "old"
+            tell(route.health.force(record.forced == nil ? .auto : record.forced == other ? .closed : .open), database)
+        }
+        apply(snapshot.settings, server)
+        guard record.finishedPair != nil, before.finishedPair == nil else { return done(.done) }
+        if !isFinished(settings) {
+            logger.error("""
+                the migration of "\(database)" is over, by a Godwit that names its old or new otherwise: name them \
+                alike, or this one will not know after its next start that NEW has it for good
+                """)
+        }
+        endMirror(database, engine, done)
     }
 
     /// What is in force outlives the process.
@@ -111,7 +172,7 @@ extension ServeAssembly {
         let (old, new) = (settings.controlOrOwn(.old), settings.controlOrOwn(.new))
         let mirror = Mirror(
             database: settings.name, MirrorDirection(from: ownership.authority), oldConninfo: old, newConninfo: new,
-            settings: MirrorOptions(settings.mirror), horizon: horizon, logger: logger,
+            settings: MirrorOptions(settings.mirror), duty: state.duty, horizon: horizon, logger: logger,
             onSchemaChange: { control.post(.schemaChanged(database: settings.name)) })
         if let order = handed.mirrors.removeValue(forKey: settings.name) {
             mirror.orders.isPaused = order.isPaused

@@ -59,7 +59,8 @@ final class SwitchEngine: Sendable {
 
     // MARK: whoever wants a switch
 
-    func perform(_ order: SwitchOrder) -> SwitchReport {
+    /// - Parameter mayGoOn: false: it is given up, unless its commit point is near.
+    func perform(_ order: SwitchOrder, mayGoOn: @escaping @Sendable () -> Bool = { true }) -> SwitchReport {
         guard let entry = entries.withLock({ $0[order.database] }) else {
             return refused(order, GuardRail(
                 "database", value: "\"\(order.database)\" has no mirror", threshold: "a database with a mirror",
@@ -78,7 +79,7 @@ final class SwitchEngine: Sendable {
                 advice: "Wait for its end"))
         }
         defer { busy.withLock { _ = $0.remove(order.database) } }
-        let run = SwitchRun(order, entry, control, id: id)
+        let run = SwitchRun(order, entry, control, id: id, mayGoOn: mayGoOn)
         let report = run.perform()
         tell(report)
         return report
@@ -117,6 +118,7 @@ private final class SwitchRun {
     private var heldSince: MonotonicInstant?
     private var deadline = Deadline.now()
     private let killAt: String?
+    private let mayGoOn: () -> Bool
 
     /// Seconds for which a side that does not answer is asked again before it is left to the recovery.
     private static let patienceSeconds = 20.0
@@ -129,8 +131,12 @@ private final class SwitchRun {
     /// Seconds for the threads of this process to take something.
     private static let replySeconds = 30.0
 
-    init(_ order: SwitchOrder, _ entry: SwitchEngine.Entry, _ control: Mailbox<ControlMessage>, id: String) {
+    init(
+        _ order: SwitchOrder, _ entry: SwitchEngine.Entry, _ control: Mailbox<ControlMessage>, id: String,
+        mayGoOn: @escaping () -> Bool
+    ) {
         self.id = id
+        self.mayGoOn = mayGoOn
         self.order = order
         self.entry = entry
         self.control = control
@@ -165,9 +171,18 @@ private final class SwitchRun {
     private func timed(_ step: SwitchStep) -> SwitchMachine.Event {
         dieIfTold(step.rawValue)
         let began = MonotonicInstant.now()
-        let event = perform(step)
+        let event = isGivenUp(before: step)
+            ? .failed(step, reason: "it is another Godwit's to order now") : perform(step)
         report.steps.append(.init(step, millis: Double(MonotonicInstant.now().nanoseconds(since: began)) / 1e6))
         return event
+    }
+
+    /// Behind the commit point there is only one way.
+    private func isGivenUp(before step: SwitchStep) -> Bool {
+        switch step {
+        case .reserve, .hold, .fence, .batch, .sequences, .claim: !mayGoOn()
+        case .rails, .swap, .release, .handOver, .reverse: false
+        }
     }
 
     private func perform(_ step: SwitchStep) -> SwitchMachine.Event {

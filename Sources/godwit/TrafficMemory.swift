@@ -3,27 +3,82 @@ import Migration
 import Primitives
 import Synchronization
 
-/// What is in force about traffic, so that a restart forgets nothing of it. Any thread; nothing here waits.
+/// What is in force about traffic, so that a restart forgets nothing of it, and other Godwits with the same state
+/// follow. Any thread; nothing here waits.
 final class TrafficMemory: Sendable {
+    private struct Place {
+        var record = TrafficPlan.Record()
+        /// Of the latest record that the store is known to have, ours or another's.
+        var number: Int64 = 0
+        /// Words of ours that the store has not got yet: it will have them behind all that it has.
+        var unwritten = 0
+        /// Another Godwit's word, which the control thread has not taken yet.
+        var offer: StateStore.StoredTraffic?
+    }
+
     private let store: StateStore?
-    private let records: Mutex<[String: TrafficPlan.Record]>
+    private let places: Mutex<[String: Place]>
 
     /// - Parameter store: nil: it lasts as long as the process.
     init(_ store: StateStore?) throws(StateStore.Failure) {
         self.store = store
-        records = Mutex(try store?.traffic() ?? [:])
+        let known = try store?.traffic() ?? [:]
+        places = Mutex(known.mapValues { Place(record: $0.record, number: $0.number) })
     }
 
-    var all: [String: TrafficPlan.Record] { records.withLock { $0 } }
+    var all: [String: TrafficPlan.Record] { places.withLock { $0.mapValues(\.record) } }
 
-    func record(of database: String) -> TrafficPlan.Record { records.withLock { $0[database] } ?? .init() }
+    func record(of database: String) -> TrafficPlan.Record { places.withLock { $0[database]?.record } ?? .init() }
 
     func note(_ record: TrafficPlan.Record, of database: String) {
-        let isNew = records.withLock { records in
-            if records[database] ?? .init() == record { return false }
-            records[database] = record
+        let isNew = places.withLock { places in
+            var place = places[database] ?? Place()
+            if place.record == record { return false }
+            place.record = record
+            if store != nil { place.unwritten += 1 }
+            places[database] = place
             return true
         }
-        if isNew { store?.remember(record, of: database) }
+        if !isNew { return }
+        // What a migration has ordered counts as long as we run it.
+        store?.remember(record, of: database, term: record.isManaged ? store?.held : nil) { [weak self] number in
+            self?.places.withLock { places in
+                places[database]?.unwritten -= 1
+                if let number { places[database]?.number = number }
+            }
+        }
+    }
+
+    // MARK: what other Godwits say
+
+    /// What the store has now.
+    ///
+    /// - Returns: of which databases there is a word that is to be taken.
+    func learn(_ stored: [String: StateStore.StoredTraffic]) -> [String] {
+        places.withLock { places in
+            stored.compactMap { name, found in
+                var place = places[name] ?? Place()
+                defer { places[name] = place }
+                guard place.unwritten == 0, found.number > place.number else { return nil }
+                if found.record == place.record {
+                    place.number = found.number
+                    return nil
+                }
+                place.offer = found
+                return name
+            }
+        }
+    }
+
+    /// The control thread's: what is in force from now on. nil: it has another word of its own by now.
+    func takeOffer(of database: String) -> TrafficPlan.Record? {
+        places.withLock { places in
+            guard var place = places[database], let offer = place.offer else { return nil }
+            place.offer = nil
+            defer { places[database] = place }
+            guard place.unwritten == 0, offer.number > place.number else { return nil }
+            (place.record, place.number) = (offer.record, offer.number)
+            return offer.record
+        }
     }
 }

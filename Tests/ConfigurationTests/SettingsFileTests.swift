@@ -55,7 +55,8 @@ private func refusal(_ text: String) -> String {
         ("admin: {http: {tls: {certificate: c, key: /k}}}", "admin.http.tls.certificate", "/etc/c"),
         ("admin: {http: {tls: {certificate: c, key: /k}}}", "admin.http.tls.key", "/k"),
         ("admin: {http: {tls: {min_version: TLSv1.3}}}", "admin.http.tls.min_version", "TLSv1.3"),
-        ("state: {path: /s}", "state.path", "/s"), ("log: {level: debug}", "log.level", "debug"),
+        ("state: {path: /s}", "state.path", "/s"), ("state: {url: host=h}", "state.url", "host=h"),
+        ("state: {address: 'https://a.b:9'}", "state.address", "https://a.b:9"), ("log: {level: debug}", "log.level", "debug"),
     ])
     func `a setting of the top is read`(text: String, key: String, value: String) throws {
         let settings = try SettingsFile.parse(text: file(text), path: "/etc/g.yaml")

@@ -1,6 +1,5 @@
 import Configuration
 import Foundation
-import GRDB
 import Migration
 import Primitives
 import TestSupport
@@ -15,11 +14,13 @@ import Testing
         .init(id: id, database: "shop", manifest: "id: \(id)", by: "ann", micros: 5, state: state)
     }
 
-    @Test func `the last state is what another process finds`() throws {
-        let path = path()
+    @Test(arguments: StatePlace.allCases)
+    func `the last state is what another process finds`(place: StatePlace) throws {
+        let open = try place.opener()
         var state = MigrationState(since: 1)
         do {
-            let store = try StateStore(path: path)
+            let store = try open()
+            try store.becomeRunner()
             #expect(try store.add(stored("a", state)))
             #expect(try !store.add(stored("a", state)), "the id is taken")
             state.phase = .shift
@@ -27,36 +28,44 @@ import Testing
             state.approvals = ["ann"]
             try store.add(state, of: "a", micros: 7)
         }
-        let store = try StateStore(path: path)
+        let store = try open()
         let found = try store.migrations()
         #expect(found == [stored("a", state)])
         #expect(try store.steps(of: "a").map(\.state.phase) == [.prepare, .shift])
+    }
+
+    @Test func `nobody else may read the file`() throws {
+        let path = path()
+        _ = try StateStore(path: path)
         let rights = try FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? Int
         #expect(rights == 0o600)
     }
 
-    @Test func `who reads sequences is known to the next process`() throws {
-        let path = path()
+    @Test(arguments: StatePlace.allCases)
+    func `who reads sequences is known to the next process`(place: StatePlace) throws {
+        let open = try place.opener()
         do {
-            let store = try StateStore(path: path)
+            let store = try open()
             for user in ["ann", "ben", "ann"] { store.noteSequenceReader(database: "shop", user: user) }
             store.noteSequenceReader(database: "other", user: "ann")
             store.flush()
         }
-        let known = try StateStore(path: path).sequenceReaders().map { "\($0.database) \($0.user)" }
+        let known = try open().sequenceReaders().map { "\($0.database) \($0.user)" }
         #expect(known.sorted() == ["other ann", "shop ann", "shop ben"])
     }
 
-    @Test func `what was decided is never changed`() throws {
-        let store = try StateStore(path: path())
+    @Test(arguments: StatePlace.allCases)
+    func `what was decided is never changed`(place: StatePlace) throws {
+        let store = try place.runner()
         #expect(try store.add(stored("a", MigrationState(since: 1))))
         for sql in ["UPDATE state SET json = ''", "DELETE FROM state", "DELETE FROM migration", "UPDATE migration SET by = ''"] {
-            #expect(throws: StateStore.Failure.self) { try store.write { try $0.execute(sql: sql) } }
+            #expect(throws: StateStore.Failure.self) { try store.write(StateStatement(sql)) }
         }
     }
 
-    @Test func `decisions, readings and events come back in their order`() throws {
-        let store = try StateStore(path: path())
+    @Test(arguments: StatePlace.allCases)
+    func `decisions, readings and events come back in their order`(place: StatePlace) throws {
+        let store = try place.runner()
         #expect(try store.add(stored("a", MigrationState(since: 1))))
         for number in 1...3 {
             try store.add(
@@ -81,26 +90,43 @@ import Testing
         #expect(store.health.lostEvents == 0)
     }
 
-    @Test func `orders about traffic outlive the process`() throws {
-        let path = path()
+    @Test(arguments: StatePlace.allCases)
+    func `orders about traffic outlive the process`(place: StatePlace) throws {
+        let open = try place.opener()
         var record = TrafficPlan.Record()
         record.ordered = 500
         record.cohorts = ["staff": 10_000]
         record.forced = "old"
         do {
-            let store = try StateStore(path: path)
+            let store = try open()
             store.remember(TrafficPlan.Record(), of: "shop")
             store.remember(record, of: "shop")
             store.flush()
         }
-        #expect(try StateStore(path: path).traffic() == ["shop": record])
+        #expect(try open().traffic() == ["shop": .init(number: 2, record: record)])
     }
 
-    @Test func `answers are given again for their time`() throws {
-        let store = try StateStore(path: path())
+    @Test(arguments: StatePlace.allCases)
+    func `answers are given again for their time`(place: StatePlace) throws {
+        let store = try place.opener()()
         #expect(try store.answer(key: "k") == nil)
         try store.keep(.init(request: "r", status: 201, body: "{}"), key: "k")
         #expect(try store.answer(key: "k") == .init(request: "r", status: 201, body: "{}"))
+        try store.keep(.init(request: "s", status: 200, body: "it's \\ \u{0} 7?"), key: "k")
+        #expect(try store.answer(key: "k")?.status == 200)
+    }
+
+    @Test(arguments: StatePlace.allCases)
+    func `texts come back as they were`(place: StatePlace) throws {
+        let store = try place.runner()
+        #expect(try store.add(stored("a", MigrationState(since: 1))))
+        let texts = ["", "it's", #"back\slash '?' "quoted" ;"#, "zeile\nzwei", "$1 $$ ?", "naïve ✓"]
+        for text in texts {
+            try store.add(
+                .init(micros: 1, by: text, verb: "abort", reason: text, isTaken: true, answer: text, gates: "[]"), of: "a")
+        }
+        #expect(try store.decisions(of: "a").map(\.reason) == texts)
+        #expect(try store.decisions(of: "a").map(\.by) == texts)
     }
 
     @Test func `a file that is damaged, of something else, or out of reach is refused with what to do`() throws {
@@ -113,7 +139,7 @@ import Testing
         do {
             let store = try StateStore(path: torn)
             #expect(try store.add(stored("a", MigrationState(since: 1))))
-            try store.write { try $0.execute(sql: "SELECT 1") }
+            try store.write(StateStatement("SELECT 1"))
         }
         let whole = try Data(contentsOf: URL(filePath: torn))
         try whole.prefix(whole.count / 2 + 100).write(to: URL(filePath: torn))
@@ -125,7 +151,7 @@ import Testing
         let path = path()
         do {
             let store = try StateStore(path: path)
-            try store.write { try $0.execute(sql: "INSERT INTO grdb_migrations VALUES ('99')") }
+            try store.write(StateStatement("INSERT INTO grdb_migrations VALUES ('99')"))
         }
         #expect { try StateStore(path: path) } throws: { "\($0)".contains("later version") }
     }

@@ -36,6 +36,26 @@ import Testing
         #expect(row["tables"] as? Int == 1)
     }
 
+    @Test func `a place for the state that cannot be used is a problem, with its fix`() throws {
+        let name = try servers.makeDatabase("CREATE TABLE t (id int PRIMARY KEY)")
+        var configuration = GodwitConfiguration([servers.entry(name)])
+        for (url, words) in [
+            (servers.old.conninfo(database: name, user: "app"), "which is migrated"),
+            (servers.new.conninfo(database: "postgres", user: "app"), "GRANT CREATE ON DATABASE postgres TO app"),
+        ] {
+            configuration.state = ["url": "\"\(url)\""]
+            let process = try check(configuration)
+            #expect(process.wait() == .code(1), "\(process.output.text)\(process.errors.text)")
+            #expect(process.output.text.contains(words), "\(process.output.text)")
+            let serve = try GodwitProcess.command([
+                "serve", "--config", try GodwitProcess.makeDirectory(configuration) + "/godwit.yaml",
+            ])
+            #expect(serve.wait() == .code(1) && serve.errors.text.contains(words.prefix(14)), "\(serve.errors.text)")
+        }
+        configuration.state = ["url": "\"\(servers.new.conninfo(database: "postgres", user: PostgresCluster.superuser))\""]
+        #expect(try check(configuration).wait() == .code(0))
+    }
+
     @Test func `what stands in the way is status 1, with its fix`() throws {
         let name = try servers.makeDatabase("CREATE TABLE keyless (word text)")
         let configuration = GodwitConfiguration([servers.entry(name)])

@@ -44,6 +44,8 @@ package struct GodwitConfiguration: Sendable {
     package var files: [String: String] = [:]
     package var adminUsers = ["godwit"]
     package var statsUsers: [String] = []
+    /// Further keys and values of `state`.
+    package var state: [String: String] = [:]
     /// Keys and values of `admin.http`.
     package var http = ["port": "0"]
     package var databases: [Database]
@@ -56,7 +58,7 @@ package struct GodwitConfiguration: Sendable {
             listen: \(Self.flow(listen.merging(address) { $1 }))
             auth: \(Self.flow(auth.merging(credentials) { $1 }))
             admin: \(Self.flow(admin))
-            state: {path: \(directory)/godwit.sqlite}
+            state: \(Self.flow(state.merging(["path": "\(directory)/godwit.sqlite"]) { own, _ in own }))
             \(sections)
             databases:
 

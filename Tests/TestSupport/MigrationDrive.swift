@@ -10,16 +10,17 @@ package final class MigrationDrive {
     package let database: String
 
     /// - Parameter configuration: of one database; what HTTP needs is added.
-    package init(_ configuration: GodwitConfiguration) throws {
+    package init(_ configuration: GodwitConfiguration, environment: [String: String] = [:]) throws {
         var configuration = configuration
         port = try FreePort.find()
+        if configuration.state["url"] != nil { configuration.state["address"] = "\"http://127.0.0.1:\(port)\"" }
         configuration.http.merge([
             "port": "\(port)", "token_file": "DIRECTORY/token", "read_token_file": "DIRECTORY/read-token",
         ]) { $1 }
         configuration.files["token"] = Self.token
         configuration.files["read-token"] = Self.readToken
         database = configuration.databases[0].name
-        godwit = try GodwitProcess(configuration)
+        godwit = try GodwitProcess(configuration, environment: environment)
     }
 
     /// Killed by signal 9, and started again with what it has stored.
@@ -86,6 +87,11 @@ package final class MigrationDrive {
         while try post("/migrations/\(id)/\(verb)", body).status != 200 {
             if godwit.process.hasEnded { throw TestFailure("Godwit has ended") }
         }
+    }
+
+    /// It is the one, of those with one state, that runs the migrations.
+    package func isRunner() throws -> Bool {
+        try get("/metrics").body.contains("\ngodwit_runs_migrations 1")
     }
 
     package func readsPercent() throws -> String {

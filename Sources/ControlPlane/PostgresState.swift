@@ -1,0 +1,213 @@
+import Glibc
+import LibPQ
+import Primitives
+import Synchronization
+
+/// A PostgreSQL database that several Godwits share: schema `godwit_state` of it. Any thread.
+///
+/// One session writes, and holds the right to run migrations; another reads, and hears of what others have written.
+/// Each has a thread, so that what is not waited for waits for nobody.
+final class PostgresState: StateBackend {
+    let place: String
+    let isShared = true
+    private let process: String
+    private let jobs: Mailbox<StateWriter.Job>
+    private let questions: Mailbox<StateReader.Question>
+    private let lastTerm: PresentTerm
+    private let news: StateNews
+    private let threads: [OwnThread]
+    private let wantsTerm = Atomic<Bool>(false)
+
+    /// Connects, and makes what it lacks.
+    init(url: String, process: String, address: String) throws(StateStore.Failure) {
+        let target: ConnectionString
+        do throws(ConnectionStringError) { target = try ConnectionString(parsing: url) } catch {
+            throw StateStore.Failure(path: "state.url", what: "cannot be used: \(error)")
+        }
+        let place = "PostgreSQL (\(target))"
+        (self.place, self.process) = (place, process)
+        do throws(PostgresFailure) {
+            try Self.make(target, process)
+        } catch {
+            let advice = error.sqlState == "42501"
+                ? "; let its role make schema \(PostgresSchema.name): GRANT CREATE ON DATABASE" : ""
+            throw StateStore.Failure(path: place, what: "cannot be used: \(error)\(advice)")
+        }
+        let (jobs, questions) = (Mailbox<StateWriter.Job>(), Mailbox<StateReader.Question>())
+        let (present, news) = (PresentTerm(), StateNews())
+        let writer = OwnThread(name: "godwit-state") {
+            StateWriter(
+                StateSession(target, purpose: "state", first: ""), jobs: jobs, present: present, place: place,
+                process: process, address: address
+            ).run()
+        }
+        let reader = OwnThread(name: "godwit-state-r") {
+            StateReader(
+                StateSession(target, purpose: "state reader", first: "LISTEN \(PostgresSchema.channel)"),
+                questions: questions, news: news, place: place
+            ).run()
+        }
+        threads = [writer, reader]
+        (self.jobs, self.questions, lastTerm, self.news) = (jobs, questions, present, news)
+    }
+
+    deinit {
+        jobs.post(.stop)
+        questions.post(.stop)
+        for thread in threads { thread.join() }
+    }
+
+    private static func make(_ target: ConnectionString, _ process: String) throws(PostgresFailure) {
+        let session = StateSession(target, purpose: "state", first: "")
+        defer { session.close() }
+        if try !isThere(session) {
+            do throws(PostgresFailure) {
+                _ = try session.execute(PostgresSchema.makeText)
+            } catch {
+                // Another Godwit that begins has been quicker.
+                guard try isThere(session) else { throw error }
+            }
+        }
+        let found = try session.execute(PostgresSchema.numberQuery)?.integer(0, 0) ?? 0
+        if found > PostgresSchema.version {
+            throw PostgresFailure(.refused, "a later version of Godwit has written it: use that one")
+        }
+        // What cannot be written is found out now, not at the first decision.
+        _ = try session.execute("""
+            \(PostgresSchema.enter(term: nil, process: process, ordinal: nil));
+            INSERT INTO start (process, micros) VALUES (\(SQL.literal(process)), \(StateStore.now()))
+            """)
+    }
+
+    private static func isThere(_ session: StateSession) throws(PostgresFailure) -> Bool {
+        guard let rows = try session.execute(PostgresSchema.versionQuery) else { preconditionFailure("it has a row") }
+        if rows.flag(0, 1) {
+            throw PostgresFailure(
+                .refused, "this database is one that is migrated, and its tables move: name one of the state's own")
+        }
+        return rows.flag(0, 0)
+    }
+
+    // MARK: StateBackend
+
+    func write(_ statements: [StateStatement], term: Int64?) throws(StateStore.Failure) -> [StateRow] {
+        let reply = StateReply()
+        let enter = PostgresSchema.enter(term: term, process: process, ordinal: nil)
+        jobs.post(.write(([enter] + statements.map(\.asPostgres)).joined(separator: ";\n"), reply))
+        return try reply.wait()
+    }
+
+    func writeLater(
+        _ statements: [StateStatement], term: Int64?,
+        then: @escaping @Sendable (Result<[StateRow], StateStore.Failure>) -> Void
+    ) {
+        jobs.post(.later(statements.map(\.asPostgres).joined(separator: ";\n"), term: term, then: then))
+    }
+
+    func read(_ statement: StateStatement) throws(StateStore.Failure) -> [StateRow] {
+        let reply = StateReply()
+        questions.post(.read(statement.asPostgres, reply))
+        return try reply.wait()
+    }
+
+    func term() -> StateTerm {
+        if !wantsTerm.exchange(true, ordering: .relaxed) { jobs.post(.wantTerm) }
+        return lastTerm.term
+    }
+
+    var present: StateTerm { lastTerm.term }
+
+    func resign() {
+        let reply = StateReply()
+        jobs.post(.resign(reply))
+        _ = try? reply.wait()
+        wantsTerm.store(false, ordering: .relaxed)
+    }
+
+    func observe(term: @escaping @Sendable (StateTerm) -> Void, news: @escaping @Sendable () -> Void) {
+        lastTerm.observe(term)
+        self.news.observe(news)
+    }
+}
+
+/// Who wants to hear that something was written. Any thread.
+final class StateNews: Sendable {
+    private let observer = Mutex<(@Sendable () -> Void)?>(nil)
+
+    func observe(_ observer: @escaping @Sendable () -> Void) { self.observer.withLock { $0 = observer } }
+
+    func tell() { observer.withLock { $0 }?() }
+}
+
+/// Asks the state's server, and hears of what other processes write. Its thread's.
+final class StateReader {
+    enum Question: Sendable {
+        case read(String, StateReply)
+        case stop
+    }
+
+    /// Milliseconds after which others may have written something although nobody has told: then it is looked.
+    private static let lookMillis: CInt = 500
+
+    private let session: StateSession
+    private let questions: Mailbox<Question>
+    private let news: StateNews
+    private let place: String
+
+    init(_ session: StateSession, questions: Mailbox<Question>, news: StateNews, place: String) {
+        self.session = session
+        self.questions = questions
+        self.news = news
+        self.place = place
+    }
+
+    func run() {
+        while true {
+            var ready = [
+                pollfd(fd: questions.descriptor, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: session.descriptor, events: Int16(POLLIN), revents: 0),
+            ]
+            let found = poll(&ready, 2, Self.lookMillis)
+            for question in questions.take() {
+                switch question {
+                case .read(let text, let reply): reply.give(answer(text))
+                case .stop: return session.close()
+                }
+            }
+            // Whatever came while a question was answered is here, too.
+            let told = (try? session.takeNotifications()) ?? 0
+            if told > 0 || found == 0 { news.tell() }
+        }
+    }
+
+    private func answer(_ text: String) -> Result<[StateRow], StateStore.Failure> {
+        do throws(PostgresFailure) {
+            return .success(StateRow.all(try session.execute(text)))
+        } catch {
+            return .failure(StateStore.Failure(path: place, what: "cannot be read: \(error)"))
+        }
+    }
+}
+
+extension StateStatement {
+    /// The values in their places.
+    var asPostgres: String {
+        let parts = text.split(separator: "?", omittingEmptySubsequences: false)
+        precondition(parts.count == values.count + 1, "\(values.count) values for \(text)")
+        var whole = String(parts[0])
+        for (value, part) in zip(values, parts.dropFirst()) { whole += value.asPostgres + part }
+        return whole
+    }
+}
+
+extension StateValue {
+    fileprivate var asPostgres: String {
+        switch self {
+        // No text of PostgreSQL's has a zero in it.
+        case .text(let text): SQL.literal(text.replacing("\0", with: "\u{FFFD}"))
+        case .integer(let number): "\(number)"
+        case .flag(let flag): flag ? "true" : "false"
+        case .null: "NULL"
+        }
+    }
+}

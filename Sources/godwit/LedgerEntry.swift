@@ -1,0 +1,98 @@
+import Configuration
+import ControlPlane
+import Dispatch
+import Migration
+import Primitives
+import Proxy
+import Routing
+import Shadowing
+
+/// One migration of a ledger. Stays on the runner's thread.
+final class LedgerEntry {
+    let migration: StateStore.StoredMigration
+    var machine: MigrationMachine
+    var survey: MigrationSurvey?
+    var comparison: MigrationComparison?
+    /// Under way or waiting for its turn; what ends is told by message.
+    var working: Set<MigrationState.Work> = []
+    /// One after the other: what was aborted meanwhile ends first.
+    let lane = DispatchQueue(label: "godwit-work")
+    /// What happened and could not be stored yet.
+    var pending: [MigrationMachine.Event] = []
+    /// The state in memory is ahead of the stored one.
+    var isUnsaved = false
+    /// Gates as they were stored last: what they said, and when that was.
+    var stored: [String: (value: String, holds: Bool?, at: Int64)] = [:]
+    /// Who has the writes is known as the databases say it now: another Godwit may have moved them a moment ago.
+    var isConfirmed = true
+    var isConfirming = false
+    /// What other Godwits were shown last.
+    var shown = ""
+    var guardRails: [MigrationReadings.GuardRail]?
+    var guardRailsAt: Int64 = 0
+    var isAskingRails = false
+    /// Of the drill that is under way.
+    var drillCancel = Mailbox<Void>()
+
+    init(_ migration: StateStore.StoredMigration, _ machine: MigrationMachine) {
+        self.migration = migration
+        self.machine = machine
+    }
+}
+
+extension MigrationLedger {
+    /// All that is measured of it.
+    func readings(_ entry: LedgerEntry, _ now: Int64) -> MigrationReadings {
+        let manifest = entry.machine.manifest
+        var readings = entry.survey?.readings ?? MigrationReadings()
+        if let findings = entry.comparison?.findings {
+            readings.verify = findings.verify
+            readings.isVerifying = findings.isVerifying
+            readings.invariants = findings.invariants
+        }
+        readings.guardRails = entry.guardRails
+        readings.isWindowOpen = MigrationCalendar.isOpen(manifest, at: now)
+        guard let route = parts.server.snapshot.route(manifest.database) else {
+            readings.unreachable = "the configuration has no database \"\(manifest.database)\" any more"
+            return readings
+        }
+        let report = route.horizon.report
+        readings.mirror = MigrationReadings.MirrorState(rawValue: report.state.rawValue)
+        readings.mirrorReason = report.reason
+        if !report.tables.isEmpty {
+            readings.tablesLeft = report.tables.count { !$0.isCopied }
+            let all = report.tables.reduce(0) { $0 + max($1.rowsEstimated, $1.rowsCopied) }
+            let copied = report.tables.reduce(0) { sum, table in
+                sum + (table.isCopied ? max(table.rowsEstimated, table.rowsCopied) : table.rowsCopied)
+            }
+            let ofNothing = readings.tablesLeft == 0 ? 100.0 : 0
+            readings.copiedPercent = all == 0 ? ofNothing : Double(copied) * 100 / Double(all)
+        }
+        readings.isSwitched = parts.engine.ownership(of: manifest.database).flatMap { ownership in
+            ownership.standing == .settled ? ownership.authority == .new : nil
+        }
+        if manifest.tables.isEmpty { readings.uncaptured = report.uncaptured }
+        readings.callsMin = route.settings.breaker.windowCalls
+        if let figures = route.shadow?.figures {
+            readings.compared = MigrationReadings.Compared(
+                reads: Int(figures.counts.compared), differing: Int(figures.counts.mismatches),
+                shapesOutstanding: figures.shapesOutstanding)
+        }
+        for figures in route.health.figures(now: .now()) {
+            let answers = MigrationReadings.Answers(
+                calls: figures.calls, errors: figures.errors, p95Micros: figures.p95Micros)
+            switch figures.side {
+            case .old: readings.old = answers
+            case .new: readings.new = answers
+            }
+            if figures.side == route.health.other { readings.isBreakerClosed = figures.phase == .closed }
+        }
+        let record = parts.memory.record(of: manifest.database)
+        if let ceiling = record.ceiling {
+            readings.readsOverruled = "the reads were rolled back to \(Percent.text(ceiling)) % (SHOW EVENTS says why)"
+        } else if !record.isManaged {
+            readings.readsOverruled = "an operator has set the share of reads"
+        }
+        return readings
+    }
+}

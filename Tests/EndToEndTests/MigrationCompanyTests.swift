@@ -1,0 +1,273 @@
+import Foundation
+import Glibc
+import TestSupport
+import Testing
+
+/// Two Godwits with one state in PostgreSQL: one runs the migration, both follow it, and the other takes it over.
+@Suite(.serialized) struct MigrationCompanyTests {
+    let tests: MigrationTests
+    let one: SwitchTests
+    var servers: Servers { tests.servers }
+
+    init() throws { (tests, one) = (try MigrationTests(), try SwitchTests()) }
+
+    /// Two with the same file but for their ports; the first runs the migrations.
+    struct Company {
+        var configuration: GodwitConfiguration
+        var first: MigrationDrive
+        var second: MigrationDrive
+        let state: String
+        let server: PostgresCluster
+
+        var both: [MigrationDrive] { [first, second] }
+        var database: String { first.database }
+
+        /// Who runs the migrations, as soon as somebody does.
+        func runner() throws -> MigrationDrive {
+            var found: MigrationDrive?
+            try waitUntil {
+                found = try both.first { try !$0.godwit.process.hasEnded && $0.isRunner() }
+                return found != nil
+            }
+            return try #require(found)
+        }
+    }
+
+    private func company(
+        _ schema: String = MigrationTests.schema, _ rows: String = MigrationTests.rows, state server: PostgresCluster? = nil,
+        relay: TCPRelay? = nil
+    ) throws -> Company {
+        let server = server ?? servers.new
+        let database = try servers.makeDatabase(schema, old: rows)
+        let state = "state_\(database)"
+        try server.psql("CREATE DATABASE \(state)")
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.mirror = ["mode": "async"]
+        configuration.state["url"] = "\"\(server.conninfo(database: state, user: PostgresCluster.superuser))\""
+        var firsts = configuration
+        if let relay {
+            firsts.state["url"] = "\"host=127.0.0.1 port=\(relay.port) dbname=\(state) user=\(PostgresCluster.superuser)\""
+        }
+        let first = try MigrationDrive(firsts)
+        try waitUntil { try first.isRunner() }
+        let second = try MigrationDrive(configuration)
+        return Company(configuration: configuration, first: first, second: second, state: state, server: server)
+    }
+
+    private func percent(_ drive: MigrationDrive) throws -> Double? {
+        let row = try drive.godwit.console("SHOW DATABASES").first { $0["name"] == drive.database && $0["side"] == "new" }
+        return row?["reads_percent"].flatMap { Double($0) }
+    }
+
+    @Test func `one runs it, the other tells of it, sends orders there, and follows the reads`() throws {
+        let company = try company()
+        let (first, second) = (company.first, company.second)
+        try first.start(tests.manifest(first, "m", MigrationTests.byHand))
+        try second.wait("m", for: "prepare running")
+        #expect(try second.get("/migrations/none/status").status == 404)
+        // It has just begun, and may not know yet who runs them.
+        var answer = try second.post("/migrations/m/advance?x=1", key: "k")
+        while answer.status == 503 { answer = try second.post("/migrations/m/advance?x=1", key: "k") }
+        #expect(answer.status == 307 && answer.head.contains("http://127.0.0.1:\(first.port)/migrations/m/advance?x=1"), "\(answer)")
+        #expect(answer.head.contains("application/problem+json"))
+        // The command line goes where it is sent.
+        func run(_ words: [String]) throws -> ChildProcess {
+            try GodwitProcess.command(["migrate"] + words + [
+                "--url", "http://127.0.0.1:\(second.port)", "--token-file", second.godwit.directory + "/token", "--by", "cli",
+            ])
+        }
+        while try run(["advance"]).wait() != .code(0) {}
+        try second.wait("m", for: "backfill running")
+        for phase in ["backfill", "mirror", "validate", "shadow"] {
+            try second.wait("m", for: "\(phase) running")
+            try first.insist("m", "advance")
+        }
+        try second.wait("m", for: "shift running")
+        for drive in company.both {
+            try waitUntil { try percent(drive) == 100 }
+            try waitUntil { try drive.readsPercent() == "100" }
+        }
+        // Whoever says READS says it to all, and the migration hears of it.
+        _ = try second.godwit.console("READS \(company.database) 7")
+        for drive in company.both { try waitUntil { try percent(drive) == 7 } }
+        for drive in company.both { try drive.wait("m", for: "shift paused") }
+        #expect(try first.post("/migrations/m/resume").status == 200)
+        for drive in company.both { try waitUntil { try percent(drive) == 100 } }
+        // FORCE, too, and who begins later knows all of it.
+        _ = try second.godwit.console("FORCE \(company.database) OLD")
+        func forced(_ drive: MigrationDrive) throws -> String {
+            try drive.godwit.console("SHOW BREAKERS").first { $0["side"] == "new" }?["forced"] ?? ""
+        }
+        let wanted = try forced(second)
+        try waitUntil { try forced(first) == wanted }
+        try second.crash()
+        #expect(try percent(second) == 100 && forced(second) == wanted)
+        #expect(try second.get("/migrations/m/report").body.contains("\"by\":\"cli\""))
+        #expect(try first.post("/migrations/m/abort").status == 200)
+        for drive in company.both { try waitUntil { try percent(drive) == 0 } }
+    }
+
+    /// Reads that NEW has answered.
+    private func readsOnNew(_ drive: MigrationDrive) throws -> Int {
+        try drive.get("/metrics").body.split(separator: "\n").reduce(0) { sum, line in
+            guard line.hasPrefix("godwit_routes_total"), line.contains(#"side="new""#) else { return sum }
+            return sum + (line.split(separator: " ").last.flatMap { Int($0) } ?? 0)
+        }
+    }
+
+    @Test func `what was written through one is read through the other, on NEW too`() throws {
+        let company = try company()
+        let (first, second) = (company.first, company.second)
+        try first.start(tests.manifest(first, "m", MigrationTests.swift))
+        try first.wait("m", for: "cutover running")
+        let writer = try WireClient(port: second.godwit.port, database: company.database)
+        let reader = try WireClient(port: first.godwit.port, database: company.database)
+        let before = try readsOnNew(first)
+        for number in 1...300 {
+            _ = try writer.query("UPDATE account SET balance = \(number) WHERE id = 1")
+            #expect(try reader.value("SELECT balance FROM account WHERE id = 1") == "\(number)")
+        }
+        #expect(try readsOnNew(first) > before + 50)
+    }
+
+    @Test func `killed in each phase it is the other's, and goes on where it was`() throws {
+        let company = try company()
+        try company.first.start(tests.manifest(company.first, "m", MigrationTests.byHand))
+        for phase in ["prepare", "backfill", "mirror", "validate", "shadow", "shift", "cutover", "watch"] {
+            let runner = try company.runner()
+            let other = try #require(company.both.first { $0 !== runner })
+            try other.wait("m", for: "\(phase) running")
+            runner.godwit.process.send(SIGKILL)
+            runner.godwit.process.wait()
+            #expect(try company.runner() === other)
+            #expect(try other.place("m") == "\(phase) running")
+            try other.insist("m", "advance")
+            try runner.crash()
+        }
+        let last = try company.runner()
+        try last.wait("m", for: "cleanup running")
+        try last.insist("m", "advance")
+        for drive in company.both { try drive.wait("m", for: "cleanup finished") }
+        try tests.expectRemoved(company.database, isSwitched: true)
+        // All of them know who has the writes for good, also later.
+        for (number, drive) in company.both.enumerated() {
+            try tests.expectWrites(drive, on: servers.new, id: 10_001 + number)
+            try drive.crash()
+            try tests.expectWrites(drive, on: servers.new, id: 10_011 + number)
+        }
+    }
+
+    @Test(arguments: ["", "fence", "claim", "swap"])
+    func `writers through both go on through a switch, also when who runs it is killed in its midst`(step: String) throws {
+        var company = try company(SwitchTests.schema, SwitchTests.rows)
+        try company.first.start(tests.manifest(company.first, "m", """
+            phases: {mirror: {soak: 0}, shift: {soak: 0}, watch: {soak: 0}}
+            reads: {steps: [100]}
+            cutover: {deadline_millis: 10000}
+
+            """))
+        try company.first.wait("m", for: "cutover running")
+        if !step.isEmpty {
+            // The one that will die takes the migration over first.
+            try company.second.crash(environment: ["GODWIT_DIE_BEFORE": step])
+            let first = company.first
+            first.godwit.process.send(SIGKILL)
+            first.godwit.process.wait()
+            try waitUntil { try company.second.isRunner() }
+            try first.crash()
+            (company.first, company.second) = (company.second, first)
+        }
+        let writers = try company.both.enumerated().map { index, drive in
+            try SwitchTests.Writers(one.conninfo(drive.godwit, company.database), clients: 2, first: 1 + 2 * index)
+        }
+        for writer in writers { try writer.awaitMore() }
+        if step.isEmpty {
+            try company.first.insist("m", "advance")
+        } else {
+            while true {
+                guard let answer = try? company.first.post("/migrations/m/advance"), answer.status != 200 else { break }
+            }
+            #expect(company.first.godwit.process.wait() == .signal(SIGKILL))
+            #expect(try company.runner() === company.second)
+            while try !["watch running", "cutover paused"].contains(company.second.place("m")) {}
+            if try company.second.place("m") == "cutover paused" {
+                #expect(step != "swap")
+                try writers[1].awaitMore()
+                try company.second.insist("m", "resume")
+                try company.second.insist("m", "advance")
+            }
+        }
+        try company.second.wait("m", for: "watch running")
+        try writers[1].awaitMore()
+        for (index, writer) in writers.enumerated() {
+            let outcome = try writer.end()
+            // Who was connected to the one that was killed has seen it go.
+            if index == 1 || step.isEmpty { #expect(outcome.errors == []) }
+            try one.expectWhole(outcome, company.database, authority: "new")
+        }
+        try waitUntil { try one.servers.new.psql("SELECT 1", database: company.database) == "1" && company.runner().godwit
+            .console("SHOW MIRROR").first?["state"] == "mirroring" }
+        try one.expectEqual(company.database)
+    }
+
+    @Test func `who loses the state's server in the midst of a switch gives it up, and the other goes on`() throws {
+        let relay = try TCPRelay(to: servers.new.port)
+        let company = try company(SwitchTests.schema, SwitchTests.rows, relay: relay)
+        let (first, second) = (company.first, company.second)
+        try first.start(tests.manifest(first, "m", """
+            phases: {mirror: {soak: 0}, shift: {soak: 0}, watch: {soak: 0}}
+            reads: {steps: [100]}
+            cutover: {deadline_millis: 20000}
+
+            """))
+        try first.wait("m", for: "cutover running")
+        // An open transaction has the switch wait.
+        let open = try WireClient(port: first.godwit.port, database: company.database)
+        while true {
+            _ = try open.query("BEGIN")
+            _ = try open.query("UPDATE accounts SET balance = 0 WHERE id = 7")
+            if try first.post("/migrations/m/advance").status == 200 { break }
+            _ = try open.query("ROLLBACK")
+        }
+        try waitUntil { try first.godwit.console("SHOW DATABASES").contains { $0["hold"]?.isEmpty == false } }
+        relay.become(.refusing)
+        try waitUntil { try second.isRunner() }
+        _ = try open.query("COMMIT")
+        try second.wait("m", for: "cutover paused")
+        #expect(try one.authority(first.godwit) == "old")
+        #expect(try first.post("/migrations/m/resume").status == 503)
+        // It goes on mirroring, until the one that has the migrations now ends that.
+        try second.insist("m", "resume")
+        try second.insist("m", "advance")
+        try second.wait("m", for: "watch running")
+        try waitUntil { try one.authority(first.godwit) == "new" }
+        relay.become(.passing)
+        try first.wait("m", for: "watch running")
+        try waitUntil { try first.post("/migrations/m/abort").status == 307 }
+        #expect(try second.post("/migrations/m/abort").status == 200)
+        for drive in company.both { try drive.wait("m", for: "watch aborted") }
+        #expect(try first.godwit.psql("SELECT balance FROM accounts WHERE id = 7", database: company.database) == "0")
+    }
+
+    @Test func `while the state's server is away traffic goes on and nothing is decided, then it goes on by itself`() throws {
+        let server = try PostgresCluster(.new18)
+        let company = try company(state: server)
+        try company.first.start(tests.manifest(company.first, "m", MigrationTests.byHand))
+        try company.first.wait("m", for: "prepare running")
+        while try company.first.status("m")["go"] as? Bool != true {}
+        try server.stop(mode: "immediate")
+        for drive in company.both { try waitUntil { try drive.get("/metrics").body.contains("\ngodwit_state_up 0") } }
+        for (number, drive) in company.both.enumerated() {
+            #expect(try drive.post("/migrations/m/advance").status == 503)
+            #expect(try drive.post("/migrations/m/abort").status == 503)
+            try tests.expectWrites(drive, on: servers.old, id: 10_001 + number)
+        }
+        let events = try company.first.godwit.console("SHOW EVENTS")
+        #expect(events.contains { $0["kind"] == "alarm" && $0["cause"]?.contains("migrations stand still") == true }, "\(events)")
+        try server.start()
+        let runner = try company.runner()
+        #expect(try runner.place("m") == "prepare running")
+        try runner.insist("m", "advance")
+        for drive in company.both { try drive.wait("m", for: "backfill running") }
+    }
+}
