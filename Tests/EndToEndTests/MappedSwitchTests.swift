@@ -80,6 +80,8 @@ import Testing
         #expect(try side("FROM plain WHERE EXISTS (SELECT FROM public.entries) OR true") == "old")
         // Nor in transactions, whether they say that they read only or not.
         for begin in ["BEGIN READ ONLY", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN"] {
+            // NEW has to show what the client may have written.
+            try waitUntil { try side("FROM plain") == "new" }
             _ = try client.query(begin)
             _ = try side("FROM plain")
             #expect(try side("FROM accounts LIMIT 1") == "old", "\(begin)")
