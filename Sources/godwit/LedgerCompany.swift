@@ -32,7 +32,7 @@ extension MigrationLedger {
             guard isAway, !isLook else { return nil }
             return .refused(HTTPProblem(
                 503, "the state store does not answer", "try again when it does. Meanwhile READS <database> 0 in the "
-                    + "console of each Godwit brings the reads back, and ROLLBACK <database> the writes"))
+                    + "console of each Godwit brings the reads back, and ROLLBACK <database> in this one's the writes"))
         }
         if isLook, parts.store.isShared { return shown(order) }
         switch parts.store.term() {

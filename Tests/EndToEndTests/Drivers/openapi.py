@@ -130,12 +130,13 @@ ask("POST", "/captures/{database}", 409, body='{"file": "b"}', place=database)
 ask("GET", "/captures", 200, token=read_token)
 ask("POST", "/captures/{database}/stop", 200, place=database)
 
-# What a test cannot bring about: a side or the store that fails; who would approve.
+# What a test cannot bring about: a side or the store that fails; who would approve. 307 takes two Godwits with one
+# state: MigrationCompanyTests.
 rare = {("/migrations/{id}/approve", "200"), ("/migrations/{id}/force", "409"), ("/readyz", "503")}
 for path, item in document["paths"].items():
     for method, operation in item.items():
         for status in operation["responses"]:
-            if status != "503" and (path, status) not in rare and (path, method, status) not in seen:
+            if status not in ("307", "503") and (path, status) not in rare and (path, method, status) not in seen:
                 problems.append(f"{method.upper()} {path}: {status} was never answered")
 print("\n".join(problems) or f"{len(seen)} answers are as documented")
 sys.exit(1 if problems else 0)
