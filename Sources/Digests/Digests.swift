@@ -17,7 +17,9 @@ package enum Digest {
         return UInt128(bigEndian: value)
     }
 
-    fileprivate static func beginMD5(_ context: OpaquePointer?) -> Bool { EVP_DigestInit_ex(context, md5Type, nil) == 1 }
+    fileprivate static func beginMD5(_ context: OpaquePointer?) -> Bool {
+        EVP_DigestInit_ex(context, md5Type, nil) == 1
+    }
 
     package static func sha256(_ bytes: [UInt8]) -> [UInt8] { digest(bytes, sha256Type, size: 32) }
 

@@ -78,7 +78,8 @@ package struct Pool: ~Copyable {
     }
 
     private mutating func noteLease(_ server: ServerID) {
-        guard let index = servers.index(forKey: server) else { preconditionFailure("a server that is not of this pool") }
+        guard let index = servers.index(forKey: server)
+        else { preconditionFailure("a server that is not of this pool") }
         servers.values[index].isLeased = true
         leasedCount += 1
     }

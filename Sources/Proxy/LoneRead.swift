@@ -8,9 +8,9 @@ import SQLAnalysis
 import Sessions
 
 /// The way of most units: one plain read in one of the forms of `LoneStatement`, outside of transactions, of a client
-/// about whom nothing is special. It does what the general way does with such a unit and leaves everything as that leaves
-/// it, in one piece and with no question whose answer is known; so the general way can take over at any point, and does
-/// wherever something is not as expected. `Unit.lone` is set for as long as nothing else has touched the unit.
+/// about whom nothing is special. It does what the general way does with such a unit and leaves everything as that
+/// leaves it, in one piece and with no question whose answer is known; so the general way can take over at any point,
+/// and does wherever something is not as expected. `Unit.lone` is set for as long as nothing else has touched the unit.
 extension ClientConnection {
     // MARK: from the client
 

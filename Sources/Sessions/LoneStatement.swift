@@ -1,8 +1,8 @@
 import PGWire
 
-/// A unit that is one statement in one of the forms that drivers send, whole and with nothing behind it: a Query; Parse,
-/// Bind, Describe, Execute and Sync of the unnamed statement and portal; or the same without Parse. Describe is optional.
-/// Pure; lives no longer than the bytes.
+/// A unit that is one statement in one of the forms that drivers send, whole and with nothing behind it: a Query;
+/// Parse, Bind, Describe, Execute and Sync of the unnamed statement and portal; or the same without Parse. Describe is
+/// optional. Pure; lives no longer than the bytes.
 package struct LoneStatement {
     package enum Form: UInt8, Sendable {
         case query
@@ -74,7 +74,8 @@ package struct LoneStatement {
         guard var next = Self.frame(bytes, at: offset, packetMax) else { return nil }
         isDescribed = next.tag == FrontendTag.describe
         if isDescribed {
-            guard next.frameSize == 7, bytes[offset + 5] == UInt8(ascii: "P"), bytes[offset + 6] == 0 else { return nil }
+            guard next.frameSize == 7, bytes[offset + 5] == UInt8(ascii: "P"), bytes[offset + 6] == 0
+            else { return nil }
             offset += next.frameSize
             guard let behind = Self.frame(bytes, at: offset, packetMax) else { return nil }
             next = behind
