@@ -17,6 +17,8 @@ struct LazyTransaction {
     var isOnNew = false
     /// The client itself declared it READ ONLY, and began it on NEW: it has its snapshot there and cannot move.
     var isFixed = false
+    /// With `isFixed`: it has one snapshot for all its reads, or what it has done on NEW would be missed elsewhere.
+    var keepsSide = false
     /// It has failed on NEW, and fails on the authority in the same way when it begins there.
     var hasFailed = false
     /// It is not the one that BEGIN began, but followed on it by AND CHAIN: PostgreSQL keeps that one's READ ONLY when
@@ -72,14 +74,7 @@ extension ClientConnection {
             database.route.settings.reads.transactions == .lazy, !database.route.table.sendsNothingToNew,
             database.route.facts.isReadCommittedDefault
         else { return false }
-        switch options.isolation {
-        case .repeatableRead, .serializable: return false
-        case nil, .readCommitted, .readUncommitted: break
-        }
-        if options.deferrable == true || options.usesSnapshot || options.isForSession { return false }
-        return !settings.entries.contains {
-            $0.name.hasPrefix("default_transaction_") || $0.name == "transaction_isolation"
-        }
+        return options.deferrable != true && !options.isForSession && readsCommitted(options)
     }
 
     // MARK: answered without a server
@@ -218,8 +213,10 @@ extension ClientConnection {
         // unless the transaction has set what would be lost.
         let mayMove = !transaction.hasRead && ledger.isEmpty
         let mayLift = isFixed && mayMove && unit.mayLiftReadOnly
-        // What pins its client must not do so here.
-        let mustLeave = mayBeginAnew || !hasFailed && (mayLift || unit.session.pins)
+        // What pins its client must not do so here, and what is not mirrored cannot be read here.
+        let mustLeave = mayBeginAnew || !hasFailed && (mayLift || unit.session.pins || unit.readsUnmirrored)
+        let mayMoveOn = mayMove || ledger.isEmpty && lazy?.keepsSide == false && !unit.isStreamed && unit.endsWithReady
+            && !mayBeginAnew && !unit.session.pins
         let staysAway = hasFailed || isFixed ? mustLeave : side == authority
         if isEnd || !staysAway {
             phase = .leased
@@ -233,7 +230,7 @@ extension ClientConnection {
             return true
         }
         // What it has read is of no more use to a unit that begins with its end.
-        if isFixed && !hasFailed && !mayMove && !(unit.borders.endsFirst && ledger.isEmpty) {
+        if isFixed && !hasFailed && !mayMoveOn && !(unit.borders.endsFirst && ledger.isEmpty) {
             if unit.borders.goesOn && isCuttable {
                 // Its bytes may be the ones that are being processed.
                 unit.isCutDue = true
@@ -272,8 +269,9 @@ extension ClientConnection {
         ErrorResponse(
             severity, .featureNotSupported,
             "a READ ONLY transaction that has read on NEW cannot do this through Godwit",
-            detail: "It does what must stay on one server, as session locks and LISTEN do; or it may end, and more "
-                + "than reads follow.",
+            detail: "It reads what NEW does not hold as OLD does (sequences, materialized views, tables that are not "
+                + "mirrored); or does what must stay on one server, as session locks and LISTEN do; or it may end, and "
+                + "more than reads follow.",
             hint: "Write BEGIN without READ ONLY, or a rule with \"action: old\" for its first statement.")
     }
 
@@ -310,7 +308,25 @@ extension ClientConnection {
 
     /// A transaction that the client declared READ ONLY has begun on NEW with its own BEGIN.
     func fixOnNew() {
-        if lazy == nil { lazy = LazyTransaction(beginSQL: unit.beginSQL ?? "BEGIN", isOnNew: true, isFixed: true) }
+        if lazy == nil {
+            lazy = LazyTransaction(beginSQL: unit.beginSQL ?? "BEGIN", isOnNew: true, isFixed: true)
+            lazy?.keepsSide = unit.kind != .begin || unit.options.deferrable == true || !readsCommitted(unit.options)
+        }
+        // Savepoints, cursors and settings are not there on another side, and its transaction began at another time.
+        let isBegin = unit.kind == .begin && unit.isRestReads
+        if !(unit.isAllReads || isBegin) || !isMovable { lazy?.keepsSide = true }
+    }
+
+    /// Each statement of a transaction with these options sees what was committed before it.
+    private func readsCommitted(_ options: TransactionOptions) -> Bool {
+        switch options.isolation {
+        case .repeatableRead, .serializable: return false
+        case nil, .readCommitted, .readUncommitted: break
+        }
+        if options.usesSnapshot || database?.route.facts.isReadCommittedDefault != true { return false }
+        return !settings.entries.contains {
+            $0.name.hasPrefix("default_transaction_") || $0.name == "transaction_isolation"
+        }
     }
 
     func parkOnNew() {

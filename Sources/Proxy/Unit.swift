@@ -51,6 +51,8 @@ struct Unit: ~Copyable {
     var readsSequence = false
     /// It asks before anything in it may have called nextval.
     var readsEarlierSequence = false
+    /// It reads what NEW has not, or not as OLD has it.
+    var readsUnmirrored = false
     /// A portal may be left that a later unit goes on with.
     var leavesPortal = false
     /// It has waited for NEW to catch up.
@@ -90,6 +92,7 @@ struct Unit: ~Copyable {
             isRestReads = false
         }
         if classification.seesTransactionTime { seesTransactionTime = true }
+        if classification.readsUnmirrored { readsUnmirrored = true }
         if classification.readsSequence {
             readsSequence = true
             if !mayWrite && !classification.drawsSequenceFirst { readsEarlierSequence = true }

@@ -119,9 +119,7 @@ extension ClientConnection {
             }
             if server.session.isQuiet { unit.startedAt = worker.now }
             let isDenied = notesDenial(frame, bytes)
-            if server.isReadOnly && !server.session.skipsNext && (unit.borders.goesOn || unit.session.pins) {
-                return refuseOnNew()
-            }
+            if server.isReadOnly && !server.session.skipsNext && mustNotRunOnNew(server) { return refuseOnNew() }
             if isDenied {
                 run.replace(frame, with: standIn(forDenied: frame, on: server), server)
                 continue
@@ -136,6 +134,10 @@ extension ClientConnection {
             }
         }
         if server.session.isFull { repliesAwaited = ServerSession.expectedMax / 2 }
+    }
+
+    private func mustNotRunOnNew(_ server: ServerConnection) -> Bool {
+        unit.borders.goesOn || unit.session.pins || unit.readsUnmirrored && server.session.status != .failed
     }
 
     /// Looks at the message, if that was not done before.

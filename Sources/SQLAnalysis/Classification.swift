@@ -33,6 +33,8 @@ package struct Classification: Sendable, Equatable {
     package var seesTransactionTime = false
     /// currval or lastval: it asks for what nextval has left in the session.
     package var readsSequence = false
+    /// It reads a relation that NEW does not hold, or not as OLD does.
+    package var readsUnmirrored = false
     /// Of several statements: one before that may have called nextval itself.
     package var drawsSequenceFirst = false
     /// Of several statements: none of them writes.

@@ -84,6 +84,7 @@ struct StatementAnalyzer {
         all.borders = .none
         for one in statements { all.borders.append(one.borders, isRead: one.kind == .read) }
         all.readsSequence = statements.contains(where: \.readsSequence)
+        all.readsUnmirrored = statements.contains(where: \.readsUnmirrored)
         all.drawsSequenceFirst = statements.first { $0.readsSequence || $0.mayWrite }?.readsSequence == false
         all.copy = statements.lazy.compactMap(\.copy).first
         return all
@@ -131,6 +132,7 @@ struct StatementAnalyzer {
         if !walk.findings.boundSettings.isEmpty && kind != .selectStmt && kind != .prepareStmt {
             result.effects.append(.pins(.untrackedSetting))
         }
+        result.readsUnmirrored = walk.findings.readsUnmirrored
         let isVerdictOnly = [.read, .write, .sideDependent].contains(result.kind)
         let hasOnlyPins = result.effects.allSatisfy { effect in
             if case .pins(let reason) = effect { reason != .untrackedSetting } else { false }

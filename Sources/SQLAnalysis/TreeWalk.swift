@@ -7,6 +7,7 @@ struct Findings {
     private(set) var effects: [SessionEffect] = []
     var seesTransactionTime = false
     var readsSequence = false
+    var readsUnmirrored = false
     var statementNames: [String] = []
     var boundSettings: [BoundSetting] = []
 
@@ -194,7 +195,9 @@ struct TreeWalk {
         } else {
             switch facts.verdict(relation: name, schema: schema.isEmpty ? nil : schema) {
             case .harmless: break
-            case .serverState: findings.add(.sideDependent, .unmirroredRelation)
+            case .serverState:
+                findings.readsUnmirrored = true
+                findings.add(.sideDependent, .unmirroredRelation)
             case .harmful, .volatile, .unknown: findings.add(.write, .volatileFunction)
             }
         }

@@ -131,6 +131,46 @@ import Testing
         }
     }
 
+    @Test func `what NEW does not hold as OLD does is not read there in a READ ONLY transaction`() throws {
+        let database = try servers.makeDatabase("CREATE TABLE t (n int); CREATE UNLOGGED TABLE own (n int)")
+        _ = try servers.old.psql("INSERT INTO own VALUES (1)", database: database)
+        let godwit = try servers.godwit(database) { $0.database.readsPercent = "100" }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        let read = "SELECT count(*) FROM t", own = "SELECT count(*) FROM own"
+        // At READ COMMITTED nobody notices that it goes on elsewhere; with one snapshot it could be told.
+        for (begin, mayMove) in [
+            ("BEGIN READ ONLY", true), ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", false),
+        ] {
+            for isByParse in [false, true] {
+                for between in [[], [read], [read, "SAVEPOINT a"], ["SELECT now() FROM t"]] {
+                    let client = try WireClient(
+                        port: godwit.port, database: database, parameters: [("godwit.user", "7")])
+                    // With a description it is not answered in the server's place.
+                    if isByParse {
+                        client.send(
+                            Frame.parse(begin) + Frame.describeStatement() + Frame.bind() + Frame.execute() + Frame.sync)
+                        _ = try client.readToReady()
+                    } else {
+                        _ = try client.query(begin)
+                    }
+                    for sql in between { _ = try client.query(sql) }
+                    let answers = try client.query(own)
+                    if let error = answers.first(where: { $0.type == "E" }) {
+                        let isFixed = isByParse || !mayMove
+                        #expect(error.sqlState == "0A000" && !between.isEmpty && isFixed, "\(begin) \(between): \(error)")
+                        #expect(!mayMove || between != [read], "\(begin) \(isByParse)")
+                        #expect(answers.last?.transactionStatus == "E")
+                    } else {
+                        #expect(answers.first { $0.type == "D" }?.columns == ["1"], "\(begin) \(between)")
+                        #expect(try client.query("INSERT INTO t VALUES (1)").first?.sqlState == "25006")
+                    }
+                    _ = try client.query("ROLLBACK")
+                    client.close()
+                }
+            }
+        }
+    }
+
     /// PostgreSQL does not send the first answer before it has the rest.
     @Test func `what goes on with a batch is not held for its answers in a transaction that has failed on NEW`() throws {
         let (godwit, database) = try readingOnNew(1)
