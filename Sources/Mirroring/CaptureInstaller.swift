@@ -187,16 +187,26 @@ package struct CaptureInstaller {
     package func remove(
         old: borrowing Connection, new: borrowing Connection, isAll: Bool = false
     ) throws(Failure) -> Bool {
-        for (isOld, side) in [(true, "OLD"), (false, "NEW")] {
-            let sql = "SELECT pg_try_advisory_lock(\(CaptureSchema.applierLock))"
-            let lock = try isOld ? rows(old, "\(side), applier lock", sql) : rows(new, "\(side), applier lock", sql)
-            guard lock.flag(0, 0) else { throw .mirrorRuns }
-        }
+        try takeApplierLock(old, "OLD")
+        try takeApplierLock(new, "NEW")
         let isSwitched = try isNewAuthority(old: old, new: new)
         let keepsFence = isSwitched && !isAll
         try clear(old, "OLD", fence: keepsFence ? .kept : .gone)
         try clear(new, "NEW", fence: keepsFence ? .authority : .gone)
         return keepsFence
+    }
+
+    /// A mirror that was just stopped has it until its server process has noticed.
+    private func takeApplierLock(_ connection: borrowing Connection, _ side: String) throws(Failure) {
+        do throws(PostgresFailure) {
+            try connection.execute("""
+                BEGIN; SET LOCAL lock_timeout = '3s'; SELECT pg_advisory_lock(\(CaptureSchema.applierLock)); COMMIT
+                """)
+        } catch {
+            guard error.isLockConflict else { throw .postgres("\(side), applier lock", error) }
+            try run(connection, "\(side), applier lock", "ROLLBACK")
+            throw .mirrorRuns
+        }
     }
 
     private enum Fence { case gone, kept, authority }
