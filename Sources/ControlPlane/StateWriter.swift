@@ -23,6 +23,9 @@ final class StateWriter {
     /// Milliseconds between signs of life of who runs the migrations, and between others' attempts to run them.
     private static let tickMillis = 500
 
+    /// What waits for a server that is away; more is refused. Events have a bound of their own, see `StateStore`.
+    private static let waitingMax = 20_000
+
     private let session: StateSession
     private let jobs: Mailbox<Job>
     private let present: PresentTerm
@@ -57,6 +60,8 @@ final class StateWriter {
             for job in jobs.take() {
                 switch job {
                 case .write(let text, let reply): reply.give(write(text))
+                case .later(_, _, let then) where waiting.count >= Self.waitingMax:
+                    then(.failure(failure("has not got it: too much waits for it already")))
                 case .later(let text, let term, let then):
                     lastOrdinal += 1
                     let enter = PostgresSchema.enter(term: term, process: process, ordinal: lastOrdinal)

@@ -10,7 +10,7 @@ package enum Digest {
 
     package static func md5(_ bytes: [UInt8]) -> [UInt8] { digest(bytes, md5Type, size: 16) }
 
-    /// MD5 as one number, the first byte the most significant. Allocates nothing of ours: each routed statement asks.
+    /// MD5 as one number, the first byte the most significant. For many in a row there is `MD5Hasher`.
     package static func md5Value(_ bytes: [UInt8]) -> UInt128 {
         var value: UInt128 = 0
         withUnsafeMutableBytes(of: &value) { fill($0, bytes, md5Type) }

@@ -32,15 +32,7 @@ final class BatchApplier {
         try target.execute(mayEndOthers ? Self.endHolder : Self.endSilentHolder)
         if !mayEndOthers { return false }
         // It comes back at once. Whoever waits is before it.
-        do throws(PostgresFailure) {
-            try target.execute("""
-                BEGIN; SET LOCAL lock_timeout = '2s'; SELECT pg_advisory_lock(\(CaptureSchema.applierLock)); COMMIT
-                """)
-            return true
-        } catch {
-            guard error.isLockConflict else { throw error }
-            return false
-        }
+        return try target.awaitApplierLock(seconds: 2)
     }
 
     private static let endHolder = """

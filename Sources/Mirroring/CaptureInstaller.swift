@@ -198,15 +198,11 @@ package struct CaptureInstaller {
 
     /// A mirror that was just stopped has it until its server process has noticed.
     private func takeApplierLock(_ connection: borrowing Connection, _ side: String) throws(Failure) {
-        do throws(PostgresFailure) {
-            try connection.execute("""
-                BEGIN; SET LOCAL lock_timeout = '3s'; SELECT pg_advisory_lock(\(CaptureSchema.applierLock)); COMMIT
-                """)
-        } catch {
-            guard error.isLockConflict else { throw .postgres("\(side), applier lock", error) }
-            try run(connection, "\(side), applier lock", "ROLLBACK")
-            throw .mirrorRuns
+        let isOurs: Bool
+        do throws(PostgresFailure) { isOurs = try connection.awaitApplierLock(seconds: 3) } catch {
+            throw .postgres("\(side), applier lock", error)
         }
+        if !isOurs { throw .mirrorRuns }
     }
 
     private enum Fence { case gone, kept, authority }

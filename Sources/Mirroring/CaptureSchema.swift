@@ -282,3 +282,23 @@ enum CaptureSchema {
             || (SELECT oid FROM pg_database WHERE datname = current_database())
         """
 }
+
+extension Connection {
+    /// Becomes the one session that applies to this side, or removes what is ours there, until it ends.
+    ///
+    /// - Parameter seconds: for which another one may have it yet.
+    /// - Returns: false when it has it still.
+    func awaitApplierLock(seconds: Int) throws(PostgresFailure) -> Bool {
+        do throws(PostgresFailure) {
+            try execute("""
+                BEGIN; SET LOCAL lock_timeout = '\(seconds)s';
+                SELECT pg_advisory_lock(\(CaptureSchema.applierLock)); COMMIT
+                """)
+            return true
+        } catch {
+            guard error.isLockConflict else { throw error }
+            try execute("ROLLBACK")
+            return false
+        }
+    }
+}

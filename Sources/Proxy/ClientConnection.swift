@@ -346,7 +346,9 @@ final class ClientConnection {
                 if skipped > 0 { continue }
             }
             if isClosingAfterFlush || phase == .closed { return bytes.count }
-            if consumed == 0 && phase == before && !hasMoved || isAllWithServer(offset == bytes.count) { return offset }
+            if consumed == 0 && phase == before && !hasMoved { return offset }
+            // A lone read is with its server: there is nothing to look at.
+            if offset == bytes.count && unit.lone != nil && phase == .leased { return offset }
         }
     }
 

@@ -454,7 +454,7 @@ extension ClientConnection {
 
     /// Our own READ ONLY is not the client's to change.
     static func settings(_ settings: SessionSettings, for server: ServerConnection) -> SessionSettings {
-        !server.isReadOnly ? settings : settings.removing("default_transaction_read_only", "transaction_read_only")
+        server.isReadOnly ? settings.withoutReadOnly : settings
     }
 
     /// Nanoseconds that reads go elsewhere before one waits.

@@ -48,9 +48,6 @@ extension ClientConnection {
         waitForServer(decision.side)
     }
 
-    /// The unit's bytes were all that there was.
-    func isAllWithServer(_ isAll: Bool) -> Bool { isAll && unit.lone != nil && phase == .leased }
-
     /// What `note` keeps of the unit's messages.
     private func noteLone(_ lone: LoneStatement, _ database: DatabaseState) -> Bool {
         let statement: AnalysedStatement
@@ -69,8 +66,12 @@ extension ClientConnection {
             } else {
                 guard let id = statements.find(lone.name) else { return false }
                 (statement, key) = (database.statements[id].analysis, database.statements[id].key)
+                unit.loneStatement = id
             }
-            if !statement.isPlainRead { return false }
+            if !statement.isPlainRead {
+                unit.loneStatement = nil
+                return false
+            }
         }
         unit.addPlainRead(statement, key)
         unit.lone = lone.form
@@ -96,9 +97,7 @@ extension ClientConnection {
             unit.notes.noteParse(lone.name, statement, types: types)
             return noteKey(statement, BodyReader(lone.values), types: ParameterTypes(types), database)
         }
-        let parseBody = lone.name.isEmpty ? unnamed?.parseBody : statements.find(lone.name).map {
-            database.statements[$0].parseBody
-        }
+        let parseBody = unit.loneStatement.map { database.statements[$0].parseBody } ?? unnamed?.parseBody
         noteKey(statement, BodyReader(lone.values), parseBody: parseBody ?? [], database)
     }
 
@@ -142,13 +141,12 @@ extension ClientConnection {
     ) -> Bool {
         var serverName: [UInt8] = []
         if lone.form == .bound {
-            if lone.name.isEmpty {
+            if let id = unit.loneStatement {
+                guard server.preparedIn.isEmpty, server.statements.use(id) else { return false }
+                serverName = database.statements[id].serverName
+            } else {
                 guard let unnamed, server.unnamedToken == unnamed.token, server.unnamedPreparedIn == nil
                 else { return false }
-            } else {
-                guard let id = statements.find(lone.name), server.preparedIn.isEmpty, server.statements.use(id)
-                else { return false }
-                serverName = database.statements[id].serverName
             }
         }
         unit.byteCount = 0
@@ -264,6 +262,7 @@ extension Unit {
         startedAt = MonotonicInstant(nanoseconds: 0)
         isProbe = false
         if !binds { return }
+        loneStatement = nil
         binds = false
         executeCount = 0
         statementsAtFirstExecute = 0
@@ -284,9 +283,7 @@ extension ServerConnection {
         client.loneAnswered(answer, bytes, on: self)
         return true
     }
-}
 
-extension ServerConnection {
     /// What the client has set is set here: see `SessionSettings.unify`. A side that must not write has not all of it.
     fileprivate func hasSettings(of client: ClientConnection) -> Bool {
         if isReadOnly && client.settings.saysReadOnly { return settings == client.settings(for: self) }
@@ -295,25 +292,8 @@ extension ServerConnection {
     }
 }
 
-/// Emptied buffers of a thread, for bytes that are kept for a moment.
-struct SpareBuffers {
-    private static let buffersMax = 64
-    private static let capacityMax = 4096
-    private var buffers: [[UInt8]] = []
-
-    mutating func take() -> [UInt8] { buffers.popLast() ?? [] }
-
-    /// - Parameter buffer: empty and without memory afterwards.
-    mutating func giveBack(_ buffer: inout [UInt8]) {
-        var spare: [UInt8] = []
-        swap(&spare, &buffer)
-        if spare.capacity == 0 || spare.capacity > Self.capacityMax || buffers.count >= Self.buffersMax { return }
-        spare.removeAll(keepingCapacity: true)
-        buffers.append(spare)
-    }
-}
-
 extension Worker {
+    /// What `processLone` has found out about the text that is looked at now.
     func takeAnalysed() -> (AnalysedStatement, StatementKey?)? {
         guard let analysed = analysedAhead else { return nil }
         analysedAhead = nil

@@ -89,7 +89,8 @@ extension ClientConnection {
         _ text: [UInt8], types: [UInt32], parameters: [ShadowSample.Parameter], _ statement: AnalysedStatement
     ) {
         guard let book = database?.shadow?.book else { return }
-        let own = settings.removing("default_transaction_read_only", "transaction_read_only", "application_name")
+        var own = settings.withoutReadOnly
+        own.reset(name: "application_name")
         let sample = ShadowSample(
             worker: worker.index, user: user, settings: own.statements(from: SessionSettings()) ?? "", text: text,
             types: types, parameters: parameters, statement: statement)

@@ -80,6 +80,8 @@ struct Unit: ~Copyable {
     /// See LoneRead.
     var lone: LoneStatement.Form?
     var isLoneDescribed = false
+    /// The named statement that it binds.
+    var loneStatement: StatementID?
 
     mutating func add(_ analysis: AnalysedStatement, _ key: StatementKey?) {
         let classification = analysis.classification

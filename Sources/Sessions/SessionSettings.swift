@@ -18,7 +18,7 @@ package struct SessionSettings: Equatable, Sendable {
     }
     /// Some of it would let a session write that must not, or keep one from it.
     package private(set) var saysReadOnly = false
-    package static let readOnlyNames = ["default_transaction_read_only", "transaction_read_only"]
+    private static let readOnlyNames = ["default_transaction_read_only", "transaction_read_only"]
 
     package init() {}
 
@@ -40,10 +40,11 @@ package struct SessionSettings: Equatable, Sendable {
         entries.append(entry)
     }
 
-    package func removing(_ names: String...) -> SessionSettings {
-        if !entries.contains(where: { names.contains($0.name) }) { return self }
+    /// For a server that must not write, whatever its client wants.
+    package var withoutReadOnly: SessionSettings {
+        if !saysReadOnly { return self }
         var rest = self
-        rest.entries.removeAll { names.contains($0.name) }
+        rest.entries.removeAll { Self.readOnlyNames.contains($0.name) }
         return rest
     }
 
