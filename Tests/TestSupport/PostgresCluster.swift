@@ -232,7 +232,7 @@ package final class PostgresCluster: Sendable {
             "listen_addresses": "127.0.0.1", "port": "\(port)", "unix_socket_directories": directory,
             // With fsync off and synchronous commits, a commit outlives signal 9, though not the machine.
             "max_connections": "\(options.maxConnections)", "fsync": "off", "full_page_writes": "off",
-            "shared_buffers": "32MB", "max_wal_size": "1GB", "log_min_messages": "warning",
+            "shared_buffers": "32MB", "max_wal_size": "256MB", "log_min_messages": "warning",
             "max_prepared_transactions": "10",
         ]
         settings.merge(options.settings) { _, given in given }

@@ -1,3 +1,5 @@
+import Foundation
+import Glibc
 import TestSupport
 import Testing
 
@@ -28,5 +30,25 @@ import Testing
         #expect(try ChildProcess.run(["psql", "-XAt", right, "-c", "SELECT current_user"]) == "app\n")
         let wrong = cluster.conninfo(user: "app", password: "wrong")
         #expect(throws: TestFailure.self) { try ChildProcess.run(["psql", "-XAt", wrong, "-c", "SELECT 1"]) }
+    }
+
+    @Test func `what test processes that are gone left is removed, what is in use stays`() throws {
+        let place = TestResources.uniquePath("roots")
+        func makeRoot(_ name: String, owned: Bool) throws -> String {
+            let path = "\(place)/godwit-test-\(name)"
+            try FileManager.default.createDirectory(atPath: path + "/postgresql-1", withIntermediateDirectories: true)
+            if owned { try "".write(toFile: path + "/owner", atomically: false, encoding: .utf8) }
+            return path
+        }
+        let abandoned = try makeRoot("abandoned", owned: true)
+        let foreign = try makeRoot("foreign", owned: false)
+        let used = try makeRoot("used", owned: true)
+        let file = open(used + "/owner", O_RDWR | O_CLOEXEC)
+        defer { close(file) }
+        #expect(flock(file, LOCK_SH | LOCK_NB) == 0)
+        TestResources.removeAbandonedRoots(besides: place + "/godwit-test-own")
+        #expect(!FileManager.default.fileExists(atPath: abandoned))
+        #expect(FileManager.default.fileExists(atPath: foreign))
+        #expect(FileManager.default.fileExists(atPath: used + "/postgresql-1"))
     }
 }
