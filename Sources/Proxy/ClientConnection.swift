@@ -117,7 +117,12 @@ final class ClientConnection {
 
     // The present unit and transaction.
     var scanner: UnitScanner
-    var unit = Unit()
+    var unitPlace: UnsafeMutablePointer<Unit>?
+    /// Of an idle client: a new one, for which room is taken when it is asked for.
+    var unit: Unit {
+        unsafeAddress { UnsafePointer(unitPlace ?? takeUnit()) }
+        unsafeMutableAddress { unitPlace ?? takeUnit() }
+    }
     var transaction = TransactionFacts()
     var ledger = SessionLedger()
     /// Queries of ours in flight that put back what RESET has taken.
@@ -197,6 +202,12 @@ final class ClientConnection {
         worker.loop.register(raw, interest, as: registration)
     }
 
+    deinit {
+        if unitPlace == nil { return }
+        unit = Unit()
+        giveBackUnit()
+    }
+
     func start(isRefused: Bool) {
         if isRefused {
             return close(with: ErrorResponse(
@@ -205,7 +216,7 @@ final class ClientConnection {
         }
         let isLocal = if case .unix = address { true } else { false }
         login = LoginState(ClientLogin(
-            policy: worker.snapshot.auth, randomBytes: Digest.randomBytes(ClientLogin.randomByteCount),
+            policy: worker.snapshot.auth, randomBytes: worker.randomBytes.take(ClientLogin.randomByteCount),
             peer: LoginPeer(address: address.network), encryption: isLocal ? .plain : worker.snapshot.encryption))
         context = isLocal ? nil : worker.snapshot.tls
         let limit = worker.snapshot.settings.listen.clientLoginTimeoutSeconds

@@ -157,37 +157,56 @@ extension ClientConnection {
     }
 
     private func take(_ parameters: [StartupPacket.Parameter], _ state: DatabaseState) {
-        for parameter in parameters {
-            let name = parameter.name.lowercased()
-            if state.route.table.keySettings.contains(name) {
-                keyValues[name] = parameter.value
-            } else {
-                settings.set(name: name, value: parameter.value)
-                noteParameter(name, parameter.value)
+        let keySettings = state.route.table.keySettings
+        if let known = state.knownStartup, known.parameters == parameters, known.keySettings == keySettings {
+            settings = known.settings
+            (hasStandardStrings, hasSafeEncoding) = (known.hasStandardStrings, known.hasSafeEncoding)
+        } else {
+            note(parameters, keySettings)
+            if keyValues.isEmpty {
+                state.knownStartup = KnownStartup(
+                    parameters: parameters, keySettings: keySettings, settings: settings,
+                    hasStandardStrings: hasStandardStrings, hasSafeEncoding: hasSafeEncoding)
             }
         }
         startupSettings = settings
         routingChanged()
     }
 
+    private func note(_ parameters: [StartupPacket.Parameter], _ keySettings: [String]) {
+        for parameter in parameters {
+            let name = parameter.name.lowercased()
+            if keySettings.contains(name) {
+                keyValues[name] = parameter.value
+            } else {
+                settings.set(name: name, value: parameter.value)
+                noteParameter(name, parameter.value)
+            }
+        }
+    }
+
     /// ParameterStatus as the authority reports them, with what this client asked for, then the cancel key.
     func greet() {
-        guard let welcome = database?.welcome else { preconditionFailure("a greeting without a server's") }
+        guard let database, let welcome = database.welcome else {
+            preconditionFailure("a greeting without a server's")
+        }
         let key = worker.nextCancelKey()
         cancelKey = key
-        cancelSecret = Digest.randomBytes(cancelSecretSize)
+        cancelSecret = worker.randomBytes.take(cancelSecretSize)
         worker.clientsByKey[key] = self
-        var writer = MessageWriter(reserving: 512)
+        var writer = MessageWriter(reserving: 1024)
+        writer.raw(database.commonGreeting())
         for parameter in welcome {
             switch parameter.name {
             case "application_name": writer.parameterStatus(parameter.name, applicationName)
             case "session_authorization": writer.parameterStatus(parameter.name, user)
-            default: writer.parameterStatus(parameter.name, parameter.value)
+            default: break
             }
         }
         writer.backendKeyData(processID: key, secret: cancelSecret)
         writer.readyForQuery(.idle)
         phase = .idle
+        startNextUnit()
         send(writer.bytes)
         if worker.isDraining { return drain() }
         resumeSoon()
@@ -210,7 +229,7 @@ extension ClientConnection {
         // So that Ctrl-C in psql ends a command that waits.
         let key = worker.nextCancelKey()
         cancelKey = key
-        cancelSecret = Digest.randomBytes(cancelSecretSize)
+        cancelSecret = worker.randomBytes.take(cancelSecretSize)
         worker.clientsByKey[key] = self
         var writer = MessageWriter()
         for (name, value) in [

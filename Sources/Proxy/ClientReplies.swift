@@ -319,9 +319,19 @@ extension ClientConnection {
             unnamedBefore[later].statement = before.statement
             unnamedBefore[later].previousChange = before.previousChange
         } else if lastUnnamedChange == change {
-            unnamed = before.statement
+            restoreUnnamed(before)
             lastUnnamedChange = before.previousChange
         }
+    }
+
+    private func restoreUnnamed(_ before: UnnamedChange) {
+        unnamed = nil
+        guard let database, let (parseBody, token) = before.statement else { return }
+        let (analysis, key) = parseBody.withUnsafeBytes { bytes in
+            var reader = BodyReader(bytes)
+            return database.analyse(reader.cString() ?? bytes)
+        }
+        unnamed = UnnamedStatement(parseBody: parseBody, token: token, analysis: analysis, key: key)
     }
 
     /// Everything is answered: what was taken for done is done.
@@ -337,7 +347,7 @@ extension ClientConnection {
 
     /// The unit is run again elsewhere, as if it had not been seen yet.
     private func takeBackNames() {
-        if let first = unnamedBefore.first { unnamed = first.statement }
+        if let first = unnamedBefore.first { restoreUnnamed(first) }
         unnamedBefore = []
         for id in changes.takeBackAll(in: &statements) { database?.statements.release(id) }
     }

@@ -79,6 +79,7 @@ extension ClientConnection {
     func startNextUnit() {
         scanner = UnitScanner(packetMax: worker.packetMax)
         renewUnit(isOpen: server != nil)
+        if server == nil { giveBackUnit() }
         isForcedToAuthority = false
         heldSince = nil
     }

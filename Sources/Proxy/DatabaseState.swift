@@ -88,7 +88,11 @@ final class DatabaseState {
     var ping: SidePing?
     var statements = StatementRegistry()
     /// What the authority reported at login: what a new client is told. nil until a server has logged in.
-    var welcome: [StartupPacket.Parameter]?
+    var welcome: [StartupPacket.Parameter]? { didSet { greeting = nil } }
+    /// Its messages, but for those of what each client has of its own; made when they are asked for.
+    private var greeting: [UInt8]?
+    /// Of the last client that came.
+    var knownStartup: KnownStartup?
     var counters = DatabaseCounters()
     var times = UnitTimes()
     /// As they were when the present period began; the averages are of the one before.
@@ -179,6 +183,19 @@ final class DatabaseState {
     func count(_ decision: RouteDecision, isRead: Bool) {
         routes[Self.index(decision.side, isRead, decision.reason)] += 1
     }
+
+    /// ParameterStatus of all that is the same for every client.
+    func commonGreeting() -> [UInt8] {
+        if let greeting { return greeting }
+        var writer = MessageWriter()
+        for parameter in welcome ?? [] where !Self.ownParameters.contains(parameter.name) {
+            writer.parameterStatus(parameter.name, parameter.value)
+        }
+        greeting = writer.bytes
+        return writer.bytes
+    }
+
+    private static let ownParameters = ["application_name", "session_authorization"]
 
     var routeCounts: [(key: RouteKey, units: UInt64)] {
         var counts: [(RouteKey, UInt64)] = []
@@ -329,4 +346,14 @@ final class DatabaseState {
         statements.retireAll()
         onSchemaChange?(name)
     }
+}
+
+/// What a client has asked for at its start, and what became of it: most clients of a database ask for the same.
+struct KnownStartup {
+    let parameters: [StartupPacket.Parameter]
+    /// None of the parameters is among them.
+    let keySettings: [String]
+    let settings: SessionSettings
+    let hasStandardStrings: Bool
+    let hasSafeEncoding: Bool
 }

@@ -7,10 +7,11 @@ import Routing
 import SQLAnalysis
 import Sessions
 
-/// The way of most units: one plain read in one of the forms of `LoneStatement`, outside of transactions, of a client
-/// about whom nothing is special. It does what the general way does with such a unit and leaves everything as that
-/// leaves it, in one piece and with no question whose answer is known; so the general way can take over at any point,
-/// and does wherever something is not as expected. `Unit.lone` is set for as long as nothing else has touched the unit.
+/// The way of most units: one plain read in one of the forms of `LoneStatement`, or several in one batch, outside of
+/// transactions, of a client about whom nothing is special. It does what the general way does with such a unit and
+/// leaves everything as that leaves it, in one piece and with no question whose answer is known; so the general way can
+/// take over at any point, and does wherever something is not as expected. `Unit.lone` is set for as long as nothing
+/// else has touched the unit.
 extension ClientConnection {
     // MARK: from the client
 
@@ -18,7 +19,7 @@ extension ClientConnection {
     func processLone(_ bytes: UnsafeRawBufferPointer) -> Int? {
         worker.analysedAhead = nil
         guard let database, mayGoAlone(database), let lone = LoneStatement(bytes, packetMax: worker.packetMax),
-            noteLone(lone, database)
+            noteLone(lone, bytes, database)
         else { return nil }
         unit.byteCount = bytes.count
         route(lone: database)
@@ -49,7 +50,9 @@ extension ClientConnection {
     }
 
     /// What `note` keeps of the unit's messages.
-    private func noteLone(_ lone: LoneStatement, _ database: DatabaseState) -> Bool {
+    private func noteLone(
+        _ lone: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ database: DatabaseState
+    ) -> Bool {
         let statement: AnalysedStatement
         let key: StatementKey?
         switch lone.form {
@@ -73,21 +76,56 @@ extension ClientConnection {
                 return false
             }
         }
-        unit.addPlainRead(statement, key)
+        var last = (statement, key)
+        if lone.count > 1 {
+            guard key == nil, !statement.hasBoundKey, let found = lastOfLone(lone, bytes, database) else {
+                if lone.form == .parsed { worker.analysedAhead = (statement, key) }
+                unit.loneStatement = nil
+                return false
+            }
+            last = found
+        }
+        unit.addPlainReads(statement, key, count: lone.count)
         unit.lone = lone.form
         unit.isLoneDescribed = lone.isDescribed
         if lone.form != .query {
             unit.binds = true
-            unit.executeCount = 1
+            unit.executeCount = lone.count
             unit.statementsAtFirstExecute = 1
             unit.firstExecuteEnd = lone.executeEnd
         }
         if lone.form == .parsed {
             unit.parsesUnnamed = true
-            unit.unnamed = (statement, key)
+            unit.parsesUnnamedAgain = lone.count > 1
+            unit.unnamed = last
         }
         if statement.hasBoundKey { noteLoneKey(statement, lone, database) }
         return true
+    }
+
+    /// Of a unit with several statements.
+    ///
+    /// - Returns: the last one; nil: one of those behind the first is no plain read, or has a key of its own.
+    private func lastOfLone(
+        _ first: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ database: DatabaseState
+    ) -> (AnalysedStatement, StatementKey?)? {
+        var last: (AnalysedStatement, StatementKey?)?
+        var lone = first
+        while let next = lone.next(in: bytes, packetMax: worker.packetMax) {
+            lone = next
+            if next.form == .parsed {
+                last = database.analyse(next.text)
+            } else if let id = statements.find(next.name) {
+                last = (database.statements[id].analysis, database.statements[id].key)
+            } else if let unnamed, next.name.isEmpty {
+                last = (unnamed.analysis, unnamed.key)
+            } else {
+                return nil
+            }
+            guard let (statement, key) = last, statement.isPlainRead, key == nil, !statement.hasBoundKey
+            else { return nil }
+        }
+        return last
     }
 
     private func noteLoneKey(_ statement: AnalysedStatement, _ lone: LoneStatement, _ database: DatabaseState) {
@@ -139,16 +177,8 @@ extension ClientConnection {
     private func forwardLone(
         _ lone: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection, _ database: DatabaseState
     ) -> Bool {
-        var serverName: [UInt8] = []
-        if lone.form == .bound {
-            if let id = unit.loneStatement {
-                guard server.preparedIn.isEmpty, server.statements.use(id) else { return false }
-                serverName = database.statements[id].serverName
-            } else {
-                guard let unnamed, server.unnamedToken == unnamed.token, server.unnamedPreparedIn == nil
-                else { return false }
-            }
-        }
+        var hasNames = false
+        if lone.form == .bound { guard isPrepared(lone, bytes, server, &hasNames) else { return false } }
         unit.byteCount = 0
         if isHolding {
             replay.removeAll(keepingCapacity: true)
@@ -163,35 +193,93 @@ extension ClientConnection {
             lastUnnamedChange = statements.nextNumber()
             server.unnamedToken = 0
         case .parsed:
-            definition = statements.nextNumber()
-            keepUnnamed(lone.parseBody, lone.text, database)
-            lastUnnamedChange = definition
-            server.unnamedToken = unnamed?.token ?? 0
-            server.unnamedPreparedIn = nil
+            definition = keepLone(lone, bytes, server, database)
         case .bound:
             break
         }
-        server.session.sentLone(lone.form, isDescribed: lone.isDescribed, definition: definition)
-        if serverName.isEmpty {
-            server.send(bytes)
+        server.session.sentLone(
+            lone.form, isDescribed: lone.isDescribed, count: lone.count, definition: definition)
+        if hasNames {
+            sendLone(lone, bytes, server, database)
         } else {
-            sendLone(lone, bytes, serverName, server)
+            server.send(bytes)
         }
         return true
     }
 
-    /// With the name that the server knows the statement by.
+    /// Whether the server has all that the unit binds.
+    ///
+    /// - Parameter hasNames: becomes true where it knows some of it by another name than the client.
+    private func isPrepared(
+        _ first: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection, _ hasNames: inout Bool
+    ) -> Bool {
+        var lone = first
+        var known = unit.loneStatement
+        while true {
+            if let id = known ?? statements.find(lone.name) {
+                guard server.preparedIn.isEmpty, server.statements.use(id) else { return false }
+                hasNames = true
+            } else {
+                guard lone.name.isEmpty, let unnamed, server.unnamedToken == unnamed.token,
+                    server.unnamedPreparedIn == nil
+                else { return false }
+            }
+            guard let next = lone.next(in: bytes, packetMax: worker.packetMax) else { return true }
+            lone = next
+            known = nil
+        }
+    }
+
+    /// What the unit's Parses leave.
+    ///
+    /// - Returns: the number of the first; those behind it follow.
+    private func keepLone(
+        _ first: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection, _ database: DatabaseState
+    ) -> UInt32 {
+        let definition = statements.nextNumber()
+        var lone = first
+        if lone.count > 1 {
+            lastUnnamedChange = definition
+            unnamed = nil
+            while let next = lone.next(in: bytes, packetMax: worker.packetMax) {
+                let number = statements.nextNumber()
+                unnamedBefore.append(UnnamedChange(
+                    change: number, previousChange: lastUnnamedChange,
+                    statement: (Array(lone.parseBody), worker.nextToken()), batch: server.session.batchesSent))
+                lastUnnamedChange = number
+                lone = next
+            }
+        }
+        keepUnnamed(lone.parseBody, lone.text, database)
+        if first.count == 1 { lastUnnamedChange = definition }
+        server.unnamedToken = unnamed?.token ?? 0
+        server.unnamedPreparedIn = nil
+        return definition
+    }
+
+    /// With the names that the server knows the statements by.
     private func sendLone(
-        _ lone: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ serverName: [UInt8], _ server: ServerConnection
+        _ first: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection, _ database: DatabaseState
     ) {
         var message = worker.spareBuffers.take()
-        let length = UInt32(4 + 1 + serverName.count + lone.values.count)
-        message.append(FrontendTag.bind)
-        withUnsafeBytes(of: length.bigEndian) { message.append(contentsOf: $0) }
-        message.append(0)
-        message.append(contentsOf: serverName)
-        message.append(contentsOf: lone.values)
-        message.append(contentsOf: bytes[lone.bindEnd...])
+        var lone = first
+        var sent = 0
+        while true {
+            if let id = statements.find(lone.name) {
+                let serverName = database.statements[id].serverName
+                message.append(contentsOf: bytes[sent..<lone.bindStart])
+                let length = UInt32(4 + 1 + serverName.count + lone.values.count)
+                message.append(FrontendTag.bind)
+                withUnsafeBytes(of: length.bigEndian) { message.append(contentsOf: $0) }
+                message.append(0)
+                message.append(contentsOf: serverName)
+                message.append(contentsOf: lone.values)
+                sent = lone.bindEnd
+            }
+            guard let next = lone.next(in: bytes, packetMax: worker.packetMax) else { break }
+            lone = next
+        }
+        message.append(contentsOf: bytes[sent...])
         message.withUnsafeBytes { server.send($0) }
         worker.spareBuffers.giveBack(&message)
     }
@@ -218,12 +306,14 @@ extension ClientConnection {
         database.times.add(micros, .transaction, server.side, isRead: true)
         transaction.isOpen = false
         transaction.startedAt = MonotonicInstant(nanoseconds: 0)
+        if !unnamedBefore.isEmpty { unnamedBefore.removeAll(keepingCapacity: true) }
         unit.removeLone()
         sendFromServer(bytes)
         if hasEnded { worker.resumeLater(self) }
         if phase != .leased { return }
         self.server = nil
         phase = .idle
+        giveBackUnit()
         scanner = UnitScanner(packetMax: worker.packetMax)
         server.release()
         if worker.isDraining { return drain() }
@@ -237,10 +327,14 @@ extension Unit {
         statementCount == 0 && !executes && !isStreamed && !isReplay && !hasWaited && !hasRetriedSetup
     }
 
-    /// What `add` and `note` do with a first statement that is a plain read, and their messages up to a Sync.
-    mutating func addPlainRead(_ statement: AnalysedStatement, _ key: StatementKey?) {
+    /// What `add` and `note` do with statements that are plain reads, and their messages up to a Sync.
+    ///
+    /// - Parameters:
+    ///   - statement: the first.
+    ///   - key: of all.
+    mutating func addPlainReads(_ statement: AnalysedStatement, _ key: StatementKey?, count: Int) {
         executes = true
-        statementCount = 1
+        statementCount = count
         kind = .read
         borders.appendRead()
         self.key = key
@@ -268,6 +362,7 @@ extension Unit {
         statementsAtFirstExecute = 0
         firstExecuteEnd = 0
         parsesUnnamed = false
+        parsesUnnamedAgain = false
         if unnamed != nil { unnamed = nil }
     }
 }
@@ -275,10 +370,11 @@ extension Unit {
 extension ServerConnection {
     /// The answer to a lone read, where it has come in one piece and is as it should be.
     func answerLone(_ bytes: UnsafeRawBufferPointer, _ client: ClientConnection) -> Bool {
+        let (count, isDescribed) = (client.unit.statementCount, client.unit.isLoneDescribed)
         guard let form = client.unit.lone, state == .leased, client.phase == .leased,
             let answer = LoneAnswer(
-                bytes, to: form, isDescribed: client.unit.isLoneDescribed, packetMax: worker.packetMax),
-            session.receivedLone(LoneStatement.replyCount(form, isDescribed: client.unit.isLoneDescribed))
+                bytes, to: form, isDescribed: isDescribed, count: count, packetMax: worker.packetMax),
+            session.receivedLone(LoneStatement.replyCount(form, isDescribed: isDescribed, count: count))
         else { return false }
         client.loneAnswered(answer, bytes, on: self)
         return true

@@ -68,7 +68,8 @@ extension ClientConnection {
     private func needsSettledNames(
         _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection
     ) -> Bool {
-        if changes.isEmpty && statements.count == 0 && unnamedBefore.isEmpty && !unit.session.dropsStatements {
+        // Without names all that can be in doubt is the unnamed statement.
+        if changes.isEmpty && statements.count == 0 && !unit.session.dropsStatements && !isUnnamedUnsettled(server) {
             return false
         }
         var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart..<frame.end]))
@@ -274,7 +275,8 @@ struct UnnamedStatement {
 struct UnnamedChange {
     let change: UInt32
     var previousChange: UInt32
-    var statement: UnnamedStatement?
+    /// Analysed again if it is needed after all.
+    var statement: (parseBody: [UInt8], token: UInt64)?
     /// See `ServerSession.batchesSent`.
     var batch: UInt32 = 0
 }

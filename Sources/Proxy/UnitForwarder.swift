@@ -356,10 +356,12 @@ extension ClientConnection {
     /// - Returns: the number of the change.
     private func dropUnnamed(_ server: ServerConnection) -> UInt32 {
         let number = statements.nextNumber()
-        unnamedBefore.append(UnnamedChange(
-            change: number, previousChange: lastUnnamedChange, statement: unnamed, batch: server.session.batchesSent))
-        lastUnnamedChange = number
+        let statement = unnamed.map { ($0.parseBody, $0.token) }
         unnamed = nil
+        unnamedBefore.append(UnnamedChange(
+            change: number, previousChange: lastUnnamedChange, statement: statement,
+            batch: server.session.batchesSent))
+        lastUnnamedChange = number
         return number
     }
 

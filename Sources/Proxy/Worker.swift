@@ -89,7 +89,7 @@ final class Worker {
     var secrets: SecretCache
     /// What of the traffic is written down.
     var captures = WorkerCaptures()
-    var spareBuffers = SpareBuffers()
+    var spareBuffers = SpareBuffers(), spareUnits = SpareUnits(), randomBytes = RandomBytes()
     /// Of the text that is looked at next, where that was done already: see `ClientConnection.processLone`.
     var analysedAhead: (AnalysedStatement, StatementKey?)?
     /// A look at the reads that wait for the other side is scheduled.

@@ -141,8 +141,11 @@ package struct CatalogFacts: Sendable {
     /// listed when a cast, a domain's check or their own input function is volatile; `implicit` when such a cast may
     /// happen without being written. Built-in functions leave no dependency behind, hence the looks at texts.
     ///
-    /// - Parameter unlike: tables that have another shape on the other side: so do views over them, and functions that
-    ///   name them read them.
+    /// A function that names such a relation, or another such function, is taken for volatile, whatever it is declared
+    /// as; so is one that makes up statements (EXECUTE) where there is any such relation. A name counts wherever it
+    /// stands in the body as a word, since search_path, aliases and strings leave nothing better to go by.
+    ///
+    /// - Parameter unlike: tables that have another shape on the other side.
     package static func query(unlike: [Relation] = []) -> String {
         let names = unlike.map { "(\(literal($0.schema)), \(literal($0.name)))" }.joined(separator: ", ")
         return """
@@ -175,21 +178,10 @@ package struct CatalogFacts: Sendable {
             SELECT oid FROM domain_check
             UNION
             SELECT y.oid FROM pg_catalog.pg_type y JOIN harmful_type h ON h.oid IN (y.typbasetype, y.typelem)
-        ), unlike (oid, name) AS (
-            SELECT c.oid, c.relname::text FROM pg_catalog.pg_class c
+        ), marked AS (
+            SELECT c.oid, 'x' AS detail FROM pg_catalog.pg_class c
             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             JOIN unlike_name u ON u.schema = n.nspname::text AND u.name = c.relname::text
-            UNION
-            SELECT e.relation, c.relname::text FROM unlike t JOIN edge e ON e.source = t.oid
-            JOIN pg_catalog.pg_class c ON c.oid = e.relation
-        ), unlike_function (oid) AS (
-            SELECT d.objid FROM pg_catalog.pg_depend d JOIN unlike t ON t.oid = d.refobjid
-            WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
-            UNION
-            SELECT p.oid FROM pg_catalog.pg_proc p JOIN unlike t ON position(lower(t.name) IN lower(p.prosrc)) > 0
-            WHERE p.oid >= 16384
-        ), marked AS (
-            SELECT oid, 'x' AS detail FROM unlike
             UNION
             SELECT c.oid, 'x' FROM pg_catalog.pg_class c
             WHERE c.relkind IN ('S', 'm', 'f') OR c.relkind IN ('r', 'p') AND c.relpersistence = 'u'
@@ -207,14 +199,54 @@ package struct CatalogFacts: Sendable {
             SELECT oid, 'x' FROM body
             WHERE text ~ '\\m(txid_\\w+|inet_\\w+_(addr|port)|version|current_database)\\(|\\mpg_\\w+'
                 '|information_schema'
-        ), tainted AS (
-            SELECT oid, detail FROM marked
+        ), routine AS (
+            SELECT p.oid, lower(p.proname::text) AS name, lower(p.prosrc) AS source, l.lanname::text AS language
+            FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+            WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal')
+                AND p.pronamespace <> coalesce(pg_catalog.to_regnamespace('godwit'), 0)
+        ), word AS (
+            SELECT DISTINCT r.oid, w AS text FROM routine r, regexp_split_to_table(r.source, '[^a-z0-9_$]+') w
+        ), named (class, oid, name) AS (
+            SELECT 'pg_catalog.pg_class'::regclass, oid, lower(relname::text) FROM pg_catalog.pg_class
+            WHERE oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+                AND relnamespace <> coalesce(pg_catalog.to_regnamespace('godwit'), 0)
+            UNION ALL
+            SELECT 'pg_catalog.pg_proc'::regclass, oid, name FROM routine
+        ), odd AS MATERIALIZED (
+            SELECT class, oid, name FROM named WHERE name ~ '[^a-z0-9_$]'
+        ), leads (class, oid, to_class, to_oid) AS MATERIALIZED (
+            SELECT 'pg_catalog.pg_class'::regclass, source, 'pg_catalog.pg_class'::regclass, relation FROM edge
             UNION
-            SELECT e.relation, t.detail FROM tainted t JOIN edge e ON e.source = t.oid
+            SELECT d.refclassid::regclass, d.refobjid, 'pg_catalog.pg_class'::regclass, o.relation
+            FROM pg_catalog.pg_depend d JOIN owner o ON o.classid = d.classid AND o.objid = d.objid
+            WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass
+            UNION
+            SELECT d.refclassid::regclass, d.refobjid, d.classid::regclass, d.objid FROM pg_catalog.pg_depend d
+            WHERE d.classid = 'pg_catalog.pg_proc'::regclass
+                AND d.refclassid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass)
+            UNION
+            SELECT n.class, n.oid, 'pg_catalog.pg_proc'::regclass, w.oid FROM named n JOIN word w ON w.text = n.name
+            UNION
+            SELECT n.class, n.oid, 'pg_catalog.pg_proc'::regclass, r.oid
+            FROM odd n JOIN routine r ON position(n.name IN r.source) > 0
+        ), tainted (class, oid, detail) AS (
+            SELECT 'pg_catalog.pg_class'::regclass, oid, detail FROM marked
+            UNION
+            SELECT 'pg_catalog.pg_proc'::regclass, oid, 'x' FROM routine
+            WHERE language <> 'sql' AND source ~ '\\mexecute\\M'
+                AND EXISTS (SELECT FROM marked m JOIN pg_catalog.pg_class c ON c.oid = m.oid
+                    JOIN named n ON n.class = 'pg_catalog.pg_class'::regclass AND n.oid = m.oid WHERE c.relkind <> 'S')
+            UNION
+            SELECT l.to_class, l.to_oid, t.detail FROM tainted t JOIN leads l ON l.class = t.class AND l.oid = t.oid
+        ), effectful (oid) AS (
+            SELECT oid FROM pg_catalog.pg_proc WHERE provolatile = 'v'
+            UNION
+            SELECT oid FROM tainted WHERE class = 'pg_catalog.pg_proc'::regclass
         )
         SELECT 'function'::text, n.nspname::text, p.proname::text,
             max(greatest(p.provolatile::text, t.provolatile::text, f.provolatile::text, c.provolatile::text,
-                m.provolatile::text, l.provolatile::text, CASE WHEN x.oid IS NOT NULL THEN 'v' END,
+                m.provolatile::text, l.provolatile::text,
+                CASE WHEN p.oid IN (SELECT oid FROM effectful) THEN 'v' END,
                 CASE WHEN p.proargtypes::oid[] && ARRAY(SELECT oid FROM harmful_type) THEN 'v' END))
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
         LEFT JOIN pg_catalog.pg_aggregate a ON a.aggfnoid = p.oid
@@ -223,27 +255,27 @@ package struct CatalogFacts: Sendable {
         LEFT JOIN pg_catalog.pg_proc c ON c.oid = a.aggcombinefn
         LEFT JOIN pg_catalog.pg_proc m ON m.oid = a.aggmtransfn
         LEFT JOIN pg_catalog.pg_proc l ON l.oid = a.aggmfinalfn
-        LEFT JOIN unlike_function x ON x.oid = p.oid
         GROUP BY 2, 3
         UNION ALL
         SELECT DISTINCT 'operator', n.nspname::text, o.oprname::text, 'v' FROM pg_catalog.pg_operator o
         JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
-        JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode AND p.provolatile = 'v' WHERE n.nspname <> 'pg_catalog'
+        JOIN effectful p ON p.oid = o.oprcode WHERE n.nspname <> 'pg_catalog'
         UNION ALL
         SELECT DISTINCT 'type', n.nspname::text, y.typname::text, 'v' FROM pg_catalog.pg_type y
         JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace
         WHERE y.oid IN (SELECT oid FROM harmful_type)
             OR y.oid IN (SELECT c.casttarget FROM pg_catalog.pg_cast c
-                JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc AND p.provolatile = 'v')
+                JOIN effectful p ON p.oid = c.castfunc)
             OR n.nspname <> 'pg_catalog'
                 AND EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid = y.typinput AND p.provolatile = 'v'
                     AND y.typtype <> 'd')
         UNION ALL
         SELECT DISTINCT 'implicit', '', '', 'v' FROM pg_catalog.pg_cast c
-        JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc AND p.provolatile = 'v' WHERE c.castcontext = 'i'
+        JOIN effectful p ON p.oid = c.castfunc WHERE c.castcontext = 'i'
         UNION ALL
         SELECT DISTINCT 'relation', n.nspname::text, c.relname::text, t.detail FROM tainted t
-        JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_catalog.pg_class c ON t.class = 'pg_catalog.pg_class'::regclass AND c.oid = t.oid
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
         UNION ALL
         SELECT 'relation', schema, name, 'x' FROM unlike_name WHERE name IS NOT NULL

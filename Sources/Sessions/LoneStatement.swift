@@ -2,7 +2,8 @@ import PGWire
 
 /// A unit that is one statement in one of the forms that drivers send, whole and with nothing behind it: a Query;
 /// Parse, Bind, Describe, Execute and Sync of the unnamed statement and portal; or the same without Parse. Describe is
-/// optional. Pure; lives no longer than the bytes.
+/// optional. Of a pipeline, several statements of one form with one Sync behind them are such a unit as well. Pure;
+/// lives no longer than the bytes.
 package struct LoneStatement {
     package enum Form: UInt8, Sendable {
         case query
@@ -12,8 +13,13 @@ package struct LoneStatement {
         case bound
     }
 
+    /// Statements of one unit; more are none.
+    package static let countMax = 1000
+
     package let form: Form
     package let isDescribed: Bool
+    /// Statements from this one to the Sync.
+    package private(set) var count = 1
     /// Of Query or Parse, without its NUL.
     package let text: UnsafeRawBufferPointer
     /// Parse's body behind the name.
@@ -22,38 +28,67 @@ package struct LoneStatement {
     package let name: UnsafeRawBufferPointer
     /// Bind's body behind that name: formats and values.
     package let values: UnsafeRawBufferPointer
-    /// Where the message behind Bind begins, and the one behind Execute.
+    /// Where Bind begins, the message behind it, and the one behind Execute.
+    package let bindStart: Int
     package let bindEnd: Int
     package let executeEnd: Int
 
     /// Messages that the server answers.
-    package static func replyCount(_ form: Form, isDescribed: Bool) -> Int {
+    package static func replyCount(_ form: Form, isDescribed: Bool, count: Int = 1) -> Int {
         switch form {
         case .query: 1
-        case .parsed: isDescribed ? 5 : 4
-        case .bound: isDescribed ? 4 : 3
+        case .parsed: (isDescribed ? 4 : 3) * count + 1
+        case .bound: (isDescribed ? 3 : 2) * count + 1
         }
     }
 
     private static var none: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
 
+    /// The unit's first statement.
+    ///
     /// - Parameter packetMax: bytes of a message that the configuration lets through.
     /// - Returns: nil: it is something else, not whole, or not as the protocol wants it.
     package init?(_ bytes: UnsafeRawBufferPointer, packetMax: Int = WireLimits.messageMax) {
-        guard let first = Self.frame(bytes, at: 0, packetMax) else { return nil }
+        self.init(bytes, at: 0, packetMax)
+        if form == .query { return }
+        var end = executeEnd
+        while let last = Self.frame(bytes, at: end, packetMax) {
+            if last.tag == FrontendTag.sync {
+                if end + last.frameSize == bytes.count { return }
+                return nil
+            }
+            guard count < Self.countMax, let next = LoneStatement(bytes, at: end, packetMax), next.form == form,
+                next.isDescribed == isDescribed
+            else { return nil }
+            count += 1
+            end = next.executeEnd
+        }
+        return nil
+    }
+
+    /// The unit's next statement; nil: this is the last one.
+    package func next(in bytes: UnsafeRawBufferPointer, packetMax: Int = WireLimits.messageMax) -> LoneStatement? {
+        guard count > 1, var next = LoneStatement(bytes, at: executeEnd, packetMax) else { return nil }
+        next.count = count - 1
+        return next
+    }
+
+    private init?(_ bytes: UnsafeRawBufferPointer, at start: Int, _ packetMax: Int) {
+        guard let first = Self.frame(bytes, at: start, packetMax) else { return nil }
+        var offset = start
         if first.tag == FrontendTag.query {
             var reader = BodyReader(bytes, offset: FrameHeader.size)
-            guard first.frameSize == bytes.count, let text = reader.cString(), reader.isAtEnd else { return nil }
+            guard start == 0, first.frameSize == bytes.count, let text = reader.cString(), reader.isAtEnd
+            else { return nil }
             form = .query
             self.text = text
             (parseBody, name, values) = (Self.none, Self.none, Self.none)
-            (isDescribed, bindEnd, executeEnd) = (false, 0, 0)
+            (isDescribed, bindStart, bindEnd, executeEnd) = (false, 0, 0, 0)
             return
         }
-        var offset = 0
         if first.tag == FrontendTag.parse {
-            offset = first.frameSize
-            var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[FrameHeader.size..<offset]))
+            offset += first.frameSize
+            var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[start + FrameHeader.size..<offset]))
             guard reader.cString()?.isEmpty == true else { return nil }
             parseBody = reader.rest()
             var parsed = BodyReader(parseBody)
@@ -64,6 +99,7 @@ package struct LoneStatement {
             (text, parseBody, form) = (Self.none, Self.none, .bound)
         }
         guard let bind = Self.frame(bytes, at: offset, packetMax), bind.tag == FrontendTag.bind else { return nil }
+        bindStart = offset
         bindEnd = offset + bind.frameSize
         var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[offset + FrameHeader.size..<bindEnd]))
         guard reader.cString()?.isEmpty == true, let name = reader.cString(), form == .bound || name.isEmpty
@@ -85,9 +121,6 @@ package struct LoneStatement {
             bytes.loadUnaligned(fromByteOffset: offset + 6, as: UInt32.self) == 0
         else { return nil }
         executeEnd = offset + next.frameSize
-        guard let last = Self.frame(bytes, at: executeEnd, packetMax), last.tag == FrontendTag.sync,
-            executeEnd + last.frameSize == bytes.count
-        else { return nil }
     }
 
     /// A whole message that a client may send.
@@ -100,19 +133,40 @@ package struct LoneStatement {
     }
 }
 
-/// The whole answer to a lone statement that went well, ending outside of a transaction, and nothing else.
-/// Anything that the answer may also hold (errors, notices, settings, COPY, several results) makes it none. Pure.
+/// The whole answer to a unit of lone statements that went well, ending outside of a transaction, and nothing else.
+/// Anything that the answer may also hold (errors, notices, settings, COPY, several results of one) makes it none.
+/// Pure.
 package struct LoneAnswer {
-    /// CommandComplete's body.
+    /// The last CommandComplete's body.
     package let tag: UnsafeRawBufferPointer
 
     package init?(
-        _ bytes: UnsafeRawBufferPointer, to form: LoneStatement.Form, isDescribed: Bool,
+        _ bytes: UnsafeRawBufferPointer, to form: LoneStatement.Form, isDescribed: Bool, count: Int = 1,
         packetMax: Int = WireLimits.messageMax
     ) {
         var offset = 0
-        if form == .parsed { guard Self.isNext(BackendTag.parseComplete, bytes, &offset) else { return nil } }
-        if form != .query { guard Self.isNext(BackendTag.bindComplete, bytes, &offset) else { return nil } }
+        for _ in 1..<count {
+            guard Self.result(bytes, &offset, form, isDescribed, packetMax) != nil else { return nil }
+        }
+        guard let tag = Self.result(bytes, &offset, form, isDescribed, packetMax) else { return nil }
+        // ReadyForQuery, length 5, idle.
+        guard bytes.count - offset == 6, bytes[offset] == BackendTag.readyForQuery,
+            bytes.loadUnaligned(fromByteOffset: offset + 1, as: UInt32.self).bigEndian == 5,
+            bytes[offset + 5] == TransactionStatus.idle.rawValue
+        else { return nil }
+        self.tag = tag
+    }
+
+    /// One statement's answer.
+    ///
+    /// - Returns: its CommandComplete's body; `offset` is behind it.
+    @inline(__always)
+    private static func result(
+        _ bytes: UnsafeRawBufferPointer, _ offset: inout Int, _ form: LoneStatement.Form, _ isDescribed: Bool,
+        _ packetMax: Int
+    ) -> UnsafeRawBufferPointer? {
+        if form == .parsed { guard isNext(BackendTag.parseComplete, bytes, &offset) else { return nil } }
+        if form != .query { guard isNext(BackendTag.bindComplete, bytes, &offset) else { return nil } }
         var isDescriptionDue = form == .query || isDescribed
         while let header = FrameHeader.parse(bytes, at: offset) {
             let end = offset + header.frameSize
@@ -124,13 +178,10 @@ package struct LoneAnswer {
                 if !isDescriptionDue { return nil }
                 isDescriptionDue = false
             case BackendTag.commandComplete:
-                // ReadyForQuery, length 5, idle.
-                guard !isDescriptionDue, bytes.count - end == 6, bytes[end] == BackendTag.readyForQuery,
-                    bytes.loadUnaligned(fromByteOffset: end + 1, as: UInt32.self).bigEndian == 5,
-                    bytes[end + 5] == TransactionStatus.idle.rawValue
-                else { return nil }
-                tag = UnsafeRawBufferPointer(rebasing: bytes[offset + FrameHeader.size..<end])
-                return
+                if isDescriptionDue { return nil }
+                let tag = UnsafeRawBufferPointer(rebasing: bytes[offset + FrameHeader.size..<end])
+                offset = end
+                return tag
             default:
                 return nil
             }

@@ -208,17 +208,21 @@ import PGWire
         return true
     }
 
-    /// A lone statement was sent to a free server: the same as `sent` for each of its messages.
+    /// A unit of lone statements was sent to a free server: the same as `sent` for each of its messages.
     ///
-    /// - Parameter definition: of its Parse.
-    package mutating func sentLone(_ form: LoneStatement.Form, isDescribed: Bool, definition: UInt32) {
+    /// - Parameter definition: of the first Parse; the others have those behind it.
+    package mutating func sentLone(
+        _ form: LoneStatement.Form, isDescribed: Bool, count: Int = 1, definition: UInt32
+    ) {
         isBetweenUnits = false
         batchesSent &+= 1
         if form == .query { return expected.append(.query) }
-        if form == .parsed { expected.append(.parse(nil, definition: definition)) }
-        expected.append(.bind)
-        if isDescribed { expected.append(.describe) }
-        expected.append(.execute)
+        for number in 0..<UInt32(count) {
+            if form == .parsed { expected.append(.parse(nil, definition: definition &+ number)) }
+            expected.append(.bind)
+            if isDescribed { expected.append(.describe) }
+            expected.append(.execute)
+        }
         expected.append(.sync)
     }
 

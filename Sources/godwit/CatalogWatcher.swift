@@ -104,8 +104,7 @@ final class CatalogWatcher: Sendable {
     private static func read(_ database: DatabaseSettings, _ authority: Side, _ interrupt: CInt) -> Catalog? {
         guard let target = try? ConnectionString(parsing: database.controlOrOwn(authority)),
             let connection = try? Connection.open(target, purpose: "catalog", interrupt: interrupt),
-            let rows = try? connection.query(
-                CatalogFacts.query(unlike: TableMappings(database.mirror).unlike), timeoutSeconds: 30),
+            let rows = try? facts(connection, database),
             let isolation = try? connection.query(isolationQuery, timeoutSeconds: 30),
             let types = try? connection.query(keyColumnQuery(database), timeoutSeconds: 30)
         else { return nil }
@@ -117,6 +116,15 @@ final class CatalogWatcher: Sendable {
         var keyColumnTypes: [String: UInt32] = [:]
         for row in 0..<types.count { keyColumnTypes[types[row, 0] ?? ""] = types[row, 1].flatMap { UInt32($0) } }
         return Catalog(rows: facts, isReadCommittedDefault: isolation.flag(0, 0), keyColumnTypes: keyColumnTypes)
+    }
+
+    private static func facts(
+        _ connection: borrowing Connection, _ database: DatabaseSettings
+    ) throws(PostgresFailure) -> Rows {
+        // Compiling the query would take longer than all of it.
+        try connection.execute("SET jit = off", timeoutSeconds: 30)
+        return try connection.query(
+            CatalogFacts.query(unlike: TableMappings(database.mirror).unlike), timeoutSeconds: 30)
     }
 
     /// Each column name that gives keys, with its type where all columns of that name have one (domains aside, and

@@ -48,6 +48,8 @@ private struct GateWorld {
     private var lastID: UInt64 = 0
     private var open: [GateControl.RequestID: GateCommand] = [:]
     private var isStopped = false
+    /// The last ENABLE of each database: what a DISABLE before it says is over then.
+    private var enabledLast: [ExactName: GateControl.RequestID] = [:]
     private let names = ["a", "b"]
 
     init(seed: UInt64) {
@@ -122,6 +124,7 @@ private struct GateWorld {
         lastID += 1
         let id = GateControl.RequestID(lastID)
         open[id] = command
+        if case .enable(let name) = command { enabledLast[ExactName(name)] = id }
         say(.command(id, command, now: now))
     }
 
@@ -143,12 +146,12 @@ private struct GateWorld {
     private mutating func answered(_ id: GateControl.RequestID, _ answer: GateControl.Answer) {
         guard let command = open.removeValue(forKey: id) else { return faults.append("\(id) answered twice") }
         guard case .failed = answer else {
-            return check(command)
+            return check(command, id)
         }
     }
 
     /// What the answer says must be so on every thread now.
-    private mutating func check(_ command: GateCommand) {
+    private mutating func check(_ command: GateCommand, _ id: GateControl.RequestID) {
         for thread in threads {
             let running = thread.transactions
             switch command {
@@ -167,7 +170,7 @@ private struct GateWorld {
                     faults.append("killed with transactions")
                 }
             case .suspend: if thread.unsent > 0 { faults.append("suspended before all was sent") }
-            case .disable(let name):
+            case .disable(let name) where enabledLast[ExactName(name)].map({ $0 < id }) ?? true:
                 if !thread.gate.isDisabled(name), control.gate.isDisabled(name) { faults.append("not disabled") }
             case .holdForSwitch(let name, _, _):
                 if running.contains(where: { $0.writes && GateScope.database(name).contains($0.database) }) {
@@ -175,7 +178,7 @@ private struct GateWorld {
                 }
             case .warm(let name, _):
                 if thread.opening[name.text, default: 0] > 0 { faults.append("warm with servers that are being opened") }
-            case .resume, .enable, .reconnect, .waitClose, .shutdown, .barrier, .letGo: break
+            case .resume, .enable, .reconnect, .waitClose, .shutdown, .barrier, .letGo, .disable: break
             }
         }
     }

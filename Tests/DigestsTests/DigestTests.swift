@@ -103,4 +103,18 @@ import Testing
         #expect(Digest.randomBytes(18).count == 18)
         #expect(Digest.randomBytes(32) != Digest.randomBytes(32))
     }
+
+    @Test func `bytes drawn at once are handed out once, in any size`() {
+        var random = RandomBytes()
+        var seen: Set<[UInt8]> = []
+        for _ in 0..<2000 {
+            let bytes = random.take(16)
+            #expect(bytes.count == 16)
+            seen.insert(bytes)
+        }
+        #expect(seen.count == 2000)
+        #expect(random.take(0) == [])
+        #expect(random.take(4096).count == 4096 && random.take(5000).count == 5000)
+        #expect(Set(random.take(4096)).count > 200)
+    }
 }

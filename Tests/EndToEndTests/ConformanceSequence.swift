@@ -108,6 +108,7 @@ private struct ConformanceGenerator {
         switch roll(100) {
         case ..<30:
             return ConformanceStep(messages: [query(simpleText())], ending: .readies(1))
+        case ..<38: return ConformanceStep(messages: pipeline() + [sync], ending: .readies(1))
         case ..<62:
             let batches = roll(4) == 0 ? 2 + roll(3) : 1
             var messages: [FrontendMessage] = []
@@ -195,8 +196,22 @@ private struct ConformanceGenerator {
         return messages
     }
 
-    private mutating func parse(_ name: String) -> FrontendMessage {
-        let (text, count) = preparedText()
+    /// Several statements of one form, as drivers pipeline them.
+    private mutating func pipeline() -> [FrontendMessage] {
+        let isParsed = roll(3) > 0, isDescribed = roll(2) == 0, isPlain = roll(3) > 0
+        return (0..<(2 + roll(4))).flatMap { _ -> [FrontendMessage] in
+            let name = isParsed ? "" : statementName()
+            var messages = isParsed ? [parse(name, isPlain ? (read(), 0) : preparedText())] : []
+            messages.append(bind(name, ""))
+            if isDescribed { messages.append(describe(portal: "")) }
+            return messages + [FrontendMessage("Execute '' 0", FrameBuilder.execute())]
+        }
+    }
+
+    private mutating func parse(_ name: String) -> FrontendMessage { parse(name, preparedText()) }
+
+    private mutating func parse(_ name: String, _ prepared: (String, Int)) -> FrontendMessage {
+        let (text, count) = prepared
         parameters[name] = count
         return FrontendMessage("Parse '\(name)' \"\(text)\"", FrameBuilder.parse(text, name: name))
     }

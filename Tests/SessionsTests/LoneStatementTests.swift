@@ -21,22 +21,26 @@ import Testing
     private static let execute = message(FrontendTag.execute, [0, 0, 0, 0, 0])
     private static let sync = message(FrontendTag.sync)
 
-    private static let lone: [(bytes: [UInt8], form: LoneStatement.Form, isDescribed: Bool)] = [
-        (query, .query, false),
-        (parse + bind + describe + execute + sync, .parsed, true),
-        (parse + bind + execute + sync, .parsed, false),
-        (bind + describe + execute + sync, .bound, true),
-        (bindNamed + describe + execute + sync, .bound, true),
-        (bindNamed + execute + sync, .bound, false),
+    private static let lone: [(bytes: [UInt8], form: LoneStatement.Form, isDescribed: Bool, count: Int)] = [
+        (query, .query, false, 1),
+        (parse + bind + describe + execute + sync, .parsed, true, 1),
+        (parse + bind + execute + sync, .parsed, false, 1),
+        (bind + describe + execute + sync, .bound, true, 1),
+        (bindNamed + describe + execute + sync, .bound, true, 1),
+        (bindNamed + execute + sync, .bound, false, 1),
+        (parse + bind + execute + parse + bind + execute + sync, .parsed, false, 2),
+        (bindNamed + describe + execute + bind + describe + execute + sync, .bound, true, 2),
     ]
 
     @Test(arguments: lone.indices)
     func isFound(_ index: Int) throws {
-        let (bytes, form, isDescribed) = Self.lone[index]
+        let (bytes, form, isDescribed, count) = Self.lone[index]
         try bytes.withUnsafeBytes { raw in
             let found = try #require(LoneStatement(raw))
             #expect(found.form == form)
             #expect(found.isDescribed == isDescribed)
+            #expect(found.count == count)
+            if count > 1 { return try isFollowed(found, in: raw) }
             switch form {
             case .query: #expect(found.text.elementsEqual("SELECT 1".utf8))
             case .parsed:
@@ -49,6 +53,36 @@ import Testing
             #expect(raw[found.bindEnd] == (isDescribed ? FrontendTag.describe : FrontendTag.execute))
             #expect(found.name.elementsEqual(raw.contains(UInt8(ascii: "s")) && form == .bound ? Array("s1".utf8) : []))
         }
+    }
+
+    /// Each statement of the unit is what it would be in one of its own.
+    private func isFollowed(_ first: LoneStatement, in raw: UnsafeRawBufferPointer) throws {
+        var lone = first
+        var start = 0
+        for left in (0..<first.count).reversed() {
+            let own = Array(raw[start..<lone.executeEnd]) + Self.sync
+            try own.withUnsafeBytes { alone in
+                let found = try #require(LoneStatement(alone))
+                #expect(found.count == 1 && found.form == lone.form && found.isDescribed == lone.isDescribed)
+                #expect(found.text.elementsEqual(lone.text) && found.parseBody.elementsEqual(lone.parseBody))
+                #expect(found.name.elementsEqual(lone.name) && found.values.elementsEqual(lone.values))
+                #expect(found.bindStart + start == lone.bindStart && found.bindEnd + start == lone.bindEnd)
+            }
+            start = lone.executeEnd
+            let next = lone.next(in: raw)
+            #expect((next == nil) == (left == 0))
+            if let next { lone = next }
+        }
+        #expect(raw[start] == FrontendTag.sync)
+    }
+
+    @Test func aUnitHoldsSoManyStatementsAtMost() {
+        let statement = Self.bind + Self.execute
+        func unit(_ count: Int) -> [UInt8] { Array(repeatElement(statement, count: count).joined()) + Self.sync }
+        unit(LoneStatement.countMax).withUnsafeBytes {
+            #expect(LoneStatement($0)?.count == LoneStatement.countMax)
+        }
+        unit(LoneStatement.countMax + 1).withUnsafeBytes { #expect(LoneStatement($0) == nil) }
     }
 
     @Test(arguments: lone.indices)
@@ -66,17 +100,20 @@ import Testing
     @Test func readsWithinItsBytes() {
         let seed = UInt64.random(in: .min ... .max)
         var random = Splitmix(state: seed)
-        for (bytes, _, _) in Self.lone {
+        for (bytes, _, _, _) in Self.lone {
             for _ in 0..<2000 {
                 var changed = bytes
                 for _ in 0..<Int.random(in: 1...3, using: &random) {
                     changed[Int.random(in: changed.indices, using: &random)] = UInt8.random(in: 0...255, using: &random)
                 }
                 changed.withUnsafeBytes { raw in
-                    guard let found = LoneStatement(raw) else { return }
-                    for part in [found.text, found.parseBody, found.name, found.values] where !part.isEmpty {
-                        #expect(part.baseAddress! >= raw.baseAddress!, "seed \(seed)")
-                        #expect(part.baseAddress! + part.count <= raw.baseAddress! + raw.count, "seed \(seed)")
+                    var next = LoneStatement(raw)
+                    while let found = next {
+                        for part in [found.text, found.parseBody, found.name, found.values] where !part.isEmpty {
+                            #expect(part.baseAddress! >= raw.baseAddress!, "seed \(seed)")
+                            #expect(part.baseAddress! + part.count <= raw.baseAddress! + raw.count, "seed \(seed)")
+                        }
+                        next = found.next(in: raw)
                     }
                 }
             }
@@ -94,6 +131,10 @@ import Testing
             Self.parse + portal + Self.execute + Self.sync,
             Self.parse + Self.bind + partly + Self.sync,
             Self.parse + Self.bind + Self.execute + Self.execute + Self.sync,
+            Self.parse + Self.bind + Self.execute + Self.bind + Self.execute + Self.sync,
+            Self.parse + Self.bind + Self.execute + Self.parse + Self.bind + Self.describe + Self.execute + Self.sync,
+            Self.bind + Self.execute + Self.query,
+            Self.bind + Self.execute + Self.sync + Self.bind + Self.execute + Self.sync,
             Self.parse + Self.bind + Self.execute + flush,
             Self.parse + Self.describe + Self.bind + Self.execute + Self.sync,
             Self.parse + Self.sync, Self.sync, Self.bind + Self.sync,
@@ -124,38 +165,43 @@ import Testing
     private static let complete = message(BackendTag.commandComplete, text("SELECT 2"))
     private static let ready = message(BackendTag.readyForQuery, [UInt8(ascii: "I")])
 
-    private static let answers: [(bytes: [UInt8], form: LoneStatement.Form, isDescribed: Bool)] = [
-        (rows + row + row + complete + ready, .query, false),
-        (rows + complete + ready, .query, false),
-        (parsed + bound + rows + row + complete + ready, .parsed, true),
-        (parsed + bound + row + complete + ready, .parsed, false),
-        (bound + rows + row + complete + ready, .bound, true),
-        (bound + complete + ready, .bound, false),
+    private static let answers: [(bytes: [UInt8], form: LoneStatement.Form, isDescribed: Bool, count: Int)] = [
+        (rows + row + row + complete + ready, .query, false, 1),
+        (rows + complete + ready, .query, false, 1),
+        (parsed + bound + rows + row + complete + ready, .parsed, true, 1),
+        (parsed + bound + row + complete + ready, .parsed, false, 1),
+        (bound + rows + row + complete + ready, .bound, true, 1),
+        (bound + complete + ready, .bound, false, 1),
+        (parsed + bound + row + complete + parsed + bound + complete + ready, .parsed, false, 2),
+        (bound + rows + complete + bound + rows + row + complete + bound + rows + complete + ready, .bound, true, 3),
     ]
 
     @Test(arguments: answers.indices)
     func anAnswerIsKnownWhenItIsWhole(_ index: Int) {
-        let (bytes, form, isDescribed) = Self.answers[index]
-        for count in 0..<bytes.count {
-            bytes[..<count].withUnsafeBytes { #expect(LoneAnswer($0, to: form, isDescribed: isDescribed) == nil) }
+        let (bytes, form, isDescribed, statements) = Self.answers[index]
+        func found(_ bytes: [UInt8], _ count: Int) -> Bool {
+            bytes.withUnsafeBytes {
+                LoneAnswer($0, to: form, isDescribed: isDescribed, count: count)?
+                    .tag.elementsEqual(Self.text("SELECT 2")) == true
+            }
         }
-        bytes.withUnsafeBytes {
-            #expect(LoneAnswer($0, to: form, isDescribed: isDescribed)?.tag.elementsEqual(Self.text("SELECT 2")) == true)
-        }
-        (bytes + Self.ready).withUnsafeBytes { #expect(LoneAnswer($0, to: form, isDescribed: isDescribed) == nil) }
+        for count in 0..<bytes.count { #expect(!found(Array(bytes[..<count]), statements)) }
+        #expect(found(bytes, statements))
+        #expect(!found(bytes + Self.ready, statements) && !found(bytes, statements + 1))
+        #expect(statements == 1 || !found(bytes, statements - 1))
         // The session notes the same as for each message by itself.
         var whole = ServerSession()
         var single = ServerSession()
-        let count = LoneStatement.replyCount(form, isDescribed: isDescribed)
-        whole.sentLone(form, isDescribed: isDescribed, definition: 7)
+        let count = LoneStatement.replyCount(form, isDescribed: isDescribed, count: statements)
+        whole.sentLone(form, isDescribed: isDescribed, count: statements, definition: 7)
         if form == .query { single.sent(.query) }
-        if form == .parsed { single.sent(.parse(nil, definition: 7)) }
-        if form != .query {
+        for number in 0..<UInt32(statements) where form != .query {
+            if form == .parsed { single.sent(.parse(nil, definition: 7 + number)) }
             single.sent(.bind)
             if isDescribed { single.sent(.describe) }
             single.sent(.execute)
-            single.sent(.sync)
         }
+        if form != .query { single.sent(.sync) }
         let expected = [whole.expectedCount, single.expectedCount]
         #expect(expected == [count, count])
         let isTaken = [whole.receivedLone(count + 1), whole.receivedLone(count)]

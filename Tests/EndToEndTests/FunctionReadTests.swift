@@ -1,0 +1,49 @@
+import TestSupport
+import Testing
+
+/// A function is looked into: what it reads decides where it is read, whatever it is declared as.
+@Suite(.serialized) struct FunctionReadTests {
+    private static let schema = """
+        CREATE TABLE held (n int);
+        CREATE UNLOGGED TABLE own (n int);
+        CREATE UNLOGGED TABLE "Odd name" (n int);
+        CREATE MATERIALIZED VIEW totals AS SELECT 0 AS n;
+        CREATE FUNCTION of_held() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM held';
+        CREATE FUNCTION of_own() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM Own';
+        CREATE FUNCTION of_odd() RETURNS bigint STABLE LANGUAGE plpgsql
+            AS 'BEGIN RETURN (SELECT count(*) FROM "Odd name"); END';
+        CREATE FUNCTION of_totals() RETURNS bigint STABLE LANGUAGE sql
+            BEGIN ATOMIC SELECT count(*) + (SELECT count(*) FROM own) FROM totals WHERE n = 1; END;
+        CREATE FUNCTION by_another() RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN of_own(); END';
+        CREATE FUNCTION made_up(part text) RETURNS bigint STABLE LANGUAGE plpgsql
+            AS 'DECLARE found bigint; BEGIN EXECUTE ''SELECT count(*) FROM ow'' || part INTO found; RETURN found; END';
+        CREATE FUNCTION unlike_name() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) AS owner FROM held';
+        CREATE VIEW over_function AS SELECT by_another() AS n;
+        CREATE FUNCTION more(a int, b int) RETURNS boolean STABLE LANGUAGE sql AS 'SELECT a + b > count(*) FROM own';
+        CREATE OPERATOR >>>> (LEFTARG = int, RIGHTARG = int, FUNCTION = more);
+        """
+
+    @Test func `a function that reads what NEW does not hold is read on OLD`() throws {
+        let servers = try Servers.shared.get()
+        let database = try servers.makeDatabase(Self.schema)
+        for (side, rows) in [(servers.old, 1), (servers.new, 2)] {
+            try side.psql("""
+                INSERT INTO held SELECT generate_series(1, \(rows));
+                INSERT INTO own SELECT generate_series(1, \(rows));
+                INSERT INTO "Odd name" SELECT generate_series(1, \(rows));
+                """, database: database)
+        }
+        let godwit = try servers.godwit(database) { $0.database.readsPercent = "100" }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        let client = try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", "7")])
+        defer { client.close() }
+        for (sql, answer) in [
+            ("SELECT of_held()", "2"), ("SELECT unlike_name()", "2"),
+            ("SELECT of_own()", "1"), ("SELECT public.of_own()", "1"), ("SELECT of_odd()", "1"),
+            ("SELECT of_totals()", "1"), ("SELECT by_another()", "1"), ("SELECT made_up('n')", "1"),
+            ("SELECT n FROM over_function", "1"), ("SELECT (2 >>>> 0)::int", "1"),
+        ] {
+            #expect(try client.query(sql).first { $0.type == "D" }?.columns == [answer], "\(sql)")
+        }
+    }
+}
