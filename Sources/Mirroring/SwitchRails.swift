@@ -110,7 +110,7 @@ extension SwitchSession {
         } catch {
             guard case .side(_, let failure) = error, failure.kind == .refused else { throw error }
             try onTarget("ROLLBACK")
-            problem = "\(failure)"
+            problem = failure.message
         }
         return GuardRail(
             "set_aside", value: problem.map { "\(what): \($0)" } ?? "\(what) on \(direction.target.title)",

@@ -99,10 +99,16 @@ package enum SchemaComparison {
         return found
     }
 
-    /// Foreign keys that are away as long as the mirror writes on the side, in a role for which they would fire.
+    /// Foreign keys that are away as long as the mirror writes on the side, in a role for which they would fire; with
+    /// those of partitions.
     private static let setAside = """
-        SELECT 'constraint ' || schema_name || '.' || table_name || '.' || name, 'definition', definition
-          FROM godwit.aside WHERE kind = 'foreign key' AND NOT is_back
+        WITH away AS (SELECT *, to_regclass(format('%I.%I', schema_name, table_name)) AS relation,
+                CASE WHEN definition LIKE '% NOT VALID' THEN definition || ' NOT VALID' ELSE definition END AS told
+            FROM godwit.aside WHERE kind = 'foreign key' AND NOT is_back)
+        SELECT 'constraint ' || schema_name || '.' || table_name || '.' || name, 'definition', told FROM away
+        UNION SELECT 'constraint ' || n.nspname || '.' || c.relname || '.' || a.name, 'definition', a.told
+          FROM away a, pg_partition_tree(a.relation) p JOIN pg_class c ON c.oid = p.relid
+          JOIN pg_namespace n ON n.oid = c.relnamespace
         """
 
     private static let ours = """
