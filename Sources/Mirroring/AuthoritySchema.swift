@@ -68,28 +68,29 @@ enum AuthoritySchema {
 
     /// Of one table, with its partitions: asleep until a switch wakes all of its side. For where there is none yet, or
     /// one of an earlier version.
-    static func createFence(_ table: TableName, isFenced: Bool) -> String {
+    static func createFence(_ table: TableName, isFenced: Bool, _ mark: ApplierMark) -> String {
         let (name, state) = (table.sql, isFenced ? "ENABLE ALWAYS" : "DISABLE")
         return """
             CREATE OR REPLACE TRIGGER \(fenceTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
-                FOR EACH ROW WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION godwit.refuse_write();
+                FOR EACH ROW WHEN (\(mark.isAbsent)) EXECUTE FUNCTION godwit.refuse_write();
             ALTER TABLE \(name) \(state) TRIGGER \(fenceTrigger);
             """
     }
 
     /// - Parameter name: a table or partition, quoted: a TRUNCATE of a partition does not fire its root's trigger.
-    static func createTruncateFence(_ name: String, isFenced: Bool) -> String {
+    static func createTruncateFence(_ name: String, isFenced: Bool, _ mark: ApplierMark) -> String {
         let state = isFenced ? "ENABLE ALWAYS" : "DISABLE"
         return """
             CREATE OR REPLACE TRIGGER \(fenceTruncateTrigger) BEFORE TRUNCATE ON \(name)
-                FOR EACH STATEMENT WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION godwit.refuse_write();
+                FOR EACH STATEMENT WHEN (\(mark.isAbsent)) EXECUTE FUNCTION godwit.refuse_write();
             ALTER TABLE \(name) \(state) TRIGGER \(fenceTruncateTrigger);
             """
     }
 
     /// Relations that lack a fence, and which: of the tables with our capture. One of an earlier version, which lets
     /// pass whoever says that he is the mirror, is none.
-    static let missingFences = """
+    static func missingFences(_ mark: ApplierMark) -> String {
+        """
         WITH roots AS (SELECT t.tgrelid AS root FROM pg_trigger t
             WHERE t.tgname = '\(CaptureSchema.rowTrigger)' AND t.tgparentid = 0),
         members AS (SELECT root AS member FROM roots UNION SELECT p.relid FROM roots, pg_partition_tree(root) p)
@@ -98,9 +99,10 @@ enum AuthoritySchema {
             UNION ALL SELECT member, '\(fenceTruncateTrigger)' FROM members) w
           JOIN pg_class c ON c.oid = w.relation JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = w.relation AND t.tgname = w.name
-                              AND pg_get_triggerdef(t.oid) LIKE '%\(ApplierMark.role)%')
+                              AND \(mark.isKnown(to: "t.oid")))
          ORDER BY 1, 2, 3
         """
+    }
 
     /// What enables or disables all triggers of these names: one statement a row.
     static func alterTriggers(_ names: [String], _ action: String) -> String {

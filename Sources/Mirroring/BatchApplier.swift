@@ -14,6 +14,8 @@ final class BatchApplier {
     }
 
     private let target: Connection
+    /// How this session comes to the target: see `takeRole`.
+    private(set) var mark = ApplierMark.replica
     private var lastSign = MonotonicInstant.now()
 
     /// Seconds between signs of life, and without one after which the next Godwit ends a session that only holds the
@@ -45,6 +47,42 @@ final class BatchApplier {
         \(endHolder) AND a.state LIKE 'idle%'
            AND clock_timestamp() - a.state_change > interval '\(silenceSecondsMax) seconds'
         """
+
+    /// Triggers and foreign keys do not fire in the role of a replica; where we may not take it, they have to be away.
+    func takeRole() throws(PostgresFailure) {
+        mark = try ApplierMark.of(target)
+        guard mark == .replica else { return }
+        try target.execute("SET \(ApplierMark.role) = \(ApplierMark.roleValue)")
+    }
+
+    /// Our own triggers let this session pass. - Returns: the name of a table of which they do not.
+    func strangeTable() throws(PostgresFailure) -> String? {
+        if mark == .replica { return nil }
+        let rows = try target.query(mark.strangeTables)
+        return rows.count > 0 ? rows[0, 0] : nil
+    }
+
+    /// Takes away what would fire on what this session writes: see SetAside. Others' reads queue up behind its locks,
+    /// so it does not wait for long.
+    ///
+    /// - Returns: how much it was.
+    func setAside() throws(PostgresFailure) -> Int64 {
+        if mark == .replica { return 0 }
+        do throws(PostgresFailure) {
+            try target.execute("BEGIN; SET LOCAL lock_timeout = '1s'")
+            let count = try target.query("SELECT godwit.set_aside()").integer(0, 0) ?? 0
+            try target.execute("COMMIT")
+            return count
+        } catch {
+            if error.kind == .refused { try target.execute("ROLLBACK") }
+            throw error
+        }
+    }
+
+    /// Something would fire on what this session writes that was not there before.
+    func isHindered() throws(PostgresFailure) -> Bool {
+        mark == .replica ? false : try target.query("SELECT EXISTS (SELECT FROM godwit.firing())").flag(0, 0)
+    }
 
     /// To be called during waits for anything else than NEW: shows that this applier lives.
     func giveSign() throws(PostgresFailure) {

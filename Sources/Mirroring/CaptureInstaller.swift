@@ -9,7 +9,7 @@ package struct CaptureInstaller {
     package enum Failure: Error, Equatable, CustomStringConvertible {
         case postgres(String, PostgresFailure)
         /// Locks on this table were not to be had in all the tries.
-        case busy(TableName, tries: Int)
+        case busy(String, tries: Int)
         case preparedForAnother(old: String, new: String)
         case mirrorRuns
 
@@ -63,36 +63,40 @@ package struct CaptureInstaller {
         tables: [TableDescription], names: [TableName]
     ) throws(Failure) -> Report {
         var report = Report()
+        let (mark, targetMark) = (try self.mark(source, direction.source), try self.mark(target, direction.target))
         let schema = "BEGIN; \(CaptureSchema.target) \(CaptureSchema.source) \(AuthoritySchema.tables) COMMIT"
         try run(target, "\(direction.target.title), schema godwit", schema)
         let mirrored = try self.names(target, "SELECT schema_name, table_name FROM godwit.backfill")
         try run(source, "\(direction.source.title), schema godwit", schema)
-        let captured = try capture(source, direction.source, tables)
+        let captured = try capture(source, direction.source, tables, mark)
         report.installed = captured.installed
         report.present = captured.present
         report.suspect = zip(tables, names).filter { mirrored.contains($1) && captured.installed.contains($0.name) }
             .map { $0.0.name }
-        if direction == .forward { try watch(target, names: names) }
+        if direction == .forward { try watch(target, names: names, targetMark) }
         try recordStart(direction, source: source, target: target, names: names)
         if !report.installed.isEmpty {
             try run(
                 source, "\(direction.source.title), godwit.control",
                 "UPDATE godwit.control SET generation = generation + 1")
         }
-        try prepareSwitch(direction, source: source, target: target, tables: tables, names: names)
+        try prepareSwitch(
+            direction, source: source, target: target, tables: tables, names: names, marks: (mark, targetMark))
+        if targetMark != .replica { try setAside(target, direction.target) }
         return report
     }
 
     /// Triggers that write down what changes. Those that are as they should be are left alone.
     private func capture(
-        _ connection: borrowing Connection, _ side: Side, _ tables: [TableDescription]
+        _ connection: borrowing Connection, _ side: Side, _ tables: [TableDescription], _ mark: ApplierMark
     ) throws(Failure) -> (installed: [TableName], present: [TableName]) {
         var outcome: (installed: [TableName], present: [TableName]) = ([], [])
-        let captured = CaptureSchema.healthy(
-            try rows(connection, "\(side.title), triggers", CaptureSchema.capturedTables))
+        let found = try rows(connection, "\(side.title), triggers", CaptureSchema.capturedTables)
+        let captured = CaptureSchema.healthy(found), knowing = CaptureSchema.knowing(mark, found)
         for table in tables {
             let body = captured[table.oid]
-            if let body, CaptureSchema.keyMark(ofBody: body) == CaptureSchema.keyMark(table) {
+            let isKnowing = knowing.contains(table.oid)
+            if let body, isKnowing, CaptureSchema.keyMark(ofBody: body) == CaptureSchema.keyMark(table) {
                 if body != CaptureSchema.captureBody(table) {
                     try run(
                         connection, "\(side.title), function for \(table.name)", CaptureSchema.captureFunction(table))
@@ -102,7 +106,7 @@ package struct CaptureInstaller {
             }
             // Triggers that are made anew tell the mirror to copy the table again.
             try underLock(connection, table.name, [
-                CaptureSchema.createTriggers(table, CaptureSchema.captureFunction(table)),
+                CaptureSchema.createTriggers(table, CaptureSchema.captureFunction(table), mark),
                 body == nil ? "" : CaptureSchema.forget(table),
             ].joined(separator: "\n"))
             progress("captures \(side.title)'s \(table.name)")
@@ -116,7 +120,7 @@ package struct CaptureInstaller {
     /// way of a switch only.
     private func prepareSwitch(
         _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection,
-        tables: [TableDescription], names: [TableName]
+        tables: [TableDescription], names: [TableName], marks: (source: ApplierMark, target: ApplierMark)
     ) throws(Failure) {
         let twins: [TableDescription]
         do throws(PostgresFailure) {
@@ -126,17 +130,17 @@ package struct CaptureInstaller {
         }
         for twin in twins {
             try unlessForbidden("capture \(direction.target.title)'s \(twin.name): no switch is possible") {
-                () throws(Failure) in _ = try capture(target, direction.target, [twin])
+                () throws(Failure) in _ = try capture(target, direction.target, [twin], marks.target)
             }
         }
-        try fence(source, direction.source, tables)
-        try fence(target, direction.target, twins)
+        try fence(source, direction.source, tables, marks.source)
+        try fence(target, direction.target, twins, marks.target)
     }
 
     private func fence(
-        _ connection: borrowing Connection, _ side: Side, _ tables: [TableDescription]
+        _ connection: borrowing Connection, _ side: Side, _ tables: [TableDescription], _ mark: ApplierMark
     ) throws(Failure) {
-        let missing = try rows(connection, "\(side.title), fences", AuthoritySchema.missingFences)
+        let missing = try rows(connection, "\(side.title), fences", AuthoritySchema.missingFences(mark))
         let state = try rows(
             connection, "\(side.title), godwit.authority", "SELECT fenced_for IS NOT NULL FROM godwit.authority")
         let isFenced = state.count == 1 && state.flag(0, 0)
@@ -145,8 +149,8 @@ package struct CaptureInstaller {
             let isTruncate = missing[row, 2] == AuthoritySchema.fenceTruncateTrigger
             guard isTruncate || tables.contains(where: { $0.name == name }) else { continue }
             let text = isTruncate
-                ? AuthoritySchema.createTruncateFence(name.sql, isFenced: isFenced)
-                : AuthoritySchema.createFence(name, isFenced: isFenced)
+                ? AuthoritySchema.createTruncateFence(name.sql, isFenced: isFenced, mark)
+                : AuthoritySchema.createFence(name, isFenced: isFenced, mark)
             try unlessForbidden("put a fence on \(side.title)'s \(name): no switch is possible") {
                 () throws(Failure) in try underLock(connection, name, text)
             }
@@ -163,8 +167,8 @@ package struct CaptureInstaller {
     }
 
     /// Triggers on NEW that name whoever else writes there. A table where we may not is passed over.
-    private func watch(_ new: borrowing Connection, names: [TableName]) throws(Failure) {
-        let watched = Set(try self.names(new, RogueWatch.watched))
+    private func watch(_ new: borrowing Connection, names: [TableName], _ mark: ApplierMark) throws(Failure) {
+        let watched = Set(try self.names(new, RogueWatch.watched(mark)))
         let twins: [TableDescription]
         do throws(PostgresFailure) {
             twins = try CatalogReader.tables(new)
@@ -173,8 +177,38 @@ package struct CaptureInstaller {
         }
         for table in twins where names.contains(table.name) && !watched.contains(table.name) {
             try unlessForbidden("put a trigger on NEW's \(table.name): writes there will not be noticed") {
-                () throws(Failure) in try underLock(new, table.name, RogueWatch.install(table))
+                () throws(Failure) in try underLock(new, table.name, RogueWatch.install(table, mark))
             }
+        }
+    }
+
+    private func mark(_ connection: borrowing Connection, _ side: Side) throws(Failure) -> ApplierMark {
+        do throws(PostgresFailure) { return try ApplierMark.of(connection) } catch {
+            throw .postgres("\(side.title), \(ApplierMark.role)", error)
+        }
+    }
+
+    /// Where the mirror may not take the role of a replica: see SetAside.
+    private func setAside(_ connection: borrowing Connection, _ side: Side) throws(Failure) {
+        try underLock(connection, "\(side.title)'s tables", "SELECT godwit.set_aside()")
+        let counts = try rows(connection, "\(side.title), godwit.aside", SetAside.counts)
+        if counts.count > 0 {
+            progress("\(side.title) is without these until it takes the writes: \(SetAside.describe(counts))")
+        }
+    }
+
+    /// What was set aside is there again. What does not hold is said: the rows may be there in part only.
+    private func putBack(_ connection: borrowing Connection, _ side: String) throws(Failure) {
+        guard try rows(connection, "\(side), godwit.aside", SetAside.isThere).flag(0, 0) else { return }
+        let counts = try rows(connection, "\(side), godwit.aside", SetAside.counts)
+        if counts.count > 0 {
+            try underLock(connection, "\(side)'s tables", "SELECT godwit.put_back()")
+            progress("\(side) has these again: \(SetAside.describe(counts))")
+        }
+        do throws(PostgresFailure) {
+            for line in try SetAside.validate(connection) { progress("\(side) \(line)") }
+        } catch {
+            throw .postgres("\(side), foreign keys", error)
         }
     }
 
@@ -221,6 +255,7 @@ package struct CaptureInstaller {
             try underLock(connection, table, CaptureSchema.dropTriggers(table))
             progress("no longer captures \(side)'s \(table)")
         }
+        try putBack(connection, side)
         if fence == .gone {
             try run(connection, "\(side), schema godwit", "DROP SCHEMA IF EXISTS godwit CASCADE")
         } else {
@@ -284,14 +319,18 @@ package struct CaptureInstaller {
 
     /// One transaction that gives up a table's lock rather than let the application queue up behind it.
     private func underLock(_ connection: borrowing Connection, _ table: TableName, _ sql: String) throws(Failure) {
+        try underLock(connection, table.description, sql)
+    }
+
+    private func underLock(_ connection: borrowing Connection, _ table: String, _ sql: String) throws(Failure) {
         var pauseMillis: UInt32 = 10
         for attempt in 1...triesMax {
             do throws(PostgresFailure) {
                 try connection.execute("BEGIN; SET LOCAL lock_timeout = \(lockTimeoutMillis); \(sql); COMMIT")
                 return
             } catch {
-                if error.kind == .refused { try run(connection, "\(table)", "ROLLBACK") }
-                guard error.isLockConflict else { throw .postgres("\(table)", error) }
+                if error.kind == .refused { try run(connection, table, "ROLLBACK") }
+                guard error.isLockConflict else { throw .postgres(table, error) }
                 progress("\(table) is locked by others, try \(attempt) of \(triesMax)")
             }
             usleep(pauseMillis * 1000)

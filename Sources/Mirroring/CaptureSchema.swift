@@ -63,6 +63,7 @@ enum CaptureSchema {
         END $godwit$;
         \(definitionFunctions)
         \(RogueWatch.schema)
+        \(SetAside.schema)
         """
 
     /// Raised by godwit.expect when a table of NEW is not what the statements were made for.
@@ -80,6 +81,13 @@ enum CaptureSchema {
                   WHERE tgrelid = its AND tgenabled IN ('A', 'R') AND NOT tgisinternal),
                 (SELECT string_agg(concat_ws(' ', rulename, ev_enabled), ',' ORDER BY rulename) FROM pg_rewrite
                   WHERE ev_class = its AND ev_enabled IN ('A', 'R')),
+                -- What fires besides in a session that is not in the role of a replica, with foreign keys' own.
+                (SELECT string_agg(concat_ws(' ', t.tgrelid, t.tgname), ',' ORDER BY t.tgrelid, t.tgname)
+                   FROM pg_trigger t WHERE t.tgenabled = 'O' AND t.tgrelid IN (SELECT m.oid FROM (
+                        SELECT its AS oid UNION SELECT relid FROM pg_partition_tree(its)) m
+                  WHERE current_setting('\(ApplierMark.role)') <> '\(ApplierMark.roleValue)')),
+                (SELECT string_agg(rulename, ',' ORDER BY rulename) FROM pg_rewrite WHERE ev_class = its
+                    AND ev_enabled = 'O' AND current_setting('\(ApplierMark.role)') <> '\(ApplierMark.roleValue)'),
                 (SELECT concat_ws(' ', relkind, relpersistence, relrowsecurity, relforcerowsecurity, relname,
                         relnamespace) FROM pg_class WHERE oid = its),
                 -- A partition that is emptied or taken away fires nothing.
@@ -220,18 +228,18 @@ enum CaptureSchema {
     }
 
     /// In one transaction with a lock timeout: what is there already is left alone or replaced.
-    static func createTriggers(_ table: TableDescription, _ function: String) -> String {
+    static func createTriggers(_ table: TableDescription, _ function: String, _ mark: ApplierMark) -> String {
         let name = table.name.sql
         return """
             LOCK TABLE \(name) IN SHARE ROW EXCLUSIVE MODE;
             \(function);
             DROP TRIGGER IF EXISTS \(rowTrigger) ON \(name);
             CREATE TRIGGER \(rowTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
-                FOR EACH ROW WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION \(functionName(table))();
+                FOR EACH ROW WHEN (\(mark.isAbsent)) EXECUTE FUNCTION \(functionName(table))();
             ALTER TABLE \(name) ENABLE ALWAYS TRIGGER \(rowTrigger);
             DROP TRIGGER IF EXISTS \(truncateTrigger) ON \(name);
             CREATE TRIGGER \(truncateTrigger) AFTER TRUNCATE ON \(name)
-                FOR EACH STATEMENT WHEN (\(ApplierMark.isAbsent)) EXECUTE FUNCTION godwit.capture_truncate();
+                FOR EACH STATEMENT WHEN (\(mark.isAbsent)) EXECUTE FUNCTION godwit.capture_truncate();
             ALTER TABLE \(name) ENABLE ALWAYS TRIGGER \(truncateTrigger);
             """
     }
@@ -241,14 +249,16 @@ enum CaptureSchema {
     }
 
     /// Tables with any trigger of ours (not partitions, which inherit it), whether both are there, on all of it,
-    /// enabled ALWAYS, and call the right function, the table's oid, and the source of that function.
+    /// enabled ALWAYS, and call the right function, the table's oid, the source of that function, and whether they know
+    /// the control user: see ApplierMark.
     static let capturedTables = """
         SELECT n.nspname, c.relname, count(*) = 2 AND bool_and(t.tgenabled = 'A' AND f.pronamespace = g.oid
                    AND f.proname IN ('capture_truncate', 'capture_' || c.oid))
                    AND (c.relkind <> 'p' OR NOT EXISTS (SELECT FROM pg_partition_tree(c.oid) p WHERE p.relid <> c.oid
                        AND NOT EXISTS (SELECT FROM pg_trigger x WHERE x.tgrelid = p.relid AND x.tgparentid <> 0
                                           AND x.tgname = '\(rowTrigger)' AND x.tgenabled = 'A'))), c.oid,
-               max(f.prosrc) FILTER (WHERE t.tgname = '\(rowTrigger)')
+               max(f.prosrc) FILTER (WHERE t.tgname = '\(rowTrigger)'),
+               bool_and(\(ApplierMark(user: "").isKnown(to: "t.oid")))
           FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
           JOIN pg_proc f ON f.oid = t.tgfoid LEFT JOIN pg_namespace g ON g.nspname = 'godwit'
          WHERE t.tgname IN ('\(rowTrigger)', '\(truncateTrigger)') AND NOT t.tgisinternal AND t.tgparentid = 0
@@ -260,6 +270,15 @@ enum CaptureSchema {
         var found: [UInt32: String] = [:]
         for row in 0..<rows.count where rows.flag(row, 2) {
             if let oid = rows[row, 3].flatMap({ UInt32($0) }) { found[oid] = rows[row, 4] ?? "" }
+        }
+        return found
+    }
+
+    /// Those whose captures let the mirror pass, if it is to come as this user. - Parameter rows: of `capturedTables`.
+    static func knowing(_ mark: ApplierMark, _ rows: Rows) -> Set<UInt32> {
+        var found: Set<UInt32> = []
+        for row in 0..<rows.count where mark == .replica || rows.flag(row, 5) {
+            if let oid = rows[row, 3].flatMap({ UInt32($0) }) { found.insert(oid) }
         }
         return found
     }

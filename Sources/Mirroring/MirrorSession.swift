@@ -73,10 +73,12 @@ final class MirrorSession {
                 try parse(targetConninfo), purpose: "mirror", settings: [
                     // A table that fills has no statistics yet: the planner would scan all of it for every range.
                     "lock_timeout": "10s", "enable_seqscan": "off", "jit": "off",
+                    ApplierMark.setting: ApplierMark.value,
                     // NEW is to notice soon when our machine is gone: the next applier waits for our lock.
                     "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3",
-                ].merging(ApplierMark.settings) { $1 }, interrupt: stopDescriptor, onSlowWait: onSlowWait))
+                ], interrupt: stopDescriptor, onSlowWait: onSlowWait))
         }
+        try on(target) { () throws(PostgresFailure) in try applier.takeRole() }
         guard try on(target, { () throws(PostgresFailure) in try applier.lock(mayEndOthers: mayEndOthers) }) else {
             throw .notReady("\(target.title): another Godwit applies to it now")
         }
@@ -115,6 +117,7 @@ final class MirrorSession {
             throw .notReady("both sides were prepared by another version of Godwit: run godwit prepare")
         }
         try checkHistory(direction, progress, control, lastAcknowledged)
+        let setAside = try clearTheWay(applier, target)
         let newDefinitions = try on(target) { () throws(PostgresFailure) in try applier.definitions() }
         if let finding = try on(target, { () throws(PostgresFailure) in try applier.firing(on: target) }) {
             throw .notReady("\(finding)")
@@ -139,12 +142,32 @@ final class MirrorSession {
             generation: control.integer(0, 1) ?? 0, plans: plans, progress: progress, backfill: Backfill(steps),
             partitions: partitions, definitions: newDefinitions, renamed: renamed, stopDescriptor: stopDescriptor,
             onSchemaChange: onSchemaChange)
-        session.notices = notices
+        session.notices = setAside + notices
         // Before the first batch: a stranger's row may be what the last one failed on.
         if try session.mendRogueWrites() {
             throw .notReady("\(target.title): somebody emptied a table, it is copied again")
         }
         return session
+    }
+
+    /// Where the applier may not take the role of a replica. - Returns: what the operator should know.
+    private static func clearTheWay(_ applier: BatchApplier, _ target: Side) throws(Failure) -> [String] {
+        if let table = try on(target, { () throws(PostgresFailure) in try applier.strangeTable() }) {
+            throw .notReady(
+                "\(target.title): the control user may not set \(ApplierMark.role), and the triggers on \(table) do "
+                    + "not know it by its name: run godwit prepare")
+        }
+        let count: Int64
+        do throws(PostgresFailure) { count = try applier.setAside() } catch {
+            guard error.isLockConflict else { throw .side(target, error) }
+            throw .notReady(
+                "\(target.title): triggers and foreign keys are to be set aside, and others have locked a table: it "
+                    + "is tried again (pg_locks says who)")
+        }
+        return count == 0 ? [] : [
+            "\(target.title): \(count) triggers, rules and foreign keys are set aside until it takes the writes: the "
+                + "control user may not set \(ApplierMark.role)",
+        ]
     }
 
     private init(
@@ -451,6 +474,7 @@ final class MirrorSession {
         try noticeUncaptured()
         try on(target) { () throws(PostgresFailure) in try sequences.raise(from: reader, on: applier) }
         if try mendRogueWrites() { return false }
+        if try on(target, { () throws(PostgresFailure) in try applier.isHindered() }) { return false }
         if try on(target, { () throws(PostgresFailure) in try applier.definitions() }) != definitions { return false }
         return try !on(source) { () throws(PostgresFailure) in try reader.haveDefinitionsChanged() }
     }

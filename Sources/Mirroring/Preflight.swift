@@ -59,6 +59,10 @@ package enum Preflight {
             carried.append(table)
             if let twin { twins.append(twin) }
         }
+        findings += try role(new, newTables.filter { table in
+            !table.isPartition && oldTables.contains { mappings.twinName($0.name, of: .old) == table.name }
+        })
+        findings += try SetAside.unvalidated(new, .new)
         findings += try rights(old, new, carried, twins)
         if !findings.contains(where: { $0.problem.hasPrefix("we may not SELECT") }) {
             findings += try leftovers(new, twins)
@@ -71,6 +75,7 @@ package enum Preflight {
         target: borrowing Connection
     ) throws(PostgresFailure) -> Result {
         var findings = try firing(target, on: direction.target)
+        findings += try SetAside.unvalidated(source, direction.source)
         let twins = try CatalogReader.tables(target)
         var carried: [TableDescription] = []
         for table in try CatalogReader.tables(source) where !table.isPartition {
@@ -209,16 +214,32 @@ package enum Preflight {
             found.append(blocking(
                 "NEW \(table)", "is fed by a subscription, which would write beside the mirror", "DROP SUBSCRIPTION"))
         }
-        do throws(PostgresFailure) {
-            try new.execute("BEGIN; SET LOCAL session_replication_role = replica; ROLLBACK")
-        } catch {
-            guard error.kind == .refused else { throw error }
-            try new.execute("ROLLBACK")
-            found.append(blocking(
-                "NEW", "the control user may not set session_replication_role: foreign keys and triggers would fire",
-                "GRANT SET ON PARAMETER session_replication_role TO it (15 and later), or use a superuser"))
-        }
         return found
+    }
+
+    /// How the mirror will keep NEW's triggers and foreign keys from firing, and what that costs.
+    private static func role(
+        _ new: borrowing Connection, _ twins: [TableDescription]
+    ) throws(PostgresFailure) -> [Finding] {
+        guard let user = try ApplierMark.of(new).user else { return [] }
+        let oids = twins.map(\.oid)
+        let grant = "GRANT SET ON PARAMETER session_replication_role TO it (15 and later), or use a superuser"
+        let problem = "the control user may not set session_replication_role"
+        let obstacles = try SetAside.obstacles(new, tables: oids)
+        if !obstacles.isEmpty {
+            let named = obstacles.prefix(3).joined(separator: ", ")
+                + (obstacles.count > 3 ? " and \(obstacles.count - 3) more" : "")
+            return [blocking(
+                "NEW", "\(problem): foreign keys and triggers would fire, and it cannot set them aside (\(named))",
+                "\(grant), or GRANT it the role of the tables' owner")]
+        }
+        return [note(
+            "NEW", "\(problem): \(try SetAside.describe(new, tables: oids)) of the mirrored tables are set aside by "
+                + "godwit prepare, and put back when NEW takes the writes",
+            "Nothing must be done. Until the cutover NEW is without them; it makes the foreign keys again NOT VALID, "
+                + "and they are validated behind it, which reads each table once. Whoever logs in as \(user) and sets "
+                + "\(ApplierMark.setting) passes for the mirror: let no application do so. To spare all of that: "
+                + grant)]
     }
 
     /// What would act on mirrored rows although we write them in replica role.

@@ -4,6 +4,7 @@ import LibPQ
 ///
 /// Ordinary triggers on NEW's tables leave the key of every row that somebody else changes. They cost the mirror
 /// nothing: in its replica role they do not fire. Nor do they for a stranger in that role, whom only verify finds.
+/// Where the mirror may not take that role, their condition lets it pass.
 enum RogueWatch {
     static let rowTrigger = "godwit_rogue"
     static let truncateTrigger = "godwit_rogue_truncate"
@@ -31,7 +32,8 @@ enum RogueWatch {
         """
 
     /// - Parameter table: NEW's.
-    static func install(_ table: TableDescription) -> String {
+    static func install(_ table: TableDescription, _ mark: ApplierMark) -> String {
+        let condition = mark == .replica ? "" : " WHEN (\(mark.isAbsent))"
         let function = "godwit.rogue_\(table.oid)", name = table.name.sql
         let names = "\(SQL.literal(table.name.schema)), \(SQL.literal(table.name.name))"
         func insert(_ record: String) -> String {
@@ -51,17 +53,20 @@ enum RogueWatch {
             SET TimeZone = 'UTC' SET extra_float_digits = '3' SET bytea_output = 'hex' SET lc_monetary = 'C'
             AS \(SQL.literal(body));
             CREATE OR REPLACE TRIGGER \(rowTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
-                FOR EACH ROW EXECUTE FUNCTION \(function)();
+                FOR EACH ROW\(condition) EXECUTE FUNCTION \(function)();
             CREATE OR REPLACE TRIGGER \(truncateTrigger) AFTER TRUNCATE ON \(name)
-                FOR EACH STATEMENT EXECUTE FUNCTION godwit.rogue_truncate(\(names));
+                FOR EACH STATEMENT\(condition) EXECUTE FUNCTION godwit.rogue_truncate(\(names));
             """
     }
 
     /// Tables of NEW that are watched already.
-    static let watched = """
+    static func watched(_ mark: ApplierMark) -> String {
+        """
         SELECT n.nspname, c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
           JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.tgname = '\(rowTrigger)' AND t.tgparentid = 0
+           \(mark == .replica ? "" : "AND \(mark.isKnown(to: "t.oid"))")
         """
+    }
 
     static let keysQuery = """
         SELECT r.id, schema_name, table_name, key IS NULL, part

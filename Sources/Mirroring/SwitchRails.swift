@@ -16,6 +16,7 @@ extension SwitchSession {
         rails.append(try prepared())
         rails.append(try fences())
         rails.append(try captures())
+        if let rail = try setAside() { rails.append(rail) }
         rails.append(mapping())
         rails.append(try schemas())
         rails.append(try sequences())
@@ -80,14 +81,41 @@ extension SwitchSession {
     private func fences() throws(Failure) -> GuardRail {
         var missing: [String] = []
         for (side, rows) in [
-            (direction.source, try querySource(AuthoritySchema.missingFences)),
-            (direction.target, try queryTarget(AuthoritySchema.missingFences)),
+            (direction.source, try querySource(AuthoritySchema.missingFences(try mark(of: source, direction.source)))),
+            (direction.target, try queryTarget(AuthoritySchema.missingFences(try mark(of: target, direction.target)))),
         ] {
             for row in 0..<rows.count { missing.append("\(side.title) \(rows[row, 0] ?? "").\(rows[row, 1] ?? "")") }
         }
         return GuardRail(
             "fences", value: missing.isEmpty ? "on all tables" : "missing: \(Self.some(missing))",
             threshold: "on all tables of both sides", isMet: missing.isEmpty, advice: "Run godwit prepare")
+    }
+
+    private func mark(of connection: borrowing Connection, _ side: Side) throws(Failure) -> ApplierMark {
+        do throws(PostgresFailure) { return try ApplierMark.of(connection) } catch { throw .side(side, error) }
+    }
+
+    /// Triggers and foreign keys that come back with the claim: tried, and taken back. nil: there are none.
+    private func setAside() throws(Failure) -> GuardRail? {
+        if putBack.isEmpty { return nil }
+        let counts = try queryTarget(SetAside.counts)
+        guard counts.count > 0 else { return nil }
+        let what = SetAside.describe(counts)
+        var problem: String?
+        do throws(Failure) {
+            // No batch of the mirror is under way then.
+            try onTarget("""
+                BEGIN; SET LOCAL lock_timeout = '1s'; SELECT FROM godwit.progress FOR UPDATE; \(putBack) ROLLBACK
+                """)
+        } catch {
+            guard case .side(_, let failure) = error, failure.kind == .refused else { throw error }
+            try onTarget("ROLLBACK")
+            problem = failure.message
+        }
+        return GuardRail(
+            "set_aside", value: problem.map { "\(what): \($0)" } ?? "\(what) on \(direction.target.title)",
+            threshold: "the claim can put them back", isMet: problem == nil,
+            advice: "Mend what the message says (godwit.aside on \(direction.target.title) holds the definitions)")
     }
 
     private func captures() throws(Failure) -> GuardRail {
@@ -196,23 +224,28 @@ extension SwitchSession {
     /// The mirror back writes on the present authority as this one does on the other side.
     private func wayBack() throws(Failure) -> GuardRail {
         var found: [String] = []
+        let mark = try self.mark(of: source, direction.source), isForbidden = mark != .replica
         do throws(PostgresFailure) {
-            try source.execute("BEGIN; SET LOCAL session_replication_role = replica; ROLLBACK")
+            if isForbidden {
+                found += try SetAside.obstacles(source, tables: tables.map(\.onSource.oid))
+                let strange = try source.query(mark.strangeTables)
+                if strange.count > 0 { found.append("\(strange[0, 0] ?? "")'s triggers do not know it by its name") }
+            }
         } catch {
-            guard error.kind == .refused else { throw .side(direction.source, error) }
-            try onSource("ROLLBACK")
-            found.append("the control user may not set session_replication_role")
+            throw .side(direction.source, error)
         }
+        if !found.isEmpty { found.insert("the control user may not set session_replication_role", at: 0) }
         do throws(PostgresFailure) {
             found += try Preflight.firing(source, on: direction.source).map { "\($0.place) \($0.problem)" }
         } catch {
             throw .side(direction.source, error)
         }
         return GuardRail(
-            "way_back", value: found.isEmpty ? "open" : Self.some(found),
+            "way_back", value: !found.isEmpty ? Self.some(found) : isForbidden
+                ? "open, with \(direction.source.title)'s triggers and foreign keys set aside meanwhile" : "open",
             threshold: "a mirror can write on \(direction.source.title)", isMet: found.isEmpty,
-            advice: "GRANT SET ON PARAMETER session_replication_role (15 and later) or use a superuser there; let "
-                + "triggers and rules fire for applications only")
+            advice: "Run godwit prepare; or GRANT SET ON PARAMETER session_replication_role (15 and later), use a "
+                + "superuser there or the tables' owner; let triggers and rules fire for applications only")
     }
 
     private static func evidence(_ order: SwitchOrder) -> GuardRail {

@@ -41,6 +41,8 @@ package final class SwitchSession {
     /// Made ready before anything is held, so that the time under the hold is spent on locks and commits only.
     private var fenceOn = ""
     private var targetTriggers = ""
+    /// What the target's mirror has set aside is back with the claim: see SetAside.
+    private(set) var putBack = ""
     /// The source's sequences that have another name on the target.
     private(set) var sequenceNames: [TableName: TableName] = [:]
 
@@ -95,6 +97,7 @@ package final class SwitchSession {
         let (fences, rogues) = (AuthoritySchema.fenceTriggers, AuthoritySchema.rogueTriggers)
         fenceOn = statements(try querySource(AuthoritySchema.alterTriggers(fences, "ENABLE ALWAYS")))
         targetTriggers = statements(try queryTarget(AuthoritySchema.alterTriggers(fences + rogues, "DISABLE")))
+        if try queryTarget(SetAside.isThere).flag(0, 0) { putBack = "SELECT godwit.put_back();" }
     }
 
     /// One switch at a time. Whoever settles what an earlier one has left has the lock for some moments too, and
@@ -161,6 +164,8 @@ package final class SwitchSession {
     package func reserve() throws(Failure) {
         let timeout = "SET LOCAL lock_timeout = \(Self.reserveMillis);"
         let handover = try Handover.read(self)
+        _ = try querySource(SetAside.endValidation)
+        _ = try queryTarget(SetAside.endValidation)
         try onSource("BEGIN; \(timeout) \(lock(\.onSource, "SHARE UPDATE EXCLUSIVE"))")
         try onTarget("""
             BEGIN; \(timeout) \(lock(\.onTarget, "SHARE UPDATE EXCLUSIVE"))
@@ -202,7 +207,7 @@ package final class SwitchSession {
         do throws(Failure) {
             try onTarget("""
                 SET LOCAL lock_timeout = \(max(1, deadline.millisLeft)); DELETE FROM godwit.progress;
-                \(lock(\.onTarget, "SHARE ROW EXCLUSIVE")) \(targetTriggers)
+                \(lock(\.onTarget, "SHARE ROW EXCLUSIVE")) \(targetTriggers) \(putBack)
                 SELECT godwit.claim(\(epoch), \(SQL.literal(owner)))
                 """, until: deadline)
             if deadline.hasPassed { throw .other("the deadline passed before the commit") }

@@ -86,13 +86,30 @@ package enum SchemaComparison {
         _ target: ConnectionString, _ side: String
     ) throws(VerifyFailure) -> [String: [String: String]] {
         let connection = try PairedSnapshots.connect(target, side)
-        let rows = try onSide(side) { () throws(PostgresFailure) in try connection.query(query) }
+        let (rows, away) = try onSide(side) { () throws(PostgresFailure) in
+            let isKept = try connection.query("SELECT to_regclass('godwit.aside') IS NOT NULL").flag(0, 0)
+            return (try connection.query(query), isKept ? try connection.query(setAside) : nil)
+        }
         var found: [String: [String: String]] = [:]
-        for row in 0..<rows.count {
-            found[rows[row, 0] ?? "", default: [:]][rows[row, 1] ?? ""] = rows[row, 2] ?? ""
+        for rows in [rows, away].compactMap({ $0 }) {
+            for row in 0..<rows.count {
+                found[rows[row, 0] ?? "", default: [:]][rows[row, 1] ?? ""] = rows[row, 2] ?? ""
+            }
         }
         return found
     }
+
+    /// Foreign keys that are away as long as the mirror writes on the side, in a role for which they would fire; with
+    /// those of partitions.
+    private static let setAside = """
+        WITH away AS (SELECT *, to_regclass(format('%I.%I', schema_name, table_name)) AS relation,
+                CASE WHEN definition LIKE '% NOT VALID' THEN definition || ' NOT VALID' ELSE definition END AS told
+            FROM godwit.aside WHERE kind = 'foreign key' AND NOT is_back)
+        SELECT 'constraint ' || schema_name || '.' || table_name || '.' || name, 'definition', told FROM away
+        UNION SELECT 'constraint ' || n.nspname || '.' || c.relname || '.' || a.name, 'definition', a.told
+          FROM away a, pg_partition_tree(a.relation) p JOIN pg_class c ON c.oid = p.relid
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+        """
 
     private static let ours = """
         n.nspname NOT IN ('pg_catalog', 'information_schema', 'godwit') AND n.nspname !~ '^pg_(toast|temp)'

@@ -71,6 +71,7 @@ private final class AuthorityWatch {
     private let interrupt: CInt
     private let probes: (old: AuthorityProbe, new: AuthorityProbe)
     private let replies = Mailbox<SwitchReply>()
+    private let validation: ForeignKeyValidation
     private var notes: [String] = []
     /// Something was left that a later look may settle.
     private var isUnsettled = true
@@ -95,6 +96,7 @@ private final class AuthorityWatch {
         self.engine = engine
         self.logger = logger
         self.interrupt = interrupt
+        validation = ForeignKeyValidation(settings.name, logger: logger)
         probes = (
             AuthorityProbe(settings.controlOrOwn(.old), interrupt: interrupt),
             AuthorityProbe(settings.controlOrOwn(.new), interrupt: interrupt))
@@ -123,9 +125,11 @@ private final class AuthorityWatch {
         }
         let isCalm = word.claim.fencedFor == nil && word.claim.epoch == known.epoch
         if isCalm ? isUnsettled : heldFor == nil { settle(known) }
+        if isCalm { validation.look(known.epoch, settings.controlOrOwn(known.authority)) }
     }
 
     func end() {
+        validation.end()
         guard let known = engine.ownership(of: settings.name) else { return }
         // The interrupt of the other probes is readable by now.
         AuthorityProbe(settings.controlOrOwn(known.authority), interrupt: -1).sayGoodbye(engine.id)

@@ -41,7 +41,7 @@ import Testing
         var installer = CaptureInstaller()
         installer.lockTimeoutMillis = 20
         installer.triesMax = 2
-        let wanted = CaptureInstaller.Failure.busy(TableName(schema: "public", name: "a"), tries: 2)
+        let wanted = CaptureInstaller.Failure.busy("public.a", tries: 2)
         #expect(throws: wanted) { try installer.install(old: old, new: new, tables: tables) }
         try holder.execute("COMMIT")
         #expect(try installer.install(old: old, new: new, tables: tables).installed.count == 2)
