@@ -39,6 +39,20 @@ extension ClientConnection {
         return true
     }
 
+    /// Whether DDL that is to run on both sides has to wait until what came before it, or a question of ours, is
+    /// answered.
+    func waitsForChange(
+        _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection
+    ) -> Bool {
+        guard frame.tag == FrontendTag.query, !server.session.isQuiet, let database,
+            database.route.settings.mirror.ddl == .barrier, database.route.settings.mirror.mode != .off
+        else { return false }
+        var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart..<frame.end]))
+        guard let text = reader.cString(), database.analyse(text).0.classification.barrier == .fits
+        else { return false }
+        return waitsForAnswers(server)
+    }
+
     /// There is no server, or it owes nothing and has nothing open.
     private func mayLeaveServer(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard let server else { return true }

@@ -113,7 +113,7 @@ extension ClientConnection {
                 continue
             }
             if waitsAtBorder(frame.tag, server) { return }
-            if waitsForNames(frame, bytes, server) { return }
+            if waitsForNames(frame, bytes, server) || waitsForChange(frame, bytes, server) { return }
             if asksForOthersSequences(frame, bytes, server) {
                 if waitsForAnswers(server) || discardSequences(&run, server) { return }
             }

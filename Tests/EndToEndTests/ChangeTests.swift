@@ -136,6 +136,31 @@ import Testing
         try expectAlike(godwit, database)
     }
 
+    @Test func `a session that keeps its server, by its pool or by a lock, can change the schema`() throws {
+        let database = try servers.makeDatabase(SwitchTests.schema, old: SwitchTests.rows)
+        let godwit = try mirroring(database)
+        let client = try client(godwit, database)
+        #expect(try state(client, "SELECT pg_advisory_lock(42)") == "ok I")
+        #expect(try state(client, "ALTER TABLE accounts ADD COLUMN a int DEFAULT 4") == "ok I")
+        #expect(try state(client, "ALTER TABLE accounts ADD COLUMN a int DEFAULT 4") == "42701 I")
+        #expect(try state(client, "UPDATE accounts SET a = 5 WHERE id = 1") == "ok I")
+        // Several at once, behind each other.
+        client.send(["b", "c"].flatMap { FrameBuilder.query("ALTER TABLE accounts ADD COLUMN \($0) int") }
+            + FrameBuilder.query("SELECT count(c) FROM accounts"))
+        for types in ["CZ", "CZ", "TDCZ"] { #expect(String(try client.readToReady().map(\.type)) == types) }
+        #expect(try client.value("SELECT pg_advisory_unlock(42)") == "t")
+        try expectAlike(godwit, database)
+        let bound = try servers.makeDatabase(SwitchTests.schema)
+        let other = try mirroring(bound) { $0.database.pool["pool_mode"] = "session" }
+        let keeper = try self.client(other, bound)
+        #expect(try keeper.value("SELECT 1") == "1")
+        #expect(try state(keeper, "ALTER TABLE accounts ADD COLUMN a int") == "ok I")
+        #expect(try state(keeper, "BEGIN; INSERT INTO accounts VALUES (1, 1, 1)") == "ok T")
+        #expect(try state(keeper, "ALTER TABLE accounts ADD COLUMN b int") == "25001 E")
+        #expect(try state(keeper, "ROLLBACK") == "ok I")
+        try expectAlike(other, bound)
+    }
+
     @Test func `a text of several is one transaction on both sides`() throws {
         let database = try servers.makeDatabase(SwitchTests.schema)
         let godwit = try mirroring(database)
