@@ -53,6 +53,7 @@ package enum ReloadPolicy {
         if key.hasPrefix("listen.tls.") || key.hasPrefix("admin.http.tls.") { return .reload }
         guard key.hasPrefix("databases.") else { return .restart }
         let parts = key.split(separator: ".")
+        if parts.suffix(2) == ["mirror", "ddl"] || parts.suffix(2) == ["mirror", "ddl_wait"] { return .reload }
         let isReload = ["auth", "pool", "reads", "rules", "breaker", "shadow"].contains { parts.contains($0) }
         return isReload ? .reload : .restart
     }
@@ -79,6 +80,8 @@ package enum ReloadPolicy {
             merged.rules = wanted.rules
             merged.breaker = wanted.breaker
             merged.shadow = wanted.shadow
+            merged.mirror.ddl = wanted.mirror.ddl
+            merged.mirror.ddlWaitSeconds = wanted.mirror.ddlWaitSeconds
             return merged
         }
         return kept
@@ -176,6 +179,7 @@ package enum ReloadPolicy {
             ("rules", database.rules.map(text).joined(separator: "; ")),
             ("mirror.mode", database.mirror.mode.rawValue),
             ("mirror.ddl", database.mirror.ddl.rawValue),
+            ("mirror.ddl_wait", seconds(database.mirror.ddlWaitSeconds)),
             ("mirror.poll_millis", "\(database.mirror.pollMillis)"),
             ("mirror.backfill_rows", "\(database.mirror.backfillRows)"),
             ("mirror.backfill_rate", "\(database.mirror.backfillRate)"),

@@ -425,10 +425,14 @@ package struct MirrorSettings: Sendable, Equatable {
         case refuse
         /// It runs on OLD; the mirror finds out what it means.
         case allow
+        /// It runs on both sides, while writes are held.
+        case barrier
     }
 
     package var mode: Mode = .off
     package var ddl: DDL = .refuse
+    /// Seconds that writes are held at most for a statement that runs on both sides (`ddl_wait`).
+    package var ddlWaitSeconds = 5.0
     /// Milliseconds between looks at the journal when nobody kicks (`poll_millis`).
     package var pollMillis = 20
     /// Rows of one range of the first copy at most (`backfill_rows`).

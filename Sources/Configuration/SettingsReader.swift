@@ -43,8 +43,8 @@ struct SettingsReader {
             "consistency", "consistency_wait_millis",
         ],
         "databases.*.mirror": [
-            "mode", "sync_wait", "ddl", "poll_millis", "backfill_rows", "backfill_rate", "throttle_lag",
-            "throttle_sessions", "throttle_query", "lag_max", "tables",
+            "mode", "sync_wait", "ddl", "ddl_wait", "poll_millis", "backfill_rows", "backfill_rate",
+            "throttle_lag", "throttle_sessions", "throttle_query", "lag_max", "tables",
         ],
         "breaker": breakerKeys,
         "databases.*.breaker": breakerKeys,
@@ -425,6 +425,7 @@ struct SettingsReader {
         // A bare off is a boolean to YAML 1.1, and printed as false by some tools.
         try section.choice("mode", &mirror.mode, aliases: ["false": .off, "Off": .off, "OFF": .off])
         try section.choice("ddl", &mirror.ddl)
+        try section.seconds("ddl_wait", least: 0.01, &mirror.ddlWaitSeconds)
         try section.number("poll_millis", 1...60_000, &mirror.pollMillis)
         try section.number("backfill_rows", 1...10_000_000, &mirror.backfillRows)
         try section.number("backfill_rate", 0...1_000_000_000, &mirror.backfillRate)

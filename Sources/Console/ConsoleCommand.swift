@@ -81,6 +81,7 @@ extension GateCommand {
         case .shutdown: "SHUTDOWN"
         case .barrier: ""
         case .holdForSwitch: "the hold of a switch"
+        case .holdForChange: "the hold for a DDL"
         case .letGo, .warm: ""
         }
     }

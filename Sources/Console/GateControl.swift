@@ -202,6 +202,8 @@ package struct GateControl {
             let scope = GateScope.database(name)
             begin(id, command, .movable(scope), deadline: now.advanced(bySeconds: limit), &actions)
             if endsPinned { actions.append(.endPinned(scope)) }
+        case .holdForChange(let name, let limit):
+            begin(id, command, .noWrites(.database(name)), deadline: now.advanced(bySeconds: limit), &actions)
         case .warm(let name, let limit):
             let scope = GateScope.database(name)
             actions.append(.warm(scope))
@@ -210,7 +212,7 @@ package struct GateControl {
             actions.append(.cool(.database(name)))
             for key in established.keys where key.isSwitch && key.scope == .database(name) { established[key] = nil }
             for other in pending.keys.sorted() {
-                guard let waiting = pending[other], case .holdForSwitch(name, _, _) = waiting.command else { continue }
+                guard let waiting = pending[other], waiting.command.holdsWritesOf == name else { continue }
                 giveUp(other, .ended(waiting.command), &actions)
             }
             begin(id, command, .applied, &actions)
@@ -231,7 +233,7 @@ package struct GateControl {
             if disabled.contains(ExactName(name)) { return nil }
             scope = GateScope(name)
         case .suspend, .shutdown, .barrier, .letGo: return nil
-        case .holdForSwitch(let name, _, _), .warm(let name, _): scope = .database(name)
+        case .holdForSwitch(let name, _, _), .holdForChange(let name, _), .warm(let name, _): scope = .database(name)
         }
         guard case .database(let name) = scope, !hasWildcard, !databases.contains(name) else { return nil }
         return name.text
@@ -269,7 +271,7 @@ package struct GateControl {
             case .suspend where scope == .everything: break
             case .kill(let killed) where killed == scope: break
             case .pause, .suspend, .kill, .resume, .disable, .enable, .reconnect, .waitClose, .shutdown, .barrier,
-                .holdForSwitch, .letGo, .warm:
+                .holdForSwitch, .holdForChange, .letGo, .warm:
                 continue
             }
             drop(other, &actions)
@@ -335,7 +337,8 @@ package struct GateControl {
         switch waiting.command {
         case .pause(let pause): establish(pause.scope, pause.hold, endsAt: waiting.endsAt)
         case .suspend: isSuspended = true
-        case .holdForSwitch(let name, _, _): establish(.database(name), .writes, endsAt: nil, isSwitch: true)
+        case .holdForSwitch(let name, _, _), .holdForChange(let name, _):
+            establish(.database(name), .writes, endsAt: nil, isSwitch: true)
         case .resume, .disable, .enable, .reconnect, .kill, .waitClose, .shutdown, .barrier, .letGo, .warm: break
         }
         drop(id, &actions)
@@ -397,7 +400,8 @@ package struct GateControl {
             switch waiting.command {
             case .pause(let pause): holds.append(Established(scope: pause.scope, hold: pause.hold))
             case .suspend: next.isSuspended = true
-            case .holdForSwitch(let name, _, _): holds.append(Established(scope: .database(name), hold: .writes))
+            case .holdForSwitch(let name, _, _), .holdForChange(let name, _):
+                holds.append(Established(scope: .database(name), hold: .writes))
             case .resume, .disable, .enable, .reconnect, .kill, .waitClose, .shutdown, .barrier, .letGo, .warm: break
             }
         }

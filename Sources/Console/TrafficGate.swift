@@ -158,8 +158,22 @@ package enum GateCommand: Equatable, Sendable {
     /// A switch of the authority: units that may write are held, whatever operators resume, until `letGo`. Not reached
     /// within so many seconds, everything goes on as before.
     case holdForSwitch(ExactName, limit: Double, endsPinned: Bool)
+    /// The same for a moment in which the authority stays who it is: sessions that keep their servers may.
+    case holdForChange(ExactName, limit: Double)
     case letGo(ExactName)
     /// A switch is near: servers of the side that takes the writes next are opened. Those that are not there within so
     /// many seconds are not waited for.
     case warm(ExactName, limit: Double)
+}
+
+extension GateCommand {
+    /// The database whose writes a switch or a change holds.
+    var holdsWritesOf: ExactName? {
+        switch self {
+        case .holdForSwitch(let name, _, _), .holdForChange(let name, _): name
+        case .pause, .resume, .disable, .enable, .reconnect, .kill, .suspend, .waitClose, .shutdown, .barrier, .letGo,
+            .warm:
+            nil
+        }
+    }
 }

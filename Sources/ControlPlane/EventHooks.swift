@@ -15,7 +15,8 @@ package struct LoggedEvents: EventSink {
         let level: Logger.Level =
             switch event.kind {
             case .trip, .demotion, .mismatch, .rollback, .alarm, .pinFlood, .authority: .warning
-            case .probe, .recovery, .force, .reload, .mirror, .phase, .start, .order, .shutdown, .takeover: .notice
+            case .probe, .recovery, .force, .reload, .mirror, .phase, .start, .order, .shutdown, .takeover, .ddl:
+                .notice
             }
         let place = [event.database, event.side?.description ?? ""].filter { !$0.isEmpty }.joined(separator: " ")
         let figures = event.figures.isEmpty ? "" : " (\(event.figuresText))"

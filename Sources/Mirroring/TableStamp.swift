@@ -5,15 +5,31 @@ import Primitives
 /// change, without any trigger firing. NEW keeps it in godwit.backfill from the start of the table's copy; when it no
 /// longer holds, the copy starts anew. Pure.
 struct TableStamp: Equatable {
+    /// A column as rows have it that were there before it.
+    struct Column {
+        var number: Int
+        /// What those show in it, as the catalog tells; nil: it does not tell.
+        var value: String?
+    }
+
     /// One side's table.
     struct Side: Equatable {
         /// The greatest number of a carried column: a new one may have brought values of its own into every row.
         var lastColumn = 0
+        /// The greatest number of any column there ever was; nil: an earlier version has not noted it.
+        var width: Int?
         /// The table's file and those of its partitions, by oid: a rewrite, a TRUNCATE of a partition give another.
         var files: [UInt32: String] = [:]
         /// The versions of the columns' catalog rows. They tell a rewrite by ALTER TABLE, which may change values, from
         /// VACUUM FULL or CLUSTER, which do not.
         var attributes = ""
+        /// Of what was just read: the carried columns. They are not kept, and do not tell two stamps apart.
+        var columns: [String: Column] = [:]
+
+        static func == (left: Side, right: Side) -> Bool {
+            left.lastColumn == right.lastColumn && left.width == right.width && left.files == right.files
+                && left.attributes == right.attributes
+        }
     }
 
     var old = Side()
@@ -40,8 +56,9 @@ struct TableStamp: Equatable {
             if now.triggers[trigger] == nil && !version.hasPrefix(rootMark) { continue }
             return "the capture triggers on \(source) were changed, off or gone for a while"
         }
-        if let reason = breach(before.old, now.old) { return "\(source)'s table \(reason)" }
-        if let reason = breach(before.new, now.new) { return "\(target)'s table \(reason)" }
+        let haveSame = haveSameNewColumns(before, now)
+        if let reason = breach(before.old, now.old, haveSame) { return "\(source)'s table \(reason)" }
+        if let reason = breach(before.new, now.new, haveSame) { return "\(target)'s table \(reason)" }
         let leaves = before.new.files.count > 1 || now.new.files.count > 1
         if leaves, before.new.files.contains(where: { now.new.files[$0.key] != $0.value }) {
             return "a partition on \(target) was emptied, rewritten or taken away"
@@ -49,8 +66,20 @@ struct TableStamp: Equatable {
         return nil
     }
 
-    private static func breach(_ before: Side, _ now: Side) -> String? {
-        if now.lastColumn > before.lastColumn { return "got a column" }
+    /// Each column that came, came on both sides since, and gave all rows that were there the same value without
+    /// writing any. What was written since then is in the journal.
+    private static func haveSameNewColumns(_ before: TableStamp, _ now: TableStamp) -> Bool {
+        guard let oldWidth = before.old.width, let newWidth = before.new.width else { return false }
+        let ofOld = now.old.columns.filter { $0.value.number > before.old.lastColumn }
+        let ofNew = now.new.columns.filter { $0.value.number > before.new.lastColumn }
+        return Set(ofOld.keys) == Set(ofNew.keys) && ofOld.allSatisfy { name, column in
+            guard let twin = ofNew[name], let value = column.value, let other = twin.value else { return false }
+            return column.number > oldWidth && twin.number > newWidth && value == other
+        }
+    }
+
+    private static func breach(_ before: Side, _ now: Side, _ haveSameNewColumns: Bool) -> String? {
+        if now.lastColumn > before.lastColumn, !haveSameNewColumns { return "got a column" }
         if now.files != before.files && now.attributes != before.attributes { return "was rewritten" }
         return nil
     }
@@ -73,8 +102,8 @@ struct TableStamp: Equatable {
     /// As NEW keeps it. The key comes last: its names may hold any character.
     var text: String {
         [
-            "\(old.lastColumn)", Self.text(old.files), old.attributes, "\(new.lastColumn)", Self.text(new.files),
-            new.attributes, Self.text(triggers), key,
+            old.numbers, Self.text(old.files), old.attributes, new.numbers, Self.text(new.files), new.attributes,
+            Self.text(triggers), key,
         ].joined(separator: "|")
     }
 
@@ -82,16 +111,20 @@ struct TableStamp: Equatable {
 
     init?(_ text: String) {
         let parts = text.split(separator: "|", maxSplits: 7, omittingEmptySubsequences: false)
-        guard parts.count == 8, let ofOld = Int(parts[0]), let ofNew = Int(parts[3]) else { return nil }
-        old = Side(lastColumn: ofOld, files: Self.map(parts[1]), attributes: String(parts[2]))
-        new = Side(lastColumn: ofNew, files: Self.map(parts[4]), attributes: String(parts[5]))
+        guard parts.count == 8, let ofOld = Side(numbers: parts[0]), let ofNew = Side(numbers: parts[3]) else {
+            return nil
+        }
+        (old, new) = (ofOld, ofNew)
+        (old.files, old.attributes) = (Self.map(parts[1]), String(parts[2]))
+        (new.files, new.attributes) = (Self.map(parts[4]), String(parts[5]))
         triggers = Self.map(parts[6])
         key = String(parts[7])
     }
 
     // MARK: catalog
 
-    /// By oid: file (and those of partitions), versions of the columns' rows, and each live column's number and name.
+    /// By oid: file (and those of partitions), versions of the columns' rows, each live column's number and name; how
+    /// many columns there ever were, and what rows show in the column that were there before it.
     static func sideQuery(_ tables: String) -> String {
         """
         SELECT c.oid::bigint, c.relfilenode || (CASE c.relkind WHEN 'p' THEN (
@@ -99,7 +132,9 @@ struct TableStamp: Equatable {
                      FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid WHERE p.isleaf) ELSE '' END),
                md5((SELECT string_agg(a.attnum || ' ' || a.xmin, ',' ORDER BY a.attnum) FROM pg_attribute a
                      WHERE a.attrelid = c.oid AND a.attnum > 0)),
-               a.attnum, a.attname
+               a.attnum, a.attname, c.relnatts,
+               CASE WHEN a.attgenerated <> '' OR a.attidentity <> '' OR (c.relkind = 'p' AND a.atthasdef) THEN NULL
+                    WHEN a.atthasmissing THEN '=' || a.attmissingval::text ELSE '-' END
           FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
          WHERE c.oid IN (\(tables))
         """
@@ -112,10 +147,12 @@ struct TableStamp: Equatable {
             guard let oid = rows[row, 0].flatMap({ UInt32($0) }) else { continue }
             if found[oid] == nil {
                 let files = map("\(oid):\(rows[row, 1] ?? "")")
-                found[oid] = Side(lastColumn: 0, files: files, attributes: rows[row, 2] ?? "")
+                found[oid] = Side(
+                    width: rows.integer(row, 5).map { Int($0) }, files: files, attributes: rows[row, 2] ?? "")
             }
             guard carried[oid]?.contains(rows[row, 4] ?? "") ?? false else { continue }
             let number = Int(rows.integer(row, 3) ?? 0)
+            found[oid]?.columns[rows[row, 4] ?? ""] = Column(number: number, value: rows[row, 6])
             if number > found[oid]?.lastColumn ?? 0 { found[oid]?.lastColumn = number }
         }
         return found
@@ -140,4 +177,16 @@ struct TableStamp: Equatable {
         }
         return found
     }
+}
+
+extension TableStamp.Side {
+    /// `5/7`, from earlier versions `5`.
+    fileprivate init?(numbers: Substring) {
+        let parts = numbers.split(separator: "/", maxSplits: 1)
+        guard let last = parts.first.flatMap({ Int($0) }) else { return nil }
+        lastColumn = last
+        width = parts.count == 2 ? Int(parts[1]) : nil
+    }
+
+    fileprivate var numbers: String { "\(lastColumn)" + (width.map { "/\($0)" } ?? "") }
 }

@@ -32,6 +32,8 @@ package struct EventRecord: Sendable, Equatable {
         case order
         /// Godwit ends, or lets its clients go before it does.
         case shutdown
+        /// A statement of DDL ran on both sides.
+        case ddl
         /// Another process takes this one's place, or has failed to.
         case takeover
     }

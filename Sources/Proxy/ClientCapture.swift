@@ -90,8 +90,8 @@ extension ClientConnection {
         switch phase {
         case .idle: lazy == nil
         case .leased: server.map { $0.session.isQuiet && $0.session.status == .idle && unit.byteCount == 0 } ?? false
-        case .login, .handshake, .cancelling, .greeting, .waiting, .held, .awaitingHorizon, .applyingSettings,
-            .console, .consoleWaiting, .closed:
+        case .login, .handshake, .cancelling, .greeting, .waiting, .held, .awaitingHorizon, .changing,
+            .applyingSettings, .console, .consoleWaiting, .closed:
             false
         }
     }

@@ -33,6 +33,8 @@ final class ClientConnection {
         case held
         /// A read waits until NEW has caught up.
         case awaitingHorizon
+        /// Its DDL runs on both sides, by other hands than a server's of ours.
+        case changing
         /// It has a server, which is being given the session's settings first.
         case applyingSettings
         case leased
@@ -344,7 +346,7 @@ final class ClientConnection {
             case .idle: consumed = rest.isEmpty ? 0 : processIdle(rest)
             case .leased: consumed = processLeased(rest)
             case .console: consumed = rest.isEmpty ? 0 : processConsole(rest)
-            case .handshake, .cancelling, .greeting, .waiting, .held, .awaitingHorizon, .applyingSettings,
+            case .handshake, .cancelling, .greeting, .waiting, .held, .awaitingHorizon, .changing, .applyingSettings,
                 .consoleWaiting:
                 consumed = 0
             case .closed: return bytes.count
@@ -506,7 +508,7 @@ final class ClientConnection {
             close()
         case .leased:
             if let server, owesAnswer(server) { probe() } else { close() }
-        case .waiting, .held, .awaitingHorizon, .applyingSettings, .consoleWaiting:
+        case .waiting, .held, .awaitingHorizon, .changing, .applyingSettings, .consoleWaiting:
             probe()
         case .cancelling, .greeting, .closed:
             break

@@ -95,7 +95,7 @@ extension ClientConnection {
     private var isRunning: Bool {
         if unit.startedAt.nanoseconds == 0 { return false }
         switch phase {
-        case .waiting, .held, .awaitingHorizon, .applyingSettings: return true
+        case .waiting, .held, .awaitingHorizon, .changing, .applyingSettings: return true
         case .leased: return server?.session.isQuiet == false
         case .login, .handshake, .cancelling, .greeting, .idle, .console, .consoleWaiting, .closed: return false
         }

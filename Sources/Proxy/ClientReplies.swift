@@ -542,7 +542,7 @@ extension ClientConnection {
             if let server, !server.session.isQuiet {
                 return CancelConnection.start(to: server, on: worker, for: canceller)
             }
-        case .login, .handshake, .cancelling, .greeting, .idle, .applyingSettings, .console, .closed:
+        case .login, .handshake, .cancelling, .greeting, .idle, .changing, .applyingSettings, .console, .closed:
             break
         }
         return false
@@ -559,7 +559,7 @@ extension ClientConnection {
             if lazy == nil { sayGoodbye() }
         case .leased:
             if let server, server.session.isFree, unit.byteCount == 0 { sayGoodbye() }
-        case .waiting, .awaitingHorizon, .applyingSettings, .console, .consoleWaiting, .closed:
+        case .waiting, .awaitingHorizon, .changing, .applyingSettings, .console, .consoleWaiting, .closed:
             break
         }
     }

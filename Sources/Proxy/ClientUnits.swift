@@ -32,6 +32,7 @@ extension ClientConnection {
                 startNextUnit()
                 return end
             }
+            if beginChange(UnsafeRawBufferPointer(rebasing: bytes[..<end])) { return 0 }
             dispatch()
             return 0
         case .functionCall(let end):
@@ -45,6 +46,7 @@ extension ClientConnection {
                 startNextUnit()
                 return end
             }
+            if endsWithSync, beginChange(UnsafeRawBufferPointer(rebasing: bytes[..<end])) { return 0 }
             if unit.kind == .begin && unit.executeCount > 0 {
                 unit.isBeginAnswerable = isAnswerable(bytes, from: 0, to: unit.firstExecuteEnd)
                     && !executesAgain(bytes, from: unit.firstExecuteEnd, to: end)

@@ -329,6 +329,7 @@ extension ClientConnection {
     }
 
     func controlDone(_ outcome: ControlOutcome) {
+        if phase == .changing { return changeEnded(outcome) }
         guard phase == .consoleWaiting else { return }
         phase = .console
         switch outcome {

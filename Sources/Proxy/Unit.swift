@@ -57,6 +57,10 @@ struct Unit: ~Copyable {
     var leavesPortal = false
     /// It has waited for NEW to catch up.
     var hasWaited = false
+    /// Of a batch whose DDL runs on both sides: what is answered before its end.
+    var changeAnswer: [UInt8] = []
+    /// Bytes at the front of the input that it is made of.
+    var changeBytes = 0
     var key: StatementKey?
     /// What it leaves in the session and does to the transaction.
     var session = UnitSession()

@@ -113,7 +113,7 @@ extension ClientConnection {
                 continue
             }
             if waitsAtBorder(frame.tag, server) { return }
-            if waitsForNames(frame, bytes, server) { return }
+            if waitsForNames(frame, bytes, server) || waitsForChange(frame, bytes, server) { return }
             if asksForOthersSequences(frame, bytes, server) {
                 if waitsForAnswers(server) || discardSequences(&run, server) { return }
             }
@@ -121,6 +121,7 @@ extension ClientConnection {
             let isDenied = notesDenial(frame, bytes)
             if server.isReadOnly && !server.session.skipsNext && mustNotRunOnNew(server) { return refuseOnNew() }
             if isDenied {
+                if beginChange(UnsafeRawBufferPointer(rebasing: bytes[frame.start..<frame.end])) { return }
                 run.replace(frame, with: standIn(forDenied: frame, on: server), server)
                 continue
             }

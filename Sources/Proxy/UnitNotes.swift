@@ -147,12 +147,13 @@ extension ClientConnection {
     private func refusal(_ denial: UnitNotes.Denial) -> ErrorResponse {
         switch denial {
         case .onNew: return refusalOnNew(.error)
+        case .mirror where database?.route.settings.mirror.ddl == .barrier: return refusalOfChange
         case .mirror:
             return ErrorResponse(
                 .error, .insufficientPrivilege,
                 "tables of database \"\(databaseName)\" are not changed while it is mirrored",
                 detail: "NEW would not have the change.",
-                hint: "Change both sides directly and run godwit prepare, or set mirror.ddl to allow.")
+                hint: "Set mirror.ddl to barrier: it then runs on both sides. Or change both sides directly.")
         case .rule(let index):
             let rules = database?.route.table.rules.rules ?? []
             let name = index < rules.count ? rules[index].name : ""
@@ -171,9 +172,15 @@ extension ClientConnection {
 
     /// A client with temporary tables may mean one of those: the mirror notices if it does not.
     private func isDeniedByMirror(_ analysis: AnalysedStatement, _ database: DatabaseState) -> Bool {
-        guard analysis.classification.changesTables, pin != .temporaryTable else { return false }
+        let isChange = analysis.classification.changesTables || analysis.classification.barrier.isNeeded
+        guard isChange, pin != .temporaryTable else { return false }
         let settings = database.route.settings.mirror
-        return settings.mode != .off && settings.ddl == .refuse && !unit.session.pins
+        let isDenied = switch settings.ddl {
+        case .refuse: analysis.classification.changesTables
+        case .barrier: true
+        case .allow: false
+        }
+        return settings.mode != .off && isDenied && !unit.session.pins
             && !ledger.openEffects.contains(.pins(.temporaryTable))
     }
 

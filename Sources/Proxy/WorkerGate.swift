@@ -242,6 +242,9 @@ extension ErrorResponse {
         case .waitClose(let scope, _):
             what = "\(blockers.count) servers of \(scope) still wait to be closed"
             hint = "They are closed when their clients have done with them."
+        case .holdForChange(let name, let limit):
+            what = "\(blockers.count) writes of \"\(name.text)\" were not at their end within \(limit) s"
+            hint = "Everything goes on as before."
         case .holdForSwitch(let name, let limit, _):
             what = "\(blockers.count) units or sessions of \"\(name.text)\" were not at their end within \(limit) s"
             hint = "Everything goes on as before."

@@ -81,6 +81,15 @@ package enum ControlRequest: Sendable {
     case switchOver(SwitchCommand)
 }
 
+/// A statement of DDL that is to run on both sides (`mirror.ddl: barrier`), and the session that it is to run in.
+package struct ChangeOrder: Sendable, Equatable {
+    package var database: String
+    package var user: String
+    package var statement: String
+    /// SQL that makes a session what the client's is.
+    package var settings: String
+}
+
 /// What a migration wants of one database's traffic and mirror.
 package enum MigrationTraffic: Sendable {
     /// Shares in hundredths of a percent: of all users, and of cohorts by their names.
@@ -108,6 +117,8 @@ package enum ControlOutcome: Sendable {
 /// What a switch of the authority asks of the control thread.
 package enum SwitchRequest: Sendable {
     case hold(database: String, limitSeconds: Double, endsPinned: Bool)
+    /// Units that may write wait, for a moment and for the same authority.
+    case holdForChange(database: String, limitSeconds: Double)
     case letGo(database: String)
     /// It is near: see `GateCommand.warm`.
     case warm(database: String, limitSeconds: Double)
@@ -148,6 +159,8 @@ package enum ControlMessage: Sendable {
     case signal(Int32)
     /// What a migration orders; `done` is called on the control thread, or later, when it is in force.
     case migration(MigrationTraffic, done: @Sendable (ControlOutcome) -> Void)
+    /// A client's DDL that runs on both sides; answered as a console's request is.
+    case change(ChangeOrder, worker: Int, client: ClientID)
     /// What a switch of the authority needs of the traffic; answered by mail.
     case switching(SwitchRequest, reply: Mailbox<SwitchReply>?)
     /// An authority's catalog was read, and differs from what was known.

@@ -27,6 +27,7 @@ package struct Classification: Sendable, Equatable {
     package var changesSchema = false
     /// DDL on what tables are made of, so that a mirror could lose touch with them; not on temporary ones.
     package var changesTables = false
+    package var barrier: BarrierForm = .notNeeded
     /// The result comes as, or the statement waits for, a copy stream.
     package var copy: CopyDirection?
     /// It asks for the time at which the transaction began: now(), CURRENT_DATE and their kin.

@@ -80,6 +80,7 @@ struct StatementAnalyzer {
         // Behind CREATE TEMP TABLE a bare name may mean that table.
         all.changesTables = statements.contains(where: \.changesTables)
             && !all.effects.contains { $0 == .pins(.temporaryTable) }
+        all.barrier = TableChange.form(of: statements.map(\.barrier))
         all.changesSchema = statements.contains(where: \.changesSchema)
         all.borders = .none
         for one in statements { all.borders.append(one.borders, isRead: one.kind == .read) }
@@ -128,6 +129,7 @@ struct StatementAnalyzer {
             result.changesSchema = true
             let isTemporary = result.effects.contains { $0 == .pins(.temporaryTable) }
             result.changesTables = !isTemporary && TableChange.isOne(statement)
+            result.barrier = isTemporary ? .notNeeded : TableChange.form(of: statement)
         }
         if !walk.findings.boundSettings.isEmpty && kind != .selectStmt && kind != .prepareStmt {
             result.effects.append(.pins(.untrackedSetting))
@@ -149,6 +151,7 @@ struct StatementAnalyzer {
         result.boundSettings = walk.findings.boundSettings
         result.changesSchema = walk.findings.reason == .selectInto
         result.changesTables = result.changesSchema
+        if result.changesTables { result.barrier = .unfit }
         return result
     }
 
@@ -205,6 +208,7 @@ struct StatementAnalyzer {
         result.statementNames = inner.statementNames
         result.changesSchema = inner.changesSchema
         result.changesTables = inner.changesTables
+        result.barrier = inner.barrier.isNeeded ? .unfit : .notNeeded
         return (result, true)
     }
 }

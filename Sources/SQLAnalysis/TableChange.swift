@@ -50,4 +50,78 @@ enum TableChange {
     }
 }
 
+/// Whether a statement can run on both sides of a mirror at once (`mirror.ddl: barrier`).
+package enum BarrierForm: Sendable, Equatable {
+    /// It is none that a mirror has to know of.
+    case notNeeded
+    case fits
+    /// It is none that a mirror has to know of, and can run on both sides with those of one text that fit.
+    case comesAlong
+    /// It has to do with the mirror's tables, and cannot: it brings rows, or touches triggers, partitions, or comes
+    /// with what is no DDL.
+    case unfit
+
+    package var isNeeded: Bool { self == .fits || self == .unfit }
+}
+
+extension TableChange {
+    /// Parts of ALTER TABLE after which rows and triggers are what they were, or are seen to be others by the stamps of
+    /// the tables. What is not here is not carried.
+    private static let fitting: Set<PgQuery__AlterTableType> = [
+        PG_QUERY__ALTER_TABLE_TYPE__AT_AddColumn, PG_QUERY__ALTER_TABLE_TYPE__AT_ColumnDefault,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_DropNotNull, PG_QUERY__ALTER_TABLE_TYPE__AT_SetNotNull,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_DropExpression, PG_QUERY__ALTER_TABLE_TYPE__AT_SetStatistics,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_SetOptions, PG_QUERY__ALTER_TABLE_TYPE__AT_ResetOptions,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_SetStorage, PG_QUERY__ALTER_TABLE_TYPE__AT_SetCompression,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_DropColumn, PG_QUERY__ALTER_TABLE_TYPE__AT_AddIndex,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_AddConstraint, PG_QUERY__ALTER_TABLE_TYPE__AT_AlterConstraint,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_ValidateConstraint, PG_QUERY__ALTER_TABLE_TYPE__AT_DropConstraint,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_AlterColumnType, PG_QUERY__ALTER_TABLE_TYPE__AT_SetRelOptions,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_ResetRelOptions, PG_QUERY__ALTER_TABLE_TYPE__AT_AddIdentity,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_SetIdentity, PG_QUERY__ALTER_TABLE_TYPE__AT_DropIdentity,
+    ]
+
+    /// Of several statements of one text.
+    static func form(of forms: [BarrierForm]) -> BarrierForm {
+        if !forms.contains(where: \.isNeeded) { return .notNeeded }
+        return forms.allSatisfy { $0 == .fits || $0 == .comesAlong } ? .fits : .unfit
+    }
+
+    /// Of a statement on what is not temporary.
+    static func form(of statement: SyntaxTree.Message) -> BarrierForm {
+        guard let descriptor = statement.pointee.descriptor else { return .unfit }
+        switch SyntaxTree.name(of: descriptor) {
+        case "CreateTableAsStmt", "ImportForeignSchemaStmt", "CreateForeignTableStmt":
+            return isOne(statement) ? .unfit : .notNeeded
+        // What tables are made of: the next statement may name it.
+        case "CompositeTypeStmt", "CreateEnumStmt", "CreateRangeStmt", "CreateDomainStmt", "CreateSchemaStmt":
+            return .fits
+        case "IndexStmt":
+            let node = SyntaxTree.cast(statement, to: PgQuery__IndexStmt.self).pointee
+            return node.concurrent != 0 ? .notNeeded : .comesAlong
+        case "CommentStmt", "CreateSeqStmt", "AlterSeqStmt", "ViewStmt", "CreateFunctionStmt", "CreateTrigStmt",
+            "GrantStmt", "CreateStatsStmt", "AlterOwnerStmt":
+            return .comesAlong
+        case "DropStmt" where !isOne(statement):
+            let node = SyntaxTree.cast(statement, to: PgQuery__DropStmt.self).pointee
+            return node.concurrent != 0 ? .notNeeded : .comesAlong
+        case "AlterTableStmt":
+            guard isOne(statement) else { return .notNeeded }
+            let node = SyntaxTree.cast(statement, to: PgQuery__AlterTableStmt.self).pointee
+            guard node.objtype == PG_QUERY__OBJECT_TYPE__OBJECT_TABLE, let commands = node.cmds else { return .fits }
+            let fits = (0..<node.n_cmds).allSatisfy { index in
+                guard let command = commands[index],
+                    command.pointee.node_case == PG_QUERY__NODE__NODE_ALTER_TABLE_CMD,
+                    let content = command.pointee.alter_table_cmd
+                else { return false }
+                return fitting.contains(content.pointee.subtype)
+            }
+            return fits ? .fits : .unfit
+        default:
+            return isOne(statement) ? .fits : .notNeeded
+        }
+    }
+}
+
 extension PgQuery__ObjectType: @retroactive Hashable {}
+extension PgQuery__AlterTableType: @retroactive Hashable {}

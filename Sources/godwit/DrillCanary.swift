@@ -278,7 +278,7 @@ final class CanaryDesk: Sendable {
                 guard case .switching(let request, let reply) = message else { continue }
                 switch request {
                 // Between two writes nothing is open: it is held from here on.
-                case .hold: isHeld = true
+                case .hold, .holdForChange: isHeld = true
                 case .letGo: isHeld = false
                 case .warm: break
                 case .own(_, let side, let epoch):

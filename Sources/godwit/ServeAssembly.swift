@@ -106,6 +106,7 @@ struct ServeAssembly {
         gate.tell(of: snapshot)
         let captures = CaptureDesk(server, logger: logger)
         let comparisons = ShadowDesk(server, events: events, logger: logger)
+        let changes = ChangeDesk(server, engine, events: events, logger: logger)
         defer { state.flush() }
         while running > 0 {
             let millis = gate.waitMillis
@@ -128,6 +129,8 @@ struct ServeAssembly {
                 case .switching(let request, let reply):
                     perform(request, reply, server, gate, engine)
                     watcher.wake()
+                case .change(let order, let worker, let client):
+                    changes.take(order, worker: worker, client: client, snapshot, mayBegin: mayChange(lifeCycle))
                 case .request(.gate(let command), let worker, let client):
                     gate.take(command, worker: worker, client: client)
                 case .request(.capture(let database, let command), let worker, let client):
@@ -175,6 +178,7 @@ struct ServeAssembly {
                 }
             }
             comparisons.follow(snapshot)
+            changes.follow(snapshot)
             if snapshot.settings.databases != watched {
                 watched = snapshot.settings.databases
                 watcher.watch(watched)
@@ -183,6 +187,7 @@ struct ServeAssembly {
         }
         watcher.stop()
         comparisons.stop()
+        changes.stop()
         authorities.stop()
         lookUps.stop()
         for mirror in mirrors.values { mirror.stop() }
@@ -274,6 +279,8 @@ struct ServeAssembly {
         switch request {
         case .hold(let database, let limit, let endsPinned):
             gate.take(.holdForSwitch(ExactName(database), limit: limit, endsPinned: endsPinned), for: reply)
+        case .holdForChange(let database, let limit):
+            gate.take(.holdForChange(ExactName(database), limit: limit), for: reply)
         case .letGo(let database):
             gate.take(.letGo(ExactName(database)), for: reply)
         case .warm(let database, let limit):

@@ -32,7 +32,7 @@ extension ServeAssembly {
             lifeCycle.passOn(processID: processID, secret: secret, by: canceller, server)
         case .canceled(let number): lifeCycle.canceled(number: number)
         case .request, .standing, .consoleGone, .consoleCanceled, .workerEnded, .catalog, .readsUnsafe, .schemaChanged,
-            .signal, .switching, .migration, .captureEnded, .captureAsked:
+            .signal, .switching, .migration, .captureEnded, .captureAsked, .change:
             preconditionFailure("not about taking over")
         }
     }
@@ -108,6 +108,8 @@ extension ServeAssembly {
         if case .gate(.shutdown) = request { return false }
         return lifeCycle.machine.successor != nil
     }
+
+    func mayChange(_ lifeCycle: LifeCycle) -> Bool { lifeCycle.machine.successor == nil }
 
     static func elsewhere(_ lifeCycle: LifeCycle) -> String {
         "process \(lifeCycle.machine.successor ?? 0) has taken over from this one: connect again, and order it there"

@@ -57,6 +57,15 @@ final class SwitchEngine: Sendable {
     /// This process performs a switch of it now.
     func isBusy(_ database: String) -> Bool { busy.withLock { $0.contains(database) } }
 
+    // MARK: whoever changes the schema
+
+    func entry(of database: String) -> Entry? { entries.withLock { $0[database] } }
+
+    /// - Returns: false while a switch of it is under way, which `end` lets begin again.
+    func begin(_ database: String) -> Bool { busy.withLock { $0.insert(database).inserted } }
+
+    func end(_ database: String) { busy.withLock { _ = $0.remove(database) } }
+
     // MARK: whoever wants a switch
 
     /// - Parameter mayGoOn: false: it is given up, unless its commit point is near.

@@ -49,6 +49,20 @@ import Testing
         #expect(desk.control.gate == Self.shopHeld)
     }
 
+    @Test func `writes are held for a DDL until it lets go, whoever keeps a server and whatever is resumed`() {
+        var desk = Desk()
+        let held = Self.gate { $0.databases = ["shop": .writes] }
+        #expect(desk.order(1, .holdForChange("shop", limit: 5)) == [
+            .apply(held), .watch(1, .noWrites(Self.shop)),
+        ])
+        #expect(desk.control.deadline == Self.time(5))
+        _ = desk.met(1, 0)
+        #expect(desk.met(1, 1) == [.answer(ID(1), .done)])
+        _ = desk.order(2, .resume(Self.shop))
+        #expect(desk.control.gate == held)
+        #expect(desk.order(3, .letGo("shop")).contains(.apply(TrafficGate())))
+    }
+
     @Test func `PAUSE that takes too long says what it waits for, and leaves things as they were`() {
         var desk = Desk()
         let command = GateCommand.pause(.init(Self.shop, limit: 2))

@@ -111,9 +111,10 @@ private struct GateWorld {
         case 8: return pick(3) == 0 ? .kill(scope()) : .barrier
         case 9:
             let name = ExactName(names[pick(2)])
-            switch pick(3) {
+            switch pick(4) {
             case 0: return .warm(name, limit: limit ?? 1)
             case 1: return .holdForSwitch(name, limit: limit ?? 1, endsPinned: pick(2) == 0)
+            case 2: return .holdForChange(name, limit: limit ?? 1)
             default: return .letGo(name)
             }
         default: return .suspend(limit: limit)
@@ -172,13 +173,14 @@ private struct GateWorld {
             case .suspend: if thread.unsent > 0 { faults.append("suspended before all was sent") }
             case .disable(let name) where enabledLast[ExactName(name)].map({ $0 < id }) ?? true:
                 if !thread.gate.isDisabled(name), control.gate.isDisabled(name) { faults.append("not disabled") }
-            case .holdForSwitch(let name, _, _):
+            case .holdForSwitch(let name, _, _), .holdForChange(let name, _):
                 if running.contains(where: { $0.writes && GateScope.database(name).contains($0.database) }) {
                     faults.append("held for a switch with open writes")
                 }
-            case .warm(let name, _):
+            // A later one may have begun to open further ones meanwhile.
+            case .warm(let name, _) where !open.values.contains(where: { if case .warm(name, _) = $0 { true } else { false } }):
                 if thread.opening[name.text, default: 0] > 0 { faults.append("warm with servers that are being opened") }
-            case .resume, .enable, .reconnect, .waitClose, .shutdown, .barrier, .letGo, .disable: break
+            case .resume, .enable, .reconnect, .waitClose, .shutdown, .barrier, .letGo, .warm, .disable: break
             }
         }
     }

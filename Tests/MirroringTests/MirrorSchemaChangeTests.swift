@@ -36,6 +36,65 @@ import Testing
         #expect(try harness.connectNew().query("SELECT count(*) FROM public.w WHERE c = 5").integer(0, 0) == 500)
     }
 
+    /// Whether the table was copied again for it: a row that differs on NEW unnoticed stays, or is brought back.
+    static func copiesAnew(_ harness: MirrorHarness, _ change: () throws -> Void) throws -> Bool {
+        let mark = "SET session_replication_role = replica; UPDATE public.t SET v ="
+        try harness.connectNew().execute("\(mark) -7 WHERE id = 400")
+        try change()
+        try harness.connectOld().execute("INSERT INTO public.t (id, v) VALUES (2000, 1)")
+        try harness.wait(for: "a row behind the change") { report in
+            guard report.state == .mirroring && harness.horizon.readable else { return false }
+            return try harness.connectNew().query("SELECT count(*) FROM public.t WHERE id = 2000").integer(0, 0) == 1
+        }
+        let isThere = try harness.connectNew().query("SELECT v = -7 FROM public.t WHERE id = 400").flag(0, 0)
+        try harness.connectNew().execute("\(mark) 400 WHERE id = 400")
+        try expectEqual(harness)
+        return !isThere
+    }
+
+    @Test(arguments: [
+        "int", "int DEFAULT 5", "text NOT NULL DEFAULT 'a,b|c'", "date DEFAULT '2020-02-01'", "text[] DEFAULT '{x,NULL}'",
+    ])
+    func `a column that came to both sides with one value for all rows copies nothing anew`(column: String) throws {
+        let harness = try Self.mirroring()
+        let alter = "ALTER TABLE public.t ADD COLUMN c \(column)"
+        let isAnew = try Self.copiesAnew(harness) {
+            try harness.connectOld().execute(alter)
+            try harness.connectOld().execute("UPDATE public.t SET v = v + 1 WHERE id < 20; DELETE FROM public.t WHERE id = 30")
+            try harness.connectNew().execute(alter)
+        }
+        #expect(!isAnew)
+    }
+
+    @Test(arguments: [
+        "timestamptz DEFAULT now()", "float8 DEFAULT random()", "serial", "int GENERATED ALWAYS AS IDENTITY",
+    ])
+    func `a column with values of each side's own is brought row by row`(column: String) throws {
+        let harness = try Self.mirroring()
+        let isAnew = try Self.copiesAnew(harness) {
+            for side in [harness.connectOld, harness.connectNew] {
+                try side().execute("ALTER TABLE public.t ADD COLUMN c \(column)")
+            }
+        }
+        #expect(isAnew)
+    }
+
+    /// Rows that came meanwhile have the default that it had then.
+    @Test func `a column that NEW had before is brought row by row`() throws {
+        let harness = try Self.mirroring()
+        try harness.connectNew().execute("""
+            ALTER TABLE public.t ADD COLUMN c int DEFAULT 5; ALTER TABLE public.t ALTER c SET DEFAULT 6
+            """)
+        try harness.connectOld().execute("INSERT INTO public.t VALUES (3000, 1)")
+        try harness.wait(for: "a row with NEW's default") { _ in
+            try harness.connectNew().query("SELECT count(*) FROM public.t WHERE c = 6").integer(0, 0) == 1
+        }
+        let isAnew = try Self.copiesAnew(harness) {
+            try harness.connectOld().execute("ALTER TABLE public.t ADD COLUMN c int DEFAULT 5")
+        }
+        #expect(isAnew)
+    }
+
     @Test(arguments: ["t", "w"])
     func `a rewrite by ALTER TABLE on either side is noticed although no type changes`(table: String) throws {
         let harness = try Self.mirroring()

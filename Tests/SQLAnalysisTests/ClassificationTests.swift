@@ -124,6 +124,32 @@ import Testing
         }
     }
 
+    @Test(arguments: [
+        ("alter table t add b int default 5", BarrierForm.fits), ("alter table only s.t drop b", .fits),
+        ("alter table t alter b type bigint using b + 1", .fits), ("alter table t rename b to c", .fits),
+        ("alter table t rename to u", .fits), ("alter table t set schema s", .fits), ("create table t (a int)", .fits),
+        ("create table if not exists t (like u including all)", .fits), ("drop table t, u cascade", .fits),
+        ("create type m as enum ('a')", .fits), ("alter type m add value 'b'", .fits),
+        ("create domain d as int check (value > 0)", .fits), ("create schema s", .fits),
+        ("alter table t add constraint c check (b > 0) not valid", .fits), ("alter table t validate constraint c", .fits),
+        ("alter table t add primary key (b)", .fits), ("alter table t alter b set default 6, alter c drop not null", .fits),
+        ("create table t as select 1", .unfit), ("select 1 into t", .unfit), ("alter table t disable trigger all", .unfit),
+        ("alter table t enable always trigger g", .unfit), ("alter table t attach partition u default", .unfit),
+        ("alter table t detach partition u", .unfit), ("alter table t inherit u", .unfit),
+        ("alter table t set unlogged", .unfit), ("alter table t add b int, disable trigger g", .unfit),
+        ("alter table t add b int; alter table t add c int", .fits),
+        ("create table t (a int); create unique index on t (a); comment on table t is 'x'", .fits),
+        ("alter table t add b int; update t set b = 1", .unfit), ("begin; alter table t add b int; commit", .unfit),
+        ("alter table t add b int; create index concurrently on t (b)", .unfit), ("create index on t (a); select 1", .notNeeded),
+        ("create temp table t (a int); alter table u add b int", .unfit), ("create foreign table f (a int) server s", .unfit),
+        ("explain analyze create table t as select 1", .unfit), ("create temp table t (a int)", .notNeeded),
+        ("create index on t (a)", .comesAlong), ("create view v as select 1", .comesAlong), ("drop index i", .comesAlong),
+        ("insert into t values (1)", .notNeeded), ("do $$ begin end $$", .notNeeded), ("truncate t", .notNeeded),
+    ])
+    func `DDL that both sides can run is told`(text: String, form: BarrierForm) {
+        #expect(analysed(text).classification.barrier == form)
+    }
+
     @Test func `several statements write only when one of them does`() {
         #expect(!analysed("select 1; select 2; set a.b = 'c'").classification.mayWrite)
         #expect(analysed("select 1; delete from t").classification.mayWrite)

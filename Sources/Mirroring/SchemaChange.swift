@@ -1,0 +1,567 @@
+import Glibc
+import LibPQ
+import Primitives
+
+/// DDL, one statement or several, that runs on both sides of a mirror, each in a transaction of the client's own user.
+/// Confined to the thread that performs it; any step may block until its deadline.
+///
+/// The source commits first, and what the source has committed the target is to have: before that commit the statement
+/// is written down on the source (`godwit.change`) with the numbers of both transactions, so that whoever comes next
+/// can ask both sides what has become of them (`pg_xact_status`), and run it on the target if it is not there. Until
+/// then the mirror stands still, for the tables are not alike.
+package final class SchemaChange {
+    package enum Failure: Error {
+        /// A side has refused it, or does not answer: nothing was changed.
+        case side(Side, PostgresFailure)
+        /// Not now: nothing was changed.
+        case blocked(String)
+        /// Never so: nothing was changed.
+        case unfit(String)
+        /// It may have been made on the source, and is then made on the target as well.
+        case unknown(String)
+    }
+
+    package struct Order: Sendable, Equatable {
+        package var user: String
+        package var statement: String
+        /// Makes a session what the client's is.
+        package var settings: String
+
+        package init(user: String, statement: String, settings: String) {
+            self.user = user
+            self.statement = statement
+            self.settings = settings
+        }
+    }
+
+    /// With the statements' command tags.
+    package enum Outcome: Equatable {
+        case done([String])
+        /// The source has it, the target is to get it: why not yet.
+        case halfDone([String], reason: String)
+    }
+
+    /// What comes next, for tests that end the process there.
+    package enum Step: String, Sendable {
+        case statement = "ddl_statement"
+        case record = "ddl_record"
+        case commitSource = "ddl_source"
+        case commitTarget = "ddl_target"
+        case finish = "ddl_finish"
+    }
+
+    /// Where the client's user logs in.
+    package typealias Login = (_ side: Side, _ user: String) throws(PostgresFailure) -> ConnectionString
+
+    private struct Record {
+        var id: Int64 = 0
+        var order: Order
+        var sourceTransaction = ""
+        var targetTransaction = ""
+        /// The target's mirrored tables before: see `knownQuery`.
+        var known: String
+        /// Every table of the source that could be was mirrored: new ones are to be as well.
+        var takesAll: Bool
+    }
+
+    private let direction: MirrorDirection
+    private let source: Connection
+    private let target: Connection
+
+    /// Seconds for what happens while nobody is held.
+    private static let patienceSeconds = 10.0
+    /// Seconds for which a side that does not answer is asked what has become of a commit.
+    private static let questionSeconds = 10.0
+    /// Seconds for a statement that is repeated on the target: nobody waits for it but the mirror.
+    private static let repetitionSeconds = 86_400.0
+
+    // MARK: open
+
+    /// Alone among all that change or switch this database. With nothing left half done by others.
+    package static func open(
+        _ direction: MirrorDirection, old: String, new: String, login: Login
+    ) throws(Failure) -> SchemaChange {
+        let (ofSource, ofTarget) = direction.ends(old: old, new: new)
+        let change = SchemaChange(
+            direction, try connect(ofSource, direction.source), try connect(ofTarget, direction.target))
+        try change.beAlone()
+        try change.settle(login)
+        return change
+    }
+
+    private init(_ direction: MirrorDirection, _ source: consuming Connection, _ target: consuming Connection) {
+        self.direction = direction
+        self.source = source
+        self.target = target
+    }
+
+    private static func connect(_ conninfo: String, _ side: Side) throws(Failure) -> Connection {
+        do throws(PostgresFailure) {
+            let target: ConnectionString
+            do throws(ConnectionStringError) {
+                target = try ConnectionString(parsing: conninfo)
+            } catch {
+                throw PostgresFailure(.connecting, "\(error)")
+            }
+            return try Connection.open(target, purpose: "change")
+        } catch {
+            throw .side(side, error)
+        }
+    }
+
+    private func beAlone() throws(Failure) {
+        let lock = """
+            BEGIN; SET LOCAL lock_timeout = '\(Int(Self.patienceSeconds))s';
+            SELECT pg_advisory_lock(\(AuthoritySchema.coordinatorLock)); COMMIT
+            """
+        do throws(Failure) {
+            try onSource(lock)
+            try onTarget(lock)
+        } catch {
+            guard case .side(_, let failure) = error, failure.isLockConflict else { throw error }
+            throw .blocked("another change, or a switch, of this database is under way")
+        }
+        let fenced = try onSource("SELECT fenced_for IS NOT NULL FROM godwit.authority")
+        guard let fenced, fenced.count == 1 else {
+            throw .blocked("the sides are not prepared: run godwit prepare")
+        }
+        if fenced.flag(0, 0) { throw .blocked("\(direction.source.title) does not take the writes now") }
+        try onSource("""
+            CREATE TABLE IF NOT EXISTS godwit.change (
+                id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, made_at timestamptz NOT NULL DEFAULT now(),
+                user_name text NOT NULL, statement text NOT NULL, settings text NOT NULL,
+                source_xid xid8 NOT NULL, target_xid xid8 NOT NULL, known text NOT NULL, takes_all boolean NOT NULL)
+            """)
+    }
+
+    // MARK: the client's sessions
+
+    private final class Client {
+        let connection: Connection
+        let side: Side
+
+        init(_ side: Side, _ order: Order, _ login: Login) throws(PostgresFailure) {
+            self.side = side
+            connection = try Connection.open(try login(side, order.user), purpose: "change", isPlain: true)
+            try connection.execute(order.settings, timeoutSeconds: SchemaChange.patienceSeconds)
+        }
+
+        /// Each lock takes no longer than until `locked`, the statement than until `deadline`, and neither longer than
+        /// the client's own limits.
+        func begin(locked: Deadline, until deadline: Deadline) throws(PostgresFailure) {
+            func limit(_ name: String, _ deadline: Deadline) -> String {
+                """
+                SELECT pg_catalog.set_config(name, least(nullif(setting, '0')::pg_catalog.int8,
+                        \(max(1, deadline.millisLeft)))::text, true) FROM pg_catalog.pg_settings WHERE name = '\(name)';
+                """
+            }
+            try connection.execute("""
+                BEGIN; \(limit("lock_timeout", locked)) \(limit("statement_timeout", deadline))
+                SELECT pg_catalog.set_config('synchronous_commit', 'on', true),
+                    pg_catalog.set_config('idle_in_transaction_session_timeout', '0', true)
+                """, timeoutSeconds: Self.patience(deadline))
+        }
+
+        /// A little more than the server itself is given, so that its own answer comes first.
+        private static func patience(_ deadline: Deadline) -> Double { Double(deadline.millisLeft) / 1000 + 1 }
+
+        func run(_ statement: String, until deadline: Deadline) throws(PostgresFailure) -> [String] {
+            try connection.commands(statement, timeoutSeconds: Self.patience(deadline))
+        }
+
+        func transaction() throws(PostgresFailure) -> String {
+            let sql = "SELECT pg_catalog.pg_current_xact_id()"
+            return try connection.query(sql, timeoutSeconds: SchemaChange.patienceSeconds)[0, 0] ?? ""
+        }
+
+        func commit(until deadline: Deadline) throws(PostgresFailure) {
+            try connection.execute("COMMIT", timeoutSeconds: Self.patience(deadline))
+        }
+
+        func rollBack() { _ = try? connection.execute("ROLLBACK", timeoutSeconds: SchemaChange.patienceSeconds) }
+    }
+
+    /// What is ready before anybody is held.
+    private struct Prepared {
+        var source: Client
+        var target: Client
+        var record: Record
+        var keys: [String: Set<String>]
+    }
+
+    private var prepared: Prepared?
+
+    /// Before anybody is held: who may not log in, or set what the client has set, is told here.
+    package func prepare(_ order: Order, login: Login) throws(Failure) {
+        prepared = Prepared(
+            source: try client(direction.source, order, login), target: try client(direction.target, order, login),
+            record: Record(order: order, known: try known(), takesAll: try takesAll()), keys: try mirroredKeys())
+    }
+
+    private func client(_ side: Side, _ order: Order, _ login: Login) throws(Failure) -> Client {
+        try at(side) { () throws(PostgresFailure) in try Client(side, order, login) }
+    }
+
+    // MARK: the change
+
+    /// Nobody writes through this Godwit, and the target has all that the source has.
+    ///
+    /// - Parameter onCommitted: the source has it, and the target, if it can be reached: writes may go on.
+    package func run(
+        until deadline: Deadline, before: (Step) -> Void, onCommitted: () -> Void
+    ) throws(Failure) -> Outcome {
+        guard let clients = prepared else { preconditionFailure("a change that was not prepared") }
+        prepared = nil
+        before(.statement)
+        var record = clients.record
+        let tags: [String]
+        do throws(Failure) {
+            tags = try statement(record.order, clients.source, until: deadline)
+            try expect(clients.keys, clients.source)
+            _ = try statement(record.order, clients.target, until: deadline)
+            record.sourceTransaction = try at(direction.source) { () throws(PostgresFailure) in
+                try clients.source.transaction()
+            }
+            record.targetTransaction = try at(direction.target) { () throws(PostgresFailure) in
+                try clients.target.transaction()
+            }
+            before(.record)
+            record.id = try write(record)
+        } catch {
+            clients.source.rollBack()
+            clients.target.rollBack()
+            throw error
+        }
+        before(.commitSource)
+        try commitSource(record, clients, until: deadline, onCommitted)
+        before(.commitTarget)
+        do throws(Failure) {
+            do throws(PostgresFailure) {
+                try clients.target.commit(until: deadline)
+            } catch {
+                onCommitted()
+                try findTarget(record, error)
+            }
+            onCommitted()
+            before(.finish)
+            try finish(record)
+        } catch {
+            return .halfDone(tags, reason: "\(error)")
+        }
+        return .done(tags)
+    }
+
+    private func statement(
+        _ order: Order, _ client: Client, locked: Deadline? = nil, until deadline: Deadline
+    ) throws(Failure) -> [String] {
+        try at(client.side) { () throws(PostgresFailure) in
+            try client.begin(locked: locked ?? deadline, until: deadline)
+            return try client.run(order.statement, until: deadline)
+        }
+    }
+
+    private func commitSource(
+        _ record: Record, _ clients: Prepared, until deadline: Deadline, _ onCommitted: () -> Void
+    ) throws(Failure) {
+        do throws(PostgresFailure) {
+            try clients.source.commit(until: deadline)
+        } catch {
+            // It may take long until it is known, and nothing that is written meanwhile does harm.
+            onCommitted()
+            let isCommitted: Bool?
+            do throws(Failure) {
+                isCommitted = try awaitStatus(record.sourceTransaction, on: direction.source)
+            } catch {
+                isCommitted = nil
+            }
+            switch isCommitted {
+            case true?: return
+            case false?:
+                clients.target.rollBack()
+                try forget(record)
+                throw .side(direction.source, error)
+            case nil:
+                clients.target.rollBack()
+                throw .unknown("\(direction.source.title) does not say whether it has it: \(error)")
+            }
+        }
+    }
+
+    private func findTarget(_ record: Record, _ failure: PostgresFailure) throws(Failure) {
+        if try awaitStatus(record.targetTransaction, on: direction.target) != true {
+            throw .side(direction.target, failure)
+        }
+    }
+
+    // MARK: what was left
+
+    /// Brings to the target what the source has committed. Whoever is alone may do so, as often as it takes.
+    private func settle(_ login: Login) throws(Failure) {
+        for var record in try records() {
+            switch try awaitStatus(record.sourceTransaction, on: direction.source) {
+            case false?:
+                try forget(record)
+                continue
+            case nil:
+                throw .blocked("nobody knows any more whether \(direction.source.title) has change \(record.id): "
+                    + advice(record))
+            case true?: break
+            }
+            if try awaitStatus(record.targetTransaction, on: direction.target) != true {
+                try repeatOnTarget(&record, login)
+            }
+            try finish(record)
+        }
+    }
+
+    private func repeatOnTarget(_ record: inout Record, _ login: Login) throws(Failure) {
+        do throws(Failure) {
+            let client = try client(direction.target, record.order, login)
+            let locked = Deadline.now().adding(seconds: Self.patienceSeconds)
+            let deadline = Deadline.now().adding(seconds: Self.repetitionSeconds)
+            _ = try statement(record.order, client, locked: locked, until: deadline)
+            record.targetTransaction = try at(client.side) { () throws(PostgresFailure) in try client.transaction() }
+            try onSource("""
+                UPDATE godwit.change SET target_xid = \(SQL.literal(record.targetTransaction)) WHERE id = \(record.id)
+                """)
+            do throws(PostgresFailure) {
+                try client.commit(until: deadline)
+            } catch {
+                try findTarget(record, error)
+            }
+        } catch {
+            throw .blocked("\(direction.target.title) does not take a change that \(direction.source.title) has: "
+                + "\(error). \(advice(record))")
+        }
+    }
+
+    private func advice(_ record: Record) -> String {
+        "When both sides are alike again, DELETE FROM godwit.change WHERE id = \(record.id) on "
+            + "\(direction.source.title)"
+    }
+
+    /// Something is left half done. - Returns: false also where nobody can tell.
+    package static func isPending(_ connection: borrowing Connection) -> Bool {
+        let exists = try? connection.query("SELECT to_regclass('godwit.change') IS NOT NULL", timeoutSeconds: 5)
+        guard let exists, exists.flag(0, 0) else { return false }
+        let rows = try? connection.query("SELECT EXISTS (SELECT FROM godwit.change)", timeoutSeconds: 5)
+        return rows?.flag(0, 0) ?? false
+    }
+
+    /// Waits for one whose commit, or end, is still on its way.
+    ///
+    /// - Returns: whether it was committed; nil: the server does not know it any more.
+    private func awaitStatus(_ transaction: String, on side: Side) throws(Failure) -> Bool? {
+        let end = Deadline.now().adding(seconds: Self.questionSeconds)
+        let question = "SELECT pg_xact_status(\(SQL.literal(transaction)))"
+        while true {
+            let rows = side == direction.source ? try onSource(question) : try onTarget(question)
+            switch rows?[0, 0] {
+            case "committed"?: return true
+            case "aborted"?: return false
+            case nil: return nil
+            default: break
+            }
+            if end.hasPassed { throw .blocked("a transaction of an earlier change is still open on \(side.title)") }
+            usleep(20_000)
+        }
+    }
+
+    // MARK: the record
+
+    private func write(_ record: Record) throws(Failure) -> Int64 {
+        let order = record.order
+        let values = [
+            order.user, order.statement, order.settings, record.sourceTransaction, record.targetTransaction,
+            record.known,
+        ]
+        let rows = try onSource("""
+            INSERT INTO godwit.change (user_name, statement, settings, source_xid, target_xid, known, takes_all)
+                VALUES (\(values.map { SQL.literal($0) }.joined(separator: ", ")), \(record.takesAll)) RETURNING id
+            """)
+        guard let id = rows?.integer(0, 0) else { throw .blocked("godwit.change takes no record") }
+        return id
+    }
+
+    private func forget(_ record: Record) throws(Failure) {
+        try onSource("DELETE FROM godwit.change WHERE id = \(record.id)")
+    }
+
+    private func records() throws(Failure) -> [Record] {
+        let rows = try onSource("""
+            SELECT id, user_name, statement, settings, source_xid, target_xid, known, takes_all FROM godwit.change
+             ORDER BY id
+            """)
+        guard let rows else { return [] }
+        return (0..<rows.count).map { row in
+            Record(
+                id: rows.integer(row, 0) ?? 0,
+                order: Order(
+                    user: rows[row, 1] ?? "", statement: rows[row, 2] ?? "", settings: rows[row, 3] ?? ""),
+                sourceTransaction: rows[row, 4] ?? "", targetTransaction: rows[row, 5] ?? "",
+                known: rows[row, 6] ?? "[]", takesAll: rows.flag(row, 7))
+        }
+    }
+
+    /// Number and names of each mirrored table of the target: a renamed one is found by its number.
+    private func known() throws(Failure) -> String {
+        try onTarget("""
+            SELECT coalesce(jsonb_agg(jsonb_build_array(
+                       to_regclass(format('%I.%I', schema_name, table_name))::oid::bigint, schema_name, table_name)
+                   ), '[]') FROM godwit.backfill
+            """)?[0, 0] ?? "[]"
+    }
+
+    private func takesAll() throws(Failure) -> Bool {
+        try onSource("""
+            SELECT NOT EXISTS (SELECT FROM (\(CaptureSchema.uncapturedTables)) u
+              JOIN pg_namespace n ON n.nspname = u.nspname
+              JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = u.relname
+              JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary)
+            """)?.flag(0, 0) ?? false
+    }
+
+    // MARK: keys
+
+    /// The ways in which a table's rows are told apart, by its number: names and types of columns.
+    private static let keysQuery = """
+        SELECT t.tgrelid::pg_catalog.int8, (
+                   SELECT pg_catalog.string_agg(a.attname || pg_catalog.chr(1) || a.atttypid || ' ' || a.atttypmod
+                              || ' ' || a.attnotnull, pg_catalog.chr(2) ORDER BY p.n)
+                     FROM pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY p (c, n)
+                     JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = p.c
+                    WHERE p.n <= i.indnkeyatts)
+          FROM pg_catalog.pg_trigger t LEFT JOIN pg_catalog.pg_index i ON i.indrelid = t.tgrelid AND i.indisunique
+               AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+         WHERE t.tgname = '\(CaptureSchema.rowTrigger)' AND t.tgparentid = 0
+        """
+
+    private static func collectKeys(_ rows: Rows) -> [String: Set<String>] {
+        var found: [String: Set<String>] = [:]
+        for row in 0..<rows.count {
+            let table = rows[row, 0] ?? ""
+            found[table, default: []].formUnion(rows[row, 1].map { [$0] } ?? [])
+        }
+        return found
+    }
+
+    private func mirroredKeys() throws(Failure) -> [String: Set<String>] {
+        guard let rows = try onSource(Self.keysQuery) else { return [:] }
+        let all = Self.collectKeys(rows)
+        let tables = try at(direction.source) { () throws(PostgresFailure) in try CatalogReader.tables(source) }
+        return all.reduce(into: [:]) { keys, entry in
+            guard let table = tables.first(where: { "\($0.oid)" == entry.key }) else { return }
+            keys[entry.key] = entry.value.filter { signature in
+                let columns = signature.split(separator: "\u{2}")
+                return columns.count == table.key.count
+                    && zip(columns, table.key).allSatisfy { $0.hasPrefix($1 + "\u{1}") }
+            }
+        }
+    }
+
+    /// The triggers write down the keys as they were: the first write with another one would fail.
+    private func expect(_ keys: [String: Set<String>], _ client: Client) throws(Failure) {
+        let rows = try at(client.side) { () throws(PostgresFailure) in
+            try client.connection.query(Self.keysQuery, timeoutSeconds: Self.patienceSeconds)
+        }
+        let now = Self.collectKeys(rows)
+        for (table, before) in keys where !before.isEmpty {
+            guard let left = now[table] else { continue }  // it was dropped
+            if left.isDisjoint(with: before) {
+                throw .unfit("it changes the key by which a table is mirrored")
+            }
+        }
+    }
+
+    // MARK: behind the commits
+
+    /// The mirror goes on with the tables as they are now. May be repeated.
+    private func finish(_ record: Record) throws(Failure) {
+        let known = "jsonb_array_elements(\(SQL.literal(record.known))::jsonb) k"
+        let same = "b.schema_name = k->>1 AND b.table_name = k->>2"
+        let renamed = try onTarget("""
+            BEGIN;
+            DELETE FROM godwit.backfill b USING \(known)
+             WHERE \(same) AND k->>0 IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = (k->>0)::oid);
+            UPDATE godwit.backfill b SET schema_name = n.nspname, table_name = c.relname
+              FROM \(known), pg_class c, pg_namespace n
+             WHERE \(same) AND c.oid = (k->>0)::oid AND n.oid = c.relnamespace
+               AND (n.nspname <> k->>1 OR c.relname <> k->>2) RETURNING c.oid::bigint
+            """)
+        do throws(Failure) {
+            if let renamed, renamed.count > 0, direction == .forward {
+                let oids = Set((0..<renamed.count).compactMap { renamed[$0, 0].flatMap { UInt32($0) } })
+                let tables = try at(direction.target) { () throws(PostgresFailure) in
+                    try CatalogReader.tables(target)
+                }
+                // Whoever else writes there is noted under the table's name.
+                for table in tables where oids.contains(table.oid) { try onTarget(RogueWatch.install(table)) }
+            }
+            try onTarget("COMMIT")
+        } catch {
+            _ = try? onTarget("ROLLBACK")
+            throw error
+        }
+        try install(record)
+        try onSource("""
+            BEGIN; UPDATE godwit.control SET generation = generation + 1;
+            DELETE FROM godwit.change WHERE id = \(record.id); COMMIT
+            """)
+    }
+
+    /// New tables are mirrored, where all were; new partitions get what theirs have.
+    private func install(_ record: Record) throws(Failure) {
+        let mirrored = try onTarget("SELECT schema_name, table_name FROM godwit.backfill")
+        let names = Set((0..<(mirrored?.count ?? 0)).map { row in
+            TableName(schema: mirrored?[row, 0] ?? "", name: mirrored?[row, 1] ?? "")
+        })
+        do {
+            switch direction.source {
+            case .old: try install(record, names, old: source, new: target)
+            case .new: try install(record, names, old: target, new: source)
+            }
+        } catch {
+            throw Failure.blocked("\(error)")
+        }
+    }
+
+    private func install(
+        _ record: Record, _ names: Set<TableName>, old: borrowing Connection, new: borrowing Connection
+    ) throws {
+        let result = try Preflight.check(direction, old: old, new: new)
+        let tables = result.tables.filter { names.contains($0.name) || record.takesAll }
+        _ = try CaptureInstaller().install(direction, old: old, new: new, tables: tables)
+    }
+
+    // MARK: parts
+
+    @discardableResult
+    private func onSource(_ sql: String) throws(Failure) -> Rows? {
+        try at(direction.source) { () throws(PostgresFailure) in
+            try source.execute(sql, timeoutSeconds: Self.patienceSeconds + 1)
+        }
+    }
+
+    @discardableResult
+    private func onTarget(_ sql: String) throws(Failure) -> Rows? {
+        try at(direction.target) { () throws(PostgresFailure) in
+            try target.execute(sql, timeoutSeconds: Self.patienceSeconds + 1)
+        }
+    }
+}
+
+/// Says on which side a failure happened.
+private func at<Value>(
+    _ side: Side, _ body: () throws(PostgresFailure) -> Value
+) throws(SchemaChange.Failure) -> Value {
+    do throws(PostgresFailure) { return try body() } catch { throw .side(side, error) }
+}
+
+extension SchemaChange.Failure: CustomStringConvertible {
+    package var description: String {
+        switch self {
+        case .side(let side, let failure): "\(side.title): \(failure)"
+        case .blocked(let words), .unfit(let words), .unknown(let words): words
+        }
+    }
+}
