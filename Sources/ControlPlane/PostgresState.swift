@@ -147,7 +147,7 @@ final class StateReader {
     }
 
     /// Milliseconds after which others may have written something although nobody has told: then it is looked.
-    private static let lookMillis: CInt = 500
+    private static let lookMillis: UInt64 = 500
 
     private let session: StateSession
     private let questions: Mailbox<Question>
@@ -162,12 +162,14 @@ final class StateReader {
     }
 
     func run() {
+        var nextLook = MonotonicInstant.now().advanced(byMillis: Self.lookMillis)
         while true {
+            let left = nextLook.nanoseconds(since: .now()) / 1_000_000
             var ready = [
                 pollfd(fd: questions.descriptor, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: session.descriptor, events: Int16(POLLIN), revents: 0),
             ]
-            let found = poll(&ready, 2, Self.lookMillis)
+            _ = poll(&ready, 2, CInt(min(left + 1, Self.lookMillis)))
             for question in questions.take() {
                 switch question {
                 case .read(let text, let reply): reply.give(answer(text))
@@ -176,7 +178,10 @@ final class StateReader {
             }
             // Whatever came while a question was answered is here, too.
             let told = (try? session.takeNotifications()) ?? 0
-            if told > 0 || found == 0 { news.tell() }
+            // However many ask something else meanwhile.
+            let isTime = MonotonicInstant.now() >= nextLook
+            if isTime { nextLook = MonotonicInstant.now().advanced(byMillis: Self.lookMillis) }
+            if told > 0 || isTime { news.tell() }
         }
     }
 

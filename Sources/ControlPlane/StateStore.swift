@@ -118,6 +118,9 @@ package final class StateStore: EventSink {
 
     package var held: Int64? { heldTerm.withLock { $0 } }
 
+    /// As it was asked last; asks for nothing.
+    package var presentTerm: StateTerm { backend.present }
+
     /// As far as who runs the migrations was asked last.
     package var isReachable: Bool {
         if case .unknown = backend.present { false } else { true }

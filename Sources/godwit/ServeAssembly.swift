@@ -119,6 +119,8 @@ struct ServeAssembly {
                     server.answer(worker: worker, client: client, .refused(Self.elsewhere(lifeCycle)))
                 case .migration(_, let done) where lifeCycle.machine.successor != nil:
                     done(.refused(Self.elsewhere(lifeCycle)))
+                case .request(let request, let worker, let client) where state.isAnothers(request):
+                    server.answer(worker: worker, client: client, state.elsewhere)
                 case .request(.switchOver(let command), let worker, let client):
                     // Its table, when it is done: on a thread of its own, for it blocks.
                     _ = OwnThread(name: "godwit-switch") {
