@@ -277,7 +277,7 @@ enum CaptureSchema {
 
     static let isSource = "SELECT to_regclass('godwit.control') IS NOT NULL"
 
-    /// Epoch, generation, identity, the batch before which the journal holds nothing any more, and the next transaction.
+    /// Epoch, generation, identity, the batch before which the journal holds nothing any more, the next transaction.
     static let history = """
         SELECT to_jsonb(c)->>'epoch', to_jsonb(c)->>'generation', (\(sourceIdentity)), to_jsonb(c)->>'emptied_batch',
                pg_snapshot_xmax(pg_current_snapshot())

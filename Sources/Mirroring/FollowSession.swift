@@ -132,10 +132,11 @@ final class FollowSession {
     }
 
     private func checkSilence() throws(Failure) {
-        guard MonotonicInstant.now().nanoseconds(since: lastMoved) > UInt64(Self.silenceSecondsMax * 1e9) else { return }
+        let seconds = Double(MonotonicInstant.now().nanoseconds(since: lastMoved)) / 1e9
+        if seconds <= Self.silenceSecondsMax { return }
         throw .notReady(
-            "\(target.title) has stood still for \(Int(Self.silenceSecondsMax)) s: its mirror, which another Godwit has, "
-                + "is paused, waits, has stopped or has much to do")
+            "\(target.title) has stood still for \(Int(seconds)) s: its mirror, which another Godwit has, is paused, "
+                + "waits, has stopped or has much to do")
     }
 
     private func rest(millis: CInt) throws(Failure) {

@@ -63,7 +63,9 @@ package final class MirrorDuty: Sendable {
     }
 
     /// All that others had decided at this moment is in force here.
-    package func hear(at instant: MonotonicInstant) { heardAt.max(instant.nanoseconds, ordering: .acquiringAndReleasing) }
+    package func hear(at instant: MonotonicInstant) {
+        _ = heardAt.max(instant.nanoseconds, ordering: .acquiringAndReleasing)
+    }
 
     /// What others decide reaches this process, as far as is known.
     package var isInTouch: Bool {

@@ -91,6 +91,7 @@ struct ServeAssembly {
         hooks.apply(snapshot.settings.events)
         events.append(EventRecord(
             .start, cause: "Godwit \(ConsoleTables.version) serves \(snapshot.settings.databases.count) databases"))
+        if let absence = state.store?.absence { events.append(EventRecord(.alarm, cause: Self.words(absence))) }
         startMirrors(server.control, engine)
         let authorities = AuthorityWatcher(
             snapshot.settings.databases, control: server.control, engine: engine, logger: logger)

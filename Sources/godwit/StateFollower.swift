@@ -16,7 +16,9 @@ final class StateFollower: Sendable {
     /// - Parameter server: is told what to take.
     init(_ store: StateStore, _ state: ServeState, _ server: ProxyServer, logger: Logger) {
         let (bell, duty) = (bell, state.duty)
-        store.observe(term: { duty.set($0) }, news: { bell.post(true) })
+        let memory = state.memory
+        // Who knows nothing of what is stored mirrors nothing.
+        store.observe(term: { if memory.isInformed { duty.set($0) } }, news: { bell.post(true) })
         let started = OwnThread(name: "godwit-follow") {
             var view = View(store, state, server)
             var isReading = true
@@ -51,20 +53,31 @@ final class StateFollower: Sendable {
         /// Reads what is new.
         mutating func look() throws(StateStore.Failure) {
             let began = MonotonicInstant.now()
-            let (before, duty) = (seen, state.duty)
+            let (before, store, memory, duty) = (seen, store, state.memory, state.duty)
             // Forgotten until all is taken.
             seen = nil
             let marks = try store.marks()
             var changed: [String] = []
-            if state.memory.takeBehind() || before?.traffic != marks.traffic {
-                changed = state.memory.learn(try store.traffic())
+            if memory.takeBehind() || before?.traffic != marks.traffic {
+                changed = memory.learn(try store.traffic())
             }
-            // One after the other, so with the last of them all are in force.
+            @Sendable func isInForce() {
+                duty.hear(at: began)
+                if memory.isInformed { return }
+                memory.becomeInformed()
+                // Another one may be told of meanwhile.
+                var term: StateTerm
+                repeat {
+                    term = store.presentTerm
+                    duty.set(term)
+                } while term != store.presentTerm
+            }
+            // One after the other, so with the last of them all are.
             for name in changed.dropLast() { server.control.post(.migration(.adopt(database: name)) { _ in }) }
             if let last = changed.last {
-                server.control.post(.migration(.adopt(database: last)) { _ in duty.hear(at: began) })
+                server.control.post(.migration(.adopt(database: last)) { _ in isInForce() })
             } else {
-                duty.hear(at: began)
+                isInForce()
             }
             // Whoever runs the migrations shows them by himself.
             let isRunner = store.held != nil

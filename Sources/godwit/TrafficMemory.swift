@@ -20,13 +20,22 @@ final class TrafficMemory: Sendable {
     private let places: Mutex<[String: Place]>
     /// Something of the store's was passed over, and may count yet.
     private let isBehind = Atomic<Bool>(false)
+    /// What the store has is known.
+    private let informed: Atomic<Bool>
 
     /// - Parameter store: nil: it lasts as long as the process.
     init(_ store: StateStore?) throws(StateStore.Failure) {
         self.store = store
-        let known = try store?.traffic() ?? [:]
+        let isAway = store?.absence != nil
+        informed = Atomic(!isAway)
+        let known = try isAway ? [:] : store?.traffic() ?? [:]
         places = Mutex(known.mapValues { Place(record: $0.record, number: $0.number) })
     }
+
+    /// False while the store has been away since this process began.
+    var isInformed: Bool { informed.load(ordering: .acquiring) }
+
+    func becomeInformed() { informed.store(true, ordering: .releasing) }
 
     var all: [String: TrafficPlan.Record] { places.withLock { $0.mapValues(\.record) } }
 

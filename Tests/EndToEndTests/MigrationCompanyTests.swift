@@ -352,4 +352,42 @@ import Testing
         while try company.runner().post("/migrations/m/advance").status != 200 {}
         for drive in company.both { try drive.wait("m", for: "backfill running") }
     }
+
+    @Test func `who begins while the state's server is away serves by what the databases say, until they do not`() throws {
+        let server = try PostgresCluster(.new18)
+        let company = try company(state: server)
+        let (first, second) = (company.first, company.second)
+        try first.start(tests.manifest(first, "m", MigrationTests.swift))
+        try first.wait("m", for: "cutover running")
+        try server.stop(mode: "immediate")
+        try second.crash()
+        try tests.expectWrites(second, on: servers.old, id: 10_001)
+        #expect(try second.godwit.console("SHOW EVENTS").contains { row in
+            row["kind"] == "alarm" && row["cause"]?.contains("begun without its state") == true
+        })
+        #expect(try mirror(second)["readable"] == "no")
+        for order in ["READS \(company.database) 50", "FORCE \(company.database) NEW", "CUTOVER \(company.database)"] {
+            #expect(throws: (any Error).self) { try second.godwit.console(order) }
+        }
+        #expect(try second.post("/migrations/m/advance").status == 503)
+        try server.start()
+        for drive in company.both {
+            try waitUntil { try percent(drive) == 100 && mirror(drive)["readable"] == "yes" }
+        }
+        while try company.runner().post("/migrations/m/advance").status != 200 { Awaited.pause() }
+        for drive in company.both { try drive.wait("m", for: "watch running") }
+        try server.stop(mode: "immediate")
+        for (number, drive) in company.both.enumerated() {
+            try drive.crash()
+            try tests.expectWrites(drive, on: servers.new, id: 10_002 + number)
+        }
+        try server.start()
+        for place in ["cleanup running", "cleanup finished"] {
+            while try company.runner().post("/migrations/m/advance").status != 200 { Awaited.pause() }
+            for drive in company.both { try drive.wait("m", for: place) }
+        }
+        // Nothing in OLD tells any more that it was left.
+        try server.stop(mode: "immediate")
+        #expect(throws: (any Error).self) { try second.crash() }
+    }
 }
