@@ -197,8 +197,8 @@ import Testing
         try readOnNew(second)
         relay.become(mode)
         try waitUntil {
-            let mirror = try mirror(second)
-            return mirror["state"] == "standby" && mirror["reason"]?.contains("state store has not answered") == true
+            let row = try mirror(second)
+            return row["state"] == "standby" && row["reason"]?.contains("state store has not answered") == true
         }
         let before = try readsOnNew(second)
         for _ in 0..<50 { _ = try writer.value("SELECT balance FROM account WHERE id = 1") }
