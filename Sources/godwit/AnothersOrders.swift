@@ -1,4 +1,5 @@
 import ControlPlane
+import Mirroring
 import PGWire
 import Proxy
 
