@@ -386,8 +386,11 @@ import Testing
             while try company.runner().post("/migrations/m/advance").status != 200 { Awaited.pause() }
             for drive in company.both { try drive.wait("m", for: place) }
         }
-        // Nothing in OLD tells any more that it was left.
+        // OLD keeps its fence, and the word that it was left. Without that word only the state knows.
         try server.stop(mode: "immediate")
+        try second.crash()
+        try tests.expectWrites(second, on: servers.new, id: 10_021)
+        try servers.old.psql("DROP SCHEMA godwit CASCADE", database: company.database)
         #expect(throws: (any Error).self) { try second.crash() }
     }
 }
