@@ -221,6 +221,21 @@ extension StateStore {
         return all
     }
 
+    /// Both differ from what they were when what the others say is another.
+    package struct Marks: Sendable, Equatable {
+        package var traffic: Int64
+        package var shown: String
+    }
+
+    /// Of a shared store: cheaper than all that they stand for. To be read before that.
+    package func marks() throws(Failure) -> Marks {
+        let rows = try read(StateStatement("""
+            SELECT (SELECT coalesce(max(number), 0) FROM traffic),
+                   (SELECT string_agg(xmin::text, ',' ORDER BY migration) FROM shown)
+            """))
+        return rows.first.map { Marks(traffic: $0.integer(0), shown: $0.text(1)) } ?? Marks(traffic: 0, shown: "")
+    }
+
     // MARK: what other Godwits show
 
     /// A migration's document as JSON, for Godwits that do not run it. Replaces the one before.

@@ -17,33 +17,43 @@ final class PostgresState: StateBackend {
     private let news: StateNews
     private let threads: [OwnThread]
     private let wantsTerm = Atomic<Bool>(false)
+    let absence: StateStore.Failure?
 
     /// Connects, and makes what it lacks.
-    init(url: String, process: String, address: String) throws(StateStore.Failure) {
+    ///
+    /// - Parameter mayBeAway: a server that does not answer is waited for meanwhile.
+    init(url: String, process: String, address: String, mayBeAway: Bool) throws(StateStore.Failure) {
         let target: ConnectionString
         do throws(ConnectionStringError) { target = try ConnectionString(parsing: url) } catch {
             throw StateStore.Failure(path: "state.url", what: "cannot be used: \(error)")
         }
         let place = "PostgreSQL (\(target))"
         (self.place, self.process) = (place, process)
+        let making = StateMaking(process)
+        let session = StateSession(target, purpose: "state", first: "", making: making)
         do throws(PostgresFailure) {
-            try Self.make(target, process)
+            try session.begin()
+            absence = nil
         } catch {
             let advice = error.sqlState == "42501"
                 ? "; let its role make schema \(PostgresSchema.name): GRANT CREATE ON DATABASE" : ""
-            throw StateStore.Failure(path: place, what: "cannot be used: \(error)\(advice)")
+            let failure = StateStore.Failure(path: place, what: "cannot be used: \(error)\(advice)")
+            if !mayBeAway || !error.isAbsence { throw failure }
+            absence = failure
         }
+        session.close()
         let (jobs, questions) = (Mailbox<StateWriter.Job>(), Mailbox<StateReader.Question>())
         let (present, news) = (PresentTerm(), StateNews())
         let writer = OwnThread(name: "godwit-state") {
             StateWriter(
-                StateSession(target, purpose: "state", first: ""), jobs: jobs, present: present, place: place,
-                process: process, address: address
+                StateSession(target, purpose: "state", first: "", making: making), jobs: jobs, present: present,
+                place: place, process: process, address: address
             ).run()
         }
         let reader = OwnThread(name: "godwit-state-r") {
             StateReader(
-                StateSession(target, purpose: "state reader", first: "LISTEN \(PostgresSchema.channel)"),
+                StateSession(
+                    target, purpose: "state reader", first: "LISTEN \(PostgresSchema.channel)", making: making),
                 questions: questions, news: news, place: place
             ).run()
         }
@@ -55,37 +65,6 @@ final class PostgresState: StateBackend {
         jobs.post(.stop)
         questions.post(.stop)
         for thread in threads { thread.join() }
-    }
-
-    private static func make(_ target: ConnectionString, _ process: String) throws(PostgresFailure) {
-        let session = StateSession(target, purpose: "state", first: "")
-        defer { session.close() }
-        if try !isThere(session) {
-            do throws(PostgresFailure) {
-                _ = try session.execute(PostgresSchema.makeText)
-            } catch {
-                // Another Godwit that begins has been quicker.
-                guard try isThere(session) else { throw error }
-            }
-        }
-        let found = try session.execute(PostgresSchema.numberQuery)?.integer(0, 0) ?? 0
-        if found > PostgresSchema.version {
-            throw PostgresFailure(.refused, "a later version of Godwit has written it: use that one")
-        }
-        // What cannot be written is found out now, not at the first decision.
-        _ = try session.execute("""
-            \(PostgresSchema.enter(term: nil, process: process, ordinal: nil));
-            INSERT INTO start (process, micros) VALUES (\(SQL.literal(process)), \(StateStore.now()))
-            """)
-    }
-
-    private static func isThere(_ session: StateSession) throws(PostgresFailure) -> Bool {
-        guard let rows = try session.execute(PostgresSchema.versionQuery) else { preconditionFailure("it has a row") }
-        if rows.flag(0, 1) {
-            throw PostgresFailure(
-                .refused, "this database is one that is migrated, and its tables move: name one of the state's own")
-        }
-        return rows.flag(0, 0)
     }
 
     // MARK: StateBackend
@@ -147,7 +126,7 @@ final class StateReader {
     }
 
     /// Milliseconds after which others may have written something although nobody has told: then it is looked.
-    private static let lookMillis: CInt = 500
+    private static let lookMillis: UInt64 = 500
 
     private let session: StateSession
     private let questions: Mailbox<Question>
@@ -162,12 +141,14 @@ final class StateReader {
     }
 
     func run() {
+        var nextLook = MonotonicInstant.now().advanced(byMillis: Self.lookMillis)
         while true {
+            let left = nextLook.nanoseconds(since: .now()) / 1_000_000
             var ready = [
                 pollfd(fd: questions.descriptor, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: session.descriptor, events: Int16(POLLIN), revents: 0),
             ]
-            let found = poll(&ready, 2, Self.lookMillis)
+            _ = poll(&ready, 2, CInt(min(left + 1, Self.lookMillis)))
             for question in questions.take() {
                 switch question {
                 case .read(let text, let reply): reply.give(answer(text))
@@ -176,7 +157,10 @@ final class StateReader {
             }
             // Whatever came while a question was answered is here, too.
             let told = (try? session.takeNotifications()) ?? 0
-            if told > 0 || found == 0 { news.tell() }
+            // However many ask something else meanwhile.
+            let isTime = MonotonicInstant.now() >= nextLook
+            if isTime { nextLook = MonotonicInstant.now().advanced(byMillis: Self.lookMillis) }
+            if told > 0 || isTime { news.tell() }
         }
     }
 

@@ -7,6 +7,7 @@ import Synchronization
 final class SQLiteState: StateBackend {
     let place: String
     let isShared = false
+    let absence: StateStore.Failure? = nil
     private let database: DatabasePool
     private let lock = Mutex<RunnerLock?>(nil)
 

@@ -52,6 +52,8 @@ protocol StateBackend: Sendable {
     var place: String { get }
     /// Several Godwits work with it, on several machines.
     var isShared: Bool { get }
+    /// Why it could not be had when this process began; nil: it could.
+    var absence: StateStore.Failure? { get }
 
     /// All of them or none. Waits until it lasts.
     ///

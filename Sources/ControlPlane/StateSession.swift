@@ -18,6 +18,7 @@ final class StateSession {
     private let purpose: String
     /// What each new session begins with.
     private let first: String
+    private let making: StateMaking
     private let interrupt: CInt
     private var open: Open?
     private var failure: PostgresFailure?
@@ -25,7 +26,10 @@ final class StateSession {
     /// Of sessions so far: what a session holds is gone with it.
     private(set) var generation = 0
 
-    init(_ target: ConnectionString, purpose: String, first: String, interrupt: CInt = -1) {
+    init(
+        _ target: ConnectionString, purpose: String, first: String, making: StateMaking, interrupt: CInt = -1
+    ) {
+        self.making = making
         self.target = target
         self.purpose = purpose
         self.first = first
@@ -67,6 +71,9 @@ final class StateSession {
                     "tcp_keepalives_idle": "3", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3",
                     "statement_timeout": "\(Int(Self.answerSeconds * 900))",
                 ], connectTimeoutSeconds: Self.connectSeconds, interrupt: interrupt))
+            try making.ensure { (sql) throws(PostgresFailure) in
+                try made.connection.execute(sql, timeoutSeconds: Self.answerSeconds)
+            }
             if !first.isEmpty { try made.connection.execute(first, timeoutSeconds: Self.answerSeconds) }
             open = made
             failure = nil

@@ -45,9 +45,10 @@ package final class StateStore: EventSink {
     /// - Parameters:
     ///   - url: a conninfo or URI.
     ///   - address: where this process's HTTP can be reached by those who ask others; empty: nowhere.
-    package init(url: String, address: String) throws(Failure) {
+    ///   - mayBeAway: see `absence`.
+    package init(url: String, address: String, mayBeAway: Bool = false) throws(Failure) {
         process = Self.processName()
-        backend = try PostgresState(url: url, process: process, address: address)
+        backend = try PostgresState(url: url, process: process, address: address, mayBeAway: mayBeAway)
     }
 
     private static func processName() -> String {
@@ -62,6 +63,10 @@ package final class StateStore: EventSink {
 
     /// Several Godwits work with it.
     package var isShared: Bool { backend.isShared }
+
+    /// Why its server could not be had when this process began: what is stored is not known until it can be. nil: it
+    /// could.
+    package var absence: Failure? { backend.absence }
 
     /// Events that were not kept, and why the last write failed; nil: it did not.
     package var health: (lostEvents: UInt64, failure: String?) {
@@ -117,6 +122,9 @@ package final class StateStore: EventSink {
     package func hold(_ term: Int64?) { heldTerm.withLock { $0 = term } }
 
     package var held: Int64? { heldTerm.withLock { $0 } }
+
+    /// As it was asked last; asks for nothing.
+    package var presentTerm: StateTerm { backend.present }
 
     /// As far as who runs the migrations was asked last.
     package var isReachable: Bool {

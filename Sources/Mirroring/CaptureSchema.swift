@@ -294,6 +294,15 @@ enum CaptureSchema {
          ORDER BY 1, 2
         """
 
+    static let isSource = "SELECT to_regclass('godwit.control') IS NOT NULL"
+
+    /// Epoch, generation, identity, the batch before which the journal holds nothing any more, the next transaction.
+    static let history = """
+        SELECT to_jsonb(c)->>'epoch', to_jsonb(c)->>'generation', (\(sourceIdentity)), to_jsonb(c)->>'emptied_batch',
+               pg_snapshot_xmax(pg_current_snapshot())
+          FROM godwit.control c
+        """
+
     /// System identifier, timeline and database of the source: another value means another history.
     static let sourceIdentity = """
         SELECT (SELECT system_identifier FROM pg_control_system()) || '/' \

@@ -32,4 +32,16 @@ package struct LedgerSnapshot: Sendable, Equatable {
         guard !open.isEmpty else { return later }
         return "(\(later) OR xid IN (\(open.map { "'\($0)'::xid8" }.joined(separator: ","))))"
     }
+
+    /// True when every transaction that the other one shows is shown by this one as well. Both are of one server.
+    package func showsAll(of other: LedgerSnapshot) -> Bool {
+        let theirs = Set(other.open)
+        // What had not begun for us and was over for them, if only one: between the two ends all must be open there.
+        if xmax < other.xmax {
+            guard other.xmax - xmax <= UInt64(theirs.count), (xmax..<other.xmax).allSatisfy(theirs.contains) else {
+                return false
+            }
+        }
+        return open.allSatisfy { $0 >= other.xmax || theirs.contains($0) }
+    }
 }

@@ -21,6 +21,8 @@ final class MirrorLoop {
     private var actions = ActionList<MirrorStateMachine.Action>(capacity: MirrorStateMachine.actionsMax)
     private var isFinished = false
     private var session: MirrorSession?
+    /// Another Godwit mirrors, and this one finds out how far it is.
+    private var following: FollowSession?
     /// The last batch that NEW acknowledged to us: after it, NEW must not be found before it.
     private var lastAcknowledged: BatchApplier.Progress?
     private var reportedReason = ""
@@ -60,7 +62,7 @@ final class MirrorLoop {
         switch action {
         case .open: return open()
         case .close:
-            session = nil
+            (session, following) = (nil, nil)
             return nil
         case .runBatch: return runBatch()
         case .backOff(let millis): return pause(millis: millis) ? .backOffElapsed : .stop
@@ -78,9 +80,9 @@ final class MirrorLoop {
 
     private func report(_ state: MirrorReport.State, _ reason: String) {
         if orders.isEnding { return }
-        let isStandby = !duty.isOurs
+        let (state, reason) = shown(state, reason)
         horizon.updateReport { report in
-            report.state = isStandby && state == .waiting ? .standby : state
+            report.state = state
             report.reason = reason
         }
         // It tries again and again: each reason is said once.
@@ -91,8 +93,17 @@ final class MirrorLoop {
         ])
     }
 
+    private func shown(_ state: MirrorReport.State, _ reason: String) -> (MirrorReport.State, String) {
+        switch state {
+        case .waiting where !duty.isOurs: (.standby, reason)
+        case .mirroring where following != nil: (.following, "another Godwit mirrors")
+        case .backfill where following != nil: (.standby, "another Godwit copies")
+        case .off, .starting, .backfill, .mirroring, .following, .paused, .waiting, .standby, .stopped: (state, reason)
+        }
+    }
+
     private func open() -> MirrorStateMachine.Event {
-        if !duty.isOurs { return standBy }
+        if !duty.isOurs { return openFollowing() }
         do throws(MirrorSession.Failure) {
             let opened = try MirrorSession.open(
                 direction, sourceConninfo: sourceConninfo, targetConninfo: targetConninfo, options: options,
@@ -108,6 +119,7 @@ final class MirrorLoop {
     }
 
     private func runBatch() -> MirrorStateMachine.Event {
+        if let following { return runBatch(of: following) }
         guard let session else { preconditionFailure("a batch without a session") }
         if orders.isPaused, !rest(session) { return .stop }
         guard session.waitForWork(kick: horizon.kickDescriptor, stop: stopDescriptor) else { return .stop }
@@ -124,6 +136,43 @@ final class MirrorLoop {
 
     private var standBy: MirrorStateMachine.Event {
         .failed(reason: "it stands by: the Godwit that runs the migrations mirrors", at: .now())
+    }
+
+    // MARK: another Godwit's mirror
+
+    private func openFollowing() -> MirrorStateMachine.Event {
+        if !duty.isInTouch { return .lost(reason: FollowSession.outOfTouch, at: .now()) }
+        do throws(MirrorSession.Failure) {
+            let opened = try FollowSession.open(
+                direction, sourceConninfo: sourceConninfo, targetConninfo: targetConninfo, options: options, duty: duty,
+                horizon: horizon, stopDescriptor: stopDescriptor, lastAcknowledged: lastAcknowledged,
+                onSlowWait: { [weak self] in self?.waited() }, onSchemaChange: onSchemaChange)
+            following = opened
+            return .opened(backfillLeft: !opened.isBackfillComplete, at: .now())
+        } catch {
+            return duty.isOurs ? open() : loss(error)
+        }
+    }
+
+    private func runBatch(of following: FollowSession) -> MirrorStateMachine.Event {
+        guard following.waitForWork(kick: horizon.kickDescriptor, stop: stopDescriptor) else { return .stop }
+        if duty.isOurs { return .tablesChanged }
+        do throws(MirrorSession.Failure) {
+            guard try following.runBatch() else { return .tablesChanged }
+            lastAcknowledged = following.progress
+            return .applied(backfillLeft: !following.isBackfillComplete, at: .now())
+        } catch {
+            return loss(error)
+        }
+    }
+
+    /// Whatever it is: reads are the authority's until it can be told again how far NEW is.
+    private func loss(_ failure: MirrorSession.Failure) -> MirrorStateMachine.Event {
+        switch failure {
+        case .side(_, let postgres) where postgres.kind == .interrupted: .stop
+        case .side(let side, let postgres): .lost(reason: "\(side.title): \(postgres)", at: .now())
+        case .notReady(let reason), .wrongHistory(let reason): .lost(reason: reason, at: .now())
+        }
     }
 
     private func logNotices(_ session: MirrorSession) {

@@ -1,3 +1,4 @@
+import Primitives
 import Synchronization
 
 /// What an operator tells a running mirror. Any thread.
@@ -27,13 +28,19 @@ package final class MirrorOrders: Sendable {
     }
 }
 
-/// Whether the mirrors of this process mirror, or stand by for another one's. Any thread.
+/// Whether the mirrors of this process mirror, or follow another one's. Any thread.
 package final class MirrorDuty: Sendable {
+    /// Seconds without a word of the others' after which a process that follows knows too little to read where another
+    /// one mirrors to.
+    package static let touchSecondsMax = 5.0
+
     /// Another process may have the mirrors, and say so.
     package let isShared: Bool
     private let ours: Atomic<Bool>
     private let count = Atomic<Int>(0)
     private let sure = Atomic<Bool>(false)
+    /// Monotonic nanoseconds; 0: never.
+    private let heardAt = Atomic<UInt64>(0)
 
     /// What is shared is another one's until it is said to be ours.
     package init(isShared: Bool) {
@@ -53,6 +60,17 @@ package final class MirrorDuty: Sendable {
     package var mayEndOthers: Bool {
         get { sure.load(ordering: .acquiring) }
         set { sure.store(newValue, ordering: .releasing) }
+    }
+
+    /// All that others had decided at this moment is in force here.
+    package func hear(at instant: MonotonicInstant) {
+        _ = heardAt.max(instant.nanoseconds, ordering: .acquiringAndReleasing)
+    }
+
+    /// What others decide reaches this process, as far as is known.
+    package var isInTouch: Bool {
+        let heard = MonotonicInstant(nanoseconds: heardAt.load(ordering: .acquiring))
+        return MonotonicInstant.now() < heard.advanced(bySeconds: Self.touchSecondsMax)
     }
 
     /// How often it has become ours.

@@ -100,12 +100,8 @@ final class MirrorSession {
                     interrupt: stopDescriptor, onSlowWait: onSlowWait),
                 barrier: try Connection.open(
                     server, purpose: "mirror barrier", interrupt: stopDescriptor, onSlowWait: onSlowWait))
-            let isPrepared = try reader.query("SELECT to_regclass('godwit.control') IS NOT NULL").flag(0, 0)
-            let control = try isPrepared ? reader.query("""
-                SELECT to_jsonb(c)->>'epoch', to_jsonb(c)->>'generation', (\(CaptureSchema.sourceIdentity)),
-                       to_jsonb(c)->>'emptied_batch', pg_snapshot_xmax(pg_current_snapshot())
-                  FROM godwit.control c
-                """) : nil
+            let isPrepared = try reader.query(CaptureSchema.isSource).flag(0, 0)
+            let control = try isPrepared ? reader.query(CaptureSchema.history) : nil
             let definitions = try reader.readDefinitions()
             return (reader, control, definitions, try CatalogReader.tables(reader.source),
                 try reader.query(CaptureSchema.capturedTables))
@@ -198,7 +194,8 @@ final class MirrorSession {
         reportTables()
     }
 
-    private static func checkHistory(
+    /// - Parameter control: of `CaptureSchema.history`.
+    static func checkHistory(
         _ direction: MirrorDirection, _ progress: BatchApplier.Progress, _ control: Rows,
         _ lastAcknowledged: BatchApplier.Progress?
     ) throws(Failure) {
@@ -263,7 +260,7 @@ final class MirrorSession {
         return pairs
     }
 
-    private static func captureGone(_ source: Side, _ name: TableName) -> Failure {
+    static func captureGone(_ source: Side, _ name: TableName) -> Failure {
         .wrongHistory(
             "\(source.title) \(name): the capture triggers are gone or disabled, changes may have been missed. "
                 + "Run godwit prepare: the table is then copied anew")
@@ -575,10 +572,12 @@ func on<Value>(
     do throws(PostgresFailure) { return try body() } catch { throw .side(side, error) }
 }
 
-private func parse(_ conninfo: String) throws(PostgresFailure) -> ConnectionString {
-    do throws(ConnectionStringError) {
-        return try ConnectionString(parsing: conninfo)
-    } catch {
-        throw PostgresFailure(.connecting, "\(error)")
+extension MirrorSession {
+    static func parse(_ conninfo: String) throws(PostgresFailure) -> ConnectionString {
+        do throws(ConnectionStringError) {
+            return try ConnectionString(parsing: conninfo)
+        } catch {
+            throw PostgresFailure(.connecting, "\(error)")
+        }
     }
 }

@@ -12,6 +12,8 @@ package struct MirrorStateMachine {
         case tablesChanged
         /// Anything that may be better later: a side is down, a lock, another applier at work.
         case failed(reason: String, at: MonotonicInstant)
+        /// The same, and it cannot be told any more how far NEW is.
+        case lost(reason: String, at: MonotonicInstant)
         case backOffElapsed
         /// A wait is going on.
         case waited(at: MonotonicInstant)
@@ -67,13 +69,11 @@ package struct MirrorStateMachine {
             actions.append(.close)
             actions.append(.open)
         case (.opening, .failed(let reason, let instant)), (.running, .failed(let reason, let instant)):
-            state = .backingOff
-            failures += 1
             leaveWhenTooOld(instant, &actions)
-            actions.append(.close)
-            actions.append(.report(.waiting, reason: reason))
-            let doubled = Self.backOffMillisMin << UInt64(min(failures - 1, 8))
-            actions.append(.backOff(millis: min(doubled, Self.backOffMillisMax)))
+            backOff(reason, &actions)
+        case (.opening, .lost(let reason, _)), (.running, .lost(let reason, _)):
+            setReadable(false, &actions)
+            backOff(reason, &actions)
         case (.backingOff, .backOffElapsed):
             state = .opening
             actions.append(.open)
@@ -101,10 +101,19 @@ package struct MirrorStateMachine {
             actions.append(.finish)
         case (.stopped, .waited), (.finished, .waited), (.finished, .stop):
             break
-        case (_, .start), (_, .opened), (_, .applied), (_, .tablesChanged), (_, .failed), (_, .backOffElapsed),
-            (_, .suspended), (_, .refused), (.idle, .waited):
+        case (_, .start), (_, .opened), (_, .applied), (_, .tablesChanged), (_, .failed), (_, .lost),
+            (_, .backOffElapsed), (_, .suspended), (_, .refused), (.idle, .waited):
             preconditionFailure("\(event) in state \(state)")
         }
+    }
+
+    private mutating func backOff(_ reason: String, _ actions: inout ActionList<Action>) {
+        state = .backingOff
+        failures += 1
+        actions.append(.close)
+        actions.append(.report(.waiting, reason: reason))
+        let doubled = Self.backOffMillisMin << UInt64(min(failures - 1, 8))
+        actions.append(.backOff(millis: min(doubled, Self.backOffMillisMax)))
     }
 
     private mutating func leaveWhenTooOld(_ instant: MonotonicInstant, _ actions: inout ActionList<Action>) {

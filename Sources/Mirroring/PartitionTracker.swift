@@ -67,6 +67,11 @@ struct PartitionTracker {
         plans.filter { $0.isPartitioned && (digests[$0.oid] ?? "") != digest($0.oid) }
     }
 
+    /// The same of what NEW holds.
+    static let knownDigestQuery = """
+        SELECT root::bigint, string_agg(leaf || ':' || stamp, ',' ORDER BY leaf) FROM godwit.partition GROUP BY root
+        """
+
     static func collectDigests(_ rows: Rows) -> [UInt32: String] {
         var digests: [UInt32: String] = [:]
         for row in 0..<rows.count {

@@ -144,8 +144,13 @@ package final class Horizon: Sendable {
 
 /// What the mirror says of itself (SHOW MIRROR). Immutable value, any thread.
 package struct MirrorReport: Sendable, Equatable {
-    /// `standby`: another Godwit with the same state has the mirror.
-    package enum State: String, Sendable { case off, starting, backfill, mirroring, paused, waiting, standby, stopped }
+    /// `following`: another Godwit with the same state has the mirror, and we know how far it is; `standby`: we do not.
+    package enum State: String, Sendable {
+        case off, starting, backfill, mirroring, following, paused, waiting, standby, stopped
+
+        /// NEW follows OLD, batch by batch.
+        package var isCurrent: Bool { self == .mirroring || self == .following }
+    }
 
     package struct Table: Sendable, Equatable {
         package var name: String

@@ -369,7 +369,7 @@ extension ClientConnection {
         if !database.isMirrored || server != nil { return false }
         // A NEW that is down, or too far behind for a wait to help, must not slow reads that OLD can answer.
         if database.health.isOtherOpen || worker.now < database.waitsAgainAt { return false }
-        if database.route.horizon.report.state != .mirroring { return false }
+        if !database.route.horizon.report.state.isCurrent { return false }
         let since = divertedSince ?? worker.now
         divertedSince = since
         let isLong = worker.now.nanoseconds(since: since) > Self.diversionNanosMax

@@ -244,7 +244,7 @@ final class DatabaseState {
     func lagSeconds(now: MonotonicInstant) -> Double? {
         guard isMirrored else { return nil }
         let report = route.horizon.report
-        guard report.state == .mirroring, report.lastAppliedNanos > 0 else { return nil }
+        guard report.state.isCurrent, report.lastAppliedNanos > 0 else { return nil }
         return Double(now.nanoseconds(since: MonotonicInstant(nanoseconds: report.lastAppliedNanos))) / 1e9
     }
 

@@ -258,7 +258,7 @@ package struct ProxyMetrics {
     private func mirror(_ writer: inout ExpositionWriter) {
         writer.begin("godwit_mirror_state", .gauge, "1 at the state that the mirror is in.")
         let states: [MirrorReport.State] = [
-            .off, .starting, .backfill, .mirroring, .paused, .waiting, .standby, .stopped,
+            .off, .starting, .backfill, .mirroring, .following, .paused, .waiting, .standby, .stopped,
         ]
         for (route, report) in mirrors {
             for state in states {

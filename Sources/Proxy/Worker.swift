@@ -494,7 +494,7 @@ final class Worker {
         for waiter in waiters { waiter.horizon.announceWaiter() }
         for waiter in waiters where waiter.client.phase == .awaitingHorizon {
             if waiter.horizon.applied >= waiter.batch || !waiter.horizon.readable {
-                waiter.client.horizonReached(inTime: true)
+                waiter.client.horizonReached(inTime: waiter.horizon.applied >= waiter.batch)
             } else {
                 horizonWaiters.append(waiter)
             }

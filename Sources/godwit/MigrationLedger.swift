@@ -37,7 +37,10 @@ final class MigrationLedger {
 
     /// Whoever has the term has the migrations; it may become ours when another process ends.
     private func takeOver() {
-        let action = watch.handle(parts.store.term())
+        let term = parts.store.term()
+        // Until it is known what is in force nothing is decided on.
+        if !parts.memory.isInformed { return }
+        let action = watch.handle(term)
         switch action {
         case .nothing: break
         case .begin(let term):

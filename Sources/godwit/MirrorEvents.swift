@@ -23,7 +23,7 @@ final class MirrorEvents: Sendable {
             // It tries again and again: that is no news, the reason is.
             case .off, .starting: return false
             case .waiting, .stopped: if state.told == report.state && state.reason == report.reason { return false }
-            case .backfill, .mirroring, .paused, .standby: if state.told == report.state { return false }
+            case .backfill, .mirroring, .following, .paused, .standby: if state.told == report.state { return false }
             }
             state.told = report.state
             state.reason = report.reason

@@ -91,6 +91,7 @@ struct ServeAssembly {
         hooks.apply(snapshot.settings.events)
         events.append(EventRecord(
             .start, cause: "Godwit \(ConsoleTables.version) serves \(snapshot.settings.databases.count) databases"))
+        if let absence = state.store?.absence { events.append(EventRecord(.alarm, cause: Self.words(absence))) }
         startMirrors(server.control, engine)
         let authorities = AuthorityWatcher(
             snapshot.settings.databases, control: server.control, engine: engine, logger: logger)
@@ -120,6 +121,8 @@ struct ServeAssembly {
                     server.answer(worker: worker, client: client, .refused(Self.elsewhere(lifeCycle)))
                 case .migration(_, let done) where lifeCycle.machine.successor != nil:
                     done(.refused(Self.elsewhere(lifeCycle)))
+                case .request(let request, let worker, let client) where state.isAnothers(request):
+                    server.answer(worker: worker, client: client, state.elsewhere)
                 case .request(.switchOver(let command), let worker, let client):
                     // Its table, when it is done: on a thread of its own, for it blocks.
                     _ = OwnThread(name: "godwit-switch") {

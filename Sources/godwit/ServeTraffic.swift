@@ -25,11 +25,25 @@ struct ServeState: Sendable {
             store = state.path.isEmpty ? nil : try StateStore(path: state.path)
         } else {
             try Self.checkPlace(settings)
-            store = try StateStore(url: state.url, address: state.address)
+            store = try StateStore(url: state.url, address: state.address, mayBeAway: true)
+            if let absence = store?.absence { try Self.checkAbsence(absence, settings) }
         }
         duty = MirrorDuty(isShared: !state.url.isEmpty)
         memory = try TrafficMemory(store)
-        sequenceUsers = try store?.sequenceReaders() ?? []
+        sequenceUsers = try store?.absence == nil ? store?.sequenceReaders() ?? [] : []
+    }
+
+    /// Without the state only the databases can say who takes the writes. OLD says it as long as it is prepared, and
+    /// its fence keeps to it; one that is not may be left behind for good.
+    private static func checkAbsence(
+        _ absence: StateStore.Failure, _ settings: Settings
+    ) throws(StateStore.Failure) {
+        for database in settings.databases where database.mirror.mode != .off && !database.isWildcard {
+            if AuthorityProbe(database.controlOrOwn(.old), interrupt: -1).ask() != nil { continue }
+            throw StateStore.Failure(
+                path: absence.path, what: "\(absence.what). OLD of \"\(database.name)\" does not say either who takes "
+                    + "its writes: it does not answer, is not prepared yet, or no longer. Start when the state answers")
+        }
     }
 
     /// What is in a database that is migrated moves with it.

@@ -18,13 +18,24 @@ final class TrafficMemory: Sendable {
 
     private let store: StateStore?
     private let places: Mutex<[String: Place]>
+    /// Something of the store's was passed over, and may count yet.
+    private let isBehind = Atomic<Bool>(false)
+    /// What the store has is known.
+    private let informed: Atomic<Bool>
 
     /// - Parameter store: nil: it lasts as long as the process.
     init(_ store: StateStore?) throws(StateStore.Failure) {
         self.store = store
-        let known = try store?.traffic() ?? [:]
+        let isAway = store?.absence != nil
+        informed = Atomic(!isAway)
+        let known = try isAway ? [:] : store?.traffic() ?? [:]
         places = Mutex(known.mapValues { Place(record: $0.record, number: $0.number) })
     }
+
+    /// False while the store has been away since this process began.
+    var isInformed: Bool { informed.load(ordering: .acquiring) }
+
+    func becomeInformed() { informed.store(true, ordering: .releasing) }
 
     var all: [String: TrafficPlan.Record] { places.withLock { $0.mapValues(\.record) } }
 
@@ -46,10 +57,14 @@ final class TrafficMemory: Sendable {
                 places[database]?.unwritten -= 1
                 if let number { places[database]?.number = number }
             }
+            if number == nil { self?.isBehind.store(true, ordering: .releasing) }
         }
     }
 
     // MARK: what other Godwits say
+
+    /// The store is to be read although nothing in it is new.
+    func takeBehind() -> Bool { isBehind.exchange(false, ordering: .acquiringAndReleasing) }
 
     /// What the store has now.
     ///
@@ -59,6 +74,7 @@ final class TrafficMemory: Sendable {
             stored.compactMap { name, found in
                 var place = places[name] ?? Place()
                 defer { places[name] = place }
+                if place.unwritten > 0 { isBehind.store(true, ordering: .releasing) }
                 guard place.unwritten == 0, found.number > place.number else { return nil }
                 if found.record == place.record {
                     place.number = found.number
@@ -76,6 +92,7 @@ final class TrafficMemory: Sendable {
             guard var place = places[database], let offer = place.offer else { return nil }
             place.offer = nil
             defer { places[database] = place }
+            if place.unwritten > 0 { isBehind.store(true, ordering: .releasing) }
             guard place.unwritten == 0, offer.number > place.number else { return nil }
             (place.record, place.number) = (offer.record, offer.number)
             return offer.record

@@ -198,6 +198,49 @@ import Testing
         #expect(try store.shown() == ["b2", "a2"])
     }
 
+    @Test func `a store whose server is away at the start is there when it comes`() throws {
+        let relay = try TCPRelay(to: server.port)
+        relay.become(.refusing)
+        let url = try StatePlace.url(database, port: relay.port)
+        #expect(throws: StateStore.Failure.self) { try StateStore(url: url, address: "") }
+        let store = try StateStore(url: url, address: "", mayBeAway: true)
+        #expect(store.absence != nil)
+        #expect(throws: StateStore.Failure.self) { try store.traffic() }
+        let log = EventLog()
+        log.add(store)
+        log.append(EventRecord(.phase, database: "shop", cause: "before"))
+        relay.become(.passing)
+        #expect(try store.becomeRunner() == 1)
+        store.flush()
+        #expect(try store.events(database: "shop", from: 0, to: nil, after: 0, limit: 9).count == 1)
+        // What somebody would have to mend is no absence.
+        #expect { try StateStore(url: url.replacing(database, with: "nowhere"), address: "", mayBeAway: true) } throws: {
+            "\($0)".contains("does not exist")
+        }
+    }
+
+    @Test func `marks change with what they stand for, and with nothing else`() throws {
+        let store = try open()
+        try store.becomeRunner()
+        try add(store)
+        var last = try store.marks()
+        func hasChanged() throws -> [Bool] {
+            let marks = try store.marks()
+            defer { last = marks }
+            return [marks.traffic != last.traffic, marks.shown != last.shown]
+        }
+        #expect(try hasChanged() == [false, false])
+        store.remember(TrafficPlan.Record(), of: "shop")
+        store.flush()
+        #expect(try hasChanged() == [true, false])
+        for text in ["1", "2"] {
+            try store.show(text, of: "a")
+            #expect(try hasChanged() == [false, true])
+        }
+        try store.add(state(.mirror), of: "a", micros: 1)
+        #expect(try hasChanged() == [false, false])
+    }
+
     @Test func `several may begin at once`() async throws {
         let url = try StatePlace.url(database)
         try await withThrowingTaskGroup(of: Void.self) { group in

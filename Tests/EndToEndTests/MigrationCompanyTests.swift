@@ -35,7 +35,7 @@ import Testing
 
     private func company(
         _ schema: String = MigrationTests.schema, _ rows: String = MigrationTests.rows, state server: PostgresCluster? = nil,
-        relay: TCPRelay? = nil
+        relay: TCPRelay? = nil, isOfSecond: Bool = false
     ) throws -> Company {
         let server = server ?? servers.new
         let database = try servers.makeDatabase(schema, old: rows)
@@ -44,13 +44,13 @@ import Testing
         var configuration = GodwitConfiguration([servers.entry(database)])
         configuration.database.mirror = ["mode": "async"]
         configuration.state["url"] = "\"\(server.conninfo(database: state, user: PostgresCluster.superuser))\""
-        var firsts = configuration
+        var relayed = configuration
         if let relay {
-            firsts.state["url"] = "\"host=127.0.0.1 port=\(relay.port) dbname=\(state) user=\(PostgresCluster.superuser)\""
+            relayed.state["url"] = "\"host=127.0.0.1 port=\(relay.port) dbname=\(state) user=\(PostgresCluster.superuser)\""
         }
-        let first = try MigrationDrive(firsts)
+        let first = try MigrationDrive(isOfSecond ? configuration : relayed)
         try waitUntil { try first.isRunner() }
-        let second = try MigrationDrive(configuration)
+        let second = try MigrationDrive(isOfSecond ? relayed : configuration)
         return Company(configuration: configuration, first: first, second: second, state: state, server: server)
     }
 
@@ -115,19 +115,101 @@ import Testing
         }
     }
 
-    @Test func `what was written through one is read through the other, on NEW too`() throws {
+    /// Reads what the row has, until NEW has answered so many times.
+    private func expectReads(
+        _ drive: MigrationDrive, of database: String, onNew count: Int, _ write: (Int) throws -> Void
+    ) throws {
+        let reader = try WireClient(port: drive.godwit.port, database: database)
+        let wanted = try readsOnNew(drive) + count
+        var number = 0
+        repeat {
+            for _ in 0..<25 {
+                number += 1
+                try write(number)
+                #expect(try reader.value("SELECT balance FROM account WHERE id = 1") == "\(number)")
+            }
+        } while try readsOnNew(drive) < wanted
+    }
+
+    private func mirror(_ drive: MigrationDrive) throws -> [String: String] {
+        try drive.godwit.console("SHOW MIRROR").first ?? [:]
+    }
+
+    @Test func `what was written through one is read through each, on NEW too`() throws {
         let company = try company()
         let (first, second) = (company.first, company.second)
         try first.start(tests.manifest(first, "m", MigrationTests.swift))
         try first.wait("m", for: "cutover running")
-        let writer = try WireClient(port: second.godwit.port, database: company.database)
-        let reader = try WireClient(port: first.godwit.port, database: company.database)
-        let before = try readsOnNew(first)
-        for number in 1...300 {
+        for (through, reader) in [(second, first), (first, second), (second, second)] {
+            let writer = try WireClient(port: through.godwit.port, database: company.database)
+            try expectReads(reader, of: company.database, onNew: 100) { number in
+                _ = try writer.query("UPDATE account SET balance = \(number) WHERE id = 1")
+            }
+        }
+        #expect(try mirror(first)["state"] == "mirroring" && mirror(second)["state"] == "following")
+        // Around both.
+        try expectReads(second, of: company.database, onNew: 50) { number in
+            try servers.old.psql("UPDATE account SET balance = \(number) WHERE id = 1", database: company.database)
+        }
+        // What only the one with the mirror can do is refused with where to say it.
+        for order in ["CUTOVER \(company.database)", "ROLLBACK \(company.database) DRY RUN", "MIRROR PAUSE \(company.database)"] {
+            let psql = try ChildProcess([
+                "psql", "-Xq", "-d", second.godwit.conninfo(database: "godwit", user: "godwit"), "-c", order,
+            ])
+            #expect(psql.wait() == .code(1))
+            #expect(psql.errors.text.contains("http://127.0.0.1:\(first.port)"), "\(order): \(psql.errors.text)")
+        }
+        // A mirror that rests is believed as far as it has come.
+        _ = try first.godwit.console("MIRROR PAUSE \(company.database)")
+        let (writer, reader) = (
+            try WireClient(port: first.godwit.port, database: company.database),
+            try WireClient(port: second.godwit.port, database: company.database))
+        var number = 100_000
+        repeat {
+            number += 1
             _ = try writer.query("UPDATE account SET balance = \(number) WHERE id = 1")
             #expect(try reader.value("SELECT balance FROM account WHERE id = 1") == "\(number)")
+        } while try mirror(second)["state"] != "standby"
+        _ = try first.godwit.console("MIRROR RESUME \(company.database)")
+        try expectReads(second, of: company.database, onNew: 25) { number in
+            _ = try writer.query("UPDATE account SET balance = \(number) WHERE id = 1")
         }
-        #expect(try readsOnNew(first) > before + 50)
+        #expect(try first.post("/migrations/m/abort").status == 200)
+        try waitUntil { try percent(second) == 0 }
+        let before = try readsOnNew(second)
+        for _ in 0..<20 { _ = try reader.value("SELECT balance FROM account WHERE id = 1") }
+        #expect(try readsOnNew(second) == before)
+    }
+
+    @Test(arguments: [TCPRelay.Mode.refusing, .silent])
+    func `who hears nothing from the state's server reads from OLD until he does`(mode: TCPRelay.Mode) throws {
+        let relay = try TCPRelay(to: servers.new.port)
+        let company = try company(relay: relay, isOfSecond: true)
+        let (first, second) = (company.first, company.second)
+        try first.start(tests.manifest(first, "m", MigrationTests.swift))
+        try first.wait("m", for: "cutover running")
+        let writer = try WireClient(port: second.godwit.port, database: company.database)
+        func readOnNew(_ drive: MigrationDrive) throws {
+            try expectReads(drive, of: company.database, onNew: 25) { number in
+                _ = try writer.query("UPDATE account SET balance = \(number) WHERE id = 1")
+            }
+        }
+        try readOnNew(second)
+        relay.become(mode)
+        try waitUntil {
+            let row = try mirror(second)
+            return row["state"] == "standby" && row["reason"]?.contains("state store has not answered") == true
+        }
+        let before = try readsOnNew(second)
+        for _ in 0..<50 { _ = try writer.value("SELECT balance FROM account WHERE id = 1") }
+        #expect(try readsOnNew(second) == before)
+        try readOnNew(first)
+        // What was decided meanwhile counts when he is back.
+        _ = try first.godwit.console("READS \(company.database) 0")
+        relay.become(.passing)
+        try waitUntil { try percent(second) == 0 && mirror(second)["state"] == "following" }
+        _ = try first.godwit.console("READS \(company.database) 100")
+        try readOnNew(second)
     }
 
     @Test func `killed in each phase it is the other's, and goes on where it was`() throws {
@@ -269,5 +351,46 @@ import Testing
         // Both ask to be the one: who was it for a moment may have lost it again.
         while try company.runner().post("/migrations/m/advance").status != 200 {}
         for drive in company.both { try drive.wait("m", for: "backfill running") }
+    }
+
+    @Test func `who begins while the state's server is away serves by what the databases say, until they do not`() throws {
+        let server = try PostgresCluster(.new18)
+        let company = try company(state: server)
+        let (first, second) = (company.first, company.second)
+        try first.start(tests.manifest(first, "m", MigrationTests.swift))
+        try first.wait("m", for: "cutover running")
+        try server.stop(mode: "immediate")
+        try second.crash()
+        try tests.expectWrites(second, on: servers.old, id: 10_001)
+        #expect(try second.godwit.console("SHOW EVENTS").contains { row in
+            row["kind"] == "alarm" && row["cause"]?.contains("begun without its state") == true
+        })
+        #expect(try mirror(second)["readable"] == "no")
+        for order in ["READS \(company.database) 50", "FORCE \(company.database) NEW", "CUTOVER \(company.database)"] {
+            #expect(throws: (any Error).self) { try second.godwit.console(order) }
+        }
+        #expect(try second.post("/migrations/m/advance").status == 503)
+        try server.start()
+        for drive in company.both {
+            try waitUntil { try percent(drive) == 100 && mirror(drive)["readable"] == "yes" }
+        }
+        while try company.runner().post("/migrations/m/advance").status != 200 { Awaited.pause() }
+        for drive in company.both { try drive.wait("m", for: "watch running") }
+        try server.stop(mode: "immediate")
+        for (number, drive) in company.both.enumerated() {
+            try drive.crash()
+            try tests.expectWrites(drive, on: servers.new, id: 10_002 + number)
+        }
+        try server.start()
+        for place in ["cleanup running", "cleanup finished"] {
+            while try company.runner().post("/migrations/m/advance").status != 200 { Awaited.pause() }
+            for drive in company.both { try drive.wait("m", for: place) }
+        }
+        // OLD keeps its fence, and the word that it was left. Without that word only the state knows.
+        try server.stop(mode: "immediate")
+        try second.crash()
+        try tests.expectWrites(second, on: servers.new, id: 10_021)
+        try servers.old.psql("DROP SCHEMA godwit CASCADE", database: company.database)
+        #expect(throws: (any Error).self) { try second.crash() }
     }
 }

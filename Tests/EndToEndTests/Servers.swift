@@ -93,13 +93,13 @@ extension GodwitConfiguration {
     }
 }
 
-/// Asks again until it is so. Each question must wait for another process, so that this is no busy loop. What never
+/// Asks again until it is so, with a pause in between. What never
 /// comes is told of, with its place, once a minute.
 func waitUntil<Failure: Error>(
     _ file: StaticString = #fileID, _ line: UInt = #line, _ condition: () throws(Failure) -> Bool
 ) throws(Failure) {
     try Awaited.wait(for: "a condition", Place(file, line)) { () throws(Failure) in
-        while try !condition() {}
+        while try !condition() { Awaited.pause() }
     }
 }
 

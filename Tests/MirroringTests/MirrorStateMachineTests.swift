@@ -41,6 +41,17 @@ import Testing
         #expect(Self.actions(after: short + [.waited(at: Self.at(33)), .waited(at: Self.at(34))]) == [])
     }
 
+    @Test func `a mirror of another one's that is lost from view takes the reads away at once`() {
+        let lost = Self.mirroring + [.lost(reason: "r", at: Self.at(3))]
+        #expect(Self.actions(after: lost) == [
+            .setReadable(false), .close, .report(.waiting, reason: "r"), .backOff(millis: 50),
+        ])
+        let again = lost + [
+            .backOffElapsed, .opened(backfillLeft: false, at: Self.at(4)), .applied(backfillLeft: false, at: Self.at(5)),
+        ]
+        #expect(Self.actions(after: again) == [.setReadable(true), .runBatch])
+    }
+
     @Test func `reads come back with the first batch after a loss`() {
         let events = Self.mirroring + [
             .failed(reason: "r", at: Self.at(40)), .backOffElapsed, .opened(backfillLeft: false, at: Self.at(41)),

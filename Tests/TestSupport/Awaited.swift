@@ -72,6 +72,9 @@ package enum Awaited {
         thread.start()
     }()
 
+    /// Between two questions of a wait that can only ask: whoever is asked needs the processor more.
+    package static func pause() { poll(nil, 0, 5) }
+
     /// Runs what may wait for long.
     package static func wait<Result, Failure: Error>(
         for what: @autoclosure () -> String, _ place: Place, _ body: () throws(Failure) -> Result

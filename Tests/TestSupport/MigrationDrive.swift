@@ -90,6 +90,7 @@ package final class MigrationDrive {
                 throw TestFailure("\(last): \(cause), wanted \(wanted)")
             }
             if godwit.process.hasEnded { throw TestFailure("Godwit has ended at \(last)") }
+            Awaited.pause()
         }
     }
 
@@ -97,6 +98,7 @@ package final class MigrationDrive {
     package func insist(_ id: String, _ verb: String, _ body: String = "") throws {
         while try post("/migrations/\(id)/\(verb)", body).status != 200 {
             if godwit.process.hasEnded { throw TestFailure("Godwit has ended") }
+            Awaited.pause()
         }
     }
 
