@@ -177,10 +177,13 @@ private struct GateWorld {
                 if running.contains(where: { $0.writes && GateScope.database(name).contains($0.database) }) {
                     faults.append("held for a switch with open writes")
                 }
-            // A later one may have begun to open further ones meanwhile.
-            case .warm(let name, _) where !open.values.contains(where: { if case .warm(name, _) = $0 { true } else { false } }):
-                if thread.opening[name.text, default: 0] > 0 { faults.append("warm with servers that are being opened") }
-            case .resume, .enable, .reconnect, .waitClose, .shutdown, .barrier, .letGo, .warm, .disable: break
+            case .warm(let name, _):
+                // A later one may have begun to open further ones meanwhile.
+                let isWarmedAgain = open.values.contains { if case .warm(name, _) = $0 { true } else { false } }
+                if !isWarmedAgain, thread.opening[name.text, default: 0] > 0 {
+                    faults.append("warm with servers that are being opened")
+                }
+            case .resume, .enable, .reconnect, .waitClose, .shutdown, .barrier, .letGo, .disable: break
             }
         }
     }
