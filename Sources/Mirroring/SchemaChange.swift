@@ -477,6 +477,7 @@ package final class SchemaChange {
 
     /// The mirror goes on with the tables as they are now. May be repeated.
     private func finish(_ record: Record) throws(Failure) {
+        let mark = try at(direction.target) { () throws(PostgresFailure) in try ApplierMark.of(target) }
         let known = "jsonb_array_elements(\(SQL.literal(record.known))::jsonb) k"
         let same = "b.schema_name = k->>1 AND b.table_name = k->>2"
         let renamed = try onTarget("""
@@ -495,7 +496,7 @@ package final class SchemaChange {
                     try CatalogReader.tables(target)
                 }
                 // Whoever else writes there is noted under the table's name.
-                for table in tables where oids.contains(table.oid) { try onTarget(RogueWatch.install(table)) }
+                for table in tables where oids.contains(table.oid) { try onTarget(RogueWatch.install(table, mark)) }
             }
             try onTarget("COMMIT")
         } catch {

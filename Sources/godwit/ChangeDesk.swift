@@ -203,7 +203,7 @@ private final class ChangeRun {
             let report = entry.horizon.report
             switch report.state {
             case .mirroring, .backfill: return
-            case .standby:
+            case .standby, .following:
                 throw ErrorResponse(
                     .error, SQLState("55000"), "another Godwit has the mirror of database \"\(database)\"",
                     hint: "Send DDL through the Godwit whose SHOW MIRROR says mirroring.")
@@ -291,7 +291,7 @@ private final class ChangeRun {
         guard let entry = engine.entry(of: database), !engine.isBusy(database), isHalfDone || nextLook.hasPassed
         else { return }
         switch entry.horizon.report.state {
-        case .standby: return
+        case .standby, .following: return
         case .mirroring, .backfill, .paused: if hasLooked && !isHalfDone { return }
         case .off, .starting, .waiting, .stopped: break
         }
