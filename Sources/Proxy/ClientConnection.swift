@@ -120,9 +120,9 @@ final class ClientConnection {
     // The present unit and transaction.
     var scanner: UnitScanner
     var unitPlace: UnsafeMutablePointer<Unit>?
-    /// Of an idle client: a new one, for which room is taken when it is asked for.
+    /// Of an idle client: a new one, for which room is taken when something is to be written in it.
     var unit: Unit {
-        unsafeAddress { UnsafePointer(unitPlace ?? takeUnit()) }
+        unsafeAddress { unitPlace.map { UnsafePointer($0) } ?? worker.spareUnits.new }
         unsafeMutableAddress { unitPlace ?? takeUnit() }
     }
     var transaction = TransactionFacts()

@@ -111,7 +111,7 @@ extension ClientConnection {
     ) -> (AnalysedStatement, StatementKey?)? {
         var last: (AnalysedStatement, StatementKey?)?
         var lone = first
-        while let next = lone.next(in: bytes, packetMax: worker.packetMax) {
+        while let next = lone.next(in: bytes) {
             lone = next
             if next.form == .parsed {
                 last = database.analyse(next.text)
@@ -224,7 +224,7 @@ extension ClientConnection {
                     server.unnamedPreparedIn == nil
                 else { return false }
             }
-            guard let next = lone.next(in: bytes, packetMax: worker.packetMax) else { return true }
+            guard let next = lone.next(in: bytes) else { return true }
             lone = next
             known = nil
         }
@@ -241,7 +241,7 @@ extension ClientConnection {
         if lone.count > 1 {
             lastUnnamedChange = definition
             unnamed = nil
-            while let next = lone.next(in: bytes, packetMax: worker.packetMax) {
+            while let next = lone.next(in: bytes) {
                 let number = statements.nextNumber()
                 unnamedBefore.append(UnnamedChange(
                     change: number, previousChange: lastUnnamedChange,
@@ -276,7 +276,7 @@ extension ClientConnection {
                 message.append(contentsOf: lone.values)
                 sent = lone.bindEnd
             }
-            guard let next = lone.next(in: bytes, packetMax: worker.packetMax) else { break }
+            guard let next = lone.next(in: bytes) else { break }
             lone = next
         }
         message.append(contentsOf: bytes[sent...])

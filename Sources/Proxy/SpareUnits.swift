@@ -3,13 +3,20 @@
 struct SpareUnits {
     private static let placesMax = 1024
     private var places: [UnsafeMutablePointer<Unit>] = []
+    /// What all have that have no room of their own: only to be read. As long-lived as the thread.
+    let new: UnsafePointer<Unit>
 
-    /// - Returns: a new unit; whoever takes it gives it back.
-    mutating func take() -> UnsafeMutablePointer<Unit> {
-        if let place = places.popLast() { return place }
+    init() { new = UnsafePointer(Self.makePlace()) }
+
+    private static func makePlace() -> UnsafeMutablePointer<Unit> {
         let place = UnsafeMutablePointer<Unit>.allocate(capacity: 1)
         place.initialize(to: Unit())
         return place
+    }
+
+    /// - Returns: a new unit; whoever takes it gives it back.
+    mutating func take() -> UnsafeMutablePointer<Unit> {
+        places.popLast() ?? Self.makePlace()
     }
 
     /// - Parameter place: with a unit that is as new.

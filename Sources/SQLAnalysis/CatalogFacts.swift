@@ -136,7 +136,8 @@ package struct CatalogFacts: Sendable {
     ///
     /// Functions are as volatile as the worst of their overloads, of the support functions of aggregates, and of the
     /// domains among their arguments. Relations are listed when NEW would not hold the same (sequences, materialized
-    /// views, foreign and unlogged tables, tables that the mirror of this database does not watch), when a row security
+    /// views, foreign and unlogged tables, tables that the mirror of this database does not watch; not temporary ones,
+    /// which only their session can mean, and that keeps its server), when a row security
     /// policy or a rule of theirs calls volatile functions, or when they are views over, or parents of, such. Types are
     /// listed when a cast, a domain's check or their own input function is volatile; `implicit` when such a cast may
     /// happen without being written. Built-in functions leave no dependency behind, hence the looks at texts.
@@ -184,10 +185,11 @@ package struct CatalogFacts: Sendable {
             JOIN unlike_name u ON u.schema = n.nspname::text AND u.name = c.relname::text
             UNION
             SELECT c.oid, 'x' FROM pg_catalog.pg_class c
-            WHERE c.relkind IN ('S', 'm', 'f') OR c.relkind IN ('r', 'p') AND c.relpersistence = 'u'
+            WHERE c.relpersistence <> 't' AND (c.relkind IN ('S', 'm', 'f')
+                OR c.relkind IN ('r', 'p') AND c.relpersistence = 'u'
                 OR c.relkind IN ('r', 'p') AND c.oid >= 16384 AND pg_catalog.to_regclass('godwit.control') IS NOT NULL
                     AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t
-                        WHERE t.tgrelid = c.oid AND t.tgname = 'godwit_capture')
+                        WHERE t.tgrelid = c.oid AND t.tgname = 'godwit_capture'))
             UNION
             SELECT o.relation, 'v' FROM owner o
             JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid

@@ -67,10 +67,41 @@ package struct LoneStatement {
     }
 
     /// The unit's next statement; nil: this is the last one.
-    package func next(in bytes: UnsafeRawBufferPointer, packetMax: Int = WireLimits.messageMax) -> LoneStatement? {
-        guard count > 1, var next = LoneStatement(bytes, at: executeEnd, packetMax) else { return nil }
-        next.count = count - 1
-        return next
+    ///
+    /// - Parameter bytes: those that the first was found in.
+    package func next(in bytes: UnsafeRawBufferPointer) -> LoneStatement? {
+        count > 1 ? LoneStatement(behind: self, bytes) : nil
+    }
+
+    /// All of the unit was looked at when its first was found, and has the first's form: nothing is asked again.
+    private init(behind last: LoneStatement, _ bytes: UnsafeRawBufferPointer) {
+        (form, isDescribed, count) = (last.form, last.isDescribed, last.count - 1)
+        let start = last.executeEnd
+        if form == .parsed {
+            bindStart = start + Self.frameSize(bytes, at: start)
+            // Behind the name, which is empty.
+            parseBody = UnsafeRawBufferPointer(rebasing: bytes[start + FrameHeader.size + 1..<bindStart])
+            var reader = BodyReader(parseBody)
+            text = reader.cString() ?? Self.none
+        } else {
+            (bindStart, text, parseBody) = (start, Self.none, Self.none)
+        }
+        bindEnd = bindStart + Self.frameSize(bytes, at: bindStart)
+        // The portal's name is empty.
+        let body = UnsafeRawBufferPointer(rebasing: bytes[bindStart + FrameHeader.size + 1..<bindEnd])
+        var reader = BodyReader(body)
+        name = reader.cString() ?? Self.none
+        values = reader.rest()
+        executeEnd = bindEnd + (isDescribed ? Self.describeSize : 0) + Self.executeSize
+    }
+
+    /// Describe and Execute of the unnamed portal.
+    private static let describeSize = 7
+    private static let executeSize = 10
+
+    @inline(__always)
+    private static func frameSize(_ bytes: UnsafeRawBufferPointer, at offset: Int) -> Int {
+        1 + Int(bytes.loadUnaligned(fromByteOffset: offset + 1, as: UInt32.self).bigEndian)
     }
 
     private init?(_ bytes: UnsafeRawBufferPointer, at start: Int, _ packetMax: Int) {
@@ -110,14 +141,14 @@ package struct LoneStatement {
         guard var next = Self.frame(bytes, at: offset, packetMax) else { return nil }
         isDescribed = next.tag == FrontendTag.describe
         if isDescribed {
-            guard next.frameSize == 7, bytes[offset + 5] == UInt8(ascii: "P"), bytes[offset + 6] == 0
+            guard next.frameSize == Self.describeSize, bytes[offset + 5] == UInt8(ascii: "P"), bytes[offset + 6] == 0
             else { return nil }
             offset += next.frameSize
             guard let behind = Self.frame(bytes, at: offset, packetMax) else { return nil }
             next = behind
         }
         // All rows of the unnamed portal.
-        guard next.tag == FrontendTag.execute, next.frameSize == 10, bytes[offset + 5] == 0,
+        guard next.tag == FrontendTag.execute, next.frameSize == Self.executeSize, bytes[offset + 5] == 0,
             bytes.loadUnaligned(fromByteOffset: offset + 6, as: UInt32.self) == 0
         else { return nil }
         executeEnd = offset + next.frameSize
