@@ -97,13 +97,7 @@ package final class SchemaChange {
 
     private static func connect(_ conninfo: String, _ side: Side) throws(Failure) -> Connection {
         do throws(PostgresFailure) {
-            let target: ConnectionString
-            do throws(ConnectionStringError) {
-                target = try ConnectionString(parsing: conninfo)
-            } catch {
-                throw PostgresFailure(.connecting, "\(error)")
-            }
-            return try Connection.open(target, purpose: "change")
+            return try Connection.open(try MirrorSession.parse(conninfo), purpose: "change")
         } catch {
             throw .side(side, error)
         }
@@ -340,12 +334,12 @@ package final class SchemaChange {
             + "\(direction.source.title)"
     }
 
-    /// Something is left half done. - Returns: false also where nobody can tell.
-    package static func isPending(_ connection: borrowing Connection) -> Bool {
-        let exists = try? connection.query("SELECT to_regclass('godwit.change') IS NOT NULL", timeoutSeconds: 5)
-        guard let exists, exists.flag(0, 0) else { return false }
-        let rows = try? connection.query("SELECT EXISTS (SELECT FROM godwit.change)", timeoutSeconds: 5)
-        return rows?.flag(0, 0) ?? false
+    /// Something is left half done.
+    package static func isPending(_ connection: borrowing Connection) throws(PostgresFailure) -> Bool {
+        let exists = "SELECT to_regclass('godwit.change') IS NOT NULL"
+        guard try connection.query(exists, timeoutSeconds: patienceSeconds).flag(0, 0) else { return false }
+        let any = "SELECT EXISTS (SELECT FROM godwit.change)"
+        return try connection.query(any, timeoutSeconds: patienceSeconds).flag(0, 0)
     }
 
     /// Waits for one whose commit, or end, is still on its way.

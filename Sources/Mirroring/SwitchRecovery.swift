@@ -105,13 +105,8 @@ package enum SwitchRecovery {
         _ conninfo: String, _ side: Side, _ timeout: Double
     ) throws(SwitchSession.Failure) -> Connection {
         do throws(PostgresFailure) {
-            let target: ConnectionString
-            do throws(ConnectionStringError) {
-                target = try ConnectionString(parsing: conninfo)
-            } catch {
-                throw PostgresFailure(.connecting, "\(error)")
-            }
-            return try Connection.open(target, purpose: "switch recovery", connectTimeoutSeconds: timeout)
+            return try Connection.open(
+                try MirrorSession.parse(conninfo), purpose: "switch recovery", connectTimeoutSeconds: timeout)
         } catch {
             throw .side(side, error)
         }

@@ -120,14 +120,9 @@ package final class SwitchSession {
         _ conninfo: String, _ side: Side, _ interrupt: CInt
     ) throws(Failure) -> Connection {
         do throws(PostgresFailure) {
-            let target: ConnectionString
-            do throws(ConnectionStringError) {
-                target = try ConnectionString(parsing: conninfo)
-            } catch {
-                throw PostgresFailure(.connecting, "\(error)")
-            }
             return try Connection.open(
-                target, purpose: "switch", settings: ["tcp_keepalives_idle": "5"], interrupt: interrupt)
+                try MirrorSession.parse(conninfo), purpose: "switch", settings: ["tcp_keepalives_idle": "5"],
+                interrupt: interrupt)
         } catch {
             throw .side(side, error)
         }

@@ -18,8 +18,8 @@ extension ClientConnection {
     /// - Returns: bytes that are done with; nil: it is no such unit, and nothing was done.
     func processLone(_ bytes: UnsafeRawBufferPointer) -> Int? {
         worker.analysedAhead = nil
-        guard let database, mayGoAlone(database), let lone = LoneStatement(bytes, packetMax: worker.packetMax),
-            noteLone(lone, bytes, database)
+        guard let database, mayGoAlone(database),
+            var lone = LoneStatement(firstOf: bytes, packetMax: worker.packetMax), noteLone(&lone, bytes, database)
         else { return nil }
         unit.byteCount = bytes.count
         route(lone: database)
@@ -50,41 +50,34 @@ extension ClientConnection {
     }
 
     /// What `note` keeps of the unit's messages.
+    ///
+    /// - Parameter lone: the first statement; what is behind it is looked at only if that is a plain read.
     private func noteLone(
-        _ lone: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ database: DatabaseState
+        _ lone: inout LoneStatement, _ bytes: UnsafeRawBufferPointer, _ database: DatabaseState
     ) -> Bool {
         let statement: AnalysedStatement
         let key: StatementKey?
+        var id: StatementID?
         switch lone.form {
         case .query, .parsed:
             (statement, key) = database.analyse(lone.text)
-            if !statement.isPlainRead {
-                worker.analysedAhead = (statement, key)
-                return false
-            }
         case .bound:
             if lone.name.isEmpty {
                 guard let unnamed else { return false }
                 (statement, key) = (unnamed.analysis, unnamed.key)
             } else {
-                guard let id = statements.find(lone.name) else { return false }
+                id = statements.find(lone.name)
+                guard let id else { return false }
                 (statement, key) = (database.statements[id].analysis, database.statements[id].key)
-                unit.loneStatement = id
-            }
-            if !statement.isPlainRead {
-                unit.loneStatement = nil
-                return false
             }
         }
-        var last = (statement, key)
-        if lone.count > 1 {
-            guard key == nil, !statement.hasBoundKey, let found = lastOfLone(lone, bytes, database) else {
-                if lone.form == .parsed { worker.analysedAhead = (statement, key) }
-                unit.loneStatement = nil
-                return false
-            }
-            last = found
+        guard statement.isPlainRead, lone.findRest(in: bytes, packetMax: worker.packetMax),
+            let last = lone.count == 1 ? (statement, key) : lastOfLone(lone, statement, key, bytes, database)
+        else {
+            if lone.form != .bound { worker.analysedAhead = (statement, key) }
+            return false
         }
+        unit.loneStatement = id
         unit.addPlainReads(statement, key, count: lone.count)
         unit.lone = lone.form
         unit.isLoneDescribed = lone.isDescribed
@@ -105,10 +98,12 @@ extension ClientConnection {
 
     /// Of a unit with several statements.
     ///
-    /// - Returns: the last one; nil: one of those behind the first is no plain read, or has a key of its own.
+    /// - Returns: the last one; nil: one of those behind the first is no plain read, or any has a key of its own.
     private func lastOfLone(
-        _ first: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ database: DatabaseState
+        _ first: LoneStatement, _ statement: AnalysedStatement, _ key: StatementKey?, _ bytes: UnsafeRawBufferPointer,
+        _ database: DatabaseState
     ) -> (AnalysedStatement, StatementKey?)? {
+        if key != nil || statement.hasBoundKey { return nil }
         var last: (AnalysedStatement, StatementKey?)?
         var lone = first
         while let next = lone.next(in: bytes) {
@@ -237,21 +232,17 @@ extension ClientConnection {
         _ first: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection, _ database: DatabaseState
     ) -> UInt32 {
         let definition = statements.nextNumber()
+        lastUnnamedChange = definition
         var lone = first
-        if lone.count > 1 {
-            lastUnnamedChange = definition
-            unnamed = nil
-            while let next = lone.next(in: bytes) {
-                let number = statements.nextNumber()
-                unnamedBefore.append(UnnamedChange(
-                    change: number, previousChange: lastUnnamedChange,
-                    statement: (Array(lone.parseBody), worker.nextToken()), batch: server.session.batchesSent))
-                lastUnnamedChange = number
-                lone = next
-            }
+        while let next = lone.next(in: bytes) {
+            let number = statements.nextNumber()
+            unnamedBefore.append(UnnamedChange(
+                change: number, previousChange: lastUnnamedChange,
+                statement: (Array(lone.parseBody), worker.nextToken()), batch: server.session.batchesSent))
+            lastUnnamedChange = number
+            lone = next
         }
         keepUnnamed(lone.parseBody, lone.text, database)
-        if first.count == 1 { lastUnnamedChange = definition }
         server.unnamedToken = unnamed?.token ?? 0
         server.unnamedPreparedIn = nil
         return definition
@@ -263,9 +254,10 @@ extension ClientConnection {
     ) {
         var message = worker.spareBuffers.take()
         var lone = first
+        var known = unit.loneStatement
         var sent = 0
         while true {
-            if let id = statements.find(lone.name) {
+            if let id = known ?? statements.find(lone.name) {
                 let serverName = database.statements[id].serverName
                 message.append(contentsOf: bytes[sent..<lone.bindStart])
                 let length = UInt32(4 + 1 + serverName.count + lone.values.count)
@@ -278,6 +270,7 @@ extension ClientConnection {
             }
             guard let next = lone.next(in: bytes) else { break }
             lone = next
+            known = nil
         }
         message.append(contentsOf: bytes[sent...])
         message.withUnsafeBytes { server.send($0) }

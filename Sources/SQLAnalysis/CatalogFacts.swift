@@ -137,10 +137,10 @@ package struct CatalogFacts: Sendable {
     /// Functions are as volatile as the worst of their overloads, of the support functions of aggregates, and of the
     /// domains among their arguments. Relations are listed when NEW would not hold the same (sequences, materialized
     /// views, foreign and unlogged tables, tables that the mirror of this database does not watch; not temporary ones,
-    /// which only their session can mean, and that keeps its server), when a row security
-    /// policy or a rule of theirs calls volatile functions, or when they are views over, or parents of, such. Types are
-    /// listed when a cast, a domain's check or their own input function is volatile; `implicit` when such a cast may
-    /// happen without being written. Built-in functions leave no dependency behind, hence the looks at texts.
+    /// which only their session can mean, and that keeps its server), when a row security policy or a rule of theirs
+    /// calls volatile functions, or when they are views over, or parents of, such. Types are listed when a cast, a
+    /// domain's check or their own input function is volatile; `implicit` when such a cast may happen without being
+    /// written. Built-in functions leave no dependency behind, hence the looks at texts.
     ///
     /// A function that names such a relation, or another such function, is taken for volatile, whatever it is declared
     /// as; so is one that makes up statements (EXECUTE) where there is any such relation. A name counts wherever it

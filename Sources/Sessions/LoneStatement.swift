@@ -44,26 +44,33 @@ package struct LoneStatement {
 
     private static var none: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
 
-    /// The unit's first statement.
+    /// A whole unit's first statement.
     ///
     /// - Parameter packetMax: bytes of a message that the configuration lets through.
     /// - Returns: nil: it is something else, not whole, or not as the protocol wants it.
     package init?(_ bytes: UnsafeRawBufferPointer, packetMax: Int = WireLimits.messageMax) {
-        self.init(bytes, at: 0, packetMax)
-        if form == .query { return }
+        self.init(firstOf: bytes, packetMax: packetMax)
+        if !findRest(in: bytes, packetMax: packetMax) { return nil }
+    }
+
+    /// The first statement, whatever comes behind it: most units that are none are told by it alone.
+    package init?(firstOf bytes: UnsafeRawBufferPointer, packetMax: Int) { self.init(bytes, at: 0, packetMax) }
+
+    /// Counts the statements of the unit.
+    ///
+    /// - Returns: false where the bytes are no such unit.
+    package mutating func findRest(in bytes: UnsafeRawBufferPointer, packetMax: Int) -> Bool {
+        if form == .query { return true }
         var end = executeEnd
         while let last = Self.frame(bytes, at: end, packetMax) {
-            if last.tag == FrontendTag.sync {
-                if end + last.frameSize == bytes.count { return }
-                return nil
-            }
+            if last.tag == FrontendTag.sync { return end + last.frameSize == bytes.count }
             guard count < Self.countMax, let next = LoneStatement(bytes, at: end, packetMax), next.form == form,
                 next.isDescribed == isDescribed
-            else { return nil }
+            else { return false }
             count += 1
             end = next.executeEnd
         }
-        return nil
+        return false
     }
 
     /// The unit's next statement; nil: this is the last one.

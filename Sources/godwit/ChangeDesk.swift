@@ -321,7 +321,7 @@ private final class ChangeRun {
     }
 
     private static func isPending(_ conninfo: String) throws -> Bool {
-        SchemaChange.isPending(try Connection.open(try ConnectionString(parsing: conninfo), purpose: "change"))
+        try SchemaChange.isPending(try Connection.open(try ConnectionString(parsing: conninfo), purpose: "change"))
     }
 
     // MARK: what clients are told
