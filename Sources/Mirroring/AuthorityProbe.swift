@@ -23,6 +23,8 @@ package final class AuthorityProbe {
     private let interrupt: CInt
     private var session: Session?
     private static let answerSeconds = 3.0
+    /// Seconds after its last sign for which another Godwit is still reckoned with.
+    private static let companySeconds = 30
 
     package init(_ conninfo: String, interrupt: CInt) {
         self.conninfo = conninfo
@@ -41,13 +43,16 @@ package final class AuthorityProbe {
     }
 
     /// - Parameter alertFor: the switch that we look out for; `holdsFor`: for which we hold.
-    package func giveSign(_ id: String, alertFor: Int64? = nil, holdsFor: Int64? = nil) {
+    /// - Returns: how many others have given theirs lately; nil: it was not taken.
+    package func giveSign(_ id: String, alertFor: Int64? = nil, holdsFor: Int64? = nil) -> Int64? {
         let values = [alertFor, holdsFor].map { $0.map { "\($0)" } ?? "NULL" }.joined(separator: ", ")
-        _ = run("""
+        return run("""
             INSERT INTO godwit.proxy (id, seen, alert_for, holds_for)
                 VALUES (\(SQL.literal(id)), clock_timestamp(), \(values)) ON CONFLICT (id) DO UPDATE
                 SET seen = excluded.seen, alert_for = excluded.alert_for, holds_for = excluded.holds_for
-            """)
+                RETURNING (SELECT count(*) FROM godwit.proxy p WHERE p.id <> \(SQL.literal(id))
+                    AND p.seen > clock_timestamp() - interval '\(Self.companySeconds) seconds')
+            """)?.integer(0, 0)
     }
 
     /// Nobody need wait for it any more.

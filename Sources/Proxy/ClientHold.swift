@@ -11,11 +11,12 @@ import Sessions
 extension ClientConnection {
     /// Whether the unit has to wait. Of an open transaction that has its server none does, or it could not end.
     func isHeld(_ decision: RouteDecision, _ database: DatabaseState) -> Bool {
-        switch database.hold {
-        case nil: false
-        case .all: true
         // A lazy transaction that comes to the authority may write there from then on.
-        case .writes: decision.side == database.authority && (unit.routedKind != .read || lazy != nil)
+        var mayWrite: Bool { decision.side == database.authority && (unit.routedKind != .read || lazy != nil) }
+        return switch database.hold {
+        case nil: mayWrite && worker.holdsForLease(database)
+        case .all: true
+        case .writes: mayWrite
         }
     }
 

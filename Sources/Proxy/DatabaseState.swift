@@ -73,6 +73,9 @@ final class DatabaseState {
     /// What an operator holds of it, and who waits for that.
     var hold: TrafficGate.Hold?
     var held: HeldClients
+    /// When this thread first saw that others may have moved the writes (see `WriteLease`); nil: that is not so.
+    var lapseSeenAt: MonotonicInstant?
+    var awaitsLease = false
     private(set) var analysis: AnalysisCache
     private(set) var resolver: KeyResolver
     /// Of the plan's `column` sources, by their places in it; 0: not known, or no column.

@@ -72,6 +72,7 @@ package final class DatabaseRoute: Sendable {
     package let stamps: ReadStamps
     package let sequenceReaders: SequenceReaders
     package let health: DatabaseHealth
+    package let lease: WriteLease
     /// What came of reads that were compared; nil: none was asked to be.
     package let shadow: ShadowBook?
     /// The switch that has made the authority what it is; 0: none has.
@@ -87,9 +88,11 @@ package final class DatabaseRoute: Sendable {
     package init(
         settings: DatabaseSettings, old: ServerEndpoint, new: ServerEndpoint, facts: CatalogSnapshot, horizon: Horizon,
         stamps: ReadStamps, sequenceReaders: SequenceReaders, health: DatabaseHealth, epoch: Int64 = 0,
-        lookUp: SecretLookUp? = nil, shadow: ShadowBook? = nil, table: RoutingTable? = nil
+        lookUp: SecretLookUp? = nil, shadow: ShadowBook? = nil, table: RoutingTable? = nil,
+        lease: WriteLease = WriteLease()
     ) {
         self.epoch = epoch
+        self.lease = lease
         self.shadow = shadow
         self.settings = settings
         self.old = old
@@ -114,7 +117,7 @@ package final class DatabaseRoute: Sendable {
         return DatabaseRoute(
             settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps,
             sequenceReaders: sequenceReaders, health: health, epoch: epoch, lookUp: lookUp, shadow: shadow,
-            table: table)
+            table: table, lease: lease)
     }
 }
 

@@ -38,6 +38,8 @@ final class Worker {
         case commitWait(ClientID, wait: UInt64)
         /// A unit has been held for as long as a client waits for a server.
         case held(ClientID, token: UInt64)
+        /// Writes of a database wait until it is known again who takes them.
+        case lease(String)
         /// Reads may have waited for the other side for too long.
         case readCheck
         /// By its registration: the timer must not keep a connection, and with it a socket, that has ended.
@@ -94,10 +96,10 @@ final class Worker {
     var analysedAhead: (AnalysedStatement, StatementKey?)?
     /// A look at the reads that wait for the other side is scheduled.
     var isWatchingReads = false
-    private var horizonWaiters: [HorizonWaiter] = []
-    private var commitWaiters: [HorizonWaiter] = []
+    var horizonWaiters: [HorizonWaiter] = []
+    var commitWaiters: [HorizonWaiter] = []
 
-    private struct HorizonWaiter {
+    struct HorizonWaiter {
         let client: ClientConnection
         let batch: UInt64
         let horizon: Horizon
@@ -346,6 +348,8 @@ final class Worker {
             if let client = clients[id], client.commitWait == wait { client.commitReached(inTime: false) }
         case .held(let id, let token):
             if let client = clients[id], client.holdToken == token { client.holdTimedOut() }
+        case .lease(let name):
+            if let database = databases[name] { lookAtLease(database) }
         case .readCheck:
             checkReads()
         }
@@ -449,56 +453,6 @@ final class Worker {
         state.hold = gate.hold(of: route.name)
         route.horizon.wakeAfterBatches(peers[index].descriptor)
         return state
-    }
-
-    // MARK: reads that wait for NEW
-
-    func awaitHorizon(_ client: ClientConnection, _ batch: UInt64, _ database: DatabaseState, millis: UInt64) {
-        horizonWaiters.append(HorizonWaiter(client: client, batch: batch, horizon: database.route.horizon))
-        database.route.horizon.kick()
-        client.horizonWait = nextToken()
-        schedule(.horizonWait(client.id, wait: client.horizonWait), at: now.advanced(byMillis: millis))
-        checkHorizons()
-    }
-
-    func awaitCommit(_ client: ClientConnection, _ batch: UInt64, _ database: DatabaseState) {
-        commitWaiters.append(HorizonWaiter(client: client, batch: batch, horizon: database.route.horizon))
-        client.commitWait = nextToken()
-        let seconds = database.route.settings.mirror.syncWaitSeconds
-        schedule(.commitWait(client.id, wait: client.commitWait), at: now.advanced(bySeconds: seconds))
-        // Announced before it is looked: a batch that ends in between wakes us again.
-        database.route.horizon.announceWaiter()
-        if database.route.horizon.applied >= batch { client.commitReached(inTime: true) }
-    }
-
-    private func checkCommits() {
-        if commitWaiters.isEmpty { return }
-        let waiters = commitWaiters
-        commitWaiters = []
-        for waiter in waiters { waiter.horizon.announceWaiter() }
-        // A later commit of the same client has a waiter of its own.
-        for waiter in waiters where waiter.client.batchAwaited == waiter.batch {
-            if waiter.horizon.applied >= waiter.batch {
-                waiter.client.commitReached(inTime: true)
-            } else {
-                commitWaiters.append(waiter)
-            }
-        }
-    }
-
-    private func checkHorizons() {
-        if horizonWaiters.isEmpty { return }
-        let waiters = horizonWaiters
-        horizonWaiters = []
-        // Announced before it is looked: a batch that ends in between wakes us again.
-        for waiter in waiters { waiter.horizon.announceWaiter() }
-        for waiter in waiters where waiter.client.phase == .awaitingHorizon {
-            if waiter.horizon.applied >= waiter.batch || !waiter.horizon.readable {
-                waiter.client.horizonReached(inTime: waiter.horizon.applied >= waiter.batch)
-            } else {
-                horizonWaiters.append(waiter)
-            }
-        }
     }
 
     /// The kernel keeps those who connect meanwhile.

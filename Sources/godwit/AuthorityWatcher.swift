@@ -10,7 +10,8 @@ import Proxy
 import Synchronization
 
 /// Asks the databases each second who takes the writes: another Godwit may switch, which this one has to hold for and
-/// to follow, or may have died in the midst of it, which is settled here. On a thread of its own, for it blocks.
+/// to follow, or may have died in the midst of it, which is settled here. It blocks, so each database has a thread of
+/// its own: one whose server does not answer keeps no other from giving its sign of life in time.
 final class AuthorityWatcher: Sendable {
     private enum Request: Sendable {
         case stop
@@ -20,29 +21,36 @@ final class AuthorityWatcher: Sendable {
     private let requests = Mailbox<Request>()
     private let thread: Mutex<OwnThread?>
 
-    init(_ first: [DatabaseSettings], control: Mailbox<ControlMessage>, engine: SwitchEngine, logger: Logger) {
+    init(
+        _ first: [DatabaseSettings], _ leases: WriteLeases, control: Mailbox<ControlMessage>, engine: SwitchEngine,
+        logger: Logger
+    ) {
         let requests = requests
         thread = Mutex(OwnThread(name: "godwit-authority") {
-            var watches: [AuthorityWatch] = []
+            var watches: [(end: Mailbox<Bool>, thread: OwnThread)] = []
             func watch(_ databases: [DatabaseSettings]) {
-                for watch in watches { watch.end() }
-                watches = databases.filter { $0.mirror.mode != .off && !$0.isWildcard }.map {
-                    AuthorityWatch($0, control: control, engine: engine, logger: logger, interrupt: requests.descriptor)
+                for watch in watches { watch.end.post(true) }
+                for watch in watches { watch.thread.join() }
+                watches = databases.filter { $0.mirror.mode != .off && !$0.isWildcard }.map { settings in
+                    let end = Mailbox<Bool>()
+                    return (end, OwnThread(name: "godwit-watch") {
+                        AuthorityWatch(
+                            settings, leases.of(settings.name), control: control, engine: engine, logger: logger,
+                            interrupt: end.descriptor
+                        ).run()
+                    })
                 }
             }
             watch(first)
             while true {
                 var ready = pollfd(fd: requests.descriptor, events: Int16(POLLIN), revents: 0)
-                _ = poll(&ready, 1, watches.map(\.pauseMillis).min() ?? -1)
+                _ = poll(&ready, 1, -1)
                 for request in requests.take() {
                     switch request {
-                    case .stop:
-                        for watch in watches { watch.end() }
-                        return
+                    case .stop: return watch([])
                     case .watch(let databases): watch(databases)
                     }
                 }
-                for watch in watches { watch.look() }
             }
         })
     }
@@ -55,24 +63,34 @@ final class AuthorityWatcher: Sendable {
     }
 }
 
-/// One database's watch. Confined to the watcher's thread.
+/// One database's watch. Confined to its thread.
 private final class AuthorityWatch {
     private static let idleMillis: CInt = 1000
     private static let alertMillis: CInt = 4
+    private static let lateMillis: CInt = 20
+    /// Seconds from a sign of ours for which others count us in for sure: less than they do, for clocks and transit.
+    private static let leaseSeconds = SwitchCall.leaseSeconds - 1
     /// Seconds for which a switch that is near, or under way elsewhere, is looked at often.
     private static let alertSeconds = 20.0
     /// Seconds between attempts to settle what another one has left.
     private static let settleSeconds = 2.0
 
     private let settings: DatabaseSettings
+    private let lease: WriteLease
     private let control: Mailbox<ControlMessage>
     private let engine: SwitchEngine
     private let logger: Logger
+    /// Readable from when the watch is to end.
     private let interrupt: CInt
     private let probes: (old: AuthorityProbe, new: AuthorityProbe)
+    /// What was left is settled on a thread of its own: a side that does not answer must not delay the signs of life.
+    private var settling: (known: Ownership, thread: OwnThread)?
+    private let settled = Mailbox<SwitchRecovery.Outcome>()
     private let replies = Mailbox<SwitchReply>()
     private let validation: ForeignKeyValidation
     private var notes: [String] = []
+    /// The authority has answered the last question.
+    private var isAnswered = false
     /// Something was left that a later look may settle.
     private var isUnsettled = true
     private var alertedFor: Int64?
@@ -88,10 +106,11 @@ private final class AuthorityWatch {
     private var found: Ownership?
 
     init(
-        _ settings: DatabaseSettings, control: Mailbox<ControlMessage>, engine: SwitchEngine, logger: Logger,
-        interrupt: CInt
+        _ settings: DatabaseSettings, _ lease: WriteLease, control: Mailbox<ControlMessage>, engine: SwitchEngine,
+        logger: Logger, interrupt: CInt
     ) {
         self.settings = settings
+        self.lease = lease
         self.control = control
         self.engine = engine
         self.logger = logger
@@ -102,33 +121,62 @@ private final class AuthorityWatch {
             AuthorityProbe(settings.controlOrOwn(.new), interrupt: interrupt))
     }
 
+    func run() {
+        while true {
+            var ready = [interrupt, settled.descriptor].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+            _ = poll(&ready, nfds_t(ready.count), pauseMillis)
+            if ready[0].revents != 0 { return end() }
+            look()
+        }
+    }
+
     /// Until the next look.
-    var pauseMillis: CInt { alertedFor == nil && heldFor == nil ? Self.idleMillis : Self.alertMillis }
+    private var pauseMillis: CInt {
+        if alertedFor != nil || heldFor != nil { return Self.alertMillis }
+        return isLate && isAnswered ? Self.lateMillis : Self.idleMillis
+    }
 
     private func probe(_ side: Side) -> AuthorityProbe { side == .old ? probes.old : probes.new }
 
-    func look() {
+    private func look() {
         guard var known = engine.ownership(of: settings.name) else { return }
+        let isTaken = found.map { $0.epoch <= known.epoch } ?? true
+        if let found, !isTaken { known = found }
+        takeSettled(known)
         if let found, found.epoch > known.epoch { known = found }
         let isBusy = engine.isBusy(settings.name)
         let word = probe(known.authority).ask()
+        isAnswered = word != nil
         if !isBusy { follow(known, word) }
-        if nextSign.hasPassed {
+        let isCalm = word.map { $0.claim.fencedFor == nil && $0.claim.epoch == known.epoch } ?? false
+        if nextSign.hasPassed || isLate {
             nextSign = Deadline.now().adding(seconds: 1)
-            probe(known.authority).giveSign(engine.id, alertFor: alertedFor, holdsFor: isHoldReached ? heldFor : nil)
+            giveSign(known.authority, isSure: isBusy || heldFor != nil || isCalm && isTaken)
         }
         if isBusy { return isUnsettled = true }
-        guard let word else {
+        guard word != nil else {
             // It does not answer: the other side may know that it has the writes now.
             if let other = probe(known.authority.other).ask()?.claim, other.epoch > known.epoch { settle(known) }
             return
         }
-        let isCalm = word.claim.fencedFor == nil && word.claim.epoch == known.epoch
         if isCalm ? isUnsettled : heldFor == nil { settle(known) }
         if isCalm { validation.look(known.epoch, settings.controlOrOwn(known.authority)) }
     }
 
-    func end() {
+    /// Clients' writes wait for us.
+    private var isLate: Bool { lease.hasRunOut(at: MonotonicInstant.now()) }
+
+    /// - Parameter isSure: nobody else can have moved the writes but after this sign, or they are held here.
+    private func giveSign(_ authority: Side, isSure: Bool) {
+        let instant = MonotonicInstant.now()
+        let others = probe(authority).giveSign(
+            engine.id, alertFor: alertedFor, holdsFor: isHoldReached ? heldFor : nil)
+        guard let others, isSure else { return }
+        if others == 0 { lease.giveUp() } else { lease.renew(at: instant, forSeconds: Self.leaseSeconds) }
+    }
+
+    private func end() {
+        settling?.thread.join()
         validation.end()
         guard let known = engine.ownership(of: settings.name) else { return }
         // The interrupt of the other probes is readable by now.
@@ -155,7 +203,7 @@ private final class AuthorityWatch {
             alertedFor = alert
             alertEnds = Deadline.now().adding(seconds: Self.alertSeconds)
             control.post(.switching(.warm(database: settings.name, limitSeconds: 0), reply: nil))
-            return probe(known.authority).giveSign(engine.id, alertFor: alert)
+            return giveSign(known.authority, isSure: true)
         }
         if word?.alert != alertedFor || alertEnds.hasPassed { alertedFor = nil }
     }
@@ -165,7 +213,7 @@ private final class AuthorityWatch {
         guard let epoch = heldFor else { return }
         if !isHoldReached, case .gate(.done)? = replies.take().last {
             isHoldReached = true
-            probe(known.authority).giveSign(engine.id, alertFor: epoch, holdsFor: epoch)
+            giveSign(known.authority, isSure: true)
         }
         if let other = probe(known.authority.other).ask()?.claim, other.epoch >= epoch {
             return letGo(Ownership(authority: known.authority.other, epoch: other.epoch, standing: .settled))
@@ -200,8 +248,20 @@ private final class AuthorityWatch {
     // MARK: what was left
 
     private func settle(_ known: Ownership) {
-        let found = SwitchRecovery.settle(
-            old: settings.controlOrOwn(.old), new: settings.controlOrOwn(.new), interrupt: interrupt)
+        if settling != nil { return }
+        let (settings, interrupt, settled) = (settings, interrupt, settled)
+        settling = (known, OwnThread(name: "godwit-settle") {
+            settled.post(SwitchRecovery.settle(
+                old: settings.controlOrOwn(.old), new: settings.controlOrOwn(.new), interrupt: interrupt))
+        })
+    }
+
+    /// - Parameter known: not what it was when that began: then it is of yesterday, and the next look begins anew.
+    private func takeSettled(_ known: Ownership) {
+        guard let settling, let found = settled.take().last else { return }
+        settling.thread.join()
+        self.settling = nil
+        guard settling.known == known else { return isUnsettled = true }
         isUnsettled = !found.notes.isEmpty || found.ownership.standing != .settled
         if found.notes != notes {
             notes = found.notes

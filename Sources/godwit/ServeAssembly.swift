@@ -33,6 +33,7 @@ struct ServeAssembly {
     /// What lives longer than a snapshot, by database.
     var horizons = NameTable<Horizon>()
     private var stamps = NameTable<ReadStamps>()
+    private let leases = WriteLeases()
     private var sequenceReaders = NameTable<SequenceReaders>()
     private var healths = NameTable<DatabaseHealth>()
     private var shadows = NameTable<ShadowBook>()
@@ -94,7 +95,7 @@ struct ServeAssembly {
         if let absence = state.store?.absence { events.append(EventRecord(.alarm, cause: Self.words(absence))) }
         startMirrors(server.control, engine)
         let authorities = AuthorityWatcher(
-            snapshot.settings.databases, control: server.control, engine: engine, logger: logger)
+            snapshot.settings.databases, leases, control: server.control, engine: engine, logger: logger)
         let lookUps = LookUpService(server, logger: logger)
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger) {
             server.snapshot.route($0)?.authority ?? .old
@@ -564,7 +565,7 @@ struct ServeAssembly {
         return DatabaseRoute(
             settings: settings, old: try endpoint(settings, .old, running), new: try endpoint(settings, .new, running),
             facts: facts, horizon: horizon, stamps: stamps, sequenceReaders: sequenceReaders, health: health,
-            epoch: ownership.epoch, lookUp: lookUp, shadow: shadow)
+            epoch: ownership.epoch, lookUp: lookUp, shadow: shadow, lease: leases.of(name))
     }
 
     /// nil: none was ever asked to be compared.

@@ -23,7 +23,7 @@ import Testing
     }
 
     private func wait(_ what: String, _ condition: () throws -> Bool) throws {
-        try Awaited.wait(for: what, Place(#fileID, #line)) { while try !condition() {} }
+        try waitUntil(what) { try condition() }
     }
 
     /// Asks the server each time, so that it is no busy loop.

@@ -48,12 +48,10 @@ import Testing
     private func expectAlike(
         _ godwit: GodwitProcess, _ database: String, sourceLocation: SourceLocation = #_sourceLocation
     ) throws {
-        var sides = ["", "-"]
-        for _ in 0..<400 where sides[0] != sides[1] {
-            guard try isReadable(godwit, database) else { continue }
-            sides = [try contents(servers.old, database), try contents(servers.new, database)]
+        try waitUntil("both sides of \(database) to be equal, at \(sourceLocation)") {
+            guard try isReadable(godwit, database) else { return false }
+            return try contents(servers.old, database) == contents(servers.new, database)
         }
-        #expect(sides[0] == sides[1], sourceLocation: sourceLocation)
     }
 
     /// The SQLSTATE of a query's answer, and the status behind it.

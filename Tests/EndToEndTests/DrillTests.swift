@@ -50,7 +50,7 @@ import Testing
         let drive = try tests.drive()
         try drive.start(tests.manifest(drive, "m", MigrationTests.byHand))
         try drive.wait("m", for: "prepare running")
-        while try drive.status("m")["work"] != nil {}
+        try waitUntil { try drive.status("m")["work"] == nil }
         let answer = try drive.post("/migrations/m/drill")
         #expect(answer.status == 200, "\(answer.body)")
         #expect(try drive.post("/migrations/m/drill").status == 409)
@@ -74,7 +74,7 @@ import Testing
         configuration.database.controlNew = tests.servers.new.conninfo(database: database, user: "owner_\(database)")
         let drive = try MigrationDrive(configuration)
         try drive.start(tests.manifest(drive, "m", MigrationTests.byHand))
-        while try drive.status("m")["work"] != nil {}
+        try waitUntil { try drive.status("m")["work"] == nil }
         try tests.servers.new.psql("ALTER ROLE owner_\(database) NOSUPERUSER")
         try drive.insist("m", "drill")
         let found = try result(drive)
@@ -88,7 +88,7 @@ import Testing
     func `killed in the midst of a canary's drill nothing is left of it`(step: String) throws {
         let drive = try tests.drive()
         try drive.start(tests.manifest(drive, "m", MigrationTests.byHand))
-        while try drive.status("m")["work"] != nil {}
+        try waitUntil { try drive.status("m")["work"] == nil }
         try drive.crash(environment: ["GODWIT_DIE_BEFORE": step])
         try drive.insist("m", "drill")
         drive.godwit.process.wait()
@@ -168,7 +168,7 @@ import Testing
     @Test func `an abort ends a whole one early`() throws {
         let drive = try atCutover()
         try drive.insist("m", "drill", #"{"whole": true, "seconds": 3600}"#)
-        while try drive.godwit.console("SHOW AUTHORITY").first?["authority"] != "new" {}
+        try waitUntil { try drive.godwit.console("SHOW AUTHORITY").first?["authority"] == "new" }
         #expect(try drive.post("/migrations/m/abort", #"{"reason": "enough"}"#).status == 200)
         try drive.wait("m", for: "cutover aborted")
         try tests.expectWrites(drive, on: tests.servers.old, id: 10_001)

@@ -76,7 +76,7 @@ import Testing
                 "--url", "http://127.0.0.1:\(second.port)", "--token-file", second.godwit.directory + "/token", "--by", "cli",
             ])
         }
-        while try run(["advance"]).wait() != .code(0) {}
+        try waitUntil { try run(["advance"]).wait() == .code(0) }
         try second.wait("m", for: "backfill running")
         for phase in ["backfill", "mirror", "validate", "shadow"] {
             try second.wait("m", for: "\(phase) running")
@@ -271,7 +271,7 @@ import Testing
             }
             #expect(company.first.godwit.process.wait() == .signal(SIGKILL))
             #expect(try company.runner() === company.second)
-            while try !["watch running", "cutover paused"].contains(company.second.place("m")) {}
+            try waitUntil { try ["watch running", "cutover paused"].contains(company.second.place("m")) }
             if try company.second.place("m") == "cutover paused" {
                 #expect(step != "swap")
                 try writers[1].awaitMore()
@@ -336,7 +336,7 @@ import Testing
         let company = try company(state: server)
         try company.first.start(tests.manifest(company.first, "m", MigrationTests.byHand))
         try company.first.wait("m", for: "prepare running")
-        while try company.first.status("m")["go"] as? Bool != true {}
+        try waitUntil { try company.first.status("m")["go"] as? Bool == true }
         try server.stop(mode: "immediate")
         for drive in company.both { try waitUntil { try drive.get("/metrics").body.contains("\ngodwit_state_up 0") } }
         for (number, drive) in company.both.enumerated() {
@@ -349,7 +349,7 @@ import Testing
         try server.start()
         #expect(try company.runner().place("m") == "prepare running")
         // Both ask to be the one: who was it for a moment may have lost it again.
-        while try company.runner().post("/migrations/m/advance").status != 200 {}
+        try waitUntil { try company.runner().post("/migrations/m/advance").status == 200 }
         for drive in company.both { try drive.wait("m", for: "backfill running") }
     }
 
@@ -374,7 +374,7 @@ import Testing
         for drive in company.both {
             try waitUntil { try percent(drive) == 100 && mirror(drive)["readable"] == "yes" }
         }
-        while try company.runner().post("/migrations/m/advance").status != 200 { Awaited.pause() }
+        try waitUntil { try company.runner().post("/migrations/m/advance").status == 200 }
         for drive in company.both { try drive.wait("m", for: "watch running") }
         try server.stop(mode: "immediate")
         for (number, drive) in company.both.enumerated() {
@@ -383,7 +383,7 @@ import Testing
         }
         try server.start()
         for place in ["cleanup running", "cleanup finished"] {
-            while try company.runner().post("/migrations/m/advance").status != 200 { Awaited.pause() }
+            try waitUntil { try company.runner().post("/migrations/m/advance").status == 200 }
             for drive in company.both { try drive.wait("m", for: place) }
         }
         // OLD keeps its fence, and the word that it was left. Without that word only the state knows.

@@ -131,7 +131,7 @@ import Testing
         let started = try run(["start", path])
         #expect(started.0 == .code(0) && started.1.contains("prepare"))
         #expect(try run(["start", path]).0 == .code(1))
-        while try run(["advance", "--dry-run"]).0 != .code(0) {}
+        try waitUntil { try run(["advance", "--dry-run"]).0 == .code(0) }
         #expect(try run(["advance"]).1.contains("backfill"))
         #expect(try run(["pause", "m", "--reason", "tea"]).1.contains("tea"))
         #expect(try run(["status"]).1.contains("backfill, paused: tea"))

@@ -83,7 +83,7 @@ import Testing
         #expect(try drive.place("m") == "watch running")
         try expectWrites(drive, on: servers.new, id: 10_001)
         // Behind the switch OLD follows.
-        while try servers.old.psql("SELECT count(*) FROM account WHERE id = 10001", database: drive.database) != "1" {}
+        try waitUntil { try servers.old.psql("SELECT count(*) FROM account WHERE id = 10001", database: drive.database) == "1" }
         try drive.insist("m", "advance")
         try drive.wait("m", for: "cleanup running")
         try drive.crash()
@@ -120,7 +120,7 @@ import Testing
             drive.godwit.process.wait()
             try drive.crash()
             // What was ordered is found to have happened, or else waits for a word.
-            while try !["watch running", "cutover paused"].contains(drive.place("m")) {}
+            try waitUntil { try ["watch running", "cutover paused"].contains(drive.place("m")) }
             if try drive.place("m") == "cutover paused" {
                 #expect(["fence", "claim"].contains(step))
                 try expectWrites(drive, on: servers.old, id: 10_000)
@@ -203,10 +203,10 @@ import Testing
         try drive.wait("m", for: "mirror running")
         // In the mirror's own role nobody notices, but the comparison.
         let spoil = "SET session_replication_role = replica; UPDATE account SET balance = 7 WHERE id = 3"
-        while try gate(drive, "mirror")["value"] as? String != "mirroring" {}
+        try waitUntil { try gate(drive, "mirror")["value"] as? String == "mirroring" }
         try servers.new.psql(spoil, database: drive.database)
         try drive.insist("m", "advance")
-        while try !(gate(drive, "verified")["value"] as? String ?? "").hasPrefix("different") {}
+        try waitUntil { try (gate(drive, "verified")["value"] as? String ?? "").hasPrefix("different") }
         let refused = try drive.post("/migrations/m/advance")
         #expect(refused.status == 409 && refused.head.contains("application/problem+json"))
         let problem = try MigrationDrive.json(refused)

@@ -93,16 +93,6 @@ extension GodwitConfiguration {
     }
 }
 
-/// Asks again until it is so, with a pause in between. What never
-/// comes is told of, with its place, once a minute.
-func waitUntil<Failure: Error>(
-    _ file: StaticString = #fileID, _ line: UInt = #line, _ condition: () throws(Failure) -> Bool
-) throws(Failure) {
-    try Awaited.wait(for: "a condition", Place(file, line)) { () throws(Failure) in
-        while try !condition() { Awaited.pause() }
-    }
-}
-
 /// Runs a Python program of Drivers/ with the drivers of .build/venv.
 ///
 /// - Throws: with all it wrote, when it does not end with status 0.

@@ -71,6 +71,40 @@ import Testing
         try one.expectEqual(database)
     }
 
+    @Test func `one that slept until it counted as gone asks who has the writes before it goes on, and no client sees it`() throws {
+        let database = try servers.makeDatabase(SwitchTests.schema, old: SwitchTests.rows)
+        let first = try servers.mirroring(database), sleeper = try second(database)
+        try waitForCompany(2, database, servers.old)
+        let clients = try (0..<3).map { _ in try WireClient(port: sleeper.port, database: database) }
+        for (index, client) in clients.enumerated() {
+            #expect(try client.query("INSERT INTO entries VALUES (\(index), 1)").first?.type == "C")
+        }
+        // Behind its next sign it knows that it is not alone, and has noted so before the one after that.
+        let signs = "SELECT seen FROM godwit.proxy WHERE id LIKE '\(sleeper.process.pid)-%'"
+        for _ in 0..<2 {
+            let sign = try servers.old.psql(signs, database: database)
+            try waitUntil { try servers.old.psql(signs, database: database) != sign }
+        }
+
+        sleeper.process.send(SIGSTOP)
+        defer { sleeper.process.send(SIGCONT) }
+        clients[0].send(FrameBuilder.query("INSERT INTO entries VALUES (0, 2)"))
+        clients[1].send(FrameBuilder.query("BEGIN; INSERT INTO entries VALUES (1, 2); COMMIT"))
+        clients[2].send(FrameBuilder.parse("INSERT INTO entries VALUES (2, 2)") + FrameBuilder.bind()
+            + FrameBuilder.execute() + FrameBuilder.message("S"))
+        try one.switchOver(first, "CUTOVER", database, "DEADLINE 30000")
+        sleeper.process.send(SIGCONT)
+        for client in clients {
+            let answer = try client.readToReady()
+            #expect(!answer.contains { $0.type == "E" }, "\(answer)")
+        }
+        #expect(try servers.new.psql("SELECT count(*) FROM entries WHERE n = 2", database: database) == "3")
+        try sleeper.log.waitForLine(containing: "had no sign of this one")
+        try waitForAuthority("new", [first, sleeper])
+        try one.waitForMirror(first)
+        try one.expectEqual(database)
+    }
+
     @Test(arguments: ["fence", "claim", "swap"])
     func `when the one that switches is killed, the other settles it and goes on`(step: String) throws {
         let database = try servers.makeDatabase(SwitchTests.schema, old: SwitchTests.rows)

@@ -71,13 +71,10 @@ import Testing
                    (SELECT md5(coalesce(string_agg(e::text, ',' ORDER BY e::text), '')) FROM entries e),
                    (SELECT md5(coalesce(string_agg(p::text, ',' ORDER BY p::text), '')) FROM parts p)
             """
-        var sides: [String] = []
         // Nobody writes any more: the mirror needs a moment.
-        for _ in 0..<100 {
-            sides = [try servers.old.psql(sql, database: database), try servers.new.psql(sql, database: database)]
-            if sides[0] == sides[1] { return }
+        try waitUntil("both sides of \(database) to be equal, at \(sourceLocation)") {
+            try servers.old.psql(sql, database: database) == servers.new.psql(sql, database: database)
         }
-        Issue.record("OLD \(sides[0]), NEW \(sides[1])", sourceLocation: sourceLocation)
     }
 
     /// What was acknowledged is there, and each account has what its entries say.

@@ -26,14 +26,6 @@ import Testing
             settings: MirrorOptions(pollMillis: 5), horizon: horizon, logger: Logger(label: "other"))
     }
 
-    static func wait(_ what: String, _ condition: () throws -> Bool) throws {
-        for _ in 0..<60_000 {
-            if try condition() { return }
-            _ = poll(nil, 0, 1)
-        }
-        throw TestFailure("waited in vain for \(what)")
-    }
-
     @Test func `a backfill stopped half way goes on where it was`() throws {
         let harness = try Self.filled(rows: 5000)
         harness.start(MirrorOptions(pollMillis: 5, backfillRows: 20))
@@ -61,14 +53,14 @@ import Testing
         let second = Self.mirror(harness, horizon)
         second.start()
         defer { second.stop() }
-        try Self.wait("the second to wait") { horizon.report.state == .waiting }
+        waitUntil("the second to wait") { horizon.report.state == .waiting }
         #expect(horizon.report.reason.contains("another Godwit"))
         #expect(!horizon.readable)
         harness.stop()
-        try Self.wait("the second to take over") { horizon.readable }
+        waitUntil("the second to take over") { horizon.readable }
         try harness.connectOld().execute("UPDATE public.t SET v = 'second'")
         let stamp = horizon.taking
-        try Self.wait("a batch") { horizon.applied > stamp }
+        waitUntil("a batch") { horizon.applied > stamp }
         #expect(try harness.differences() == [])
     }
 
@@ -181,9 +173,9 @@ import Testing
         defer { mirror.stop() }
         let writer = try Connection.open(oldTarget.overriding(["user": user]), purpose: "writer")
         try writer.execute("INSERT INTO public.t SELECT g, 'x' FROM generate_series(1, 100) g; DELETE FROM public.t WHERE id = 7")
-        try Self.wait("readable") { horizon.readable }
+        waitUntil("readable") { horizon.readable }
         let stamp = horizon.taking
-        try Self.wait("a batch") { horizon.applied > stamp }
+        waitUntil("a batch") { horizon.applied > stamp }
         #expect(try harness.differences() == [])
         #expect(throws: PostgresFailure.self) { try writer.execute("SELECT * FROM godwit.journal_0") }
     }
@@ -201,7 +193,7 @@ import Testing
         harness.start()
         try harness.waitUntilReadable()
         let new = try harness.connectNew()
-        try Self.wait("sequences") {
+        try waitUntil("sequences") {
             try new.query("SELECT last_value FROM public.s_id_seq").integer(0, 0) == 1010
                 && new.query("SELECT last_value FROM public.down").integer(0, 0) == -2003
                 && new.query("SELECT last_value FROM public.small").integer(0, 0) == 50

@@ -47,17 +47,17 @@ final class MirrorHarness {
         mirror = nil
     }
 
-    /// Waits until the mirror says so; fails after many turns rather than by the clock.
-    func wait(for what: String, turns: Int = 60_000, until condition: (MirrorReport) throws -> Bool) throws {
-        for _ in 0..<turns {
-            if try condition(horizon.report) { return }
-            var descriptor = pollfd(fd: -1, events: 0, revents: 0)
-            _ = poll(&descriptor, 1, 1)
-        }
-        throw TestFailure("waited in vain for \(what): \(horizon.report)")
+    /// Waits until the mirror says so.
+    func wait(
+        for what: String, _ file: StaticString = #fileID, _ line: UInt = #line,
+        until condition: (MirrorReport) throws -> Bool
+    ) throws {
+        try waitUntil(what, file, line) { try condition(horizon.report) }
     }
 
-    func waitUntilReadable() throws { try wait(for: "readable") { _ in horizon.readable } }
+    func waitUntilReadable(_ file: StaticString = #fileID, _ line: UInt = #line) throws {
+        try wait(for: "readable", file, line) { _ in horizon.readable }
+    }
 
     /// Waits until NEW holds everything that was committed before the call.
     func settle() throws {

@@ -92,19 +92,10 @@ import Testing
         }
 
         func settle() throws {
-            try waitFor("readable") { horizon.readable }
+            waitUntil("readable") { horizon.readable }
             let stamp = horizon.taking
             horizon.kick()
-            try waitFor("a batch") { horizon.applied > stamp }
-        }
-
-        func waitFor(_ what: String, _ condition: () -> Bool) throws {
-            for _ in 0..<60_000 {
-                if condition() { return }
-                var descriptor = pollfd(fd: -1, events: 0, revents: 0)
-                _ = poll(&descriptor, 1, 1)
-            }
-            throw TestFailure("waited in vain for \(what): \(horizon.report)")
+            waitUntil("a batch") { horizon.applied > stamp }
         }
 
         func expectEqual(sourceLocation: SourceLocation = #_sourceLocation) throws {
@@ -210,7 +201,7 @@ import Testing
         ] {
             let known = pair.horizon.report.rogueKeys
             try session.execute(statement)
-            try pair.waitFor("the stranger") { pair.horizon.report.rogueKeys > known }
+            waitUntil("the stranger") { pair.horizon.report.rogueKeys > known }
             try pair.expectEqual()
         }
         // The mirror's user cannot be impersonated, and nobody but a superuser takes the role that is asked for else.
@@ -295,7 +286,7 @@ import Testing
         pair.stop()
         try pair.admin(pair.new).execute("REVOKE SET ON PARAMETER session_replication_role FROM \(pair.role)")
         pair.start()
-        try pair.waitFor("a refusal") { pair.horizon.report.reason.contains("run godwit prepare") }
+        waitUntil("a refusal") { pair.horizon.report.reason.contains("run godwit prepare") }
         #expect(try pair.catalog() == before)
         pair.stop()
         try pair.prepare()

@@ -85,3 +85,14 @@ package enum Awaited {
         return try body()
     }
 }
+
+/// Asks again until it is so, with a pause in between and without an end: a busy machine is no fault. What never comes is
+/// told of, with its place, once a minute.
+package func waitUntil<Failure: Error>(
+    _ what: @autoclosure () -> String = "a condition", _ file: StaticString = #fileID, _ line: UInt = #line,
+    _ condition: () throws(Failure) -> Bool
+) throws(Failure) {
+    try Awaited.wait(for: what(), Place(file, line)) { () throws(Failure) in
+        while try !condition() { Awaited.pause() }
+    }
+}

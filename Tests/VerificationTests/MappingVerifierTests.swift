@@ -60,7 +60,7 @@ import Testing
             horizon: horizon, logger: Logger(label: "test"))
         mirror.start()
         defer { mirror.stop() }
-        for _ in 0..<60_000 where !horizon.readable { _ = poll(nil, 0, 1) }
+        waitUntil("readable") { horizon.readable }
         let verifier = try Self.verifier(pair)
         let before = try verifier.run()
         #expect(before.outcome == .equal)

@@ -45,8 +45,7 @@ import Testing
         }
 
         func waitUntilReadable() throws {
-            for _ in 0..<60_000 where !horizon.readable { _ = poll(nil, 0, 1) }
-            #expect(horizon.readable)
+            waitUntil("readable") { horizon.readable }
         }
 
         func verifier() throws -> Verifier {
@@ -163,8 +162,7 @@ import Testing
             }
             #expect(error?.isLockConflict == true)
             let applied = side.horizon.applied
-            for _ in 0..<60_000 where side.horizon.applied <= applied + 3 { _ = poll(nil, 0, 1) }
-            #expect(side.horizon.applied > applied + 3, "the mirror goes on while the pair lives")
+            waitUntil("the mirror to go on while the pair lives") { side.horizon.applied > applied + 3 }
             _ = consume pair
         }
         try old.execute("SET lock_timeout = 0; TRUNCATE public.numbers")
@@ -178,14 +176,12 @@ import Testing
         try side.waitUntilReadable()
         let old = try side.connect(side.pair.oldConninfo)
         try old.execute("UPDATE godwit.control SET hold_token = 'nobody'")
-        for _ in 0..<60_000 {
-            if try old.query("SELECT served_token = 'nobody' FROM godwit.control").flag(0, 0) { break }
-            _ = poll(nil, 0, 1)
+        try waitUntil("an answer") {
+            try old.query("SELECT served_token = 'nobody' FROM godwit.control").flag(0, 0) == true
         }
         try old.execute("UPDATE public.numbers SET v = 'after' WHERE id = 1")
         let stamp = side.horizon.taking
-        for _ in 0..<60_000 where side.horizon.applied <= stamp { _ = poll(nil, 0, 1) }
-        #expect(side.horizon.applied > stamp)
+        waitUntil("a batch") { side.horizon.applied > stamp }
         #expect(try side.verifier().run().outcome == .equal)
     }
 
