@@ -20,8 +20,8 @@ enum AuthoritySchema {
         CREATE TABLE IF NOT EXISTS godwit.authority (
             singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
             epoch bigint NOT NULL DEFAULT 0, void_epoch bigint NOT NULL DEFAULT 0, fenced_for bigint,
-            since timestamptz, owner text NOT NULL DEFAULT '', database text NOT NULL DEFAULT '',
-            elsewhere text NOT NULL DEFAULT '', reverse_from text, source text, mirror_epoch bigint);
+            since timestamptz, owner text NOT NULL DEFAULT '', elsewhere text NOT NULL DEFAULT '',
+            reverse_from text, source text, mirror_epoch bigint);
         -- What a switch asks of all Godwits of the database, and what they say.
         ALTER TABLE godwit.authority ADD COLUMN IF NOT EXISTS alert bigint;
         ALTER TABLE godwit.authority ADD COLUMN IF NOT EXISTS announced bigint;
@@ -40,7 +40,7 @@ enum AuthoritySchema {
         BEGIN
             SELECT * INTO a FROM godwit.authority;
             RAISE EXCEPTION 'the table %.% is fenced by Godwit: the writes of "%" go to % now',
-                TG_TABLE_SCHEMA, TG_TABLE_NAME, a.database, a.elsewhere
+                TG_TABLE_SCHEMA, TG_TABLE_NAME, current_database(), a.elsewhere
                 USING ERRCODE = '25006', DETAIL = format('Switch %s has taken the writes away from this database.',
                     a.fenced_for), HINT = 'Connect to Godwit, which knows where to write.';
         END $godwit$;

@@ -179,7 +179,8 @@ package final class SwitchSession {
     package func fence(until deadline: Deadline) throws(Failure) {
         try onSource("""
             SET LOCAL lock_timeout = \(max(1, deadline.millisLeft)); \(lock(\.onSource, "SHARE ROW EXCLUSIVE"))
-            \(fenceOn) UPDATE godwit.authority SET fenced_for = \(epoch); COMMIT
+            \(fenceOn) UPDATE godwit.authority SET fenced_for = \(epoch),
+                elsewhere = \(SQL.literal(direction.target.title)); COMMIT
             """, until: deadline)
     }
 

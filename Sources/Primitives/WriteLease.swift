@@ -1,7 +1,7 @@
 import Synchronization
 
-/// Until when this Godwit may take it that no other one has moved a database's writes without it: others count it as gone
-/// some time after its last sign of life, and switch then without waiting for it.
+/// Until when this Godwit may take it that no other one has moved a database's writes without it: others count it as
+/// gone some time after its last sign of life, and switch then without waiting for it.
 ///
 /// Writes that go to the authority behind that end meet its fence, which keeps rows right but fails the client's
 /// transaction. So they are held for a moment instead, until it is known again who takes the writes. Any thread.

@@ -284,6 +284,7 @@ import Testing
         ] {
             let error = try bypass.query(sql).first { $0.type == "E" }
             #expect(error?.sqlState == "25006", "\(sql)")
+            #expect(error?.fields["M"]?.hasSuffix("by Godwit: the writes of \"\(database)\" go to NEW now") == true)
         }
         try waitForMirror(godwit)
         #expect(try godwit.psql("SELECT balance FROM accounts WHERE id = 3", database: database) == "3")

@@ -1,7 +1,21 @@
 import Glibc
+import Synchronization
 
 /// posix_spawn with what the tests need: own process group (so that Ctrl-C reaches only the tests), default signals.
 enum Spawn {
+    /// Held while a process is made, and while a descriptor is made that is closed on exec only a moment later: a server
+    /// that inherits a connection keeps it open for good.
+    private static let fork = Mutex(())
+
+    /// A connection of the listener's, which no process inherits.
+    static func accept(_ listener: CInt) -> CInt {
+        fork.withLock { _ in
+            let descriptor = Glibc.accept(listener, nil, nil)
+            if descriptor >= 0 { _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC) }
+            return descriptor
+        }
+    }
+
     /// - Parameter arguments: the first one is the program, looked up in PATH.
     /// - Parameter furtherDescriptors: they are 3 and up in the process.
     /// - Returns: the process id. A descriptor that is nil becomes /dev/null.
@@ -54,7 +68,9 @@ enum Spawn {
         defer { variables.forEach { free($0) } }
 
         var pid: pid_t = 0
-        let code = posix_spawnp(&pid, command[0], &actions, &attributes, &words, &variables)
+        let code = fork.withLock { _ in
+            posix_spawnp(&pid, command[0], &actions, &attributes, &words, &variables)
+        }
         guard code == 0 else { throw TestFailure("\(command[0]): \(String(cString: strerror(code)))") }
         return pid
     }

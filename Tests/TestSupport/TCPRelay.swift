@@ -98,7 +98,7 @@ package final class TCPRelay: Sendable {
                 fillers = []
                 if listener == nil { listener = Self.listen(port) }
                 if let open = listener, Self.isReadable(open) {
-                    let client = Glibc.accept(open, nil, nil)
+                    let client = Spawn.accept(open)
                     if client >= 0 { Thread.detachNewThread { [self] in relay(client) } }
                     continue
                 }
