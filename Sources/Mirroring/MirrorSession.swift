@@ -387,14 +387,18 @@ final class MirrorSession {
         try on(source) { () throws(PostgresFailure) in
             try reader.checkDefinitions(tables.compactMap { plans[$0.relation] })
         }
-        for table in tables {
-            guard let plan = plans[table.relation] else { continue }
-            let unseen = reader.unseen(progress.snapshot, table.relation)
-            try on(target) { () throws(PostgresFailure) in
-                try applier.applyLarge(plan, isTruncated: table.isTruncated, from: reader, unseen: unseen)
-            }
-            horizon.updateReport { $0.keys += UInt64(table.entries) }
+        let known = tables.compactMap { table -> BacklogFeed.Table? in
+            plans[table.relation].map { ($0, table.isTruncated, reader.unseen(progress.snapshot, table.relation)) }
         }
+        let feed = BacklogFeed(reader: reader, applier: applier, partBytesMax: options.partBytesMax)
+        try on(target) { () throws(PostgresFailure) in
+            try feed.apply(known.filter { $0.plan.comesInParts })
+            for table in known where !table.plan.comesInParts {
+                try applier.applyLarge(table.plan, isTruncated: table.isTruncated, from: reader, unseen: table.unseen)
+            }
+        }
+        let entries = tables.reduce(0) { $0 + (plans[$1.relation] == nil ? 0 : $1.entries) }
+        horizon.updateReport { $0.keys += UInt64(entries) }
         return tables.compactMap { plans[$0.relation]?.newOid }
     }
 
