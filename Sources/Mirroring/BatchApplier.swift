@@ -172,6 +172,40 @@ final class BatchApplier {
 
     func execute(_ sql: String) throws(PostgresFailure) { try target.execute(sql) }
 
+    /// - Returns: how many rows one statement changed.
+    func change(_ sql: String) throws(PostgresFailure) -> Int {
+        try target.send(sql)
+        var changed = 0
+        if case .done(let count)? = try target.next() { changed = count }
+        try target.finish()
+        return changed
+    }
+
+    func flag(_ query: String) throws(PostgresFailure) -> Bool { try target.query(query).flag(0, 0) }
+
+    func send(_ sql: String) throws(PostgresFailure) { try target.send(sql) }
+
+    /// Hands lines to a COPY whose end is left to `finish`.
+    func sendCopy(_ statement: String, _ lines: UnsafeRawBufferPointer) throws(PostgresFailure) {
+        try target.send(statement)
+        guard case .copyIn? = try target.next() else {
+            throw PostgresFailure(.lost, "the target refused a COPY: \(statement)")
+        }
+        try putInPieces(lines)
+        try target.endCopy()
+    }
+
+    func finish() throws(PostgresFailure) { try target.finish() }
+
+    /// libpq would double its buffer until all of it fits in.
+    private func putInPieces(_ bytes: UnsafeRawBufferPointer) throws(PostgresFailure) {
+        for start in stride(from: 0, to: bytes.count, by: Self.copyQueueBytesMax) {
+            let end = min(bytes.count, start + Self.copyQueueBytesMax)
+            try target.putCopy(UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
+            try target.flushQueued()
+        }
+    }
+
     /// Brings one table of a large batch: staged keys are deleted, then the rows come, both straight from the
     /// source.
     func applyLarge(
@@ -291,11 +325,7 @@ final class BatchApplier {
                 gathered.append(contentsOf: row)
                 return
             }
-            // In pieces: libpq would double its buffer until the row fits in whole.
-            for start in stride(from: 0, to: row.count, by: Self.copyQueueBytesMax) {
-                let end = min(row.count, start + Self.copyQueueBytesMax)
-                try put(UnsafeRawBufferPointer(rebasing: row[start..<end]))
-            }
+            try putInPieces(row)
         }
         if !gathered.isEmpty { try putGathered() }
         try reader.source.finish()

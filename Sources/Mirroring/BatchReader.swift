@@ -12,6 +12,8 @@ final class BatchReader {
 
     struct Head {
         var snapshot: LedgerSnapshot
+        /// Where OLD's log ended after the snapshot was taken: all that it shows is before.
+        var logEnd: String
         var epoch: Int64
         var generation: Int64
         /// Somebody wants to attach readers to this batch.
@@ -40,6 +42,9 @@ final class BatchReader {
     /// What each table was when the statements for it were made.
     private var definitions: [UInt32: String] = [:]
     private var isCommitPending = false
+    private var isBarrierSent = false
+    /// What the present batch's snapshot shows has been found to be durable.
+    private(set) var isDurable = false
 
     init(source: consuming Connection, barrier: consuming Connection) {
         self.source = source
@@ -62,13 +67,15 @@ final class BatchReader {
     /// Takes the batch's snapshot. The locks come first: TRUNCATE would empty a table under an older
     /// snapshot.
     func begin(after applied: LedgerSnapshot, keysMax: Int) throws(PostgresFailure) -> Head {
+        isDurable = false
         if isCommitPending {
             isCommitPending = false
             try source.finish()
         }
         try source.send("""
             BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \(lockTables)
-            SELECT pg_current_snapshot(), epoch, generation, hold_token FROM godwit.control;
+            SELECT pg_current_snapshot(), epoch, generation, hold_token, pg_current_wal_insert_lsn()
+              FROM godwit.control;
             \(partitionsQuery)
             \(keysQuery(applied, keysMax))
             """)
@@ -83,8 +90,9 @@ final class BatchReader {
         let isLarge = keys.count > keysMax || (keys.count > 0 && keys.flag(0, 2))
         let partitions = partitionsQuery.isEmpty ? [:] : PartitionTracker.collectDigests(answers[1])
         return Head(
-            snapshot: snapshot, epoch: answers[0].integer(0, 1) ?? 0, generation: answers[0].integer(0, 2) ?? 0,
-            holdToken: answers[0][0, 3], partitions: partitions, dirty: isLarge ? nil : try collect(keys))
+            snapshot: snapshot, logEnd: answers[0][0, 4] ?? "", epoch: answers[0].integer(0, 1) ?? 0,
+            generation: answers[0].integer(0, 2) ?? 0, holdToken: answers[0][0, 3], partitions: partitions,
+            dirty: isLarge ? nil : try collect(keys))
     }
 
     private func keysQuery(_ applied: LedgerSnapshot, _ keysMax: Int) -> String {
@@ -122,15 +130,32 @@ final class BatchReader {
         return dirty
     }
 
-    // MARK: barrier
+    // MARK: durability
+
+    /// OLD's log is flushed as far as it went when the batch's snapshot had been taken, by whoever's commits: what the
+    /// snapshot shows, and every transaction number that it knows, is in there. A standby that commits wait for has to
+    /// be waited for by a commit of our own.
+    private static func durableQuery(_ logEnd: String) -> String {
+        """
+        SELECT current_setting('synchronous_standby_names') = '' AND pg_current_wal_flush_lsn() >= '\(logEnd)'::pg_lsn
+        """
+    }
 
     /// A synchronous write whose commit makes every commit before it durable, also asynchronous ones. To the log
     /// only: a row would grow versions for as long as any transaction of OLD stays open.
     func sendBarrier() throws(PostgresFailure) {
+        if isBarrierSent { return }
         try barrier.send("SELECT pg_logical_emit_message(true, 'godwit', '')")
+        isBarrierSent = true
     }
 
-    func awaitBarrier() throws(PostgresFailure) { try barrier.finish() }
+    /// Returns when what the batch's snapshot shows is durable on OLD.
+    func makeDurable() throws(PostgresFailure) {
+        if isDurable { return }
+        try sendBarrier()
+        isBarrierSent = false
+        try barrier.finish()
+    }
 
     // MARK: definitions
 
@@ -195,10 +220,13 @@ final class BatchReader {
 
     /// All small tables in one round trip; `isLast` ends the source's transaction with it.
     ///
+    /// - Parameter logEnd: the batch's; it is looked whether that has become durable meanwhile. nil: it is not.
     /// - Returns: nil when the rows are too large to travel so; the source's transaction has ended then.
-    func rows(_ wanted: [(plan: TablePlan, dirty: Dirty)], isLast: Bool) throws(PostgresFailure) -> [SmallRows]? {
+    func rows(
+        _ wanted: [(plan: TablePlan, dirty: Dirty)], isLast: Bool, logEnd: String?
+    ) throws(PostgresFailure) -> [SmallRows]? {
         do throws(PostgresFailure) {
-            if let found = try smallRows(wanted, isLast: isLast) { return found }
+            if let found = try smallRows(wanted, isLast: isLast, logEnd) { return found }
             try end()
         } catch {
             guard error.kind == .refused, Self.tooLargeStates.contains(error.sqlState) else { throw error }
@@ -213,7 +241,7 @@ final class BatchReader {
     }
 
     private func smallRows(
-        _ wanted: [(plan: TablePlan, dirty: Dirty)], isLast: Bool
+        _ wanted: [(plan: TablePlan, dirty: Dirty)], isLast: Bool, _ logEnd: String?
     ) throws(PostgresFailure) -> [SmallRows]? {
         let withKeys = wanted.filter { !$0.dirty.keys.isEmpty }
         let bytesMax = Self.smallBytesMax / max(1, withKeys.count)
@@ -222,6 +250,8 @@ final class BatchReader {
             let oids = withKeys.map { "\($0.plan.oid)" }.joined(separator: ", ")
             statements.insert(Self.definitionQuery("c.oid IN (\(oids))"), at: 0)
         }
+        // The last question: until then others' commits may have flushed the log.
+        if let logEnd { statements.append(Self.durableQuery(logEnd)) }
         if isLast { statements.append("COMMIT") }
         if !statements.isEmpty { try source.send(statements.joined(separator: ";\n")) }
         if !withKeys.isEmpty { try check(try nextRows(), withKeys.map(\.plan)) }
@@ -238,6 +268,7 @@ final class BatchReader {
                 if !isTooLarge { found.append(assemble(plan, dirty, rows)) }
             }
         }
+        if logEnd != nil { isDurable = try nextRows().flag(0, 0) }
         if !statements.isEmpty { try source.finish() }
         return isTooLarge ? nil : found
     }

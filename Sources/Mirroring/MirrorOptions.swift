@@ -10,6 +10,8 @@ package struct MirrorOptions: Sendable, Equatable {
     package var lagMaxSeconds: Double
     /// Distinct changed keys up to which a batch travels as one query text; more go by COPY.
     package var smallBatchKeysMax = 1000
+    /// Bytes of rows, and of keys, that go to NEW at once out of more.
+    package var partBytesMax = 1 << 20
     /// Milliseconds from the start of one batch to the start of the next at least: several commits share a
     /// batch.
     package var batchIntervalMillis: UInt64 = 2

@@ -331,32 +331,33 @@ final class MirrorSession {
     private func apply(
         _ head: BatchReader.Head, _ moved: [TablePlan], isHeld: Bool
     ) throws(Failure) -> String?? {
-        try on(source) { () throws(PostgresFailure) in try reader.sendBarrier() }
+        let isSimple = backfill.isComplete && moved.isEmpty
+        // What is read soon is mostly durable by then, without a write of ours that clients' commits would wait behind.
+        let isBrief = isSimple && !isHeld && head.dirty != nil
+        if !isBrief { try on(source) { () throws(PostgresFailure) in try reader.sendBarrier() } }
         var export: String?
         if isHeld { export = try on(source) { () throws(PostgresFailure) in try reader.exportSnapshot() } }
         var text = Array(BatchApplier.beginText(progress, next: head.snapshot).utf8)
-        let isSimple = backfill.isComplete && moved.isEmpty
         var small: [BatchReader.SmallRows] = []
         if let dirty = head.dirty {
             let wanted = dirty.compactMap { oid, dirty in plans[oid].map { (plan: $0, dirty: dirty) } }
                 .sorted { $0.plan.oid < $1.plan.oid }
             let rows = try on(source) { () throws(PostgresFailure) in
-                try reader.rows(wanted, isLast: !isHeld && isSimple)
+                try reader.rows(wanted, isLast: !isHeld && isSimple, logEnd: isBrief ? head.logEnd : nil)
             }
             guard let rows else {
-                try on(source) { () throws(PostgresFailure) in try reader.awaitBarrier() }
+                try on(source) { () throws(PostgresFailure) in try reader.makeDurable() }
                 isLargeNext = true
                 return nil
             }
             small = rows
         }
-        try on(source) { () throws(PostgresFailure) in try reader.awaitBarrier() }
         if head.dirty != nil && isSimple {
             BatchApplier.append(small, to: &text)
             text.append(contentsOf: BatchApplier.expectText(small.map(\.table.newOid), definitions).utf8)
-            text.append(contentsOf: "COMMIT".utf8)
-            try on(target) { () throws(PostgresFailure) in try applier.run(text) }
+            try commit(text)
         } else {
+            try on(source) { () throws(PostgresFailure) in try reader.makeDurable() }
             try on(target) { () throws(PostgresFailure) in try applier.run(text) }
             let changes = try applyPartitions(moved)
             var rest: [UInt8] = []
@@ -376,6 +377,16 @@ final class MirrorSession {
         return .some(export)
     }
 
+    /// NEW commits when what it gets is durable on OLD, and works on it before.
+    private func commit(_ text: [UInt8]) throws(Failure) {
+        let isDurable = reader.isDurable
+        if !isDurable { try on(source) { () throws(PostgresFailure) in try reader.sendBarrier() } }
+        try on(target) { () throws(PostgresFailure) in try applier.run(isDurable ? text + "COMMIT".utf8 : text) }
+        if isDurable { return }
+        try on(source) { () throws(PostgresFailure) in try reader.makeDurable() }
+        try on(target) { () throws(PostgresFailure) in try applier.execute("COMMIT") }
+    }
+
     /// A side's failure in a COPY between both is told apart by nothing: NEW is named, the text says the
     /// rest.
     ///
@@ -387,14 +398,18 @@ final class MirrorSession {
         try on(source) { () throws(PostgresFailure) in
             try reader.checkDefinitions(tables.compactMap { plans[$0.relation] })
         }
-        for table in tables {
-            guard let plan = plans[table.relation] else { continue }
-            let unseen = reader.unseen(progress.snapshot, table.relation)
-            try on(target) { () throws(PostgresFailure) in
-                try applier.applyLarge(plan, isTruncated: table.isTruncated, from: reader, unseen: unseen)
-            }
-            horizon.updateReport { $0.keys += UInt64(table.entries) }
+        let known = tables.compactMap { table -> BacklogFeed.Table? in
+            plans[table.relation].map { ($0, table.isTruncated, reader.unseen(progress.snapshot, table.relation)) }
         }
+        let feed = BacklogFeed(reader: reader, applier: applier, partBytesMax: options.partBytesMax)
+        try on(target) { () throws(PostgresFailure) in
+            try feed.apply(known.filter { $0.plan.comesInParts })
+            for table in known where !table.plan.comesInParts {
+                try applier.applyLarge(table.plan, isTruncated: table.isTruncated, from: reader, unseen: table.unseen)
+            }
+        }
+        let entries = tables.reduce(0) { $0 + (plans[$1.relation] == nil ? 0 : $1.entries) }
+        horizon.updateReport { $0.keys += UInt64(entries) }
         return tables.compactMap { plans[$0.relation]?.newOid }
     }
 

@@ -138,6 +138,29 @@ package struct TablePlan: Sendable {
             """
     }
 
+    /// Whether a backlog's rows may come a part at a time, each with its deletes before its rows: only the key can
+    /// collide, and only with itself, for both sides mean the same by equal keys and by their order.
+    var comesInParts: Bool { isUpsertable && hasPortableKeyOrder && !isMapped }
+
+    /// Every key that the journal names: whether there is a row, the key, the row. In the order of the keys.
+    func copyKeyedRows(from unseen: String) -> String {
+        let names = keys.indices.map { "k.k\($0)" }.joined(separator: ", ")
+        let columns = carried.map { "t.\($0.sql)" }.joined(separator: ", ")
+        let same = keys.enumerated().map { "t.\($1.sql) = k.k\($0)" }.joined(separator: " AND ")
+        return """
+            COPY (SELECT t.\(keys[0].sql) IS NOT NULL, \(names), \(columns) \
+            FROM (\(distinctKeys(unseen))) k LEFT JOIN \(oldRows) t ON \(same) ORDER BY \(names)) TO STDOUT
+            """
+    }
+
+    /// On NEW.
+    func hasRows(from first: [String], through last: [String]) -> String {
+        """
+        SELECT EXISTS (SELECT FROM \(newRows) \
+        WHERE (\(keyList)) >= (\(typed(first))) AND (\(keyList)) <= (\(typed(last))))
+        """
+    }
+
     // MARK: backfill
 
     private func range(after: [String]?, through: [String]?) -> String {
@@ -198,6 +221,13 @@ package struct TablePlan: Sendable {
     var copyIntoStaging: String { "COPY \(staging) FROM STDIN" }
     var deleteStaged: String {
         "DELETE FROM \(newRows) WHERE (\(keyList)) IN (SELECT \(keyList) FROM \(staging))"
+    }
+
+    var emptyStaging: String { "TRUNCATE \(staging)" }
+    var emptyStagingRows: String { "TRUNCATE \(stagingRows)" }
+    var upsertStaged: String {
+        "INSERT INTO \(name.sql) (\(columnList)) OVERRIDING SYSTEM VALUE SELECT \(columnList) FROM \(stagingRows)"
+            + insertEnd
     }
 
     var createStagingRows: String {

@@ -1,0 +1,148 @@
+import Foundation
+import LibPQ
+import Mirroring
+import Primitives
+import TestSupport
+import Testing
+
+/// Batches that come by COPY, in parts of a few rows: all that a part's borders could break.
+@Suite(.serialized) struct BacklogTests {
+    private static func options(partBytesMax: Int, keysMax: Int = 3) -> MirrorOptions {
+        var options = MirrorOptions(pollMillis: 5)
+        options.smallBatchKeysMax = keysMax
+        options.partBytesMax = partBytesMax
+        return options
+    }
+
+    /// The statements in one batch, which is a large one.
+    private static func expectEqual(
+        _ schema: String, fill: String, _ change: String, partBytesMax: Int = 60
+    ) throws {
+        let harness = try MirrorHarness.mirroring(
+            schema, fill: fill, options: Self.options(partBytesMax: partBytesMax))
+        let old = try harness.writer(), new = try harness.connectNew()
+        let before = try new.query("SELECT batch FROM godwit.progress").integer(0, 0) ?? 0
+        try old.execute("BEGIN; \(change); COMMIT")
+        try harness.settle()
+        #expect(try harness.differences() == [])
+        #expect(harness.horizon.report.state == .mirroring, "\(harness.horizon.report.reason)")
+        #expect(try new.query("SELECT batch FROM godwit.progress").integer(0, 0) ?? 0 > before)
+    }
+
+    private static let items = "CREATE TABLE items (id int PRIMARY KEY, v text)"
+    private static let hundred = "INSERT INTO items SELECT g, 'v' || g FROM generate_series(1, 100) g"
+
+    @Test(arguments: [
+        "INSERT INTO items SELECT g, 'new' FROM generate_series(101, 300) g",
+        "UPDATE items SET v = v || '!'",
+        "DELETE FROM items WHERE id % 2 = 0",
+        "DELETE FROM items",
+        "UPDATE items SET id = -id; UPDATE items SET id = id + 101",
+        "UPDATE items SET id = id + 50 WHERE id > 50; INSERT INTO items SELECT g, 'b' FROM generate_series(51, 90) g",
+        "DELETE FROM items WHERE id < 70; UPDATE items SET v = 'u' WHERE id < 90; INSERT INTO items VALUES (1, 'back')",
+        "TRUNCATE items",
+        "TRUNCATE items; INSERT INTO items SELECT g, 't' FROM generate_series(50, 150) g",
+        "UPDATE items SET v = 'x'; TRUNCATE items; INSERT INTO items VALUES (7, NULL)",
+        #"UPDATE items SET v = E'a\tb\nc\\.\\N' || id"#,
+    ])
+    func `changes of many rows arrive whole`(change: String) throws {
+        // One key to a part, some, and all in one.
+        for partBytesMax in [1, 60, 1 << 20] {
+            try Self.expectEqual(Self.items, fill: Self.hundred, change, partBytesMax: partBytesMax)
+        }
+    }
+
+    @Test(arguments: [
+        "numeric", "float8", "timestamptz", "uuid", "bytea", "\"char\"", "int8", "interval", "inet", "boolean",
+    ])
+    func `a key of any type that both sides order alike comes in parts`(type: String) throws {
+        let values: [String: String] = [
+            "numeric": "(g / 4.0)::numeric", "float8": "g / 3.0", "uuid": "md5(g::text)::uuid",
+            "timestamptz": "'2020-01-01'::timestamptz + g * interval '7 h'", "bytea": "decode(md5(g::text), 'hex')",
+            "\"char\"": "(g % 100 + 20)::\"char\"", "int8": "g", "interval": "g * interval '90 min'",
+            "inet": "'10.0.0.0'::inet + g", "boolean": "g % 2 = 0",
+        ]
+        let value = try #require(values[type])
+        try Self.expectEqual(
+            "CREATE TABLE items (k \(type), n int, v text, PRIMARY KEY (n, k))",
+            fill: """
+                INSERT INTO items SELECT \(value), g % 7, 'v' || g FROM generate_series(1, 90) g ON CONFLICT DO NOTHING
+                """,
+            """
+            UPDATE items SET v = 'u' WHERE n % 2 = 0; DELETE FROM items WHERE n = 3; UPDATE items SET n = 9 WHERE n = 5;
+            INSERT INTO items SELECT \(value), 20 + g % 3, 'i' FROM generate_series(1, 60) g ON CONFLICT DO NOTHING
+            """)
+    }
+
+    @Test func `rows that are larger than a part come alone`() throws {
+        try Self.expectEqual(
+            Self.items, fill: Self.hundred, """
+                UPDATE items SET v = repeat('large ', 50000) WHERE id % 10 = 0;
+                UPDATE items SET v = 'small' WHERE id % 3 = 0;
+                INSERT INTO items SELECT g, repeat('x', 300000) FROM generate_series(200, 205) g
+                """, partBytesMax: 1000)
+    }
+
+    /// Unique values that change hands between rows of different parts, and keys that a collation takes for one.
+    @Test(arguments: [
+        ("CREATE TABLE items (id int PRIMARY KEY, v text UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+            "UPDATE items SET v = 'v' || 101 - id"),
+        ("CREATE TABLE items (id text PRIMARY KEY, v text)",
+            "UPDATE items SET v = 'u'; DELETE FROM items WHERE id > '5'"),
+        ("CREATE TABLE items (id int PRIMARY KEY, v text) PARTITION BY HASH (id); "
+            + "CREATE TABLE part_0 PARTITION OF items FOR VALUES WITH (MODULUS 2, REMAINDER 0); "
+            + "CREATE TABLE part_1 PARTITION OF items FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
+            "UPDATE items SET id = 201 - id WHERE id % 2 = 0"),
+    ])
+    func `tables that cannot come in parts come as before`(schema: String, change: String) throws {
+        try Self.expectEqual(schema, fill: Self.hundred, change)
+    }
+
+    @Test func `several tables in one batch, some in parts and some not`() throws {
+        try Self.expectEqual(
+            """
+            CREATE TABLE a (id int PRIMARY KEY, v int); CREATE TABLE b (id text PRIMARY KEY, v int);
+            CREATE TABLE c (id uuid PRIMARY KEY, a int REFERENCES a ON DELETE CASCADE);
+            CREATE TABLE d (id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, v int)
+            """,
+            fill: """
+                INSERT INTO a SELECT g, g FROM generate_series(1, 50) g;
+                INSERT INTO b SELECT g, g FROM generate_series(1, 50) g;
+                INSERT INTO c SELECT md5(g::text)::uuid, g FROM generate_series(1, 50) g;
+                INSERT INTO d (v) SELECT g FROM generate_series(1, 50) g
+                """,
+            """
+            DELETE FROM a WHERE id % 5 = 0; UPDATE b SET v = -v;
+            INSERT INTO d (v) SELECT g FROM generate_series(1, 50) g;
+            TRUNCATE c; INSERT INTO c SELECT md5(g::text)::uuid, 1 FROM generate_series(40, 70) g
+            """)
+    }
+
+    @Test func `hostile writers in large batches leave both sides equal`() throws {
+        let given = ProcessInfo.processInfo.environment["GODWIT_TEST_SEED"].flatMap { UInt64($0) }
+        let seed = given ?? UInt64.random(in: 0...UInt64(UInt32.max))
+        print("seed \(seed) (GODWIT_TEST_SEED)")
+        var random = SeededGenerator(seed: seed)
+        for round in 0..<3 {
+            let partBytesMax = [1, 200, 5000][round], keysMax = Int(random.next() % 4)
+            let harness = try MirrorHarness.mirroring(
+                HostileWriter.schema, fill: HostileWriter.fill,
+                options: Self.options(partBytesMax: partBytesMax, keysMax: keysMax))
+            let conninfo = harness.pair.oldConninfo, turn = seed &+ UInt64(round)
+            let writers = (0..<4).map { number in
+                OwnThread(name: "writer") {
+                    do {
+                        let connection = try Connection.open(try ConnectionString(parsing: conninfo), purpose: "writer")
+                        var writer = HostileWriter(seed: turn, number: number)
+                        _ = try writer.run(transactions: 80, connection)
+                    } catch {
+                        Issue.record("writer \(number): \(error)")
+                    }
+                }
+            }
+            for writer in writers { writer.join() }
+            try harness.settle()
+            #expect(try harness.differences() == [], "seed \(seed), round \(round)")
+        }
+    }
+}
