@@ -1,12 +1,13 @@
 """What a capture by statement (`mirror.bulk`) costs beside the one by row, by rows of a statement.
 
-    .build/venv/bin/python loadtest/trigger_cost.py [--rounds 7] [--rows 1 10 1000 100000] [--version 15|18] [--mirror]
+    .build/venv/bin/python loadtest/trigger_cost.py [--rounds 7] [--rows 1 10 1000] [--version 15|18] [--mirror]
 
-Three equal tables on one server, as `godwit prepare` leaves them: without capture, with a row trigger, and with statement
-triggers that write the keys of a whole statement down at once, from its transition tables. Each round runs INSERT, UPDATE
-(no key changes), UPDATE of all keys and DELETE of so many rows on each table by turns, one statement a transaction,
-synchronous_commit off. What is printed is microseconds a row, the median of the rounds, and what a capture adds. With
---mirror the session is like the mirror's, whom the triggers let pass: what the captures that sleep on NEW cost it.
+Three equal tables on one server, as `godwit prepare` leaves them: without capture, with a row trigger, and with
+statement triggers that write the keys of a whole statement down at once, from its transition tables. Each round runs
+INSERT, UPDATE (no key changes), UPDATE of all keys and DELETE of so many rows on each table by turns, one statement a
+transaction, synchronous_commit off. What is printed is microseconds a row, the median of the rounds, and what a capture
+adds. With --mirror the session is like the mirror's, whom the triggers let pass: what the captures that sleep on NEW
+cost it.
 """
 
 import argparse
