@@ -108,19 +108,34 @@ enum StatementCapture {
             """
     }
 
-    /// What `mirror.bulk` names and cannot be captured so.
-    static func findings(_ bulk: Set<TableName>, old: [TableDescription]) -> [Preflight.Finding] {
-        bulk.sorted().compactMap { name in
-            guard let table = old.first(where: { $0.name == name }) else {
-                return Preflight.blocking(
-                    "OLD \(name)", "is named in mirror.bulk and does not exist", "Correct the name there")
-            }
-            return obstacle(table).map {
-                Preflight.blocking(
-                    "OLD \(name)", "is named in mirror.bulk, and \($0): a statement on another table would change its "
-                        + "rows unseen", "Take it out of mirror.bulk: its rows are then captured one by one")
+    // MARK: what prepare will do
+
+    /// What `mirror.bulk` names and cannot be captured so, and what is captured otherwise than it says.
+    static func findings(
+        _ bulk: Set<TableName>, _ old: borrowing Connection, _ tables: [TableDescription]
+    ) throws(PostgresFailure) -> [Preflight.Finding] {
+        let known = Set(tables.map(\.name))
+        var found = bulk.subtracting(known).sorted().map { name in
+            Preflight.blocking(
+                "OLD \(name)", "is named in mirror.bulk and does not exist", "Correct the name there")
+        }
+        let rows = try old.query(CaptureSchema.capturedTables)
+        let captured = CaptureSchema.healthy(rows)
+        for table in tables {
+            let isBulk = bulk.contains(table.name)
+            if isBulk, let obstacle = obstacle(table) {
+                found.append(Preflight.blocking(
+                    "OLD \(table.name)", "is named in mirror.bulk, and \(obstacle): a statement on another table "
+                        + "would change its rows unseen", "Take it out of mirror.bulk: its rows are then captured one by one"))
+            } else if let capture = captured[table.oid], capture.isByStatement != isBulk {
+                found.append(Preflight.note(
+                    "OLD \(table.name)", isBulk
+                        ? "is named in mirror.bulk and captured row by row"
+                        : "is captured by statement, and mirror.bulk does not name it",
+                    "godwit prepare changes its triggers; a mirror copies it anew then"))
             }
         }
+        return found
     }
 }
 

@@ -223,6 +223,17 @@ import Testing
                 "RESET session_replication_role; SET godwit.applier = 'on'; UPDATE TT SET v = 'not the mirror'",
             ]),
         Scenario(
+            name: "a table that is changed and renamed between the statements of a session",
+            schema: "CREATE TABLE TT_was (id int PRIMARY KEY, v int, gone text); CREATE SCHEMA TT_other",
+            steps: [
+                "INSERT INTO TT_was SELECT g, 1, 'x' FROM generate_series(1, 9) g; UPDATE TT_was SET v = 2 WHERE id = 1",
+                "ALTER TABLE TT_was ADD COLUMN more text DEFAULT 'n'", "UPDATE TT_was SET v = 3 WHERE id < 3",
+                "ALTER TABLE TT_was DROP COLUMN gone", "UPDATE TT_was SET id = -id WHERE id = 3; DELETE FROM TT_was WHERE id = 4",
+                "ALTER TABLE TT_was ALTER v TYPE text, ADD COLUMN again int", "INSERT INTO TT_was VALUES (20, '1'), (21, '2')",
+                "ALTER TABLE TT_was RENAME TO TT_is; UPDATE TT_is SET v = 'z', id = id + 30 WHERE id > 5",
+                "ALTER TABLE TT_is SET SCHEMA TT_other; UPDATE TT_other.TT_is SET v = 'y' WHERE id = 2",
+            ]),
+        Scenario(
             name: "statements of one row and of many by turns, in one session",
             schema: "CREATE TABLE TT (a int, b text, v int, PRIMARY KEY (a, b))",
             steps: [
