@@ -126,7 +126,8 @@ enum StatementCapture {
             if isBulk, let obstacle = obstacle(table) {
                 found.append(Preflight.blocking(
                     "OLD \(table.name)", "is named in mirror.bulk, and \(obstacle): a statement on another table "
-                        + "would change its rows unseen", "Take it out of mirror.bulk: its rows are then captured one by one"))
+                        + "would change its rows unseen",
+                    "Take it out of mirror.bulk: its rows are then captured one by one"))
             } else if let capture = captured[table.oid], capture.isByStatement != isBulk {
                 found.append(Preflight.note(
                     "OLD \(table.name)", isBulk
