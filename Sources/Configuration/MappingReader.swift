@@ -66,11 +66,27 @@ extension SettingsReader {
         return tables
     }
 
-    private func qualified(_ name: String, _ section: Section, _ line: Int?) throws(SettingsError) -> String {
+    func bulkTables(_ mirror: Section) throws(SettingsError) -> [String]? {
+        guard let nodes = try mirror.list("bulk", max: Self.mappedMax) else { return nil }
+        var names: [String] = []
+        let key = Section.join(mirror.key, "bulk")
+        for (node, name) in zip(nodes, try texts(nodes, key)) {
+            names.append(try qualified(name, mirror, node.mark?.line, key: key))
+        }
+        if let twice = names.first(where: { name in names.count { $0 == name } > 1 }) {
+            throw mirror.error("bulk", .conflict("\(twice) is named twice"))
+        }
+        return names
+    }
+
+    private func qualified(
+        _ name: String, _ section: Section, _ line: Int?, key: String? = nil
+    ) throws(SettingsError) -> String {
         let parts = name.split(separator: ".", maxSplits: 1, omittingEmptySubsequences: false)
         if parts.count == 2, parts.allSatisfy({ !$0.isEmpty }) { return name }
         throw SettingsError(
-            path: path, line: line ?? section.line, key: section.key, .expected("schema.table", found: "\"\(name)\""))
+            path: path, line: line ?? section.line, key: key ?? section.key,
+            .expected("schema.table", found: "\"\(name)\""))
     }
 
     private func texts(_ section: Section, _ name: String) throws(SettingsError) -> [String: String] {

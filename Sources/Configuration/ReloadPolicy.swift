@@ -53,7 +53,9 @@ package enum ReloadPolicy {
         if key.hasPrefix("listen.tls.") || key.hasPrefix("admin.http.tls.") { return .reload }
         guard key.hasPrefix("databases.") else { return .restart }
         let parts = key.split(separator: ".")
-        if parts.suffix(2) == ["mirror", "ddl"] || parts.suffix(2) == ["mirror", "ddl_wait"] { return .reload }
+        if parts.count > 1, parts[parts.count - 2] == "mirror", ["ddl", "ddl_wait", "bulk"].contains(parts.last) {
+            return .reload
+        }
         let isReload = ["auth", "pool", "reads", "rules", "breaker", "shadow"].contains { parts.contains($0) }
         return isReload ? .reload : .restart
     }
@@ -82,6 +84,7 @@ package enum ReloadPolicy {
             merged.shadow = wanted.shadow
             merged.mirror.ddl = wanted.mirror.ddl
             merged.mirror.ddlWaitSeconds = wanted.mirror.ddlWaitSeconds
+            merged.mirror.bulk = wanted.mirror.bulk
             return merged
         }
         return kept
@@ -189,6 +192,7 @@ package enum ReloadPolicy {
             ("mirror.sync_wait", seconds(database.mirror.syncWaitSeconds)),
             ("mirror.lag_max", seconds(database.mirror.lagMaxSeconds)),
             ("mirror.tables", database.mirror.tables.map(\.text).joined(separator: "; ")),
+            ("mirror.bulk", database.mirror.bulk.joined(separator: ", ")),
         ] + flatten(database.breaker).map { ("breaker.\($0.0)", $0.1) } + [
             ("shadow.percent", Percent.text(database.shadow.hundredths)),
             ("shadow.pause", seconds(database.shadow.pauseSeconds)),

@@ -451,6 +451,8 @@ package struct MirrorSettings: Sendable, Equatable {
     package var lagMaxSeconds = 30.0
     /// Those that are other tables on NEW (`tables`).
     package var tables: [MappedTable] = []
+    /// Tables of OLD, `schema.table`, whose changes are captured statement by statement (`bulk`). For prepare.
+    package var bulk: [String] = []
 
     package init() {}
 }

@@ -44,7 +44,7 @@ struct SettingsReader {
         ],
         "databases.*.mirror": [
             "mode", "sync_wait", "ddl", "ddl_wait", "poll_millis", "backfill_rows", "backfill_rate",
-            "throttle_lag", "throttle_sessions", "throttle_query", "lag_max", "tables",
+            "throttle_lag", "throttle_sessions", "throttle_query", "lag_max", "tables", "bulk",
         ],
         "breaker": breakerKeys,
         "databases.*.breaker": breakerKeys,
@@ -435,6 +435,7 @@ struct SettingsReader {
         try section.seconds("sync_wait", least: 0.001, &mirror.syncWaitSeconds)
         try section.seconds("lag_max", least: 0.001, &mirror.lagMaxSeconds)
         if let tables = try mappedTables(section) { mirror.tables = tables }
+        if let bulk = try bulkTables(section) { mirror.bulk = bulk }
     }
 
     private func read(_ section: Section, _ shadow: inout ShadowSettings) throws(SettingsError) {

@@ -46,21 +46,33 @@ package struct CaptureInstaller {
 
     /// - Parameter direction: from the side that takes the writes now.
     /// - Parameter tables: of the source, all with a primary key: what Preflight passed.
+    /// - Parameter bulk: OLD's names of those that are captured by statement; nil: those that are so already.
     package func install(
         _ direction: MirrorDirection = .forward, old: borrowing Connection, new: borrowing Connection,
-        tables: [TableDescription], mappings: TableMappings = .none
+        tables: [TableDescription], mappings: TableMappings = .none, bulk: Set<TableName>? = nil
     ) throws(Failure) -> Report {
         // The target's names, in the order of the tables.
         let names = tables.map { mappings.twinName($0.name, of: direction.source) ?? $0.name }
-        return switch direction.source {
-        case .old: try install(direction, source: old, target: new, tables: tables, names: names)
-        case .new: try install(direction, source: new, target: old, tables: tables, names: names)
+        let bulk = bulk.map { bulk in
+            BulkTables(old: bulk, new: Set(bulk.map { mappings.twinName($0, of: .old) ?? $0 }))
         }
+        return switch direction.source {
+        case .old: try install(direction, source: old, target: new, tables: tables, names: names, bulk)
+        case .new: try install(direction, source: new, target: old, tables: tables, names: names, bulk)
+        }
+    }
+
+    /// What `mirror.bulk` names, as each side calls it.
+    private struct BulkTables {
+        var old: Set<TableName>
+        var new: Set<TableName>
+
+        func names(_ table: TableName, on side: Side) -> Bool { (side == .old ? old : new).contains(table) }
     }
 
     private func install(
         _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection,
-        tables: [TableDescription], names: [TableName]
+        tables: [TableDescription], names: [TableName], _ bulk: BulkTables?
     ) throws(Failure) -> Report {
         var report = Report()
         let (mark, targetMark) = (try self.mark(source, direction.source), try self.mark(target, direction.target))
@@ -68,7 +80,7 @@ package struct CaptureInstaller {
         try run(target, "\(direction.target.title), schema godwit", schema)
         let mirrored = try self.names(target, "SELECT schema_name, table_name FROM godwit.backfill")
         try run(source, "\(direction.source.title), schema godwit", schema)
-        let captured = try capture(source, direction.source, tables, mark)
+        let captured = try capture(source, direction.source, tables, bulk, mark)
         report.installed = captured.installed
         report.present = captured.present
         report.suspect = zip(tables, names).filter { mirrored.contains($1) && captured.installed.contains($0.name) }
@@ -81,33 +93,40 @@ package struct CaptureInstaller {
                 "UPDATE godwit.control SET generation = generation + 1")
         }
         try prepareSwitch(
-            direction, source: source, target: target, tables: tables, names: names, marks: (mark, targetMark))
+            direction, source: source, target: target, tables: tables, names: names, bulk, marks: (mark, targetMark))
         if targetMark != .replica { try setAside(target, direction.target) }
         return report
     }
 
     /// Triggers that write down what changes. Those that are as they should be are left alone.
     private func capture(
-        _ connection: borrowing Connection, _ side: Side, _ tables: [TableDescription], _ mark: ApplierMark
+        _ connection: borrowing Connection, _ side: Side, _ tables: [TableDescription], _ bulk: BulkTables?,
+        _ mark: ApplierMark
     ) throws(Failure) -> (installed: [TableName], present: [TableName]) {
         var outcome: (installed: [TableName], present: [TableName]) = ([], [])
         let found = try rows(connection, "\(side.title), triggers", CaptureSchema.capturedTables)
         let captured = CaptureSchema.healthy(found), knowing = CaptureSchema.knowing(mark, found)
+        let byStatement = CaptureSchema.byStatement(found)
         for table in tables {
-            let body = captured[table.oid]
-            let isKnowing = knowing.contains(table.oid)
-            if let body, isKnowing, CaptureSchema.keyMark(ofBody: body) == CaptureSchema.keyMark(table) {
-                if body != CaptureSchema.captureBody(table) {
+            let capture = captured[table.oid], isSameKey = capture?.keyMark == CaptureSchema.keyMark(table)
+            let isBulk = bulk?.names(table.name, on: side) ?? byStatement.contains(table.oid)
+            let obstacle = isBulk ? StatementCapture.obstacle(table) : nil
+            if let obstacle { progress("captures \(side.title)'s \(table.name) row by row: \(obstacle)") }
+            let isByStatement = isBulk && obstacle == nil
+            if let capture, isSameKey, knowing.contains(table.oid), capture.isByStatement == isByStatement {
+                if !capture.isMade(for: table) {
+                    let functions = [CaptureSchema.captureFunction(table)]
+                        + (isByStatement ? [StatementCapture.function(table)] : [])
                     try run(
-                        connection, "\(side.title), function for \(table.name)", CaptureSchema.captureFunction(table))
+                        connection, "\(side.title), function for \(table.name)", functions.joined(separator: "; "))
                 }
                 outcome.present.append(table.name)
                 continue
             }
             // Triggers that are made anew tell the mirror to copy the table again.
             try underLock(connection, table.name, [
-                CaptureSchema.createTriggers(table, CaptureSchema.captureFunction(table), mark),
-                body == nil ? "" : CaptureSchema.forget(table),
+                CaptureSchema.createTriggers(table, isByStatement: isByStatement, mark),
+                capture == nil || isSameKey ? "" : CaptureSchema.forget(table),
             ].joined(separator: "\n"))
             progress("captures \(side.title)'s \(table.name)")
             outcome.installed.append(table.name)
@@ -120,7 +139,8 @@ package struct CaptureInstaller {
     /// way of a switch only.
     private func prepareSwitch(
         _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection,
-        tables: [TableDescription], names: [TableName], marks: (source: ApplierMark, target: ApplierMark)
+        tables: [TableDescription], names: [TableName], _ bulk: BulkTables?,
+        marks: (source: ApplierMark, target: ApplierMark)
     ) throws(Failure) {
         let twins: [TableDescription]
         do throws(PostgresFailure) {
@@ -130,7 +150,7 @@ package struct CaptureInstaller {
         }
         for twin in twins {
             try unlessForbidden("capture \(direction.target.title)'s \(twin.name): no switch is possible") {
-                () throws(Failure) in _ = try capture(target, direction.target, [twin], marks.target)
+                () throws(Failure) in _ = try capture(target, direction.target, [twin], bulk, marks.target)
             }
         }
         try fence(source, direction.source, tables, marks.source)

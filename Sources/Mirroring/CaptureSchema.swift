@@ -149,14 +149,22 @@ enum CaptureSchema {
     /// Records the keys of one changed row. SECURITY DEFINER: whoever writes the table needs no rights on the
     /// journal.
     static func captureFunction(_ table: TableDescription) -> String {
-        let pins = table.keyColumns.contains { isSettingDependent($0) } ? """
+        """
+        CREATE OR REPLACE FUNCTION \(functionName(table))() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, pg_temp \(pins(table)) AS \(SQL.literal(captureBody(table)))
+        """
+    }
+
+    /// What a function that writes keys down is defined with.
+    static func pins(_ table: TableDescription) -> String {
+        table.keyColumns.contains { isSettingDependent($0) } ? """
             SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' SET TimeZone = 'UTC' \
             SET extra_float_digits = '3' SET bytea_output = 'hex' SET lc_monetary = 'C'
             """ : ""
-        return """
-            CREATE OR REPLACE FUNCTION \(functionName(table))() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-            SET search_path = pg_catalog, pg_temp \(pins) AS \(SQL.literal(captureBody(table)))
-            """
+    }
+
+    static func key(_ table: TableDescription, of record: String) -> String {
+        "ARRAY[" + table.keyColumns.map { keyText($0, of: record) }.joined(separator: ", ") + "]"
     }
 
     /// Tells triggers that pass over the mirror's own writes, and over nobody's who only says that he is the mirror,
@@ -176,9 +184,7 @@ enum CaptureSchema {
 
     /// What the function's source must be: another one was made by another version, or for another key.
     static func captureBody(_ table: TableDescription) -> String {
-        func key(_ record: String) -> String {
-            "ARRAY[" + table.keyColumns.map { keyText($0, of: record) }.joined(separator: ", ") + "]"
-        }
+        func key(_ record: String) -> String { self.key(table, of: record) }
         return """
             -- key \(keyMark(table))
             DECLARE x xid8 := pg_current_xact_id(); k text[]; n text[];
@@ -214,9 +220,11 @@ enum CaptureSchema {
     }
 
     /// plpgsql: into the table of the transaction's segment (see Journal).
-    private static func insert(_ rows: [String]) -> String {
+    private static func insert(_ rows: [String]) -> String { insert("VALUES \(rows.joined(separator: ", "))") }
+
+    static func insert(_ source: String) -> String {
         func statement(_ index: Int) -> String {
-            "INSERT INTO \(Journal.table(index)) (xid, relation, key) VALUES \(rows.joined(separator: ", "));"
+            "INSERT INTO \(Journal.table(index)) (xid, relation, key) \(source);"
         }
         return """
             CASE (x::text::bigint >> \(Journal.segmentBits)) % \(Journal.tables)
@@ -228,50 +236,75 @@ enum CaptureSchema {
     }
 
     /// In one transaction with a lock timeout: what is there already is left alone or replaced.
-    static func createTriggers(_ table: TableDescription, _ function: String, _ mark: ApplierMark) -> String {
+    ///
+    /// - Parameter isByStatement: see `StatementCapture`.
+    static func createTriggers(_ table: TableDescription, isByStatement: Bool, _ mark: ApplierMark) -> String {
         let name = table.name.sql
         return """
             LOCK TABLE \(name) IN SHARE ROW EXCLUSIVE MODE;
-            \(function);
-            DROP TRIGGER IF EXISTS \(rowTrigger) ON \(name);
+            \(dropTriggers(table.name));
+            \(captureFunction(table));
             CREATE TRIGGER \(rowTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
                 FOR EACH ROW WHEN (\(mark.isAbsent)) EXECUTE FUNCTION \(functionName(table))();
             ALTER TABLE \(name) ENABLE ALWAYS TRIGGER \(rowTrigger);
-            DROP TRIGGER IF EXISTS \(truncateTrigger) ON \(name);
             CREATE TRIGGER \(truncateTrigger) AFTER TRUNCATE ON \(name)
                 FOR EACH STATEMENT WHEN (\(mark.isAbsent)) EXECUTE FUNCTION godwit.capture_truncate();
             ALTER TABLE \(name) ENABLE ALWAYS TRIGGER \(truncateTrigger);
+            \(isByStatement
+                ? StatementCapture.createTriggers(table, mark)
+                : "DROP FUNCTION IF EXISTS \(StatementCapture.functionName(table))();")
             """
     }
 
     static func dropTriggers(_ table: TableName) -> String {
-        [rowTrigger, truncateTrigger].map { "DROP TRIGGER IF EXISTS \($0) ON \(table.sql)" }.joined(separator: "; ")
+        allTriggers.map { "DROP TRIGGER IF EXISTS \($0) ON \(table.sql)" }.joined(separator: "; ")
     }
 
-    /// Tables with any trigger of ours (not partitions, which inherit it), whether both are there, on all of it,
-    /// enabled ALWAYS, and call the right function, the table's oid, the source of that function, and whether they know
-    /// the control user: see ApplierMark.
+    private static let allTriggers = [rowTrigger, truncateTrigger] + StatementCapture.triggers
+    /// In brackets, for IN.
+    static let triggerList = "(" + allTriggers.map { "'\($0)'" }.joined(separator: ", ") + ")"
+
+    /// SQL: all triggers of one of the two kinds of capture are there, enabled as they must be.
+    private static let isComplete = """
+        count(*) FILTER (WHERE t.tgname IN ('\(rowTrigger)', '\(truncateTrigger)')) = 2 AND CASE count(*)
+            WHEN 2 THEN bool_and(t.tgenabled = 'A')
+            WHEN \(allTriggers.count) THEN bool_and(t.tgenabled = CASE t.tgname WHEN '\(rowTrigger)' THEN 'R'
+                WHEN '\(StatementCapture.aloneTrigger)' THEN t.tgenabled ELSE 'A' END)
+            ELSE false END
+        """
+
+    /// Tables with any trigger of ours (not partitions, which inherit it), whether all are there, on all of it,
+    /// enabled, and call the right functions, the table's oid, the source of the row trigger's function, whether they
+    /// know the control user (see ApplierMark), and the source of the statement triggers' function, if there are any.
     static let capturedTables = """
-        SELECT n.nspname, c.relname, count(*) = 2 AND bool_and(t.tgenabled = 'A' AND f.pronamespace = g.oid
-                   AND f.proname IN ('capture_truncate', 'capture_' || c.oid))
+        SELECT n.nspname, c.relname, \(isComplete) AND bool_and(f.pronamespace = g.oid AND f.proname = CASE t.tgname
+                       WHEN '\(rowTrigger)' THEN 'capture_' || c.oid WHEN '\(truncateTrigger)' THEN 'capture_truncate'
+                       ELSE '\(StatementCapture.functionPrefix)' || c.oid END)
                    AND (c.relkind <> 'p' OR NOT EXISTS (SELECT FROM pg_partition_tree(c.oid) p WHERE p.relid <> c.oid
                        AND NOT EXISTS (SELECT FROM pg_trigger x WHERE x.tgrelid = p.relid AND x.tgparentid <> 0
                                           AND x.tgname = '\(rowTrigger)' AND x.tgenabled = 'A'))), c.oid,
                max(f.prosrc) FILTER (WHERE t.tgname = '\(rowTrigger)'),
-               bool_and(\(ApplierMark(user: "").isKnown(to: "t.oid")))
+               bool_and(\(ApplierMark(user: "").isKnown(to: "t.oid"))),
+               max(f.prosrc) FILTER (WHERE t.tgname NOT IN ('\(rowTrigger)', '\(truncateTrigger)'))
           FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
           JOIN pg_proc f ON f.oid = t.tgfoid LEFT JOIN pg_namespace g ON g.nspname = 'godwit'
-         WHERE t.tgname IN ('\(rowTrigger)', '\(truncateTrigger)') AND NOT t.tgisinternal AND t.tgparentid = 0
+         WHERE t.tgname IN \(triggerList) AND NOT t.tgisinternal AND t.tgparentid = 0
          GROUP BY 1, 2, c.oid, c.relkind ORDER BY 1, 2
         """
 
-    /// The source of each whole capture's function, by the table's oid. - Parameter rows: of `capturedTables`.
-    static func healthy(_ rows: Rows) -> [UInt32: String] {
-        var found: [UInt32: String] = [:]
+    /// Each whole capture, by the table's oid. - Parameter rows: of `capturedTables`.
+    static func healthy(_ rows: Rows) -> [UInt32: InstalledCapture] {
+        var found: [UInt32: InstalledCapture] = [:]
         for row in 0..<rows.count where rows.flag(row, 2) {
-            if let oid = rows[row, 3].flatMap({ UInt32($0) }) { found[oid] = rows[row, 4] ?? "" }
+            guard let oid = rows[row, 3].flatMap({ UInt32($0) }) else { continue }
+            found[oid] = InstalledCapture(body: rows[row, 4] ?? "", statementBody: rows[row, 6])
         }
         return found
+    }
+
+    /// Tables that have any statement trigger of ours, whole or not. - Parameter rows: of `capturedTables`.
+    static func byStatement(_ rows: Rows) -> Set<UInt32> {
+        Set((0..<rows.count).filter { !rows.isNull($0, 6) }.compactMap { rows[$0, 3].flatMap { UInt32($0) } })
     }
 
     /// Those whose captures let the mirror pass, if it is to come as this user. - Parameter rows: of `capturedTables`.

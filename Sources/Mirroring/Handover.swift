@@ -22,9 +22,9 @@ struct Handover {
         var handover = Handover()
         // The coming mirror's source is this switch's target.
         let plans = session.tables.compactMap { table in table.back.map { TablePlan(old: $0, new: table.onSource) } }
-        let bodies = CaptureSchema.healthy(try session.queryTarget(CaptureSchema.capturedTables))
+        let captures = CaptureSchema.healthy(try session.queryTarget(CaptureSchema.capturedTables))
         let stamps = try StampKeeper.stamps(
-            plans, bodies: bodies,
+            plans, captures: captures,
             source: { (sql) throws(SwitchSession.Failure) in try session.queryTarget(sql) },
             target: { (sql) throws(SwitchSession.Failure) in try session.querySource(sql) })
         let copied = try session.queryTarget("""

@@ -253,8 +253,8 @@ final class MirrorSession {
                 .filter { $0.weight == .blocking }
             if let first = found.first { throw .notReady("\(first)") }
             guard let twin else { preconditionFailure("a missing table is a finding") }
-            guard let body = captured[table.oid] else { throw captureGone(source, table.name) }
-            if body != CaptureSchema.captureBody(table) { throw captureOfAnother(source, table.name) }
+            guard let capture = captured[table.oid] else { throw captureGone(source, table.name) }
+            if !capture.isMade(for: table) { throw captureOfAnother(source, table.name) }
             pairs.append((table, shape, twin))
         }
         return pairs

@@ -34,7 +34,7 @@ enum StampKeeper {
         _ captures: Rows
     ) throws(MirrorSession.Failure) -> [TableName: TableStamp] {
         try stamps(
-            plans, bodies: CaptureSchema.healthy(captures),
+            plans, captures: CaptureSchema.healthy(captures),
             source: { (sql) throws(MirrorSession.Failure) in
                 try on(direction.source) { () throws(PostgresFailure) in try reader.query(sql) }
             },
@@ -43,9 +43,9 @@ enum StampKeeper {
             })
     }
 
-    /// - Parameter bodies: of the capture functions, by the source's oid.
+    /// - Parameter captures: by the source's oid.
     static func stamps<Failure: Error>(
-        _ plans: [TablePlan], bodies: [UInt32: String], source: (String) throws(Failure) -> Rows,
+        _ plans: [TablePlan], captures: [UInt32: InstalledCapture], source: (String) throws(Failure) -> Rows,
         target: (String) throws(Failure) -> Rows?
     ) throws(Failure) -> [TableName: TableStamp] {
         let ofOld = Dictionary(uniqueKeysWithValues: plans.map { ($0.oid, $0.sourceNames) })
@@ -62,7 +62,7 @@ enum StampKeeper {
             if plan.isPartitioned { stamp.old.files = [:] }
             stamp.new = new?[plan.newOid] ?? TableStamp.Side()
             stamp.triggers = triggers[plan.oid] ?? [:]
-            stamp.key = CaptureSchema.keyMark(ofBody: bodies[plan.oid] ?? "") + plan.mappingMark
+            stamp.key = (captures[plan.oid]?.keyMark ?? "") + plan.mappingMark
             stamps[plan.name] = stamp
         }
         return stamps

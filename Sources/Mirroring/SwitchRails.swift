@@ -127,7 +127,7 @@ extension SwitchSession {
             let healthy = CaptureSchema.healthy(rows)
             for table in tables {
                 let description = isSource ? table.onSource : table.onTarget
-                if healthy[description.oid] != CaptureSchema.captureBody(description) {
+                if healthy[description.oid]?.isMade(for: description) != true {
                     wrong.append("\(side.title) \(description.name)")
                 }
             }

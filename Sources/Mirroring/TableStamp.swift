@@ -162,7 +162,7 @@ struct TableStamp: Equatable {
     static let triggersQuery = """
         WITH RECURSIVE ours (root, trigger) AS (
             SELECT tgrelid, oid FROM pg_trigger WHERE tgparentid = 0 AND NOT tgisinternal
-               AND tgname IN ('\(CaptureSchema.rowTrigger)', '\(CaptureSchema.truncateTrigger)')
+               AND tgname IN \(CaptureSchema.triggerList)
             UNION ALL SELECT o.root, t.oid FROM ours o JOIN pg_trigger t ON t.tgparentid = o.trigger)
         SELECT o.root::bigint, o.trigger::bigint, CASE t.tgparentid WHEN 0 THEN '\(rootMark)' ELSE '' END || t.xmin
           FROM ours o JOIN pg_trigger t ON t.oid = o.trigger

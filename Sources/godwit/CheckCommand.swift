@@ -164,7 +164,8 @@ struct CheckCommand: ParsableCommand {
             report.tell("\(name): OLD is PostgreSQL \(row.old), NEW is PostgreSQL \(row.new)")
             try checkSlots(old, "OLD", entry, &report)
             try checkSlots(new, "NEW", entry, &report)
-            let result = try Preflight.check(old: old, new: new, mappings: TableMappings(entry.mirror))
+            let result = try Preflight.check(
+                old: old, new: new, mappings: TableMappings(entry.mirror), bulk: entry.mirror.bulkTables)
             for finding in result.findings {
                 report.add(
                     finding.weight == .blocking ? .problem : .note, database: name, finding.place,

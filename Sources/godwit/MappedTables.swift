@@ -21,6 +21,11 @@ extension TableMappings {
     }
 }
 
+extension MirrorSettings {
+    /// See `CaptureInstaller`.
+    var bulkTables: Set<LibPQ.TableName> { Set(bulk.map { .init(qualified: $0) }) }
+}
+
 extension LibPQ.TableName {
     /// The reader of the configuration has seen to the dot.
     fileprivate init(qualified text: String) {

@@ -12,8 +12,8 @@ enum MigrationWork {
     static func install(_ manifest: MigrationManifest, _ database: DatabaseSettings) -> String? {
         do {
             let old = try connect(database, .old), new = try connect(database, .new)
-            let mappings = TableMappings(database.mirror)
-            let result = try Preflight.check(.forward, old: old, new: new, mappings: mappings)
+            let mappings = TableMappings(database.mirror), bulk = database.mirror.bulkTables
+            let result = try Preflight.check(.forward, old: old, new: new, mappings: mappings, bulk: bulk)
             let blocking = result.blocking.map(\.description)
             guard blocking.isEmpty else {
                 let more = blocking.count > 3 ? " (and \(blocking.count - 3) more: godwit check)" : ""
@@ -28,7 +28,8 @@ enum MigrationWork {
                 let wanted = Set(manifest.tables)
                 tables = tables.filter { wanted.contains("\($0.name.schema).\($0.name.name)") }
             }
-            _ = try CaptureInstaller().install(.forward, old: old, new: new, tables: tables, mappings: mappings)
+            _ = try CaptureInstaller().install(
+                .forward, old: old, new: new, tables: tables, mappings: mappings, bulk: bulk)
             return nil
         } catch {
             return "\(error)"

@@ -64,17 +64,18 @@ struct PrepareCommand: ParsableCommand {
             let direction = MirrorDirection(from: ownership.authority)
             if direction != .forward { say("  NEW takes the writes: the mirror runs from NEW to OLD") }
             let mappings = TableMappings(targets.database.mirror)
-            let result = try Preflight.check(direction, old: old, new: new, mappings: mappings)
+            let bulk = targets.database.mirror.bulkTables
+            let result = try Preflight.check(direction, old: old, new: new, mappings: mappings, bulk: bulk)
             for finding in result.findings { say("\(finding.weight == .blocking ? "PROBLEM" : "note") \(finding)") }
             guard result.blocking.isEmpty else {
                 complain("\(database): \(result.blocking.count) problems; nothing was changed")
                 throw ExitCode(1)
             }
             let report = try installer.install(
-                direction, old: old, new: new, tables: result.tables, mappings: mappings)
+                direction, old: old, new: new, tables: result.tables, mappings: mappings, bulk: bulk)
             for name in report.suspect {
-                complain("\(name): its triggers were missing, or for another key, while it was mirrored: "
-                    + "the mirror copies it anew")
+                complain("\(name): its triggers were missing, or for another key or another mirror.bulk, "
+                    + "while it was mirrored: the mirror copies it anew")
             }
             say("\(database): \(report.installed.count) tables captured now, \(report.present.count) were already")
         } catch let failure as SchemaCopy.Failure {

@@ -64,4 +64,34 @@ import Testing
         #expect(changes[0].effect == .restart && changes[0].new.hasPrefix("public.a to public.b"))
         #expect(ReloadPolicy.keepingRestartOnly(of: settings, in: next) == settings)
     }
+
+    @Test func `tables that are captured by statement are a list of names`() throws {
+        let bulk = try mirror("          public.plain: {}\n      bulk: [public.events, \"odd.na.me\"]").bulk
+        #expect(bulk == ["public.events", "odd.na.me"])
+        #expect(try mirror("          public.plain: {}").bulk == [])
+    }
+
+    @Test(arguments: [
+        ("[events]", "schema.table"), ("public.events", "a list"), ("[public.a, public.a]", "public.a is named twice"),
+        ("[{public.a: {}}]", "mirror.bulk"), ("[.a]", "schema.table"),
+    ])
+    func `what is wrong in that list is named with its place`(bulk: String, words: String) {
+        do {
+            _ = try mirror("          public.plain: {}\n      bulk: \(bulk)")
+            Issue.record("it was taken")
+        } catch {
+            #expect("\(error)".contains(words) && "\(error)".contains("mirror.bulk"), "\(error)")
+        }
+    }
+
+    @Test func `a change of it is taken by a reload, for who prepares next`() throws {
+        var settings = Settings()
+        settings.databases = [DatabaseSettings(name: "shop")]
+        var next = settings
+        next.databases[0].mirror.bulk = ["public.a", "public.b"]
+        let changes = ReloadPolicy.changes(from: settings, to: next)
+        #expect(changes.map(\.key) == ["databases.shop.mirror.bulk"])
+        #expect(changes[0].effect == .reload && changes[0].new == "public.a, public.b")
+        #expect(ReloadPolicy.keepingRestartOnly(of: settings, in: next) == next)
+    }
 }

@@ -28,7 +28,7 @@ import Testing
         let file = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../conf/godwit.yaml")
         let text = try String(contentsOf: file, encoding: .utf8)
         let settings = try SettingsFile.parse(text: text, path: file.path)
-        let lists = ["users", "stats_users", "key", "cohorts", "rules", "hooks"]
+        let lists = ["users", "stats_users", "key", "cohorts", "rules", "hooks", "bulk"]
         var count = 0
         for entry in ReloadPolicy.flatten(settings) where ReloadPolicy.effect(of: entry.key) == .reload {
             let path = try #require(SettingName.path(of: entry.key, databases: ["shop"]), "\(entry.key)")

@@ -57,7 +57,10 @@ private final class ChaosStage {
         let user = PostgresCluster.superuser, name = pair.database
         func target(_ port: UInt16) -> String { "host=127.0.0.1 port=\(port) dbname=\(name) user=\(user)" }
         var database = GodwitConfiguration.Database(name: name, old: target(toOld.port), new: target(toNew.port))
-        database.mirror = ["mode": "async", "backfill_rows": "100", "lag_max": "5"]
+        database.mirror = [
+            "mode": "async", "backfill_rows": "100", "lag_max": "5",
+            "bulk": "[public.entries, public.pairs, public.moments, public.log]",
+        ]
         database.readsPercent = "100"
         database.readsKey = "[{session: user}]"
         var configuration = GodwitConfiguration([database])
