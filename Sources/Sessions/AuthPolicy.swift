@@ -131,10 +131,11 @@ package final class AuthPolicy: Sendable {
         }
     }
 
+    /// The salt is all that anybody sees of it, and stays the same for a name. PostgreSQL makes it so, too.
     private func mockSecret(_ user: String, iterations: Int?) -> SCRAMSecret {
-        let salt = Array(Digest.hmacSHA256(key: mockKey, Array(user.utf8)).prefix(16))
-        let key = Digest.hmacSHA256(key: mockKey, Array(("key" + user).utf8))
-        return SCRAMSecret(iterations: iterations ?? mockIterations, salt: salt, storedKey: key, serverKey: key)
+        let salt = Array(Digest.sha256(Array(user.utf8) + mockKey).prefix(16))
+        return SCRAMSecret(
+            iterations: iterations ?? mockIterations, salt: salt, storedKey: mockKey, serverKey: mockKey)
     }
 
     /// Whether this is the password. Keys are derived once in any case, so that the time does not tell who exists.

@@ -139,19 +139,18 @@ private final class AuthorityWatch {
     private func probe(_ side: Side) -> AuthorityProbe { side == .old ? probes.old : probes.new }
 
     private func look() {
-        guard var known = engine.ownership(of: settings.name) else { return }
-        let isTaken = found.map { $0.epoch <= known.epoch } ?? true
-        if let found, !isTaken { known = found }
-        takeSettled(known)
-        if let found, found.epoch > known.epoch { known = found }
+        let settled = endOfSettling()
+        guard let taken = engine.ownership(of: settings.name) else { return }
+        if let settled { take(settled.found, of: settled.known, newer(taken)) }
+        let known = newer(taken)
         let isBusy = engine.isBusy(settings.name)
         let word = probe(known.authority).ask()
         isAnswered = word != nil
-        if !isBusy { follow(known, word) }
         let isCalm = word.map { $0.claim.fencedFor == nil && $0.claim.epoch == known.epoch } ?? false
+        if !isBusy { follow(known, word, isSure: isCalm && known == taken) }
         if nextSign.hasPassed || isLate {
             nextSign = Deadline.now().adding(seconds: 1)
-            giveSign(known.authority, isSure: isBusy || heldFor != nil || isCalm && isTaken)
+            giveSign(known.authority, isSure: isBusy || isHoldReached || isCalm && known == taken)
         }
         if isBusy { return isUnsettled = true }
         guard word != nil else {
@@ -161,6 +160,12 @@ private final class AuthorityWatch {
         }
         if isCalm ? isUnsettled : heldFor == nil { settle(known) }
         if isCalm { validation.look(known.epoch, settings.controlOrOwn(known.authority)) }
+    }
+
+    /// What the control thread has taken, or what we have found since.
+    private func newer(_ taken: Ownership) -> Ownership {
+        guard let found, found.epoch > taken.epoch else { return taken }
+        return found
     }
 
     /// Clients' writes wait for us.
@@ -185,7 +190,7 @@ private final class AuthorityWatch {
 
     // MARK: a switch of another Godwit
 
-    private func follow(_ known: Ownership, _ word: AuthorityProbe.Word?) {
+    private func follow(_ known: Ownership, _ word: AuthorityProbe.Word?, isSure: Bool) {
         if heldFor != nil { return followHold(known, word) }
         if let announced = word?.announced, announced > max(known.epoch, lastHeld) {
             lastHeld = announced
@@ -203,7 +208,7 @@ private final class AuthorityWatch {
             alertedFor = alert
             alertEnds = Deadline.now().adding(seconds: Self.alertSeconds)
             control.post(.switching(.warm(database: settings.name, limitSeconds: 0), reply: nil))
-            return giveSign(known.authority, isSure: true)
+            return giveSign(known.authority, isSure: isSure)
         }
         if word?.alert != alertedFor || alertEnds.hasPassed { alertedFor = nil }
     }
@@ -256,12 +261,17 @@ private final class AuthorityWatch {
         })
     }
 
-    /// - Parameter known: not what it was when that began: then it is of yesterday, and the next look begins anew.
-    private func takeSettled(_ known: Ownership) {
-        guard let settling, let found = settled.take().last else { return }
+    private func endOfSettling() -> (known: Ownership, found: SwitchRecovery.Outcome)? {
+        guard let settling, let found = settled.take().last else { return nil }
         settling.thread.join()
         self.settling = nil
-        guard settling.known == known else { return isUnsettled = true }
+        return (settling.known, found)
+    }
+
+    /// - Parameter before: what was known when that began. If it is not now, that is of yesterday, and the next look
+    ///   begins anew.
+    private func take(_ found: SwitchRecovery.Outcome, of before: Ownership, _ known: Ownership) {
+        guard before == known else { return isUnsettled = true }
         isUnsettled = !found.notes.isEmpty || found.ownership.standing != .settled
         if found.notes != notes {
             notes = found.notes

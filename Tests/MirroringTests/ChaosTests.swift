@@ -90,7 +90,7 @@ private final class ChaosStage {
         }
         while committed < end {
             let next = min(end, committed + Self.pause / 2 + pick(Self.pause))
-            while committed < next { _ = poll(nil, 0, 5) }
+            waitUntil("transactions") { committed >= next }
             if committed < end { try disaster() }
         }
         counts.isEnding.store(true, ordering: .relaxed)
@@ -128,7 +128,7 @@ private final class ChaosStage {
             name = "NEW stopped for a while"
             pair.new.pause()
             let next = committed + 100
-            while committed < next { _ = poll(nil, 0, 5) }
+            waitUntil("transactions") { committed >= next }
             pair.new.resume()
         default:
             name = "both killed"
@@ -203,7 +203,7 @@ private struct ChaosWriter: Sendable {
                 while !counts.isEnding.load(ordering: .relaxed) { try transaction(client, &hostile) }
             } catch {
                 counts.lost.wrappingAdd(1, ordering: .relaxed)
-                _ = poll(nil, 0, 10)
+                Awaited.pause()
             }
         }
     }
