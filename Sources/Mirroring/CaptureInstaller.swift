@@ -32,6 +32,8 @@ package struct CaptureInstaller {
         package var installed: [TableName] = []
         /// Tables that had them.
         package var present: [TableName] = []
+        /// Tables whose triggers are of the other kind now, row or statement: nothing is copied anew for that.
+        package var exchanged: [TableName] = []
         /// Already mirrored, but their triggers were missing, disabled or for another key: the mirror copies them anew.
         package var suspect: [TableName] = []
     }
@@ -80,14 +82,19 @@ package struct CaptureInstaller {
         try run(target, "\(direction.target.title), schema godwit", schema)
         let mirrored = try self.names(target, "SELECT schema_name, table_name FROM godwit.backfill")
         try run(source, "\(direction.source.title), schema godwit", schema)
-        let captured = try capture(source, direction.source, tables, bulk, mark)
+        let captured = try capture(source, direction.source, tables, bulk, mark) {
+            (table, before, after) throws(Failure) in
+            let name = zip(tables, names).first { $0.0.name == table }?.1 ?? table
+            return try tell(target, direction.target, name, before, after)
+        }
         report.installed = captured.installed
         report.present = captured.present
+        report.exchanged = captured.exchanged
         report.suspect = zip(tables, names).filter { mirrored.contains($1) && captured.installed.contains($0.name) }
             .map { $0.0.name }
         if direction == .forward { try watch(target, names: names, targetMark) }
         try recordStart(direction, source: source, target: target, names: names)
-        if !report.installed.isEmpty {
+        if !report.installed.isEmpty || !report.exchanged.isEmpty {
             try run(
                 source, "\(direction.source.title), godwit.control",
                 "UPDATE godwit.control SET generation = generation + 1")
@@ -98,12 +105,17 @@ package struct CaptureInstaller {
         return report
     }
 
+    private typealias Versions = [UInt32: String]
+
     /// Triggers that write down what changes. Those that are as they should be are left alone.
+    ///
+    /// - Parameter tell: of a table, and the versions of its triggers before and after they are exchanged; false when
+    ///   the table is to be copied anew.
     private func capture(
         _ connection: borrowing Connection, _ side: Side, _ tables: [TableDescription], _ bulk: BulkTables?,
-        _ mark: ApplierMark
-    ) throws(Failure) -> (installed: [TableName], present: [TableName]) {
-        var outcome: (installed: [TableName], present: [TableName]) = ([], [])
+        _ mark: ApplierMark, tell: (TableName, Versions, Versions) throws(Failure) -> Bool
+    ) throws(Failure) -> (installed: [TableName], present: [TableName], exchanged: [TableName]) {
+        var outcome: (installed: [TableName], present: [TableName], exchanged: [TableName]) = ([], [], [])
         let found = try rows(connection, "\(side.title), triggers", CaptureSchema.capturedTables)
         let captured = CaptureSchema.healthy(found), knowing = CaptureSchema.knowing(mark, found)
         let byStatement = CaptureSchema.byStatement(found)
@@ -113,7 +125,8 @@ package struct CaptureInstaller {
             let obstacle = isBulk ? StatementCapture.obstacle(table) : nil
             if let obstacle { progress("captures \(side.title)'s \(table.name) row by row: \(obstacle)") }
             let isByStatement = isBulk && obstacle == nil
-            if let capture, isSameKey, knowing.contains(table.oid), capture.isByStatement == isByStatement {
+            let isRight = isSameKey && knowing.contains(table.oid)
+            if let capture, isRight, capture.isByStatement == isByStatement {
                 if !capture.isMade(for: table) {
                     let functions = [CaptureSchema.captureFunction(table)]
                         + (isByStatement ? [StatementCapture.function(table)] : [])
@@ -123,15 +136,59 @@ package struct CaptureInstaller {
                 outcome.present.append(table.name)
                 continue
             }
+            let triggers = CaptureSchema.createTriggers(table, isByStatement: isByStatement, mark)
+            if isRight {
+                let isTold = try exchange(connection, side, table, triggers, tell)
+                progress("captures \(side.title)'s \(table.name) by \(isByStatement ? "statement" : "row") now")
+                if isTold { outcome.exchanged.append(table.name) } else { outcome.installed.append(table.name) }
+                continue
+            }
             // Triggers that are made anew tell the mirror to copy the table again.
             try underLock(connection, table.name, [
-                CaptureSchema.createTriggers(table, isByStatement: isByStatement, mark),
+                triggers,
                 capture == nil || isSameKey ? "" : CaptureSchema.forget(table),
             ].joined(separator: "\n"))
             progress("captures \(side.title)'s \(table.name)")
             outcome.installed.append(table.name)
         }
         return outcome
+    }
+
+    /// Whole triggers for such of the other kind, in one transaction that no write is part of: no change goes unseen.
+    private func exchange(
+        _ connection: borrowing Connection, _ side: Side, _ table: TableDescription, _ triggers: String,
+        _ tell: (TableName, Versions, Versions) throws(Failure) -> Bool
+    ) throws(Failure) -> Bool {
+        func versions() throws(Failure) -> Versions {
+            let found = try rows(connection, "\(side.title), triggers", TableStamp.triggersQuery)
+            return TableStamp.collectTriggers(found)[table.oid] ?? [:]
+        }
+        var isTold = false
+        try underLock(connection, table.name.description, "LOCK TABLE \(table.name.sql) IN ACCESS EXCLUSIVE MODE") {
+            () throws(Failure) in
+            let before = try versions()
+            try run(connection, "\(side.title), triggers of \(table.name)", triggers)
+            isTold = try tell(table.name, before, try versions())
+        }
+        return isTold
+    }
+
+    /// The copy that the target has goes on from the new triggers, if it did from those before. Said before they are
+    /// there: where they do not come, no trigger has the version said, and the table is copied anew.
+    private func tell(
+        _ target: borrowing Connection, _ side: Side, _ name: TableName, _ before: Versions, _ after: Versions
+    ) throws(Failure) -> Bool {
+        let place = "schema_name = \(SQL.literal(name.schema)) AND table_name = \(SQL.literal(name.name))"
+        let what = "\(side.title), godwit.backfill"
+        let found = try rows(target, what, "SELECT stamp FROM godwit.backfill WHERE \(place)")
+        guard found.count == 1, let text = found[0, 0] else { return true }
+        guard var stamp = TableStamp(text), stamp.triggers == before else { return false }
+        stamp.triggers = after
+        let told = try rows(target, what, """
+            UPDATE godwit.backfill SET stamp = \(SQL.literal(stamp.text))
+             WHERE \(place) AND stamp = \(SQL.literal(text)) RETURNING true
+            """)
+        return told.count == 1
     }
 
     /// What a switch needs on both sides, so that in its moment nothing has to be made: the capture on the side that is
@@ -150,7 +207,9 @@ package struct CaptureInstaller {
         }
         for twin in twins {
             try unlessForbidden("capture \(direction.target.title)'s \(twin.name): no switch is possible") {
-                () throws(Failure) in _ = try capture(target, direction.target, [twin], bulk, marks.target)
+                () throws(Failure) in
+                // What the mirror back has to know it is told by the switch: see Handover.
+                _ = try capture(target, direction.target, [twin], bulk, marks.target) { _, _, _ in true }
             }
         }
         try fence(source, direction.source, tables, marks.source)
@@ -342,19 +401,28 @@ package struct CaptureInstaller {
         try underLock(connection, table.description, sql)
     }
 
-    private func underLock(_ connection: borrowing Connection, _ table: String, _ sql: String) throws(Failure) {
+    /// - Parameter rest: of the transaction.
+    private func underLock(
+        _ connection: borrowing Connection, _ table: String, _ sql: String,
+        then rest: () throws(Failure) -> Void = {}
+    ) throws(Failure) {
         var pauseMillis: UInt32 = 10
         for attempt in 1...triesMax {
             do throws(PostgresFailure) {
-                try connection.execute("BEGIN; SET LOCAL lock_timeout = \(lockTimeoutMillis); \(sql); COMMIT")
-                return
+                try connection.execute("BEGIN; SET LOCAL lock_timeout = \(lockTimeoutMillis); \(sql)")
             } catch {
                 if error.kind == .refused { try run(connection, table, "ROLLBACK") }
                 guard error.isLockConflict else { throw .postgres(table, error) }
                 progress("\(table) is locked by others, try \(attempt) of \(triesMax)")
+                usleep(pauseMillis * 1000)
+                pauseMillis = min(pauseMillis * 2, 1000)
+                continue
             }
-            usleep(pauseMillis * 1000)
-            pauseMillis = min(pauseMillis * 2, 1000)
+            do throws(Failure) { try rest() } catch {
+                if connection.isInTransaction { _ = try? connection.execute("ROLLBACK") }
+                throw error
+            }
+            return try run(connection, table, "COMMIT")
         }
         throw .busy(table, tries: triesMax)
     }

@@ -133,7 +133,7 @@ enum StatementCapture {
                     "OLD \(table.name)", isBulk
                         ? "is named in mirror.bulk and captured row by row"
                         : "is captured by statement, and mirror.bulk does not name it",
-                    "godwit prepare changes its triggers; a mirror copies it anew then"))
+                    "godwit prepare exchanges its triggers; nothing is copied anew for it"))
             }
         }
         return found

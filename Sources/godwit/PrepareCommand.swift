@@ -74,10 +74,11 @@ struct PrepareCommand: ParsableCommand {
             let report = try installer.install(
                 direction, old: old, new: new, tables: result.tables, mappings: mappings, bulk: bulk)
             for name in report.suspect {
-                complain("\(name): its triggers were missing, or for another key or another mirror.bulk, "
-                    + "while it was mirrored: the mirror copies it anew")
+                complain("\(name): its triggers were missing, or for another key, while it was mirrored: "
+                    + "the mirror copies it anew")
             }
-            say("\(database): \(report.installed.count) tables captured now, \(report.present.count) were already")
+            let before = report.present.count + report.exchanged.count
+            say("\(database): \(report.installed.count) tables captured now, \(before) were already")
         } catch let failure as SchemaCopy.Failure {
             complain("\(database): \(failure)")
             throw ExitCode(1)
