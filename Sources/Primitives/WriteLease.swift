@@ -8,20 +8,26 @@ import Synchronization
 package final class WriteLease: Sendable {
     /// Monotonic nanoseconds; 0: there is nobody else, and no end.
     private let end = Atomic<UInt64>(0)
+    /// The switch that had made the authority what it was found to be.
+    private let epoch = Atomic<Int64>(0)
 
     package init() {}
 
-    /// Others know of a sign that was given at `instant` or later, and count on it for so long.
-    package func renew(at instant: MonotonicInstant, forSeconds seconds: Double) {
+    /// Nobody had moved the writes at `instant`; others know of a sign that was given later, and count on it for so
+    /// long.
+    package func renew(at instant: MonotonicInstant, forSeconds seconds: Double, epoch: Int64) {
+        self.epoch.store(epoch, ordering: .releasing)
         end.store(instant.advanced(bySeconds: seconds).nanoseconds, ordering: .releasing)
     }
 
     /// No other Godwit serves the database.
     package func giveUp() { end.store(0, ordering: .releasing) }
 
-    package func hasRunOut(at now: MonotonicInstant) -> Bool {
+    /// - Parameter epoch: what the asker takes for the latest switch. The lease may be for a later one, of which it has
+    ///   not heard yet.
+    package func hasRunOut(at now: MonotonicInstant, epoch: Int64) -> Bool {
         let end = end.load(ordering: .acquiring)
-        return end != 0 && now.nanoseconds > end
+        return end != 0 && (now.nanoseconds > end || self.epoch.load(ordering: .acquiring) > epoch)
     }
 }
 

@@ -11,13 +11,16 @@ import Sessions
 extension ClientConnection {
     /// Whether the unit has to wait. Of an open transaction that has its server none does, or it could not end.
     func isHeld(_ decision: RouteDecision, _ database: DatabaseState) -> Bool {
-        // A lazy transaction that comes to the authority may write there from then on.
-        var mayWrite: Bool { decision.side == database.authority && (unit.routedKind != .read || lazy != nil) }
-        return switch database.hold {
-        case nil: mayWrite && worker.holdsForLease(database)
+        switch database.hold {
+        case nil: mayWrite(on: decision.side, database) && worker.holdsForLease(database)
         case .all: true
-        case .writes: mayWrite
+        case .writes: mayWrite(on: decision.side, database)
         }
+    }
+
+    /// A lazy transaction that comes to the authority may write there from then on.
+    func mayWrite(on side: Side, _ database: DatabaseState) -> Bool {
+        side == database.authority && (unit.routedKind != .read || lazy != nil)
     }
 
     /// The unit stays where it is, at the front of the input, and is looked at anew when the hold is over: shares,

@@ -436,6 +436,12 @@ extension ClientConnection {
             server.release()
             return greet()
         }
+        // It waited for the server, or for its login, while we slept.
+        if let database, database.hold == nil, mayWrite(on: server.side, database), worker.holdsForLease(database) {
+            self.server = nil
+            server.release()
+            return hold(database)
+        }
         if unit.lone != nil {
             if beginLone(on: server) { return }
             unit.lone = nil

@@ -57,12 +57,12 @@ extension Worker {
     // MARK: for who takes the writes (see `WriteLease`)
 
     /// Who takes the writes is found out within that, or not at all: then the fence decides.
-    private static let lapsePatienceNanos: UInt64 = 5_000_000_000
+    private static let lapsePatienceNanos: UInt64 = 15_000_000_000
     private static let lapseLookMillis: UInt64 = 20
 
     /// Whether a unit that may write is to wait.
     func holdsForLease(_ database: DatabaseState) -> Bool {
-        guard database.route.lease.hasRunOut(at: now) else {
+        guard database.route.lease.hasRunOut(at: now, epoch: database.route.epoch) else {
             database.lapseSeenAt = nil
             return false
         }

@@ -89,7 +89,8 @@ private final class AuthorityWatch {
     private let replies = Mailbox<SwitchReply>()
     private let validation: ForeignKeyValidation
     private var notes: [String] = []
-    /// The authority has answered the last question.
+    /// The last question to the authority, and whether it was answered.
+    private var askedAt = MonotonicInstant.now()
     private var isAnswered = false
     /// Something was left that a later look may settle.
     private var isUnsettled = true
@@ -144,13 +145,14 @@ private final class AuthorityWatch {
         if let settled { take(settled.found, of: settled.known, newer(taken)) }
         let known = newer(taken)
         let isBusy = engine.isBusy(settings.name)
+        askedAt = MonotonicInstant.now()
         let word = probe(known.authority).ask()
         isAnswered = word != nil
         let isCalm = word.map { $0.claim.fencedFor == nil && $0.claim.epoch == known.epoch } ?? false
         if !isBusy { follow(known, word, isSure: isCalm && known == taken) }
         if nextSign.hasPassed || isLate {
             nextSign = Deadline.now().adding(seconds: 1)
-            giveSign(known.authority, isSure: isBusy || isHoldReached || isCalm && known == taken)
+            giveSign(known, isSure: isBusy || isHoldReached || isCalm && known == taken)
         }
         if isBusy { return isUnsettled = true }
         guard word != nil else {
@@ -169,15 +171,19 @@ private final class AuthorityWatch {
     }
 
     /// Clients' writes wait for us.
-    private var isLate: Bool { lease.hasRunOut(at: MonotonicInstant.now()) }
+    private var isLate: Bool { lease.hasRunOut(at: MonotonicInstant.now(), epoch: .max) }
 
-    /// - Parameter isSure: nobody else can have moved the writes but after this sign, or they are held here.
-    private func giveSign(_ authority: Side, isSure: Bool) {
-        let instant = MonotonicInstant.now()
-        let others = probe(authority).giveSign(
+    /// - Parameter isSure: nobody else had moved the writes when the authority was asked, or they are held here. We may
+    ///   have slept since: the lease begins with the question, not with the sign.
+    private func giveSign(_ known: Ownership, isSure: Bool) {
+        let others = probe(known.authority).giveSign(
             engine.id, alertFor: alertedFor, holdsFor: isHoldReached ? heldFor : nil)
         guard let others, isSure else { return }
-        if others == 0 { lease.giveUp() } else { lease.renew(at: instant, forSeconds: Self.leaseSeconds) }
+        if others == 0 {
+            lease.giveUp()
+        } else {
+            lease.renew(at: askedAt, forSeconds: Self.leaseSeconds, epoch: known.epoch)
+        }
     }
 
     private func end() {
@@ -208,7 +214,7 @@ private final class AuthorityWatch {
             alertedFor = alert
             alertEnds = Deadline.now().adding(seconds: Self.alertSeconds)
             control.post(.switching(.warm(database: settings.name, limitSeconds: 0), reply: nil))
-            return giveSign(known.authority, isSure: isSure)
+            return giveSign(known, isSure: isSure)
         }
         if word?.alert != alertedFor || alertEnds.hasPassed { alertedFor = nil }
     }
@@ -218,7 +224,7 @@ private final class AuthorityWatch {
         guard let epoch = heldFor else { return }
         if !isHoldReached, case .gate(.done)? = replies.take().last {
             isHoldReached = true
-            giveSign(known.authority, isSure: true)
+            giveSign(known, isSure: true)
         }
         if let other = probe(known.authority.other).ask()?.claim, other.epoch >= epoch {
             return letGo(Ownership(authority: known.authority.other, epoch: other.epoch, standing: .settled))

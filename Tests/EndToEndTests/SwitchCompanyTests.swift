@@ -88,6 +88,13 @@ import Testing
 
         sleeper.process.send(SIGSTOP)
         defer { sleeper.process.send(SIGCONT) }
+        // The others go on until one has taken the signal.
+        let threads = "/proc/\(sleeper.process.pid)/task"
+        try waitUntil("all threads to stop") {
+            try FileManager.default.contentsOfDirectory(atPath: threads).allSatisfy {
+                try String(contentsOfFile: "\(threads)/\($0)/status", encoding: .utf8).contains("State:\tT")
+            }
+        }
         clients[0].send(FrameBuilder.query("INSERT INTO entries VALUES (0, 2)"))
         clients[1].send(FrameBuilder.query("BEGIN; INSERT INTO entries VALUES (1, 2); COMMIT"))
         clients[2].send(FrameBuilder.parse("INSERT INTO entries VALUES (2, 2)") + FrameBuilder.bind()
