@@ -37,7 +37,8 @@ import Testing
                 #expect(try client.query(sql).first { $0.type == "E" }?.sqlState == nil, "\(sql)")
             }
             try switches.waitForMirror(godwit)
-            try switches.switchOver(godwit, "CUTOVER", database)
+            // Refused, with nothing touched, while the mirror has not yet heard of the new table's triggers.
+            waitUntil { (try? switches.switchOver(godwit, "CUTOVER", database)) != nil }
             try writers.awaitMore()
             try switches.waitForMirror(godwit)
             try switches.switchOver(godwit, "ROLLBACK", database)
