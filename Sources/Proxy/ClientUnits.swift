@@ -436,8 +436,10 @@ extension ClientConnection {
             server.release()
             return greet()
         }
-        // It waited for the server, or for its login, while we slept.
-        if let database, database.hold == nil, mayWrite(on: server.side, database), worker.holdsForLease(database) {
+        // It waited for the server, or for its login, while we slept. Who has not waited was asked about a moment ago.
+        if waitingSince < worker.now, let database, database.hold == nil, mayWrite(on: server.side, database),
+            worker.holdsForLease(database)
+        {
             self.server = nil
             server.release()
             return hold(database)

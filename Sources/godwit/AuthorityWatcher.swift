@@ -149,10 +149,12 @@ private final class AuthorityWatch {
         let word = probe(known.authority).ask()
         isAnswered = word != nil
         let isCalm = word.map { $0.claim.fencedFor == nil && $0.claim.epoch == known.epoch } ?? false
-        if !isBusy { follow(known, word, isSure: isCalm && known == taken) }
-        if nextSign.hasPassed || isLate {
+        let isKnown = isCalm && known == taken
+        if !isBusy { follow(known, word, isSure: isKnown) }
+        let isSure = isBusy || isHoldReached || isKnown
+        if nextSign.hasPassed || isLate && isSure {
             nextSign = Deadline.now().adding(seconds: 1)
-            giveSign(known, isSure: isBusy || isHoldReached || isCalm && known == taken)
+            giveSign(known, isSure: isSure)
         }
         if isBusy { return isUnsettled = true }
         guard word != nil else {

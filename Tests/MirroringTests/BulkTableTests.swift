@@ -367,19 +367,8 @@ import Testing
         try Self.prepare(harness, bulk: tables)
         harness.start(MirrorOptions(pollMillis: 5, backfillRows: 40))
         for round in 0..<2 {
-            let conninfo = harness.pair.oldConninfo
-            let writers = (0..<4).map { number in
-                OwnThread(name: "writer") {
-                    do {
-                        let connection = try Connection.open(try ConnectionString(parsing: conninfo), purpose: "writer")
-                        var writer = HostileWriter(seed: seed &+ UInt64(round), number: number)
-                        let refusals = try writer.run(transactions: 100, connection)
-                        #expect(refusals.count < 50, "most transactions must do something: \(refusals.suffix(3))")
-                    } catch {
-                        Issue.record("writer \(number): \(error)")
-                    }
-                }
-            }
+            let writers = HostileWriter.start(
+                seed: seed &+ UInt64(round), transactions: 100, harness.pair.oldConninfo)
             for writer in writers { writer.join() }
             try harness.waitUntilReadable()
             try harness.settle()

@@ -1,6 +1,7 @@
 import LibPQ
 import Primitives
 import TestSupport
+import Testing
 
 /// Transactions that break mirrors which replay row images: key changes, deferred swaps, savepoints,
 /// TRUNCATE, sibling-row triggers, cascades, odd session settings. One writer per thread, reproducible from
@@ -67,6 +68,22 @@ struct HostileWriter {
             }
         }
         return refusals
+    }
+
+    /// Four of them, each on a thread of its own that is to be joined. Most of what they do must succeed.
+    static func start(seed: UInt64, transactions: Int, _ conninfo: String) -> [OwnThread] {
+        (0..<4).map { number in
+            OwnThread(name: "writer") {
+                do {
+                    let connection = try Connection.open(try ConnectionString(parsing: conninfo), purpose: "writer")
+                    var writer = HostileWriter(seed: seed, number: number)
+                    let refusals = try writer.run(transactions: transactions, connection)
+                    #expect(refusals.count < transactions / 2, "most must do something: \(refusals.suffix(3))")
+                } catch {
+                    Issue.record("writer \(number): \(error)")
+                }
+            }
+        }
     }
 
     /// What this writer's sessions begin with.

@@ -44,20 +44,8 @@ import Testing
         options.smallBatchKeysMax = 150
         harness.start(options)
         for round in 0..<3 {
-            let conninfo = harness.pair.oldConninfo
-            let writers = (0..<4).map { number in
-                OwnThread(name: "writer") {
-                    do {
-                        let connection = try Connection.open(try ConnectionString(parsing: conninfo), purpose: "writer")
-                        var writer = HostileWriter(seed: seed &+ UInt64(round), number: number)
-                        let refusals = try writer.run(transactions: 120, connection)
-                        for line in refusals { print("REFUSED", line) }
-                        #expect(refusals.count < 60, "most transactions must do something")
-                    } catch {
-                        Issue.record("writer \(number): \(error)")
-                    }
-                }
-            }
+            let writers = HostileWriter.start(
+                seed: seed &+ UInt64(round), transactions: 120, harness.pair.oldConninfo)
             if round == 1 {
                 let batches = harness.horizon.report.batches
                 try harness.wait(for: "batches under load") { $0.batches > batches + 3 }
