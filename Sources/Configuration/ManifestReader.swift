@@ -9,7 +9,7 @@ package struct ManifestReader {
             "id", "database", "strategy", "scope", "phases", "reads", "gates", "abort", "verify", "cutover",
             "invariants", "hooks", "windows",
         ],
-        "scope": ["tables"],
+        "scope": ["tables", "mapping"],
         "phases": MigrationPhase.allCases.map(\.rawValue),
         "phases.*": ["advance", "soak", "approvals"],
         "reads": ["steps"],
@@ -86,6 +86,7 @@ package struct ManifestReader {
         for table in manifest.tables where !table.contains(".") {
             throw scope.error("tables", .expected("schema.table", found: "\"\(table)\""))
         }
+        manifest.mapping = try MappingReader(path: path).tables(scope, "mapping")
         if !manifest.tables.isEmpty, manifest.strategy == .full {
             throw scope.error("tables", .conflict(
                 "a part of the tables can only be read on NEW: leave it out, or say strategy: reads"))

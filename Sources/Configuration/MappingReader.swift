@@ -21,7 +21,7 @@ package struct MappedTable: Sendable, Equatable {
     }
 
     /// For who compares settings.
-    var text: String {
+    package var text: String {
         func list(_ map: [String: String]) -> String {
             map.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }.joined(separator: ", ")
         }
@@ -30,22 +30,27 @@ package struct MappedTable: Sendable, Equatable {
     }
 }
 
-extension SettingsReader {
-    static let mappingKeys = ["to", "columns", "drop", "back", "where", "one_way"]
+/// Reads tables by name: those that are others on NEW, and those that are loaded in bulk. Lives within one call.
+struct MappingReader {
+    static let keys = ["to", "columns", "drop", "back", "where", "one_way"]
     /// Of columns and of tables.
-    static let mappedMax = 10_000
+    static let namesMax = 10_000
 
-    func mappedTables(_ mirror: Section) throws(SettingsError) -> [MappedTable]? {
-        guard let node = mirror.node("tables") else { return nil }
-        let all = try Section(node, path: path, key: Section.join(mirror.key, "tables"), keys: nil)
+    /// Of the file, for errors.
+    let path: String
+
+    /// - Returns: nil where the section has no such key.
+    func tables(_ section: Section, _ key: String) throws(SettingsError) -> [MappedTable]? {
+        guard let node = section.node(key) else { return nil }
+        let all = try Section(node, path: path, key: Section.join(section.key, key), keys: nil)
         guard case .mapping(let mapping) = node else { return nil }
-        if mapping.count > Self.mappedMax {
-            throw mirror.error("tables", .expected("at most \(Self.mappedMax) tables", found: "\(mapping.count)"))
+        if mapping.count > Self.namesMax {
+            throw section.error(key, .expected("at most \(Self.namesMax) tables", found: "\(mapping.count)"))
         }
         var tables: [MappedTable] = []
         for (name, value) in mapping {
             let old = try qualified(try Section.text(name, path: path, key: all.key), all, name.mark?.line)
-            let entry = try Section(value, path: path, key: Section.join(all.key, old), keys: Self.mappingKeys)
+            let entry = try Section(value, path: path, key: Section.join(all.key, old), keys: Self.keys)
             var table = MappedTable(old: old, new: old)
             if entry.node("to") != nil {
                 try entry.text("to", &table.new)
@@ -53,8 +58,8 @@ extension SettingsReader {
             }
             table.columns = try texts(entry, "columns")
             table.back = try texts(entry, "back")
-            if let nodes = try entry.list("drop", max: Self.mappedMax) {
-                table.drop = try texts(nodes, Section.join(entry.key, "drop"))
+            for node in try entry.list("drop", max: Self.namesMax) ?? [] {
+                table.drop.append(try Section.text(node, path: path, key: Section.join(entry.key, "drop")))
             }
             try entry.text("where", &table.condition)
             try entry.flag("one_way", &table.isOneWay)
@@ -66,15 +71,17 @@ extension SettingsReader {
         return tables
     }
 
-    func bulkTables(_ mirror: Section) throws(SettingsError) -> [String]? {
-        guard let nodes = try mirror.list("bulk", max: Self.mappedMax) else { return nil }
+    /// - Returns: nil where the section has no such key.
+    func names(_ section: Section, _ key: String) throws(SettingsError) -> [String]? {
+        guard let nodes = try section.list(key, max: Self.namesMax) else { return nil }
         var names: [String] = []
-        let key = Section.join(mirror.key, "bulk")
-        for (node, name) in zip(nodes, try texts(nodes, key)) {
-            names.append(try qualified(name, mirror, node.mark?.line, key: key))
+        let place = Section.join(section.key, key)
+        for node in nodes {
+            let name = try Section.text(node, path: path, key: place)
+            names.append(try qualified(name, section, node.mark?.line, key: place))
         }
         if let twice = names.first(where: { name in names.count { $0 == name } > 1 }) {
-            throw mirror.error("bulk", .conflict("\(twice) is named twice"))
+            throw section.error(key, .conflict("\(twice) is named twice"))
         }
         return names
     }
@@ -92,8 +99,8 @@ extension SettingsReader {
     private func texts(_ section: Section, _ name: String) throws(SettingsError) -> [String: String] {
         guard let entries = try section.section(name, keys: nil), case .mapping(let mapping)? = section.node(name)
         else { return [:] }
-        if mapping.count > Self.mappedMax {
-            throw section.error(name, .expected("at most \(Self.mappedMax) columns", found: "\(mapping.count)"))
+        if mapping.count > Self.namesMax {
+            throw section.error(name, .expected("at most \(Self.namesMax) columns", found: "\(mapping.count)"))
         }
         var found: [String: String] = [:]
         for (key, _) in mapping {

@@ -158,6 +158,8 @@ package struct MigrationManifest: Sendable, Equatable {
     package var strategy = Strategy.full
     /// Tables that go, as `schema.table`; empty: all.
     package var tables: [String] = []
+    /// What the configuration's `mirror.tables` must say while this migration goes on; nil: whatever it says.
+    package var mapping: [MappedTable]?
     package var phases: [MigrationPhase: Phase] = [
         .shift: Phase(soakSeconds: 300), .mirror: Phase(soakSeconds: 60), .cutover: Phase(advance: .manual),
         .watch: Phase(advance: .manual, soakSeconds: 86_400), .cleanup: Phase(advance: .manual),
@@ -185,6 +187,16 @@ package struct MigrationManifest: Sendable, Equatable {
     }
 
     package subscript(phase: MigrationPhase) -> Phase { phases[phase] ?? Phase() }
+
+    /// Tables of OLD of which the manifest says something else than the configuration: `schema.table`, in order.
+    package func otherwiseMapped(in mirror: MirrorSettings) -> [String] {
+        guard let mapping else { return [] }
+        func texts(_ tables: [MappedTable]) -> [String: String] {
+            Dictionary(tables.map { ($0.old, $0.text) }, uniquingKeysWith: { first, _ in first })
+        }
+        let wanted = texts(mapping), configured = texts(mirror.tables)
+        return Set(wanted.keys).union(configured.keys).filter { wanted[$0] != configured[$0] }.sorted()
+    }
 }
 
 /// Bounds of a manifest.

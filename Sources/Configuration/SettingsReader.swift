@@ -434,8 +434,9 @@ struct SettingsReader {
         try section.text("throttle_query", &mirror.throttleQuery)
         try section.seconds("sync_wait", least: 0.001, &mirror.syncWaitSeconds)
         try section.seconds("lag_max", least: 0.001, &mirror.lagMaxSeconds)
-        if let tables = try mappedTables(section) { mirror.tables = tables }
-        if let bulk = try bulkTables(section) { mirror.bulk = bulk }
+        let names = MappingReader(path: path)
+        if let tables = try names.tables(section, "tables") { mirror.tables = tables }
+        if let bulk = try names.names(section, "bulk") { mirror.bulk = bulk }
     }
 
     private func read(_ section: Section, _ shadow: inout ShadowSettings) throws(SettingsError) {

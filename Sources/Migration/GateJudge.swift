@@ -14,6 +14,7 @@ package enum GateJudge {
                 "reachable", value: readings.unreachable, threshold: "both sides answer", holds: false,
                 advice: "see to the server that does not answer"))
         }
+        if manifest.mapping != nil, state.phase != .cleanup { gates.append(mapped(readings)) }
         switch state.phase {
         case .prepare:
             gates.append(Gate(
@@ -59,6 +60,15 @@ package enum GateJudge {
             "copied", value: readings.tablesLeft.map { "\($0) tables left\(percent)" } ?? "not measured",
             threshold: "0 tables left", holds: readings.tablesLeft.map { $0 == 0 },
             advice: "wait; SHOW TABLES tells how far each is, mirror.backfill_rate how fast it may go")
+    }
+
+    private static func mapped(_ readings: MigrationReadings) -> Gate {
+        let names = readings.otherwiseMapped.prefix(5).joined(separator: ", ")
+        return Gate(
+            "mapping", value: names.isEmpty ? "as in the manifest" : "configured otherwise: \(names)",
+            threshold: "as in the manifest", holds: names.isEmpty,
+            advice: "make databases.*.mirror.tables what scope.mapping says and start Godwit again, or start another "
+                + "migration with what is configured")
     }
 
     private static func captured(_ readings: MigrationReadings) -> Gate {

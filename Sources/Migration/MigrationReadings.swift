@@ -92,6 +92,8 @@ package struct MigrationReadings: Sendable, Equatable {
     /// Seconds that the other side is behind, by a transaction of our own that went through the mirror.
     package var lagSeconds: Double?
     package var uncaptured: [String] = []
+    /// Tables that the configuration maps otherwise than the manifest.
+    package var otherwiseMapped: [String] = []
     package var verify: Verify?
     package var isVerifying = false
     package var invariants: [Invariant]?

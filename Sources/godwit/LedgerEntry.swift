@@ -72,6 +72,7 @@ extension MigrationLedger {
             ownership.standing == .settled ? ownership.authority == .new : nil
         }
         if manifest.tables.isEmpty { readings.uncaptured = report.uncaptured }
+        readings.otherwiseMapped = manifest.otherwiseMapped(in: route.settings.mirror)
         readings.callsMin = route.settings.breaker.windowCalls
         if let figures = route.shadow?.figures {
             readings.compared = MigrationReadings.Compared(

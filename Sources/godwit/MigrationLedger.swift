@@ -318,6 +318,11 @@ final class MigrationLedger {
                 422, "there is no cohort \"\(unknown)\"",
                 "databases.\(manifest.database).reads.cohorts has \(cohorts.sorted().joined(separator: ", "))")
         }
+        if let table = manifest.otherwiseMapped(in: database.mirror).first {
+            return HTTPProblem(
+                422, "the manifest's scope.mapping and the configuration differ in \(table)",
+                "make databases.\(manifest.database).mirror.tables the same, start Godwit again and run godwit check")
+        }
         let hooks = settings.events.hooks.map { String($0.split(separator: "/").last ?? "") }
         if let unknown = manifest.hooks.first(where: { !hooks.contains($0) }) {
             return HTTPProblem(

@@ -38,6 +38,24 @@ import Testing
         ])
     }
 
+    @Test func `a mapping is written as in the configuration, and compared with it`() throws {
+        #expect(try parse("scope: {tables: []}").mapping == nil)
+        #expect(try parse("scope: {mapping: {}}").mapping == [])
+        let tables = "public.a: {to: shop.b, columns: {x: y}}, public.c: {drop: [z], where: n > 1}"
+        let manifest = try parse("scope: {mapping: {\(tables)}}")
+        func differing(_ tables: String) throws -> [String] {
+            let database = "{old: host=a dbname=a, new: host=b dbname=b, mirror: {tables: {\(tables)}}}"
+            let settings = try SettingsFile.parse(text: "auth: {method: trust}\ndatabases: {shop: \(database)}", path: "godwit.yaml")
+            return manifest.otherwiseMapped(in: settings.databases[0].mirror)
+        }
+        #expect(try differing(tables) == [])
+        #expect(try differing("public.c: {drop: [z], where: n > 1}, public.a: {columns: {x: y}, to: shop.b}") == [])
+        #expect(try differing("") == ["public.a", "public.c"])
+        #expect(try differing(tables.replacing("n > 1", with: "n > 2")) == ["public.c"])
+        #expect(try differing(tables + ", public.d: {one_way: true}") == ["public.d"])
+        #expect(try parse("").otherwiseMapped(in: MirrorSettings()) == [])
+    }
+
     @Test func `windows have days, hours and a zone`() throws {
         let manifest = try parse("""
             windows:
@@ -59,7 +77,8 @@ import Testing
         ("invariants: [{name: a, sql: x}, {name: a, sql: y}]", "twice"), ("invariants: [{name: a}]", "missing"),
         ("windows: {time_zone: Mars/Phobos}", "Europe/Berlin"), ("windows: {allow: [{hours: 8-9}]}", "08:00"),
         ("windows: {allow: [{days: [someday]}]}", "mon"), ("scope: {tables: [public.a]}", "strategy: reads"),
-        ("strategy: reads\nscope: {tables: [a]}", "schema.table"), ("hooks: x", "a list"), ("id: b", "twice"),
+        ("strategy: reads\nscope: {tables: [a]}", "schema.table"), ("scope: {mapping: {a: {to: s.b}}}", "schema.table"),
+        ("scope: {mapping: {s.a: {too: s.b}}}", "did you mean 'to'"), ("hooks: x", "a list"), ("id: b", "twice"),
         ("nonsense: 1", "unknown key"), ("cutover: {deadline_millis: 1}", "10 to 60000"), ("x: *a", "aliases"),
     ])
     func `what is wrong is refused with what was expected`(text: String, words: String) throws {

@@ -69,6 +69,7 @@ import Testing
             ("id: a\ndatabase: \(drive.database)\nphases: {shift: {soak: soon}}", 422, "manifest:3"),
             ("id: a\ndatabase: \(drive.database)\nreads: {steps: [{cohort: staff}, 100]}", 422, "cohort"),
             ("id: a\ndatabase: \(drive.database)\nhooks: [page.sh]", 422, "hook"),
+            ("id: a\ndatabase: \(drive.database)\nscope: {mapping: {public.log: {to: public.diary}}}", 422, "differ in public.log"),
             (String(repeating: "#", count: 300_000), 413, "bytes at most"),
         ] {
             let answer = try drive.post("/migrations", body)
@@ -80,6 +81,14 @@ import Testing
         #expect(try drive.post("/migrations/none/abort").status == 404)
         #expect(try drive.get("/migrations/none").status == 404)
         #expect(try HTTPExchange.get("/migrations/none/abort", port: drive.port, token: MigrationDrive.token).status == 405)
+    }
+
+    @Test func `a migration whose mapping is the configuration's begins, and shows the gate`() throws {
+        let mapping = "{public.log: {columns: {v: v}}}"
+        let drive = try tests.drive { $0.database.mirror["tables"] = mapping }
+        try drive.start(tests.manifest(drive, "m", MigrationTests.byHand + "\nscope: {mapping: \(mapping)}\n"))
+        let status = try drive.get("/migrations/m/status").body
+        #expect(status.contains("\"mapping\"") && status.contains("as in the manifest"), "\(status)")
     }
 
     @Test func `the same key does it once, and another request under it is refused`() throws {

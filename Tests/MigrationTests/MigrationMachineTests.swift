@@ -28,6 +28,7 @@ func manifest(_ change: (inout MigrationManifest) -> Void = { _ in }) -> Migrati
     var manifest = MigrationManifest(id: "m", database: "shop")
     manifest.phases = [:]
     manifest.steps = [.init(hundredths: 1000), .init(hundredths: 10_000)]
+    manifest.mapping = []
     change(&manifest)
     return manifest
 }
@@ -118,6 +119,8 @@ struct Drive {
         Spoiled(.mirror, "lag") { r in r.lagSeconds = 6 },
         Spoiled(.mirror, "lag") { r in r.lagSeconds = nil },
         Spoiled(.mirror, "captured") { r in r.uncaptured = ["public.late"] },
+        Spoiled(.mirror, "mapping") { r in r.otherwiseMapped = ["public.orders"] },
+        Spoiled(.cutover, "mapping") { r in r.otherwiseMapped = ["public.orders"] },
         Spoiled(.validate, "verified") { r in r.verify = nil },
         Spoiled(.validate, "verified") { r in r.verify?.outcome = .different },
         Spoiled(.validate, "verified") { r in r.verify?.outcome = .unknown },
