@@ -99,8 +99,7 @@ package struct SwitchMachine {
         case .batch: begin(.sequences)
         case .sequences: begin(.claim)
         case .claim: begin(.swap)
-        case .swap: begin(.release)
-        case .release: begin(.handOver)
+        case .swap: begin(.handOver)
         case .handOver: begin(.reverse)
         case .reverse: finish(.done)
         }
@@ -113,7 +112,7 @@ package struct SwitchMachine {
         case .reserve, .hold: return takeBack(words, mayBeFenced: false)
         // The fence's own commit may have been done although its answer was lost.
         case .fence, .batch, .sequences, .claim: return takeBack(words, mayBeFenced: true)
-        case .swap, .release: return finish(.undecided(reason: words))
+        case .swap: return finish(.undecided(reason: words))
         // The other side has the writes; the mirror back begins as soon as the fenced side answers again.
         case .handOver, .reverse: return finish(.done)
         }

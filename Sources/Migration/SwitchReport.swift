@@ -125,12 +125,12 @@ package struct SwitchReport: Sendable, Equatable {
 
 /// The steps of a switch, in their order. `decided` steps come behind the commit point.
 package enum SwitchStep: String, Sendable, CaseIterable {
-    case rails, reserve, hold, fence, batch, sequences, claim, swap, release, handOver = "hand_over", reverse
+    case rails, reserve, hold, fence, batch, sequences, claim, swap, handOver = "hand_over", reverse
 
     package var isDecided: Bool {
         switch self {
         case .rails, .reserve, .hold, .fence, .batch, .sequences, .claim: false
-        case .swap, .release, .handOver, .reverse: true
+        case .swap, .handOver, .reverse: true
         }
     }
 }

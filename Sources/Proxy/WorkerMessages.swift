@@ -122,8 +122,9 @@ package enum SwitchRequest: Sendable {
     case letGo(database: String)
     /// It is near: see `GateCommand.warm`.
     case warm(database: String, limitSeconds: Double)
-    /// This side takes the writes from now on: told when all threads know it.
-    case own(database: String, side: Side, epoch: Int64)
+    /// This side takes the writes from now on: told when all threads know it. `letsGo`: and when what was held has
+    /// gone on, which no thread does before all know.
+    case own(database: String, side: Side, epoch: Int64, letsGo: Bool)
     /// The mirror runs from the authority to the other side.
     case turnMirror(database: String)
 }

@@ -242,9 +242,12 @@ private final class AuthorityWatch {
     }
 
     private func letGo(_ next: Ownership?) {
-        if let next { own(next) }
-        control.post(.switching(.letGo(database: settings.name), reply: nil))
-        if next != nil { control.post(.switching(.turnMirror(database: settings.name), reply: nil)) }
+        if let next {
+            own(next, letsGo: true)
+            control.post(.switching(.turnMirror(database: settings.name), reply: nil))
+        } else {
+            control.post(.switching(.letGo(database: settings.name), reply: nil))
+        }
         heldFor = nil
         isHoldReached = false
         alertedFor = nil
@@ -252,10 +255,10 @@ private final class AuthorityWatch {
         isUnsettled = true
     }
 
-    private func own(_ next: Ownership) {
+    private func own(_ next: Ownership, letsGo: Bool = false) {
         found = next
         control.post(.switching(
-            .own(database: settings.name, side: next.authority, epoch: next.epoch), reply: nil))
+            .own(database: settings.name, side: next.authority, epoch: next.epoch, letsGo: letsGo), reply: nil))
     }
 
     // MARK: what was left

@@ -281,7 +281,8 @@ final class CanaryDesk: Sendable {
                 case .hold, .holdForChange: isHeld = true
                 case .letGo: isHeld = false
                 case .warm: break
-                case .own(_, let side, let epoch):
+                case .own(_, let side, let epoch, let letsGo):
+                    if letsGo { isHeld = false }
                     if side != ownership.authority {
                         ownership = Ownership(authority: side, epoch: epoch, standing: .settled)
                         horizon = Horizon(after: horizon.taking)

@@ -11,8 +11,8 @@ import Proxy
 final class GateDesk {
     private enum Origin {
         case console(worker: Int, client: ClientID)
-        /// The thread of a switch.
-        case mail(Mailbox<SwitchReply>)
+        /// The thread of a switch, after one more command if it has one.
+        case mail(Mailbox<SwitchReply>?, next: GateCommand?)
     }
 
     private let server: ProxyServer
@@ -61,9 +61,10 @@ final class GateDesk {
         handle(.command(id, command, now: .now()))
     }
 
-    func take(_ command: GateCommand, for mailbox: Mailbox<SwitchReply>?) {
+    /// - Parameter next: taken as soon as the first has come true on all threads; the mailbox hears of this one then.
+    func take(_ command: GateCommand, then next: GateCommand? = nil, for mailbox: Mailbox<SwitchReply>?) {
         let id = makeRequest()
-        if let mailbox { origins[id] = .mail(mailbox) }
+        origins[id] = .mail(mailbox, next: next)
         handle(.command(id, command, now: .now()))
     }
 
@@ -227,7 +228,9 @@ final class GateDesk {
     private func tell(_ id: GateControl.RequestID, _ answer: GateControl.Answer) {
         guard let origin = origins.removeValue(forKey: id) else { return }
         guard case .console(let worker, let client) = origin else {
-            if case .mail(let mailbox) = origin { mailbox.post(.gate(answer)) }
+            guard case .mail(let mailbox, let next) = origin else { return }
+            if let next, case .done = answer { return take(next, for: mailbox) }
+            mailbox?.post(.gate(answer))
             return
         }
         let outcome: ControlOutcome =

@@ -289,13 +289,13 @@ struct ServeAssembly {
             gate.take(.letGo(ExactName(database)), for: reply)
         case .warm(let database, let limit):
             gate.take(.warm(ExactName(database), limit: limit), for: reply)
-        case .own(let database, let side, let epoch):
+        case .own(let database, let side, let epoch, let letsGo):
             let next = Ownership(authority: side, epoch: epoch, standing: .settled)
             if ownerships[database] != next, snapshot.databases[database] != nil {
                 own(next, database)
                 apply(snapshot.settings, server)
             }
-            gate.take(.barrier, for: reply)
+            gate.take(.barrier, then: letsGo ? .letGo(ExactName(database)) : nil, for: reply)
         case .turnMirror(let database):
             turnMirror(database, server.control, engine)
             reply?.post(.done)

@@ -190,7 +190,7 @@ private final class SwitchRun {
     private func isGivenUp(before step: SwitchStep) -> Bool {
         switch step {
         case .reserve, .hold, .fence, .batch, .sequences, .claim: !mayGoOn()
-        case .rails, .swap, .release, .handOver, .reverse: false
+        case .rails, .swap, .handOver, .reverse: false
         }
     }
 
@@ -217,9 +217,9 @@ private final class SwitchRun {
             case .sequences: try need().raiseSequences(until: deadline)
             case .claim: return claim()
             case .swap:
-                ask(.own(database: order.database, side: order.verb.authority, epoch: report.epoch))
-            case .release:
-                letGo()
+                ask(.own(
+                    database: order.database, side: order.verb.authority, epoch: report.epoch, letsGo: true))
+                noteHeld()
                 call?.end()
             case .handOver: try need().handOver()
             case .reverse:
@@ -344,6 +344,10 @@ private final class SwitchRun {
 
     private func letGo() {
         ask(.letGo(database: order.database))
+        noteHeld()
+    }
+
+    private func noteHeld() {
         if let heldSince {
             report.heldMillis = Double(MonotonicInstant.now().nanoseconds(since: heldSince)) / 1e6
         }
