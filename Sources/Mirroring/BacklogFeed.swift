@@ -1,8 +1,9 @@
 import LibPQ
 
 /// A large batch's tables whose rows come part by part: OLD reads each table's changed keys and their rows once, and
-/// runs ahead of NEW by what its socket holds, while NEW works on the part before. All of it is one transaction on
-/// both sides. Used by the mirror's thread.
+/// runs ahead of NEW by what its socket holds, while NEW works on the part before. With two sessions on OLD one sorts
+/// the next table's keys while the other's rows still travel. All of it is one transaction on NEW, and one snapshot of
+/// OLD's. Used by the mirror's thread.
 ///
 /// A part's deletes come before its rows, not all deletes of the table before all rows. So only tables come this way in
 /// whose parts nothing can collide but a key with itself: see `TablePlan.comesInParts`.
@@ -10,42 +11,69 @@ final class BacklogFeed {
     typealias Table = (plan: TablePlan, isTruncated: Bool, unseen: String)
 
     private let reader: BatchReader
+    private let companion: BatchReader.Companion?
     private let applier: BatchApplier
     private let partBytesMax: Int
     /// NEW was sent something whose end has not been waited for.
     private var isPending = false
 
-    init(reader: BatchReader, applier: BatchApplier, partBytesMax: Int) {
+    init(reader: BatchReader, companion: BatchReader.Companion?, applier: BatchApplier, partBytesMax: Int) {
         self.reader = reader
+        self.companion = companion
         self.applier = applier
         self.partBytesMax = partBytesMax
     }
 
     func apply(_ tables: [Table]) throws(PostgresFailure) {
-        for (index, table) in tables.enumerated() {
-            if index == 0 { try ask(for: table) }
-            try apply(table, next: index + 1 < tables.count ? tables[index + 1] : nil)
+        let sessions = companion == nil ? 1 : 2
+        for index in 0..<min(sessions, tables.count) { try ask(tables, index) }
+        for index in tables.indices {
+            try settle()
+            let plan = tables[index].plan
+            try applier.execute("\(plan.createStaging); \(plan.createStagingRows)")
+            if tables[index].isTruncated { try applier.execute(plan.deleteAll) }
+            var part = BacklogPart(keyCount: plan.keyCount, bytesMax: partBytesMax), way = BacklogWay()
+            try receive(tables, index, &part, &way)
+            // OLD sorts another table's keys while NEW takes the last part.
+            if index + sessions < tables.count { try ask(tables, index + sessions) }
+            if !part.isEmpty { try bring(&part, of: tables[index], &way) }
         }
         try settle()
     }
 
-    private func ask(for table: Table) throws(PostgresFailure) {
-        try reader.source.send(table.plan.copyKeyedRows(from: table.unseen))
+    // MARK: OLD
+
+    /// The two sessions take turns.
+    private func companion(for index: Int) -> BatchReader.Companion? { index.isMultiple(of: 2) ? nil : companion }
+
+    private func ask(_ tables: [Table], _ index: Int) throws(PostgresFailure) {
+        let query = tables[index].plan.copyKeyedRows(from: tables[index].unseen)
+        if let companion = companion(for: index) {
+            try companion.connection.send(query)
+        } else {
+            try reader.source.send(query)
+        }
     }
 
-    private func apply(_ table: Table, next: Table?) throws(PostgresFailure) {
-        let plan = table.plan
-        try settle()
-        try applier.execute("\(plan.createStaging); \(plan.createStagingRows)")
-        if table.isTruncated { try applier.execute(plan.deleteAll) }
-        guard case .copyOut? = try reader.source.next() else {
-            throw PostgresFailure(.lost, "the source refused the rows of \(plan.sourceName)")
+    private func receive(
+        _ tables: [Table], _ index: Int, _ part: inout BacklogPart, _ way: inout BacklogWay
+    ) throws(PostgresFailure) {
+        if let companion = companion(for: index) {
+            try receive(companion.connection, tables[index], &part, &way)
+        } else {
+            try receive(reader.source, tables[index], &part, &way)
         }
-        var part = BacklogPart(keyCount: plan.keyCount, bytesMax: partBytesMax)
-        var way = BacklogWay()
-        try reader.source.copyOut { (bytes) throws(PostgresFailure) in
+    }
+
+    private func receive(
+        _ source: borrowing Connection, _ table: Table, _ part: inout BacklogPart, _ way: inout BacklogWay
+    ) throws(PostgresFailure) {
+        guard case .copyOut? = try source.next() else {
+            throw PostgresFailure(.lost, "the source refused the rows of \(table.plan.sourceName)")
+        }
+        try source.copyOut { (bytes) throws(PostgresFailure) in
             guard let line = part.parse(bytes) else {
-                throw PostgresFailure(.lost, "the source gave no keys with the rows of \(plan.sourceName)")
+                throw PostgresFailure(.lost, "the source gave no keys with the rows of \(table.plan.sourceName)")
             }
             if !part.hasRoom(for: line), !part.isEmpty { try bring(&part, of: table, &way) }
             if part.hasRoom(for: line) {
@@ -54,11 +82,10 @@ final class BacklogFeed {
                 try bringAlone(line, of: table)
             }
         }
-        try reader.source.finish()
-        // OLD sorts the next table's keys while NEW takes the last part.
-        if let next { try ask(for: next) }
-        if !part.isEmpty { try bring(&part, of: table, &way) }
+        try source.finish()
     }
+
+    // MARK: NEW
 
     /// The last of what it sends is left to NEW while OLD's next rows are gathered.
     private func bring(_ part: inout BacklogPart, of table: Table, _ way: inout BacklogWay) throws(PostgresFailure) {

@@ -33,8 +33,17 @@ final class BatchReader {
         var absent: [[String]]
     }
 
+    /// A second session that sees the batch's snapshot.
+    final class Companion {
+        let connection: Connection
+
+        fileprivate init(_ connection: consuming Connection) { self.connection = connection }
+    }
+
     let source: Connection
     private let barrier: Connection
+    /// Gives one more session for reading rows, with further settings.
+    private let connect: Connect
     private var lockTables = ""
     private var keyParts = 1
     private var keyCounts: [UInt32: Int] = [:]
@@ -46,9 +55,28 @@ final class BatchReader {
     /// What the present batch's snapshot shows has been found to be durable.
     private(set) var isDurable = false
 
-    init(source: consuming Connection, barrier: consuming Connection) {
+    private typealias Connect = (_ settings: [String: String]) throws(PostgresFailure) -> Connection
+
+    /// - Parameter interrupt: see `Connection`.
+    static func open(
+        _ server: ConnectionString, interrupt: CInt, onSlowWait: @escaping () -> Void
+    ) throws(PostgresFailure) -> BatchReader {
+        // Sorting a backlog's keys in memory.
+        let settings = ["enable_seqscan": "off", "jit": "off", "work_mem": "64MB"]
+        let connect: Connect = { (further) throws(PostgresFailure) in
+            try Connection.open(
+                server, purpose: "mirror reader", settings: settings.merging(further) { $1 }, interrupt: interrupt,
+                onSlowWait: onSlowWait)
+        }
+        let barrier = try Connection.open(
+            server, purpose: "mirror barrier", interrupt: interrupt, onSlowWait: onSlowWait)
+        return BatchReader(source: try connect([:]), barrier: barrier, connect)
+    }
+
+    private init(source: consuming Connection, barrier: consuming Connection, _ connect: @escaping Connect) {
         self.source = source
         self.barrier = barrier
+        self.connect = connect
     }
 
     /// - Parameter definitions: what `readDefinitions` gave before the plans were made.
@@ -328,6 +356,28 @@ final class BatchReader {
     }
 
     // MARK: end
+
+    /// It has its locks from the start. A later one could wait behind somebody who waits for `source`, and nobody would
+    /// know that the two wait for each other.
+    ///
+    /// - Returns: nil when OLD does not give one now: nothing hangs on it.
+    func companion() throws(PostgresFailure) -> Companion? {
+        let snapshot = try exportSnapshot()
+        do throws(PostgresFailure) {
+            let connection = try connect(["lock_timeout": Self.companionLockTimeout])
+            try connection.execute("""
+                BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT \(SQL.literal(snapshot));
+                \(lockTables) LOCK TABLE \((0..<Journal.tables).map(Journal.table).joined(separator: ", "))
+                    IN ACCESS SHARE MODE
+                """)
+            return Companion(connection)
+        } catch {
+            if error.kind == .interrupted { throw error }
+            return nil
+        }
+    }
+
+    private static let companionLockTimeout = "200ms"
 
     func exportSnapshot() throws(PostgresFailure) -> String {
         try source.query("SELECT pg_export_snapshot()")[0, 0] ?? ""

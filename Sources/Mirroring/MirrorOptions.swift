@@ -12,6 +12,8 @@ package struct MirrorOptions: Sendable, Equatable {
     package var smallBatchKeysMax = 1000
     /// Bytes of rows, and of keys, that go to NEW at once out of more.
     package var partBytesMax = 1 << 20
+    /// Journal entries from which on OLD reads a batch's next table while the one before still travels.
+    package var aheadEntriesMin: Int64 = 50_000
     /// Milliseconds from the start of one batch to the start of the next at least: several commits share a
     /// batch.
     package var batchIntervalMillis: UInt64 = 2

@@ -88,18 +88,10 @@ final class MirrorSession {
         let (reader, control, definitions, oldTables, captures) = try on(source) { () throws(PostgresFailure) in
             let server = try parse(sourceConninfo)
             // What is wrong with NEW is found out when it is used next.
-            let onSlowWait = {
+            let reader = try BatchReader.open(server, interrupt: stopDescriptor) {
                 onSlowWait()
                 _ = try? applier.giveSign()
             }
-            let reader = BatchReader(
-                source: try Connection.open(
-                    server, purpose: "mirror reader",
-                    // Sorting a backlog's keys in memory.
-                    settings: ["enable_seqscan": "off", "jit": "off", "work_mem": "64MB"],
-                    interrupt: stopDescriptor, onSlowWait: onSlowWait),
-                barrier: try Connection.open(
-                    server, purpose: "mirror barrier", interrupt: stopDescriptor, onSlowWait: onSlowWait))
             let isPrepared = try reader.query(CaptureSchema.isSource).flag(0, 0)
             let control = try isPrepared ? reader.query(CaptureSchema.history) : nil
             let definitions = try reader.readDefinitions()
@@ -398,17 +390,21 @@ final class MirrorSession {
         try on(source) { () throws(PostgresFailure) in
             try reader.checkDefinitions(tables.compactMap { plans[$0.relation] })
         }
+        let entries = tables.reduce(0) { $0 + (plans[$1.relation] == nil ? 0 : $1.entries) }
         let known = tables.compactMap { table -> BacklogFeed.Table? in
             plans[table.relation].map { ($0, table.isTruncated, reader.unseen(progress.snapshot, table.relation)) }
         }
-        let feed = BacklogFeed(reader: reader, applier: applier, partBytesMax: options.partBytesMax)
+        let inParts = known.filter { $0.plan.comesInParts }
+        let isWorthTwo = inParts.count > 1 && entries >= options.aheadEntriesMin
+        let companion = try on(source) { () throws(PostgresFailure) in isWorthTwo ? try reader.companion() : nil }
+        let feed = BacklogFeed(
+            reader: reader, companion: companion, applier: applier, partBytesMax: options.partBytesMax)
         try on(target) { () throws(PostgresFailure) in
-            try feed.apply(known.filter { $0.plan.comesInParts })
+            try feed.apply(inParts)
             for table in known where !table.plan.comesInParts {
                 try applier.applyLarge(table.plan, isTruncated: table.isTruncated, from: reader, unseen: table.unseen)
             }
         }
-        let entries = tables.reduce(0) { $0 + (plans[$1.relation] == nil ? 0 : $1.entries) }
         horizon.updateReport { $0.keys += UInt64(entries) }
         return tables.compactMap { plans[$0.relation]?.newOid }
     }

@@ -11,6 +11,7 @@ import Testing
         var options = MirrorOptions(pollMillis: 5)
         options.smallBatchKeysMax = keysMax
         options.partBytesMax = partBytesMax
+        options.aheadEntriesMin = 0
         return options
     }
 
