@@ -40,12 +40,29 @@ package struct KeyRangePlan: Sendable {
     private let keys: [TableDescription.Column]
     private let keyList: String
     private let rowText: String
+    private let values: [Value]
     private let source: String
+
+    /// A column's value as it is hashed. Column by column takes two thirds of the time of a whole row's text.
+    private struct Value {
+        var sql: String
+        var hash: String
+
+        /// - Parameter isInteger: on both sides, of whatever size.
+        init(_ column: TableDescription.Column, isInteger: Bool) {
+            // A composite value with a NULL in it is not NULL. concat gives what the type's output function gives; a
+            // cast to text takes blanks away from character(n).
+            let text = "CASE WHEN \(column.sql) IS DISTINCT FROM NULL THEN concat(\(column.sql)) END COLLATE \"C\""
+            sql = isInteger ? "\(column.sql)::bigint" : text
+            hash = isInteger ? "hashint8extended" : "hashtextextended"
+        }
+    }
 
     /// - Parameter table: OLD's description, in NEW's shape where it is mapped: its columns in its order are what is
     ///   compared.
     /// - Parameter rows: what FROM names; nil: the table's own.
-    package init(_ table: TableDescription, rows: String? = nil) {
+    /// - Parameter integers: columns that are integers on both sides.
+    package init(_ table: TableDescription, rows: String? = nil, integers: Set<String> = []) {
         precondition(!table.key.isEmpty, "\(table.name) has no key to walk along")
         name = table.name
         oid = table.oid
@@ -54,6 +71,7 @@ package struct KeyRangePlan: Sendable {
         source = rows ?? table.rows
         isRanged = table.hasPortableKeyOrder
         keyList = keys.map(\.sql).joined(separator: ", ")
+        values = table.columns.map { Value($0, isInteger: integers.contains($0.name)) }
         rowText = "ROW(\(table.columns.map(\.sql).joined(separator: ", ")))::text COLLATE \"C\""
     }
 
@@ -88,10 +106,20 @@ package struct KeyRangePlan: Sendable {
     package func digest(_ slice: KeySlice, more: Int) -> String {
         let all = slice.bits + more
         let bucket = all == 0 ? "0::bigint" : "\(keyHash) & \((1 << all) - 1)"
+        let columns = values.enumerated().map { "\($1.sql) c\($0)" }.joined(separator: ", ")
         return """
-            SELECT b, count(*), sum(hashtextextended(r, 0)), sum(hashtextextended(r, 4417)) FROM (
-            SELECT \(bucket) b, \(rowText) r FROM \(source) t WHERE \(condition(slice)) OFFSET 0) s GROUP BY b
+            SELECT b, count(*), sum(\(rowHash(seed: 0))), sum(\(rowHash(seed: 4417))) FROM (
+            SELECT \(bucket) b, \(columns) FROM \(source) t WHERE \(condition(slice)) OFFSET 0) s GROUP BY b
             """
+    }
+
+    /// Each column has a seed of its own, so that values do not change places unseen; and all of them are hashed once
+    /// more, so that values of two rows do not.
+    private func rowHash(seed: Int) -> String {
+        let hashes = values.enumerated().map { number, value in
+            "coalesce(\(value.hash)(c\(number), \(seed + number)), \(seed + number))"
+        }
+        return "hashint8extended(\(hashes.joined(separator: " # ")), \(seed))"
     }
 
     /// Characters of a row's text that are shown of a difference.

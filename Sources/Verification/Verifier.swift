@@ -144,6 +144,8 @@ package struct Verifier {
     fileprivate struct Pair {
         var shape: TableDescription
         var twinRows: String
+        /// Columns that are integers on both sides.
+        var integers: Set<String>
     }
 
     /// Tables of OLD that can be walked and have a twin on NEW; the others, each with its reason.
@@ -177,10 +179,17 @@ package struct Verifier {
     /// Where either side is partitioned, its partitions are meant too.
     private static func pair(_ table: TableDescription, _ twin: TableDescription?) -> Pair {
         var table = table
-        if table.view != nil { return Pair(shape: table, twinRows: twin?.rows ?? table.name.sql) }
+        let integers = Set(table.columns.lazy.map(\.name).filter { name in
+            [table, twin].allSatisfy { side in side?.column(name).map { integerTypes.contains($0.type) } ?? false }
+        })
+        if table.view != nil {
+            return Pair(shape: table, twinRows: twin?.rows ?? table.name.sql, integers: integers)
+        }
         if twin?.kind == .partitioned { table.kind = .partitioned }
-        return Pair(shape: table, twinRows: table.rows)
+        return Pair(shape: table, twinRows: table.rows, integers: integers)
     }
+
+    private static let integerTypes: Set = ["smallint", "integer", "bigint"]
 
     private static func problem(_ table: TableDescription, _ twin: TableDescription?) -> String? {
         guard let twin else { return "does not exist on NEW" }
@@ -241,8 +250,8 @@ private final class PairReader {
 
     func compare(_ pair: Verifier.Pair) throws(VerifyFailure) -> VerifyReport.Table {
         let table = pair.shape
-        let plan = KeyRangePlan(table)
-        newPlan = KeyRangePlan(table, rows: pair.twinRows)
+        let plan = KeyRangePlan(table, integers: pair.integers)
+        newPlan = KeyRangePlan(table, rows: pair.twinRows, integers: pair.integers)
         var result = VerifyReport.Table(name: table.storedName, oid: table.oid)
         let mark = "\(table.oid) \(plan.text) \(pair.twinRows)"
         let place = ledger?.place(of: table.storedName, mark: mark) ?? VerifyLedger.Place()
