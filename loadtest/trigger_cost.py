@@ -64,7 +64,8 @@ def main() -> int:
         godwit = Godwit(stage, old, new)
         godwit.configure(percent=0, mirror="async, bulk: [public.by_statement]")
         godwit.command("prepare", DATABASE)
-        old.sql("DROP TRIGGER godwit_capture ON plain", DATABASE)
+        for trigger in ("godwit_capture", "godwit_capture_replica"):
+            old.sql(f"DROP TRIGGER {trigger} ON plain", DATABASE)
         for server_table in ("plain", "by_row", "by_statement"):
             old.sql(f"ALTER TABLE {server_table} SET (autovacuum_enabled = off)", DATABASE)
         results: dict[tuple[str, int, str], list[float]] = {}

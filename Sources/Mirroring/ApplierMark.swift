@@ -31,29 +31,46 @@ struct ApplierMark: Equatable {
         }
     }
 
-    /// For WHEN: true for everybody but the mirror. Cheaper than a function that would look for itself, and others
-    /// are told by its first half.
+    private static let isUnset =
+        "pg_catalog.current_setting('\(setting)', true) IS DISTINCT FROM '\(value)'"
+
+    private var isAnotherUser: String? { user.map { "session_user IS DISTINCT FROM \(SQL.literal($0))" } }
+
+    /// For WHEN: true for everybody but the mirror. Cheaper, for the mirror's many rows, than a function that would
+    /// look for itself. But PostgreSQL parses it again for each statement, some 20 microseconds: triggers that most of
+    /// the application's statements fire are two, each for one kind of role (`whenOrdinary`, `whenReplica`).
     var isAbsent: String {
-        let others = user.map { " AND session_user IS DISTINCT FROM \(SQL.literal($0))" } ?? ""
+        let others = isAnotherUser.map { " AND \($0)" } ?? ""
         return """
-            pg_catalog.current_setting('\(Self.setting)', true) IS DISTINCT FROM '\(Self.value)' \
+            \(Self.isUnset) \
             OR pg_catalog.current_setting('\(Self.role)') IS DISTINCT FROM '\(Self.roleValue)'\(others)
             """
     }
 
-    /// SQL, true for a trigger whose condition lets the mirror pass, and nobody who only says that he is the mirror.
-    /// In a session of the control user.
+    /// The condition of a trigger that sleeps in the role of a replica: none, where the mirror comes in that role.
+    var whenOrdinary: String { isAnotherUser.map { "WHEN (\(Self.isUnset) OR \($0))" } ?? "" }
+
+    /// The condition of a trigger that fires in the role of a replica only.
+    static let whenReplica = "WHEN (\(isUnset))"
+
+    /// SQL, true for a trigger that lets the mirror pass, and nobody who only says that he is the mirror. In a session
+    /// of the control user.
+    ///
+    /// - Parameter trigger: how its row of pg_trigger is called.
     func isKnown(to trigger: String) -> String {
-        let definition = "pg_get_triggerdef(\(trigger))"
-        if user == nil { return "\(definition) LIKE '%\(Self.role)%'" }
-        return "strpos(\(definition), 'SESSION_USER IS DISTINCT FROM ' || quote_literal(session_user)) > 0"
+        let definition = "pg_get_triggerdef(\(trigger).oid)"
+        let byCondition = user == nil ? """
+            \(definition) LIKE '%\(Self.role)%'
+                OR (\(trigger).tgname = '\(CaptureSchema.rowTrigger)' AND \(trigger).tgenabled = 'O')
+            """ : "strpos(\(definition), 'SESSION_USER IS DISTINCT FROM ' || quote_literal(session_user)) > 0"
+        return "(\(trigger).tgname = '\(CaptureSchema.replicaTrigger)' OR \(byCondition))"
     }
 
     /// Where a trigger of ours does not let it pass.
     var strangeTables: String {
         """
         SELECT t.tgrelid::regclass FROM pg_trigger t WHERE t.tgname LIKE 'godwit\\_%' AND NOT t.tgisinternal
-           AND t.tgparentid = 0 AND NOT \(isKnown(to: "t.oid")) ORDER BY 1 LIMIT 1
+           AND t.tgparentid = 0 AND NOT \(isKnown(to: "t")) ORDER BY 1 LIMIT 1
         """
     }
 

@@ -99,7 +99,7 @@ enum AuthoritySchema {
             UNION ALL SELECT member, '\(fenceTruncateTrigger)' FROM members) w
           JOIN pg_class c ON c.oid = w.relation JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = w.relation AND t.tgname = w.name
-                              AND \(mark.isKnown(to: "t.oid")))
+                              AND \(mark.isKnown(to: "t")))
          ORDER BY 1, 2, 3
         """
     }

@@ -32,7 +32,7 @@ package struct CaptureInstaller {
         package var installed: [TableName] = []
         /// Tables that had them.
         package var present: [TableName] = []
-        /// Tables whose triggers are of the other kind now, row or statement: nothing is copied anew for that.
+        /// Tables whose triggers are of another kind now: nothing is copied anew for that.
         package var exchanged: [TableName] = []
         /// Already mirrored, but their triggers were missing, disabled or for another key: the mirror copies them anew.
         package var suspect: [TableName] = []
@@ -126,7 +126,7 @@ package struct CaptureInstaller {
             if let obstacle { progress("captures \(side.title)'s \(table.name) row by row: \(obstacle)") }
             let isByStatement = isBulk && obstacle == nil
             let isRight = isSameKey && knowing.contains(table.oid)
-            if let capture, isRight, capture.isByStatement == isByStatement {
+            if let capture, isRight, isByStatement ? capture.isByStatement : capture.isByRole {
                 if !capture.isMade(for: table) {
                     let functions = [CaptureSchema.captureFunction(table)]
                         + (isByStatement ? [StatementCapture.function(table)] : [])

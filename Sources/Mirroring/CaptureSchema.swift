@@ -2,7 +2,10 @@ import LibPQ
 
 /// What Godwit puts into the two databases: the schema `godwit`, nothing else but triggers. Stateless.
 enum CaptureSchema {
+    /// Of a table that is captured row by row it sleeps in the role of a replica, and `replicaTrigger` fires there in
+    /// its place: see `ApplierMark.isAbsent`.
     static let rowTrigger = "godwit_capture"
+    static let replicaTrigger = "godwit_capture_replica"
     static let truncateTrigger = "godwit_capture_truncate"
     /// Raised by godwit.advance when the compare-and-set missed.
     static let missedState = "GW001"
@@ -112,7 +115,7 @@ enum CaptureSchema {
         SET search_path = pg_catalog, pg_temp AS $godwit$
         DECLARE x xid8 := pg_current_xact_id();
         BEGIN
-            \(insert(["(x, TG_RELID, NULL)"]))
+            \(insert("VALUES (x, TG_RELID, NULL)"))
             RETURN NULL;
         END $godwit$;
         """
@@ -123,7 +126,7 @@ enum CaptureSchema {
         SET search_path = pg_catalog, pg_temp AS $godwit$
         DECLARE x xid8 := pg_current_xact_id();
         BEGIN
-            \(insert(["(x, its_relation, its_key)"]))
+            \(insert("VALUES (x, its_relation, its_key)"))
         END $godwit$;
         """
 
@@ -143,15 +146,18 @@ enum CaptureSchema {
     /// A value's text, whatever casts to text somebody has made for its type.
     static func keyText(_ column: TableDescription.Column, of record: String) -> String {
         let value = "\(record).\(column.sql)"
-        return column.isBuiltIn ? "\(value)::text" : "format('%s', \(value))"
+        return column.isBuiltIn ? "\(value)::pg_catalog.text" : "pg_catalog.format('%s', \(value))"
     }
 
     /// Records the keys of one changed row. SECURITY DEFINER: whoever writes the table needs no rights on the
     /// journal.
+    ///
+    /// It runs under whatever search_path its caller has, for to set one with each call takes longer than most of what
+    /// it does: all names in it, operators too, say their schema.
     static func captureFunction(_ table: TableDescription) -> String {
         """
         CREATE OR REPLACE FUNCTION \(functionName(table))() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-        SET search_path = pg_catalog, pg_temp \(pins(table)) AS \(SQL.literal(captureBody(table)))
+        \(pins(table)) AS \(SQL.literal(captureBody(table)))
         """
     }
 
@@ -184,24 +190,21 @@ enum CaptureSchema {
 
     /// What the function's source must be: another one was made by another version, or for another key.
     static func captureBody(_ table: TableDescription) -> String {
-        func key(_ record: String) -> String { self.key(table, of: record) }
+        func row(_ record: String) -> String { "VALUES (x, \(table.oid), \(key(table, of: record)))" }
         return """
             -- key \(keyMark(table))
-            DECLARE x xid8 := pg_current_xact_id(); k text[]; n text[];
+            DECLARE x pg_catalog.xid8 := pg_catalog.pg_current_xact_id();
             BEGIN
-                IF TG_OP = 'INSERT' THEN
-                    k := \(key("NEW"));
-                ELSE
-                    k := \(key("OLD"));
-                    IF TG_OP = 'UPDATE' THEN
-                        n := \(key("NEW"));
-                        IF n <> k THEN
-                            \(insert(["(x, \(table.oid), k)", "(x, \(table.oid), n)"]))
-                            RETURN NULL;
-                        END IF;
-                    END IF;
+                IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
+                    \(insert(row("NEW")))
+                    RETURN NULL;
                 END IF;
-                \(insert(["(x, \(table.oid), k)"]))
+                \(insert(row("OLD")))
+                -- By their bytes: a column's own collation may call other texts equal.
+                IF TG_OP OPERATOR(pg_catalog.=) 'UPDATE' AND \(key(table, of: "NEW"))
+                    OPERATOR(pg_catalog.<>) \(key(table, of: "OLD")) COLLATE pg_catalog."C" THEN
+                    \(insert(row("NEW")))
+                END IF;
                 RETURN NULL;
             END
             """
@@ -219,19 +222,22 @@ enum CaptureSchema {
             .joined(separator: " ")
     }
 
-    /// plpgsql: into the table of the transaction's segment (see Journal).
-    private static func insert(_ rows: [String]) -> String { insert("VALUES \(rows.joined(separator: ", "))") }
-
+    /// plpgsql: into the table of the segment of transaction `x` (see Journal), under any search_path.
     static func insert(_ source: String) -> String {
         func statement(_ index: Int) -> String {
             "INSERT INTO \(Journal.table(index)) (xid, relation, key) \(source);"
         }
+        func isIn(_ index: Int) -> String {
+            """
+            ((x::pg_catalog.text::pg_catalog.int8 OPERATOR(pg_catalog.>>) \(Journal.segmentBits)) \
+            OPERATOR(pg_catalog.%) \(Journal.tables)) OPERATOR(pg_catalog.=) \(index)
+            """
+        }
         return """
-            CASE (x::text::bigint >> \(Journal.segmentBits)) % \(Journal.tables)
-                    WHEN 0 THEN \(statement(0))
-                    WHEN 1 THEN \(statement(1))
-                    ELSE \(statement(2))
-                END CASE;
+            IF \(isIn(0)) THEN \(statement(0))
+                ELSIF \(isIn(1)) THEN \(statement(1))
+                ELSE \(statement(2))
+                END IF;
             """
     }
 
@@ -240,19 +246,27 @@ enum CaptureSchema {
     /// - Parameter isByStatement: see `StatementCapture`.
     static func createTriggers(_ table: TableDescription, isByStatement: Bool, _ mark: ApplierMark) -> String {
         let name = table.name.sql
+        func create(_ trigger: String, _ when: String) -> String {
+            """
+            CREATE TRIGGER \(trigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
+                FOR EACH ROW \(when) EXECUTE FUNCTION \(functionName(table))();
+            """
+        }
         return """
             LOCK TABLE \(name) IN SHARE ROW EXCLUSIVE MODE;
             \(dropTriggers(table.name));
             \(captureFunction(table));
-            CREATE TRIGGER \(rowTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
-                FOR EACH ROW WHEN (\(mark.isAbsent)) EXECUTE FUNCTION \(functionName(table))();
-            ALTER TABLE \(name) ENABLE ALWAYS TRIGGER \(rowTrigger);
+            \(create(rowTrigger, isByStatement ? "WHEN (\(mark.isAbsent))" : mark.whenOrdinary))
             CREATE TRIGGER \(truncateTrigger) AFTER TRUNCATE ON \(name)
                 FOR EACH STATEMENT WHEN (\(mark.isAbsent)) EXECUTE FUNCTION godwit.capture_truncate();
             ALTER TABLE \(name) ENABLE ALWAYS TRIGGER \(truncateTrigger);
             \(isByStatement
                 ? StatementCapture.createTriggers(table, mark)
-                : "DROP FUNCTION IF EXISTS \(StatementCapture.functionName(table))();")
+                : """
+                \(create(replicaTrigger, ApplierMark.whenReplica))
+                ALTER TABLE \(name) ENABLE REPLICA TRIGGER \(replicaTrigger);
+                DROP FUNCTION IF EXISTS \(StatementCapture.functionName(table))();
+                """)
             """
     }
 
@@ -260,32 +274,44 @@ enum CaptureSchema {
         allTriggers.map { "DROP TRIGGER IF EXISTS \($0) ON \(table.sql)" }.joined(separator: "; ")
     }
 
-    private static let allTriggers = [rowTrigger, truncateTrigger] + StatementCapture.triggers
+    private static let allTriggers = [rowTrigger, replicaTrigger, truncateTrigger] + StatementCapture.triggers
     /// In brackets, for IN.
-    static let triggerList = "(" + allTriggers.map { "'\($0)'" }.joined(separator: ", ") + ")"
+    static let triggerList = list(allTriggers)
 
-    /// SQL: all triggers of one of the two kinds of capture are there, enabled as they must be.
+    private static func list(_ names: [String]) -> String {
+        "(" + names.map { "'\($0)'" }.joined(separator: ", ") + ")"
+    }
+
+    /// SQL: all triggers of one kind of capture are there, enabled as they must be.
     private static let isComplete = """
-        count(*) FILTER (WHERE t.tgname IN ('\(rowTrigger)', '\(truncateTrigger)')) = 2 AND CASE count(*)
-            WHEN 2 THEN bool_and(t.tgenabled = 'A')
-            WHEN \(allTriggers.count) THEN bool_and(t.tgenabled = CASE t.tgname WHEN '\(rowTrigger)' THEN 'R'
-                WHEN '\(StatementCapture.aloneTrigger)' THEN t.tgenabled ELSE 'A' END)
-            ELSE false END
+        count(*) FILTER (WHERE t.tgname IN ('\(rowTrigger)', '\(truncateTrigger)')) = 2 AND CASE
+            WHEN \(isByRole) THEN count(*) = 3 AND bool_and(t.tgenabled = CASE t.tgname
+                WHEN '\(rowTrigger)' THEN 'O' WHEN '\(replicaTrigger)' THEN 'R' ELSE 'A' END)
+            -- One row trigger for all roles, as earlier versions made it.
+            WHEN count(*) = 2 THEN bool_and(t.tgenabled = 'A')
+            ELSE count(*) = \(2 + StatementCapture.triggers.count) AND bool_and(t.tgenabled = CASE t.tgname
+                WHEN '\(rowTrigger)' THEN 'R' WHEN '\(StatementCapture.aloneTrigger)' THEN t.tgenabled ELSE 'A' END) END
         """
+    private static let isByRole = "bool_or(t.tgname = '\(replicaTrigger)')"
 
     /// Tables with any trigger of ours (not partitions, which inherit it), whether all are there, on all of it,
     /// enabled, and call the right functions, the table's oid, the source of the row trigger's function, whether they
-    /// know the control user (see ApplierMark), and the source of the statement triggers' function, if there are any.
+    /// know the control user (see ApplierMark), the source of the statement triggers' function, if there are any, and
+    /// whether there is a row trigger for each kind of role.
     static let capturedTables = """
         SELECT n.nspname, c.relname, \(isComplete) AND bool_and(f.pronamespace = g.oid AND f.proname = CASE t.tgname
-                       WHEN '\(rowTrigger)' THEN 'capture_' || c.oid WHEN '\(truncateTrigger)' THEN 'capture_truncate'
+                       WHEN '\(rowTrigger)' THEN 'capture_' || c.oid
+                       WHEN '\(replicaTrigger)' THEN 'capture_' || c.oid
+                       WHEN '\(truncateTrigger)' THEN 'capture_truncate'
                        ELSE '\(StatementCapture.functionPrefix)' || c.oid END)
-                   AND (c.relkind <> 'p' OR NOT EXISTS (SELECT FROM pg_partition_tree(c.oid) p WHERE p.relid <> c.oid
-                       AND NOT EXISTS (SELECT FROM pg_trigger x WHERE x.tgrelid = p.relid AND x.tgparentid <> 0
-                                          AND x.tgname = '\(rowTrigger)' AND x.tgenabled = 'A'))), c.oid,
+                   AND bool_and(c.relkind <> 'p' OR t.tgname = '\(truncateTrigger)' OR NOT EXISTS (
+                       SELECT FROM pg_partition_tree(c.oid) p WHERE p.relid <> c.oid AND NOT EXISTS (
+                           SELECT FROM pg_trigger x WHERE x.tgrelid = p.relid AND x.tgparentid <> 0
+                              AND x.tgname = t.tgname AND x.tgenabled = t.tgenabled))), c.oid,
                max(f.prosrc) FILTER (WHERE t.tgname = '\(rowTrigger)'),
-               bool_and(\(ApplierMark(user: "").isKnown(to: "t.oid"))),
-               max(f.prosrc) FILTER (WHERE t.tgname NOT IN ('\(rowTrigger)', '\(truncateTrigger)'))
+               bool_and(\(ApplierMark(user: "").isKnown(to: "t"))),
+               max(f.prosrc) FILTER (WHERE t.tgname IN \(list(StatementCapture.triggers))),
+               \(isByRole)
           FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
           JOIN pg_proc f ON f.oid = t.tgfoid LEFT JOIN pg_namespace g ON g.nspname = 'godwit'
          WHERE t.tgname IN \(triggerList) AND NOT t.tgisinternal AND t.tgparentid = 0
@@ -297,7 +323,8 @@ enum CaptureSchema {
         var found: [UInt32: InstalledCapture] = [:]
         for row in 0..<rows.count where rows.flag(row, 2) {
             guard let oid = rows[row, 3].flatMap({ UInt32($0) }) else { continue }
-            found[oid] = InstalledCapture(body: rows[row, 4] ?? "", statementBody: rows[row, 6])
+            found[oid] = InstalledCapture(
+                body: rows[row, 4] ?? "", statementBody: rows[row, 6], isByRole: rows.flag(row, 7))
         }
         return found
     }

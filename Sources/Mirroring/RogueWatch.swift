@@ -64,7 +64,7 @@ enum RogueWatch {
         """
         SELECT n.nspname, c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
           JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.tgname = '\(rowTrigger)' AND t.tgparentid = 0
-           \(mark == .replica ? "" : "AND \(mark.isKnown(to: "t.oid"))")
+           \(mark == .replica ? "" : "AND \(mark.isKnown(to: "t"))")
         """
     }
 

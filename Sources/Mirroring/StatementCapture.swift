@@ -146,6 +146,8 @@ struct InstalledCapture {
     var body: String
     /// That of the statement triggers; nil: there are none.
     var statementBody: String?
+    /// It has a row trigger for ordinary roles, and one for that of a replica.
+    var isByRole: Bool
 
     var isByStatement: Bool { statementBody != nil }
     /// The columns that it writes down: see `CaptureSchema.keyMark`.

@@ -47,7 +47,7 @@ import Testing
         return (0..<rows.count).compactMap { rows[$0, 0] }
     }
 
-    static let byRow = ["godwit_capture A", "godwit_capture_truncate A"]
+    static let byRow = ["godwit_capture O", "godwit_capture_replica R", "godwit_capture_truncate A"]
     static let byStatement = [
         "godwit_capture R", "godwit_capture_alone D", "godwit_capture_delete A", "godwit_capture_insert A",
         "godwit_capture_truncate A", "godwit_capture_update A",
@@ -136,7 +136,7 @@ import Testing
         harness.stop()
         try harness.connectOld().execute("""
             BEGIN; ALTER TABLE public.t DISABLE TRIGGER godwit_capture; UPDATE public.t SET v = 0 WHERE id < 9;
-            ALTER TABLE public.t ENABLE ALWAYS TRIGGER godwit_capture; COMMIT
+            ALTER TABLE public.t ENABLE TRIGGER godwit_capture; COMMIT
             """)
         let report = try Self.prepare(harness, bulk: ["t"])
         #expect(report.suspect == [Self.name("t")] && report.exchanged.isEmpty)

@@ -55,6 +55,77 @@ import Testing
         #expect(try harness.prepare().suspect == [])
     }
 
+    @Test(arguments: BulkTableTests.byRow, ["DISABLE", "ENABLE", "ENABLE REPLICA", "ENABLE ALWAYS"])
+    func `a trigger that is enabled otherwise is put right, and the table comes anew`(line: String, state: String) throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY)")
+        try harness.prepare()
+        let right = ["O": "ENABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"][String(line.suffix(1))]
+        let old = try harness.connectOld()
+        try old.execute("ALTER TABLE public.t \(state) TRIGGER \(line.dropLast(2))")
+        #expect(try harness.prepare().suspect.count == (state == right ? 0 : 1))
+        #expect(try BulkTableTests.triggers(old) == BulkTableTests.byRow)
+    }
+
+    /// One trigger for all roles, whose condition every statement parsed again.
+    @Test func `triggers as earlier versions made them go on, and are exchanged without a new copy`() throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY, v int)")
+        try harness.connectOld().execute("INSERT INTO public.t SELECT g, g FROM generate_series(1, 500) g")
+        try harness.prepare()
+        for connect in [harness.connectOld, harness.connectNew] {
+            try connect().execute("""
+                DO $$ DECLARE f text := (SELECT tgfoid::regproc::text FROM pg_trigger WHERE tgname = 'godwit_capture'); BEGIN
+                    DROP TRIGGER godwit_capture_replica ON public.t; DROP TRIGGER godwit_capture ON public.t;
+                    EXECUTE format('CREATE TRIGGER godwit_capture AFTER INSERT OR UPDATE OR DELETE ON public.t FOR EACH ROW
+                        WHEN (current_setting(''godwit.applier'', true) IS DISTINCT FROM ''on''
+                            OR current_setting(''session_replication_role'') IS DISTINCT FROM ''replica'')
+                        EXECUTE FUNCTION %s()', f);
+                    ALTER TABLE public.t ENABLE ALWAYS TRIGGER godwit_capture; END $$
+                """)
+        }
+        var options = MirrorOptions(pollMillis: 5)
+        options.housekeepingSeconds = 0.05
+        harness.start(options)
+        try harness.waitUntilReadable()
+        let writer = try harness.connectOld(), new = try harness.connectNew()
+        try new.execute("SET session_replication_role = replica; UPDATE public.t SET v = -7 WHERE id = 400")
+        for role in ["origin", "replica"] {
+            try writer.execute("SET session_replication_role = \(role); UPDATE public.t SET v = v + 1 WHERE id < 100")
+        }
+        let report = try harness.prepare()
+        #expect(report.exchanged.count == 1 && report.installed.isEmpty && report.suspect.isEmpty)
+        for connect in [harness.connectOld, harness.connectNew] {
+            #expect(try BulkTableTests.triggers(try connect()) == BulkTableTests.byRow)
+        }
+        for role in ["origin", "local", "replica"] {
+            try writer.execute("""
+                SET session_replication_role = \(role); UPDATE public.t SET v = v + 1 WHERE id < 200;
+                UPDATE public.t SET id = -id WHERE id = 300; DELETE FROM public.t WHERE id = 301
+                """)
+        }
+        try harness.settle()
+        #expect(try new.query("SELECT v = -7 FROM public.t WHERE id = 400").flag(0, 0), "it was copied anew")
+        try new.execute("UPDATE public.t SET v = 400 WHERE id = 400")
+        try MirrorRegressionTests.expectEqual(harness)
+        #expect(try harness.prepare().present.count == 1)
+    }
+
+    /// Two texts that a column's collation calls equal are two keys all the same.
+    @Test func `a key that changes only for those who compare bytes is written down twice`() throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (id text PRIMARY KEY)")
+        let old = try harness.connectOld()
+        try old.execute("""
+            CREATE COLLATION public.caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+            ALTER TABLE public.t ALTER id TYPE text COLLATE public.caseless
+            """)
+        try harness.prepare()
+        try old.execute("INSERT INTO public.t VALUES ('a'); UPDATE public.t SET id = 'A'")
+        let keys = try old.query("""
+            SELECT string_agg(k, '' ORDER BY k COLLATE "C") FROM (SELECT DISTINCT key[1] COLLATE "C" FROM (
+                TABLE godwit.journal_0 UNION ALL TABLE godwit.journal_1 UNION ALL TABLE godwit.journal_2) j) d (k)
+            """)
+        #expect(keys[0, 0] == "Aa")
+    }
+
     @Test func `remove is refused while a mirror applies`() throws {
         let harness = try MirrorHarness(schema: Self.schema)
         try harness.prepare()

@@ -167,7 +167,8 @@ import Testing
         for table in ["t", "w"] {
             try harness.connectOld().execute("""
                 BEGIN; ALTER TABLE public.\(table) DISABLE TRIGGER ALL; UPDATE public.\(table) SET v = -1 WHERE v < 100;
-                DELETE FROM public.\(table) WHERE v > 400; ALTER TABLE public.\(table) ENABLE ALWAYS TRIGGER godwit_capture;
+                DELETE FROM public.\(table) WHERE v > 400; ALTER TABLE public.\(table) ENABLE TRIGGER godwit_capture;
+                ALTER TABLE public.\(table) ENABLE REPLICA TRIGGER godwit_capture_replica;
                 ALTER TABLE public.\(table) ENABLE ALWAYS TRIGGER godwit_capture_truncate; COMMIT
                 """)
         }
