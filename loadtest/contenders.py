@@ -39,6 +39,12 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def kernel_seconds(pid: int) -> float:
+    """Of those what the kernel has taken, in hundredths."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[12]) / os.sysconf("SC_CLK_TCK")
+
+
 def status_number(pid: int, name: str, task: int | None = None) -> int:
     path = f"/proc/{pid}/task/{task}/status" if task else f"/proc/{pid}/status"
     found = re.search(rf"^{name}:\s+(\d+)", Path(path).read_text(), re.MULTILINE)
@@ -51,6 +57,8 @@ def status_number(pid: int, name: str, task: int | None = None) -> int:
 class Usage:
     """Of a process, since it started."""
     cpu: float
+    # In the kernel: what forwarding takes whoever does it.
+    kernel: float
     # Of those of its threads that pass traffic.
     data_plane: float
     switches: int
@@ -85,7 +93,7 @@ class Contender:
             # Godwit's reactors are godwit-0, godwit-1 ...; the others have one thread.
             if not self.name.startswith("Godwit") or re.fullmatch(r"godwit-\d+", name):
                 data_plane += int(Path(f"/proc/{self.pid}/task/{task}/schedstat").read_text().split()[0]) / 1e9
-        return Usage(cpu_seconds(self.pid), data_plane, switches)
+        return Usage(cpu_seconds(self.pid), kernel_seconds(self.pid), data_plane, switches)
 
     def rss_kib(self) -> int:
         return status_number(self.pid, "VmRSS")

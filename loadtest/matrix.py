@@ -210,7 +210,8 @@ class Load:
         count = self.transactions(output)
         if before and after:
             per = 1e6 / count
-            figures.add(cpu=(after.cpu - before.cpu) * per, data_plane=(after.data_plane - before.data_plane) * per,
+            figures.add(cpu=(after.cpu - before.cpu) * per, kernel=(after.kernel - before.kernel) * per,
+                        data_plane=(after.data_plane - before.data_plane) * per,
                         switches=(after.switches - before.switches) / count)
             if self.cell.clients >= 1000:
                 figures.add(rss=(highest - contender.rss_at_start) / (self.cell.clients + self.cell.idle))
@@ -389,7 +390,8 @@ def can_count_instructions() -> bool:
 # Reports.
 
 COLUMNS = (
-    ("CPU µs", "cpu", 2), ("data plane", "data plane", 2), ("tps", "tps", 0), ("p50", "p50", 0), ("p95", "p95", 0),
+    ("CPU µs", "cpu", 2), ("in the kernel", "kernel", 2), ("data plane", "data plane", 2), ("tps", "tps", 0),
+    ("p50", "p50", 0), ("p95", "p95", 0),
     ("p99", "p99", 0), ("p99.9", "p99.9", 0), ("switches", "switches", 2), ("calls", "calls", 2),
     ("transfers", "transfers", 2), ("instructions", "instructions", 0), ("RSS KiB", "rss", 2),
 )
