@@ -21,7 +21,7 @@ package struct MappedTable: Sendable, Equatable {
     }
 
     /// For who compares settings.
-    package var text: String {
+    var text: String {
         func list(_ map: [String: String]) -> String {
             map.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }.joined(separator: ", ")
         }

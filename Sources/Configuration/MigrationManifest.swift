@@ -191,10 +191,10 @@ package struct MigrationManifest: Sendable, Equatable {
     /// Tables of OLD of which the manifest says something else than the configuration: `schema.table`, in order.
     package func otherwiseMapped(in mirror: MirrorSettings) -> [String] {
         guard let mapping else { return [] }
-        func texts(_ tables: [MappedTable]) -> [String: String] {
-            Dictionary(tables.map { ($0.old, $0.text) }, uniquingKeysWith: { first, _ in first })
+        func byName(_ tables: [MappedTable]) -> [String: MappedTable] {
+            Dictionary(tables.map { ($0.old, $0) }, uniquingKeysWith: { first, _ in first })
         }
-        let wanted = texts(mapping), configured = texts(mirror.tables)
+        let wanted = byName(mapping), configured = byName(mirror.tables)
         return Set(wanted.keys).union(configured.keys).filter { wanted[$0] != configured[$0] }.sorted()
     }
 }

@@ -37,6 +37,9 @@ package struct TableDescription: Sendable, Equatable {
         package var isBuiltIn: Bool
 
         package var sql: String { SQL.identifier(name) }
+
+        /// As format_type writes them: the types of whole numbers.
+        package static let integerTypes: Set = ["smallint", "integer", "bigint"]
     }
 
     package var oid: UInt32

@@ -26,16 +26,20 @@ final class BacklogFeed {
 
     func apply(_ tables: [Table]) throws(PostgresFailure) {
         let sessions = companion == nil ? 1 : 2
-        for index in 0..<min(sessions, tables.count) { try ask(tables, index) }
+        for index in 0..<min(sessions, tables.count) {
+            try onSource(of: index) { (source) throws(PostgresFailure) in try ask(tables[index], source) }
+        }
         for index in tables.indices {
             try settle()
             let plan = tables[index].plan
             try applier.execute("\(plan.createStaging); \(plan.createStagingRows)")
             if tables[index].isTruncated { try applier.execute(plan.deleteAll) }
             var part = BacklogPart(keyCount: plan.keyCount, bytesMax: partBytesMax), way = BacklogWay()
-            try receive(tables, index, &part, &way)
-            // OLD sorts another table's keys while NEW takes the last part.
-            if index + sessions < tables.count { try ask(tables, index + sessions) }
+            try onSource(of: index) { (source) throws(PostgresFailure) in
+                try receive(tables[index], &part, &way, source)
+                // OLD sorts another table's keys while NEW takes the last part.
+                if index + sessions < tables.count { try ask(tables[index + sessions], source) }
+            }
             if !part.isEmpty { try bring(&part, of: tables[index], &way) }
         }
         try settle()
@@ -44,29 +48,18 @@ final class BacklogFeed {
     // MARK: OLD
 
     /// The two sessions take turns.
-    private func companion(for index: Int) -> BatchReader.Companion? { index.isMultiple(of: 2) ? nil : companion }
-
-    private func ask(_ tables: [Table], _ index: Int) throws(PostgresFailure) {
-        let query = tables[index].plan.copyKeyedRows(from: tables[index].unseen)
-        if let companion = companion(for: index) {
-            try companion.connection.send(query)
-        } else {
-            try reader.source.send(query)
-        }
-    }
-
-    private func receive(
-        _ tables: [Table], _ index: Int, _ part: inout BacklogPart, _ way: inout BacklogWay
+    private func onSource(
+        of index: Int, _ body: (borrowing Connection) throws(PostgresFailure) -> Void
     ) throws(PostgresFailure) {
-        if let companion = companion(for: index) {
-            try receive(companion.connection, tables[index], &part, &way)
-        } else {
-            try receive(reader.source, tables[index], &part, &way)
-        }
+        if let companion, !index.isMultiple(of: 2) { try body(companion.connection) } else { try body(reader.source) }
+    }
+
+    private func ask(_ table: Table, _ source: borrowing Connection) throws(PostgresFailure) {
+        try source.send(table.plan.copyKeyedRows(from: table.unseen))
     }
 
     private func receive(
-        _ source: borrowing Connection, _ table: Table, _ part: inout BacklogPart, _ way: inout BacklogWay
+        _ table: Table, _ part: inout BacklogPart, _ way: inout BacklogWay, _ source: borrowing Connection
     ) throws(PostgresFailure) {
         guard case .copyOut? = try source.next() else {
             throw PostgresFailure(.lost, "the source refused the rows of \(table.plan.sourceName)")

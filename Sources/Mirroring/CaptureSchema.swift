@@ -390,3 +390,8 @@ extension Connection {
         }
     }
 }
+
+extension Rows {
+    /// The first two columns: schema and name.
+    var tableNames: [TableName] { (0..<count).map { TableName(schema: self[$0, 0] ?? "", name: self[$0, 1] ?? "") } }
+}

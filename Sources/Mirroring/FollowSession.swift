@@ -269,7 +269,7 @@ final class FollowSession {
         _ = try checkHistory(progress)
         try checkCaptures()
         let rows = try query(sourceEnd, source, CaptureSchema.uncapturedTables)
-        let shown = Self.names(rows).map(\.description)
+        let shown = rows.tableNames.map(\.description)
         if shown != horizon.report.uncaptured {
             horizon.updateReport { $0.uncaptured = shown }
             onSchemaChange()
@@ -294,7 +294,7 @@ final class FollowSession {
             let name = TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "")
             oids[name] = rows[row, 3].flatMap { UInt32($0) }
         }
-        for (row, name) in Self.names(copies).enumerated() {
+        for (row, name) in copies.tableNames.enumerated() {
             let twin = options.mappings.twinName(name, of: target)
             guard let twin, let oid = oids[twin] else { throw MirrorSession.captureGone(source, twin ?? name) }
             let stamp = copies[row, 2].flatMap { TableStamp($0) }
@@ -316,10 +316,6 @@ final class FollowSession {
         try on(side) { () throws(PostgresFailure) in
             try end.connection.query(sql, timeoutSeconds: Self.answerSeconds)
         }
-    }
-
-    private static func names(_ rows: Rows) -> [TableName] {
-        (0..<rows.count).map { TableName(schema: rows[$0, 0] ?? "", name: rows[$0, 1] ?? "") }
     }
 
     private func report() {

@@ -530,12 +530,11 @@ final class MirrorSession {
     /// Tables made since prepare: NEW does not get their rows, so nobody may read them there.
     private func noticeUncaptured() throws(Failure) {
         let rows = try on(source) { () throws(PostgresFailure) in try reader.query(CaptureSchema.uncapturedTables) }
-        let names = (0..<rows.count).map { TableName(schema: rows[$0, 0] ?? "", name: rows[$0, 1] ?? "") }
-        let shown = names.map(\.description)
+        let shown = rows.tableNames.map(\.description)
         guard shown != horizon.report.uncaptured else { return }
         horizon.updateReport { $0.uncaptured = shown }
         onSchemaChange()
-        guard !names.isEmpty else { return }
+        guard !shown.isEmpty else { return }
         let list = shown.joined(separator: ", ")
         notices.append("\(source.title) has tables that are not mirrored: \(list). Reads of them stay on "
             + "\(source.title); create them on \(target.title) and run godwit prepare")

@@ -78,7 +78,7 @@ package enum SchemaMatch {
     ) -> Bool {
         guard table.view != nil, table.key.contains(column.name) else { return false }
         func family(_ type: String) -> String {
-            if ["smallint", "integer", "bigint"].contains(type) { return "integer" }
+            if TableDescription.Column.integerTypes.contains(type) { return "integer" }
             return type.hasPrefix("character varying") && !type.hasSuffix("[]") ? "text" : type
         }
         return family(column.type) == family(twin.type)

@@ -62,8 +62,7 @@ extension SwitchSession {
 
     /// As they are now: the mirror looks every few seconds, and DDL on both sides may have made and mirrored one since.
     private func unmirrored() throws(Failure) -> GuardRail {
-        let rows = try querySource(CaptureSchema.uncapturedTables)
-        let names = (0..<rows.count).map { "\(TableName(schema: rows[$0, 0] ?? "", name: rows[$0, 1] ?? ""))" }
+        let names = try querySource(CaptureSchema.uncapturedTables).tableNames.map(\.description)
         return GuardRail(
             "unmirrored_tables", value: names.isEmpty ? "none" : Self.some(names), threshold: "none",
             isMet: names.isEmpty, advice: "Create them on both sides and run godwit prepare, or drop them")

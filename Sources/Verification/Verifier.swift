@@ -180,7 +180,9 @@ package struct Verifier {
     private static func pair(_ table: TableDescription, _ twin: TableDescription?) -> Pair {
         var table = table
         let integers = Set(table.columns.lazy.map(\.name).filter { name in
-            [table, twin].allSatisfy { side in side?.column(name).map { integerTypes.contains($0.type) } ?? false }
+            [table.column(name), twin?.column(name)].allSatisfy { column in
+                column.map { TableDescription.Column.integerTypes.contains($0.type) } ?? false
+            }
         })
         if table.view != nil {
             return Pair(shape: table, twinRows: twin?.rows ?? table.name.sql, integers: integers)
@@ -188,8 +190,6 @@ package struct Verifier {
         if twin?.kind == .partitioned { table.kind = .partitioned }
         return Pair(shape: table, twinRows: table.rows, integers: integers)
     }
-
-    private static let integerTypes: Set = ["smallint", "integer", "bigint"]
 
     private static func problem(_ table: TableDescription, _ twin: TableDescription?) -> String? {
         guard let twin else { return "does not exist on NEW" }

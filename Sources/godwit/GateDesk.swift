@@ -61,7 +61,7 @@ final class GateDesk {
         handle(.command(id, command, now: .now()))
     }
 
-    /// - Parameter next: taken as soon as the first has come true on all threads; the mailbox hears of this one then.
+    /// - Parameter next: taken when the first has come true on all threads, or never will; its end is what is told.
     func take(_ command: GateCommand, then next: GateCommand? = nil, for mailbox: Mailbox<SwitchReply>?) {
         let id = makeRequest()
         origins[id] = .mail(mailbox, next: next)
@@ -229,7 +229,7 @@ final class GateDesk {
         guard let origin = origins.removeValue(forKey: id) else { return }
         guard case .console(let worker, let client) = origin else {
             guard case .mail(let mailbox, let next) = origin else { return }
-            if let next, case .done = answer { return take(next, for: mailbox) }
+            if let next { return take(next, for: mailbox) }
             mailbox?.post(.gate(answer))
             return
         }

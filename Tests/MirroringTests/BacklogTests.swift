@@ -1,9 +1,10 @@
 import Foundation
 import LibPQ
-import Mirroring
 import Primitives
 import TestSupport
 import Testing
+
+@testable import Mirroring
 
 /// Batches that come by COPY, in parts of a few rows: all that a part's borders could break.
 @Suite(.serialized) struct BacklogTests {
@@ -117,6 +118,24 @@ import Testing
             INSERT INTO d (v) SELECT g FROM generate_series(1, 50) g;
             TRUNCATE c; INSERT INTO c SELECT md5(g::text)::uuid, 1 FROM generate_series(40, 70) g
             """)
+    }
+
+    @Test func `OLD's second session sees what the first one sees, and waits for nobody who waits for that`() throws {
+        let harness = try MirrorHarness(schema: Self.items)
+        try harness.prepare()
+        let reader = try BatchReader.open(try ConnectionString(parsing: harness.pair.oldConninfo), interrupt: -1) {}
+        let head = try reader.begin(after: try #require(LedgerSnapshot("3:3:")), keysMax: 10)
+        let writer = try harness.connectOld(), locker = try harness.connectOld()
+        try writer.execute("INSERT INTO public.items VALUES (1, 'later')")
+        let companion = try #require(try reader.companion())
+        #expect(try companion.connection.query("SELECT pg_current_snapshot()")[0, 0] == head.snapshot.text)
+        #expect(try companion.connection.query("SELECT count(*) FROM public.items").integer(0, 0) == 0)
+        try locker.send("BEGIN; LOCK TABLE godwit.journal_1 IN ACCESS EXCLUSIVE MODE")
+        try waitUntil("the lock to be waited for") {
+            try writer.query("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)").flag(0, 0)
+        }
+        #expect(try reader.companion() == nil)
+        #expect(try companion.connection.query("SELECT count(*) FROM godwit.journal_1").count == 1)
     }
 
     @Test func `hostile writers in large batches leave both sides equal`() throws {
