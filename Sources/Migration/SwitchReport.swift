@@ -125,7 +125,7 @@ package struct SwitchReport: Sendable, Equatable {
 
 /// The steps of a switch, in their order. `decided` steps come behind the commit point.
 package enum SwitchStep: String, Sendable, CaseIterable {
-    case rails, reserve, hold, fence, batch, sequences, claim, swap, handOver = "hand_over", reverse
+    case rails, reserve, hold, fence, sequences, batch, claim, swap, handOver = "hand_over", reverse
 
     package var isDecided: Bool {
         switch self {

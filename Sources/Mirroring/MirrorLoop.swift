@@ -123,6 +123,7 @@ final class MirrorLoop {
         guard let session else { preconditionFailure("a batch without a session") }
         if orders.isPaused, !rest(session) { return .stop }
         guard session.waitForWork(kick: horizon.kickDescriptor, stop: stopDescriptor) else { return .stop }
+        while orders.awaitsLastWrites { if Self.isReadable([stopDescriptor], millis: 1)[0] { return .stop } }
         if !duty.isOurs { return standBy }
         do throws(MirrorSession.Failure) {
             defer { logNotices(session) }

@@ -5,6 +5,9 @@ import Synchronization
 package final class MirrorOrders: Sendable {
     private let paused = Atomic<Bool>(false)
     private let ending = Atomic<Bool>(false)
+    private let hurried = Atomic<Bool>(false)
+    /// Monotonic nanoseconds; 0: now.
+    private let batchesFrom = Atomic<UInt64>(0)
     private let rowsPerSecond: Atomic<Int>
 
     /// - Parameter rowsPerSecond: of the first copy; 0: as fast as it goes.
@@ -20,6 +23,30 @@ package final class MirrorOrders: Sendable {
     package var isEnding: Bool {
         get { ending.load(ordering: .acquiring) }
         set { ending.store(newValue, ordering: .releasing) }
+    }
+
+    /// Writes are held until the mirror has caught up: batches only, and no housekeeping in between.
+    package var isHurried: Bool {
+        get { hurried.load(ordering: .acquiring) }
+        set { hurried.store(newValue, ordering: .releasing) }
+    }
+
+    /// The last writes come to their end now, and are waited for: a batch that is begun before they have is in their
+    /// way, and in that of the last one.
+    package func waitForLastWrites() {
+        batchesFrom.store(
+            MonotonicInstant.now().advanced(bySeconds: Self.lastWritesSeconds).nanoseconds, ordering: .releasing)
+    }
+
+    /// They have ended.
+    package func lastWritesEnded() { batchesFrom.store(0, ordering: .releasing) }
+
+    /// What is not waited for any longer is not many writes yet.
+    private static let lastWritesSeconds = 0.03
+
+    var awaitsLastWrites: Bool {
+        let from = batchesFrom.load(ordering: .acquiring)
+        return from > 0 && from > MonotonicInstant.now().nanoseconds
     }
 
     package var copyRowsPerSecond: Int {

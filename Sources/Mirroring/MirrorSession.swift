@@ -474,7 +474,7 @@ final class MirrorSession {
     private func housekeep() throws(Failure) -> Bool {
         let now = MonotonicInstant.now()
         let pause = UInt64(options.housekeepingSeconds * 1e9)
-        if let lastHousekeeping, now.nanoseconds(since: lastHousekeeping) < pause { return true }
+        if let lastHousekeeping, orders.isHurried || now.nanoseconds(since: lastHousekeeping) < pause { return true }
         lastHousekeeping = now
         let progress = progress
         try on(source) { () throws(PostgresFailure) in try reader.rotateJournal(progress) }

@@ -117,12 +117,12 @@ package final class SwitchSession {
     }
 
     private static func connect(
-        _ conninfo: String, _ side: Side, _ interrupt: CInt
+        _ conninfo: String, _ side: Side, _ interrupt: CInt, settings: [String: String] = [:]
     ) throws(Failure) -> Connection {
         do throws(PostgresFailure) {
             return try Connection.open(
-                try MirrorSession.parse(conninfo), purpose: "switch", settings: ["tcp_keepalives_idle": "5"],
-                interrupt: interrupt)
+                try MirrorSession.parse(conninfo), purpose: "switch",
+                settings: settings.merging(["tcp_keepalives_idle": "5"]) { $1 }, interrupt: interrupt)
         } catch {
             throw .side(side, error)
         }
@@ -149,7 +149,10 @@ package final class SwitchSession {
 
     /// A session of its own, beside the transactions.
     package func makeCall(id: String) throws(Failure) -> SwitchCall {
-        SwitchCall(try Self.connect(conninfos.source, direction.source, -1), direction.source, id: id, epoch: epoch)
+        // A word to others, which is worth nothing behind a crash: nobody is to wait for it to be on disk.
+        let connection = try Self.connect(
+            conninfos.source, direction.source, -1, settings: ["synchronous_commit": "off"])
+        return SwitchCall(connection, direction.source, id: id, epoch: epoch)
     }
 
     // MARK: before anything is held
@@ -182,6 +185,14 @@ package final class SwitchSession {
             \(fenceOn) UPDATE godwit.authority SET fenced_for = \(epoch),
                 elsewhere = \(SQL.literal(direction.target.title)); COMMIT
             """, until: deadline)
+    }
+
+    /// Behind the fence: whether the target has all that was ever written down on the source.
+    package func isJournalEmpty(until deadline: Deadline) throws(Failure) -> Bool {
+        let progress = try onTarget("SELECT snapshot FROM godwit.progress", until: deadline)
+        guard let applied = progress?[0, 0].flatMap({ LedgerSnapshot($0) }) else { return false }
+        let unseen = "SELECT NOT EXISTS (SELECT FROM (\(Journal.unseen(by: applied))) j)"
+        return try onSource(unseen, until: deadline)?.flag(0, 0) ?? false
     }
 
     /// Brings the target's sequences past the source's.

@@ -17,7 +17,10 @@ final class ServerConnection {
         case connecting
         /// TLS is being agreed on.
         case negotiating
-        case login, idle
+        case login
+        /// It has logged in, and reads the catalog of its database before anybody gets it: see ComingServers.
+        case warming
+        case idle
         /// A client holds it.
         case leased
         /// Nobody holds it, but something of the last holder is still on its way (answers, ROLLBACK, DISCARD ALL).
@@ -39,6 +42,8 @@ final class ServerConnection {
     let isReadOnly: Bool
     /// It leads to the side that takes the writes next, and nobody has it before that does: see ComingServers.
     var isComing: Bool
+    /// It has left its pool, and is closed in a moment: see `Worker.retire`.
+    var isRetired = false
     private var stream: ByteStream
     private var negotiation: ServerNegotiation
     private let registration: Registration
@@ -466,9 +471,9 @@ final class ServerConnection {
                 queue(bytes)
                 flush()
             case .ready:
-                state = .idle
+                state = isComing ? .warming : .idle
                 updateInterest()
-                worker.serverOpened(self)
+                if isComing { runQuietly(ComingServers.warmingQuery) } else { worker.serverOpened(self) }
             case .failed(let error):
                 fail(error, isRefusal ? .login : .other)
             }
@@ -491,6 +496,11 @@ final class ServerConnection {
                 client.beginFailed(on: self, failure)
             }
             return
+        }
+        if state == .warming {
+            // It serves without as well, only that its first statements take longer.
+            state = .idle
+            return worker.serverOpened(self)
         }
         if failure != nil { return close() }
         settleIfQuiet()
@@ -551,7 +561,7 @@ final class ServerConnection {
 
     private var isOpening: Bool {
         switch state {
-        case .connecting, .negotiating, .login: true
+        case .connecting, .negotiating, .login, .warming: true
         case .idle, .leased, .settling, .closed: false
         }
     }

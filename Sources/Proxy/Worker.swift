@@ -30,6 +30,8 @@ final class Worker {
         case housekeeping
         case clientLogin(ClientID)
         case serverLogin(ServerID)
+        /// See `retire`.
+        case retired(ServerID)
         /// Waiters may have waited too long, or a pause after failures may be over.
         case pool(PoolEntry)
         /// A read has waited for NEW as long as it may.
@@ -324,6 +326,8 @@ final class Worker {
             clients[id]?.loginTimedOut()
         case .serverLogin(let id):
             servers[id]?.loginTimedOut()
+        case .retired(let id):
+            servers[id]?.close()
         case .pool(let entry):
             entry.timerAt = nil
             if !gate.isSuspended { expireWaiters(entry) }

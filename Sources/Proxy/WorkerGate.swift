@@ -16,7 +16,7 @@ extension Worker {
         case .unwatch(let number): watches[number] = nil
         case .ask(let number):
             guard let condition = watches[number] else { return }
-            control.post(.standing(watch: number, worker: index, blockers(of: condition)))
+            control.post(.standing(watch: number, worker: index, blockers(of: condition), at: .now()))
         case .reconnect(let scope): reconnect(scope)
         case .kill(let scope): kill(scope)
         case .endPinned(let scope): endPinned(scope)
@@ -33,7 +33,7 @@ extension Worker {
     func checkWatches() {
         for (number, condition) in watches where isMet(condition) {
             watches[number] = nil
-            control.post(.standing(watch: number, worker: index, GateBlockers()))
+            control.post(.standing(watch: number, worker: index, GateBlockers(), at: .now()))
         }
     }
 
@@ -185,7 +185,7 @@ extension ServerConnection {
     @discardableResult
     func closeUnlessInUse() -> Bool {
         switch state {
-        case .connecting, .negotiating, .login:
+        case .connecting, .negotiating, .login, .warming:
             if !isComing { entry.pool.openForbidden() }
             end()
         case .idle: close()

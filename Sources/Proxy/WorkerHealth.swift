@@ -140,7 +140,7 @@ extension Worker {
                     server.entry.database, server.side, .failure(isProbe: false),
                     because: "no answer in time, nor to a cancel request")
                 server.close()
-            case .connecting, .negotiating, .login, .idle, .closed:
+            case .connecting, .negotiating, .login, .warming, .idle, .closed:
                 continue
             }
         }

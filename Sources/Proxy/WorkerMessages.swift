@@ -130,14 +130,15 @@ package enum SwitchRequest: Sendable {
 }
 
 package enum SwitchReply: Sendable {
-    case gate(GateControl.Answer)
+    /// `at`: when the last thread had it.
+    case gate(GateControl.Answer, at: MonotonicInstant)
     case done
 }
 
 package enum ControlMessage: Sendable {
     case request(ControlRequest, worker: Int, client: ClientID)
-    /// See `GateControl.Event`.
-    case standing(watch: UInt64, worker: Int, GateBlockers)
+    /// See `GateControl.Event`; `at`: when the thread looked.
+    case standing(watch: UInt64, worker: Int, GateBlockers, at: MonotonicInstant)
     /// A console is gone, or does not want to wait any longer, while its request is under way.
     case consoleGone(worker: Int, client: ClientID)
     case consoleCanceled(worker: Int, client: ClientID)

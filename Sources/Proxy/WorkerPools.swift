@@ -267,6 +267,7 @@ extension Worker {
         keepUntilBatchEnds(server)
         servers[server.id] = nil
         leavePlace(server.entry)
+        if server.isRetired { return }
         if server.isComing {
             server.entry.coming.closed(server.id, wasOpen: wasOpen)
         } else if wasOpen {
@@ -313,10 +314,29 @@ extension Worker {
                 continue
             }
             for server in servers.values where server.entry === entry { server.isOutdated = true }
-            for id in entry.pool.idleServers { servers[id]?.close() }
+            if before?.authority == state.authority {
+                for id in entry.pool.idleServers { servers[id]?.close() }
+            } else {
+                retire(entry.pool.idleServers)
+            }
             adoptComing(entry)
         }
     }
+
+    /// They leave their pool at once and are closed one after the other a little later: the end of a server keeps a
+    /// core busy for milliseconds, and the end of all of them those who go on behind a switch.
+    private func retire(_ idle: [ServerID]) {
+        for (number, id) in idle.enumerated() {
+            guard let server = servers[id] else { continue }
+            server.isRetired = true
+            server.entry.pool.serverClosed(id)
+            let pause = Self.retirementSeconds + Double(number) * Self.retirementStepSeconds
+            schedule(.retired(id), at: now.advanced(bySeconds: pause))
+        }
+    }
+
+    private static let retirementSeconds = 0.2
+    private static let retirementStepSeconds = 0.01
 
     /// Pinned clients keep their servers: when most of a pool is taken so, all others soon wait.
     func watchPins() {

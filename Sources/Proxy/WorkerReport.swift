@@ -218,7 +218,7 @@ extension Worker {
     private func serverRow(_ server: ServerConnection) -> WorkerReport.ConnectionRow {
         let state =
             switch server.state {
-            case .connecting, .negotiating, .login: "login"
+            case .connecting, .negotiating, .login, .warming: "login"
             case .idle: "idle"
             case .leased: "active"
             case .settling: "tested"

@@ -18,9 +18,9 @@ package struct RangeDigest: Sendable, Equatable {
     package static func collect(_ answer: Rows) -> [UInt64: RangeDigest] {
         var digests: [UInt64: RangeDigest] = [:]
         for row in 0..<answer.count {
-            guard let bucket = answer.integer(row, 0) else { continue }
+            guard let bucket = answer.integer(row, 0), let rows = answer.integer(row, 1), rows > 0 else { continue }
             digests[UInt64(bitPattern: bucket)] = RangeDigest(
-                rows: answer.integer(row, 1) ?? 0, first: answer[row, 2] ?? "", second: answer[row, 3] ?? "")
+                rows: rows, first: answer[row, 2] ?? "", second: answer[row, 3] ?? "")
         }
         return digests
     }

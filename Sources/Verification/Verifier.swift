@@ -144,8 +144,10 @@ package struct Verifier {
     fileprivate struct Pair {
         var shape: TableDescription
         var twinRows: String
-        /// Columns that are integers on both sides.
-        var integers: Set<String>
+        /// Of columns that are of one kind on both sides.
+        var kinds: [String: ColumnHash.Kind]
+        /// Of columns that are read as they are.
+        var types: (old: [String: String], new: [String: String]) = ([:], [:])
     }
 
     /// Tables of OLD that can be walked and have a twin on NEW; the others, each with its reason.
@@ -179,16 +181,18 @@ package struct Verifier {
     /// Where either side is partitioned, its partitions are meant too.
     private static func pair(_ table: TableDescription, _ twin: TableDescription?) -> Pair {
         var table = table
-        let integers = Set(table.columns.lazy.map(\.name).filter { name in
-            [table.column(name), twin?.column(name)].allSatisfy { column in
-                column.map { TableDescription.Column.integerTypes.contains($0.type) } ?? false
-            }
-        })
+        let kinds = table.columns.reduce(into: [String: ColumnHash.Kind]()) { kinds, column in
+            let kind = ColumnHash.Kind(column.type)
+            if let other = twin?.column(column.name), ColumnHash.Kind(other.type) == kind { kinds[column.name] = kind }
+        }
         if table.view != nil {
-            return Pair(shape: table, twinRows: twin?.rows ?? table.name.sql, integers: integers)
+            return Pair(shape: table, twinRows: twin?.rows ?? table.name.sql, kinds: kinds)
         }
         if twin?.kind == .partitioned { table.kind = .partitioned }
-        return Pair(shape: table, twinRows: table.rows, integers: integers)
+        func types(_ table: TableDescription?) -> [String: String] {
+            Dictionary(uniqueKeysWithValues: table?.columns.map { ($0.name, $0.type) } ?? [])
+        }
+        return Pair(shape: table, twinRows: table.rows, kinds: kinds, types: (types(table), types(twin)))
     }
 
     private static func problem(_ table: TableDescription, _ twin: TableDescription?) -> String? {
@@ -250,8 +254,8 @@ private final class PairReader {
 
     func compare(_ pair: Verifier.Pair) throws(VerifyFailure) -> VerifyReport.Table {
         let table = pair.shape
-        let plan = KeyRangePlan(table, integers: pair.integers)
-        newPlan = KeyRangePlan(table, rows: pair.twinRows, integers: pair.integers)
+        let plan = KeyRangePlan(table, kinds: pair.kinds, types: pair.types.old)
+        newPlan = KeyRangePlan(table, rows: pair.twinRows, kinds: pair.kinds, types: pair.types.new)
         var result = VerifyReport.Table(name: table.storedName, oid: table.oid)
         let mark = "\(table.oid) \(plan.text) \(pair.twinRows)"
         let place = ledger?.place(of: table.storedName, mark: mark) ?? VerifyLedger.Place()
@@ -261,10 +265,17 @@ private final class PairReader {
             return result
         }
         var after = place.after
+        // Keys of a mapping's expressions have no index on NEW.
+        let looksAhead = plan.isRanged && table.view == nil
+        var ahead: [String]?
         repeat {
-            let through = plan.isRanged ? try rangeEnd(plan, after) : nil
+            // NEW may have less than OLD: where it knows of no further end OLD is asked.
+            var through = ahead
+            if through == nil, plan.isRanged { through = try rangeEnd(plan, after) }
             let before = (rows: result.rows, differing: result.differing), began = MonotonicInstant.now()
-            try compare(KeySlice(after: after, through: through), plan, table, &result)
+            ahead = try compare(
+                KeySlice(after: after, through: through), plan, table, looksAhead: looksAhead && through != nil,
+                &result)
             result.ranges += 1
             ledger?.record(
                 table.storedName, mark: after == nil ? mark : nil, through: through,
@@ -288,57 +299,73 @@ private final class PairReader {
 
     private func rangeEnd(_ plan: KeyRangePlan, _ after: [String]?) throws(VerifyFailure) -> [String]? {
         try onSide("OLD") { () throws(PostgresFailure) in
-            let end = try old.query(plan.rangeEnd(after: after, rows: options.rangeRows))
-            return end.count == 1 ? (0..<plan.keyCount).map { end[0, $0] ?? "" } : nil
+            Self.key(try old.query(plan.rangeEnd(after: after, rows: options.rangeRows)), plan)
         }
     }
 
     private func compare(
-        _ slice: KeySlice, _ plan: KeyRangePlan, _ table: TableDescription, _ result: inout VerifyReport.Table
-    ) throws(VerifyFailure) {
+        _ slice: KeySlice, _ plan: KeyRangePlan, _ table: TableDescription, looksAhead: Bool,
+        _ result: inout VerifyReport.Table
+    ) throws(VerifyFailure) -> [String]? {
         // A table without ranges is split at once, by what the catalog guesses of its size.
         var more = 0
         if !plan.isRanged {
             while more < 16, (table.rowsEstimated >> Int64(more)) > Int64(options.rangeRows) { more += 1 }
         }
         var bisection = Bisection()
-        let (left, right) = try digests(plan, slice, more)
+        var ahead: String?
+        if looksAhead, let through = slice.through {
+            ahead = (newPlan ?? plan).rangeEnd(after: through, rows: options.rangeRows)
+        }
+        let (left, right, end) = try digests(plan, slice, more, ahead: ahead)
         result.rows += bisection.record(slice, more: more, old: left, new: right)
         while let step = bisection.next() {
             switch step {
             case .split(let slice, let more):
-                let (left, right) = try digests(plan, slice, more)
+                let (left, right, _) = try digests(plan, slice, more)
                 bisection.record(slice, more: more, old: left, new: right)
             case .compareRows(let slice):
                 try compareRows(plan, slice, &result)
             }
         }
+        return end
     }
 
     /// Both sides work at the same time.
+    ///
+    /// - Parameter ahead: asked of NEW besides, which is done first where it is the newer version.
     private func both(
-        _ plan: KeyRangePlan, _ sql: (KeyRangePlan) -> String
-    ) throws(VerifyFailure) -> (old: Rows, new: Rows) {
+        _ plan: KeyRangePlan, ahead: String? = nil, _ sql: (KeyRangePlan) -> String
+    ) throws(VerifyFailure) -> (old: Rows, new: Rows, ahead: Rows?) {
         let (left, right) = (sql(plan), sql(newPlan ?? plan))
         try onSide("OLD") { () throws(PostgresFailure) in try old.send(left) }
-        try onSide("NEW") { () throws(PostgresFailure) in try new.send(right) }
+        try onSide("NEW") { () throws(PostgresFailure) in try new.send(right + (ahead.map { "; " + $0 } ?? "")) }
         let ofOld = try onSide("OLD") { () throws(PostgresFailure) in try old.finish() }
-        let ofNew = try onSide("NEW") { () throws(PostgresFailure) in try new.finish() }
-        guard let ofOld, let ofNew else { preconditionFailure("a comparison without rows") }
-        return (ofOld, ofNew)
+        let ofNew: Rows? = ahead == nil ? nil : try onSide("NEW") { () throws(PostgresFailure) in
+            guard case .rows(let rows)? = try new.next() else { return nil }
+            return rows
+        }
+        let last = try onSide("NEW") { () throws(PostgresFailure) in try new.finish() }
+        guard let ofOld, let last else { preconditionFailure("a comparison without rows") }
+        return (ofOld, ofNew ?? last, ofNew == nil ? nil : last)
     }
 
+    /// - Parameter ahead: the question for the end of the next range.
     private func digests(
-        _ plan: KeyRangePlan, _ slice: KeySlice, _ more: Int
-    ) throws(VerifyFailure) -> (old: [UInt64: RangeDigest], new: [UInt64: RangeDigest]) {
-        let (left, right) = try both(plan) { $0.digest(slice, more: more) }
-        return (RangeDigest.collect(left), RangeDigest.collect(right))
+        _ plan: KeyRangePlan, _ slice: KeySlice, _ more: Int, ahead: String? = nil
+    ) throws(VerifyFailure) -> (old: [UInt64: RangeDigest], new: [UInt64: RangeDigest], end: [String]?) {
+        let (left, right, next) = try both(plan, ahead: ahead) { $0.digest(slice, more: more) }
+        return (RangeDigest.collect(left), RangeDigest.collect(right), next.flatMap { Self.key($0, plan) })
+    }
+
+    private static func key(_ end: Rows, _ plan: KeyRangePlan) -> [String]? {
+        end.count == 1 ? (0..<plan.keyCount).map { end[0, $0] ?? "" } : nil
     }
 
     private func compareRows(
         _ plan: KeyRangePlan, _ slice: KeySlice, _ result: inout VerifyReport.Table
     ) throws(VerifyFailure) {
-        let (left, right) = try both(plan) { $0.rows(slice) }
+        let (left, right, _) = try both(plan) { $0.rows(slice) }
         func collect(_ rows: Rows) -> [[String]: (hash: String, row: Int)] {
             var found: [[String]: (hash: String, row: Int)] = [:]
             for row in 0..<rows.count {

@@ -224,7 +224,7 @@ private final class AuthorityWatch {
     /// Ours is held, or about to be, for the sake of a switch that another Godwit performs.
     private func followHold(_ known: Ownership, _ word: AuthorityProbe.Word?) {
         guard let epoch = heldFor else { return }
-        if !isHoldReached, case .gate(.done)? = replies.take().last {
+        if !isHoldReached, case .gate(.done, _)? = replies.take().last {
             isHoldReached = true
             giveSign(known, isSure: true)
         }

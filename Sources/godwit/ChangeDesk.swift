@@ -220,13 +220,13 @@ private final class ChangeRun {
 
     private func hold(_ seconds: Double) throws(ErrorResponse) {
         switch ask(.holdForChange(database: database, limitSeconds: seconds)) {
-        case .gate(.done), .gate(.doneAlready), .done: return
-        case .gate(.failed(.timedOut(_, let blockers))):
+        case .gate(.done, _), .gate(.doneAlready, _), .done: return
+        case .gate(.failed(.timedOut(_, let blockers)), _):
             let rest = blockers.count - blockers.names.count
             throw Self.late(
                 "writes of database \"\(database)\" did not come to their end within mirror.ddl_wait (\(seconds) s)",
                 detail: blockers.names.joined(separator: "\n") + (rest > 0 ? "\nand \(rest) more" : ""))
-        case .gate(.failed(let failure)): throw ErrorResponse(failure)
+        case .gate(.failed(let failure), _): throw ErrorResponse(failure)
         case nil: throw Self.notNow("the control thread does not answer")
         }
     }

@@ -20,6 +20,8 @@ final class GateDesk {
     private let logger: Logger
     private var control: GateControl
     private var lastRequest: UInt64 = 0
+    /// When a thread looked whose word is being handled: what comes true with it did so then, not when we hear of it.
+    private var stoodAt: MonotonicInstant?
     /// Whom to answer; a signal has nobody.
     private var origins: [GateControl.RequestID: Origin] = [:]
     /// The process before this one, whose clients do as ours: to the control it is a thread more, the last one.
@@ -116,8 +118,10 @@ final class GateDesk {
     }
 
     /// - Returns: what the process that has our place is to hear.
-    func stood(_ watch: UInt64, _ worker: Int, _ blockers: GateBlockers) -> GateReply? {
+    func stood(_ watch: UInt64, _ worker: Int, _ blockers: GateBlockers, at: MonotonicInstant) -> GateReply? {
         if GateFollower.isOurs(watch) { return follower?.machine.stood(watch, worker, blockers) }
+        stoodAt = at
+        defer { stoodAt = nil }
         handle(.standing(watch: watch, worker: worker, blockers))
         return nil
     }
@@ -230,7 +234,7 @@ final class GateDesk {
         guard case .console(let worker, let client) = origin else {
             guard case .mail(let mailbox, let next) = origin else { return }
             if let next { return take(next, for: mailbox) }
-            mailbox?.post(.gate(answer))
+            mailbox?.post(.gate(answer, at: stoodAt ?? .now()))
             return
         }
         let outcome: ControlOutcome =

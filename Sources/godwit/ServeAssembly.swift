@@ -145,8 +145,8 @@ struct ServeAssembly {
                     let outcome = perform(request, server)
                     gate.tell(of: snapshot)
                     gate.answer(worker: worker, client: client, outcome)
-                case .standing(let watch, let worker, let blockers):
-                    if let reply = gate.stood(watch, worker, blockers) { lifeCycle.answer(reply) }
+                case .standing(let watch, let worker, let blockers, let at):
+                    if let reply = gate.stood(watch, worker, blockers, at: at) { lifeCycle.answer(reply) }
                 case .consoleGone(let worker, let client):
                     gate.gone(worker: worker, client: client)
                 case .consoleCanceled(let worker, let client):

@@ -197,6 +197,6 @@ extension ServeAssembly {
         engine.set(settings.name, SwitchEngine.Entry(
             old: old, new: new, ownership: ownership, horizon: horizon, orders: mirror.orders,
             bell: SwitchEngine.BatchBell(horizon), connectionsNeeded: settings.pool.size,
-            mappings: TableMappings(settings.mirror)))
+            mappings: TableMappings(settings.mirror), isSynchronous: settings.mirror.mode == .sync))
     }
 }

@@ -23,6 +23,8 @@ final class SwitchEngine: Sendable {
         /// To the coming authority, for the pools.
         var connectionsNeeded: Int
         var mappings = TableMappings.none
+        /// Commits wait for batches (`mirror.mode: sync`).
+        var isSynchronous = false
     }
 
     /// Wakes who waits for a batch of one horizon.
@@ -126,6 +128,8 @@ private final class SwitchRun {
     private var report: SwitchReport
     private var heldSince: MonotonicInstant?
     private var deadline = Deadline.now()
+    /// The first batches whose snapshots are surely taken behind the reservation, and behind the fence.
+    private var batches: (reserved: UInt64, fenced: UInt64) = (0, 0)
     private let killAt: String?
     private let mayGoOn: () -> Bool
 
@@ -155,6 +159,7 @@ private final class SwitchRun {
     }
 
     func perform() -> SwitchReport {
+        defer { entry.orders.isHurried = false }
         var machine = SwitchMachine(isDryRun: order.isDryRun)
         var action = machine.handle(.start)
         while true {
@@ -201,25 +206,31 @@ private final class SwitchRun {
             case .reserve:
                 try alertOthers()
                 try need().reserve()
+                batches.reserved = nextBatch()
                 // Not worth a failure: who finds no server behind the switch has one opened.
                 ask(.warm(database: order.database, limitSeconds: Self.warmSeconds))
             case .hold:
+                entry.orders.isHurried = true
                 heldSince = .now()
                 deadline = Deadline.now().adding(seconds: Double(order.deadlineMillis) / 1000)
                 try call?.announce()
+                if !entry.isSynchronous { entry.orders.waitForLastWrites() }
+                defer { entry.orders.lastWritesEnded() }
                 if let reason = hold() { return .failed(.hold, reason: reason) }
                 if let reason = try othersHold() { return .failed(.hold, reason: reason) }
-            case .fence: try need().fence(until: deadline)
+                entry.horizon.kick()  // it is mostly the last batch already, and travels while the fence is put up
+            case .fence:
+                try need().fence(until: deadline)
+                batches.fenced = nextBatch()
+            case .sequences: try need().raiseSequences(until: deadline)
             case .batch:
-                guard awaitBatch() else {
+                guard try awaitBatch() else {
                     return .failed(.batch, reason: "the mirror had not caught up within the deadline")
                 }
-            case .sequences: try need().raiseSequences(until: deadline)
             case .claim: return claim()
             case .swap:
-                ask(.own(
-                    database: order.database, side: order.verb.authority, epoch: report.epoch, letsGo: true))
-                noteHeld()
+                noteHeld(ask(.own(
+                    database: order.database, side: order.verb.authority, epoch: report.epoch, letsGo: true)))
                 call?.end()
             case .handOver: try need().handOver()
             case .reverse:
@@ -302,27 +313,34 @@ private final class SwitchRun {
         let answer = ask(.hold(
             database: order.database, limitSeconds: Double(order.deadlineMillis) / 1000, endsPinned: order.endsPinned))
         switch answer {
-        case .gate(.done), .gate(.doneAlready), .done: return nil
-        case .gate(.failed(.timedOut(_, let blockers))):
+        case .gate(.done, _), .gate(.doneAlready, _), .done: return nil
+        case .gate(.failed(.timedOut(_, let blockers)), _):
             let names = blockers.names.prefix(3).joined(separator: "; ")
             return "\(blockers.count) units or sessions had not come to their end: \(names)"
-        case .gate(.failed(let failure)): return "\(failure)"
+        case .gate(.failed(let failure), _): return "\(failure)"
         case nil: return "the control thread does not answer"
         }
     }
 
-    /// A batch whose snapshot is taken from now on, when no one can write on the source any more, is the last one.
-    private func awaitBatch() -> Bool {
-        let needed = entry.horizon.taking + 1
-        entry.horizon.kick()
-        while entry.horizon.applied < needed {
-            if deadline.hasPassed { return false }
+    /// - Returns: the next batch's number: its snapshot is taken from now on.
+    private func nextBatch() -> UInt64 {
+        defer { entry.horizon.kick() }
+        return entry.horizon.taking + 1
+    }
+
+    /// A batch whose snapshot was taken behind the fence, when no one can write on the source any more, is the last.
+    /// So is one that was taken before and has left nothing in the journal, if it has seen what leaves no trace there
+    /// (partitions that go) and cannot happen behind the reservation's locks.
+    private func awaitBatch() throws(SwitchSession.Failure) -> Bool {
+        while true {
             // Announced before it is looked: a batch that ends in between rings again.
             entry.horizon.announceWaiter()
-            if entry.horizon.applied >= needed { break }
-            ring(atMost: deadline.millisLeft)
+            let applied = entry.horizon.applied
+            if applied >= batches.fenced { return true }
+            if applied >= batches.reserved, try need().isJournalEmpty(until: deadline) { return true }
+            if deadline.hasPassed { return false }
+            if entry.horizon.applied == applied { ring(atMost: deadline.millisLeft) }
         }
-        return true
     }
 
     private func claim() -> SwitchMachine.Event {
@@ -343,14 +361,14 @@ private final class SwitchRun {
     }
 
     private func letGo() {
-        ask(.letGo(database: order.database))
-        noteHeld()
+        noteHeld(ask(.letGo(database: order.database)))
     }
 
-    private func noteHeld() {
-        if let heldSince {
-            report.heldMillis = Double(MonotonicInstant.now().nanoseconds(since: heldSince)) / 1e6
-        }
+    /// - Parameter reply: that all have gone on. They have when the last thread says so, not when we are told.
+    private func noteHeld(_ reply: SwitchReply?) {
+        guard let heldSince else { return }
+        let end: MonotonicInstant = if case .gate(_, let at)? = reply { at } else { .now() }
+        report.heldMillis = Double(end.nanoseconds(since: heldSince)) / 1e6
     }
 
     private func findOut() -> SwitchMachine.Event {

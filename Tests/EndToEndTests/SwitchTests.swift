@@ -255,8 +255,17 @@ import Testing
         var order = MessageWriter()
         order.query("CUTOVER \(database) WITHOUT VERIFY DEADLINE 30000")
         console.send(order.bytes)
-        // As many as OLD has for them, while the transaction is still in the way.
+        // As many as OLD has for them, while the transaction is still in the way; who holds a table is not waited for.
+        let holder = try WireClient(port: servers.new.port, database: database, user: "postgres")
+        _ = try holder.query("CREATE SCHEMA apart; CREATE TABLE apart.held (id int PRIMARY KEY)")
+        _ = try holder.query("BEGIN; LOCK TABLE apart.held")
         try waitUntil { try processes().count == 2 }
+        try waitUntil {
+            try servers.new.psql("""
+                SELECT count(*) FROM pg_stat_activity WHERE datname = '\(database)' AND usename = 'app'
+                   AND state = 'idle' AND query LIKE '%pg_indexes_size%'
+                """, database: database) == "2"
+        }
         let opened = try processes()
         _ = try open.query("COMMIT")
         #expect(try console.readToReady().contains { $0.type == "C" })

@@ -4,7 +4,7 @@ import Testing
 
 @Suite struct SwitchMachineTests {
     static let order: [SwitchStep] = [
-        .rails, .reserve, .hold, .fence, .batch, .sequences, .claim, .swap, .handOver, .reverse,
+        .rails, .reserve, .hold, .fence, .sequences, .batch, .claim, .swap, .handOver, .reverse,
     ]
 
     /// A machine that has been told that all steps before this one were done.
