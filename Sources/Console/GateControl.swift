@@ -202,8 +202,9 @@ package struct GateControl {
             let scope = GateScope.database(name)
             begin(id, command, .movable(scope), deadline: now.advanced(bySeconds: limit), &actions)
             if endsPinned { actions.append(.endPinned(scope)) }
-        case .holdForChange(let name, let limit):
-            begin(id, command, .noWrites(.database(name)), deadline: now.advanced(bySeconds: limit), &actions)
+        case .holdForChange(let name, let limit, let asker):
+            let condition = GateCondition.noWrites(.database(name), but: asker)
+            begin(id, command, condition, deadline: now.advanced(bySeconds: limit), &actions)
         case .warm(let name, let limit):
             let scope = GateScope.database(name)
             actions.append(.warm(scope))
@@ -233,7 +234,7 @@ package struct GateControl {
             if disabled.contains(ExactName(name)) { return nil }
             scope = GateScope(name)
         case .suspend, .shutdown, .barrier, .letGo: return nil
-        case .holdForSwitch(let name, _, _), .holdForChange(let name, _), .warm(let name, _): scope = .database(name)
+        case .holdForSwitch(let name, _, _), .holdForChange(let name, _, _), .warm(let name, _): scope = .database(name)
         }
         guard case .database(let name) = scope, !hasWildcard, !databases.contains(name) else { return nil }
         return name.text
@@ -337,7 +338,7 @@ package struct GateControl {
         switch waiting.command {
         case .pause(let pause): establish(pause.scope, pause.hold, endsAt: waiting.endsAt)
         case .suspend: isSuspended = true
-        case .holdForSwitch(let name, _, _), .holdForChange(let name, _):
+        case .holdForSwitch(let name, _, _), .holdForChange(let name, _, _):
             establish(.database(name), .writes, endsAt: nil, isSwitch: true)
         case .resume, .disable, .enable, .reconnect, .kill, .waitClose, .shutdown, .barrier, .letGo, .warm: break
         }
@@ -400,7 +401,7 @@ package struct GateControl {
             switch waiting.command {
             case .pause(let pause): holds.append(Established(scope: pause.scope, hold: pause.hold))
             case .suspend: next.isSuspended = true
-            case .holdForSwitch(let name, _, _), .holdForChange(let name, _):
+            case .holdForSwitch(let name, _, _), .holdForChange(let name, _, _):
                 holds.append(Established(scope: .database(name), hold: .writes))
             case .resume, .disable, .enable, .reconnect, .kill, .waitClose, .shutdown, .barrier, .letGo, .warm: break
             }

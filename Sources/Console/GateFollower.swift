@@ -51,6 +51,8 @@ package enum GateWord: Equatable, Sendable, Codable {
         // The old one's clients have their servers opened when they need them.
         case .warm, .cool: return nil
         case .watch(let number, .warmed): self = .watch(number, .applied)
+        // Clients are numbered by each process for itself.
+        case .watch(let number, .noWrites(let scope, _)): self = .watch(number, .noWrites(scope))
         case .watch(let number, let condition): self = .watch(number, condition)
         case .unwatch(let number): self = .unwatch(number)
         case .ask(let number): self = .ask(number)

@@ -72,8 +72,8 @@ package enum GateCondition: Equatable, Sendable, Codable {
     case applied
     /// No connection to a server of these databases is open.
     case noServers(GateScope)
-    /// Nothing runs on the authority that may write.
-    case noWrites(GateScope)
+    /// Nothing runs on the authority that may write, but what this client of this process has open.
+    case noWrites(GateScope, but: GateAsker? = nil)
     /// The same, and no client of them is bound to its server of the authority.
     case movable(GateScope)
     /// No server waits to be closed because of a reload or RECONNECT.
@@ -84,6 +84,17 @@ package enum GateCondition: Equatable, Sendable, Codable {
     case noClients
     /// No server that was to be there before a switch is still being opened.
     case warmed(GateScope)
+}
+
+/// The client whose own open transaction is what the writes are held for. Immutable, any thread.
+package struct GateAsker: Equatable, Sendable, Codable {
+    package var worker: Int
+    package var client: UInt64
+
+    package init(worker: Int, client: UInt64) {
+        self.worker = worker
+        self.client = client
+    }
 }
 
 /// What one thread still waits for. Immutable, any thread.
@@ -159,7 +170,7 @@ package enum GateCommand: Equatable, Sendable {
     /// within so many seconds, everything goes on as before.
     case holdForSwitch(ExactName, limit: Double, endsPinned: Bool)
     /// The same for a moment in which the authority stays who it is: sessions that keep their servers may.
-    case holdForChange(ExactName, limit: Double)
+    case holdForChange(ExactName, limit: Double, asker: GateAsker? = nil)
     case letGo(ExactName)
     /// A switch is near: servers of the side that takes the writes next are opened. Those that are not there within so
     /// many seconds are not waited for.
@@ -170,7 +181,7 @@ extension GateCommand {
     /// The database whose writes a switch or a change holds.
     var holdsWritesOf: ExactName? {
         switch self {
-        case .holdForSwitch(let name, _, _), .holdForChange(let name, _): name
+        case .holdForSwitch(let name, _, _), .holdForChange(let name, _, _): name
         case .pause, .resume, .disable, .enable, .reconnect, .kill, .suspend, .waitClose, .shutdown, .barrier, .letGo,
             .warm:
             nil

@@ -405,6 +405,15 @@ final class BatchReader {
         isCommitPending = true
     }
 
+    /// Between two batches: no transaction is open behind it.
+    func letTablesGo() throws(PostgresFailure) {
+        if isCommitPending {
+            isCommitPending = false
+            try source.finish()
+        }
+        if source.isInTransaction { try source.execute("COMMIT") }
+    }
+
     func rotateJournal(_ progress: BatchApplier.Progress) throws(PostgresFailure) {
         try Journal.rotate(barrier, applied: progress.snapshot, batch: progress.batch)
     }

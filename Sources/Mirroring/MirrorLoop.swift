@@ -60,7 +60,7 @@ final class MirrorLoop {
 
     private func perform(_ action: MirrorStateMachine.Action) -> MirrorStateMachine.Event? {
         switch action {
-        case .open: return open()
+        case .open: return stand() ? open() : .stop
         case .close:
             (session, following) = (nil, nil)
             return nil
@@ -124,6 +124,7 @@ final class MirrorLoop {
         if orders.isPaused, !rest(session) { return .stop }
         guard session.waitForWork(kick: horizon.kickDescriptor, stop: stopDescriptor) else { return .stop }
         while orders.awaitsLastWrites { if Self.isReadable([stopDescriptor], millis: 1)[0] { return .stop } }
+        guard stand() else { return .stop }
         if !duty.isOurs { return standBy }
         do throws(MirrorSession.Failure) {
             defer { logNotices(session) }
@@ -227,6 +228,27 @@ final class MirrorLoop {
         report(session.isBackfillComplete ? .mirroring : .backfill, "")
         return true
     }
+
+    /// While DDL takes tables: see `MirrorOrders`. - Returns: false when told to stop.
+    private func stand() -> Bool {
+        guard orders.isToStand else { return true }
+        session?.letTablesGo()
+        orders.isStanding = true
+        defer { orders.isStanding = false }
+        var turns = 0
+        while orders.isToStand {
+            if Self.isReadable([stopDescriptor], millis: Self.standMillis)[0] { return false }
+            turns += 1
+            if turns % Self.standTurns != 0 { continue }
+            waited()
+            _ = try? session?.giveSign()
+        }
+        return true
+    }
+
+    /// Milliseconds between looks whether it may go on, and looks between signs of life.
+    private static let standMillis: CInt = 5
+    private static let standTurns = 40
 
     private func waitForStop() -> MirrorStateMachine.Event {
         guard !isFinished else { return .stop }

@@ -8,6 +8,8 @@ package final class MirrorOrders: Sendable {
     private let hurried = Atomic<Bool>(false)
     /// Monotonic nanoseconds; 0: now.
     private let batchesFrom = Atomic<UInt64>(0)
+    private let toStand = Atomic<Bool>(false)
+    private let standing = Atomic<Bool>(false)
     private let rowsPerSecond: Atomic<Int>
 
     /// - Parameter rowsPerSecond: of the first copy; 0: as fast as it goes.
@@ -47,6 +49,19 @@ package final class MirrorOrders: Sendable {
     var awaitsLastWrites: Bool {
         let from = batchesFrom.load(ordering: .acquiring)
         return from > 0 && from > MonotonicInstant.now().nanoseconds
+    }
+
+    /// DDL of several statements takes tables one by one: a batch that holds some and waits for others would be waited
+    /// for in turn. So no batch begins.
+    package var isToStand: Bool {
+        get { toStand.load(ordering: .acquiring) }
+        set { toStand.store(newValue, ordering: .releasing) }
+    }
+
+    /// It does so, and holds no table.
+    package internal(set) var isStanding: Bool {
+        get { standing.load(ordering: .acquiring) }
+        set { standing.store(newValue, ordering: .releasing) }
     }
 
     package var copyRowsPerSecond: Int {

@@ -278,6 +278,9 @@ final class MirrorSession {
         return !MirrorLoop.isReadable([stop, kick], millis: idle ? CInt(options.pollMillis) : 0)[0]
     }
 
+    /// The last batch may have left its end, or all of it, to the next one.
+    func letTablesGo() { try? reader.letTablesGo() }
+
     /// While nothing is to be done: see BatchApplier.
     func giveSign() throws(Failure) { try on(target) { () throws(PostgresFailure) in try applier.giveSign() } }
 

@@ -53,7 +53,7 @@ package final class SchemaChange {
     /// Where the client's user logs in.
     package typealias Login = (_ side: Side, _ user: String) throws(PostgresFailure) -> ConnectionString
 
-    private struct Record {
+    struct Record {
         var id: Int64 = 0
         var order: Order
         var sourceTransaction = ""
@@ -64,14 +64,14 @@ package final class SchemaChange {
         var takesAll: Bool
     }
 
-    private let direction: MirrorDirection
+    let direction: MirrorDirection
     private let source: Connection
     private let target: Connection
 
     /// Seconds for what happens while nobody is held.
     private static let patienceSeconds = 10.0
     /// Seconds for which a side that does not answer is asked what has become of a commit.
-    private static let questionSeconds = 10.0
+    package static let questionSeconds = 10.0
     /// Seconds for a statement that is repeated on the target: nobody waits for it but the mirror.
     private static let repetitionSeconds = 86_400.0
 
@@ -130,7 +130,7 @@ package final class SchemaChange {
 
     // MARK: the client's sessions
 
-    private final class Client {
+    final class Client {
         let connection: Connection
         let side: Side
 
@@ -143,6 +143,11 @@ package final class SchemaChange {
         /// Each lock takes no longer than until `locked`, the statement than until `deadline`, and neither longer than
         /// the client's own limits.
         func begin(locked: Deadline, until deadline: Deadline) throws(PostgresFailure) {
+            try limit(locked: locked, until: deadline, first: "BEGIN; ")
+        }
+
+        /// The same for what comes next in it.
+        func limit(locked: Deadline, until deadline: Deadline, first: String = "") throws(PostgresFailure) {
             func limit(_ name: String, _ deadline: Deadline) -> String {
                 """
                 SELECT pg_catalog.set_config(name, least(nullif(setting, '0')::pg_catalog.int8,
@@ -150,7 +155,7 @@ package final class SchemaChange {
                 """
             }
             try connection.execute("""
-                BEGIN; \(limit("lock_timeout", locked)) \(limit("statement_timeout", deadline))
+                \(first)\(limit("lock_timeout", locked)) \(limit("statement_timeout", deadline))
                 SELECT pg_catalog.set_config('synchronous_commit', 'on', true),
                     pg_catalog.set_config('idle_in_transaction_session_timeout', '0', true)
                 """, timeoutSeconds: Self.patience(deadline))
@@ -189,11 +194,12 @@ package final class SchemaChange {
     package func prepare(_ order: Order, login: Login) throws(Failure) {
         prepared = Prepared(
             source: try client(direction.source, order, login), target: try client(direction.target, order, login),
-            record: Record(order: order, known: try known(), takesAll: try takesAll()), keys: try mirroredKeys())
+            record: Record(order: order, known: try known(), takesAll: try takesAll()),
+            keys: try mirroredKeys(on: direction.source))
     }
 
-    private func client(_ side: Side, _ order: Order, _ login: Login) throws(Failure) -> Client {
-        try at(side) { () throws(PostgresFailure) in try Client(side, order, login) }
+    func client(_ side: Side, _ order: Order, _ login: Login) throws(Failure) -> Client {
+        try onSide(side) { () throws(PostgresFailure) in try Client(side, order, login) }
     }
 
     // MARK: the change
@@ -213,10 +219,10 @@ package final class SchemaChange {
             tags = try statement(record.order, clients.source, until: deadline)
             try expect(clients.keys, clients.source)
             _ = try statement(record.order, clients.target, until: deadline)
-            record.sourceTransaction = try at(direction.source) { () throws(PostgresFailure) in
+            record.sourceTransaction = try onSide(direction.source) { () throws(PostgresFailure) in
                 try clients.source.transaction()
             }
-            record.targetTransaction = try at(direction.target) { () throws(PostgresFailure) in
+            record.targetTransaction = try onSide(direction.target) { () throws(PostgresFailure) in
                 try clients.target.transaction()
             }
             before(.record)
@@ -248,7 +254,7 @@ package final class SchemaChange {
     private func statement(
         _ order: Order, _ client: Client, locked: Deadline? = nil, until deadline: Deadline
     ) throws(Failure) -> [String] {
-        try at(client.side) { () throws(PostgresFailure) in
+        try onSide(client.side) { () throws(PostgresFailure) in
             try client.begin(locked: locked ?? deadline, until: deadline)
             return try client.run(order.statement, until: deadline)
         }
@@ -281,7 +287,7 @@ package final class SchemaChange {
         }
     }
 
-    private func findTarget(_ record: Record, _ failure: PostgresFailure) throws(Failure) {
+    func findTarget(_ record: Record, _ failure: PostgresFailure) throws(Failure) {
         if try awaitStatus(record.targetTransaction, on: direction.target) != true {
             throw .side(direction.target, failure)
         }
@@ -314,7 +320,9 @@ package final class SchemaChange {
             let locked = Deadline.now().adding(seconds: Self.patienceSeconds)
             let deadline = Deadline.now().adding(seconds: Self.repetitionSeconds)
             _ = try statement(record.order, client, locked: locked, until: deadline)
-            record.targetTransaction = try at(client.side) { () throws(PostgresFailure) in try client.transaction() }
+            record.targetTransaction = try onSide(client.side) { () throws(PostgresFailure) in
+                try client.transaction()
+            }
             try onSource("""
                 UPDATE godwit.change SET target_xid = \(SQL.literal(record.targetTransaction)) WHERE id = \(record.id)
                 """)
@@ -363,7 +371,7 @@ package final class SchemaChange {
 
     // MARK: the record
 
-    private func write(_ record: Record) throws(Failure) -> Int64 {
+    func write(_ record: Record) throws(Failure) -> Int64 {
         let order = record.order
         let values = [
             order.user, order.statement, order.settings, record.sourceTransaction, record.targetTransaction,
@@ -377,7 +385,7 @@ package final class SchemaChange {
         return id
     }
 
-    private func forget(_ record: Record) throws(Failure) {
+    func forget(_ record: Record) throws(Failure) {
         try onSource("DELETE FROM godwit.change WHERE id = \(record.id)")
     }
 
@@ -398,7 +406,7 @@ package final class SchemaChange {
     }
 
     /// Number and names of each mirrored table of the target: a renamed one is found by its number.
-    private func known() throws(Failure) -> String {
+    func known() throws(Failure) -> String {
         try onTarget("""
             SELECT coalesce(jsonb_agg(jsonb_build_array(
                        to_regclass(format('%I.%I', schema_name, table_name))::oid::bigint, schema_name, table_name)
@@ -406,7 +414,7 @@ package final class SchemaChange {
             """)?[0, 0] ?? "[]"
     }
 
-    private func takesAll() throws(Failure) -> Bool {
+    func takesAll() throws(Failure) -> Bool {
         try onSource("""
             SELECT NOT EXISTS (SELECT FROM (\(CaptureSchema.uncapturedTables)) u
               JOIN pg_namespace n ON n.nspname = u.nspname
@@ -439,10 +447,13 @@ package final class SchemaChange {
         return found
     }
 
-    private func mirroredKeys() throws(Failure) -> [String: Set<String>] {
-        guard let rows = try onSource(Self.keysQuery) else { return [:] }
+    func mirroredKeys(on side: Side) throws(Failure) -> [String: Set<String>] {
+        let isSource = side == direction.source
+        guard let rows = try isSource ? onSource(Self.keysQuery) : onTarget(Self.keysQuery) else { return [:] }
         let all = Self.collectKeys(rows)
-        let tables = try at(direction.source) { () throws(PostgresFailure) in try CatalogReader.tables(source) }
+        let tables = try onSide(side) { () throws(PostgresFailure) in
+            isSource ? try CatalogReader.tables(source) : try CatalogReader.tables(target)
+        }
         return all.reduce(into: [:]) { keys, entry in
             guard let table = tables.first(where: { "\($0.oid)" == entry.key }) else { return }
             keys[entry.key] = entry.value.filter { signature in
@@ -454,8 +465,8 @@ package final class SchemaChange {
     }
 
     /// The triggers write down the keys as they were: the first write with another one would fail.
-    private func expect(_ keys: [String: Set<String>], _ client: Client) throws(Failure) {
-        let rows = try at(client.side) { () throws(PostgresFailure) in
+    func expect(_ keys: [String: Set<String>], _ client: Client) throws(Failure) {
+        let rows = try onSide(client.side) { () throws(PostgresFailure) in
             try client.connection.query(Self.keysQuery, timeoutSeconds: Self.patienceSeconds)
         }
         let now = Self.collectKeys(rows)
@@ -470,8 +481,8 @@ package final class SchemaChange {
     // MARK: behind the commits
 
     /// The mirror goes on with the tables as they are now. May be repeated.
-    private func finish(_ record: Record) throws(Failure) {
-        let mark = try at(direction.target) { () throws(PostgresFailure) in try ApplierMark.of(target) }
+    func finish(_ record: Record) throws(Failure) {
+        let mark = try onSide(direction.target) { () throws(PostgresFailure) in try ApplierMark.of(target) }
         let known = "jsonb_array_elements(\(SQL.literal(record.known))::jsonb) k"
         let same = "b.schema_name = k->>1 AND b.table_name = k->>2"
         let renamed = try onTarget("""
@@ -486,7 +497,7 @@ package final class SchemaChange {
         do throws(Failure) {
             if let renamed, renamed.count > 0, direction == .forward {
                 let oids = Set((0..<renamed.count).compactMap { renamed[$0, 0].flatMap { UInt32($0) } })
-                let tables = try at(direction.target) { () throws(PostgresFailure) in
+                let tables = try onSide(direction.target) { () throws(PostgresFailure) in
                     try CatalogReader.tables(target)
                 }
                 // Whoever else writes there is noted under the table's name.
@@ -531,22 +542,22 @@ package final class SchemaChange {
     // MARK: parts
 
     @discardableResult
-    private func onSource(_ sql: String) throws(Failure) -> Rows? {
-        try at(direction.source) { () throws(PostgresFailure) in
+    func onSource(_ sql: String) throws(Failure) -> Rows? {
+        try onSide(direction.source) { () throws(PostgresFailure) in
             try source.execute(sql, timeoutSeconds: Self.patienceSeconds + 1)
         }
     }
 
     @discardableResult
     private func onTarget(_ sql: String) throws(Failure) -> Rows? {
-        try at(direction.target) { () throws(PostgresFailure) in
+        try onSide(direction.target) { () throws(PostgresFailure) in
             try target.execute(sql, timeoutSeconds: Self.patienceSeconds + 1)
         }
     }
 }
 
 /// Says on which side a failure happened.
-private func at<Value>(
+func onSide<Value>(
     _ side: Side, _ body: () throws(PostgresFailure) -> Value
 ) throws(SchemaChange.Failure) -> Value {
     do throws(PostgresFailure) { return try body() } catch { throw .side(side, error) }

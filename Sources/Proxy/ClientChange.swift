@@ -33,8 +33,7 @@ extension ClientConnection {
         }
         worker.control.post(.change(
             ChangeOrder(
-                database: databaseName, user: user, statement: sql,
-                settings: settings.statements(from: nil) ?? ""),
+                database: databaseName, user: user, statement: sql, settings: settings.statements(from: nil) ?? ""),
             worker: worker.index, client: id))
         return true
     }
@@ -44,10 +43,11 @@ extension ClientConnection {
     func waitsForChange(
         _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection
     ) -> Bool {
-        guard frame.tag == FrontendTag.query, !server.session.isQuiet, let database,
-            database.route.settings.mirror.ddl == .barrier, database.route.settings.mirror.mode != .off
+        guard frame.tag == FrontendTag.query || frame.tag == FrontendTag.parse, !server.session.isQuiet, let database,
+            database.followsDDL
         else { return false }
         var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart..<frame.end]))
+        if frame.tag == FrontendTag.parse { _ = reader.cString() }
         guard let text = reader.cString(), database.analyse(text).0.classification.barrier == .fits
         else { return false }
         return waitsForAnswers(server)
@@ -102,7 +102,8 @@ extension ClientConnection {
 
     /// - Parameter outcome: `.noticed` with the commands' tags, a line each: both sides have it.
     func changeEnded(_ outcome: ControlOutcome) {
-        guard phase == .changing, let database else { return }
+        guard phase == .changing, !isClosingAfterFlush, let database else { return }
+        if let followed, let question = followed.question { return followAnswered(followed, question, outcome) }
         database.counters.queries += 1
         var writer = MessageWriter()
         switch outcome {
@@ -153,12 +154,11 @@ extension ClientConnection {
         }
         return ErrorResponse(
             .error, SQLState("25001"),
-            "while database \"\(databaseName)\" is mirrored, DDL is sent by itself, outside of transactions",
+            "while database \"\(databaseName)\" is mirrored, DDL is sent by itself, or between BEGIN and COMMIT",
             detail: "It runs on both sides then (mirror.ddl: barrier).",
             hint: """
-                Send it without BEGIN, not as a named statement; several in one query are one transaction. Tools can \
-                be told: Rails disable_ddl_transaction!, Django atomic = False, Alembic autocommit_block(), Flyway \
-                executeInTransaction=false.
+                Outside of transactions it is one query, or one batch that prepares, binds and executes it and has \
+                nothing else, not as a named statement; several in one query are one transaction.
                 """)
     }
 }

@@ -164,13 +164,14 @@ final class ClientConnection {
     var commitWait: UInt64 = 0
     /// Bytes of the unit that waits behind the first part of what was cut: see UnitCut.
     var restOfCut: Int?
+    var followed: FollowedTransaction?
     var inbox: [UInt8] = []
     private var bytesToSkip = 0
     private(set) var isProcessing = false
     /// Something happened while bytes were looked at that lets them go on.
     private var hasMoved = false
     private var isReadingPaused = false
-    private var isClosingAfterFlush = false
+    private(set) var isClosingAfterFlush = false
     /// The client sends no more (FIN, or close_notify), and may still listen to what it has asked for.
     private(set) var hasEnded = false
     /// It is closed within bytes that were looked at: messages that were counted may not have been sent.

@@ -136,13 +136,15 @@ extension ClientConnection {
     }
 
     /// Ends the connection from outside; its server is cancelled and closed if it is at work.
-    func terminate(_ message: String) {
+    func terminate(_ message: String) { terminate(with: ErrorResponse(.fatal, .adminShutdown, message)) }
+
+    func terminate(with error: ErrorResponse) {
         if phase == .closed { return }
         let isCutOff = server?.isWithinMessage == true
         letGo(of: phase)
         dropHeld()
         if isCutOff { return close() }
-        close(with: ErrorResponse(.fatal, .adminShutdown, message))
+        close(with: error)
     }
 }
 

@@ -90,6 +90,7 @@ extension ClientConnection {
             worker.answered(database, server.side, isProbe: unit.isProbe)
         }
         unit.isProbe = false
+        if followed != nil { followEnd(status, on: server) }
         if !server.isReadOnly { stampReads(database) }
         if changes.hasUnsettled && !server.session.owesReady {
             // An unfinished batch may be behind it, whose answers come with its own Sync.
@@ -125,6 +126,7 @@ extension ClientConnection {
             database.times.add(micros, .transaction, server.side, isRead: !transaction.hasWritten)
             transaction = TransactionFacts()
         }
+        if let followed, followed.hasChange { askNumber(followed, on: server) }
     }
 
     /// Before the client learns of the commit: from now on its user reads on NEW only what includes it.
@@ -441,6 +443,7 @@ extension ClientConnection {
     /// The server's connection ended while the client had it.
     func serverLost(_ lost: ServerConnection, _ error: ErrorResponse) {
         server = nil
+        leaveFollowed()
         startupRestores = 0
         hasRestoredStartup = false
         resetsCommitted = []
@@ -494,6 +497,7 @@ extension ClientConnection {
     /// The client is gone: its server must not keep anything of it.
     func letGo(of last: Phase) {
         leaveHeld()
+        leaveFollowed()
         if last == .consoleWaiting { worker.control.post(.consoleGone(worker: worker.index, client: id)) }
         if last == .waiting || last == .greeting { _ = poolEntry(waitingSide)?.pool.abandon(id) }
         guard let server else { return }

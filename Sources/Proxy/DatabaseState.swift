@@ -126,6 +126,8 @@ final class DatabaseState {
     var waitsAgainAt = MonotonicInstant(nanoseconds: 0)
 
     var isMirrored: Bool { route.settings.mirror.mode != .off }
+    /// DDL runs on both sides. Kept, for it is asked for each message of a client that has a server.
+    private(set) var followsDDL = false
     /// Reads on the other side see all that was acknowledged before.
     var isGloballyConsistent: Bool { isMirrored && route.settings.reads.consistency == .global }
 
@@ -141,6 +143,11 @@ final class DatabaseState {
         findKeyColumnTypes()
         shadow = ShadowSampler(route)
         noteLoneReads()
+        noteMirror()
+    }
+
+    private func noteMirror() {
+        followsDDL = route.settings.mirror.mode != .off && route.settings.mirror.ddl == .barrier
     }
 
     private func noteLoneReads() { takesLoneReads = route.table.rules.isEmpty && shadow == nil }
@@ -161,6 +168,7 @@ final class DatabaseState {
     func apply(_ next: DatabaseRoute) {
         let previous = route
         route = next
+        noteMirror()
         if previous.table.keyPlan != next.table.keyPlan || previous.facts !== next.facts {
             analysis = Self.makeCache(next)
             findKeyColumnTypes()

@@ -56,7 +56,7 @@ extension GateCommand {
         case .disable(let name), .enable(let name): words.append(name)
         case .shutdown(.waitForClients): words.append("WAIT_FOR_CLIENTS")
         case .shutdown(.waitForServers): words.append("WAIT_FOR_SERVERS")
-        case .holdForSwitch(let name, _, _), .holdForChange(let name, _), .letGo(let name), .warm(let name, _):
+        case .holdForSwitch(let name, _, _), .holdForChange(let name, _, _), .letGo(let name), .warm(let name, _):
             words.append(name.text)
         case .shutdown(.now), .barrier: break
         }
@@ -68,7 +68,7 @@ extension GateCommand {
         case .pause(let pause): pause.scope.name
         case .resume(let scope), .reconnect(let scope), .kill(let scope), .waitClose(let scope, _): scope.name
         case .disable(let name), .enable(let name): name
-        case .holdForSwitch(let name, _, _), .holdForChange(let name, _), .letGo(let name), .warm(let name, _):
+        case .holdForSwitch(let name, _, _), .holdForChange(let name, _, _), .letGo(let name), .warm(let name, _):
             name.text
         case .suspend, .shutdown, .barrier: ""
         }

@@ -2,6 +2,7 @@ import Capture
 import Configuration
 import Console
 import Logging
+import PGWire
 import Primitives
 import Reactor
 import Shadowing
@@ -104,6 +105,11 @@ package final class ProxyServer: Sendable {
     /// Answers a console's request.
     package func answer(worker: Int, client: ClientID, _ outcome: ControlOutcome) {
         mailboxes[worker].post(.controlDone(client: client, outcome))
+    }
+
+    /// A client whose open transaction's DDL was given up has to go.
+    package func endFollowed(worker: Int, client: ClientID, change: UInt64, _ error: ErrorResponse) {
+        mailboxes[worker].post(.endFollowed(client: client, change: change, error))
     }
 
     /// The answer to what a reactor asked.

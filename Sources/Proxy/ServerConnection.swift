@@ -311,6 +311,7 @@ final class ServerConnection {
         case BackendTag.readyForQuery, BackendTag.errorResponse, BackendTag.parameterStatus,
             BackendTag.commandComplete:
             return true
+        case BackendTag.dataRow: return client?.followed?.asksNumber == true
         default:
             return state == .login
         }
@@ -347,6 +348,7 @@ final class ServerConnection {
             return error(body, &relay)
         case .swallow:
             if tag == BackendTag.commandComplete { client?.quietlyCompleted(body) }
+            if tag == BackendTag.dataRow, let followed = client?.followed { followed.take(row: body) }
             return false
         case .swallowError:
             quietFailure = ErrorResponse.parse(body: body)
@@ -492,6 +494,8 @@ final class ServerConnection {
                 client.pinsVerified()
             } else if client.startupRestores > 0 {
                 client.startupRestores -= 1
+            } else if client.followed?.asksNumber == true {
+                client.followed?.asksNumber = false
             } else if let failure {
                 client.beginFailed(on: self, failure)
             }

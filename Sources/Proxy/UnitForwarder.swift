@@ -59,11 +59,13 @@ extension ClientConnection {
         // A malformed message has closed the connection, and is not passed.
         while run.offset < end, phase != .closed, let header = FrameHeader.parse(bytes, at: run.offset) {
             let frame = FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize)
-            if waitsForNames(frame, bytes, server) {
+            let step = waitsForNames(frame, bytes, server) ? .waits : follow(frame, bytes, &run, server, isNoted: true)
+            if step == .waits {
                 notedAhead = end - frame.start
                 deniedAhead = unit.notes.deniedStart.map { end - $0 }
                 return
             }
+            if step == .isRefused { continue }
             if frame.start == unit.notes.deniedStart {
                 run.replace(frame, with: standIn(forDenied: frame, on: server), server)
             } else {
@@ -117,6 +119,11 @@ extension ClientConnection {
             if asksForOthersSequences(frame, bytes, server) {
                 if waitsForAnswers(server) || discardSequences(&run, server) { return }
             }
+            switch follow(frame, bytes, &run, server, isNoted: notedAhead > 0) {
+            case .passes: break
+            case .waits: return
+            case .isRefused: continue
+            }
             if server.session.isQuiet { unit.startedAt = worker.now }
             let isDenied = notesDenial(frame, bytes)
             if server.isReadOnly && !server.session.skipsNext && mustNotRunOnNew(server) { return refuseOnNew() }
@@ -167,6 +174,10 @@ extension ClientConnection {
         switch frame.tag {
         case FrontendTag.copyData:
             break
+        case FrontendTag.query where followed?.hasChange == true:
+            if frame.end - frame.start <= Self.parseBytesMax { return false }
+            close(with: FollowedTransaction.tooLong(frame.end - frame.start))
+            return false
         case FrontendTag.query:
             // Too long to be looked at: it may have set anything.
             unit.executes = true
@@ -223,6 +234,7 @@ extension ClientConnection {
     // MARK: whole messages
 
     private func forward(_ frame: FrontendFrame, _ run: inout ForwardRun, _ server: ServerConnection) {
+        if let followed { followed.isGranted = false }
         if server.session.skipsNext && frame.tag != FrontendTag.sync {
             if frame.tag == FrontendTag.query || frame.tag == FrontendTag.functionCall { unit.session.skipBatchEnds(1) }
             return run.pass(to: frame.end)
@@ -388,6 +400,7 @@ extension ClientConnection {
         _ frame: FrontendFrame, _ run: inout ForwardRun, _ server: ServerConnection
     ) {
         defer { server.session.sent(.bind) }
+        if database?.followsDDL == true || followed != nil { followBind(portal, name) }
         if name.isEmpty {
             names.bound(portal, drops: (unnamed?.analysis).flatMap { Self.nameDropped(by: $0) })
             return prepareUnnamed(&run, server)

@@ -22,6 +22,8 @@ struct UnitNotes {
         case mirror
         /// A READ ONLY transaction has its snapshot on NEW, and this must not run there.
         case onNew
+        /// See FollowedTransaction: its error is kept there.
+        case followed
 
         /// What `init(word:)` reads again.
         var word: String {
@@ -29,6 +31,7 @@ struct UnitNotes {
             case .rule(let index): "rule_\(index)"
             case .mirror: "mirror"
             case .onNew: "on_new"
+            case .followed: "followed"
             }
         }
 
@@ -37,6 +40,8 @@ struct UnitNotes {
                 self = .mirror
             } else if word.hasPrefix("on_new") {
                 self = .onNew
+            } else if word.hasPrefix("followed") {
+                self = .followed
             } else if word.hasPrefix("rule_"), let index = Int(word.dropFirst(5).prefix { $0.isASCII && $0.isNumber }) {
                 self = .rule(index)
             } else {
@@ -147,6 +152,7 @@ extension ClientConnection {
     private func refusal(_ denial: UnitNotes.Denial) -> ErrorResponse {
         switch denial {
         case .onNew: return refusalOnNew(.error)
+        case .followed: return followed?.refusal ?? refusalOfChange
         case .mirror where database?.route.settings.mirror.ddl == .barrier: return refusalOfChange
         case .mirror:
             return ErrorResponse(
@@ -172,6 +178,12 @@ extension ClientConnection {
 
     /// A client with temporary tables may mean one of those: the mirror notices if it does not.
     private func isDeniedByMirror(_ analysis: AnalysedStatement, _ database: DatabaseState) -> Bool {
+        if analysis.classification.barrier == .fits && isFollowable { return false }
+        return isMirrors(analysis, database)
+    }
+
+    /// The mirror's tables would be others on one side only.
+    func isMirrors(_ analysis: AnalysedStatement, _ database: DatabaseState) -> Bool {
         let isChange = analysis.classification.changesTables || analysis.classification.barrier.isNeeded
         guard isChange, pin != .temporaryTable else { return false }
         let settings = database.route.settings.mirror

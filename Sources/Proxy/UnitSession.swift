@@ -193,6 +193,10 @@ struct UnitSession {
     mutating func removeAll() { self = UnitSession() }
 
     var isEmpty: Bool { steps.isEmpty }
+    /// Something of it is left in the session, but for what begins or ends transactions.
+    var hasEffects: Bool {
+        steps.contains { if case .effect = $0.step.action { true } else { false } }
+    }
     /// It is one statement that begins or ends a transaction or a part of it.
     var hasMark: Bool { firstMark != nil }
 

@@ -411,6 +411,8 @@ final class Worker {
             captures.start(session, thread: index)
         case .captureEnds(let session):
             endCapture(session)
+        case .endFollowed(let client, let change, let error):
+            clients[client]?.endFollowed(change, error)
         case .pauseListening(let isPaused):
             pauseListening(isPaused)
         case .shareListeners(let deliver):

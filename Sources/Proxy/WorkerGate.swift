@@ -112,9 +112,10 @@ extension Worker {
                 found.add(describe(server))
                 if isFirstEnough { return found }
             }
-        case .noWrites(let scope):
+        case .noWrites(let scope, let asker):
             for server in servers.values where !server.isReadOnly && scope.contains(server.entry.key.database) {
                 guard server.client?.mayBeWriting ?? server.isSettling else { continue }
+                if let asker, let client = server.client, asker == client.asker { continue }
                 found.add(describe(server))
                 if isFirstEnough { return found }
             }
@@ -242,7 +243,7 @@ extension ErrorResponse {
         case .waitClose(let scope, _):
             what = "\(blockers.count) servers of \(scope) still wait to be closed"
             hint = "They are closed when their clients have done with them."
-        case .holdForChange(let name, let limit):
+        case .holdForChange(let name, let limit, _):
             what = "\(blockers.count) writes of \"\(name.text)\" were not at their end within \(limit) s"
             hint = "Everything goes on as before."
         case .holdForSwitch(let name, let limit, _):

@@ -38,6 +38,8 @@ enum WorkerMessage: Sendable {
     case capture(CaptureSession)
     /// Nothing more for this one.
     case captureEnds(CaptureSession)
+    /// The control plane has given up the open transaction's DDL: the client has to go.
+    case endFollowed(client: ClientID, change: UInt64, ErrorResponse)
     /// Stop accepting for a moment, or go on.
     case pauseListening(Bool)
     /// Copies of the sockets on which clients are accepted are wanted; the reactor that has none says nothing.
@@ -81,13 +83,36 @@ package enum ControlRequest: Sendable {
     case switchOver(SwitchCommand)
 }
 
-/// A statement of DDL that is to run on both sides (`mirror.ddl: barrier`), and the session that it is to run in.
+/// What a client asks for DDL that is to run on both sides (`mirror.ddl: barrier`), and the session that it runs in.
 package struct ChangeOrder: Sendable, Equatable {
+    package enum Part: Sendable, Equatable {
+        /// By itself: a transaction on each side.
+        case whole
+        /// Of the client's own open transaction, which goes on on the authority when the other side has the statement.
+        case statement
+        /// That transaction, of this number on the authority, may commit.
+        case commit(transaction: String)
+        /// A unit that might have committed it has ended, or the transaction, or the connection.
+        case end(ChangeEnd)
+    }
+
     package var database: String
     package var user: String
-    package var statement: String
+    package var part = Part.whole
+    /// Tells the open transaction from others of the client.
+    package var change: UInt64 = 0
+    package var statement = ""
     /// SQL that makes a session what the client's is.
-    package var settings: String
+    package var settings = ""
+    /// The same of what the open transaction has set.
+    package var localSettings = ""
+}
+
+package struct ChangeEnd: Sendable, Equatable {
+    /// No transaction of it is open any more, or nobody can tell.
+    package var isOver: Bool
+    /// The client waits to hear what has become of it.
+    package var waits: Bool
 }
 
 /// What a migration wants of one database's traffic and mirror.
@@ -117,8 +142,8 @@ package enum ControlOutcome: Sendable {
 /// What a switch of the authority asks of the control thread.
 package enum SwitchRequest: Sendable {
     case hold(database: String, limitSeconds: Double, endsPinned: Bool)
-    /// Units that may write wait, for a moment and for the same authority.
-    case holdForChange(database: String, limitSeconds: Double)
+    /// Units that may write wait, for a moment and for the same authority; what the asker has open goes on.
+    case holdForChange(database: String, limitSeconds: Double, asker: GateAsker?)
     case letGo(database: String)
     /// It is near: see `GateCommand.warm`.
     case warm(database: String, limitSeconds: Double)

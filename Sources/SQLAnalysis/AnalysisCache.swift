@@ -153,6 +153,10 @@ package final class AnalysisCache {
     /// - Returns: nil: nothing ends in it, or nothing follows.
     package func cut(_ text: UnsafeRawBufferPointer) -> TextCut? { analyzer.cut(text) }
 
+    /// For a text that the grammar was not asked about, or has refused: whether the first words of its statements let
+    /// one begin or end a transaction, or a part of one.
+    package static func mayHaveBorder(_ text: UnsafeRawBufferPointer) -> Bool { LexicalScan.mayHaveBorder(text) }
+
     /// - Parameter text: without the wire's closing NUL. Not kept.
     package func analyse(_ text: UnsafeRawBufferPointer) -> Analysis {
         if let (known, commentKey) = templates.find(text, &writer.literals) {

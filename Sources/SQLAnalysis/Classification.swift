@@ -15,6 +15,8 @@ package struct Classification: Sendable, Equatable {
     package var transaction = TransactionOptions()
     /// COMMIT or ROLLBACK `AND CHAIN`.
     package var chains = false
+    /// PREPARE TRANSACTION is in it.
+    package var preparesTransaction = false
     /// The name in SHOW, PREPARE, EXECUTE, DEALLOCATE, DECLARE, FETCH, MOVE, CLOSE, LISTEN; lower case unless quoted.
     package var objectName: String?
     /// Names of prepared statements that PREPARE and EXECUTE use, also within EXPLAIN and CREATE TABLE AS, and that
@@ -51,6 +53,10 @@ package struct Classification: Sendable, Equatable {
     /// SQL's PREPARE is in it.
     package var preparesInSQL: Bool {
         effects.contains { if case .prepares = $0 { true } else { false } }
+    }
+    /// ROLLBACK TO SAVEPOINT is in it.
+    package var rollsBackToSavepoint: Bool {
+        steps.contains { if case .mark(.rollbackTo) = $0.action { true } else { false } }
     }
     /// DEALLOCATE ALL or DISCARD ALL is in it.
     package var dropsStatements: Bool {

@@ -163,6 +163,24 @@ enum LexicalScan {
         }
     }
 
+    /// Whether a statement of it may begin or end a transaction, or a part of one, as its first word says.
+    static func mayHaveBorder(_ text: UnsafeRawBufferPointer) -> Bool {
+        var lexer = SQLLexer(text)
+        var isFirst = true
+        while true {
+            let token = lexer.next()
+            switch token.kind {
+            case .end, .unterminated: return false
+            case .lineComment, .blockComment: continue
+            case .punctuation where token.isMark(";", in: text): isFirst = true
+            case .punctuation, .identifier, .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString,
+                .integer, .decimal, .parameter, .operation, .stray:
+                if isFirst && token.kind == .identifier && isBorder(token, text) { return true }
+                isFirst = false
+            }
+        }
+    }
+
     private static func isBorder(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {
         token.is("begin", in: text) || token.is("start", in: text) || token.is("commit", in: text)
             || token.is("rollback", in: text) || token.is("end", in: text) || token.is("abort", in: text)

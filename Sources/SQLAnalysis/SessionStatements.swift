@@ -32,6 +32,7 @@ enum SessionStatements {
             result.objectName = SyntaxTree.string(node.gid)
             if node.kind == PG_QUERY__TRANSACTION_STMT_KIND__TRANS_STMT_PREPARE {
                 result.mark = .commit(chains: false)
+                result.preparesTransaction = true
             }
         }
         result.chains = node.chain != 0

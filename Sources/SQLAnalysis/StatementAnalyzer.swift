@@ -82,6 +82,7 @@ struct StatementAnalyzer {
             && !all.effects.contains { $0 == .pins(.temporaryTable) }
         all.barrier = TableChange.form(of: statements.map(\.barrier))
         all.changesSchema = statements.contains(where: \.changesSchema)
+        all.preparesTransaction = statements.contains(where: \.preparesTransaction)
         all.borders = .none
         for one in statements { all.borders.append(one.borders, isRead: one.kind == .read) }
         all.readsSequence = statements.contains(where: \.readsSequence)

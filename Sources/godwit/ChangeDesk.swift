@@ -1,14 +1,9 @@
 import Configuration
-import Console
 import Glibc
-import LibPQ
 import Logging
-import Migration
-import Mirroring
 import PGWire
 import Primitives
 import Proxy
-import Sessions
 
 /// DDL that runs on both sides (`mirror.ddl: barrier`): each database's on a thread of its own, one after the other.
 /// Used on the control thread.
@@ -42,18 +37,20 @@ final class ChangeDesk {
         }
     }
 
-    /// - Parameter mayBegin: no other process has taken this one's place.
+    /// - Parameter mayBegin: no other process has taken this one's place. What has begun goes on all the same.
     func take(_ order: ChangeOrder, worker: Int, client: ClientID, _ snapshot: ProxySnapshot, mayBegin: Bool) {
         follow(snapshot)
-        guard mayBegin, let lane = lanes[order.database], let settings = snapshot.databases[order.database]?.settings
-        else { return server.answer(worker: worker, client: client, .done) }
-        if !settings.mirror.tables.isEmpty {
+        guard let lane = lanes[order.database], let settings = snapshot.databases[order.database]?.settings else {
+            if case .end(let end) = order.part, !end.waits { return }
+            return server.answer(worker: worker, client: client, .done)
+        }
+        if !settings.mirror.tables.isEmpty && order.part.isFirst {
             return server.answer(worker: worker, client: client, .failed(ErrorResponse(
                 .error, .featureNotSupported, "DDL runs on both sides only where their tables are alike",
                 detail: "mirror.tables of \"\(order.database)\" names tables that are others on NEW.",
                 hint: "Change both sides directly, and mirror.tables, and run godwit prepare.")))
         }
-        lane.take(ChangeLane.Task(order: order, settings: settings, worker: worker, client: client))
+        lane.take(ChangeTask(order: order, settings: settings, worker: worker, client: client, mayBegin: mayBegin))
     }
 
     func stop() {
@@ -63,14 +60,7 @@ final class ChangeDesk {
 
 /// One database's DDL, and what an earlier process has left half done of it. Any thread.
 private final class ChangeLane: Sendable {
-    struct Task: Sendable {
-        var order: ChangeOrder
-        var settings: DatabaseSettings
-        var worker: Int
-        var client: ClientID
-    }
-
-    private enum Request: Sendable { case stop, perform(Task) }
+    private enum Request: Sendable { case stop, perform(ChangeTask) }
 
     private let requests = Mailbox<Request>()
     private let thread: OwnThread
@@ -81,294 +71,23 @@ private final class ChangeLane: Sendable {
             let run = ChangeRun(database, server, engine, events: events, logger: logger)
             while true {
                 var ready = pollfd(fd: requests.descriptor, events: Int16(POLLIN), revents: 0)
-                _ = poll(&ready, 1, ChangeRun.lookMillis)
+                _ = poll(&ready, 1, run.waitMillis)
                 let taken = requests.take()
                 if taken.isEmpty { run.look() }
                 for request in taken {
                     switch request {
-                    case .stop: return
-                    case .perform(let task): run.perform(task.order, task.settings, for: (task.worker, task.client))
+                    case .stop: return run.abandon()
+                    case .perform(let task): run.take(task)
                     }
                 }
+                run.checkTime()
             }
         }
     }
 
-    func take(_ task: Task) { requests.post(.perform(task)) }
+    func take(_ task: ChangeTask) { requests.post(.perform(task)) }
 
-    /// What is under way comes to its end by itself, or is settled by the next process.
+    /// What is under way by itself comes to its end, or is settled by the next process; a client's open transaction
+    /// does not go on.
     func stop() { requests.post(.stop) }
-}
-
-/// Confined to its lane's thread, which blocks for as long as a change takes.
-private final class ChangeRun {
-    /// Milliseconds between looks for what was left half done, and seconds where nothing tells of any.
-    static let lookMillis: CInt = 1000
-    private static let calmSeconds = 5.0
-    /// Seconds for the threads of this process to take something.
-    private static let replySeconds = 30.0
-
-    private let database: String
-    private let server: ProxyServer
-    private let engine: SwitchEngine
-    private let events: EventLog
-    private let logger: Logger
-    private let replies = Mailbox<SwitchReply>()
-    private var hasLooked = false
-    private var nextLook = Deadline.now()
-    /// A change that this process has made is on one side only.
-    private var isHalfDone = false
-    private var toldReason = ""
-    private let killAt = getenv("GODWIT_DIE_BEFORE").map { String(cString: $0) }
-
-    init(_ database: String, _ server: ProxyServer, _ engine: SwitchEngine, events: EventLog, logger: Logger) {
-        self.database = database
-        self.server = server
-        self.engine = engine
-        self.events = events
-        self.logger = logger
-    }
-
-    // MARK: a change
-
-    func perform(_ order: ChangeOrder, _ settings: DatabaseSettings, for asker: (worker: Int, client: ClientID)) {
-        let outcome: ControlOutcome
-        do throws(ErrorResponse) {
-            outcome = .noticed(try change(order, settings).joined(separator: "\n"))
-        } catch {
-            outcome = .failed(error)
-            logger.notice("DDL on both sides of \"\(database)\" was refused: \(error.message)")
-        }
-        server.answer(worker: asker.worker, client: asker.client, outcome)
-    }
-
-    /// - Returns: the commands' tags.
-    private func change(_ order: ChangeOrder, _ settings: DatabaseSettings) throws(ErrorResponse) -> [String] {
-        guard let entry = engine.entry(of: database) else { throw Self.notNow("the database has no mirror now") }
-        guard engine.begin(database) else { throw Self.notNow("the writes of the database are being moved") }
-        defer { engine.end(database) }
-        let wait = settings.mirror.ddlWaitSeconds
-        try awaitMirror(entry, until: .now().adding(seconds: wait))
-        let direction = MirrorDirection(from: entry.ownership.authority)
-        let order = SchemaChange.Order(user: order.user, statement: order.statement, settings: order.settings)
-        let change: SchemaChange
-        do throws(SchemaChange.Failure) {
-            change = try SchemaChange.open(direction, old: entry.old, new: entry.new, login: login)
-            try change.prepare(order, login: login)
-        } catch {
-            throw response(to: error, direction, wait, isLate: false)
-        }
-        let heldSince = MonotonicInstant.now()
-        let deadline = Deadline.now().adding(seconds: wait)
-        var held: Double?
-        func letGo() {
-            if held != nil { return }
-            ask(.letGo(database: database))
-            held = Double(MonotonicInstant.now().nanoseconds(since: heldSince)) / 1e6
-        }
-        defer { letGo() }
-        try hold(wait)
-        try drain(entry, until: deadline, wait)
-        let outcome: SchemaChange.Outcome
-        do throws(SchemaChange.Failure) {
-            outcome = try change.run(until: deadline, before: dieIfTold, onCommitted: letGo)
-        } catch {
-            throw response(to: error, direction, wait, isLate: deadline.millisLeft < 20)
-        }
-        letGo()
-        switch outcome {
-        case .done(let tags):
-            events.append(EventRecord(
-                .ddl, database: database, cause: "\(tags.joined(separator: ", ")) ran on both sides",
-                figures: [.init("held_ms", held ?? 0)]))
-            entry.horizon.kick()
-            return tags
-        case .halfDone(let tags, let reason):
-            isHalfDone = true
-            events.append(EventRecord(
-                .alarm, database: database, side: direction.target,
-                cause: tags.joined(separator: ", ") + " ran on \(direction.source.title), still to be made here: "
-                    + reason))
-            return tags
-        }
-    }
-
-    private func dieIfTold(_ step: SchemaChange.Step) {
-        if killAt == step.rawValue { _ = kill(getpid(), SIGKILL) }
-    }
-
-    /// A mirror that reads the tables' shapes anew, after an earlier change, is given a moment.
-    private func awaitMirror(_ entry: SwitchEngine.Entry, until deadline: Deadline) throws(ErrorResponse) {
-        while true {
-            let report = entry.horizon.report
-            switch report.state {
-            case .mirroring, .backfill: return
-            case .standby, .following:
-                throw ErrorResponse(
-                    .error, SQLState("55000"), "another Godwit has the mirror of database \"\(database)\"",
-                    hint: "Send DDL through the Godwit whose SHOW MIRROR says mirroring.")
-            case .off, .starting, .paused, .waiting, .stopped:
-                if deadline.hasPassed {
-                    throw Self.notNow("the mirror is \(report.state.rawValue)"
-                        + (report.reason.isEmpty ? "" : ": \(report.reason)"))
-                }
-            }
-            entry.horizon.announceWaiter()
-            ring(entry, atMost: min(20, max(1, deadline.millisLeft)))
-        }
-    }
-
-    private func hold(_ seconds: Double) throws(ErrorResponse) {
-        switch ask(.holdForChange(database: database, limitSeconds: seconds)) {
-        case .gate(.done, _), .gate(.doneAlready, _), .done: return
-        case .gate(.failed(.timedOut(_, let blockers)), _):
-            let rest = blockers.count - blockers.names.count
-            throw Self.late(
-                "writes of database \"\(database)\" did not come to their end within mirror.ddl_wait (\(seconds) s)",
-                detail: blockers.names.joined(separator: "\n") + (rest > 0 ? "\nand \(rest) more" : ""))
-        case .gate(.failed(let failure), _): throw ErrorResponse(failure)
-        case nil: throw Self.notNow("the control thread does not answer")
-        }
-    }
-
-    /// A batch whose snapshot is taken from now on has all that was written through this Godwit.
-    private func drain(
-        _ entry: SwitchEngine.Entry, until deadline: Deadline, _ wait: Double
-    ) throws(ErrorResponse) {
-        let needed = entry.horizon.taking + 1
-        entry.horizon.kick()
-        while entry.horizon.applied < needed {
-            if deadline.hasPassed {
-                throw Self.late("the mirror had not caught up within mirror.ddl_wait (\(wait) s)", detail: nil)
-            }
-            // Announced before it is looked: a batch that ends in between rings again.
-            entry.horizon.announceWaiter()
-            if entry.horizon.applied >= needed { break }
-            ring(entry, atMost: max(1, deadline.millisLeft))
-        }
-    }
-
-    /// Until a batch has ended, or the time is over.
-    private func ring(_ entry: SwitchEngine.Entry, atMost millis: CInt) {
-        var bell = pollfd(fd: entry.bell.descriptor, events: Int16(POLLIN), revents: 0)
-        _ = poll(&bell, 1, millis)
-        Primitives.drain(eventDescriptor: entry.bell.descriptor)
-    }
-
-    @discardableResult
-    private func ask(_ request: SwitchRequest) -> SwitchReply? {
-        _ = replies.take()
-        server.control.post(.switching(request, reply: replies))
-        let limit = Deadline.now().adding(seconds: Self.replySeconds)
-        while !limit.hasPassed {
-            if let reply = replies.take().last { return reply }
-            var ready = pollfd(fd: replies.descriptor, events: Int16(POLLIN), revents: 0)
-            _ = poll(&ready, 1, limit.millisLeft)
-        }
-        return nil
-    }
-
-    // MARK: logins
-
-    /// As the clients' servers do it; a password is known where the users' file has it in plain text.
-    private func login(_ side: Side, _ user: String) throws(PostgresFailure) -> ConnectionString {
-        let snapshot = server.snapshot
-        guard let settings = snapshot.databases[database]?.settings,
-            var target = try? ConnectionString(parsing: side == .old ? settings.old : settings.new)
-        else { throw PostgresFailure(.connecting, "the database was taken out of the configuration") }
-        if target.dbname == nil { target = target.overriding(["dbname": database]) }
-        if target.user == nil { target = target.overriding(["user": user]) }
-        if target.password == nil, let password = snapshot.auth.plainPassword(of: target.user ?? user) {
-            target = target.overriding(["password": password])
-        }
-        return target
-    }
-
-    // MARK: what was left half done
-
-    /// At the start, and while the mirror stands still: another process may have died between the two sides.
-    func look() {
-        guard let entry = engine.entry(of: database), !engine.isBusy(database), isHalfDone || nextLook.hasPassed
-        else { return }
-        switch entry.horizon.report.state {
-        case .standby, .following: return
-        case .mirroring, .backfill, .paused: if hasLooked && !isHalfDone { return }
-        case .off, .starting, .waiting, .stopped: break
-        }
-        let direction = MirrorDirection(from: entry.ownership.authority)
-        let (source, _) = direction.ends(old: entry.old, new: entry.new)
-        guard let isPending = try? Self.isPending(source) else { return }
-        hasLooked = true
-        nextLook = Deadline.now().adding(seconds: Self.calmSeconds)
-        if !isPending { return isHalfDone = false }
-        isHalfDone = true
-        guard engine.begin(database) else { return }
-        defer { engine.end(database) }
-        do throws(SchemaChange.Failure) {
-            _ = try SchemaChange.open(direction, old: entry.old, new: entry.new, login: login)
-            isHalfDone = false
-            toldReason = ""
-            events.append(EventRecord(
-                .ddl, database: database, cause: "what an earlier DDL had left is settled: both sides are alike"))
-        } catch {
-            let reason = "\(error)"
-            if reason == toldReason { return }
-            toldReason = reason
-            events.append(EventRecord(
-                .alarm, database: database, side: direction.target,
-                cause: "a DDL that \(direction.source.title) has is still to be made here: \(reason)"))
-        }
-    }
-
-    private static func isPending(_ conninfo: String) throws -> Bool {
-        try SchemaChange.isPending(try Connection.open(try ConnectionString(parsing: conninfo), purpose: "change"))
-    }
-
-    // MARK: what clients are told
-
-    private static func notNow(_ reason: String) -> ErrorResponse {
-        ErrorResponse(
-            .error, SQLState("55000"), "DDL cannot run on both sides now: \(reason)",
-            hint: "Nothing was changed. SHOW MIRROR on Godwit's console says more.")
-    }
-
-    private static func late(_ message: String, detail: String?) -> ErrorResponse {
-        ErrorResponse(
-            .error, SQLState("55P03"), message, detail: detail,
-            hint: "Nothing was changed. Try again when long transactions have ended, or raise mirror.ddl_wait (a "
-                + "reload, or SET): writes are held for that long at most.")
-    }
-
-    private func response(
-        to failure: SchemaChange.Failure, _ direction: MirrorDirection, _ wait: Double, isLate: Bool
-    ) -> ErrorResponse {
-        switch failure {
-        case .blocked(let reason): return Self.notNow(reason)
-        case .unfit(let reason):
-            return ErrorResponse(
-                .error, .featureNotSupported, "this statement cannot run on both sides: \(reason)",
-                hint: "Nothing was changed. Change both sides directly and run godwit prepare.")
-        case .unknown(let reason):
-            return ErrorResponse(
-                .error, SQLState("08007"), "whether this was done is not known: \(reason)",
-                hint: "Look at the table. If it was, Godwit brings it to the other side by itself.")
-        case .side(let side, let error) where isLate && (error.kind == .timedOut
-            || error.kind == .refused && (error.sqlState == "55P03" || error.sqlState == "57014")):
-            return Self.late(
-                "\(side.title): \(error.message), within mirror.ddl_wait (\(wait) s)", detail: error.detail)
-        case .side(let side, let error) where error.kind == .refused && side == direction.source:
-            return ErrorResponse(
-                .error, SQLState(error.sqlState), error.message, detail: error.detail.isEmpty ? nil : error.detail)
-        case .side(let side, let error) where error.kind == .refused:
-            return ErrorResponse(
-                .error, SQLState(error.sqlState), "\(side.title) refuses it: \(error.message)",
-                detail: error.detail.isEmpty ? nil : error.detail, hint: "It was taken back on both sides.")
-        case .side(let side, let error):
-            return ErrorResponse(
-                .error, error.kind == .connecting ? .cannotConnect : .connectionFailure,
-                "\(side.title): \(error.message)",
-                hint: "Nothing was changed. DDL runs on both sides in sessions of its own: the user's password must "
-                    + "be in the users' file in plain text, in the conninfo, or not be asked for.")
-        }
-    }
 }

@@ -283,8 +283,8 @@ struct ServeAssembly {
         switch request {
         case .hold(let database, let limit, let endsPinned):
             gate.take(.holdForSwitch(ExactName(database), limit: limit, endsPinned: endsPinned), for: reply)
-        case .holdForChange(let database, let limit):
-            gate.take(.holdForChange(ExactName(database), limit: limit), for: reply)
+        case .holdForChange(let database, let limit, let asker):
+            gate.take(.holdForChange(ExactName(database), limit: limit, asker: asker), for: reply)
         case .letGo(let database):
             gate.take(.letGo(ExactName(database)), for: reply)
         case .warm(let database, let limit):

@@ -173,7 +173,7 @@ private struct GateWorld {
             case .suspend: if thread.unsent > 0 { faults.append("suspended before all was sent") }
             case .disable(let name) where enabledLast[ExactName(name)].map({ $0 < id }) ?? true:
                 if !thread.gate.isDisabled(name), control.gate.isDisabled(name) { faults.append("not disabled") }
-            case .holdForSwitch(let name, _, _), .holdForChange(let name, _):
+            case .holdForSwitch(let name, _, _), .holdForChange(let name, _, _):
                 if running.contains(where: { $0.writes && GateScope.database(name).contains($0.database) }) {
                     faults.append("held for a switch with open writes")
                 }
@@ -262,7 +262,7 @@ private struct GateWorld {
         case .applied: break
         case .noServers(let scope):
             for one in thread.transactions where scope.contains(one.database) { blockers.add("t") }
-        case .noWrites(let scope), .movable(let scope):
+        case .noWrites(let scope, _), .movable(let scope):
             for one in thread.transactions where one.writes && scope.contains(one.database) { blockers.add("w") }
         case .noneOutdated(let scope):
             for one in thread.transactions where one.isOutdated && scope.contains(one.database) { blockers.add("o") }

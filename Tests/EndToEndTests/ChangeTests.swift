@@ -10,11 +10,11 @@ import Testing
 
     init() throws { one = try SwitchTests() }
 
-    private static func barrier(_ configuration: inout GodwitConfiguration) {
+    static func barrier(_ configuration: inout GodwitConfiguration) {
         configuration.database.mirror = ["mode": "async", "ddl": "barrier", "ddl_wait": "20"]
     }
 
-    private func mirroring(
+    func mirroring(
         _ database: String, _ change: (inout GodwitConfiguration) -> Void = { _ in }
     ) throws -> GodwitProcess {
         try servers.mirroring(database) {
@@ -24,7 +24,7 @@ import Testing
     }
 
     /// Tables, columns, types and constraints of the application, and all rows, as one text.
-    private func contents(_ server: PostgresCluster, _ database: String) throws -> String {
+    func contents(_ server: PostgresCluster, _ database: String) throws -> String {
         let shape = try server.psql("""
             SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
               FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -40,12 +40,12 @@ import Testing
         return ([shape] + rows).joined(separator: "\n--\n")
     }
 
-    private func isReadable(_ godwit: GodwitProcess, _ database: String) throws -> Bool {
+    func isReadable(_ godwit: GodwitProcess, _ database: String) throws -> Bool {
         let row = try godwit.console("SHOW MIRROR").first { $0["database"] == database }
         return row?["state"] == "mirroring" && row?["readable"] == "yes"
     }
 
-    private func expectAlike(
+    func expectAlike(
         _ godwit: GodwitProcess, _ database: String, sourceLocation: SourceLocation = #_sourceLocation
     ) throws {
         try waitUntil("both sides of \(database) to be equal, at \(sourceLocation)") {
@@ -55,13 +55,13 @@ import Testing
     }
 
     /// The SQLSTATE of a query's answer, and the status behind it.
-    private func state(_ client: WireClient, _ sql: String) throws -> String {
+    func state(_ client: WireClient, _ sql: String) throws -> String {
         let answer = try client.query(sql)
         let error = answer.first { $0.type == "E" }?.sqlState ?? "ok"
         return "\(error) \(answer.last?.transactionStatus ?? "?")"
     }
 
-    private func client(_ godwit: GodwitProcess, _ database: String) throws -> WireClient {
+    func client(_ godwit: GodwitProcess, _ database: String) throws -> WireClient {
         try WireClient(port: godwit.port, database: database)
     }
 
@@ -157,8 +157,8 @@ import Testing
         #expect(try keeper.value("SELECT 1") == "1")
         #expect(try state(keeper, "ALTER TABLE accounts ADD COLUMN a int") == "ok I")
         #expect(try state(keeper, "BEGIN; INSERT INTO accounts VALUES (1, 1, 1)") == "ok T")
-        #expect(try state(keeper, "ALTER TABLE accounts ADD COLUMN b int") == "25001 E")
-        #expect(try state(keeper, "ROLLBACK") == "ok I")
+        #expect(try state(keeper, "ALTER TABLE accounts ADD COLUMN b int") == "ok T")
+        #expect(try state(keeper, "COMMIT") == "ok I")
         try expectAlike(other, bound)
     }
 
@@ -209,8 +209,9 @@ import Testing
             ("ALTER TABLE accounts ADD COLUMN a int; UPDATE accounts SET a = 1", "0A000 I"),
             ("BEGIN; ALTER TABLE accounts ADD COLUMN a int; COMMIT", "0A000 I"),
             ("CREATE TABLE x (id int PRIMARY KEY); ALTER TABLE accounts ADD COLUMN id int", "42701 I"),
-            ("BEGIN", "ok T"), ("ALTER TABLE accounts ADD COLUMN a int", "25001 E"), ("ROLLBACK", "ok I"),
-            ("BEGIN", "ok T"), ("INSERT INTO accounts VALUES (99, 1)", "ok T"), ("CREATE TYPE m AS ENUM ()", "25001 E"),
+            ("BEGIN", "ok T"), ("CREATE TABLE c AS SELECT 1 AS id", "0A000 E"), ("ROLLBACK", "ok I"),
+            ("BEGIN", "ok T"), ("INSERT INTO accounts VALUES (99, 1)", "ok T"),
+            ("ALTER TABLE accounts ADD COLUMN a int; UPDATE accounts SET a = 1", "0A000 E"),
             ("ROLLBACK", "ok I"), ("CREATE TEMP TABLE temporary (id int)", "ok I"),
         ] {
             #expect(try state(client, sql) == wanted, "\(sql)")

@@ -1,0 +1,136 @@
+import Glibc
+import LibPQ
+import Primitives
+
+/// DDL of a transaction that is a client's own on the source: this is the target's half, which goes ahead of it, one
+/// statement after the other, and commits behind it. Confined to the thread that performs it.
+///
+/// Nothing of the source's half is ours, but for one thing: it is not committed before `mayCommit` has written down, on
+/// the source, what the target is to have by then, with the numbers of both transactions. See `SchemaChange`.
+package final class FollowedChange {
+    /// What has become of the source's transaction.
+    package enum Status: Equatable {
+        case committed, rolledBack, open
+        /// The source does not know it any more.
+        case unknown
+    }
+
+    private let change: SchemaChange
+    private let client: SchemaChange.Client
+    private let keys: [String: Set<String>]
+    private var record: SchemaChange.Record
+    private var hasBegun = false
+    /// What the transaction has set, as the target has it.
+    private var localSettings = ""
+    /// All that has run on the target, in its order.
+    private var texts: [String] = []
+    /// The commands' tags.
+    package private(set) var tags: [String] = []
+
+    /// Alone among all that change or switch this database, and before anybody is held.
+    ///
+    /// - Parameter order: its settings are those that the session had before the transaction.
+    package static func open(
+        _ direction: MirrorDirection, old: String, new: String, order: SchemaChange.Order, login: SchemaChange.Login
+    ) throws(SchemaChange.Failure) -> FollowedChange {
+        try FollowedChange(try SchemaChange.open(direction, old: old, new: new, login: login), order, login)
+    }
+
+    private init(
+        _ change: SchemaChange, _ order: SchemaChange.Order, _ login: SchemaChange.Login
+    ) throws(SchemaChange.Failure) {
+        self.change = change
+        client = try change.client(change.direction.target, order, login)
+        // What the source's transaction has made of the keys nobody else can see. The target's are the same.
+        keys = try change.mirroredKeys(on: change.direction.target)
+        record = SchemaChange.Record(order: order, known: try change.known(), takesAll: try change.takesAll())
+    }
+
+    /// Nobody else writes through this Godwit, and the target has all that is committed on the source.
+    ///
+    /// - Parameter localSettings: SQL for what the transaction has set so far.
+    package func run(
+        _ statement: String, localSettings: String, until deadline: Deadline
+    ) throws(SchemaChange.Failure) {
+        tags += try onSide(client.side) { () throws(PostgresFailure) in
+            if !hasBegun { try client.begin(locked: deadline, until: deadline) }
+            hasBegun = true
+            if localSettings != self.localSettings {
+                _ = try client.run(localSettings, until: deadline)
+                texts.append(localSettings)
+                self.localSettings = localSettings
+            }
+            try client.limit(locked: deadline, until: deadline)
+            return try client.run(statement, until: deadline)
+        }
+        texts.append(statement)
+    }
+
+    /// From now on the source may commit, and whatever happens then the target gets what it has.
+    ///
+    /// - Parameter transaction: the source's.
+    package func mayCommit(
+        _ transaction: String, before: (SchemaChange.Step) -> Void
+    ) throws(SchemaChange.Failure) {
+        try change.expect(keys, client)
+        record.sourceTransaction = transaction
+        guard try status() == .open else {
+            throw .blocked("\(change.direction.source.title) has no such transaction open")
+        }
+        record.targetTransaction = try onSide(client.side) { () throws(PostgresFailure) in try client.transaction() }
+        record.order.statement = texts.joined(separator: "\n;\n")
+        before(.record)
+        record.id = try change.write(record)
+        before(.commitSource)
+    }
+
+    package func status() throws(SchemaChange.Failure) -> Status {
+        let question = "SELECT pg_xact_status(\(SQL.literal(record.sourceTransaction)))"
+        return switch try change.onSource(question)?[0, 0] {
+        case "committed"?: .committed
+        case "aborted"?: .rolledBack
+        case nil: .unknown
+        default: .open
+        }
+    }
+
+    /// It goes on, or is rolled back: nothing is to be made good.
+    package func takeBack() throws(SchemaChange.Failure) {
+        if record.id == 0 { return }
+        try change.forget(record)
+        record.id = 0
+    }
+
+    /// The source has committed.
+    ///
+    /// - Parameter onCommitted: the target has it too, if it can be reached: writes may go on.
+    package func commit(
+        until deadline: Deadline, before: (SchemaChange.Step) -> Void, onCommitted: () -> Void
+    ) -> SchemaChange.Outcome {
+        before(.commitTarget)
+        do throws(SchemaChange.Failure) {
+            // The client may not wait for its commits to reach the disk. One of ours, which is behind it, does.
+            try change.onSource("UPDATE godwit.change SET made_at = made_at WHERE id = \(record.id)")
+        } catch {
+            rollBack()
+            return .halfDone(tags, reason: "\(error)")
+        }
+        do throws(SchemaChange.Failure) {
+            do throws(PostgresFailure) {
+                try client.commit(until: deadline)
+            } catch {
+                onCommitted()
+                try change.findTarget(record, error)
+            }
+            onCommitted()
+            before(.finish)
+            try change.finish(record)
+        } catch {
+            return .halfDone(tags, reason: "\(error)")
+        }
+        return .done(tags)
+    }
+
+    /// The target keeps nothing of it.
+    package func rollBack() { if client.connection.isAtRest { client.rollBack() } }
+}

@@ -1,0 +1,335 @@
+import Configuration
+import Console
+import Glibc
+import LibPQ
+import Logging
+import Migration
+import Mirroring
+import PGWire
+import Primitives
+import Proxy
+
+/// What a client asks of its database's lane. Immutable, any thread.
+struct ChangeTask: Sendable {
+    var order: ChangeOrder
+    var settings: DatabaseSettings
+    var worker: Int
+    var client: ClientID
+    /// No other process has taken this one's place.
+    var mayBegin: Bool
+
+    /// It is of the same open transaction.
+    func isOfSame(_ other: ChangeTask) -> Bool {
+        order.change == other.order.change && worker == other.worker && client == other.client
+    }
+}
+
+extension ChangeOrder.Part {
+    /// It may be the first that is heard of a change.
+    var isFirst: Bool {
+        switch self {
+        case .whole, .statement: true
+        case .commit, .end: false
+        }
+    }
+}
+
+/// DDL of a client's own open transaction. The client runs it on the authority by its own server, one statement after
+/// the other, each when the other side has it already; here is the other side's half, and what all others wait for.
+extension ChangeRun {
+    /// From the first statement on, to the end of the transaction.
+    struct Followed {
+        /// Its first.
+        let task: ChangeTask
+        let entry: SwitchEngine.Entry
+        let direction: MirrorDirection
+        let change: FollowedChange
+        let heldSince: MonotonicInstant
+        let deadline: Deadline
+        /// The record is written, and the commit may be on its way.
+        var mayCommit = false
+        /// Milliseconds that writes were held; nil: they are.
+        var heldMillis: Double?
+
+        var waitSeconds: Double { task.settings.mirror.ddlWaitSeconds }
+        /// Behind it nobody asks the authority any more, but whoever settles what is half done.
+        var lastQuestion: Deadline { deadline.adding(seconds: SchemaChange.questionSeconds) }
+    }
+
+    /// Milliseconds until something is due, or is to be looked for.
+    var waitMillis: CInt {
+        guard let followed else { return Self.lookMillis }
+        let due = followed.heldMillis == nil ? followed.deadline : followed.lastQuestion
+        return min(Self.lookMillis, due.millisLeft + 1)
+    }
+
+    func take(_ task: ChangeTask) {
+        switch task.order.part {
+        case .whole where followed != nil: waiting.append(task)
+        case .whole where !task.mayBegin: answer(task, .done)
+        case .whole: perform(task.order, task.settings, for: (task.worker, task.client))
+        case .statement:
+            if let followed, followed.task.isOfSame(task) {
+                goOn(task)
+            } else if followed != nil {
+                waiting.append(task)
+            } else if task.mayBegin {
+                begin(task)
+            } else {
+                answer(task, .done)
+            }
+        case .commit(let transaction): prepareCommit(task, transaction)
+        case .end(let end): ended(task, end)
+        }
+        takeWaiting()
+    }
+
+    private func takeWaiting() {
+        while followed == nil, !waiting.isEmpty { take(waiting.removeFirst()) }
+    }
+
+    private func answer(_ task: ChangeTask, _ outcome: ControlOutcome) {
+        if case .failed(let error) = outcome {
+            logger.notice("DDL in a transaction on \"\(database)\" was refused: \(error.message)")
+        }
+        server.answer(worker: task.worker, client: task.client, outcome)
+    }
+
+    // MARK: statements
+
+    private func begin(_ task: ChangeTask) {
+        do throws(ErrorResponse) {
+            try open(task)
+        } catch {
+            return answer(task, .failed(error))
+        }
+        goOn(task)
+    }
+
+    /// Holds the writes, and has the mirror stand still. Before the authority's tables are locked: the mirror's reader
+    /// would wait for them.
+    private func open(_ task: ChangeTask) throws(ErrorResponse) {
+        guard let entry = engine.entry(of: database) else { throw Self.notNow("the database has no mirror now") }
+        guard engine.begin(database) else { throw Self.notNow("the writes of the database are being moved") }
+        let wait = task.settings.mirror.ddlWaitSeconds
+        let direction = MirrorDirection(from: entry.ownership.authority)
+        do throws(ErrorResponse) {
+            try awaitMirror(entry, until: .now().adding(seconds: wait))
+            let change: FollowedChange
+            do throws(SchemaChange.Failure) {
+                change = try FollowedChange.open(
+                    direction, old: entry.old, new: entry.new,
+                    order: SchemaChange.Order(
+                        user: task.order.user, statement: "", settings: task.order.settings), login: login)
+            } catch {
+                throw response(to: error, direction, wait, isLate: false)
+            }
+            followed = Followed(
+                task: task, entry: entry, direction: direction, change: change, heldSince: .now(),
+                deadline: .now().adding(seconds: wait))
+        } catch {
+            engine.end(database)
+            throw error
+        }
+        do throws(ErrorResponse) {
+            guard let deadline = followed?.deadline else { return }
+            try hold(wait, for: GateAsker(worker: task.worker, client: task.client.value))
+            try drain(entry, until: deadline, wait)
+            try stand(entry, until: deadline, wait)
+        } catch {
+            over()
+            throw error
+        }
+    }
+
+    private func goOn(_ task: ChangeTask) {
+        guard let followed else { return }
+        if followed.mayCommit { return answer(task, .failed(Self.gone)) }
+        dieIfTold(.statement)
+        do throws(SchemaChange.Failure) {
+            try followed.change.run(
+                task.order.statement, localSettings: task.order.localSettings, until: followed.deadline)
+        } catch {
+            giveUp(task, error)
+            return
+        }
+        answer(task, .noticed(""))
+    }
+
+    /// The other side has refused it, or cannot be asked: the transaction is over there, and must not commit.
+    private func giveUp(_ task: ChangeTask, _ failure: SchemaChange.Failure) {
+        guard let followed else { return }
+        let error = response(
+            to: failure, followed.direction, followed.waitSeconds, isLate: followed.deadline.millisLeft < 20)
+        rollBack()
+        answer(task, .failed(error))
+    }
+
+    // MARK: the end
+
+    private func prepareCommit(_ task: ChangeTask, _ transaction: String) {
+        guard let followed, followed.task.isOfSame(task), !followed.mayCommit else {
+            return answer(task, .failed(Self.gone))
+        }
+        do throws(SchemaChange.Failure) {
+            try followed.change.mayCommit(transaction, before: dieIfTold)
+        } catch {
+            // Whether a record was written may not be known: one of what is rolled back is taken away then.
+            isHalfDone = true
+            return giveUp(task, error)
+        }
+        self.followed?.mayCommit = true
+        answer(task, .noticed(""))
+    }
+
+    private func ended(_ task: ChangeTask, _ end: ChangeEnd) {
+        var outcome = ControlOutcome.done
+        if let followed, followed.task.isOfSame(task) {
+            if !followed.mayCommit {
+                rollBack()
+            } else if !settle(isOver: end.isOver) {
+                outcome = .noticed("open")
+            }
+        } else {
+            waiting.removeAll { $0.isOfSame(task) }
+        }
+        if end.waits { answer(task, outcome) }
+    }
+
+    /// Does what the authority has done.
+    ///
+    /// - Returns: false: nothing yet, the transaction goes on.
+    private func settle(isOver: Bool) -> Bool {
+        while let followed {
+            let status = (try? followed.change.status()) ?? nil
+            switch status {
+            case .committed?:
+                commit()
+                return true
+            case .rolledBack?:
+                takeBack()
+                rollBack()
+                return true
+            case .open? where !isOver:
+                takeBack()
+                self.followed?.mayCommit = false
+                return false
+            case .open?, .unknown?, nil:
+                // Its server may be at it still, or be gone for a moment.
+                expire()
+                if self.followed == nil { return true }
+                usleep(Self.questionMicros)
+            }
+        }
+        return true
+    }
+
+    private static let questionMicros: UInt32 = 20_000
+
+    private func takeBack() {
+        // What is left of a transaction that was rolled back whoever settles takes away.
+        do { try followed?.change.takeBack() } catch { isHalfDone = true }
+    }
+
+    private func commit() {
+        guard let followed else { return }
+        let limit = followed.deadline.hasPassed ? followed.lastQuestion : followed.deadline
+        let outcome = followed.change.commit(until: limit, before: dieIfTold) { letGo() }
+        letGo()
+        switch outcome {
+        case .done(let tags):
+            events.append(EventRecord(
+                .ddl, database: database, cause: "\(tags.joined(separator: ", ")) ran on both sides, in a transaction",
+                figures: [.init("held_ms", self.followed?.heldMillis ?? 0)]))
+        case .halfDone(let tags, let reason):
+            isHalfDone = true
+            events.append(EventRecord(
+                .alarm, database: database, side: followed.direction.target,
+                cause: "\(tags.joined(separator: ", ")) ran on \(followed.direction.source.title), still to be made "
+                    + "here: \(reason)"))
+        }
+        over()
+    }
+
+    private func rollBack() {
+        letGo()
+        followed?.change.rollBack()
+        over()
+    }
+
+    /// Writes go on.
+    private func letGo() {
+        guard let followed, followed.heldMillis == nil else { return }
+        ask(.letGo(database: database))
+        let nanos = MonotonicInstant.now().nanoseconds(since: followed.heldSince)
+        self.followed?.heldMillis = Double(nanos) / 1e6
+    }
+
+    private func over() {
+        letGo()
+        guard let entry = followed?.entry else { return }
+        followed = nil
+        entry.orders.isToStand = false
+        engine.end(database)
+        entry.horizon.kick()
+    }
+
+    // MARK: time
+
+    func checkTime() {
+        expire()
+        takeWaiting()
+    }
+
+    /// Writes are held for no longer than `ddl_wait`, whatever the client does.
+    private func expire() {
+        guard let followed, followed.deadline.hasPassed else { return }
+        if !followed.mayCommit {
+            server.endFollowed(
+                worker: followed.task.worker, client: followed.task.client, change: followed.task.order.change,
+                Self.late(followed.waitSeconds, database))
+            events.append(EventRecord(
+                .ddl, database: database,
+                cause: "a transaction with DDL was rolled back: it had not ended within mirror.ddl_wait"))
+            rollBack()
+        } else if followed.heldMillis == nil {
+            // Its commit takes long. What is written meanwhile does no harm.
+            letGo()
+        } else if followed.lastQuestion.hasPassed {
+            isHalfDone = true
+            rollBack()
+        }
+    }
+
+    /// The lane ends: the database has no such mirror any more, or the process ends.
+    func abandon() {
+        for task in waiting { answer(task, .done) }
+        waiting = []
+        if followed?.mayCommit == true { _ = settle(isOver: true) }
+        guard let followed else { return }
+        server.endFollowed(
+            worker: followed.task.worker, client: followed.task.client, change: followed.task.order.change, Self.gone)
+        followed.change.rollBack()
+        // Nobody may be there to answer any more.
+        server.control.post(.switching(.letGo(database: database), reply: nil))
+        self.followed?.heldMillis = 0
+        over()
+    }
+
+    private static func late(_ seconds: Double, _ database: String) -> ErrorResponse {
+        ErrorResponse(
+            .fatal, SQLState("55P03"),
+            "a transaction with DDL held the writes of database \"\(database)\" for longer than mirror.ddl_wait "
+                + "(\(seconds) s)",
+            detail: "It was rolled back on both sides.",
+            hint: "Send its statements without a pause, what takes long in transactions of its own, or raise "
+                + "mirror.ddl_wait (a reload, or SET): writes are held for that long at most.")
+    }
+
+    private static var gone: ErrorResponse {
+        ErrorResponse(
+            .fatal, SQLState("55000"), "the transaction's DDL was given up on the other side",
+            detail: "It is rolled back on both sides.",
+            hint: "Begin it anew. SHOW EVENTS on Godwit's console says more.")
+    }
+}
