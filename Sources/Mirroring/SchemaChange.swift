@@ -70,6 +70,9 @@ package final class SchemaChange {
 
     /// Seconds for what happens while nobody is held.
     private static let patienceSeconds = 10.0
+    /// What is left behind the commits comes into the way of writers that wait behind it, and whose lock it waits for
+    /// may be somebody who waits for us: it is tried again. Longer than PostgreSQL's deadlock_timeout.
+    private static let lockTimeout = "2s"
     /// Seconds for which a side that does not answer is asked what has become of a commit.
     package static let questionSeconds = 10.0
     /// Seconds for a statement that is repeated on the target: nobody waits for it but the mirror.
@@ -97,7 +100,8 @@ package final class SchemaChange {
 
     private static func connect(_ conninfo: String, _ side: Side) throws(Failure) -> Connection {
         do throws(PostgresFailure) {
-            return try Connection.open(try MirrorSession.parse(conninfo), purpose: "change")
+            return try Connection.open(
+                try MirrorSession.parse(conninfo), purpose: "change", settings: ["lock_timeout": lockTimeout])
         } catch {
             throw .side(side, error)
         }

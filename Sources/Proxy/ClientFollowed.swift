@@ -130,7 +130,7 @@ extension ClientConnection {
         let hasChange = followed?.hasChange == true
         switch classification.barrier {
         case .fits where isMirrors(analysis, database): return .runs(text())
-        case .comesAlong where hasChange: return .runs(text())
+        case .comesAlong where hasChange && classification.changesSchema: return .runs(text())
         case .fits, .comesAlong, .notNeeded, .unfit: break
         }
         if !hasChange { return .none }

@@ -121,6 +121,8 @@ struct StatementAnalyzer {
         case .notifyStmt, .lockStmt, .constraintsSetStmt, .checkPointStmt, .vacuumStmt, .clusterStmt, .reindexStmt,
             .refreshMatViewStmt, .alterSystemStmt, .callStmt:
             result = write(statement, .utility, &walk)
+            // Frameworks have deferred constraints checked before ALTER TABLE, in one text with it.
+            if kind == .constraintsSetStmt { result.barrier = .comesAlong }
         case .doStmt:
             result = write(statement, .utility, &walk)
             result.effects += SessionStatements.effects(ofBlock: statement)

@@ -76,11 +76,11 @@ final class ChangeRun {
         var held: Double?
         func letGo() {
             if held != nil { return }
+            entry.orders.isToStand = false
             ask(.letGo(database: database))
             held = Double(MonotonicInstant.now().nanoseconds(since: heldSince)) / 1e6
         }
         defer { letGo() }
-        defer { entry.orders.isToStand = false }
         try hold(wait)
         try drain(entry, until: deadline, wait)
         try stand(entry, until: deadline, wait)

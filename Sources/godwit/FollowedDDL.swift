@@ -183,28 +183,34 @@ extension ChangeRun {
     }
 
     private func ended(_ task: ChangeTask, _ end: ChangeEnd) {
-        var outcome = ControlOutcome.done
+        var waits = end.waits
+        func tell(_ outcome: ControlOutcome) {
+            if waits { answer(task, outcome) }
+            waits = false
+        }
         if let followed, followed.task.isOfSame(task) {
             if !followed.mayCommit {
                 rollBack()
-            } else if !settle(isOver: end.isOver) {
-                outcome = .noticed("open")
+            // What is left behind the commits waits for locks, perhaps for those of what the client has begun anew.
+            } else if !settle(isOver: end.isOver, onCommitted: { if !end.isOver { tell(.done) } }) {
+                tell(.noticed("open"))
             }
         } else {
             waiting.removeAll { $0.isOfSame(task) }
         }
-        if end.waits { answer(task, outcome) }
+        tell(.done)
     }
 
     /// Does what the authority has done.
     ///
+    /// - Parameter onCommitted: both sides have it, or all that can be done now is done.
     /// - Returns: false: nothing yet, the transaction goes on.
-    private func settle(isOver: Bool) -> Bool {
+    private func settle(isOver: Bool, onCommitted: () -> Void = {}) -> Bool {
         while let followed {
             let status = (try? followed.change.status()) ?? nil
             switch status {
             case .committed?:
-                commit()
+                commit(onCommitted)
                 return true
             case .rolledBack?:
                 takeBack()
@@ -231,10 +237,13 @@ extension ChangeRun {
         do { try followed?.change.takeBack() } catch { isHalfDone = true }
     }
 
-    private func commit() {
+    private func commit(_ onCommitted: () -> Void) {
         guard let followed else { return }
         let limit = followed.deadline.hasPassed ? followed.lastQuestion : followed.deadline
-        let outcome = followed.change.commit(until: limit, before: dieIfTold) { letGo() }
+        let outcome = followed.change.commit(until: limit, before: dieIfTold) {
+            letGo()
+            onCommitted()
+        }
         letGo()
         switch outcome {
         case .done(let tags):
@@ -257,9 +266,10 @@ extension ChangeRun {
         over()
     }
 
-    /// Writes go on.
+    /// Writes go on, and the mirror does.
     private func letGo() {
         guard let followed, followed.heldMillis == nil else { return }
+        followed.entry.orders.isToStand = false
         ask(.letGo(database: database))
         let nanos = MonotonicInstant.now().nanoseconds(since: followed.heldSince)
         self.followed?.heldMillis = Double(nanos) / 1e6
@@ -269,7 +279,6 @@ extension ChangeRun {
         letGo()
         guard let entry = followed?.entry else { return }
         followed = nil
-        entry.orders.isToStand = false
         engine.end(database)
         entry.horizon.kick()
     }
@@ -310,6 +319,7 @@ extension ChangeRun {
         server.endFollowed(
             worker: followed.task.worker, client: followed.task.client, change: followed.task.order.change, Self.gone)
         followed.change.rollBack()
+        followed.entry.orders.isToStand = false
         // Nobody may be there to answer any more.
         server.control.post(.switching(.letGo(database: database), reply: nil))
         self.followed?.heldMillis = 0

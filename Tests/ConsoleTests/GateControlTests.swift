@@ -63,6 +63,14 @@ import Testing
         #expect(desk.order(3, .letGo("shop")).contains(.apply(TrafficGate())))
     }
 
+    @Test func `who asks for the DDL of its own transaction is not waited for, by this process`() {
+        var desk = Desk()
+        let asker = GateAsker(worker: 1, client: 7)
+        let condition = GateCondition.noWrites(Self.shop, but: asker)
+        #expect(desk.order(1, .holdForChange("shop", limit: 5, asker: asker)).contains(.watch(1, condition)))
+        #expect(GateWord(.watch(1, condition)) == .watch(1, .noWrites(Self.shop)))
+    }
+
     @Test func `PAUSE that takes too long says what it waits for, and leaves things as they were`() {
         var desk = Desk()
         let command = GateCommand.pause(.init(Self.shop, limit: 2))

@@ -143,6 +143,7 @@ import Testing
         ("alter table t add b int; create index concurrently on t (b)", .unfit), ("create index on t (a); select 1", .notNeeded),
         ("create temp table t (a int); alter table u add b int", .unfit), ("create foreign table f (a int) server s", .unfit),
         ("explain analyze create table t as select 1", .unfit), ("create temp table t (a int)", .notNeeded),
+        ("set constraints all immediate; alter table t drop constraint c", .fits), ("set constraints a deferred", .comesAlong),
         ("create index on t (a)", .comesAlong), ("create view v as select 1", .comesAlong), ("drop index i", .comesAlong),
         ("insert into t values (1)", .notNeeded), ("do $$ begin end $$", .notNeeded), ("truncate t", .notNeeded),
     ])
@@ -172,6 +173,31 @@ import Testing
         let found = (borders.begins ? "b" : "") + (borders.ends ? "e" : "") + (borders.chains ? "c" : "")
             + (borders.endsFirst ? "f" : "") + (borders.goesOn ? "g" : "")
         #expect(found == expected)
+    }
+
+    @Test func `going back to a savepoint, and preparing the transaction, is told wherever it stands`() {
+        for text in ["rollback to s", "rollback work to savepoint s", "select 1; rollback to s; select 2"] {
+            #expect(analysed(text).classification.rollsBackToSavepoint, "\(text)")
+        }
+        for text in ["rollback", "savepoint s", "release s", "select 1; commit"] {
+            #expect(!analysed(text).classification.rollsBackToSavepoint, "\(text)")
+        }
+        for text in ["prepare transaction 'x'", "select 1; prepare transaction 'x'"] {
+            #expect(analysed(text).classification.preparesTransaction, "\(text)")
+        }
+        for text in ["commit", "commit prepared 'x'", "prepare p as select 1"] {
+            #expect(!analysed(text).classification.preparesTransaction, "\(text)")
+        }
+    }
+
+    @Test(arguments: [
+        ("commit", true), ("select 1; /* x */ Commit", true), ("-- x\nend", true), ("rollback to s", true),
+        ("abort", true), ("prepare transaction 'x'", true), ("begin", true), ("start transaction", true),
+        ("select 'commit'; select 'a;commit'", false), ("select 1 as commit", false), ("insert into t values ('x')", false),
+        ("savepoint s", false), ("release s", false), ("select $$;commit$$", false),
+    ])
+    func `words that begin or end transactions are seen where statements begin`(text: String, expected: Bool) {
+        #expect(Array(text.utf8).withUnsafeBytes { AnalysisCache.mayHaveBorder($0) } == expected)
     }
 
     @Test func `copy streams are told`() {
