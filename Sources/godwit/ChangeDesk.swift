@@ -60,19 +60,17 @@ final class ChangeDesk {
 
 /// One database's DDL, and what an earlier process has left half done of it. Any thread.
 private final class ChangeLane: Sendable {
-    private enum Request: Sendable { case stop, perform(ChangeTask) }
-
-    private let requests = Mailbox<Request>()
+    private let requests = Mailbox<ChangeRequest>()
     private let thread: OwnThread
 
     init(_ database: String, _ server: ProxyServer, _ engine: SwitchEngine, events: EventLog, logger: Logger) {
         let requests = requests
         thread = OwnThread(name: "godwit-ddl") {
-            let run = ChangeRun(database, server, engine, events: events, logger: logger)
+            let run = ChangeRun(database, requests, server, engine, events: events, logger: logger)
             while true {
                 var ready = pollfd(fd: requests.descriptor, events: Int16(POLLIN), revents: 0)
                 _ = poll(&ready, 1, run.waitMillis)
-                let taken = requests.take()
+                let taken = run.takeRequests()
                 if taken.isEmpty { run.look() }
                 for request in taken {
                     switch request {

@@ -23,6 +23,9 @@ final class ChangeRun {
     let engine: SwitchEngine
     let events: EventLog
     let logger: Logger
+    private let requests: Mailbox<ChangeRequest>
+    /// Requests that came in the middle of something else.
+    private var arrived: [ChangeRequest] = []
     private let replies = Mailbox<SwitchReply>()
     /// DDL of a client's open transaction, and what waits for its end.
     var followed: Followed?
@@ -34,12 +37,36 @@ final class ChangeRun {
     private var toldReason = ""
     private let killAt = getenv("GODWIT_DIE_BEFORE").map { String(cString: $0) }
 
-    init(_ database: String, _ server: ProxyServer, _ engine: SwitchEngine, events: EventLog, logger: Logger) {
+    init(
+        _ database: String, _ requests: Mailbox<ChangeRequest>, _ server: ProxyServer, _ engine: SwitchEngine,
+        events: EventLog, logger: Logger
+    ) {
         self.database = database
+        self.requests = requests
         self.server = server
         self.engine = engine
         self.events = events
         self.logger = logger
+    }
+
+    // MARK: requests
+
+    var hasArrived: Bool { !arrived.isEmpty }
+
+    func takeRequests() -> [ChangeRequest] {
+        defer { arrived = [] }
+        return arrived + requests.take()
+    }
+
+    /// While writes are waited for to end: whose transaction is one of them must not wait for us in turn.
+    private func takeWaits() {
+        for request in requests.take() {
+            if case .perform(let task) = request, isDeadlock(task) {
+                refuseDeadlock(task)
+            } else {
+                arrived.append(request)
+            }
+        }
     }
 
     // MARK: a change
@@ -134,7 +161,8 @@ final class ChangeRun {
     }
 
     func hold(_ seconds: Double, for asker: GateAsker? = nil) throws(ErrorResponse) {
-        switch ask(.holdForChange(database: database, limitSeconds: seconds, asker: asker)) {
+        let request = SwitchRequest.holdForChange(database: database, limitSeconds: seconds, asker: asker)
+        switch ask(request, onRequest: takeWaits) {
         case .gate(.done, _), .gate(.doneAlready, _), .done: return
         case .gate(.failed(.timedOut(_, let blockers)), _):
             let rest = blockers.count - blockers.names.count
@@ -185,14 +213,17 @@ final class ChangeRun {
     }
 
     @discardableResult
-    func ask(_ request: SwitchRequest) -> SwitchReply? {
+    func ask(_ request: SwitchRequest, onRequest: (() -> Void)? = nil) -> SwitchReply? {
         _ = replies.take()
         server.control.post(.switching(request, reply: replies))
         let limit = Deadline.now().adding(seconds: Self.replySeconds)
         while !limit.hasPassed {
             if let reply = replies.take().last { return reply }
-            var ready = pollfd(fd: replies.descriptor, events: Int16(POLLIN), revents: 0)
-            _ = poll(&ready, 1, limit.millisLeft)
+            var ready = [replies.descriptor, requests.descriptor].map {
+                pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
+            }
+            _ = poll(&ready, onRequest == nil ? 1 : 2, limit.millisLeft)
+            if ready[1].revents != 0 { onRequest?() }
         }
         return nil
     }

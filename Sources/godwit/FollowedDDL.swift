@@ -24,6 +24,8 @@ struct ChangeTask: Sendable {
     }
 }
 
+enum ChangeRequest: Sendable { case stop, perform(ChangeTask) }
+
 extension ChangeOrder.Part {
     /// It may be the first that is heard of a change.
     var isFirst: Bool {
@@ -58,6 +60,7 @@ extension ChangeRun {
 
     /// Milliseconds until something is due, or is to be looked for.
     var waitMillis: CInt {
+        if hasArrived { return 0 }
         guard let followed else { return Self.lookMillis }
         let due = followed.heldMillis == nil ? followed.deadline : followed.lastQuestion
         return min(Self.lookMillis, due.millisLeft + 1)
@@ -84,8 +87,28 @@ extension ChangeRun {
         takeWaiting()
     }
 
+    /// First who has a transaction open, for which everybody else would wait; of those one.
     private func takeWaiting() {
-        while followed == nil, !waiting.isEmpty { take(waiting.removeFirst()) }
+        while followed == nil, !waiting.isEmpty {
+            let first = waiting.remove(at: waiting.firstIndex { $0.order.part == .statement } ?? 0)
+            if first.order.part == .statement {
+                for task in waiting where isDeadlock(task) { refuseDeadlock(task) }
+                waiting.removeAll(where: isDeadlock)
+            }
+            take(first)
+        }
+    }
+
+    /// It is the first DDL of an open transaction, whose end others wait for.
+    func isDeadlock(_ task: ChangeTask) -> Bool {
+        task.order.part == .statement && followed?.task.isOfSame(task) != true
+    }
+
+    func refuseDeadlock(_ task: ChangeTask) {
+        answer(task, .failed(ErrorResponse(
+            .error, SQLState("40P01"),
+            "another client's DDL waits for the end of this transaction, which cannot wait for it in turn",
+            hint: "ROLLBACK, and begin it anew.")))
     }
 
     private func answer(_ task: ChangeTask, _ outcome: ControlOutcome) {

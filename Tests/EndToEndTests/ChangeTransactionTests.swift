@@ -349,11 +349,18 @@ import Testing
         console.send(FrameBuilder.query("CUTOVER \(database) WITHOUT VERIFY DEADLINE 1000"))
         #expect(try console.readToError()?.fields["M"]?.contains("another switch is under way") == true)
         try run(client, [("INSERT INTO migrations VALUES (1)", "ok T"), ("COMMIT", "ok I")])
-        #expect(String(try other.readToReady().map(\.type)) == "CZ")
-        #expect(String(try third.readToReady().map(\.type)) == "12nC12nCZ")
+        // Whichever of both comes first, the third's transaction does not keep the other waiting for ever.
+        while true {
+            let answer = try third.readToReady()
+            if answer.last?.transactionStatus == "T" { break }
+            #expect(answer.contains { $0.sqlState == "40P01" }, "\(answer)")
+            try run(third, [("ROLLBACK", "ok I")])
+            third.send(batch(["BEGIN", "ALTER TABLE accounts ADD COLUMN c int"]))
+        }
         try run(third, [("COMMIT", "ok I")])
+        #expect(String(try other.readToReady().map(\.type)) == "CZ")
         try changes.expectAlike(godwit, database)
-        #expect(try columns(servers.new, database) == "id,balance,a,b,c")
+        #expect(Set(try columns(servers.new, database).split(separator: ",")) == ["id", "balance", "a", "b", "c"])
     }
 
     /// What is left to be done behind the commit of the first waits for the second.
