@@ -55,7 +55,7 @@ final class FollowedTransaction {
     var hasChange: Bool { state != .untouched }
 
     private static let numberMark = "godwit_transaction "
-    static let numberQuery = "SELECT '\(numberMark)' || pg_catalog.pg_current_xact_id()"
+    static let numberQuery = "SELECT pg_catalog.concat('\(numberMark)', pg_catalog.pg_current_xact_id())"
 
     /// A row of something of ours has come.
     func take(row body: UnsafeRawBufferPointer) {
