@@ -70,9 +70,8 @@ private final class ChangeLane: Sendable {
             while true {
                 var ready = pollfd(fd: requests.descriptor, events: Int16(POLLIN), revents: 0)
                 _ = poll(&ready, 1, run.waitMillis)
-                let taken = run.takeRequests()
-                if taken.isEmpty { run.look() }
-                for request in taken {
+                if !run.hasRequests() { run.look() }
+                while let request = run.nextRequest() {
                     switch request {
                     case .stop: return run.abandon()
                     case .perform(let task): run.take(task)

@@ -24,7 +24,7 @@ final class ChangeRun {
     let events: EventLog
     let logger: Logger
     private let requests: Mailbox<ChangeRequest>
-    /// Requests that came in the middle of something else.
+    /// Those of them that are still to be looked at.
     private var arrived: [ChangeRequest] = []
     private let replies = Mailbox<SwitchReply>()
     /// DDL of a client's open transaction, and what waits for its end.
@@ -51,21 +51,23 @@ final class ChangeRun {
 
     // MARK: requests
 
+    /// Some came in the middle of something else.
     var hasArrived: Bool { !arrived.isEmpty }
 
-    func takeRequests() -> [ChangeRequest] {
-        defer { arrived = [] }
-        return arrived + requests.take()
+    func hasRequests() -> Bool {
+        arrived += requests.take()
+        return !arrived.isEmpty
     }
 
+    func nextRequest() -> ChangeRequest? { hasRequests() ? arrived.removeFirst() : nil }
+
     /// While writes are waited for to end: whose transaction is one of them must not wait for us in turn.
-    private func takeWaits() {
-        for request in requests.take() {
-            if case .perform(let task) = request, isDeadlock(task) {
-                refuseDeadlock(task)
-            } else {
-                arrived.append(request)
-            }
+    private func refuseWaits() {
+        guard hasRequests() else { return }
+        arrived.removeAll { request in
+            guard case .perform(let task) = request, isDeadlock(task) else { return false }
+            refuseDeadlock(task)
+            return true
         }
     }
 
@@ -162,7 +164,8 @@ final class ChangeRun {
 
     func hold(_ seconds: Double, for asker: GateAsker? = nil) throws(ErrorResponse) {
         let request = SwitchRequest.holdForChange(database: database, limitSeconds: seconds, asker: asker)
-        switch ask(request, onRequest: takeWaits) {
+        refuseWaits()
+        switch ask(request, onRequest: refuseWaits) {
         case .gate(.done, _), .gate(.doneAlready, _), .done: return
         case .gate(.failed(.timedOut(_, let blockers)), _):
             let rest = blockers.count - blockers.names.count

@@ -84,10 +84,10 @@ extension ChangeRun {
         case .commit(let transaction): prepareCommit(task, transaction)
         case .end(let end): ended(task, end)
         }
-        takeWaiting()
     }
 
-    /// First who has a transaction open, for which everybody else would wait; of those one.
+    /// When all requests have been looked at: first who has a transaction open, for which everybody else would wait; of
+    /// those one.
     private func takeWaiting() {
         while followed == nil, !waiting.isEmpty {
             let first = waiting.remove(at: waiting.firstIndex { $0.order.part == .statement } ?? 0)
