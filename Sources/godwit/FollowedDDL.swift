@@ -289,10 +289,10 @@ extension ChangeRun {
         over()
     }
 
-    /// Writes go on, and the mirror does.
+    /// Writes go on. The mirror does when it knows of the tables as they are now: a batch that did not could count as
+    /// what the client waits for before it reads on the other side, and a new table would have no rows there.
     private func letGo() {
         guard let followed, followed.heldMillis == nil else { return }
-        followed.entry.orders.isToStand = false
         ask(.letGo(database: database))
         let nanos = MonotonicInstant.now().nanoseconds(since: followed.heldSince)
         self.followed?.heldMillis = Double(nanos) / 1e6
@@ -302,6 +302,7 @@ extension ChangeRun {
         letGo()
         guard let entry = followed?.entry else { return }
         followed = nil
+        entry.orders.isToStand = false
         engine.end(database)
         entry.horizon.kick()
     }
@@ -342,7 +343,6 @@ extension ChangeRun {
         server.endFollowed(
             worker: followed.task.worker, client: followed.task.client, change: followed.task.order.change, Self.gone)
         followed.change.rollBack()
-        followed.entry.orders.isToStand = false
         // Nobody may be there to answer any more.
         server.control.post(.switching(.letGo(database: database), reply: nil))
         self.followed?.heldMillis = 0
