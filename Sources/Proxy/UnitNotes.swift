@@ -178,7 +178,8 @@ extension ClientConnection {
 
     /// A client with temporary tables may mean one of those: the mirror notices if it does not.
     private func isDeniedByMirror(_ analysis: AnalysedStatement, _ database: DatabaseState) -> Bool {
-        if analysis.classification.barrier == .fits && isFollowable { return false }
+        let isFollowed = database.followsDDL || followed != nil
+        if isFollowed && analysis.classification.barrier == .fits && isFollowable { return false }
         return isMirrors(analysis, database)
     }
 
