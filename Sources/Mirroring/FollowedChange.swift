@@ -8,13 +8,6 @@ import Primitives
 /// Nothing of the source's half is ours, but for one thing: it is not committed before `mayCommit` has written down, on
 /// the source, what the target is to have by then, with the numbers of both transactions. See `SchemaChange`.
 package final class FollowedChange {
-    /// What has become of the source's transaction.
-    package enum Status: Equatable {
-        case committed, rolledBack, open
-        /// The source does not know it any more.
-        case unknown
-    }
-
     private let change: SchemaChange
     private let client: SchemaChange.Client
     private let keys: [String: Set<String>]
@@ -84,14 +77,9 @@ package final class FollowedChange {
         before(.commitSource)
     }
 
-    package func status() throws(SchemaChange.Failure) -> Status {
-        let question = "SELECT pg_xact_status(\(SQL.literal(record.sourceTransaction)))"
-        return switch try change.onSource(question)?[0, 0] {
-        case "committed"?: .committed
-        case "aborted"?: .rolledBack
-        case nil: .unknown
-        default: .open
-        }
+    /// What has become of the source's transaction.
+    package func status() throws(SchemaChange.Failure) -> SchemaChange.TransactionFate {
+        try change.status(of: record.sourceTransaction, on: change.direction.source)
     }
 
     /// It goes on, or is rolled back: nothing is to be made good.
@@ -115,20 +103,7 @@ package final class FollowedChange {
             rollBack()
             return .halfDone(tags, reason: "\(error)")
         }
-        do throws(SchemaChange.Failure) {
-            do throws(PostgresFailure) {
-                try client.commit(until: deadline)
-            } catch {
-                onCommitted()
-                try change.findTarget(record, error)
-            }
-            onCommitted()
-            before(.finish)
-            try change.finish(record)
-        } catch {
-            return .halfDone(tags, reason: "\(error)")
-        }
-        return .done(tags)
+        return change.commitTarget(record, client, tags, until: deadline, before: before, onCommitted: onCommitted)
     }
 
     /// The target keeps nothing of it.

@@ -41,6 +41,13 @@ package final class SchemaChange {
         case halfDone([String], reason: String)
     }
 
+    /// What a side says of a transaction.
+    package enum TransactionFate: Equatable {
+        case committed, rolledBack, open
+        /// The server does not know it any more.
+        case unknown
+    }
+
     /// What comes next, for tests that end the process there.
     package enum Step: String, Sendable {
         case statement = "ddl_statement"
@@ -239,9 +246,17 @@ package final class SchemaChange {
         before(.commitSource)
         try commitSource(record, clients, until: deadline, onCommitted)
         before(.commitTarget)
+        return commitTarget(record, clients.target, tags, until: deadline, before: before, onCommitted: onCommitted)
+    }
+
+    /// The source has committed.
+    func commitTarget(
+        _ record: Record, _ client: Client, _ tags: [String], until deadline: Deadline, before: (Step) -> Void,
+        onCommitted: () -> Void
+    ) -> Outcome {
         do throws(Failure) {
             do throws(PostgresFailure) {
-                try clients.target.commit(until: deadline)
+                try client.commit(until: deadline)
             } catch {
                 onCommitted()
                 try findTarget(record, error)
@@ -291,7 +306,7 @@ package final class SchemaChange {
         }
     }
 
-    func findTarget(_ record: Record, _ failure: PostgresFailure) throws(Failure) {
+    private func findTarget(_ record: Record, _ failure: PostgresFailure) throws(Failure) {
         if try awaitStatus(record.targetTransaction, on: direction.target) != true {
             throw .side(direction.target, failure)
         }
@@ -354,19 +369,27 @@ package final class SchemaChange {
         return try connection.query(any, timeoutSeconds: patienceSeconds).flag(0, 0)
     }
 
+    func status(of transaction: String, on side: Side) throws(Failure) -> TransactionFate {
+        let question = "SELECT pg_xact_status(\(SQL.literal(transaction)))"
+        return switch try (side == direction.source ? onSource(question) : onTarget(question))?[0, 0] {
+        case "committed"?: .committed
+        case "aborted"?: .rolledBack
+        case nil: .unknown
+        default: .open
+        }
+    }
+
     /// Waits for one whose commit, or end, is still on its way.
     ///
     /// - Returns: whether it was committed; nil: the server does not know it any more.
     private func awaitStatus(_ transaction: String, on side: Side) throws(Failure) -> Bool? {
         let end = Deadline.now().adding(seconds: Self.questionSeconds)
-        let question = "SELECT pg_xact_status(\(SQL.literal(transaction)))"
         while true {
-            let rows = side == direction.source ? try onSource(question) : try onTarget(question)
-            switch rows?[0, 0] {
-            case "committed"?: return true
-            case "aborted"?: return false
-            case nil: return nil
-            default: break
+            switch try status(of: transaction, on: side) {
+            case .committed: return true
+            case .rolledBack: return false
+            case .unknown: return nil
+            case .open: break
             }
             if end.hasPassed { throw .blocked("a transaction of an earlier change is still open on \(side.title)") }
             usleep(20_000)
@@ -485,7 +508,7 @@ package final class SchemaChange {
     // MARK: behind the commits
 
     /// The mirror goes on with the tables as they are now. May be repeated.
-    func finish(_ record: Record) throws(Failure) {
+    private func finish(_ record: Record) throws(Failure) {
         let mark = try onSide(direction.target) { () throws(PostgresFailure) in try ApplierMark.of(target) }
         let known = "jsonb_array_elements(\(SQL.literal(record.known))::jsonb) k"
         let same = "b.schema_name = k->>1 AND b.table_name = k->>2"

@@ -61,6 +61,10 @@ extension ClientConnection {
             if followed.state == .mayCommit && isAtStart && !followed.isGranted { return .waits }
         }
         if server.session.skipsNext { return .passes }
+        // Nearly all traffic: nothing is open, and nothing on its way could open it.
+        if followed == nil, server.session.isQuiet, server.session.status == .idle, server.session.isAtBatchStart {
+            return .passes
+        }
         let body = UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart..<frame.end])
         let effect: FollowedEffect
         var portal: FollowedTransaction.Portal?

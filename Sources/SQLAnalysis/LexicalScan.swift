@@ -141,41 +141,30 @@ enum LexicalScan {
 
     /// Whether there are several statements, and one may begin or end a transaction, as its first word says.
     static func mayMoveBorders(_ text: UnsafeRawBufferPointer) -> Bool {
+        let found = borders(text)
+        return found.areOfSeveral && found.mayBeThere
+    }
+
+    /// Whether a statement of it may begin or end a transaction, or a part of one, as its first word says.
+    static func mayHaveBorder(_ text: UnsafeRawBufferPointer) -> Bool { borders(text).mayBeThere }
+
+    private static func borders(_ text: UnsafeRawBufferPointer) -> (mayBeThere: Bool, areOfSeveral: Bool) {
         var lexer = SQLLexer(text)
         var isFirst = true
         var isBehind = false
-        var hasSeveral = false
-        var hasBorder = false
+        var found = (mayBeThere: false, areOfSeveral: false)
         while true {
             let token = lexer.next()
             switch token.kind {
-            case .end, .unterminated: return hasSeveral && hasBorder
+            case .end, .unterminated: return found
             case .lineComment, .blockComment: continue
             case .punctuation where token.isMark(";", in: text):
                 isFirst = true
                 isBehind = true
             case .punctuation, .identifier, .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString,
                 .integer, .decimal, .parameter, .operation, .stray:
-                if isBehind { hasSeveral = true }
-                if isFirst && token.kind == .identifier && isBorder(token, text) { hasBorder = true }
-                isFirst = false
-            }
-        }
-    }
-
-    /// Whether a statement of it may begin or end a transaction, or a part of one, as its first word says.
-    static func mayHaveBorder(_ text: UnsafeRawBufferPointer) -> Bool {
-        var lexer = SQLLexer(text)
-        var isFirst = true
-        while true {
-            let token = lexer.next()
-            switch token.kind {
-            case .end, .unterminated: return false
-            case .lineComment, .blockComment: continue
-            case .punctuation where token.isMark(";", in: text): isFirst = true
-            case .punctuation, .identifier, .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString,
-                .integer, .decimal, .parameter, .operation, .stray:
-                if isFirst && token.kind == .identifier && isBorder(token, text) { return true }
+                if isBehind { found.areOfSeveral = true }
+                if isFirst && token.kind == .identifier && isBorder(token, text) { found.mayBeThere = true }
                 isFirst = false
             }
         }

@@ -50,12 +50,8 @@ package struct KeyRangePlan: Sendable {
     /// - Parameter table: OLD's description, in NEW's shape where it is mapped: its columns in its order are what is
     ///   compared.
     /// - Parameter rows: what FROM names; nil: the table's own.
-    /// - Parameter kinds: of columns that are of one kind on both sides.
-    /// - Parameter types: of columns on this side, as format_type writes them.
-    package init(
-        _ table: TableDescription, rows: String? = nil, kinds: [String: ColumnHash.Kind] = [:],
-        types: [String: String] = [:]
-    ) {
+    /// - Parameter hashes: of the table's columns, in their order.
+    package init(_ table: TableDescription, rows: String? = nil, hashes columns: [ColumnHash]) {
         precondition(!table.key.isEmpty, "\(table.name) has no key to walk along")
         name = table.name
         oid = table.oid
@@ -64,7 +60,6 @@ package struct KeyRangePlan: Sendable {
         source = rows ?? table.rows
         isRanged = table.hasPortableKeyOrder
         keyList = keys.map(\.sql).joined(separator: ", ")
-        let columns = table.columns.map { ColumnHash($0, kinds[$0.name] ?? .other, type: types[$0.name]) }
         valueList = columns.enumerated().map { "\($1.value) c\($0)" }.joined(separator: ", ")
         rowHashes = [(0, true), (4417, false)].map { Self.rowHash(columns, seed: $0, isFirst: $1) }
         let isCheap = table.view == nil && columns.allSatisfy(\.isCheap)

@@ -144,10 +144,8 @@ package struct Verifier {
     fileprivate struct Pair {
         var shape: TableDescription
         var twinRows: String
-        /// Of columns that are of one kind on both sides.
-        var kinds: [String: ColumnHash.Kind]
-        /// Of columns that are read as they are.
-        var types: (old: [String: String], new: [String: String]) = ([:], [:])
+        /// Of all columns, as each side works them out.
+        var hashes: (old: [ColumnHash], new: [ColumnHash])
     }
 
     /// Tables of OLD that can be walked and have a twin on NEW; the others, each with its reason.
@@ -181,18 +179,19 @@ package struct Verifier {
     /// Where either side is partitioned, its partitions are meant too.
     private static func pair(_ table: TableDescription, _ twin: TableDescription?) -> Pair {
         var table = table
-        let kinds = table.columns.reduce(into: [String: ColumnHash.Kind]()) { kinds, column in
-            let kind = ColumnHash.Kind(column.type)
-            if let other = twin?.column(column.name), ColumnHash.Kind(other.type) == kind { kinds[column.name] = kind }
+        // What a mapping's expressions give is not what their table's columns are.
+        let isMapped = table.view != nil
+        let hashes = table.columns.map { column in
+            let (type, twinType) = (column.type, twin?.column(column.name)?.type ?? "")
+            let kind = ColumnHash.Kind(type) == ColumnHash.Kind(twinType) ? ColumnHash.Kind(type) : .other
+            return (
+                old: ColumnHash(column, kind, type: isMapped ? nil : type),
+                new: ColumnHash(column, kind, type: isMapped ? nil : twinType))
         }
-        if table.view != nil {
-            return Pair(shape: table, twinRows: twin?.rows ?? table.name.sql, kinds: kinds)
-        }
-        if twin?.kind == .partitioned { table.kind = .partitioned }
-        func types(_ table: TableDescription?) -> [String: String] {
-            Dictionary(uniqueKeysWithValues: table?.columns.map { ($0.name, $0.type) } ?? [])
-        }
-        return Pair(shape: table, twinRows: table.rows, kinds: kinds, types: (types(table), types(twin)))
+        if twin?.kind == .partitioned, !isMapped { table.kind = .partitioned }
+        return Pair(
+            shape: table, twinRows: isMapped ? twin?.rows ?? table.name.sql : table.rows,
+            hashes: (hashes.map(\.old), hashes.map(\.new)))
     }
 
     private static func problem(_ table: TableDescription, _ twin: TableDescription?) -> String? {
@@ -254,8 +253,8 @@ private final class PairReader {
 
     func compare(_ pair: Verifier.Pair) throws(VerifyFailure) -> VerifyReport.Table {
         let table = pair.shape
-        let plan = KeyRangePlan(table, kinds: pair.kinds, types: pair.types.old)
-        newPlan = KeyRangePlan(table, rows: pair.twinRows, kinds: pair.kinds, types: pair.types.new)
+        let plan = KeyRangePlan(table, hashes: pair.hashes.old)
+        newPlan = KeyRangePlan(table, rows: pair.twinRows, hashes: pair.hashes.new)
         var result = VerifyReport.Table(name: table.storedName, oid: table.oid)
         let mark = "\(table.oid) \(plan.text) \(pair.twinRows)"
         let place = ledger?.place(of: table.storedName, mark: mark) ?? VerifyLedger.Place()

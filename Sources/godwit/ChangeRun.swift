@@ -120,12 +120,20 @@ final class ChangeRun {
             throw response(to: error, direction, wait, isLate: deadline.millisLeft < 20)
         }
         letGo()
+        entry.horizon.kick()
+        return tell(outcome, direction, heldMillis: held ?? 0)
+    }
+
+    /// - Returns: the commands' tags.
+    @discardableResult
+    func tell(
+        _ outcome: SchemaChange.Outcome, _ direction: MirrorDirection, how: String = "", heldMillis: Double
+    ) -> [String] {
         switch outcome {
         case .done(let tags):
             events.append(EventRecord(
-                .ddl, database: database, cause: "\(tags.joined(separator: ", ")) ran on both sides",
-                figures: [.init("held_ms", held ?? 0)]))
-            entry.horizon.kick()
+                .ddl, database: database, cause: "\(tags.joined(separator: ", ")) ran on both sides\(how)",
+                figures: [.init("held_ms", heldMillis)]))
             return tags
         case .halfDone(let tags, let reason):
             isHalfDone = true

@@ -268,18 +268,7 @@ extension ChangeRun {
             onCommitted()
         }
         letGo()
-        switch outcome {
-        case .done(let tags):
-            events.append(EventRecord(
-                .ddl, database: database, cause: "\(tags.joined(separator: ", ")) ran on both sides, in a transaction",
-                figures: [.init("held_ms", self.followed?.heldMillis ?? 0)]))
-        case .halfDone(let tags, let reason):
-            isHalfDone = true
-            events.append(EventRecord(
-                .alarm, database: database, side: followed.direction.target,
-                cause: "\(tags.joined(separator: ", ")) ran on \(followed.direction.source.title), still to be made "
-                    + "here: \(reason)"))
-        }
+        tell(outcome, followed.direction, how: ", in a transaction", heldMillis: self.followed?.heldMillis ?? 0)
         over()
     }
 
