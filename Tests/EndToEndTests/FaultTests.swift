@@ -261,21 +261,22 @@ import Testing
     }
 
     @Test func `one statement shape that is slow on NEW leaves it alone`() throws {
-        // Its time stays within what a read may take there: it is the window that finds it.
-        let godwit = try godwit(["read_timeout_millis": "2000", "window": "2", "p95_factor": "2"]) { $0.threads = 1 }
+        // Its time stays within what a read may take there: it is the window that finds it. That time is far beyond
+        // what a busy machine, and the relay that only NEW has, do to the other shape.
+        let godwit = try godwit([
+            "read_timeout_millis": "10000", "window": "10", "p95_factor": "2", "p95_slack_millis": "400",
+        ]) { $0.threads = 1 }
         let client = try WireClient(port: godwit.port, database: database)
-        try servers.new.psql("UPDATE fault SET seconds = 0.03", database: database)
+        try servers.new.psql("UPDATE fault SET seconds = 0.8", database: database)
         defer { _ = try? servers.new.psql("UPDATE fault SET seconds = 0", database: database) }
         func side(_ user: Int, _ function: String) throws -> String? {
             try client.value("/* user_id=\(user) */ SELECT \(function)()")
         }
-        var turn = 0
         while try !godwit.console("SHOW EVENTS").contains(where: { $0["kind"] == "demotion" }) {
             for user in 0..<40 {
                 _ = try side(user, "marker")
-                if turn % 2 == 0 && user % 2 == 0 { _ = try side(user, "slow_marker") }
+                if user % 4 == 0 { _ = try side(user, "slow_marker") }
             }
-            turn += 1
         }
         let sides = try (0..<40).map { (try side($0, "marker"), try side($0, "slow_marker")) }
         #expect(sides.contains { $0.0 == "new" } && sides.allSatisfy { $0.1 == "old" })
