@@ -205,56 +205,6 @@ import Testing
 
     // MARK: replay
 
-    @Test(arguments: ["csvlog", "stderr"])
-    func `a log of PostgreSQL's is imported and played`(format: String) throws {
-        var options = PostgresCluster.Options()
-        options.settings = [
-            "logging_collector": "on", "log_destination": format, "log_directory": "log",
-            "log_filename": "server", "log_statement": "all", "log_connections": "on", "log_disconnections": "on",
-            "log_duration": "on", "log_line_prefix": "%m [%p] %u@%d %e ",
-        ]
-        let server = try PostgresCluster(format == "csvlog" ? .old15 : .new18, options)
-        try server.createRole("app")
-        for database in ["logged", "played"] {
-            try server.psql("CREATE DATABASE \(database) OWNER app")
-            try server.psql("SET ROLE app; \(Self.schema)", database: database)
-        }
-        let conninfo = server.conninfo(database: "logged", user: "app")
-        try ChildProcess.run([
-            "psql", "-Xq", "-d", conninfo, "-c", "INSERT INTO person VALUES (1, 'it''s', 0.5)", "-c", "SELECT\n 1",
-        ])
-        try ChildProcess.run([
-            TestResources.packageRoot + "/.build/venv/bin/python", "-c", """
-            import psycopg
-            with psycopg.connect("\(conninfo)") as connection:
-                for number in range(2, 20):
-                    connection.execute("INSERT INTO person VALUES (%s, %s, %s)", (number, "O'Neil\\n", None))
-            """,
-        ])
-        let log = server.dataDirectory + "/log/server" + (format == "csvlog" ? ".csv" : "")
-        // The collector writes what it has when it has time for it.
-        try waitUntil {
-            _ = try server.psql("SELECT 1")
-            let text = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
-            return text.components(separatedBy: "disconnection: ").count > 4 && text.contains("COMMIT")
-        }
-        let capture = TestResources.uniquePath("import") + ".cap"
-        let text = try String(contentsOfFile: log, encoding: .utf8)
-        // Only what the application did: this test's own sessions have other databases.
-        let imported = try replay([
-            "import", try TestResources.file("log", text), "--to", capture, "--format", format, "--prefix",
-            "%m [%p] %u@%d %e ",
-        ])
-        #expect(imported.wait() == .code(0), "\(imported.errors.text)")
-        let run = try replay([
-            "replay", capture, "--target", server.conninfo(database: "played", user: "app"), "--speed", "max", "--quiet",
-        ])
-        #expect(run.wait() != .signal(9), "\(run.output.text)")
-        let contents = "SELECT id, name, note FROM person ORDER BY id"
-        #expect(try server.psql(contents, database: "played") == server.psql(contents, database: "logged"))
-        #expect(try server.psql("SELECT count(*) FROM person", database: "played") == "19")
-    }
-
     @Test func `a capture is followed while it is being written`() throws {
         let database = try servers.makeDatabase(Self.schema)
         let copy = try servers.makeDatabase(Self.schema)

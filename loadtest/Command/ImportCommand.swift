@@ -12,7 +12,9 @@ struct ImportCommand: ParsableCommand {
         discussion: """
             PostgreSQL should have logged with log_statement=all, log_connections and log_disconnections on, and \
             log_min_duration_statement=0 or log_duration=on where the order of answers matters. Bound values come from \
-            DETAIL. A log has no results: a replay compares errors' SQLSTATE only where the log has them (csvlog, %e).
+            DETAIL. A log has no results, so a replay compares nothing with it. Left out are COPY FROM STDIN, whose rows \
+            no log has, and SET client_encoding, since the log is in the database's. Exit status: 0, or 2 when it could \
+            not be read: then nothing is written.
             """)
 
     @Argument(help: "The log; - for standard input.") var file: String
@@ -20,13 +22,12 @@ struct ImportCommand: ParsableCommand {
     @Option(name: .long, help: "csvlog, stderr or pgreplay.") var format: Format
     @Option(name: .long, help: "log_line_prefix, for stderr.") var prefix = "%m [%p] "
 
+    @Option(name: .long, help: "This database's sessions only; of stderr, %d or log_connections must tell them.")
+    var database: String?
+
     func run() throws {
         do {
-            let data = file == "-"
-                ? FileHandle.standardInput.readDataToEndOfFile() : try Data(contentsOf: URL(filePath: file))
-            let count = try translate([UInt8](data))
-            if count == 0 { throw LogError.nothing }
-            print("\(count) statements")
+            try translate([UInt8](try read()))
         } catch let error as LogError {
             complain("\(error)")
             throw ExitCode(2)
@@ -36,13 +37,20 @@ struct ImportCommand: ParsableCommand {
         }
     }
 
-    private func translate(_ bytes: [UInt8]) throws -> Int {
-        var translator = LogTranslator()
+    private func read() throws(LogError) -> Data {
+        if file == "-" { return FileHandle.standardInput.readDataToEndOfFile() }
+        do {
+            return try Data(contentsOf: URL(filePath: file))
+        } catch {
+            throw .file("\(file) cannot be read: \(error.localizedDescription)")
+        }
+    }
+
+    private func translate(_ bytes: [UInt8]) throws {
+        var translator = LogTranslator(database: database)
         var records: [CaptureRecord] = []
         func add(_ entry: LogEntry) {
-            guard let (event, took) = LogMessage.event(
-                entry.message, detail: entry.detail, severity: entry.severity, state: entry.state)
-            else { return }
+            guard let (event, took) = LogMessage.event(entry) else { return }
             let who = (entry.user, entry.database, entry.application)
             // A line with a duration is written at the end.
             let start = entry.micros - min(entry.micros, took ?? 0)
@@ -54,15 +62,19 @@ struct ImportCommand: ParsableCommand {
         }
         switch format {
         case .csvlog: CSVLog.entries(bytes) { add($0) }
-        case .stderr: try StderrLog(prefix: prefix).entries(String(decoding: bytes, as: UTF8.self)) { add($0) }
+        case .stderr: try StderrLog(prefix: prefix).entries(bytes) { add($0) }
         case .pgreplay:
             try PgreplayFile.events(bytes) { event, session, micros, who in
                 translator.add(event, session: session, micros: micros, who: who) { records.append($0) }
             }
         }
         translator.finish { records.append($0) }
+        if translator.statements == 0 { throw LogError.nothing }
         try write(records)
-        return translator.statements
+        print("\(translator.statements) statements")
+        if translator.copiesLeftOut > 0 {
+            complain("\(translator.copiesLeftOut) COPY FROM STDIN are left out: a log does not have their rows")
+        }
     }
 
     private func write(_ records: [CaptureRecord]) throws(CaptureError) {

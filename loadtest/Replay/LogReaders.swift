@@ -1,6 +1,6 @@
-import Foundation
-
 /// One entry of a server's log, whatever its form. A value.
+///
+/// What a client sent is bytes: it need not be UTF-8, and as characters a quote and a mark behind it would be one.
 package struct LogEntry: Equatable, Sendable {
     package var micros: UInt64
     package var user = ""
@@ -9,20 +9,29 @@ package struct LogEntry: Equatable, Sendable {
     package var session = ""
     package var severity = ""
     package var state = ""
-    package var message = ""
-    package var detail = ""
+    package var message: [UInt8] = []
+    package var detail: [UInt8] = []
+    /// What was being done when it was written, of an error.
+    package var statement: [UInt8] = []
 }
 
-package enum LogError: Error, CustomStringConvertible {
+package enum LogError: Error, Equatable, CustomStringConvertible {
     case prefix(String)
     case truncated(offset: Int)
+    /// At this byte stands something that the format does not have.
+    case corrupt(offset: Int, String)
+    case file(String)
     case nothing
 
     package var description: String {
         switch self {
         case .prefix(let what): "--prefix: \(what)"
-        case .truncated(let offset): "the file ends in mid-item, at byte \(offset)"
-        case .nothing: "no entry of the log could be read: is --prefix what log_line_prefix is?"
+        case .truncated(let offset): "the file ends in the midst of the item that begins at byte \(offset)"
+        case .corrupt(let offset, let what): "no file of pgreplay's, or damaged: \(what) at byte \(offset)"
+        case .file(let what): what
+        case .nothing:
+            "no statement was found: is --format what the file is, --prefix what log_line_prefix is, and "
+                + "log_statement all?"
         }
     }
 }
@@ -62,7 +71,7 @@ package enum CSVLog {
         }
         func endRow() {
             endField()
-            if let entry = entry(fields.map { String(decoding: $0, as: UTF8.self) }) { take(entry) }
+            if let entry = entry(fields) { take(entry) }
             fields = []
         }
         while index < bytes.count {
@@ -92,20 +101,25 @@ package enum CSVLog {
         if !isQuoted && !(fields.isEmpty && field.isEmpty) { endRow() }
     }
 
-    private static func entry(_ fields: [String]) -> LogEntry? {
-        guard fields.count >= 22, let micros = LogTime.micros(fields[0]) else { return nil }
+    private static func entry(_ fields: [[UInt8]]) -> LogEntry? {
+        func text(_ index: Int) -> String { String(decoding: fields[index], as: UTF8.self) }
+        guard fields.count >= 22, let micros = LogTime.micros(text(0)) else { return nil }
         return LogEntry(
-            micros: micros, user: fields[1], database: fields[2], application: fields.count > 22 ? fields[22] : "",
-            session: fields[5], severity: fields[11], state: fields[12], message: fields[13], detail: fields[14])
+            micros: micros, user: text(1), database: text(2), application: fields.count > 22 ? text(22) : "",
+            session: text(5), severity: text(11), state: text(12), message: fields[13], detail: fields[14],
+            statement: fields[19])
     }
 }
 
 /// The log on standard error: lines that begin with log_line_prefix, and further lines that begin with a tab. Pure.
 package struct StderrLog {
     private enum Piece: Equatable {
-        case text(String)
+        case text([UInt8])
         case escape(Character)
     }
+
+    /// Which of an entry's texts a further line belongs to.
+    private enum Part { case message, detail, statement, other }
 
     private var pieces: [Piece] = []
     private var optionalFrom: Int?
@@ -126,7 +140,7 @@ package struct StderrLog {
                 text.append("%")
                 continue
             }
-            if !text.isEmpty { pieces.append(.text(text)) }
+            if !text.isEmpty { pieces.append(.text(Array(text.utf8))) }
             text = ""
             if escape == "q" {
                 optionalFrom = pieces.count
@@ -136,87 +150,100 @@ package struct StderrLog {
             hasTime = hasTime || "mtn".contains(escape)
             hasSession = hasSession || "pc".contains(escape)
         }
-        if !text.isEmpty { pieces.append(.text(text)) }
+        if !text.isEmpty { pieces.append(.text(Array(text.utf8))) }
         if !hasTime || !hasSession { throw .prefix("it must have a time (%m, %n or %t) and a session (%p or %c)") }
     }
 
-    package func entries(_ text: String, _ take: (LogEntry) -> Void) {
+    package func entries(_ bytes: [UInt8], _ take: (LogEntry) -> Void) {
         var present: LogEntry?
-        func finish() {
-            if let entry = present { take(entry) }
-            present = nil
-        }
-        for line in text.split(separator: "\n", omittingEmptySubsequences: true) {
-            if line.hasPrefix("\t") {
-                if present?.detail.isEmpty == false {
-                    present?.detail += "\n" + line.dropFirst()
-                } else {
-                    present?.message += "\n" + line.dropFirst()
+        var part = Part.other
+        for line in bytes.split(separator: 0x0A) {
+            if line.first == UInt8(ascii: "\t") {
+                let more = [0x0A] + line.dropFirst()
+                switch part {
+                case .message: present?.message += more
+                case .detail: present?.detail += more
+                case .statement: present?.statement += more
+                case .other: break
                 }
                 continue
             }
             guard var entry = match(line) else { continue }
-            if ["DETAIL", "HINT", "CONTEXT", "STATEMENT", "QUERY", "LOCATION"].contains(entry.severity) {
-                if entry.severity == "DETAIL" { present?.detail = entry.message }
-                continue
+            switch entry.severity {
+            case "DETAIL":
+                present?.detail = entry.message
+                part = .detail
+            case "STATEMENT":
+                present?.statement = entry.message
+                part = .statement
+            case "HINT", "CONTEXT", "QUERY", "LOCATION": part = .other
+            default:
+                if let entry = present { take(entry) }
+                if entry.severity == "ERROR", entry.state.isEmpty { entry.state = "XX000" }
+                present = entry
+                part = .message
             }
-            finish()
-            if entry.severity == "ERROR" { entry.state = "XX000" }
-            present = entry
         }
-        finish()
+        if let entry = present { take(entry) }
     }
 
-    private func match(_ line: Substring) -> LogEntry? {
+    private func match(_ line: ArraySlice<UInt8>) -> LogEntry? {
         var entry = LogEntry(micros: 0)
         var rest = line
         for (index, piece) in pieces.enumerated() {
             switch piece {
             case .text(let text):
-                guard rest.hasPrefix(text) else {
+                guard rest.starts(with: text) else {
                     if let optionalFrom, index >= optionalFrom { break }
                     return nil
                 }
                 rest = rest.dropFirst(text.count)
             case .escape(let escape):
-                var value: Substring
+                var value: ArraySlice<UInt8>
                 if index + 1 < pieces.count, case .text(let next) = pieces[index + 1] {
                     // A time holds blanks itself.
-                    let skipped = "mts".contains(escape) ? rest.prefix(19).count : 0
-                    guard let end = rest.dropFirst(skipped).range(of: next) else { return nil }
+                    let skipped = "mts".contains(escape) ? 19 : 0
+                    guard let end = rest.dropFirst(skipped).firstRange(of: next) else { return nil }
                     value = rest[..<end.lowerBound]
-                    if escape == "m" || escape == "t", next.hasPrefix(" "),
-                        let zone = rest[end.upperBound...].range(of: next)
+                    if escape == "m" || escape == "t", next.first == UInt8(ascii: " "),
+                        let zone = rest[end.upperBound...].firstRange(of: next)
                     {
                         // "… 12:00:00.123 UTC [": the blank before the zone is none of the prefix's.
-                        let word = rest[end.upperBound...][..<zone.lowerBound]
-                        if !word.isEmpty, word.allSatisfy({ $0.isUppercase || $0 == "+" || $0 == "-" || $0.isNumber }) {
-                            value = rest[..<zone.lowerBound]
-                        }
+                        let word = rest[end.upperBound..<zone.lowerBound]
+                        if !word.isEmpty, word.allSatisfy({ Self.mayBeInZone($0) }) { value = rest[..<zone.lowerBound] }
                     }
                 } else {
-                    value = rest.prefix { $0 != " " && $0 != ":" }
+                    value = rest.prefix { $0 != UInt8(ascii: " ") && $0 != UInt8(ascii: ":") }
                 }
                 rest = rest[value.endIndex...]
-                note(escape, value, &entry)
+                note(escape, String(decoding: value, as: UTF8.self), &entry)
             }
         }
-        guard let colon = rest.range(of: ":  ") else { return nil }
-        entry.severity = String(rest[..<colon.lowerBound].drop { $0 == " " })
-        entry.message = String(rest[colon.upperBound...])
+        guard let colon = rest.firstRange(of: Array(":  ".utf8)) else { return nil }
+        entry.severity = String(decoding: rest[..<colon.lowerBound].drop { $0 == UInt8(ascii: " ") }, as: UTF8.self)
+        entry.message = Array(rest[colon.upperBound...])
         return entry.micros > 0 && !entry.session.isEmpty ? entry : nil
     }
 
-    private func note(_ escape: Character, _ value: Substring, _ entry: inout LogEntry) {
+    private static func mayBeInZone(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "+"),
+            UInt8(ascii: "-"):
+            true
+        default: false
+        }
+    }
+
+    private func note(_ escape: Character, _ value: String, _ entry: inout LogEntry) {
         switch escape {
         case "m", "t": entry.micros = LogTime.micros(value) ?? 0
         case "n": entry.micros = Double(value).map { UInt64($0 * 1e6) } ?? 0
-        case "p": if entry.session.isEmpty { entry.session = String(value) }
-        case "c": entry.session = String(value)
-        case "u": entry.user = value == "[unknown]" ? "" : String(value)
-        case "d": entry.database = value == "[unknown]" ? "" : String(value)
-        case "a": entry.application = value == "[unknown]" ? "" : String(value)
-        case "e": entry.state = String(value)
+        case "p": if entry.session.isEmpty { entry.session = value }
+        case "c": entry.session = value
+        case "u": entry.user = value == "[unknown]" ? "" : value
+        case "d": entry.database = value == "[unknown]" ? "" : value
+        case "a": entry.application = value == "[unknown]" ? "" : value
+        case "e": entry.state = value
         default: break
         }
     }
@@ -224,53 +251,66 @@ package struct StderrLog {
 
 /// The file that `pgreplay -f` makes: items of time, session, type and texts, in network byte order. Pure.
 package enum PgreplayFile {
-    package static func events(
-        _ bytes: [UInt8],
-        _ take: (
-            _ event: LogTranslator.Event, _ session: String, _ micros: UInt64, _ who: (String, String, String)
-        ) -> Void
-    ) throws(LogError) {
+    package typealias Take = (
+        _ event: LogTranslator.Event, _ session: String, _ micros: UInt64, _ who: (String, String, String)
+    ) -> Void
+
+    /// Where a text would stand there is none.
+    private static let null: UInt64 = 0x8000_0000
+
+    package static func events(_ bytes: [UInt8], _ take: Take) throws(LogError) {
         var offset = 0
+        // Where the item begins that is being read.
+        var start = 0
         var users: [UInt64: (String, String, String)] = [:]
-        var texts: [UInt64: [String: String]] = [:]
+        var texts: [UInt64: [[UInt8]: [UInt8]]] = [:]
         func number(_ count: Int) throws(LogError) -> UInt64 {
-            guard offset + count <= bytes.count else { throw .truncated(offset: offset) }
+            guard offset + count <= bytes.count else { throw .truncated(offset: start) }
             let value = bytes[offset..<(offset + count)].reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
             offset += count
             return value
         }
-        func text() throws(LogError) -> String? {
+        func text() throws(LogError) -> [UInt8]? {
+            let place = offset
             let length = try number(4)
-            if length == 0x8000_0000 { return nil }
-            guard length <= UInt64(bytes.count - offset) else { throw .truncated(offset: offset) }
+            if length == null { return nil }
+            if length > null { throw .corrupt(offset: place, "a text of \(length) bytes") }
+            guard length <= UInt64(bytes.count - offset) else { throw .truncated(offset: start) }
             offset += Int(length)
-            return String(decoding: bytes[(offset - Int(length))..<offset], as: UTF8.self)
+            return Array(bytes[(offset - Int(length))..<offset])
         }
+        func name() throws(LogError) -> String { String(decoding: try text() ?? [], as: UTF8.self) }
         while offset < bytes.count {
-            let start = offset
+            start = offset
             let micros = try number(4) * 1_000_000 + number(4)
             let session = try number(8)
             let type = try number(1)
             var event: LogTranslator.Event?
             switch type {
             case 0:
-                let user = try text() ?? "", database = try text() ?? ""
+                let user = try name(), database = try name()
                 users[session] = (user, database, "")
                 event = .connect(user: user, database: database, application: "")
-            case 1: event = .disconnect
-            case 2: event = .simple(try text() ?? "")
+            case 1:
+                event = .disconnect
+                texts[session] = nil
+            case 2: event = .simple(try text() ?? [])
             case 3:
-                let statement = try text() ?? ""
-                texts[session, default: [:]][try text() ?? ""] = statement
+                let statement = try text() ?? []
+                texts[session, default: [:]][try text() ?? []] = statement
             case 4:
-                let name = try text() ?? ""
-                var values: [String?] = []
+                let name = try text() ?? []
+                guard let statement = texts[session]?[name] else {
+                    let words = name.isEmpty ? "an unnamed statement" : "\"\(String(decoding: name, as: UTF8.self))\""
+                    throw .corrupt(offset: start, "\(words) that was not prepared")
+                }
+                var values: [[UInt8]?] = []
                 for _ in 0..<(try number(2)) { values.append(try text()) }
-                event = .execute(name: name, text: texts[session]?[name] ?? "", parameters: values)
+                event = .execute(name: name, text: statement, parameters: values)
             case 5: event = .cancel
-            default: throw .truncated(offset: start)
+            default: throw .corrupt(offset: offset - 1, "an item of type \(type)")
             }
-            guard try number(1) == 0x0A else { throw .truncated(offset: start) }
+            if try number(1) != 0x0A { throw .corrupt(offset: offset - 1, "no line feed at the end of an item") }
             if let event { take(event, "\(session)", micros, users[session] ?? ("", "", "")) }
         }
     }

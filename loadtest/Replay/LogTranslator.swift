@@ -1,36 +1,47 @@
 import Capture
-import Foundation
 import PGWire
+import SQLAnalysis
 
 /// From what a server's log says of sessions to the records of a capture. A log has no results: the units that come of
 /// it are answered by nothing that could be compared. One thread.
 package struct LogTranslator {
+    /// What a client sent is bytes, as it was.
     package enum Event: Equatable, Sendable {
         case connect(user: String, database: String, application: String)
-        case simple(String)
+        case simple([UInt8])
         /// - name: of the statement; empty: unnamed.
-        case execute(name: String, text: String, parameters: [String?])
+        case execute(name: [UInt8], text: [UInt8], parameters: [[UInt8]?])
         /// The last statement took so long.
         case duration(micros: UInt64)
-        case error(state: String, message: String)
+        /// - text: of the statement that failed, where the log has it.
+        case error(state: String, message: [UInt8], text: [UInt8])
         case cancel
+        /// The server ended the session, in the midst of a statement or not.
+        case terminated(state: String, message: [UInt8])
         case disconnect
     }
 
     private struct Session {
         var number: UInt64
-        var prepared: [String: String] = [:]
-        /// A unit has been sent and not been said to be over.
-        var isOpen = false
+        var prepared: [[UInt8]: [UInt8]] = [:]
+        /// A unit has been sent and not been said to be over: its text.
+        var open: [UInt8]?
         var lastMicros: UInt64 = 0
     }
 
+    /// A statement that was cancelled and is logged only then began at most so long before: nobody knows when.
+    private static let beforeCancelMicros: UInt64 = 1_000_000
+
+    private let database: String?
     private var sessions: [String: Session] = [:]
     private var lastNumber: UInt64 = 0
     private var origin: UInt64?
     package private(set) var statements = 0
+    /// COPY FROM STDIN, whose rows no log has: played, it would wait for them.
+    package private(set) var copiesLeftOut = 0
 
-    package init() {}
+    /// - Parameter database: sessions in others are left out; nil: none are.
+    package init(database: String? = nil) { self.database = database }
 
     /// - Parameter micros: any clock's; the first is the capture's beginning.
     package mutating func add(
@@ -40,57 +51,59 @@ package struct LogTranslator {
         let first = origin ?? micros
         origin = first
         var at = micros >= first ? micros - first : 0
-        var session: Session
-        if let known = sessions.removeValue(forKey: id) {
-            session = known
-        } else {
-            if case .disconnect = event { return }
-            lastNumber += 1
-            session = Session(number: lastNumber)
-            var (user, database, application) = who
-            if case .connect(let ownUser, let ownDatabase, let ownApplication) = event {
-                (user, database, application) = (ownUser, ownDatabase, ownApplication)
-            }
-            emit(CaptureRecord(connection: session.number, micros: at, content: .connect(CapturedConnection(
-                user: user, database: database, applicationName: application, settings: []))))
-        }
-        at = max(at, session.lastMicros)
+        guard var session = sessions.removeValue(forKey: id) ?? begin(event, at: at, who, emit) else { return }
+        let lastMicros = session.lastMicros
+        at = max(at, lastMicros)
         session.lastMicros = at
-        func tell(_ content: CaptureRecord.Content) {
-            emit(CaptureRecord(connection: session.number, micros: at, content: content))
+        let (number, time) = (session.number, at)
+        func tell(_ content: CaptureRecord.Content, at micros: UInt64? = nil) {
+            emit(CaptureRecord(connection: number, micros: micros ?? time, content: content))
         }
         func end() {
-            if session.isOpen { tell(.ready(.idle)) }
-            session.isOpen = false
+            if session.open != nil { tell(.ready(.idle)) }
+            session.open = nil
+        }
+        func query(_ text: [UInt8], at micros: UInt64? = nil) {
+            tell(.message(tag: FrontendTag.query, answers: 0, body: text + [0]), at: micros)
+            session.open = text
+            statements += 1
         }
         switch event {
         case .connect: break
         case .simple(let text):
             end()
-            tell(.message(tag: FrontendTag.query, answers: 0, body: Array(text.utf8) + [0]))
-            session.isOpen = true
-            statements += 1
+            if mayBePlayed(text) { query(text) }
         case .execute(let name, let text, let parameters):
             end()
-            if name.isEmpty || session.prepared[name] != text {
-                if session.prepared[name] != nil && !name.isEmpty {
-                    let body = [UInt8(ascii: "S")] + Array(name.utf8) + [0]
-                    tell(.message(tag: FrontendTag.close, answers: 0, body: body))
-                }
-                if !name.isEmpty { session.prepared[name] = text }
-                tell(.message(
-                    tag: FrontendTag.parse, answers: 0, body: Array(name.utf8) + [0] + Array(text.utf8) + [0, 0, 0]))
+            if mayBePlayed(text) {
+                execute(name, text, parameters, &session) { tell($0) }
+                statements += 1
             }
-            tell(.message(tag: FrontendTag.bind, answers: 0, body: Self.bind(name, parameters)))
-            tell(.message(tag: FrontendTag.execute, answers: 0, body: [0, 0, 0, 0, 0]))
-            tell(.message(tag: FrontendTag.sync, answers: 0, body: []))
-            session.isOpen = true
-            statements += 1
         case .duration: end()
-        case .error(let state, let message):
-            if session.isOpen { tell(.error(state: state, isFatal: false, message: message)) }
+        case .error(let state, let message, let text):
+            let isCancelled = message.starts(with: "canceling statement due to user request".utf8)
+            // What is wrong before it is run is not logged as a statement: it fails its transaction all the same.
+            if !text.isEmpty && session.open != text {
+                end()
+                let begin = isCancelled ? max(lastMicros, time - min(time, Self.beforeCancelMicros)) : time
+                if LogStatement.mayBePlayed(text) { query(text, at: begin) }
+            }
+            if session.open != nil {
+                if isCancelled { tell(.cancel) }
+                let words = String(decoding: message, as: UTF8.self)
+                tell(.error(state: state, isFatal: false, message: words))
+            }
             end()
         case .cancel: tell(.cancel)
+        case .terminated(let state, let message):
+            // Nobody ends the session when it is played: what was under way would go on.
+            if session.open != nil {
+                tell(.cancel)
+                tell(.error(state: state, isFatal: false, message: String(decoding: message, as: UTF8.self)))
+            }
+            end()
+            tell(.disconnect)
+            return
         case .disconnect:
             end()
             tell(.disconnect)
@@ -99,11 +112,48 @@ package struct LogTranslator {
         sessions[id] = session
     }
 
+    /// - Returns: nil: nothing that a session of a client's begins with. Errors of the server's own processes have a
+    ///   statement too.
+    private mutating func begin(
+        _ event: Event, at micros: UInt64, _ who: (user: String, database: String, application: String),
+        _ emit: (CaptureRecord) -> Void
+    ) -> Session? {
+        var (user, database, application) = who
+        switch event {
+        case .disconnect, .terminated, .error, .duration, .cancel: return nil
+        case .connect(let ownUser, let ownDatabase, let ownApplication):
+            (user, database, application) = (ownUser, ownDatabase, ownApplication)
+        case .simple, .execute: break
+        }
+        if let only = self.database, only != database { return nil }
+        lastNumber += 1
+        emit(CaptureRecord(connection: lastNumber, micros: micros, content: .connect(CapturedConnection(
+            user: user, database: database, applicationName: application, settings: []))))
+        return Session(number: lastNumber)
+    }
+
+    private func execute(
+        _ name: [UInt8], _ text: [UInt8], _ parameters: [[UInt8]?], _ session: inout Session,
+        _ tell: (CaptureRecord.Content) -> Void
+    ) {
+        if name.isEmpty || session.prepared[name] != text {
+            if session.prepared[name] != nil && !name.isEmpty {
+                tell(.message(tag: FrontendTag.close, answers: 0, body: [UInt8(ascii: "S")] + name + [0]))
+            }
+            if !name.isEmpty { session.prepared[name] = text }
+            tell(.message(tag: FrontendTag.parse, answers: 0, body: name + [0] + text + [0, 0, 0]))
+        }
+        tell(.message(tag: FrontendTag.bind, answers: 0, body: Self.bind(name, parameters)))
+        tell(.message(tag: FrontendTag.execute, answers: 0, body: [0, 0, 0, 0, 0]))
+        tell(.message(tag: FrontendTag.sync, answers: 0, body: []))
+        session.open = text
+    }
+
     /// The log is over: so are its sessions.
     package mutating func finish(_ emit: (CaptureRecord) -> Void) {
         let last = sessions.values.map(\.lastMicros).max() ?? 0
         for session in sessions.values.sorted(by: { $0.number < $1.number }) {
-            if session.isOpen {
+            if session.open != nil {
                 emit(CaptureRecord(connection: session.number, micros: last, content: .ready(.idle)))
             }
             emit(CaptureRecord(connection: session.number, micros: last, content: .disconnect))
@@ -111,11 +161,19 @@ package struct LogTranslator {
         sessions = [:]
     }
 
+    // MARK: what is left out
+
+    private mutating func mayBePlayed(_ text: [UInt8]) -> Bool {
+        if LogStatement.mayBePlayed(text) { return true }
+        if LogStatement.copiesIn(text) { copiesLeftOut += 1 }
+        return false
+    }
+
     /// All values as text.
-    private static func bind(_ name: String, _ parameters: [String?]) -> [UInt8] {
+    private static func bind(_ name: [UInt8], _ parameters: [[UInt8]?]) -> [UInt8] {
         var writer = MessageWriter()
         writer.cString("")
-        writer.cString(name)
+        writer.raw(name + [0])
         writer.int16(0)
         writer.int16(Int16(truncatingIfNeeded: parameters.count))
         for parameter in parameters {
@@ -123,96 +181,66 @@ package struct LogTranslator {
                 writer.int32(-1)
                 continue
             }
-            let bytes = Array(parameter.utf8)
-            writer.int32(Int32(bytes.count))
-            writer.raw(bytes)
+            writer.int32(Int32(parameter.count))
+            writer.raw(parameter)
         }
         writer.int16(0)
         return writer.bytes
     }
 }
 
-/// What the message of one log entry means. Pure.
-package enum LogMessage {
-    /// - Parameter detail: DETAIL of the same entry, where bound values stand.
-    /// - Returns: what happened, how long it took where that is said in the same breath; nil: nothing of a client's.
-    package static func event(
-        _ message: String, detail: String, severity: String, state: String
-    ) -> (event: LogTranslator.Event, micros: UInt64?)? {
-        switch severity {
-        case "LOG": break
-        case "ERROR": return (.error(state: state.isEmpty ? "XX000" : state, message: message), nil)
-        case "FATAL", "PANIC": return (.disconnect, nil)
-        default: return nil
-        }
-        var text = Substring(message)
-        var micros: UInt64?
-        if text.hasPrefix("duration: "), let end = text.range(of: " ms") {
-            let number = text[text.index(text.startIndex, offsetBy: 10)..<end.lowerBound]
-            micros = Double(number).map { UInt64(max(0, $0 * 1000)) }
-            text = text[end.upperBound...].drop { $0 == " " }
-            if text.isEmpty { return (.duration(micros: micros ?? 0), nil) }
-        }
-        if text.hasPrefix("statement: ") { return (.simple(String(text.dropFirst(11))), micros) }
-        if text.hasPrefix("execute ") { return execute(text.dropFirst(8), detail, micros) }
-        if text.hasPrefix("connection authorized: ") { return (connect(text.dropFirst(23)), nil) }
-        if text.hasPrefix("disconnection: ") { return (.disconnect, nil) }
-        return nil
-    }
+/// What cannot be played as the log has it. Pure.
+enum LogStatement {
+    static func mayBePlayed(_ text: [UInt8]) -> Bool { !copiesIn(text) && !setsEncoding(text) }
 
-    /// `<unnamed>: SELECT …`, `S_1: …`, `S_1/portal: …`, `fetch from S_1: …`
-    private static func execute(
-        _ text: Substring, _ detail: String, _ micros: UInt64?
-    ) -> (event: LogTranslator.Event, micros: UInt64?)? {
-        guard let colon = text.range(of: ": ") else { return nil }
-        var name = text[..<colon.lowerBound]
-        // A part of a portal's rows: the portal is played whole at its first.
-        if name.hasPrefix("fetch from ") { return nil }
-        if let slash = name.firstIndex(of: "/") { name = name[..<slash] }
-        let statement = name == "<unnamed>" ? "" : String(name)
-        return (
-            .execute(name: statement, text: String(text[colon.upperBound...]), parameters: parameters(detail)), micros
-        )
-    }
-
-    private static func connect(_ text: Substring) -> LogTranslator.Event {
-        func field(_ name: String) -> String {
-            guard let start = text.range(of: "\(name)=") else { return "" }
-            let rest = text[start.upperBound...]
-            // An application's name may hold blanks: it ends where the next field begins.
-            let end = [" database=", " application_name=", " SSL enabled", " GSS "].compactMap {
-                rest.range(of: $0)?.lowerBound
-            }.min() ?? rest.endIndex
-            return String(rest[..<end])
-        }
-        return .connect(user: field("user"), database: field("database"), application: field("application_name"))
-    }
-
-    /// `parameters: $1 = '42', $2 = NULL, $3 = 'it''s'`; PostgreSQL 16 and later begin with a capital.
-    package static func parameters(_ detail: String) -> [String?] {
-        guard let start = detail.range(of: "arameters: ") else { return [] }
-        var rest = detail[start.upperBound...]
-        var values: [String?] = []
-        while rest.hasPrefix("$"), let sign = rest.range(of: " = ") {
-            rest = rest[sign.upperBound...]
-            if rest.hasPrefix("NULL") {
-                values.append(nil)
-                rest = rest.dropFirst(4)
-            } else if rest.hasPrefix("'") {
-                rest = rest.dropFirst()
-                var value = ""
-                while let scalar = rest.unicodeScalars.popFirst() {
-                    if scalar == "'" {
-                        guard rest.unicodeScalars.first == "'" else { break }
-                        rest = Substring(rest.unicodeScalars.dropFirst())
-                    }
-                    value.unicodeScalars.append(scalar)
-                }
-                values.append(value)
+    /// COPY … FROM STDIN, also as one of several statements.
+    static func copiesIn(_ text: [UInt8]) -> Bool {
+        var isCopy = false, isFirst = true, isFrom = false
+        return hasWord(text) { word in
+            if word == ";" {
+                (isCopy, isFirst, isFrom) = (false, true, false)
+                return false
             }
-            guard rest.hasPrefix(", ") else { break }
-            rest = rest.dropFirst(2)
+            if isFirst { isCopy = word == "copy" }
+            isFirst = false
+            if isCopy && isFrom && word == "stdin" { return true }
+            isFrom = word == "from"
+            return false
         }
-        return values
+    }
+
+    /// A log is in the database's encoding, whatever the client's was.
+    static func setsEncoding(_ text: [UInt8]) -> Bool {
+        var words: [String] = []
+        return !hasWord(text) { word in
+            if word == "session" || word == "local" { return false }
+            words.append(word)
+            // SET client_encoding, SET NAMES, and nothing else beside it.
+            if words.count == 1 { return word != "set" }
+            if words.count == 2 { return word != "client_encoding" && word != "names" }
+            return words.dropLast().last == ";"
+        } && words.count >= 2
+    }
+
+    /// - Parameter isFound: is asked with each word in small letters, and with ";", until it says so.
+    private static func hasWord(_ text: [UInt8], _ isFound: (String) -> Bool) -> Bool {
+        text.withUnsafeBytes { bytes in
+            var lexer = SQLLexer(bytes)
+            while true {
+                let token = lexer.next()
+                switch token.kind {
+                case .end, .unterminated: return false
+                case .lineComment, .blockComment: continue
+                case .punctuation where bytes[token.start] == UInt8(ascii: ";"):
+                    if isFound(";") { return true }
+                case .identifier:
+                    let word = String(decoding: bytes[token.start..<token.end], as: UTF8.self).lowercased()
+                    if isFound(word) { return true }
+                case .punctuation, .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString, .integer,
+                    .decimal, .parameter, .operation, .stray:
+                    if isFound("") { return true }
+                }
+            }
+        }
     }
 }
