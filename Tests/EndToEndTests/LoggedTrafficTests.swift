@@ -98,6 +98,23 @@ import Testing
         #expect(sessions.count >= 5 && shown.contains("cancel") && shown.contains("東京 🐘"), "\(shown)")
     }
 
+    @Test func `what passes a cancel request over is cancelled until it ends`() throws {
+        let server = try server(.old15, [:])
+        // As when the request comes before the statement has begun: the first one does nothing.
+        let deaf = "DO $$BEGIN PERFORM pg_sleep(100000); EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(100000); END$$"
+        func item(_ type: UInt8, _ texts: String...) -> [UInt8] {
+            func bytes(_ number: UInt32) -> [UInt8] { withUnsafeBytes(of: number.bigEndian) { Array($0) } }
+            let head = bytes(1000) + bytes(0) + bytes(0) + bytes(7) + [type]
+            return head + texts.flatMap { bytes(UInt32($0.utf8.count)) + Array($0.utf8) } + [0x0A]
+        }
+        let file = TestResources.uniquePath("deaf")
+        let items = item(0, "app", "played") + item(2, deaf) + item(5) + item(2, "INSERT INTO person VALUES (1, 'after', 0)")
+        try Data(items + item(1)).write(to: URL(filePath: file))
+        let (_, run, shown) = try play(file, "pgreplay", on: server)
+        #expect(run.wait() == .code(0) && shown.contains("cancel request"), "\(run.output.text)\(run.errors.text)")
+        #expect(try server.psql("SELECT name FROM person", database: "played") == "after")
+    }
+
     @Test func `a file that is no log, cut short or damaged is refused with the place, and nothing is written`() throws {
         let whole = Array(try Data(contentsOf: URL(filePath: Self.replayFile)))
         var damaged = whole

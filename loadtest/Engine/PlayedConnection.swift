@@ -19,6 +19,13 @@ final class PlayedConnection {
         case lost
     }
 
+    /// A unit that was asked to end, and when it is asked again.
+    struct Cancelling {
+        var unit: ScriptUnit
+        var nanos: UInt64
+        var wait: UInt64
+    }
+
     let side: Int
     let pair: PlayedPair
     let player: SessionPlayer
@@ -32,6 +39,7 @@ final class PlayedConnection {
     var setUpReplies = 0
     /// Statements that are run once more, and what they have given.
     var rerun: [StatementOutcome]?
+    var cancelling: Cancelling?
     /// The place that it waits for, where order is kept.
     var orderedFor: UInt64?
     /// The last error, which may be why the server closes the connection.

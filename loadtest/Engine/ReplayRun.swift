@@ -273,6 +273,7 @@ package final class ReplayRun {
 
     /// Sends what may be sent of a connection, on each side.
     func goOn(_ pair: PlayedPair) {
+        for side in pair.sides { cancelAgain(side) }
         if options.compares {
             goOnInStep(pair)
         } else {
@@ -323,7 +324,7 @@ package final class ReplayRun {
         running += side.player.running.count - before
         waitingBytes -= step.bytes.count
         if step.isCancel {
-            if side.player.cancelNanos(step, speed: 1) != nil { side.session?.cancel() }
+            cancel(step, side)
             return []
         }
         lateNanosMax = max(lateNanosMax, now.nanoseconds - min(due, now.nanoseconds))
@@ -352,7 +353,7 @@ package final class ReplayRun {
         heap.add(side, due: ordinal)
     }
 
-    private func wait(_ pair: PlayedPair, until nanos: UInt64) {
+    func wait(_ pair: PlayedPair, until nanos: UInt64) {
         if let timer = pair.timer, timer <= nanos { return }
         pair.timer = nanos
         due.add(pair, due: nanos)
