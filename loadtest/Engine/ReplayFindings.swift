@@ -72,9 +72,9 @@ extension ReplayRun {
         if stopped { notes.append("the run was stopped before its end") }
         if let endsEarly { notes.append(endsEarly) }
         if released > 0 { notes.append("the captured order could not be kept at \(released) places") }
-        let late = lateNanosMax / 1000
         if options.pace != .max {
-            notes.append("the latest step was sent \(late) µs after its time; latencies count from its time")
+            let late = ReportText.millis(lateNanosMax / 1000)
+            notes.append("the latest step was sent \(late) ms after its time; latencies count from its time")
         }
         let sides = statistics.map { $0.report(source.book, at: seconds) }
         let hasTwo = targets.count > 1

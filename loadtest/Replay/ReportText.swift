@@ -11,10 +11,10 @@ package enum ReportText {
         ]
         lines += table(sides(report))
         for side in report.sides {
-            lines += side.findings.map { "  ! \(side.name): \($0)" }
+            lines += side.findings.map { "  ! \(side.name): \(oneLine($0))" }
         }
         lines.append("")
-        for side in report.sides {
+        for side in report.sides where !side.shapes.isEmpty {
             lines += ["Most time, \(side.name) (latencies in ms):"] + table(shapes(side)) + [""]
         }
         if let comparison = report.comparison, !comparison.shapes.isEmpty {
@@ -38,9 +38,10 @@ package enum ReportText {
 
     private static func words(_ verdict: RunReport.Verdict, _ report: RunReport) -> String {
         switch (verdict, report.kind) {
-        case (_, "bench"): "measured"
-        case (.equal, "compare"): "equal"
-        case (.equal, _): report.captured == nil && report.comparison == nil ? "done" : "as captured"
+        case (.equal, "bench"): "measured"
+        case (.unknown, "bench"): "incomplete"
+        case (.equal, "replay") where report.comparison == nil: report.isChecked ? "as captured" : "played"
+        case (.equal, _): "equal"
         case (.different, _): "DIFFERENT"
         case (.unknown, _): "could not tell"
         }
@@ -48,25 +49,26 @@ package enum ReportText {
 
     private static func sides(_ report: RunReport) -> [[String]] {
         var rows: [[String]] = [
-            ["", "units", "per s", "errors", "lost", "p50 ms", "p95", "p99", "p99.9", "max", "as captured", "other"],
+            ["", "units", "per s", "errors", "lost", "p50 ms", "p95", "p99", "p99.9", "max"]
+                + (report.isChecked ? ["as captured", "other"] : []),
         ]
         if let captured = report.captured {
-            rows.append(["captured", "\(captured.count)", "", "", ""] + latencies(captured) + ["", ""])
+            rows.append(["captured", "\(captured.count)", "", "", ""] + latencies(captured)
+                + (report.isChecked ? ["", ""] : []))
         }
         for side in report.sides {
             let rate = report.seconds > 0 ? Double(side.units) / report.seconds : 0
             let other = side.otherThanCaptured + side.otherDigests
-            let checked = side.sameAsCaptured + side.otherThanCaptured + side.otherDigests > 0
             rows.append(
                 [side.name, "\(side.units)", number(rate, 0), "\(side.errors.values.reduce(0, +))", "\(side.unitsLost)"]
                     + latencies(side.response)
-                    + (checked ? ["\(side.sameAsCaptured)", "\(other)"] : ["", ""]))
+                    + (report.isChecked ? ["\(side.sameAsCaptured)", "\(other)"] : []))
         }
         return rows
     }
 
     private static func latencies(_ latency: RunReport.Latency) -> [String] {
-        [latency.p50, latency.p95, latency.p99, latency.p999, latency.max].map { millis($0) }
+        [latency.p50, latency.p95, latency.p99, latency.p999, latency.max].map { latency.count > 0 ? millis($0) : "" }
     }
 
     private static func shapes(_ side: RunReport.Side) -> [[String]] {
@@ -95,22 +97,26 @@ package enum ReportText {
 
     // MARK: tables
 
-    /// The last column to the left, all others to the right, but for the first of names.
+    /// Statements and the first column of names to the left, all others to the right.
     package static func table(_ rows: [[String]]) -> [String] {
         guard let head = rows.first else { return [] }
         let widths = head.indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
         return rows.map { row in
             let cells = row.enumerated().map { index, cell in
                 let gap = String(repeating: " ", count: widths[index] - cell.count)
-                let isLeft = index == 0 && head[0].isEmpty || index == row.count - 1
+                let isLeft = index == 0 && head[0].isEmpty || head[index] == "statement"
                 return isLeft ? cell + (index == row.count - 1 ? "" : gap) : gap + cell
             }
             return "  " + cells.joined(separator: "  ")
         }
     }
 
+    private static func oneLine(_ text: String) -> String {
+        text.split(whereSeparator: \.isNewline).map { $0.drop(while: \.isWhitespace) }.joined(separator: " ")
+    }
+
     private static func cut(_ text: String, _ most: Int = textMax) -> String {
-        let line = text.replacing("\n", with: " ")
+        let line = oneLine(text)
         return line.count > most ? line.prefix(most - 1) + "…" : line
     }
 

@@ -67,6 +67,9 @@ package struct RunReport: Codable, Sendable {
         package var timeline: [Second] = []
         package var shapes: [Shape] = []
         package var findings: [String] = []
+
+        /// Outcomes were held against captured ones: those of logs and workloads have none.
+        package var isChecked: Bool { sameAsCaptured + otherThanCaptured + otherDigests > 0 }
     }
 
     package struct Mismatch: Codable, Sendable {
@@ -122,6 +125,8 @@ package struct RunReport: Codable, Sendable {
         self.notes = notes
         self.verdict = verdict
     }
+
+    package var isChecked: Bool { sides.contains(where: \.isChecked) }
 
     package static func decode(_ data: Data) throws -> RunReport {
         try JSONDecoder().decode(RunReport.self, from: data)
