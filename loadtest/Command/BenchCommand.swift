@@ -11,7 +11,8 @@ struct BenchCommand: ParsableCommand {
         discussion: """
             The workload file says what is sent (loadtest/README.md, loadtest/workloads/). Closed loop: each client \
             sends the next when it has its answer. With a rate: open loop, where latencies count from when a \
-            transaction was to begin. Exit status: 0 measured, 2 connections failed or were lost.
+            transaction was to begin. Exit status: 0 measured, 2 connections failed or were lost, or \
+            the run was stopped.
             """)
 
     @Argument(help: "The workload, a YAML file.") var file: String
@@ -37,6 +38,7 @@ struct BenchCommand: ParsableCommand {
         if let rate { workload.rate = rate }
         if let mode { workload.mode = mode }
         let target = try TargetReader.read(target, name: "target")
+        try report.prepare()
         try setUp(workload, target)
         var options = ReplayOptions()
         options.pace = workload.rate > 0 ? .timed(1) : .max
@@ -51,7 +53,7 @@ struct BenchCommand: ParsableCommand {
             kind: "bench", title: report.title ?? "bench of \(file)", startedAt: startedAt, stopped: Interrupt.hasCome)
         result.options = [
             "target": target.conninfo.description, "clients": "\(workload.clients)", "mode": workload.mode.rawValue,
-            "rate": workload.rate > 0 ? "\(workload.rate) per s" : "closed loop", "pipeline": "\(workload.pipeline)",
+            "rate": workload.rate > 0 ? "\(workload.rate.formatted(.number.grouping(.never))) per s" : "closed loop", "pipeline": "\(workload.pipeline)",
         ]
         try report.deliver(result)
     }

@@ -37,13 +37,26 @@ enum Interrupt {
 
 private func interrupted() -> Int { Interrupt.add() }
 
-/// Where output goes that may be a file.
+/// Where output goes that may be a file. What cannot be written ends with status 2: 1 would be a difference.
 enum Output {
     static func write(_ text: String, to path: String) throws {
-        if path == "-" {
-            FileHandle.standardOutput.write(Data(text.utf8))
-        } else {
+        if path == "-" { return FileHandle.standardOutput.write(Data(text.utf8)) }
+        do {
             try Data(text.utf8).write(to: URL(filePath: path))
+        } catch {
+            complain("\(path) cannot be written: \(error.localizedDescription)")
+            throw ExitCode(2)
         }
+    }
+
+    /// Makes the file if it is not there, and leaves what is in it.
+    static func prepare(_ path: String) throws {
+        if path == "-" { return }
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o666)
+        guard descriptor >= 0 else {
+            complain("\(path) cannot be written: \(String(cString: strerror(errno)))")
+            throw ExitCode(2)
+        }
+        close(descriptor)
     }
 }

@@ -13,6 +13,11 @@ struct ReportOptions: ParsableArguments {
     @Flag(name: .long, help: "No progress on standard error.") var quiet = false
     @Option(name: .long, help: "What to call the run in its report.") var title: String?
 
+    /// Before a run, which may take hours: its report has a place to go to.
+    func prepare() throws {
+        for path in [output, html] { if let path { try Output.prepare(path) } }
+    }
+
     /// - Throws: ExitCode of the verdict.
     func deliver(_ report: RunReport) throws {
         let text = String(decoding: try report.encoded(), as: UTF8.self) + "\n"
@@ -29,9 +34,17 @@ struct ReportOptions: ParsableArguments {
                 + "p99 \(ReportText.millis(side.p99)) ms"
         }.joined(separator: " | ")
         let differences = progress.mismatches > 0 ? ", \(progress.mismatches) DIFFERENT" : ""
-        let words = "\(Int(progress.seconds)) s, \(progress.connections) connections: \(sides)\(differences)"
-        let isTerminal = isatty(2) == 1
-        FileHandle.standardError.write(Data((isTerminal ? "\r\u{1B}[K\(words)" : "\(words)\n").utf8))
+        let words = "\(Int(progress.seconds)) s, \(progress.connections) connections\(differences): \(sides)"
+        // A line that is longer than the terminal is wide would stay there.
+        let line = Self.columns.map { "\r\u{1B}[K\(words.prefix($0 - 1))" } ?? "\(words)\n"
+        FileHandle.standardError.write(Data(line.utf8))
+    }
+
+    /// Of the terminal that standard error is; nil: it is none.
+    private static var columns: Int? {
+        if isatty(2) != 1 { return nil }
+        var size = winsize()
+        return ioctl(2, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 1 ? Int(size.ws_col) : 80
     }
 
     func endProgress() { if !quiet && isatty(2) == 1 { FileHandle.standardError.write(Data("\n".utf8)) } }
@@ -151,6 +164,7 @@ enum RunPerformer {
         file: String, follow: Bool, targets: [ReplayTarget], _ options: ReplayOptions, kind: String, title: String,
         _ delivery: ReportOptions
     ) throws {
+        try delivery.prepare()
         Interrupt.watch()
         let startedAt = Date().formatted(.iso8601)
         var report: RunReport
