@@ -29,6 +29,8 @@ package enum CaptureFormat {
         package static let digests = Flags(rawValue: 2)
         /// What statements gave is not in it: it comes from a log.
         package static let withoutOutcomes = Flags(rawValue: 4)
+        /// When a statement had its answer is not in it: at the latest when its connection sent the next.
+        package static let withoutTimes = Flags(rawValue: 8)
     }
 
     package enum FrameKind: UInt8, Sendable {

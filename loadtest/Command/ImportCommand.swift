@@ -70,17 +70,17 @@ struct ImportCommand: ParsableCommand {
         }
         translator.finish { records.append($0) }
         if translator.statements == 0 { throw LogError.nothing }
-        try write(records)
+        try write(records, translator.hasTimes ? [.withoutOutcomes] : [.withoutOutcomes, .withoutTimes])
         print("\(translator.statements) statements")
         if translator.copiesLeftOut > 0 {
             complain("\(translator.copiesLeftOut) COPY FROM STDIN are left out: a log does not have their rows")
         }
     }
 
-    private func write(_ records: [CaptureRecord]) throws(CaptureError) {
+    private func write(_ records: [CaptureRecord], _ flags: CaptureFormat.Flags) throws(CaptureError) {
         // By time; what a session did keeps its order.
         let ordered = records.enumerated().sorted { ($0.element.micros, $0.offset) < ($1.element.micros, $1.offset) }
-        let file = try CaptureFileWriter(path: to, flags: [.withoutOutcomes])
+        let file = try CaptureFileWriter(path: to, flags: flags)
         let now = UInt64(Date().timeIntervalSince1970 * 1e6)
         let beginning = CaptureBeginning(
             wallMicros: now, database: "", sampleHundredths: 10_000, writer: "loadtest import \(format.rawValue)")

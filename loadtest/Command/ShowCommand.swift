@@ -69,6 +69,8 @@ struct ShowCommand: ParsableCommand {
         }
         if reader.flags.contains(.redacted) { words += ", redacted" }
         if reader.flags.contains(.digests) { words += ", with digests" }
+        if reader.flags.contains(.withoutOutcomes) { words += ", without results" }
+        if reader.flags.contains(.withoutTimes) { words += ", without the times of answers" }
         FileHandle.standardOutput.write(Data((words + "\n").utf8))
     }
 }

@@ -239,7 +239,7 @@ package final class ReplayRun {
     private func learned(_ unit: ScriptUnit) {
         order.learned(unit)
         if !awaitingPlace.isEmpty, let pair = awaitingPlace.removeValue(forKey: unit.number) { goOn(pair) }
-        if unit.latencyMicros > 0 {
+        if unit.latencyMicros > 0 && source.hasTimes {
             captured.add(unit.latencyMicros)
             hasCaptured = true
         }

@@ -13,6 +13,8 @@ package protocol ReplaySource: AnyObject {
     func rewind() throws
     /// It tells what statements gave.
     var hasOutcomes: Bool { get }
+    /// It tells when they did.
+    var hasTimes: Bool { get }
     /// What is to be told of it in the report.
     var notes: [String] { get }
 }
@@ -58,6 +60,7 @@ package final class CaptureSource: ReplaySource {
     package var beginning: CaptureBeginning? { reader.beginning }
     package var flags: CaptureFormat.Flags { reader.flags }
     package var hasOutcomes: Bool { !reader.flags.contains(.withoutOutcomes) }
+    package var hasTimes: Bool { !reader.flags.contains(.withoutTimes) }
     /// Units left out by `onlyReads`.
     package var skipped: UInt64 { builder.skipped }
 

@@ -5,6 +5,7 @@ import Replay
 package final class WorkloadSource: ReplaySource {
     package let book = StatementBook()
     package let hasOutcomes = false
+    package let hasTimes = false
     package let notes: [String] = []
     private let workload: Workload
     private var writer: WorkloadWriter

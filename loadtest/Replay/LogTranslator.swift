@@ -39,6 +39,10 @@ package struct LogTranslator {
     package private(set) var statements = 0
     /// COPY FROM STDIN, whose rows no log has: played, it would wait for them.
     package private(set) var copiesLeftOut = 0
+    /// Statements of which nothing tells when they ended: they are said to when their session goes on.
+    private var guessedEnds = 0
+    /// A few stand in any log: the last of a session that broke off.
+    package var hasTimes: Bool { guessedEnds * 10 <= statements }
 
     /// - Parameter database: sessions in others are left out; nil: none are.
     package init(database: String? = nil) { self.database = database }
@@ -63,6 +67,10 @@ package struct LogTranslator {
             if session.open != nil { tell(.ready(.idle)) }
             session.open = nil
         }
+        func endByGuess() {
+            if session.open != nil { guessedEnds += 1 }
+            end()
+        }
         func query(_ text: [UInt8], at micros: UInt64? = nil) {
             tell(.message(tag: FrontendTag.query, answers: 0, body: text + [0]), at: micros)
             session.open = text
@@ -71,10 +79,10 @@ package struct LogTranslator {
         switch event {
         case .connect: break
         case .simple(let text):
-            end()
+            endByGuess()
             if mayBePlayed(text) { query(text) }
         case .execute(let name, let text, let parameters):
-            end()
+            endByGuess()
             if mayBePlayed(text) {
                 execute(name, text, parameters, &session) { tell($0) }
                 statements += 1
@@ -84,7 +92,7 @@ package struct LogTranslator {
             let isCancelled = message.starts(with: "canceling statement due to user request".utf8)
             // What is wrong before it is run is not logged as a statement: it fails its transaction all the same.
             if !text.isEmpty && session.open != text {
-                end()
+                endByGuess()
                 let begin = isCancelled ? max(lastMicros, time - min(time, Self.beforeCancelMicros)) : time
                 if LogStatement.mayBePlayed(text) { query(text, at: begin) }
             }
@@ -105,7 +113,7 @@ package struct LogTranslator {
             tell(.disconnect)
             return
         case .disconnect:
-            end()
+            endByGuess()
             tell(.disconnect)
             return
         }
