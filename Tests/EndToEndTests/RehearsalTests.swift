@@ -111,7 +111,9 @@ import Testing
             let run = try captures.replay(
                 ["replay", path, "--target", captures.target(servers.old, copy), "--json", "--quiet"] + arguments)
             #expect(run.wait() == .code(0), "\(run.output.text)\(run.errors.text)")
-            return try report(run)["seconds"] as? Double ?? 0
+            let report = try report(run)
+            #expect((report["options"] as? [String: String])?["speed"] == arguments[1])
+            return report["seconds"] as? Double ?? 0
         }
         // The third sleep begins when two have passed, and the fastest replay still has to sleep.
         #expect(try seconds(["--speed", "1", "--clients", "1"]) >= 1.5)

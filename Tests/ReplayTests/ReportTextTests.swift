@@ -31,10 +31,20 @@ import Testing
         #expect(text.contains("as captured  other") == isChecked)
     }
 
+    @Test func `rows that are others by their digests are told of, and are no difference`() {
+        var report = report("replay", .equal, isChecked: true)
+        report.sides[0].otherDigests = 1
+        #expect(ReportText.text(report).hasPrefix("a run: 1.0 s, verdict: as captured but for rows\n"))
+    }
+
     @Test func `what was not measured has no figure, and a finding has one line`() {
         let text = ReportText.text(report("bench", .unknown))
         #expect(!text.contains("0.000") && !text.contains("Most time"))
         #expect(text.contains("  ! target: cannot connect: refused Is it there?\n"))
+    }
+
+    @Test func `a number is told as somebody would type it`() {
+        #expect([1, 0.5, 10_000, 2.25].map { ReportText.plain($0) } == ["1", "0.5", "10000", "2.25"])
     }
 
     @Test func `numbers stand to the right and statements to the left`() {

@@ -53,7 +53,7 @@ struct BenchCommand: ParsableCommand {
             kind: "bench", title: report.title ?? "bench of \(file)", startedAt: startedAt, stopped: Interrupt.hasCome)
         result.options = [
             "target": target.conninfo.description, "clients": "\(workload.clients)", "mode": workload.mode.rawValue,
-            "rate": workload.rate > 0 ? "\(workload.rate.formatted(.number.grouping(.never))) per s" : "closed loop", "pipeline": "\(workload.pipeline)",
+            "rate": workload.rate > 0 ? "\(ReportText.plain(workload.rate)) per s" : "closed loop", "pipeline": "\(workload.pipeline)",
         ]
         try report.deliver(result)
     }

@@ -182,7 +182,7 @@ enum RunPerformer {
             throw ExitCode(2)
         }
         for target in targets { report.options[target.name] = target.conninfo.description }
-        report.options["speed"] = options.pace == .max ? "max" : "\(options.pace)"
+        report.options["speed"] = if case .timed(let speed) = options.pace { ReportText.plain(speed) } else { "max" }
         report.options["order"] = options.effectiveOrder.rawValue
         if options.onlyReads { report.options["read_only"] = "yes" }
         if let clients = options.clientsMax { report.options["clients"] = "\(clients)" }

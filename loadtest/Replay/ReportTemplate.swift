@@ -92,14 +92,15 @@ enum ReportTemplate {
             el("th", i === 0 || h === "statement" || h === "why" ? { class: "text" } : {}, h)))), body);
         };
         const isChecked = side => side.sameAsCaptured + side.otherThanCaptured + side.otherDigests > 0;
+        const hasOtherRows = report => report.kind === "replay" && report.verdict === "equal" && report.sides.some(s => s.otherDigests > 0);
         const words = report => {
           if (report.verdict === "different") return "different";
           if (report.verdict === "unknown") return report.kind === "bench" ? "incomplete" : "could not tell";
           if (report.kind === "bench") return "measured";
-          if (report.kind === "replay" && !report.comparison) return report.sides.some(isChecked) ? "as captured" : "played";
+          if (report.kind === "replay" && !report.comparison) return !report.sides.some(isChecked) ? "played" : hasOtherRows(report) ? "as captured but for rows" : "as captured";
           return "equal";
         };
-        const verdict = report => el("span", { class: `verdict ${report.verdict}` }, words(report));
+        const verdict = report => el("span", { class: `verdict ${hasOtherRows(report) ? "unknown" : report.verdict}` }, words(report));
 
         for (const report of reports) {
           main.append(el("h1", {}, report.title + " ", verdict(report)));

@@ -40,7 +40,9 @@ package enum ReportText {
         switch (verdict, report.kind) {
         case (.equal, "bench"): "measured"
         case (.unknown, "bench"): "incomplete"
-        case (.equal, "replay") where report.comparison == nil: report.isChecked ? "as captured" : "played"
+        case (.equal, "replay") where report.comparison == nil && report.isChecked:
+            report.hasOtherRows ? "as captured but for rows" : "as captured"
+        case (.equal, "replay") where report.comparison == nil: "played"
         case (.equal, _): "equal"
         case (.different, _): "DIFFERENT"
         case (.unknown, _): "could not tell"
@@ -119,6 +121,9 @@ package enum ReportText {
         let line = oneLine(text)
         return line.count > most ? line.prefix(most - 1) + "…" : line
     }
+
+    /// `2`, `0.5`: as somebody would type it.
+    package static func plain(_ value: Double) -> String { Int(exactly: value).map { "\($0)" } ?? "\(value)" }
 
     package static func millis(_ micros: UInt64) -> String { number(Double(micros) / 1000, micros < 10_000 ? 3 : 1) }
 

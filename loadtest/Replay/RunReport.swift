@@ -126,6 +126,8 @@ package struct RunReport: Codable, Sendable {
         self.verdict = verdict
     }
 
+    /// Rows were others by their digests. That alone is no difference: now() and random() never give the same.
+    package var hasOtherRows: Bool { sides.contains { $0.otherDigests > 0 } }
     package var isChecked: Bool { sides.contains(where: \.isChecked) }
 
     package static func decode(_ data: Data) throws -> RunReport {

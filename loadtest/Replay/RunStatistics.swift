@@ -147,7 +147,8 @@ package struct SideStatistics {
         }
         guard let difference else { return }
         shapes[unit.mainShape, default: Shape()].differences += 1
-        if shapes[unit.mainShape]?.samples.count ?? 0 < Self.samplesMax {
+        let samples = shapes[unit.mainShape]?.samples ?? []
+        if samples.count < Self.samplesMax && !samples.contains(difference.words) {
             shapes[unit.mainShape]?.samples.append(difference.words)
         }
     }
@@ -241,7 +242,10 @@ package struct PairStatistics {
             totals.sideDependent += 1
             shape.counts.sideDependent += 1
         }
-        if shape.counts.samples.count < Self.samplesMax && finding != .noise { shape.counts.samples.append(words) }
+        let samples = shape.counts.samples
+        if samples.count < Self.samplesMax && finding != .noise && !samples.contains(words) {
+            shape.counts.samples.append(words)
+        }
         shapes[number] = shape
     }
 
