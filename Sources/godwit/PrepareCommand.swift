@@ -48,7 +48,7 @@ struct PrepareCommand: ParsableCommand {
                 say("\(database): nothing of Godwit is left on OLD and NEW (NEW keeps the mirrored rows)")
                 return
             }
-            if finishSchema { return try finish(targets, new) }
+            if finishSchema { return try finish(targets, old, new) }
             if copySchema, try AuthorityReader.claim(new)?.epoch ?? 0 > 0 {
                 complain("\(database): NEW has taken the writes before: its schema is not replaced")
                 throw ExitCode(1)
@@ -56,8 +56,10 @@ struct PrepareCommand: ParsableCommand {
             if copySchema {
                 let copy = try SchemaCopy(old: targets.old, new: targets.new, programs: programs)
                 defer { copy.end() }
-                try copy.copyBeforeRows(old, new)
-                say("  NEW has OLD's tables, types and keys")
+                let mappings = TableMappings(targets.database.mirror)
+                try copy.copyBeforeRows(old, new, mappings) { say("LEFT TO YOU \($0)") }
+                say("  NEW has OLD's tables, types and keys"
+                    + (mappings.all.isEmpty ? "" : ", those of mirror.tables as it says"))
             }
             let ownership = Ownership.resolve(
                 old: try AuthorityReader.claim(old) ?? .untouched, new: try AuthorityReader.claim(new) ?? .untouched)
@@ -92,11 +94,9 @@ struct PrepareCommand: ParsableCommand {
     }
 
     /// Indexes and constraints are built while the mirror goes on; it waits for the locks of each.
-    private func finish(_ targets: ControlTargets, _ new: borrowing Connection) throws {
-        if !targets.database.mirror.tables.isEmpty {
-            complain("\(database): with mirror.tables NEW's tables are not OLD's: create what they lack yourself")
-            throw ExitCode(1)
-        }
+    private func finish(
+        _ targets: ControlTargets, _ old: borrowing Connection, _ new: borrowing Connection
+    ) throws {
         let isPrepared = try new.query("SELECT to_regclass('godwit.backfill') IS NOT NULL").flag(0, 0)
         let left = try isPrepared
             ? new.query("SELECT count(*) FROM godwit.backfill WHERE NOT is_copied").integer(0, 0) ?? 0 : 0
@@ -107,6 +107,9 @@ struct PrepareCommand: ParsableCommand {
         }
         let copy = try SchemaCopy(old: targets.old, new: targets.new, programs: programs)
         defer { copy.end() }
-        say("\(database): \(try copy.copyAfterRows(new)) objects of the schema came to NEW, and ANALYZE was run")
+        let count = try copy.copyAfterRows(old, new, TableMappings(targets.database.mirror)) {
+            say("LEFT TO YOU \($0)")
+        }
+        say("\(database): \(count) objects of the schema came to NEW, and ANALYZE was run")
     }
 }

@@ -23,29 +23,49 @@ struct SchemaCopy {
 
     func end() { try? FileManager.default.removeItem(atPath: directory) }
 
-    /// Everything before the rows, and the keys. NEW must have no table yet.
-    func copyBeforeRows(_ onOld: borrowing Connection, _ onNew: borrowing Connection) throws {
+    /// Everything before the rows, and the keys, in one transaction: NEW has all of it or nothing. It must have no
+    /// table yet.
+    ///
+    /// - Parameter say: gets each line about what NEW cannot have as OLD does, before it is kept.
+    func copyBeforeRows(
+        _ onOld: borrowing Connection, _ onNew: borrowing Connection, _ mappings: TableMappings,
+        say: (String) -> Void
+    ) throws {
         let tables = try CatalogReader.tables(onNew)
         guard tables.isEmpty else {
             throw Failure(description: "NEW has \(tables[0].name): --copy-schema is for an empty database")
         }
         try dump()
-        let options = ["--section=pre-data", "--exit-on-error", "--single-transaction"]
-        try run("pg_restore", options + target + [archive], new)
         let keys = try keyNames(onOld)
-        try restore(try entries().filter { keys.contains($0) }, onNew)
+        let texts = [
+            try script(["--section=pre-data"]), try script(entries: try entries().filter { keys.contains($0) }),
+        ]
+        // Of its own: what pg_restore has a session set is for no other.
+        let session = try Connection.open(new, purpose: "prepare")
+        try session.execute("BEGIN")
+        for text in texts { try session.execute(text) }
+        try session.execute("SET search_path = pg_catalog, pg_temp")
+        let left = try MappedSchemaCopy(mappings: mappings).apply(session)
+        left.forEach(say)
+        try session.execute("COMMIT")
     }
 
     /// What is left, then ANALYZE. May be repeated: what is there already is left alone.
     ///
+    /// - Parameter say: gets each line about what is the operator's to make, before anything is touched.
     /// - Returns: how many objects came.
-    func copyAfterRows(_ onNew: borrowing Connection) throws -> Int {
+    func copyAfterRows(
+        _ onOld: borrowing Connection, _ onNew: borrowing Connection, _ mappings: TableMappings, say: (String) -> Void
+    ) throws -> Int {
         try dump()
-        let present = try presentNames(onNew)
-        let missing = try entries().filter { !present.contains($0) }
+        let mapped = try MappedSchemaRest(mappings, onOld, onNew)
+        mapped.left.forEach(say)
+        let except = try presentNames(onNew).union(mapped.entries)
+        let missing = try entries().filter { !except.contains($0) }
         try restore(missing, onNew)
+        for statement in mapped.statements { try onNew.execute(statement) }
         try onNew.execute("ANALYZE")
-        return missing.count
+        return missing.count + mapped.statements.count
     }
 
     // MARK: the archive
@@ -61,7 +81,7 @@ struct SchemaCopy {
     }
 
     /// One object of the archive behind the rows, as its table of contents names it.
-    private struct Entry: Hashable {
+    struct Entry: Hashable {
         /// `CONSTRAINT`, `INDEX`, `INDEX ATTACH`, `FK CONSTRAINT`, `TRIGGER`, ...
         var kind: String
         var name: String
@@ -80,8 +100,8 @@ struct SchemaCopy {
     private func entries() throws -> [Entry] {
         let list = try run("pg_restore", ["--list", "--section=post-data", archive], new)
         let kinds = [
-            "INDEX ATTACH", "FK CONSTRAINT", "CONSTRAINT", "INDEX", "TRIGGER", "EVENT TRIGGER", "RULE", "POLICY",
-            "ROW SECURITY", "STATISTICS", "MATERIALIZED VIEW DATA", "COMMENT", "DEFAULT",
+            "INDEX ATTACH", "FK CONSTRAINT", "CHECK CONSTRAINT", "CONSTRAINT", "INDEX", "TRIGGER", "EVENT TRIGGER",
+            "RULE", "POLICY", "ROW SECURITY", "STATISTICS", "MATERIALIZED VIEW DATA", "COMMENT", "DEFAULT",
         ]
         var found: [Entry] = []
         for line in list.split(separator: "\n") where !line.hasPrefix(";") {
@@ -100,9 +120,29 @@ struct SchemaCopy {
 
     private func restore(_ entries: [Entry], _ onNew: borrowing Connection) throws {
         guard !entries.isEmpty else { return }
+        try run("pg_restore", ["--use-list", try listFile(entries), "--exit-on-error"] + target + [archive], new)
+    }
+
+    /// As SQL.
+    private func script(entries: [Entry]) throws -> String {
+        entries.isEmpty ? "" : try script(["--use-list", try listFile(entries)])
+    }
+
+    private func script(_ options: [String]) throws -> String {
+        let text = try run("pg_restore", options + ["--file=-", archive], new)
+        // Its head and its foot may have a line for psql alone.
+        var lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+        let foot = lines.suffix(10).lastIndex { $0.hasPrefix("\\unrestrict ") }
+        if let foot { lines.remove(at: foot) }
+        let head = lines.prefix(10).firstIndex { $0.hasPrefix("\\restrict ") }
+        if let head { lines.remove(at: head) }
+        return lines.joined(separator: "\n")
+    }
+
+    private func listFile(_ entries: [Entry]) throws -> String {
         let list = directory + "/list"
         try entries.map(\.line).joined(separator: "\n").write(toFile: list, atomically: true, encoding: .utf8)
-        try run("pg_restore", ["--use-list", list, "--exit-on-error"] + target + [archive], new)
+        return list
     }
 
     // MARK: what the catalogs say
@@ -131,7 +171,7 @@ struct SchemaCopy {
 
     private func presentNames(_ onNew: borrowing Connection) throws -> Set<Entry> {
         let rows = try onNew.query("""
-            SELECT CASE contype WHEN 'f' THEN 'FK CONSTRAINT' ELSE 'CONSTRAINT' END,
+            SELECT CASE contype WHEN 'f' THEN 'FK CONSTRAINT' WHEN 'c' THEN 'CHECK CONSTRAINT' ELSE 'CONSTRAINT' END,
                    n.nspname || ' ' || t.relname || ' ' || conname
               FROM pg_constraint k JOIN pg_class t ON t.oid = conrelid JOIN pg_namespace n ON n.oid = t.relnamespace
             UNION ALL SELECT 'INDEX', n.nspname || ' ' || c.relname FROM pg_class c
