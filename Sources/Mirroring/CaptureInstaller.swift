@@ -49,14 +49,17 @@ package struct CaptureInstaller {
     /// - Parameter direction: from the side that takes the writes now.
     /// - Parameter tables: of the source, all with a primary key: what Preflight passed.
     /// - Parameter bulk: OLD's names of those that are captured by statement; nil: those that are so already.
+    /// - Parameter keepsPresent: what is captured stays as it is, whatever `bulk` says.
     package func install(
         _ direction: MirrorDirection = .forward, old: borrowing Connection, new: borrowing Connection,
-        tables: [TableDescription], mappings: TableMappings = .none, bulk: Set<TableName>? = nil
+        tables: [TableDescription], mappings: TableMappings = .none, bulk: Set<TableName>? = nil,
+        keepsPresent: Bool = false
     ) throws(Failure) -> Report {
         // The target's names, in the order of the tables.
         let names = tables.map { mappings.twinName($0.name, of: direction.source) ?? $0.name }
         let bulk = bulk.map { bulk in
-            BulkTables(old: bulk, new: Set(bulk.map { mappings.twinName($0, of: .old) ?? $0 }))
+            BulkTables(
+                old: bulk, new: Set(bulk.map { mappings.twinName($0, of: .old) ?? $0 }), keepsPresent: keepsPresent)
         }
         return switch direction.source {
         case .old: try install(direction, source: old, target: new, tables: tables, names: names, bulk)
@@ -68,6 +71,7 @@ package struct CaptureInstaller {
     private struct BulkTables {
         var old: Set<TableName>
         var new: Set<TableName>
+        var keepsPresent: Bool
 
         func names(_ table: TableName, on side: Side) -> Bool { (side == .old ? old : new).contains(table) }
     }
@@ -121,7 +125,8 @@ package struct CaptureInstaller {
         let byStatement = CaptureSchema.byStatement(found)
         for table in tables {
             let capture = captured[table.oid], isSameKey = capture?.keyMark == CaptureSchema.keyMark(table)
-            let isBulk = bulk?.names(table.name, on: side) ?? byStatement.contains(table.oid)
+            let stays = bulk?.keepsPresent != false && (capture != nil || byStatement.contains(table.oid))
+            let isBulk = stays ? byStatement.contains(table.oid) : bulk?.names(table.name, on: side) ?? false
             let obstacle = isBulk ? StatementCapture.obstacle(table) : nil
             if let obstacle { progress("captures \(side.title)'s \(table.name) row by row: \(obstacle)") }
             let isByStatement = isBulk && obstacle == nil

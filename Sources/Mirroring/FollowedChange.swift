@@ -22,11 +22,14 @@ package final class FollowedChange {
 
     /// Alone among all that change or switch this database, and before anybody is held.
     ///
+    /// - Parameter bulk: see `SchemaChange`.
     /// - Parameter order: its settings are those that the session had before the transaction.
     package static func open(
-        _ direction: MirrorDirection, old: String, new: String, order: SchemaChange.Order, login: SchemaChange.Login
+        _ direction: MirrorDirection, old: String, new: String, bulk: Set<TableName>, order: SchemaChange.Order,
+        login: SchemaChange.Login
     ) throws(SchemaChange.Failure) -> FollowedChange {
-        try FollowedChange(try SchemaChange.open(direction, old: old, new: new, login: login), order, login)
+        try FollowedChange(
+            try SchemaChange.open(direction, old: old, new: new, bulk: bulk, login: login), order, login)
     }
 
     private init(

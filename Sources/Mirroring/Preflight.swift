@@ -26,10 +26,11 @@ package enum Preflight {
     /// - Parameter direction: of the mirror. From NEW to OLD only what concerns the tables is asked: the databases have
     ///   passed before.
     /// - Parameter bulk: OLD's names of the tables that are to be captured by statement; nil: as they are now.
+    /// - Parameter bulkMayCome: those of them that OLD has not may be made by DDL through Godwit.
     /// - Returns: tables as they are on the source, whatever a mapping makes of them.
     package static func check(
         _ direction: MirrorDirection = .forward, old: borrowing Connection, new: borrowing Connection,
-        mappings: TableMappings = .none, bulk: Set<TableName>? = nil
+        mappings: TableMappings = .none, bulk: Set<TableName>? = nil, bulkMayCome: Bool = false
     ) throws(PostgresFailure) -> Result {
         guard direction == .forward else { return try checkTables(direction, mappings, source: new, target: old) }
         var findings = try sides(old: old, new: new)
@@ -39,7 +40,7 @@ package enum Preflight {
         findings += try oldOnly(old)
         findings += try newOnly(new)
         findings += MappingCheck.tables(mappings, old: oldTables, new: newTables)
-        if let bulk { findings += try StatementCapture.findings(bulk, old, oldTables) }
+        if let bulk { findings += try StatementCapture.findings(bulk, mayCome: bulkMayCome, old, oldTables) }
         var carried: [TableDescription] = [], twins: [TableDescription] = []
         for table in oldTables where !table.isPartition {
             let twin = mappings.twin(of: table, on: .old, among: newTables)

@@ -72,8 +72,10 @@ package final class SchemaChange {
     }
 
     let direction: MirrorDirection
-    private let source: Connection
-    private let target: Connection
+    let source: Connection
+    let target: Connection
+    /// OLD's names of the tables that are captured by statement from their begin on: `mirror.bulk`.
+    let bulk: Set<TableName>
 
     /// Seconds for what happens while nobody is held.
     private static let patienceSeconds = 10.0
@@ -88,19 +90,25 @@ package final class SchemaChange {
     // MARK: open
 
     /// Alone among all that change or switch this database. With nothing left half done by others.
+    ///
+    /// - Parameter bulk: OLD's names of tables that, when they are new, are captured by statement.
     package static func open(
-        _ direction: MirrorDirection, old: String, new: String, login: Login
+        _ direction: MirrorDirection, old: String, new: String, bulk: Set<TableName>, login: Login
     ) throws(Failure) -> SchemaChange {
         let (ofSource, ofTarget) = direction.ends(old: old, new: new)
         let change = SchemaChange(
-            direction, try connect(ofSource, direction.source), try connect(ofTarget, direction.target))
+            direction, try connect(ofSource, direction.source), try connect(ofTarget, direction.target), bulk)
         try change.beAlone()
         try change.settle(login)
         return change
     }
 
-    private init(_ direction: MirrorDirection, _ source: consuming Connection, _ target: consuming Connection) {
+    private init(
+        _ direction: MirrorDirection, _ source: consuming Connection, _ target: consuming Connection,
+        _ bulk: Set<TableName>
+    ) {
         self.direction = direction
+        self.bulk = bulk
         self.source = source
         self.target = target
     }
@@ -505,67 +513,6 @@ package final class SchemaChange {
         }
     }
 
-    // MARK: behind the commits
-
-    /// The mirror goes on with the tables as they are now. May be repeated.
-    private func finish(_ record: Record) throws(Failure) {
-        let mark = try onSide(direction.target) { () throws(PostgresFailure) in try ApplierMark.of(target) }
-        let known = "jsonb_array_elements(\(SQL.literal(record.known))::jsonb) k"
-        let same = "b.schema_name = k->>1 AND b.table_name = k->>2"
-        let renamed = try onTarget("""
-            BEGIN;
-            DELETE FROM godwit.backfill b USING \(known)
-             WHERE \(same) AND k->>0 IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = (k->>0)::oid);
-            UPDATE godwit.backfill b SET schema_name = n.nspname, table_name = c.relname
-              FROM \(known), pg_class c, pg_namespace n
-             WHERE \(same) AND c.oid = (k->>0)::oid AND n.oid = c.relnamespace
-               AND (n.nspname <> k->>1 OR c.relname <> k->>2) RETURNING c.oid::bigint
-            """)
-        do throws(Failure) {
-            if let renamed, renamed.count > 0, direction == .forward {
-                let oids = Set((0..<renamed.count).compactMap { renamed[$0, 0].flatMap { UInt32($0) } })
-                let tables = try onSide(direction.target) { () throws(PostgresFailure) in
-                    try CatalogReader.tables(target)
-                }
-                // Whoever else writes there is noted under the table's name.
-                for table in tables where oids.contains(table.oid) { try onTarget(RogueWatch.install(table, mark)) }
-            }
-            try onTarget("COMMIT")
-        } catch {
-            _ = try? onTarget("ROLLBACK")
-            throw error
-        }
-        try install(record)
-        try onSource("""
-            BEGIN; UPDATE godwit.control SET generation = generation + 1;
-            DELETE FROM godwit.change WHERE id = \(record.id); COMMIT
-            """)
-    }
-
-    /// New tables are mirrored, where all were; new partitions get what theirs have.
-    private func install(_ record: Record) throws(Failure) {
-        let mirrored = try onTarget("SELECT schema_name, table_name FROM godwit.backfill")
-        let names = Set((0..<(mirrored?.count ?? 0)).map { row in
-            TableName(schema: mirrored?[row, 0] ?? "", name: mirrored?[row, 1] ?? "")
-        })
-        do {
-            switch direction.source {
-            case .old: try install(record, names, old: source, new: target)
-            case .new: try install(record, names, old: target, new: source)
-            }
-        } catch {
-            throw Failure.blocked("\(error)")
-        }
-    }
-
-    private func install(
-        _ record: Record, _ names: Set<TableName>, old: borrowing Connection, new: borrowing Connection
-    ) throws {
-        let result = try Preflight.check(direction, old: old, new: new)
-        let tables = result.tables.filter { names.contains($0.name) || record.takesAll }
-        _ = try CaptureInstaller().install(direction, old: old, new: new, tables: tables)
-    }
-
     // MARK: parts
 
     @discardableResult
@@ -576,7 +523,7 @@ package final class SchemaChange {
     }
 
     @discardableResult
-    private func onTarget(_ sql: String) throws(Failure) -> Rows? {
+    func onTarget(_ sql: String) throws(Failure) -> Rows? {
         try onSide(direction.target) { () throws(PostgresFailure) in
             try target.execute(sql, timeoutSeconds: Self.patienceSeconds + 1)
         }

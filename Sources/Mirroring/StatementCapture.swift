@@ -112,12 +112,17 @@ enum StatementCapture {
 
     /// What `mirror.bulk` names and cannot be captured so, and what is captured otherwise than it says.
     static func findings(
-        _ bulk: Set<TableName>, _ old: borrowing Connection, _ tables: [TableDescription]
+        _ bulk: Set<TableName>, mayCome: Bool, _ old: borrowing Connection, _ tables: [TableDescription]
     ) throws(PostgresFailure) -> [Preflight.Finding] {
         let known = Set(tables.map(\.name))
         var found = bulk.subtracting(known).sorted().map { name in
-            Preflight.blocking(
-                "OLD \(name)", "is named in mirror.bulk and does not exist", "Correct the name there")
+            mayCome
+                ? Preflight.note(
+                    "OLD \(name)", "is named in mirror.bulk and does not exist yet",
+                    "Correct the name there, if it is not to come: DDL through Godwit that makes the table has it "
+                        + "captured by statement")
+                : Preflight.blocking(
+                    "OLD \(name)", "is named in mirror.bulk and does not exist", "Correct the name there")
         }
         let rows = try old.query(CaptureSchema.capturedTables)
         let captured = CaptureSchema.healthy(rows)

@@ -95,7 +95,8 @@ final class ChangeRun {
         let order = SchemaChange.Order(user: order.user, statement: order.statement, settings: order.settings)
         let change: SchemaChange
         do throws(SchemaChange.Failure) {
-            change = try SchemaChange.open(direction, old: entry.old, new: entry.new, login: login)
+            change = try SchemaChange.open(
+                direction, old: entry.old, new: entry.new, bulk: settings.mirror.bulkTables, login: login)
             try change.prepare(order, login: login)
         } catch {
             throw response(to: error, direction, wait, isLate: false)
@@ -277,7 +278,8 @@ final class ChangeRun {
         guard engine.begin(database) else { return }
         defer { engine.end(database) }
         do throws(SchemaChange.Failure) {
-            _ = try SchemaChange.open(direction, old: entry.old, new: entry.new, login: login)
+            let bulk = server.snapshot.databases[database]?.settings.mirror.bulkTables ?? []
+            _ = try SchemaChange.open(direction, old: entry.old, new: entry.new, bulk: bulk, login: login)
             isHalfDone = false
             toldReason = ""
             events.append(EventRecord(

@@ -165,7 +165,8 @@ struct CheckCommand: ParsableCommand {
             try checkSlots(old, "OLD", entry, &report)
             try checkSlots(new, "NEW", entry, &report)
             let result = try Preflight.check(
-                old: old, new: new, mappings: TableMappings(entry.mirror), bulk: entry.mirror.bulkTables)
+                old: old, new: new, mappings: TableMappings(entry.mirror), bulk: entry.mirror.bulkTables,
+                bulkMayCome: entry.mirror.ddl == .barrier)
             for finding in result.findings {
                 report.add(
                     finding.weight == .blocking ? .problem : .note, database: name, finding.place,

@@ -141,7 +141,7 @@ extension ChangeRun {
             let change: FollowedChange
             do throws(SchemaChange.Failure) {
                 change = try FollowedChange.open(
-                    direction, old: entry.old, new: entry.new,
+                    direction, old: entry.old, new: entry.new, bulk: task.settings.mirror.bulkTables,
                     order: SchemaChange.Order(
                         user: task.order.user, statement: "", settings: task.order.settings), login: login)
             } catch {

@@ -13,7 +13,9 @@ enum MigrationWork {
         do {
             let old = try connect(database, .old), new = try connect(database, .new)
             let mappings = TableMappings(database.mirror), bulk = database.mirror.bulkTables
-            let result = try Preflight.check(.forward, old: old, new: new, mappings: mappings, bulk: bulk)
+            let result = try Preflight.check(
+                .forward, old: old, new: new, mappings: mappings, bulk: bulk,
+                bulkMayCome: database.mirror.ddl == .barrier)
             let blocking = result.blocking.map(\.description)
             guard blocking.isEmpty else {
                 let more = blocking.count > 3 ? " (and \(blocking.count - 3) more: godwit check)" : ""

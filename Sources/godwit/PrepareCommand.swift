@@ -67,7 +67,9 @@ struct PrepareCommand: ParsableCommand {
             if direction != .forward { say("  NEW takes the writes: the mirror runs from NEW to OLD") }
             let mappings = TableMappings(targets.database.mirror)
             let bulk = targets.database.mirror.bulkTables
-            let result = try Preflight.check(direction, old: old, new: new, mappings: mappings, bulk: bulk)
+            let result = try Preflight.check(
+                direction, old: old, new: new, mappings: mappings, bulk: bulk,
+                bulkMayCome: targets.database.mirror.ddl == .barrier)
             for finding in result.findings { say("\(finding.weight == .blocking ? "PROBLEM" : "note") \(finding)") }
             guard result.blocking.isEmpty else {
                 complain("\(database): \(result.blocking.count) problems; nothing was changed")

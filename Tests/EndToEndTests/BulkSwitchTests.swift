@@ -73,4 +73,61 @@ import Testing
             #expect(said.contains("Take it out of mirror.bulk"), "\(said)")
         }
     }
+
+    @Test func `a new table that bulk names is captured by statement from its begin on, whoever makes it`() throws {
+        let database = try servers.makeDatabase(SwitchTests.schema, old: SwitchTests.rows)
+        let names = ["loads", "feeds", "lists"].map { "public.\($0)" }
+        let godwit = try servers.mirroring(database) {
+            $0.database.mirror = [
+                "mode": "async", "ddl": "barrier", "ddl_wait": "20",
+                "bulk": "[\(names.joined(separator: ", ")), public.accounts]",
+            ]
+        }
+        let client = try WireClient(port: godwit.port, database: database)
+        func run(_ sql: String) throws {
+            #expect(try client.query(sql).first { $0.type == "E" }?.sqlState == nil, "\(sql)")
+        }
+        func expectTriggers(_ table: String, _ triggers: String) throws {
+            for server in [servers.old, servers.new] {
+                #expect(try self.triggers(server, table, database) == triggers, "\(table)")
+            }
+        }
+        try run("CREATE TABLE loads (id int PRIMARY KEY, v text)")
+        try run("BEGIN")
+        try run("CREATE TABLE feeds (id int PRIMARY KEY, v text)")
+        try run("INSERT INTO feeds SELECT g, 'feed' FROM generate_series(1, 500) g")
+        try run("CREATE TABLE plain (id int PRIMARY KEY)")
+        // A partition's rows come by statements on another table.
+        try run("CREATE TABLE lists (id int PRIMARY KEY) PARTITION BY LIST (id)")
+        try run("CREATE TABLE lists_1 PARTITION OF lists FOR VALUES IN (1)")
+        try run("COMMIT")
+        try expectTriggers("loads", "RDAAAA")
+        try expectTriggers("feeds", "RDAAAA")
+        try expectTriggers("plain", "ORA")
+        try expectTriggers("lists", "ORA")
+        try expectTriggers("accounts", "RDAAAA")
+        // One that is made anew is new again; others keep what they have, under whatever name, until prepare is run.
+        try run("BEGIN")
+        try run("DROP TABLE loads")
+        try run("CREATE TABLE loads (id int PRIMARY KEY, v text)")
+        try run("ALTER TABLE plain RENAME TO other")
+        try run("COMMIT")
+        try run("ALTER TABLE feeds RENAME TO fed")
+        try run("ALTER TABLE other RENAME TO feeds")
+        try expectTriggers("loads", "RDAAAA")
+        try expectTriggers("fed", "RDAAAA")
+        try expectTriggers("feeds", "ORA")
+        try run("INSERT INTO loads SELECT g, 'load' FROM generate_series(1, 1000) g")
+        try run("UPDATE fed SET v = 'fed' WHERE id % 2 = 0")
+        try run("INSERT INTO lists VALUES (1)")
+        try switches.waitForMirror(godwit)
+        let sums = """
+            SELECT (SELECT count(*) FROM loads), (SELECT string_agg(v, ',' ORDER BY id) FROM fed), (SELECT count(*) FROM lists)
+            """
+        try waitUntil {
+            try servers.old.psql(sums, database: database) == servers.new.psql(sums, database: database)
+        }
+        let verify = try GodwitProcess.command(["verify", "--config", godwit.configurationPath, database])
+        #expect(verify.wait() == .code(0), "\(verify.output.text)\(verify.errors.text)")
+    }
 }

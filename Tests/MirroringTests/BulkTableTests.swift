@@ -162,6 +162,10 @@ import Testing
         ] {
             #expect(found.contains { $0.hasPrefix(words) }, "\(words) in \(found)")
         }
+        // DDL on both sides may make it: the others are as wrong as before.
+        let coming = try Preflight.check(old: old, new: new, bulk: bulk, bulkMayCome: true)
+        #expect(coming.blocking.count == 3, "\(coming.blocking)")
+        #expect(coming.findings.contains { $0.weight == .note && $0.place == "OLD public.nothing" })
     }
 
     @Test func `where NEW's table is partitioned it is captured row by row there`() throws {

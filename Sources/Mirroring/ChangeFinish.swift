@@ -1,0 +1,66 @@
+import LibPQ
+import Primitives
+
+/// What follows when both sides have a change.
+extension SchemaChange {
+    /// The mirror goes on with the tables as they are now. May be repeated.
+    func finish(_ record: Record) throws(Failure) {
+        let mark = try onSide(direction.target) { () throws(PostgresFailure) in try ApplierMark.of(target) }
+        let known = "jsonb_array_elements(\(SQL.literal(record.known))::jsonb) k"
+        let same = "b.schema_name = k->>1 AND b.table_name = k->>2"
+        let renamed = try onTarget("""
+            BEGIN;
+            DELETE FROM godwit.backfill b USING \(known)
+             WHERE \(same) AND k->>0 IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = (k->>0)::oid);
+            UPDATE godwit.backfill b SET schema_name = n.nspname, table_name = c.relname
+              FROM \(known), pg_class c, pg_namespace n
+             WHERE \(same) AND c.oid = (k->>0)::oid AND n.oid = c.relnamespace
+               AND (n.nspname <> k->>1 OR c.relname <> k->>2) RETURNING c.oid::bigint
+            """)
+        do throws(Failure) {
+            if let renamed, renamed.count > 0, direction == .forward {
+                let oids = Set((0..<renamed.count).compactMap { renamed[$0, 0].flatMap { UInt32($0) } })
+                let tables = try onSide(direction.target) { () throws(PostgresFailure) in
+                    try CatalogReader.tables(target)
+                }
+                // Whoever else writes there is noted under the table's name.
+                for table in tables where oids.contains(table.oid) { try onTarget(RogueWatch.install(table, mark)) }
+            }
+            try onTarget("COMMIT")
+        } catch {
+            _ = try? onTarget("ROLLBACK")
+            throw error
+        }
+        try install(record)
+        try onSource("""
+            BEGIN; UPDATE godwit.control SET generation = generation + 1;
+            DELETE FROM godwit.change WHERE id = \(record.id); COMMIT
+            """)
+    }
+
+    /// New tables are mirrored, where all were, and captured as `prepare` would have them; new partitions get what
+    /// theirs have.
+    private func install(_ record: Record) throws(Failure) {
+        let mirrored = try onTarget("SELECT schema_name, table_name FROM godwit.backfill")
+        let names = Set((0..<(mirrored?.count ?? 0)).map { row in
+            TableName(schema: mirrored?[row, 0] ?? "", name: mirrored?[row, 1] ?? "")
+        })
+        do {
+            switch direction.source {
+            case .old: try install(record, names, old: source, new: target)
+            case .new: try install(record, names, old: target, new: source)
+            }
+        } catch {
+            throw Failure.blocked("\(error)")
+        }
+    }
+
+    private func install(
+        _ record: Record, _ names: Set<TableName>, old: borrowing Connection, new: borrowing Connection
+    ) throws {
+        let result = try Preflight.check(direction, old: old, new: new)
+        let tables = result.tables.filter { names.contains($0.name) || record.takesAll }
+        _ = try CaptureInstaller().install(
+            direction, old: old, new: new, tables: tables, bulk: bulk, keepsPresent: true)
+    }
+}
