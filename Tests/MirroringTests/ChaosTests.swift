@@ -7,7 +7,8 @@ import TestSupport
 import Testing
 
 /// Hostile clients through the proxy and around it, while proxy, OLD, NEW and the network between them are killed,
-/// stopped and cut at random. After each round both sides are compared whole.
+/// stopped and cut at random. Those that come through the proxy change the schema now and then (`ddl: barrier`), mostly
+/// within transactions. After each round both sides are compared whole, tables and rows.
 ///
 /// GODWIT_TEST_SEED repeats a run as far as scheduling allows; GODWIT_CHAOS_TRANSACTIONS makes it longer (`make chaos`).
 @Suite(.serialized) struct ChaosTests {
@@ -31,6 +32,8 @@ import Testing
 /// The servers, the relays before them, Godwit, and what happens to them. One test's thread.
 private final class ChaosStage {
     private static let writers = 6
+    /// Transactions with DDL that a round must have brought to their end: what else goes on is much quicker.
+    private static let changes = 5
     /// Transactions between two disasters, on average.
     private static let pause = 250
 
@@ -59,7 +62,8 @@ private final class ChaosStage {
         var database = GodwitConfiguration.Database(name: name, old: target(toOld.port), new: target(toNew.port))
         database.mirror = [
             "mode": "async", "backfill_rows": "100", "lag_max": "5",
-            "bulk": "[public.entries, public.pairs, public.moments, public.log]",
+            "ddl": "barrier", "ddl_wait": "10",
+            "bulk": "[public.entries, public.pairs, public.moments, public.log, public.extra_0, public.extra_1]",
         ]
         database.readsPercent = "100"
         database.readsKey = "[{session: user}]"
@@ -79,19 +83,25 @@ private final class ChaosStage {
     func round(transactions: Int) throws {
         rounds += 1
         counts.isEnding.store(false, ordering: .relaxed)
-        let end = committed + transactions
+        let end = committed + transactions, changesEnd = counts.changed.load(ordering: .relaxed) + Self.changes
         let threads = (0..<Self.writers).map { number in
             // Half of them know nothing of Godwit.
-            let port = number % 2 == 0 ? configuration.port : pair.old.port
+            let isThroughGodwit = number % 2 == 0
             let writer = ChaosWriter(
-                port: port, database: pair.database, counts: counts,
+                port: isThroughGodwit ? configuration.port : pair.old.port,
+                // One of them mostly: of two that do so at once one is refused.
+                changesEvery: [0: 3, 2: 200][number], database: pair.database, counts: counts,
                 hostile: HostileWriter(seed: seed &+ UInt64(rounds) &* 104_729, number: number))
             return OwnThread(name: "chaos-\(number)") { writer.run() }
         }
-        while committed < end {
-            let next = min(end, committed + Self.pause / 2 + pick(Self.pause))
-            waitUntil("transactions") { committed >= next }
-            if committed < end { try disaster() }
+        var isDone: Bool { committed >= end && counts.changed.load(ordering: .relaxed) >= changesEnd }
+        while !isDone {
+            // Some DDL comes to its end before the next disaster, which then comes amid something else, or other DDL.
+            let changes = counts.changesEnded.load(ordering: .relaxed)
+            waitUntil("DDL") { counts.changesEnded.load(ordering: .relaxed) > changes || isDone }
+            let next = committed + Self.pause / 2 + pick(Self.pause)
+            waitUntil("transactions") { committed >= next || isDone }
+            if !isDone { try disaster() }
         }
         counts.isEnding.store(true, ordering: .relaxed)
         for thread in threads { thread.join() }
@@ -146,19 +156,27 @@ private final class ChaosStage {
         let directory = try GodwitProcess.makeDirectory(configuration)
         var differing: [String] = []
         for _ in 0..<10 {
+            try waitUntil("DDL to be settled: seed \(seed), round \(rounds)") { try !isChangePending() }
             try expectVerified(directory + "/godwit.yaml")
             let old = try contents(pair.oldConninfo), new = try contents(pair.newConninfo)
-            differing = old.keys.filter { old[$0] != new[$0] }.sorted()
+            differing = Set(old.keys).union(new.keys).filter { old[$0] != new[$0] }.sorted()
             if differing.isEmpty { return }
         }
         Issue.record("seed \(seed), round \(rounds): \(differing) differ")
+    }
+
+    /// One side has DDL that the other has not yet.
+    private func isChangePending() throws -> Bool {
+        let old = try Connection.open(try ConnectionString(parsing: pair.oldConninfo), purpose: "test")
+        guard try old.query("SELECT to_regclass('godwit.change') IS NOT NULL").flag(0, 0) else { return false }
+        return try old.query("SELECT EXISTS (SELECT FROM godwit.change)").flag(0, 0)
     }
 
     private func expectVerified(_ path: String) throws {
         var verdict = ChildProcess.Exit.code(2), said = ""
         // 2: the mirror is still about to come back.
         try waitUntil("the mirror to come back: seed \(seed), round \(rounds)") {
-            let verify = try GodwitProcess.command(["verify", "--config", path, pair.database])
+            let verify = try GodwitProcess.command(["verify", "--schema", "--config", path, pair.database])
             verdict = verify.wait()
             said = verify.output.text + verify.errors.text
             return verdict != .code(2)
@@ -174,7 +192,10 @@ private final class ChaosStage {
 
     func report() {
         let what = disasters.sorted { $0.key < $1.key }.map { "\($0.value) x \($0.key)" }.joined(separator: ", ")
-        print("chaos: \(committed) transactions committed, \(counts.refused.load(ordering: .relaxed)) refused, "
+        let changesRefused = counts.changesRefused.withLock { $0 }.sorted { $0.key < $1.key }
+            .map { "\($0.value) x \($0.key)" }.joined(separator: ", ")
+        print("chaos: \(committed) transactions committed, \(counts.changed.load(ordering: .relaxed)) of them with DDL "
+            + "(refused: \(changesRefused)), \(counts.refused.load(ordering: .relaxed)) refused, "
             + "\(counts.lost.load(ordering: .relaxed)) connections lost, \(rounds) rounds, \(verified) verified; \(what)")
     }
 }
@@ -183,12 +204,18 @@ private final class ChaosCounts: Sendable {
     let committed = Atomic<Int>(0)
     let refused = Atomic<Int>(0)
     let lost = Atomic<Int>(0)
+    /// Transactions with DDL, of those that were committed, and of those that were refused by their SQLSTATE.
+    let changed = Atomic<Int>(0)
+    let changesEnded = Atomic<Int>(0)
+    let changesRefused = Mutex<[String: Int]>([:])
     let isEnding = Atomic<Bool>(false)
 }
 
 /// One client that never gives up.
 private struct ChaosWriter: Sendable {
     let port: UInt16
+    /// One of so many transactions changes the schema; nil: none.
+    let changesEvery: Int?
     let database: String
     let counts: ChaosCounts
     let hostile: HostileWriter
@@ -210,21 +237,25 @@ private struct ChaosWriter: Sendable {
 
     /// As one text, or statement by statement with a read between.
     private func transaction(_ client: WireClient, _ hostile: inout HostileWriter) throws {
-        let script = hostile.next()
-        var isRefused = false
-        if hostile.pick(2) == 0 {
-            isRefused = try client.query(script.joined(separator: ";\n")).contains { $0.type == "E" }
+        let changes = changesEvery.map { hostile.pick($0) == 0 } ?? false
+        // Rows of tables that have come: for all, and refused where there is none.
+        let script = changes ? hostile.migration() : hostile.pick(20) == 0 ? [hostile.rows()] : hostile.next()
+        var refusal: WireClient.Message?
+        func run(_ text: String) throws { refusal = try client.query(text).first { $0.type == "E" } }
+        if !changes && hostile.pick(2) == 0 {
+            try run(script.joined(separator: ";\n"))
         } else {
-            for statement in script where !isRefused {
-                isRefused = try client.query(statement).contains { $0.type == "E" }
-            }
-            if !isRefused { _ = try client.query("SELECT count(*) FROM accounts") }
+            for statement in script where refusal == nil { try run(statement) }
+            if refusal == nil { _ = try client.query("SELECT count(*) FROM accounts") }
         }
-        if isRefused {
+        if changes { counts.changesEnded.wrappingAdd(1, ordering: .relaxed) }
+        if let refusal {
             _ = try client.query("ROLLBACK")
             counts.refused.wrappingAdd(1, ordering: .relaxed)
+            if changes { counts.changesRefused.withLock { $0[refusal.sqlState ?? "", default: 0] += 1 } }
         } else {
             counts.committed.wrappingAdd(1, ordering: .relaxed)
+            if changes && script.last != "ROLLBACK" { counts.changed.wrappingAdd(1, ordering: .relaxed) }
         }
     }
 }
