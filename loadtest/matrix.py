@@ -76,6 +76,8 @@ CELLS = (
     Cell("reconnect-8", "plain", clients=8, reconnects=True),
     Cell("idle-1000", "idle", clients=0, idle=1000, is_quick=True),
     Cell("idle-10000", "idle", clients=0, idle=10_000),
+    Cell("reactors-32", "reactors"),
+    Cell("reactors-extended-32", "reactors", "extended"),
     Cell("tls-simple-32", "tls", is_quick=True),
     Cell("tls-extended-32", "tls", "extended"),
     Cell("tls-prepared-32", "tls", "prepared"),
@@ -106,6 +108,8 @@ class Groups:
             case "plain":
                 bare = [starter.haproxy()] if haproxy_program() else []
                 return [starter.godwit(), starter.pgbouncer(), *bare, starter.postgres()]
+            case "reactors":
+                return [starter.godwit("Godwit, one"), starter.godwit("Godwit, two", listen=", threads: 2")]
             case "tls": return [starter.godwit(tls=True), starter.pgbouncer(tls=True), starter.postgres(tls=True)]
             case "idle": return [starter.godwit(), starter.pgbouncer()]
             case "tls-idle": return [starter.godwit(tls=True), starter.pgbouncer(tls=True)]

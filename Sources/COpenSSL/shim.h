@@ -93,6 +93,11 @@ static inline SSL *godwit_tls_new(SSL_CTX *context, const BIO_METHOD *method, go
     return tls;
 }
 
+/* It reads from and writes to another `wire` from now on. */
+static inline void godwit_tls_move(SSL *tls, godwit_tls_wire *wire) {
+    BIO_set_data(SSL_get_rbio(tls), wire);
+}
+
 /* ---- contexts ---- */
 
 /* Never asks on the terminal: `secret` is the passphrase, or NULL. */

@@ -317,10 +317,6 @@ struct SettingsReader {
                 try section.choice("pool_mode", &mode)
                 user.poolMode = mode
             }
-            if let size = user.poolSize, size < settings.listen.threads {
-                let why = "must be at least listen.threads (\(settings.listen.threads)): each thread owns its share"
-                throw section.error("pool_size", .conflict(why))
-            }
             settings.users.append(user)
         }
     }
@@ -359,7 +355,6 @@ struct SettingsReader {
     private func database(
         _ name: String, _ section: Section, _ settings: Settings
     ) throws(SettingsError) -> DatabaseSettings {
-        let threads = settings.listen.threads
         var database = DatabaseSettings(name: name)
         database.pool = settings.pool
         database.breaker = settings.breaker
@@ -375,11 +370,6 @@ struct SettingsReader {
         if database.controlNew.isEmpty { database.controlNew = database.new }
         if let auth = try self.section(section, "auth") { try read(auth, &database.lookUp) }
         if let pool = try self.section(section, "pool") { try read(pool, &database.pool) }
-        if database.pool.size < threads {
-            let line = section.node("pool")?.mark?.line ?? section.line
-            let why = "must be at least listen.threads (\(threads)): each thread owns its share"
-            throw SettingsError(path: path, line: line, key: "\(section.key).pool.size", .conflict(why))
-        }
         if let reads = try self.section(section, "reads") { try read(reads, &database.reads) }
         if let rules = try rules(section) { database.rules = rules }
         if let mirror = try self.section(section, "mirror") { try read(mirror, &database.mirror) }

@@ -53,6 +53,9 @@ package struct Pool: ~Copyable {
     /// Open servers and logins under way.
     package var serverCount: Int { servers.count + connectingCount }
 
+    /// Clients that wait for more servers than are idle or coming.
+    package var lackingCount: Int { max(0, waiters.count - connectingCount - idle.count) }
+
     package mutating func oldestWaiter() -> MonotonicInstant? { waiters.oldest() }
 
     // MARK: clients
@@ -110,13 +113,18 @@ package struct Pool: ~Copyable {
     /// How many servers to open now. The caller opens them; each ends in `serverOpened` or `openFailed`.
     package mutating func serversToOpen(now: MonotonicInstant) -> Int {
         if now < retryAt { return 0 }
-        let room = limits.serversMax + (isReserveDue(now: now) ? limits.reserveMax : 0) - serverCount
+        let room = serversMost(now: now) - serverCount
         let most = attemptsMax.map { $0 - connectingCount } ?? room
         var missing = keepsMinimum ? min(limits.serversMin, limits.serversMax) - serverCount : 0
         if keepsTrying && idle.isEmpty { missing = max(missing, 1 - connectingCount) }
         let wanted = max(0, min(max(waiters.count - connectingCount - idle.count, missing), most, room))
         connectingCount += wanted
         return wanted
+    }
+
+    /// Servers that there may be now.
+    package mutating func serversMost(now: MonotonicInstant) -> Int {
+        limits.serversMax + (isReserveDue(now: now) ? limits.reserveMax : 0)
     }
 
     /// When `serversToOpen` should be asked again because of a pause after failures; nil when there is none.
@@ -156,11 +164,17 @@ package struct Pool: ~Copyable {
         idle.append(Idle(server: server, since: now))
     }
 
-    /// A server that was opened outside of the pool is idle in it from now on.
-    package mutating func serverAdopted(_ server: ServerID, now: MonotonicInstant) {
+    /// A server that was opened outside of the pool is in it from now on.
+    ///
+    /// - Parameters:
+    ///   - openedAt: when, in whatever pool.
+    ///   - isLeased: it is idle only when it is released.
+    package mutating func serverAdopted(
+        _ server: ServerID, openedAt: MonotonicInstant, isLeased: Bool = false, now: MonotonicInstant
+    ) {
         precondition(servers[server] == nil, "a server that is in the pool already")
-        servers[server] = Member(openedAt: now)
-        idle.append(Idle(server: server, since: now))
+        servers[server] = Member(openedAt: openedAt, isLeased: isLeased)
+        if isLeased { leasedCount += 1 } else { idle.append(Idle(server: server, since: now)) }
     }
 
     /// - Parameters:

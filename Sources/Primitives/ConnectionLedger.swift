@@ -47,30 +47,51 @@ package final class ConnectionLedger: Sendable {
         case userClients(ExactName)
     }
 
-    private struct Weak {
-        weak var count: SharedCount?
+    private struct State {
+        var counts = WeakTable<Key, SharedCount>()
+        var places = WeakTable<PoolName, SharedPlaces>()
     }
 
-    private struct State {
-        var counts: [Key: Weak] = [:]
-        var sweepAt = 1024
+    private struct PoolName: Hashable {
+        let database: ExactName
+        let user: ExactName
+        let side: Side
+    }
+
+    /// Entries that nobody holds are forgotten now and then.
+    private struct WeakTable<Name: Hashable, Entry: AnyObject> {
+        private struct Weak {
+            weak var entry: Entry?
+        }
+
+        private var entries: [Name: Weak] = [:]
+        private var sweepAt = 1024
+
+        mutating func entry(_ name: Name, _ make: () -> Entry) -> Entry {
+            if let known = entries[name]?.entry { return known }
+            if entries.count >= sweepAt {
+                entries = entries.filter { $0.value.entry != nil }
+                sweepAt = max(1024, entries.count * 2)
+            }
+            let made = make()
+            entries[name] = Weak(entry: made)
+            return made
+        }
     }
 
     private let state = Mutex(State())
+    private let threads: Int
 
-    package init() {}
+    package init(threads: Int) { self.threads = threads }
 
     /// The same object for the same key, as long as somebody holds it.
     package func count(_ key: Key) -> SharedCount {
-        state.withLock { state in
-            if let known = state.counts[key]?.count { return known }
-            if state.counts.count >= state.sweepAt {
-                state.counts = state.counts.filter { $0.value.count != nil }
-                state.sweepAt = max(1024, state.counts.count * 2)
-            }
-            let made = SharedCount()
-            state.counts[key] = Weak(count: made)
-            return made
-        }
+        state.withLock { $0.counts.entry(key) { SharedCount() } }
+    }
+
+    /// Likewise of one pool: one side of one database, logged in as one user.
+    package func places(database: String, user: String, side: Side) -> SharedPlaces {
+        let name = PoolName(database: ExactName(database), user: ExactName(user), side: side)
+        return state.withLock { $0.places.entry(name) { SharedPlaces(threads: threads) } }
     }
 }

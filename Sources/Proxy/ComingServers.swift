@@ -78,7 +78,8 @@ extension Worker {
         for id in entry.coming.takeAll() {
             guard let server = servers[id] else { continue }
             server.isComing = false
-            entry.pool.serverAdopted(id, now: now)
+            entry.pool.serverAdopted(id, openedAt: server.openedAt, now: now)
+            settlePlaces(entry)
             if entry.key.side == database.authority, server.endpoint == database.route.endpoint(entry.key.side) {
                 server.isOutdated = false
                 database.welcome = server.login.parameters

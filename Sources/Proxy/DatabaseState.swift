@@ -73,6 +73,8 @@ final class DatabaseState {
     /// What an operator holds of it, and who waits for that.
     var hold: TrafficGate.Hold?
     var held: HeldClients
+    /// When servers were last told to be closed: one that comes from another thread and is older is closed as well.
+    var reconnectedAt = MonotonicInstant(nanoseconds: 0)
     /// When this thread first saw that others may have moved the writes (see `WriteLease`); nil: that is not so.
     var lapseSeenAt: MonotonicInstant?
     var awaitsLease = false

@@ -57,7 +57,7 @@ package final class ProxyServer: Sendable {
         self.control = control
         self.events = events
         self.lookUps = lookUps
-        let ledger = ConnectionLedger()
+        let ledger = ConnectionLedger(threads: listen.threads)
         let autoDatabases = AutoDatabases()
         self.mailboxes = mailboxes
         let lastFigures = LastFigures()

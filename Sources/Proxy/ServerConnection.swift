@@ -110,6 +110,31 @@ final class ServerConnection {
         worker.loop.register(raw, interest, as: registration)
     }
 
+    /// Of an idle server that another thread had.
+    init(_ id: ServerID, _ parts: Parts, _ entry: PoolEntry, worker: Worker) {
+        self.id = id
+        self.entry = entry
+        self.worker = worker
+        endpoint = parts.endpoint
+        openedAt = parts.openedAt
+        isReadOnly = parts.isReadOnly
+        isComing = false
+        login = parts.login
+        negotiation = parts.negotiation
+        settings = parts.settings
+        statements = ServerStatements(bound: entry.database.route.settings.pool.preparedStatementsMax)
+        // Whoever drew them is a client of another thread.
+        sequences = parts.hasSequences ? .several : .nobody
+        stream = ByteStream(SocketDescriptor(owning: parts.descriptor), resuming: parts.tls, worker.scratch)
+        state = .idle
+        leasedAt = worker.now
+        heardAt = worker.now
+        interest = worker.gate.isSuspended ? [] : .read
+        registration = worker.makeRegistration(.mailbox)
+        worker.fill(registration, .server(Unmanaged.passUnretained(self)))
+        worker.loop.register(stream.socket.raw, interest, as: registration)
+    }
+
     var side: Side { endpoint.side }
     var processID: Int32 { login.processID }
     var cancelSecret: [UInt8] { login.cancelSecret }
@@ -482,48 +507,39 @@ final class ServerConnection {
         }
     }
 
-    // MARK: work of our own
+    // MARK: to another thread
 
-    private func quietWorkEnded(_ status: TransactionStatus) {
-        let failure = quietFailure
-        quietFailure = nil
-        if let client {
-            if client.isApplyingSettings {
-                client.settingsApplied(on: self, failure: failure)
-            } else if client.isVerifyingPins {
-                client.pinsVerified()
-            } else if client.startupRestores > 0 {
-                client.startupRestores -= 1
-            } else if client.followed?.asksNumber == true {
-                client.followed?.asksNumber = false
-            } else if let failure {
-                client.beginFailed(on: self, failure)
-            }
-            return
-        }
-        if state == .warming {
-            // It serves without as well, only that its first statements take longer.
-            state = .idle
-            return worker.serverOpened(self)
-        }
-        if failure != nil { return close() }
-        settleIfQuiet()
+    /// All that an idle server is. Its descriptor is owned by whoever has the parts.
+    struct Parts {
+        let descriptor: CInt
+        let tls: TLSStream?
+        let endpoint: ServerEndpoint
+        let openedAt: MonotonicInstant
+        let isReadOnly: Bool
+        let login: ServerLogin
+        let negotiation: ServerNegotiation
+        let settings: SessionSettings?
+        /// Under names that only the thread knows which prepared them.
+        let hasStatements: Bool
+        let hasSequences: Bool
     }
 
-    func settleIfQuiet() {
-        guard state == .settling, session.isQuiet else { return }
-        if cancelsLeft != nil { return close() }
-        if cancelsInFlight > 0 { return }
-        if !session.isFree { return runQuietly("ROLLBACK") }
-        state = .idle
-        worker.releaseServer(self)
-    }
-
-    func cancelStarted() { cancelsInFlight += 1 }
-
-    func cancelEnded() {
-        cancelsInFlight -= 1
-        settleIfQuiet()
+    /// Takes it from its thread: only its memory is left here, and nothing may be asked of it any more.
+    ///
+    /// - Returns: nil, and nothing changes, while something of it is not settled, or there is no descriptor left.
+    func takeApart() -> Parts? {
+        guard state == .idle, cancelsInFlight == 0, inbox.isEmpty, passRemaining == 0, stream.isEmpty,
+            let descriptor = stream.socket.duplicate()
+        else { return nil }
+        state = .closed
+        worker.dropRegistration(registration)
+        worker.loop.unregister(stream.socket.raw)
+        var hasSequences = true
+        if case .nobody = sequences { hasSequences = false }
+        return Parts(
+            descriptor: descriptor, tls: stream.security, endpoint: endpoint, openedAt: openedAt,
+            isReadOnly: isReadOnly, login: login, negotiation: negotiation, settings: settings,
+            hasStatements: statements.count > 0, hasSequences: hasSequences)
     }
 
     // MARK: the end

@@ -99,4 +99,46 @@ extension ServerConnection {
         quietFailure = nil
         queue(writer.bytes)
     }
+
+    func quietWorkEnded(_ status: TransactionStatus) {
+        let failure = quietFailure
+        quietFailure = nil
+        if let client {
+            if client.isApplyingSettings {
+                client.settingsApplied(on: self, failure: failure)
+            } else if client.isVerifyingPins {
+                client.pinsVerified()
+            } else if client.startupRestores > 0 {
+                client.startupRestores -= 1
+            } else if client.followed?.asksNumber == true {
+                client.followed?.asksNumber = false
+            } else if let failure {
+                client.beginFailed(on: self, failure)
+            }
+            return
+        }
+        if state == .warming {
+            // It serves without as well, only that its first statements take longer.
+            state = .idle
+            return worker.serverOpened(self)
+        }
+        if failure != nil { return close() }
+        settleIfQuiet()
+    }
+
+    func settleIfQuiet() {
+        guard state == .settling, session.isQuiet else { return }
+        if cancelsLeft != nil { return close() }
+        if cancelsInFlight > 0 { return }
+        if !session.isFree { return runQuietly("ROLLBACK") }
+        state = .idle
+        worker.releaseServer(self)
+    }
+
+    func cancelStarted() { cancelsInFlight += 1 }
+
+    func cancelEnded() {
+        cancelsInFlight -= 1
+        settleIfQuiet()
+    }
 }

@@ -397,6 +397,12 @@ final class Worker {
             for entry in pools.values where entry.pool.waitingCount > 0 { serveLater(entry) }
         case .evict(let database, let user, let side):
             _ = evictIdle(database: database, user: user, side: side, but: nil)
+        case .serverWanted(let key, let thread):
+            serverWanted(key, by: thread)
+        case .serverMoved(let moved):
+            serverMoved(moved)
+        case .placesFreed(let key):
+            if let entry = pools[key] { serveLater(entry) }
         case .gate(let action):
             perform(action)
         case .killClient(let client, let from, let console):

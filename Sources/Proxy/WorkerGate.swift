@@ -70,6 +70,7 @@ extension Worker {
     }
 
     private func reconnect(_ scope: GateScope) {
+        for database in databases.values where scope.contains(database.name) { database.reconnectedAt = now }
         for server in servers.values where scope.contains(server.entry.key.database) { server.closeAfterUse() }
     }
 
@@ -82,6 +83,7 @@ extension Worker {
     }
 
     private func kill(_ scope: GateScope) {
+        for database in databases.values where scope.contains(database.name) { database.reconnectedAt = now }
         for client in clients.values {
             guard let database = client.database, scope.contains(database.name) else { continue }
             client.terminate("the connection was closed by KILL")

@@ -1,6 +1,7 @@
 import Capture
 import Console
 import PGWire
+import Pooling
 import Primitives
 import Reactor
 import Routing
@@ -25,6 +26,11 @@ enum WorkerMessage: Sendable {
     case slotsFreed
     /// Somebody wants the place of an idle server of this database, or of this user.
     case evict(database: String?, user: String?, side: Side)
+    /// Clients of `by` wait for a server of this pool, and there was an idle one here.
+    case serverWanted(PoolKey, by: Int)
+    case serverMoved(MovedServer)
+    /// A pool has room again for a server, and clients that lack one.
+    case placesFreed(PoolKey)
     /// What an operator orders of all traffic.
     case gate(GateControl.Action)
     /// A console on worker `from` wants this client to go.

@@ -20,20 +20,19 @@ final class PoolEntry {
     /// What the latest client of this user has proven at its login.
     var proof: ServerProof?
     var isToBeServed = false
-    /// Most of its servers are kept by pinned clients, and that has been told.
-    var isFlooded = false
+    /// Nobody comes to it any more: the thread has another pool of this name, or none.
+    var isForgotten = false
     /// When the earliest of its timers fires.
     var timerAt: MonotonicInstant?
     var coming = ComingServers()
     /// Clients that use it.
     private(set) var clientCount = 0
-    /// Over all threads.
-    fileprivate let databaseServers: SharedCount
-    fileprivate let userServers: SharedCount
+    let places: PoolPlaces
+    /// How many of the places of all threads it has taken.
+    var placesTold = 0
 
     init(_ key: PoolKey, _ limits: PoolLimits, _ database: DatabaseState, _ ledger: ConnectionLedger) {
-        databaseServers = ledger.count(.databaseServers(ExactName(key.database), key.side))
-        userServers = ledger.count(.userServers(ExactName(key.user), key.side))
+        places = PoolPlaces(key, ledger)
         self.key = key
         self.database = database
         pool = Pool(limits: limits)
@@ -62,19 +61,20 @@ extension Worker {
         return entry
     }
 
-    /// The thread's part of the pool's sizes: parts differ by one at most and add up to the whole.
+    /// All threads together have as many servers as one may have (see WorkerSharing); what is to be kept open is split
+    /// into parts that differ by one at most.
     private func limits(_ settings: PoolSettings, _ key: PoolKey) -> PoolLimits {
         func nanos(_ seconds: Double) -> UInt64 { UInt64(seconds * 1e9) }
         func share(_ whole: Int) -> Int { whole / peers.count + (index < whole % peers.count ? 1 : 0) }
         let user = snapshot.settings.user(named: key.user)
         return PoolLimits(
-            serversMax: max(1, share(user?.poolSize ?? settings.size)), waitersMax: settings.waitersMax,
+            serversMax: user?.poolSize ?? settings.size, waitersMax: settings.waitersMax,
             waitMaxNanos: nanos(settings.queryWaitTimeoutSeconds),
             idleMaxNanos: nanos(settings.serverIdleTimeoutSeconds),
             lifetimeMaxNanos: nanos(settings.serverLifetimeSeconds),
             retryMaxNanos: nanos(settings.serverLoginRetrySeconds),
             serversMin: share(settings.minPoolSize),
-            reserveMax: share(user?.reservePoolSize ?? settings.reservePoolSize),
+            reserveMax: user?.reservePoolSize ?? settings.reservePoolSize,
             reserveAfterNanos: nanos(settings.reservePoolTimeoutSeconds))
     }
 
@@ -95,6 +95,8 @@ extension Worker {
             }
             openServers(entry)
             scheduleWaitTimer(entry)
+            // The first one has other threads asked; they know then for those who come after it.
+            if entry.pool.lackingCount == 1 && peers.count > 1 { serveLater(entry) }
         case .refused:
             client.refuseUnit(ErrorResponse(
                 .error, .tooManyConnections,
@@ -107,6 +109,7 @@ extension Worker {
     /// Pairs what is free with who waits, and opens what is missing. At the end of a batch of events.
     func serve(_ entry: PoolEntry) {
         if gate.isSuspended { return }
+        shareFairly(entry)
         while let pair = entry.pool.nextPair() {
             if let client = clients[pair.client] {
                 client.granted(server(pair.server))
@@ -117,6 +120,7 @@ extension Worker {
         openServers(entry)
         scheduleWaitTimer(entry)
         yieldPlace(entry)
+        shareRest(entry)
     }
 
     private func server(_ id: ServerID) -> ServerConnection {
@@ -126,11 +130,11 @@ extension Worker {
 
     private func openServers(_ entry: PoolEntry) {
         if entry.database.hold == .all { return }
-        let wanted = entry.pool.serversToOpen(now: now)
+        let wanted = claimPlaces(entry)
         for opened in 0..<wanted {
             guard takePlace(entry) else {
                 for _ in opened..<wanted { entry.pool.openForbidden() }
-                return
+                return settlePlaces(entry)
             }
             openServer(entry)
         }
@@ -144,7 +148,11 @@ extension Worker {
         }
         if let retry = entry.pool.retryTime(now: now) { deadline = min(retry, deadline ?? retry) }
         if let reserve = entry.pool.reserveTime(now: now) { deadline = min(reserve, deadline ?? reserve) }
-        guard let deadline, entry.timerAt.map({ deadline < $0 }) ?? true else { return }
+        if let deadline { lookAgain(at: entry, deadline) }
+    }
+
+    func lookAgain(at entry: PoolEntry, _ deadline: MonotonicInstant) {
+        guard entry.timerAt.map({ deadline < $0 }) ?? true else { return }
         entry.timerAt = deadline
         schedule(.pool(entry), at: deadline)
     }
@@ -165,6 +173,7 @@ extension Worker {
             openServer(entry, attempt)
         } else {
             entry.pool.openForbidden()
+            settlePlaces(entry)
         }
     }
 
@@ -228,6 +237,7 @@ extension Worker {
             logger.warning("\(entry.key.side) of \"\(entry.key.database)\": \(error.message)")
         }
         entry.lastFailure = error
+        defer { settlePlaces(entry) }
         let (database, side) = (entry.database, entry.key.side)
         let isRefused = isPermanent(error.state)
         let spread = Double.random(in: 0...1)
@@ -254,10 +264,13 @@ extension Worker {
 
     /// The client has done with it.
     func releaseServer(_ server: ServerConnection) {
-        if server.isOutdated || server.entry.database.hold == .all || !server.entry.pool.release(server.id, now: now) {
+        let entry = server.entry
+        if server.isOutdated || entry.database.hold == .all || isOverfull(entry)
+            || !entry.pool.release(server.id, now: now)
+        {
             server.close()
         } else {
-            serveLater(server.entry)
+            serveLater(entry)
         }
     }
 
@@ -268,6 +281,7 @@ extension Worker {
         servers[server.id] = nil
         leavePlace(server.entry)
         if server.isRetired { return }
+        defer { settlePlaces(server.entry) }
         if server.isComing {
             server.entry.coming.closed(server.id, wasOpen: wasOpen)
         } else if wasOpen {
@@ -291,6 +305,7 @@ extension Worker {
             } else if entry.pool.serverCount == 0 && entry.pool.waitingCount == 0 && entry.coming.isEmpty {
                 entry.pool.keepsTrying = false
                 pools[key] = nil
+                forget(entry)
             }
         }
     }
@@ -300,13 +315,14 @@ extension Worker {
         for (key, entry) in pools {
             guard let state = databases[key.database], entry.database === state else {
                 pools[key] = nil
+                forget(entry)
                 for id in entry.pool.idleServers { servers[id]?.close() }
                 continue
             }
             var next = limits(state.route.settings.pool, key)
             next.waitersMax = entry.pool.limits.waitersMax
             entry.pool.apply(next)
-            let spare = entry.pool.serverCount - next.serversMax - next.reserveMax
+            let spare = entry.places.pool.taken - next.serversMax - next.reserveMax
             for id in entry.pool.idleServers.prefix(max(0, spare)) { servers[id]?.close() }
             let before = previous[key.database]
             if before?.endpoint(key.side) == state.route.endpoint(key.side), before?.authority == state.authority {
@@ -330,6 +346,7 @@ extension Worker {
             guard let server = servers[id] else { continue }
             server.isRetired = true
             server.entry.pool.serverClosed(id)
+            settlePlaces(server.entry)
             let pause = Self.retirementSeconds + Double(number) * Self.retirementStepSeconds
             schedule(.retired(id), at: now.advanced(bySeconds: pause))
         }
@@ -346,15 +363,14 @@ extension Worker {
             pinned[ObjectIdentifier(server.entry), default: 0] += 1
         }
         for entry in pools.values {
-            let count = pinned[ObjectIdentifier(entry)] ?? 0
+            let count = entry.places.pool.tellPinned(pinned[ObjectIdentifier(entry)] ?? 0, of: index)
             let most = entry.pool.limits.serversMax
-            if count * 2 < most { entry.isFlooded = false }
-            guard !entry.isFlooded, count > 0, count * 5 >= most * 4 else { continue }
-            entry.isFlooded = true
+            if count * 2 < most { _ = entry.places.pool.tellFlooded(false) }
+            guard count > 0, count * 5 >= most * 4, entry.places.pool.tellFlooded(true) else { continue }
             events.append(EventRecord(
                 .pinFlood, database: entry.key.database, side: entry.key.side,
-                cause: "pinned clients of user \"\(entry.key.user)\" keep most of the pool's servers on reactor "
-                    + "\(index); SHOW PINS says why",
+                cause: "pinned clients of user \"\(entry.key.user)\" keep most of the pool's servers; "
+                    + "SHOW PINS says why",
                 figures: [.init("pinned", Double(count)), .init("pool_size", Double(most))]))
         }
     }
@@ -369,12 +385,12 @@ extension Worker {
     private func takePlace(_ entry: PoolEntry) -> Bool {
         let databaseMax = entry.database.route.settings.pool.maxDBConnections
         let userMax = maxUserConnections(entry.key.user)
-        while !entry.databaseServers.enter(max: databaseMax) {
+        while !entry.places.databaseServers.enter(max: databaseMax) {
             if !makeRoom(database: entry.key.database, user: nil, entry) { return false }
         }
-        while !entry.userServers.enter(max: userMax) {
+        while !entry.places.userServers.enter(max: userMax) {
             if makeRoom(database: nil, user: entry.key.user, entry) { continue }
-            if entry.databaseServers.leave() { tellOfFreePlace() }
+            if entry.places.databaseServers.leave() { tellOfFreePlace() }
             return false
         }
         return true
@@ -382,16 +398,19 @@ extension Worker {
 
     /// The same, where nobody has to give one up for it.
     func takeFreePlace(_ entry: PoolEntry) -> Bool {
-        if !entry.databaseServers.enter(max: entry.database.route.settings.pool.maxDBConnections) { return false }
-        if entry.userServers.enter(max: maxUserConnections(entry.key.user)) { return true }
-        _ = entry.databaseServers.leave()
+        let places = entry.places
+        if !places.databaseServers.enter(max: entry.database.route.settings.pool.maxDBConnections) { return false }
+        if places.userServers.enter(max: maxUserConnections(entry.key.user)) { return true }
+        _ = places.databaseServers.leave()
         return false
     }
 
-    private func leavePlace(_ entry: PoolEntry) {
+    private func leavePlace(_ entry: PoolEntry) { leave(entry.places) }
+
+    func leave(_ places: PoolPlaces) {
         // Both, whether or not somebody waits for the first.
-        let wasDatabaseWanted = entry.databaseServers.leave()
-        if entry.userServers.leave() || wasDatabaseWanted { tellOfFreePlace() }
+        let wasDatabaseWanted = places.databaseServers.leave()
+        if places.userServers.leave() || wasDatabaseWanted { tellOfFreePlace() }
     }
 
     private func tellOfFreePlace() { for peer in peers { peer.post(.slotsFreed) } }
@@ -420,11 +439,12 @@ extension Worker {
     /// Another pool, here or on another thread, lacks the place of a server that nobody needs here now.
     private func yieldPlace(_ entry: PoolEntry) {
         // Cheap and nearly always false: this is run for every batch of events.
-        guard entry.databaseServers.isWanted || entry.userServers.isWanted, entry.pool.waitingCount == 0,
+        let (ofDatabase, ofUser) = (entry.places.databaseServers, entry.places.userServers)
+        guard ofDatabase.isWanted || ofUser.isWanted, entry.pool.waitingCount == 0,
             let id = entry.pool.idleServers.first
         else { return }
-        let isWanted = entry.database.route.settings.pool.maxDBConnections > 0 && entry.databaseServers.isWanted
-            || maxUserConnections(entry.key.user) > 0 && entry.userServers.isWanted
+        let isWanted = entry.database.route.settings.pool.maxDBConnections > 0 && ofDatabase.isWanted
+            || maxUserConnections(entry.key.user) > 0 && ofUser.isWanted
         if isWanted { servers[id]?.close() }
     }
 }

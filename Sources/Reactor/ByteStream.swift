@@ -15,6 +15,15 @@ package struct ByteStream: ~Copyable {
 
     package init(_ socket: consuming SocketDescriptor) { self.socket = socket }
 
+    /// A connection that comes from another thread, where nothing waited to be sent.
+    ///
+    /// - Parameter scratch: this thread's.
+    package init(_ socket: consuming SocketDescriptor, resuming tls: TLSStream?, _ scratch: TLSScratch) {
+        self.socket = socket
+        self.tls = tls
+        tls?.move(to: scratch)
+    }
+
     /// Bytes that wait to be sent.
     package var count: Int { out.count + gathered.count }
     package var isEmpty: Bool { out.isEmpty && gathered.isEmpty }

@@ -50,8 +50,7 @@ package struct Listener: ~Copyable {
 
     /// Another descriptor of the same socket, closed on exec; nil: there are none left.
     package borrowing func duplicate() -> CInt? {
-        let copy = fcntl(descriptor.raw, F_DUPFD_CLOEXEC, 3)
-        return copy < 0 ? nil : copy
+        descriptor.duplicate()
     }
 
     package enum Accepted: ~Copyable {

@@ -18,6 +18,12 @@ package struct SocketDescriptor: ~Copyable {
         return given
     }
 
+    /// Another descriptor of the same socket, closed on exec, to be owned by the caller; nil: there are none left.
+    package borrowing func duplicate() -> CInt? {
+        let copy = fcntl(raw, F_DUPFD_CLOEXEC, 3)
+        return copy < 0 ? nil : copy
+    }
+
     package enum Outcome: Equatable, Sendable {
         case bytes(Int)
         /// The kernel has no bytes or no room now.

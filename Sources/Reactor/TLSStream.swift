@@ -65,7 +65,7 @@ package final class TLSStream {
     }
 
     package private(set) var state: State = .handshaking
-    let scratch: TLSScratch
+    private(set) var scratch: TLSScratch
     /// OpenSSL's; within this module for the tests that play a peer.
     let raw: OpaquePointer
     private let role: TLSContext.Role
@@ -91,6 +91,12 @@ package final class TLSStream {
     }
 
     deinit { SSL_free(raw) }
+
+    /// It is another thread's from now on.
+    func move(to scratch: TLSScratch) {
+        self.scratch = scratch
+        godwit_tls_move(raw, scratch.wire)
+    }
 
     // MARK: bytes
 

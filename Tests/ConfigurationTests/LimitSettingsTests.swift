@@ -57,7 +57,6 @@ import Testing
     @Test(arguments: [
         ("users: {ann: {pool_size: 0}}", "users.ann.pool_size: expected a whole number from 1"),
         ("users: {ann: {size: 1}}", "users.ann.size: unknown key"), ("users: [ann]", "users: expected a mapping"),
-        ("listen: {threads: 2}\nusers: {ann: {pool_size: 1}}", "users.ann.pool_size: must be at least"),
         ("pool: {min_pool_size: -1}", "pool.min_pool_size: expected"),
         ("pool: {pool_mode: statement}", "pool.pool_mode"),
         ("pool: {max_protocol_version: 3.1}", "pool.max_protocol_version"),

@@ -143,7 +143,6 @@ private func refusal(_ text: String) -> String {
         (file("listen: {tls: {min_version: TLSv1}}"), "g.yaml:2: listen.tls.min_version: expected one of TLSv1.2, TLSv1.3, found \"TLSv1\""),
         (file("auth: {method: cert}"), "g.yaml:1: auth.method: cert needs listen.tls with a mode other than disable, and its client_ca"),
         (file("log: {level: loud}"), "g.yaml:2: log.level: expected one of trace, debug, info, notice, warning, error, critical, found \"loud\""),
-        (file("listen: {threads: 21}"), "g.yaml:5: databases.shop.pool.size: must be at least listen.threads (21): each thread owns its share"),
         (file("", "pool:\n  size: 0"), "g.yaml:7: databases.shop.pool.size: expected a whole number from 1 to 100000, found \"0\""),
         (file("", "pool: {server_lifetime: -1}"), "seconds, 0 or more"), (file("", "pool: {server_lifetime: inf}"), "seconds, 0 or more"),
         (file("", "pool: {server_lifetime: 1e9}"), "seconds, 0 or more"),

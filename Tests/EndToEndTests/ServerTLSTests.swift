@@ -83,6 +83,25 @@ import Testing
         #expect(try outcome(try godwit(fixture.secured, words)) == isEncrypted)
     }
 
+    @Test func `an encrypted server goes from one thread to another`() throws {
+        let godwit = try godwit(fixture.secured, "sslmode=require", user: "by_tls") {
+            $0.threads = 3
+            $0.databases[0].pool = ["size": "1"]
+        }
+        let clients = try (0..<6).map { _ in try WireClient(port: godwit.port, database: "postgres") }
+        let who = "SELECT pid || ' ' || ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        let one = try #require(try clients[0].value(who))
+        #expect(one.hasSuffix(" true"))
+        for _ in 0..<3 {
+            for client in clients {
+                #expect(try client.value(who) == one)
+                // More than one of TLS's records, there and back.
+                let long = "SELECT repeat('x', 100000) || '\(String(repeating: "y", count: 50_000))'"
+                #expect(try client.value(long)?.count == 150_000)
+            }
+        }
+    }
+
     @Test(arguments: [("disable", true), ("allow", true), ("prefer", true), ("require", false)])
     func `a server without TLS is reached where TLS is not required`(mode: String, isReached: Bool) throws {
         let outcome = try outcome(try godwit(fixture.plain, "sslmode=\(mode)"), "SELECT 1")

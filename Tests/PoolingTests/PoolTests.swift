@@ -72,6 +72,25 @@ import Testing
         #expect(pool.waitingCount == 0)
     }
 
+    @Test func `a server that comes from elsewhere is as old as it was there, and idle when it is free`() {
+        var pool = Pool(limits: Self.limits(lifetime: 10))
+        _ = pool.acquire(ClientID(1), now: at(5))
+        _ = pool.acquire(ClientID(2), now: at(5))
+        #expect(pool.lackingCount == 2)
+        #expect(pool.serversToOpen(now: at(5)) == 2)
+        #expect(pool.lackingCount == 0, "they are coming")
+        pool.openForbidden()
+        pool.openForbidden()
+        pool.serverAdopted(ServerID(7), openedAt: at(0), isLeased: true, now: at(5))
+        #expect(pool.serverCount == 1 && pool.idleCount == 0 && pool.lackingCount == 2)
+        #expect(pool.release(ServerID(7), now: at(6)) == true)
+        #expect(pool.nextPair()?.server == ServerID(7))
+        pool.serverAdopted(ServerID(8), openedAt: at(4), now: at(7))
+        #expect(pool.nextPair()?.server == ServerID(8))
+        #expect(pool.release(ServerID(7), now: at(12)) == false, "its lifetime is over")
+        #expect(pool.release(ServerID(8), now: at(12)) == true)
+    }
+
     @Test func `servers are opened for those who wait, up to the limit`() {
         var pool = Pool(limits: Self.limits(servers: 3))
         for client in 0..<2 { _ = pool.acquire(ClientID(UInt64(client)), now: at(0)) }

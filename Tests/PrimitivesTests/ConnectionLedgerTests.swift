@@ -22,7 +22,7 @@ import Testing
     }
 
     @Test func `the same key is the same count while somebody has it`() {
-        let ledger = ConnectionLedger()
+        let ledger = ConnectionLedger(threads: 2)
         let one = ledger.count(.databaseServers("d", .old))
         #expect(ledger.count(.databaseServers("d", .old)) === one)
         #expect(ledger.count(.databaseServers("d", .new)) !== one)
@@ -30,6 +30,10 @@ import Testing
         #expect(ledger.count(.userServers("caf\u{E9}", .old)) !== ledger.count(.userServers("cafe\u{301}", .old)))
         for number in 0..<5000 { _ = ledger.count(.userClients(ExactName("u\(number)"))) }
         #expect(ledger.count(.databaseServers("d", .old)) === one, "it outlives the sweeps")
+        let places = ledger.places(database: "d", user: "u", side: .old)
+        #expect(ledger.places(database: "d", user: "u", side: .old) === places)
+        #expect(ledger.places(database: "u", user: "d", side: .old) !== places)
+        #expect(ledger.places(database: "d", user: "u", side: .new) !== places)
     }
 
     @Test func `several threads together never go beyond the limit, and no refusal is forgotten`() {
