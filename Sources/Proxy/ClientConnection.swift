@@ -62,6 +62,12 @@ final class ClientConnection {
     private var interest: Interest = .read
 
     var phase: Phase = .login
+    /// By the protocol's version.
+    var cancelSecretSize: UInt8 = 4
+    /// The session reads quotes as the standard has it, and its encoding has no quotes inside characters.
+    var hasStandardStrings = true
+    var hasSafeEncoding = true
+    var isTextTrusted: Bool { hasStandardStrings && hasSafeEncoding }
     var login: LoginState?
     /// The certificate that belongs to what `login` offers; a reload may bring another one meanwhile.
     var context: TLSContext?
@@ -71,15 +77,13 @@ final class ClientConnection {
     var databaseName = ""
     var database: DatabaseState?
     var cancelKey: Int32?
-    var cancelSecret: [UInt8] = []
-    /// By the protocol's version.
-    var cancelSecretSize = 4
-
-    var console = ConsoleSession()
-    /// What writes down what it sends and gets; nil: nothing does.
-    var tap: CaptureTap?
     /// The captures that it was asked for: see `WorkerCaptures.generation`.
     var captureAsked: UInt32 = 0
+    var cancelSecret = CancelSecret.long([])
+
+    lazy var console = ConsoleSession()
+    /// What writes down what it sends and gets; nil: nothing does.
+    var tap: CaptureTap?
 
     // The session, wherever its next unit runs.
     var settings = SessionSettings()
@@ -103,10 +107,6 @@ final class ClientConnection {
     var sequenceServer: ServerID?
     /// Processing goes on when the server owes no more than so many replies.
     var repliesAwaited: Int?
-    /// The session reads quotes as the standard has it, and its encoding has no quotes inside characters.
-    var hasStandardStrings = true
-    var hasSafeEncoding = true
-    var isTextTrusted: Bool { hasStandardStrings && hasSafeEncoding }
     /// Batch that NEW must have applied before this client may read there.
     var batchNeeded: UInt64 = 0
     /// Why it keeps its server: see PinReasons.
@@ -128,7 +128,7 @@ final class ClientConnection {
     var transaction = TransactionFacts()
     var ledger = SessionLedger()
     /// Queries of ours in flight that put back what RESET has taken.
-    var startupRestores = 0
+    var startupRestores: UInt32 = 0
     /// One ran in the open transaction: what the server has set then depends on its end.
     var hasRestoredStartup = false
     /// Settings committed at the server's defaults since the lease, and put back in the open transaction only.
@@ -137,11 +137,13 @@ final class ClientConnection {
     var settledEffects: [SessionEffect] = []
     var server: ServerConnection?
     var limits: ClientLimits?
-    /// Counts that it is in.
-    var counts: [SharedCount] = []
+    /// Where it is counted.
+    var ofDatabase: SharedCount?
+    var ofUser: SharedCount?
     private var pools: (old: PoolEntry?, new: PoolEntry?) = (nil, nil)
     var lazy: LazyTransaction?
     var isForcedToAuthority = false
+    var isHolding = false
     /// Since when reads that would go to NEW have gone to the authority, because NEW lacks something.
     var divertedSince: MonotonicInstant?
     /// Tells the present wait for NEW from earlier ones.
@@ -150,7 +152,6 @@ final class ClientConnection {
     var replay: [UInt8] = []
     /// Answers of NEW that are held back until it is sure that the unit need not be run again.
     private var held: [UInt8] = []
-    var isHolding = false
     /// Bytes of a message whose head has been handed to the server.
     var passToServer = 0
     /// Bytes of a unit that has been looked at, and whose rest waits for names; and of that from the first denied
@@ -182,11 +183,11 @@ final class ClientConnection {
     private var keptAtFlush: Int?
     private(set) var lastActivity: MonotonicInstant
     var waitingSince = MonotonicInstant(nanoseconds: 0)
-    var waitingSide: Side = .old
-    /// Since when the unit has waited, where an operator has held it meanwhile.
-    var heldSince: MonotonicInstant?
     /// Its place among the database's held clients; 0: it has none.
     var holdToken: UInt64 = 0
+    /// Since when the unit has waited, where an operator has held it meanwhile.
+    var heldSince: MonotonicInstant?
+    var waitingSide: Side = .old
     /// It keeps its server, and may not begin another unit while writes are held.
     var isAtBorder = false
 

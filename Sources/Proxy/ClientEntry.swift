@@ -17,6 +17,24 @@ final class LoginState {
     init(_ exchange: ClientLogin) { self.exchange = exchange }
 }
 
+/// What a cancel request has to know.
+enum CancelSecret {
+    /// The four bytes of protocol 3.0, which take no memory of their own.
+    case short(UInt32)
+    case long([UInt8])
+
+    init(_ bytes: [UInt8]) {
+        self = bytes.count == 4 ? .short(bytes.withUnsafeBytes { $0.loadUnaligned(as: UInt32.self) }) : .long(bytes)
+    }
+
+    var bytes: [UInt8] {
+        switch self {
+        case .short(let number): withUnsafeBytes(of: number) { Array($0) }
+        case .long(let bytes): bytes
+        }
+    }
+}
+
 /// A client's way in: TLS, its login, and the greeting.
 extension ClientConnection {
     func processLogin(_ bytes: UnsafeRawBufferPointer) -> Int {
@@ -122,7 +140,7 @@ extension ClientConnection {
         context = nil
         user = request.user
         proof = request.proof
-        cancelSecretSize = request.cancelSecretSize
+        cancelSecretSize = UInt8(request.cancelSecretSize)
         databaseName = request.database
         for setting in request.settings where setting.name.lowercased() == "application_name" {
             applicationName = setting.value
@@ -191,9 +209,7 @@ extension ClientConnection {
             preconditionFailure("a greeting without a server's")
         }
         let key = worker.nextCancelKey()
-        cancelKey = key
-        cancelSecret = worker.randomBytes.take(cancelSecretSize)
-        worker.clientsByKey[key] = self
+        let secret = takeCancelKey(key)
         var writer = MessageWriter(reserving: 1024)
         writer.raw(database.commonGreeting())
         for parameter in welcome {
@@ -203,13 +219,21 @@ extension ClientConnection {
             default: break
             }
         }
-        writer.backendKeyData(processID: key, secret: cancelSecret)
+        writer.backendKeyData(processID: key, secret: secret)
         writer.readyForQuery(.idle)
         phase = .idle
         startNextUnit()
         send(writer.bytes)
         if worker.isDraining { return drain() }
         resumeSoon()
+    }
+
+    private func takeCancelKey(_ key: Int32) -> [UInt8] {
+        let secret = worker.randomBytes.take(Int(cancelSecretSize))
+        cancelKey = key
+        cancelSecret = CancelSecret(secret)
+        worker.clientsByKey[key] = self
+        return secret
     }
 
     private func enterConsole() {
@@ -228,16 +252,14 @@ extension ClientConnection {
         phase = .console
         // So that Ctrl-C in psql ends a command that waits.
         let key = worker.nextCancelKey()
-        cancelKey = key
-        cancelSecret = worker.randomBytes.take(cancelSecretSize)
-        worker.clientsByKey[key] = self
+        let secret = takeCancelKey(key)
         var writer = MessageWriter()
         for (name, value) in [
             ("server_version", "15.0 (Godwit)"), ("server_encoding", "UTF8"), ("client_encoding", "UTF8"),
             ("DateStyle", "ISO, MDY"), ("TimeZone", "UTC"), ("integer_datetimes", "on"),
             ("standard_conforming_strings", "on"), ("application_name", applicationName),
         ] { writer.parameterStatus(name, value) }
-        writer.backendKeyData(processID: key, secret: cancelSecret)
+        writer.backendKeyData(processID: key, secret: secret)
         writer.readyForQuery(.idle)
         send(writer.bytes)
     }

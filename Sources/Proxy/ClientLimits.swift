@@ -45,7 +45,7 @@ extension ClientConnection {
                 "no more connections allowed to database \"\(database.name)\" (max_db_client_connections)",
                 detail: "It is \(databaseMax).")
         }
-        counts.append(byDatabase)
+        ofDatabase = byDatabase
         let byUser = worker.ledger.count(.userClients(ExactName(user)))
         if !byUser.enter(max: userMax) {
             return ErrorResponse(
@@ -53,13 +53,14 @@ extension ClientConnection {
                 "no more connections allowed for user \"\(user)\" (max_user_client_connections)",
                 detail: "It is \(userMax).")
         }
-        counts.append(byUser)
+        ofUser = byUser
         return nil
     }
 
     func leaveLimits() {
-        for count in counts { _ = count.leave() }
-        counts = []
+        _ = ofDatabase?.leave()
+        _ = ofUser?.leave()
+        (ofDatabase, ofUser) = (nil, nil)
     }
 
     // MARK: time

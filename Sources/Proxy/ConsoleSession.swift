@@ -5,8 +5,8 @@ import PGWire
 import Primitives
 import Reactor
 
-/// What one console connection has said and waits for. A value of its client's.
-struct ConsoleSession {
+/// What one console connection has said and waits for. Its client's; other clients have none.
+final class ConsoleSession {
     struct Portal {
         var text: String
         var formats: ConsoleReport.Formats

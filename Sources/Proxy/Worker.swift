@@ -542,7 +542,7 @@ final class Worker {
     }
 
     private func cancel(processID: Int32, secret: [UInt8], by canceller: Canceller) {
-        if let client = clientsByKey[processID], Digest.equal(client.cancelSecret, secret),
+        if let client = clientsByKey[processID], Digest.equal(client.cancelSecret.bytes, secret),
             client.cancelRunning(for: canceller)
         {
             return
