@@ -260,8 +260,11 @@ import Testing
         configuration.threads = threads
         configuration.sections = "pool: {autodb_idle_timeout: 0.1}"
         let godwit = try GodwitProcess(configuration)
+        // They stay: what nobody uses is forgotten, with who has written there.
+        var clients: [WireClient] = []
         for (round, name) in (names + names + names).enumerated() {
             let client = try WireClient(port: godwit.port, database: name)
+            clients.append(client)
             #expect(try client.value("SELECT current_database()") == name)
             // Without a mirror who has written stays on OLD: also on another thread.
             #expect(try client.value("SELECT v FROM side") == (round < 2 ? "new" : "old"))
@@ -272,7 +275,7 @@ import Testing
         _ = try godwit.console("READS * 0")
         let again = try WireClient(port: godwit.port, database: names[0], user: "postgres")
         #expect(try again.value("SELECT v FROM side") == "old")
-        again.close()
+        for client in clients + [again] { client.close() }
         let client = try WireClient(port: godwit.port)
         client.send(Frame.startup([("user", "app"), ("database", "nowhere")]))
         let told = try error(client)
