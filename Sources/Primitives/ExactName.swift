@@ -1,3 +1,5 @@
+import Glibc
+
 /// A name of PostgreSQL's: equal to another when their bytes are. Swift's String takes `é` and `e` with an accent
 /// behind it for equal; to PostgreSQL they are two users. Immutable, any thread.
 package struct ExactName: Hashable, Sendable, Codable, ExpressibleByStringLiteral, CustomStringConvertible {
@@ -17,7 +19,17 @@ package struct ExactName: Hashable, Sendable, Codable, ExpressibleByStringLitera
 }
 
 extension String {
-    package func hasSameBytes(as other: String) -> Bool { utf8.elementsEqual(other.utf8) }
+    package func hasSameBytes(as other: String) -> Bool {
+        // By elementsEqual it costs ten times as much: that takes each byte by itself.
+        if utf8.count != other.utf8.count { return false }
+        var (one, two) = (self, other)
+        return one.withUTF8 { one in
+            two.withUTF8 { two in
+                guard let first = one.baseAddress, let second = two.baseAddress else { return true }
+                return memcmp(first, second, one.count) == 0
+            }
+        }
+    }
 }
 
 /// A dictionary from names to values, by the names' bytes.

@@ -11,7 +11,7 @@ package final class SharedPlaces: @unchecked Sendable {
     /// What one thread says of its part.
     private struct Part: ~Copyable {
         /// Since when its oldest client without a server has waited, in nanoseconds of the monotonic clock; 0: it lacks
-        /// nothing.
+        /// nothing that others should see to.
         let lackingSince = Atomic<UInt64>(0)
         /// Servers that nobody there needs, less those that others have asked for.
         let idle = Atomic<Int>(0)

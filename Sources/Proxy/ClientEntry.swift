@@ -205,20 +205,15 @@ extension ClientConnection {
 
     /// ParameterStatus as the authority reports them, with what this client asked for, then the cancel key.
     func greet() {
-        guard let database, let welcome = database.welcome else {
+        guard let greeting = database?.greet() else {
             preconditionFailure("a greeting without a server's")
         }
         let key = worker.nextCancelKey()
         let secret = takeCancelKey(key)
         var writer = MessageWriter(reserving: 1024)
-        writer.raw(database.commonGreeting())
-        for parameter in welcome {
-            switch parameter.name {
-            case "application_name": writer.parameterStatus(parameter.name, applicationName)
-            case "session_authorization": writer.parameterStatus(parameter.name, user)
-            default: break
-            }
-        }
+        writer.raw(greeting.common)
+        if greeting.hasApplicationName { writer.parameterStatus("application_name", applicationName) }
+        if greeting.hasUser { writer.parameterStatus("session_authorization", user) }
         writer.backendKeyData(processID: key, secret: secret)
         writer.readyForQuery(.idle)
         phase = .idle

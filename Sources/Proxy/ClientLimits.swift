@@ -28,16 +28,16 @@ extension ClientConnection {
     /// A reload: other limits, for what runs too.
     func limitsChanged() {
         guard let database else { return }
-        limits = ClientLimits(database.route.settings.pool, worker.snapshot.settings.user(named: user))
+        limits = ClientLimits(database.route.settings.pool, worker.userSettings(user))
     }
 
     /// Counts a client in that has proven who it is.
     ///
     /// - Returns: why it may not stay.
     func enterLimits(of database: DatabaseState) -> ErrorResponse? {
-        let settings = worker.snapshot.settings
         let databaseMax = database.route.settings.pool.maxDBClientConnections
-        let userMax = settings.user(named: user)?.maxUserClientConnections ?? settings.limits.maxUserClientConnections
+        let userMax = worker.userSettings(user)?.maxUserClientConnections
+            ?? worker.snapshot.settings.limits.maxUserClientConnections
         let byDatabase = worker.ledger.count(.databaseClients(ExactName(database.name)))
         if !byDatabase.enter(max: databaseMax) {
             return ErrorResponse(

@@ -94,8 +94,8 @@ final class DatabaseState {
     var statements = StatementRegistry()
     /// What the authority reported at login: what a new client is told. nil until a server has logged in.
     var welcome: [StartupPacket.Parameter]? { didSet { greeting = nil } }
-    /// Its messages, but for those of what each client has of its own; made when they are asked for.
-    private var greeting: [UInt8]?
+    /// Made of it when the first client is greeted.
+    private var greeting: Greeting?
     /// Of the last client that came.
     var knownStartup: KnownStartup?
     var counters = DatabaseCounters()
@@ -197,18 +197,31 @@ final class DatabaseState {
         routes[Self.index(decision.side, isRead, decision.reason)] += 1
     }
 
-    /// ParameterStatus of all that is the same for every client.
-    func commonGreeting() -> [UInt8] {
-        if let greeting { return greeting }
-        var writer = MessageWriter()
-        for parameter in welcome ?? [] where !Self.ownParameters.contains(parameter.name) {
-            writer.parameterStatus(parameter.name, parameter.value)
-        }
-        greeting = writer.bytes
-        return writer.bytes
+    struct Greeting {
+        /// ParameterStatus of all that is the same for every client.
+        var common: [UInt8]
+        /// What each client has its own values of.
+        var hasApplicationName = false
+        var hasUser = false
     }
 
-    private static let ownParameters = ["application_name", "session_authorization"]
+    /// - Returns: nil until a server has logged in.
+    func greet() -> Greeting? {
+        if let greeting { return greeting }
+        guard let welcome else { return nil }
+        var made = Greeting(common: [])
+        var writer = MessageWriter()
+        for parameter in welcome {
+            switch parameter.name {
+            case "application_name": made.hasApplicationName = true
+            case "session_authorization": made.hasUser = true
+            default: writer.parameterStatus(parameter.name, parameter.value)
+            }
+        }
+        made.common = writer.bytes
+        greeting = made
+        return made
+    }
 
     var routeCounts: [(key: RouteKey, units: UInt64)] {
         var counts: [(RouteKey, UInt64)] = []
@@ -263,7 +276,7 @@ final class DatabaseState {
 
     /// The first source of the plan that the session itself answers.
     func sessionKey(
-        user: String, applicationName: String, clientAddress: String, keyValues: [String: String]
+        user: String, applicationName: String, clientAddress: @autoclosure () -> String, keyValues: [String: String]
     ) -> StatementKey? {
         for (index, source) in route.table.keyPlan.sources.enumerated() {
             let value: String?
@@ -271,7 +284,7 @@ final class DatabaseState {
             case .setting(let name): value = keyValues[name]
             case .sessionUser: value = user
             case .applicationName: value = applicationName
-            case .clientAddress: value = clientAddress
+            case .clientAddress: value = clientAddress()
             case .comment, .column: value = nil
             }
             if let value, let identity = resolver.identity(of: value) {

@@ -78,6 +78,8 @@ final class Worker {
     var servers: [ServerID: ServerConnection] = [:]
     var databases = NameTable<DatabaseState>()
     var pools: [PoolKey: PoolEntry] = [:]
+    /// When other threads are asked for servers: sooner than the timers' tick.
+    var sharesAt: MonotonicInstant?
     /// Pools in which a server may have become free for a waiting client since the batch began.
     private var poolsToServe: [PoolEntry] = []
     /// Clients whose kept bytes can go on since the batch began.
@@ -176,7 +178,7 @@ final class Worker {
     /// Runs until it is told to stop, or has drained.
     func run() {
         while !isStopped {
-            let timeout = timers.timeoutMillis(now: MonotonicInstant.now())
+            let timeout = timeoutMillis()
             var isFirst = true
             loop.wait(timeoutMillis: timeout) { registration, readable, writable in
                 if isFirst {
@@ -187,6 +189,7 @@ final class Worker {
             }
             if isFirst { beginBatch() }
             for token in timers.expire(now: now) { fire(token) }
+            if let sharesAt, sharesAt <= now { askOthers() }
             finishBatch()
             if !watches.isEmpty { checkWatches() }
         }
@@ -197,6 +200,14 @@ final class Worker {
         for server in servers.values { server.closeSocket() }
         captures.endAll()
         control.post(.workerEnded(index))
+    }
+
+    private func timeoutMillis() -> Int32 {
+        let now = MonotonicInstant.now()
+        let timeout = timers.timeoutMillis(now: now)
+        guard let sharesAt else { return timeout }
+        let pause = sharesAt <= now ? 0 : Int32((sharesAt.nanoseconds - now.nanoseconds) / 1_000_000) + 1
+        return timeout < 0 ? pause : min(timeout, pause)
     }
 
     private func beginBatch() {

@@ -66,7 +66,7 @@ extension Worker {
     private func limits(_ settings: PoolSettings, _ key: PoolKey) -> PoolLimits {
         func nanos(_ seconds: Double) -> UInt64 { UInt64(seconds * 1e9) }
         func share(_ whole: Int) -> Int { whole / peers.count + (index < whole % peers.count ? 1 : 0) }
-        let user = snapshot.settings.user(named: key.user)
+        let user = userSettings(key.user)
         return PoolLimits(
             serversMax: user?.poolSize ?? settings.size, waitersMax: settings.waitersMax,
             waitMaxNanos: nanos(settings.queryWaitTimeoutSeconds),
@@ -148,11 +148,7 @@ extension Worker {
         }
         if let retry = entry.pool.retryTime(now: now) { deadline = min(retry, deadline ?? retry) }
         if let reserve = entry.pool.reserveTime(now: now) { deadline = min(reserve, deadline ?? reserve) }
-        if let deadline { lookAgain(at: entry, deadline) }
-    }
-
-    func lookAgain(at entry: PoolEntry, _ deadline: MonotonicInstant) {
-        guard entry.timerAt.map({ deadline < $0 }) ?? true else { return }
+        guard let deadline, entry.timerAt.map({ deadline < $0 }) ?? true else { return }
         entry.timerAt = deadline
         schedule(.pool(entry), at: deadline)
     }
@@ -377,8 +373,13 @@ extension Worker {
 
     // MARK: limits over all threads
 
+    /// What the settings say of one user. To ask them would copy them whole, with a count for all that is in them.
+    func userSettings(_ name: String) -> UserSettings? {
+        snapshot.settings.users.first { $0.name.hasSameBytes(as: name) }
+    }
+
     private func maxUserConnections(_ user: String) -> Int {
-        snapshot.settings.user(named: user)?.maxUserConnections ?? snapshot.settings.limits.maxUserConnections
+        userSettings(user)?.maxUserConnections ?? snapshot.settings.limits.maxUserConnections
     }
 
     /// Counts a server in that is about to be opened. At a limit it takes the place of one that is idle elsewhere.

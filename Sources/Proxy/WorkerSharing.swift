@@ -51,27 +51,41 @@ extension Worker {
         giveAway(entry, toWaitingSince: MonotonicInstant(nanoseconds: own.nanoseconds - Self.fairnessNanos))
     }
 
+    /// Somebody has waited for as long as it takes to have another thread's server.
+    func askOthers() {
+        sharesAt = nil
+        for entry in pools.values where entry.pool.lackingCount > 0 { serveLater(entry) }
+    }
+
     /// When all is done that this thread can do for its clients.
     func shareRest(_ entry: PoolEntry) {
         settlePlaces(entry)
         if peers.count == 1 || entry.isForgotten { return }
-        let lacking = entry.pool.lackingCount
         tellPlaces(entry)
-        if lacking > 0, let oldest = entry.pool.oldestWaiter() {
-            let due = MonotonicInstant(nanoseconds: oldest.nanoseconds + Self.graceNanos)
-            if now < due { return lookAgain(at: entry, due) }
-            for _ in 0..<lacking {
+        if entry.pool.lackingCount > 0 {
+            guard overdueSince(entry) != nil else { return }
+            for _ in 0..<entry.pool.lackingCount {
                 guard let peer = entry.places.pool.takeIdle(but: index) else { return }
                 peers[peer].post(.serverWanted(entry.key, by: index))
             }
-        } else if entry.pool.waitingCount == 0 && entry.pool.idleCount > 0, now.nanoseconds > Self.graceNanos {
-            giveAway(entry, toWaitingSince: MonotonicInstant(nanoseconds: now.nanoseconds - Self.graceNanos))
+        } else if entry.pool.waitingCount == 0 && entry.pool.idleCount > 0 {
+            giveAway(entry, toWaitingSince: MonotonicInstant(nanoseconds: .max))
         }
+    }
+
+    /// A lack is told of only when it is old enough. Others need no clock then, which differs from thread to thread by
+    /// what they do in one turn: one that asked a moment before a server came free might never be seen.
+    private func overdueSince(_ entry: PoolEntry) -> MonotonicInstant? {
+        guard entry.pool.lackingCount > 0, let oldest = entry.pool.oldestWaiter() else { return nil }
+        let due = MonotonicInstant(nanoseconds: oldest.nanoseconds + Self.graceNanos)
+        if due <= now { return oldest }
+        sharesAt = min(due, sharesAt ?? due)
+        return nil
     }
 
     private func tellPlaces(_ entry: PoolEntry) {
         entry.places.pool.tell(
-            of: index, lackingSince: entry.pool.lackingCount > 0 ? entry.pool.oldestWaiter() : nil,
+            of: index, lackingSince: overdueSince(entry),
             idle: entry.database.hold == .all ? 0 : entry.pool.idleCount)
     }
 
