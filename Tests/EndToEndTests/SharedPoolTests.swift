@@ -60,7 +60,8 @@ import Testing
         let godwit = try godwit(threads: 3, size: 1)
         let clients = try clients(godwit, ofEach: 2, threads: 3).flatMap { $0 }
         let one = try #require(try clients[0].value(process))
-        for _ in 0..<5 { for client in clients { #expect(try client.value(process) == one) } }
+        // Often: one that asks while the server is about to come free on another thread was once not seen.
+        for _ in 0..<50 { for client in clients { #expect(try client.value(process) == one) } }
         for client in clients { client.send(Frame.query(process)) }
         for client in clients { #expect(try client.readToReady().first { $0.type == "D" }?.columns == [one]) }
         #expect(try backends() == [one])
