@@ -147,6 +147,8 @@ extension Worker {
         moved.places.pool.add(-1)
         leave(moved.places)
         tellOfPlaces(moved.key, moved.places)
+        // Whose clients wait for it still.
+        if let entry = pools[moved.key] { serveLater(entry) }
     }
 
     /// The thread has no use for the pool any more.
