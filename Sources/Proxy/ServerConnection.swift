@@ -544,12 +544,16 @@ final class ServerConnection {
 
     // MARK: the end
 
+    static let goodbye: [UInt8] = {
+        var writer = MessageWriter()
+        writer.message(FrontendTag.terminate) { _ in }
+        return writer.bytes
+    }()
+
     /// Closes in good order.
     func close() {
         if state == .closed { return }
-        var writer = MessageWriter()
-        writer.message(FrontendTag.terminate) { _ in }
-        if !isOpening { queue(writer.bytes) }
+        if !isOpening { queue(Self.goodbye) }
         flush()
         end()
     }
@@ -588,9 +592,7 @@ final class ServerConnection {
 
     /// At the end of the process: the socket goes with the object.
     func closeSocket() {
-        var writer = MessageWriter()
-        writer.message(FrontendTag.terminate) { _ in }
-        if !isOpening { queue(writer.bytes) }
+        if !isOpening { queue(Self.goodbye) }
         flush()
         stream.shutdown()
     }

@@ -61,9 +61,9 @@ extension Worker {
     func shareRest(_ entry: PoolEntry) {
         settlePlaces(entry)
         if peers.count == 1 || entry.isForgotten { return }
-        tellPlaces(entry)
+        let isOverdue = tellPlaces(entry)
         if entry.pool.lackingCount > 0 {
-            guard overdueSince(entry) != nil else { return }
+            if !isOverdue { return }
             for _ in 0..<entry.pool.lackingCount {
                 guard let peer = entry.places.pool.takeIdle(but: index) else { return }
                 peers[peer].post(.serverWanted(entry.key, by: index))
@@ -83,10 +83,13 @@ extension Worker {
         return nil
     }
 
-    private func tellPlaces(_ entry: PoolEntry) {
+    /// - Returns: whether it lacks servers that others should see to.
+    @discardableResult
+    private func tellPlaces(_ entry: PoolEntry) -> Bool {
+        let since = overdueSince(entry)
         entry.places.pool.tell(
-            of: index, lackingSince: overdueSince(entry),
-            idle: entry.database.hold == .all ? 0 : entry.pool.idleCount)
+            of: index, lackingSince: since, idle: entry.database.hold == .all ? 0 : entry.pool.idleCount)
+        return since != nil
     }
 
     private func giveAway(_ entry: PoolEntry, toWaitingSince limit: MonotonicInstant) {
@@ -139,9 +142,7 @@ extension Worker {
     private func closeMoved(_ moved: MovedServer) {
         let parts = moved.connection
         var stream = ByteStream(SocketDescriptor(owning: parts.descriptor), resuming: parts.tls, scratch)
-        var writer = MessageWriter()
-        writer.message(FrontendTag.terminate) { _ in }
-        stream.queue(writer.bytes)
+        stream.queue(ServerConnection.goodbye)
         _ = stream.flush()
         stream.shutdown()
         moved.places.pool.add(-1)

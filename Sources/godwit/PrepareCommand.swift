@@ -53,10 +53,10 @@ struct PrepareCommand: ParsableCommand {
                 complain("\(database): NEW has taken the writes before: its schema is not replaced")
                 throw ExitCode(1)
             }
+            let mappings = TableMappings(targets.database.mirror)
             if copySchema {
                 let copy = try SchemaCopy(old: targets.old, new: targets.new, programs: programs)
                 defer { copy.end() }
-                let mappings = TableMappings(targets.database.mirror)
                 try copy.copyBeforeRows(old, new, mappings) { say("LEFT TO YOU \($0)") }
                 say("  NEW has OLD's tables, types and keys"
                     + (mappings.all.isEmpty ? "" : ", those of mirror.tables as it says"))
@@ -65,7 +65,6 @@ struct PrepareCommand: ParsableCommand {
                 old: try AuthorityReader.claim(old) ?? .untouched, new: try AuthorityReader.claim(new) ?? .untouched)
             let direction = MirrorDirection(from: ownership.authority)
             if direction != .forward { say("  NEW takes the writes: the mirror runs from NEW to OLD") }
-            let mappings = TableMappings(targets.database.mirror)
             let bulk = targets.database.mirror.bulkTables
             let result = try Preflight.check(
                 direction, old: old, new: new, mappings: mappings, bulk: bulk,
