@@ -53,21 +53,70 @@ final class ClientConnection {
     /// A buffer kept by an idle client is no larger than this.
     private static let keptCapacity = 4096
 
+    // What every unit is looked at with lies together: of many clients none is in the processor's caches, and each line
+    // of memory is waited for (docs/PERFORMANCE.md).
     let id: ClientID
-    let address: SocketAddress
-    let connectedAt: MonotonicInstant
     let worker: Worker
-    var stream: ByteStream
     private let registration: Registration
+    var stream: ByteStream
     private var interest: Interest = .read
-
     var phase: Phase = .login
-    /// By the protocol's version.
-    var cancelSecretSize: UInt8 = 4
     /// The session reads quotes as the standard has it, and its encoding has no quotes inside characters.
     var hasStandardStrings = true
     var hasSafeEncoding = true
     var isTextTrusted: Bool { hasStandardStrings && hasSafeEncoding }
+    /// The open transaction has changed the schema.
+    var hasChangedSchema = false
+    var isForcedToAuthority = false
+    var isHolding = false
+    private(set) var isProcessing = false
+    /// Something happened while bytes were looked at that lets them go on.
+    private var hasMoved = false
+    private var isReadingPaused = false
+    private(set) var isClosingAfterFlush = false
+    /// The client sends no more (FIN, or close_notify), and may still listen to what it has asked for.
+    private(set) var hasEnded = false
+    var waitingSide: Side = .old
+    /// Queries of ours in flight that put back what RESET has taken.
+    var startupRestores: UInt32 = 0
+    var database: DatabaseState?
+    var server: ServerConnection?
+    var unitPlace: UnsafeMutablePointer<Unit>?
+    var inbox: [UInt8] = []
+    var scanner: UnitScanner
+    var limits: ClientLimits?
+    /// Why it keeps its server: see PinReasons.
+    var pins: [PinReason] = []
+    var unnamed: UnnamedStatement?
+    var unnamedBefore: [UnnamedChange] = []
+    var lastUnnamedChange: UInt32 = 0
+    var statements = StatementMap()
+    /// What messages in flight changed in `statements`.
+    var changes = StatementChanges()
+    var names = StatementNames()
+    var transaction = TransactionFacts()
+    private(set) var lastActivity: MonotonicInstant
+    var waitingSince = MonotonicInstant(nanoseconds: 0)
+    /// What writes down what it sends and gets; nil: nothing does.
+    var tap: CaptureTap?
+    var sessionKey: StatementKey?
+    var settings = SessionSettings()
+    private var pools: (old: PoolEntry?, new: PoolEntry?) = (nil, nil)
+    var ledger = SessionLedger()
+    private var bytesToSkip = 0
+    var lazy: LazyTransaction?
+    /// Bytes of the unit that waits behind the first part of what was cut: see UnitCut.
+    var restOfCut: Int?
+    /// Batch that NEW must have before what waits in `stream` may be sent: see SyncCommit.
+    var batchAwaited: UInt64?
+    /// Since when the unit has waited, where an operator has held it meanwhile.
+    var heldSince: MonotonicInstant?
+
+    // Of its login.
+    let address: SocketAddress
+    let connectedAt: MonotonicInstant
+    /// By the protocol's version.
+    var cancelSecretSize: UInt8 = 4
     var login: LoginState?
     /// The certificate that belongs to what `login` offers; a reload may bring another one meanwhile.
     var context: TLSContext?
@@ -75,42 +124,25 @@ final class ClientConnection {
     var proof: ServerProof?
     var user = ""
     var databaseName = ""
-    var database: DatabaseState?
     var cancelKey: Int32?
     /// The captures that it was asked for: see `WorkerCaptures.generation`.
     var captureAsked: UInt32 = 0
     var cancelSecret = CancelSecret.long([])
-
     lazy var console = ConsoleSession()
-    /// What writes down what it sends and gets; nil: nothing does.
-    var tap: CaptureTap?
 
     // The session, wherever its next unit runs.
-    var settings = SessionSettings()
     var startupSettings = SessionSettings()
     var applicationName = ""
     /// The same, as it was at the start.
     var startupName = ""
     /// Values of the settings that are routing keys (`godwit.user`).
     var keyValues: [String: String] = [:]
-    var sessionKey: StatementKey?
-    /// The open transaction has changed the schema.
-    var hasChangedSchema = false
-    var statements = StatementMap()
-    var unnamed: UnnamedStatement?
-    /// What messages in flight changed in them, the names apart from the unnamed statement.
-    var changes = StatementChanges()
-    var unnamedBefore: [UnnamedChange] = []
-    var lastUnnamedChange: UInt32 = 0
-    var names = StatementNames()
     /// Where it may have drawn the latest value of a sequence.
     var sequenceServer: ServerID?
     /// Processing goes on when the server owes no more than so many replies.
     var repliesAwaited: Int?
     /// Batch that NEW must have applied before this client may read there.
     var batchNeeded: UInt64 = 0
-    /// Why it keeps its server: see PinReasons.
-    var pins: [PinReason] = []
     var pinnedAt = MonotonicInstant(nanoseconds: 0)
     /// What pins it may be gone: see `verifyPins`.
     var maySetFree = false
@@ -118,32 +150,20 @@ final class ClientConnection {
     var pinsVerifiedAt = MonotonicInstant(nanoseconds: 0)
 
     // The present unit and transaction.
-    var scanner: UnitScanner
-    var unitPlace: UnsafeMutablePointer<Unit>?
     /// Of an idle client: a new one, for which room is taken when something is to be written in it.
     var unit: Unit {
         unsafeAddress { unitPlace.map { UnsafePointer($0) } ?? worker.spareUnits.new }
         unsafeMutableAddress { unitPlace ?? takeUnit() }
     }
-    var transaction = TransactionFacts()
-    var ledger = SessionLedger()
-    /// Queries of ours in flight that put back what RESET has taken.
-    var startupRestores: UInt32 = 0
-    /// One ran in the open transaction: what the server has set then depends on its end.
+    /// A query of `startupRestores` ran in the open transaction: what the server has set then depends on its end.
     var hasRestoredStartup = false
     /// Settings committed at the server's defaults since the lease, and put back in the open transaction only.
     var resetsCommitted: Set<String> = []
-    /// What stays of it, until the server is quiet.
+    /// What stays of the ended transaction, until the server is quiet.
     var settledEffects: [SessionEffect] = []
-    var server: ServerConnection?
-    var limits: ClientLimits?
     /// Where it is counted.
     var ofDatabase: SharedCount?
     var ofUser: SharedCount?
-    private var pools: (old: PoolEntry?, new: PoolEntry?) = (nil, nil)
-    var lazy: LazyTransaction?
-    var isForcedToAuthority = false
-    var isHolding = false
     /// Since when reads that would go to NEW have gone to the authority, because NEW lacks something.
     var divertedSince: MonotonicInstant?
     /// Tells the present wait for NEW from earlier ones.
@@ -159,35 +179,17 @@ final class ClientConnection {
     var notedAhead = 0
     var deniedAhead: Int?
 
-    /// Batch that NEW must have before what waits in `stream` may be sent: see SyncCommit.
-    var batchAwaited: UInt64?
-    /// Tells the present wait for that from earlier ones.
+    /// Tells the present wait for `batchAwaited` from earlier ones.
     var commitWait: UInt64 = 0
-    /// Bytes of the unit that waits behind the first part of what was cut: see UnitCut.
-    var restOfCut: Int?
     var followed: FollowedTransaction?
-    var inbox: [UInt8] = []
-    private var bytesToSkip = 0
-    private(set) var isProcessing = false
-    /// Something happened while bytes were looked at that lets them go on.
-    private var hasMoved = false
-    private var isReadingPaused = false
-    private(set) var isClosingAfterFlush = false
-    /// The client sends no more (FIN, or close_notify), and may still listen to what it has asked for.
-    private(set) var hasEnded = false
     /// It is closed within bytes that were looked at: messages that were counted may not have been sent.
     private(set) var hasBrokenOff = false
-    /// It was tried whether it does.
+    /// It was tried whether it still listens.
     private var hasProbed = false
     /// Bytes that were kept when the server was last asked to send all that it has.
     private var keptAtFlush: Int?
-    private(set) var lastActivity: MonotonicInstant
-    var waitingSince = MonotonicInstant(nanoseconds: 0)
     /// Its place among the database's held clients; 0: it has none.
     var holdToken: UInt64 = 0
-    /// Since when the unit has waited, where an operator has held it meanwhile.
-    var heldSince: MonotonicInstant?
-    var waitingSide: Side = .old
     /// It keeps its server, and may not begin another unit while writes are held.
     var isAtBorder = false
 

@@ -33,26 +33,31 @@ final class ServerConnection {
     /// A body that we want to look at is kept until it is whole, up to this size; a larger one is passed on unseen.
     private static let keptBodyMax = 64 * 1024
 
+    // What every unit is looked at with lies together: see ClientConnection.
     let id: ServerID
-    let endpoint: ServerEndpoint
-    let entry: PoolEntry
     let worker: Worker
-    let openedAt: MonotonicInstant
+    let entry: PoolEntry
+    private var stream: ByteStream
+    private let registration: Registration
+    private var interest: Interest = [.write]
+    var state: State = .connecting
     /// It leads to the side that does not take the writes, as it was when it was opened: only reads go there.
     let isReadOnly: Bool
     /// It leads to the side that takes the writes next, and nobody has it before that does: see ComingServers.
     var isComing: Bool
     /// It has left its pool, and is closed in a moment: see `Worker.retire`.
     var isRetired = false
-    private var stream: ByteStream
-    private var negotiation: ServerNegotiation
-    private let registration: Registration
-    private var interest: Interest = [.write]
-
-    var state: State = .connecting
-    private(set) var login: ServerLogin
-    var session = ServerSession()
-    var statements: ServerStatements
+    /// A reload changed where it should lead, or its answer was given up: it is closed when it has done.
+    var isOutdated = false
+    private var passIsForwarded = false
+    private var isReadingPaused = false
+    var client: ClientConnection?
+    private var inbox: [UInt8] = []
+    /// The rest of a message whose head has been handled.
+    private var passRemaining = 0
+    var leasedAt = MonotonicInstant(nanoseconds: 0)
+    /// When bytes came from it last, or a client got it or let go of it while it was at work.
+    var heardAt = MonotonicInstant(nanoseconds: 0)
     /// Which client's unnamed statement the server has now; 0: nobody's.
     var unnamedToken: UInt64 = 0
     /// In which batch (see `ServerSession.batchesSent`) the server was sent a statement that it did not have, until all
@@ -60,27 +65,22 @@ final class ServerConnection {
     var preparedIn: [StatementID: UInt32] = [:]
     /// The same of the unnamed statement.
     var unnamedPreparedIn: UInt32?
-    /// The server may have anybody's.
-    static let unknownToken = UInt64.max
-    var sequences = SequenceHolder.nobody
     /// What is set in the server's session; nil: unknown.
     var settings: SessionSettings? = SessionSettings()
-    var client: ClientConnection?
-    var leasedAt = MonotonicInstant(nanoseconds: 0)
-    /// When bytes came from it last, or a client got it or let go of it while it was at work.
-    var heardAt = MonotonicInstant(nanoseconds: 0)
-    /// A reload changed where it should lead, or its answer was given up: it is closed when it has done.
-    var isOutdated = false
+    var session = ServerSession()
+    var statements: ServerStatements
     /// Cancel requests on their way to it: it is not handed on before they have arrived.
     var cancelsInFlight = 0
+    let endpoint: ServerEndpoint
+    // What few look at.
+    let openedAt: MonotonicInstant
+    private var negotiation: ServerNegotiation
+    private(set) var login: ServerLogin
+    /// The `unnamedToken` of a server that may have anybody's.
+    static let unknownToken = UInt64.max
+    var sequences = SequenceHolder.nobody
     /// Cancel requests that may still be sent to end what nobody waits for; nil: somebody does.
     var cancelsLeft: Int?
-
-    private var inbox: [UInt8] = []
-    /// The rest of a message whose head has been handled.
-    private var passRemaining = 0
-    private var passIsForwarded = false
-    private var isReadingPaused = false
     /// The server said why it will close the connection.
     private(set) var farewell: ErrorResponse?
     var quietFailure: ErrorResponse?

@@ -5,31 +5,53 @@ import Sessions
 
 /// What is known of the unit that a client is sending or waiting for.
 struct Unit: ~Copyable {
+    // What every unit has comes first: see ClientConnection.
     /// Bytes of the unit at the front of the client's input; 0 once they are with a server.
     var byteCount = 0
+    var startedAt = MonotonicInstant(nanoseconds: 0)
+    var statementCount = 0
     /// It is longer than we gather: it goes to the authority as it comes.
     var isStreamed = false
-    /// It ends with ReadyForQuery: a refused one can be answered, and the client goes on.
-    var endsWithReady = true
-    var statementCount = 0
-    /// Every statement seen is surely a read.
-    var isAllReads = true
     /// Something runs: a batch that only prepares or describes does not.
     var executes = false
+    /// Every statement seen is surely a read.
+    var isAllReads = true
+    /// It ends with ReadyForQuery: a refused one can be answered, and the client goes on.
+    var endsWithReady = true
+    var isReplay = false
+    /// It has waited for NEW to catch up.
+    var hasWaited = false
+    /// A server did not take the session's settings, and was given back.
+    var hasRetriedSetup = false
+    var isProbe = false
+    var mayWrite = false
+    var hasFailed = false
     /// It has a portal, or had one.
     var binds = false
-    var parsesNamed = false
     var parsesUnnamed = false
     var parsesUnnamedAgain = false
-    /// SQL's PREPARE is in it.
-    var prepares = false
     /// Kind and options of the first statement: they decide when it is the only one.
     var kind: StatementKind = .empty
+    /// See LoneRead.
+    var lone: LoneStatement.Form?
+    var isLoneDescribed = false
+    /// The named statement that it binds.
+    var loneStatement: StatementID?
+    var key: StatementKey?
+    /// For rules, keys in Bind and statistics.
+    var notes = UnitNotes()
+    /// What it leaves in the session and does to the transaction.
+    var session = UnitSession()
+    /// Of all its statements.
+    var borders = TransactionBorders()
+
+    // What few have.
+    var parsesNamed = false
+    /// SQL's PREPARE is in it.
+    var prepares = false
     var options = TransactionOptions()
     /// COMMIT or ROLLBACK AND CHAIN.
     var chains = false
-    /// Of all its statements.
-    var borders = TransactionBorders()
     /// The text of BEGIN, where it is the first statement.
     var beginSQL: String?
     /// Every statement but the first is surely a read.
@@ -55,37 +77,18 @@ struct Unit: ~Copyable {
     var readsUnmirrored = false
     /// A portal may be left that a later unit goes on with.
     var leavesPortal = false
-    /// It has waited for NEW to catch up.
-    var hasWaited = false
     /// Of a batch whose DDL runs on both sides: what is answered before its end.
     var changeAnswer: [UInt8] = []
     /// Bytes at the front of the input that it is made of.
     var changeBytes = 0
-    var key: StatementKey?
-    /// What it leaves in the session and does to the transaction.
-    var session = UnitSession()
-    var mayWrite = false
     /// It may make a READ ONLY transaction or session READ WRITE.
     var mayLiftReadOnly = false
     /// It may end a transaction, and what that wrote becomes visible.
     var mayCommit = false
-    var hasFailed = false
     /// An error of the server's own that the client got.
     var serverError: String?
-    /// For rules, keys in Bind and statistics.
-    var notes = UnitNotes()
     /// Of the last Parse of the unnamed statement.
     var unnamed: (analysis: AnalysedStatement, key: StatementKey?)?
-    var isProbe = false
-    /// A server did not take the session's settings, and was given back.
-    var hasRetriedSetup = false
-    var isReplay = false
-    var startedAt = MonotonicInstant(nanoseconds: 0)
-    /// See LoneRead.
-    var lone: LoneStatement.Form?
-    var isLoneDescribed = false
-    /// The named statement that it binds.
-    var loneStatement: StatementID?
 
     mutating func add(_ analysis: AnalysedStatement, _ key: StatementKey?) {
         let classification = analysis.classification
