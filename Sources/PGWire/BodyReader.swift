@@ -66,6 +66,14 @@ import Glibc
     }
 }
 
+extension UnsafeRawBufferPointer {
+    @inlinable package func hasSameBytes(as other: UnsafeRawBufferPointer) -> Bool {
+        if count != other.count { return false }
+        guard count > 0, let start = baseAddress, let otherStart = other.baseAddress else { return true }
+        return memcmp(start, otherStart, count) == 0
+    }
+}
+
 extension String {
     /// The bytes as UTF-8, repaired where they are not.
     package init(wire bytes: UnsafeRawBufferPointer) { self.init(decoding: bytes, as: UTF8.self) }

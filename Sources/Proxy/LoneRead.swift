@@ -19,12 +19,15 @@ extension ClientConnection {
     func processLone(_ bytes: UnsafeRawBufferPointer) -> Int? {
         worker.analysedAhead = nil
         guard let database, mayGoAlone(database),
-            var lone = LoneStatement(firstOf: bytes, packetMax: worker.packetMax), noteLone(&lone, bytes, database)
+            let lone = LoneStatement(firstOf: bytes, packetMax: worker.packetMax)
         else { return nil }
+        var rest = worker.takeSpareStatements()
+        defer { worker.giveBack(&rest) }
+        if !noteLone(lone, &rest, bytes, database) { return nil }
         unit.byteCount = bytes.count
         route(lone: database)
         guard phase == .leased, unit.lone != nil, let server else { return 0 }
-        if forwardLone(lone, bytes, server, database) { return bytes.count }
+        if forwardLone(lone, rest, bytes, server, database) { return bytes.count }
         unit.lone = nil
         return 0
     }
@@ -51,9 +54,12 @@ extension ClientConnection {
 
     /// What `note` keeps of the unit's messages.
     ///
-    /// - Parameter lone: the first statement; what is behind it is looked at only if that is a plain read.
+    /// - Parameters:
+    ///   - lone: the first statement; what is behind it is looked at only if that is a plain read.
+    ///   - rest: gets what is behind it.
     private func noteLone(
-        _ lone: inout LoneStatement, _ bytes: UnsafeRawBufferPointer, _ database: DatabaseState
+        _ lone: LoneStatement, _ rest: inout [LoneStatement], _ bytes: UnsafeRawBufferPointer,
+        _ database: DatabaseState
     ) -> Bool {
         let statement: AnalysedStatement
         let key: StatementKey?
@@ -71,25 +77,25 @@ extension ClientConnection {
                 (statement, key) = (database.statements[id].analysis, database.statements[id].key)
             }
         }
-        guard statement.isPlainRead, lone.findRest(in: bytes, packetMax: worker.packetMax),
-            let last = lone.count == 1 ? (statement, key) : lastOfLone(lone, statement, key, bytes, database)
+        guard statement.isPlainRead, lone.findRest(in: bytes, packetMax: worker.packetMax, &rest),
+            let last = rest.isEmpty ? (statement, key) : lastOfLone(lone, rest, statement, key, database)
         else {
             if lone.form != .bound { worker.analysedAhead = (statement, key) }
             return false
         }
         unit.loneStatement = id
-        unit.addPlainReads(statement, key, count: lone.count)
+        unit.addPlainReads(statement, key, count: 1 + rest.count)
         unit.lone = lone.form
         unit.isLoneDescribed = lone.isDescribed
         if lone.form != .query {
             unit.binds = true
-            unit.executeCount = lone.count
+            unit.executeCount = 1 + rest.count
             unit.statementsAtFirstExecute = 1
             unit.firstExecuteEnd = lone.executeEnd
         }
         if lone.form == .parsed {
             unit.parsesUnnamed = true
-            unit.parsesUnnamedAgain = lone.count > 1
+            unit.parsesUnnamedAgain = !rest.isEmpty
             unit.unnamed = last
         }
         if statement.hasBoundKey { noteLoneKey(statement, lone, database) }
@@ -100,14 +106,16 @@ extension ClientConnection {
     ///
     /// - Returns: the last one; nil: one of those behind the first is no plain read, or any has a key of its own.
     private func lastOfLone(
-        _ first: LoneStatement, _ statement: AnalysedStatement, _ key: StatementKey?, _ bytes: UnsafeRawBufferPointer,
+        _ first: LoneStatement, _ rest: [LoneStatement], _ statement: AnalysedStatement, _ key: StatementKey?,
         _ database: DatabaseState
     ) -> (AnalysedStatement, StatementKey?)? {
         if key != nil || statement.hasBoundKey { return nil }
-        var last: (AnalysedStatement, StatementKey?)?
-        var lone = first
-        while let next = lone.next(in: bytes) {
-            lone = next
+        var last: (statement: AnalysedStatement, key: StatementKey?) = (statement, key)
+        var previous = first
+        for next in rest {
+            // Most pipelines send one text, or execute one statement, again and again.
+            if next.isOfSameStatement(as: previous) { continue }
+            previous = next
             if next.form == .parsed {
                 last = database.analyse(next.text)
             } else if let id = statements.find(next.name) {
@@ -117,8 +125,7 @@ extension ClientConnection {
             } else {
                 return nil
             }
-            guard let (statement, key) = last, statement.isPlainRead, key == nil, !statement.hasBoundKey
-            else { return nil }
+            if !last.statement.isPlainRead || last.key != nil || last.statement.hasBoundKey { return nil }
         }
         return last
     }
@@ -155,9 +162,11 @@ extension ClientConnection {
         var kept: [UInt8] = []
         swap(&kept, &inbox)
         let isForwarded = kept.withUnsafeBytes { bytes -> Bool in
-            guard let lone = LoneStatement(bytes, packetMax: worker.packetMax), lone.form == unit.lone
+            var rest = worker.takeSpareStatements()
+            defer { worker.giveBack(&rest) }
+            guard let lone = LoneStatement(bytes, packetMax: worker.packetMax, rest: &rest), lone.form == unit.lone
             else { return false }
-            return forwardLone(lone, bytes, server, database)
+            return forwardLone(lone, rest, bytes, server, database)
         }
         if isForwarded {
             worker.spareBuffers.giveBack(&kept)
@@ -170,10 +179,11 @@ extension ClientConnection {
 
     /// - Returns: false when the server needs something else first; nothing was done then.
     private func forwardLone(
-        _ lone: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection, _ database: DatabaseState
+        _ lone: LoneStatement, _ rest: [LoneStatement], _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection,
+        _ database: DatabaseState
     ) -> Bool {
         var hasNames = false
-        if lone.form == .bound { guard isPrepared(lone, bytes, server, &hasNames) else { return false } }
+        if lone.form == .bound { guard isPrepared(lone, rest, server, &hasNames) else { return false } }
         unit.byteCount = 0
         if isHolding {
             replay.removeAll(keepingCapacity: true)
@@ -188,14 +198,14 @@ extension ClientConnection {
             lastUnnamedChange = statements.nextNumber()
             server.unnamedToken = 0
         case .parsed:
-            definition = keepLone(lone, bytes, server, database)
+            definition = keepLone(lone, rest, server, database)
         case .bound:
             break
         }
         server.session.sentLone(
-            lone.form, isDescribed: lone.isDescribed, count: lone.count, definition: definition)
+            lone.form, isDescribed: lone.isDescribed, count: 1 + rest.count, definition: definition)
         if hasNames {
-            sendLone(lone, bytes, server, database)
+            sendLone(lone, rest, bytes, server, database)
         } else {
             server.send(bytes)
         }
@@ -206,43 +216,48 @@ extension ClientConnection {
     ///
     /// - Parameter hasNames: becomes true where it knows some of it by another name than the client.
     private func isPrepared(
-        _ first: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection, _ hasNames: inout Bool
+        _ first: LoneStatement, _ rest: [LoneStatement], _ server: ServerConnection, _ hasNames: inout Bool
     ) -> Bool {
-        var lone = first
-        var known = unit.loneStatement
-        while true {
-            if let id = known ?? statements.find(lone.name) {
-                guard server.preparedIn.isEmpty, server.statements.use(id) else { return false }
-                hasNames = true
-            } else {
-                guard lone.name.isEmpty, let unnamed, server.unnamedToken == unnamed.token,
-                    server.unnamedPreparedIn == nil
-                else { return false }
-            }
-            guard let next = lone.next(in: bytes) else { return true }
-            lone = next
-            known = nil
+        if !isPrepared(first, unit.loneStatement, server, &hasNames) { return false }
+        for lone in rest { if !isPrepared(lone, nil, server, &hasNames) { return false } }
+        return true
+    }
+
+    /// - Parameter known: what it binds, where that has been looked up.
+    @inline(__always)
+    private func isPrepared(
+        _ lone: LoneStatement, _ known: StatementID?, _ server: ServerConnection, _ hasNames: inout Bool
+    ) -> Bool {
+        if let id = known ?? statements.find(lone.name) {
+            hasNames = true
+            return server.preparedIn.isEmpty && server.statements.use(id)
         }
+        guard let unnamed, lone.name.isEmpty else { return false }
+        return server.unnamedToken == unnamed.token && server.unnamedPreparedIn == nil
     }
 
     /// What the unit's Parses leave.
     ///
     /// - Returns: the number of the first; those behind it follow.
     private func keepLone(
-        _ first: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection, _ database: DatabaseState
+        _ first: LoneStatement, _ rest: [LoneStatement], _ server: ServerConnection, _ database: DatabaseState
     ) -> UInt32 {
         let definition = statements.nextNumber()
         lastUnnamedChange = definition
-        var lone = first
-        while let next = lone.next(in: bytes) {
+        var last = first
+        var body: [UInt8]?
+        for next in rest {
+            let kept = body ?? Array(last.parseBody)
             let number = statements.nextNumber()
             unnamedBefore.append(UnnamedChange(
-                change: number, previousChange: lastUnnamedChange,
-                statement: (Array(lone.parseBody), worker.nextToken()), batch: server.session.batchesSent))
+                change: number, previousChange: lastUnnamedChange, statement: (kept, worker.nextToken()),
+                batch: server.session.batchesSent))
             lastUnnamedChange = number
-            lone = next
+            // One array for as many as say the same.
+            body = next.parseBody.hasSameBytes(as: last.parseBody) ? kept : nil
+            last = next
         }
-        keepUnnamed(lone.parseBody, lone.text, database)
+        keepUnnamed(last.parseBody, last.text, database)
         server.unnamedToken = unnamed?.token ?? 0
         server.unnamedPreparedIn = nil
         return definition
@@ -250,28 +265,25 @@ extension ClientConnection {
 
     /// With the names that the server knows the statements by.
     private func sendLone(
-        _ first: LoneStatement, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection, _ database: DatabaseState
+        _ first: LoneStatement, _ rest: [LoneStatement], _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection,
+        _ database: DatabaseState
     ) {
         var message = worker.spareBuffers.take()
-        var lone = first
-        var known = unit.loneStatement
         var sent = 0
-        while true {
-            if let id = known ?? statements.find(lone.name) {
-                let serverName = database.statements[id].serverName
-                message.append(contentsOf: bytes[sent..<lone.bindStart])
-                let length = UInt32(4 + 1 + serverName.count + lone.values.count)
-                message.append(FrontendTag.bind)
-                withUnsafeBytes(of: length.bigEndian) { message.append(contentsOf: $0) }
-                message.append(0)
-                message.append(contentsOf: serverName)
-                message.append(contentsOf: lone.values)
-                sent = lone.bindEnd
-            }
-            guard let next = lone.next(in: bytes) else { break }
-            lone = next
-            known = nil
+        func send(_ lone: LoneStatement, _ known: StatementID?) {
+            guard let id = known ?? statements.find(lone.name) else { return }
+            let serverName = database.statements[id].serverName
+            message.append(contentsOf: bytes[sent..<lone.bindStart])
+            let length = UInt32(4 + 1 + serverName.count + lone.values.count)
+            message.append(FrontendTag.bind)
+            withUnsafeBytes(of: length.bigEndian) { message.append(contentsOf: $0) }
+            message.append(0)
+            message.append(contentsOf: serverName)
+            message.append(contentsOf: lone.values)
+            sent = lone.bindEnd
         }
+        send(first, unit.loneStatement)
+        for lone in rest { send(lone, nil) }
         message.append(contentsOf: bytes[sent...])
         message.withUnsafeBytes { server.send($0) }
         worker.spareBuffers.giveBack(&message)
@@ -311,6 +323,21 @@ extension ClientConnection {
         server.release()
         if worker.isDraining { return drain() }
         if hasParkedBytes { resumeSoon() }
+    }
+}
+
+extension Worker {
+    /// Whoever takes it gives it back, before the bytes go that its statements lie in.
+    fileprivate func takeSpareStatements() -> [LoneStatement] {
+        var taken: [LoneStatement] = []
+        swap(&taken, &spareStatements)
+        return taken
+    }
+
+    fileprivate func giveBack(_ statements: inout [LoneStatement]) {
+        if statements.capacity == 0 { return }
+        statements.removeAll(keepingCapacity: true)
+        swap(&statements, &spareStatements)
     }
 }
 

@@ -18,8 +18,6 @@ package struct LoneStatement {
 
     package let form: Form
     package let isDescribed: Bool
-    /// Statements from this one to the Sync.
-    package private(set) var count = 1
     /// Of Query or Parse, without its NUL.
     package let text: UnsafeRawBufferPointer
     /// Parse's body behind the name.
@@ -46,77 +44,58 @@ package struct LoneStatement {
 
     /// A whole unit's first statement.
     ///
-    /// - Parameter packetMax: bytes of a message that the configuration lets through.
+    /// - Parameters:
+    ///   - packetMax: bytes of a message that the configuration lets through.
+    ///   - rest: gets the statements behind it.
     /// - Returns: nil: it is something else, not whole, or not as the protocol wants it.
-    package init?(_ bytes: UnsafeRawBufferPointer, packetMax: Int = WireLimits.messageMax) {
+    package init?(
+        _ bytes: UnsafeRawBufferPointer, packetMax: Int = WireLimits.messageMax, rest: inout [LoneStatement]
+    ) {
         self.init(firstOf: bytes, packetMax: packetMax)
-        if !findRest(in: bytes, packetMax: packetMax) { return nil }
+        if !findRest(in: bytes, packetMax: packetMax, &rest) { return nil }
     }
 
     /// The first statement, whatever comes behind it: most units that are none are told by it alone.
-    package init?(firstOf bytes: UnsafeRawBufferPointer, packetMax: Int) { self.init(bytes, at: 0, packetMax) }
+    package init?(firstOf bytes: UnsafeRawBufferPointer, packetMax: Int) {
+        guard let first = FrameHeader.parse(bytes, at: 0) else { return nil }
+        self.init(bytes, at: 0, first, packetMax)
+    }
 
-    /// Counts the statements of the unit.
+    /// Finds the statements of the unit behind this one, its first.
     ///
+    /// - Parameter rest: gets them; it is empty before.
     /// - Returns: false where the bytes are no such unit.
-    package mutating func findRest(in bytes: UnsafeRawBufferPointer, packetMax: Int) -> Bool {
+    package func findRest(
+        in bytes: UnsafeRawBufferPointer, packetMax: Int, _ rest: inout [LoneStatement]
+    ) -> Bool {
         if form == .query { return true }
         var end = executeEnd
-        while let last = Self.frame(bytes, at: end, packetMax) {
-            if last.tag == FrontendTag.sync { return end + last.frameSize == bytes.count }
-            guard count < Self.countMax, let next = LoneStatement(bytes, at: end, packetMax), next.form == form,
-                next.isDescribed == isDescribed
+        while let header = FrameHeader.parse(bytes, at: end) {
+            if header.tag == FrontendTag.sync { return header.length == 4 && end + header.frameSize == bytes.count }
+            guard rest.count < Self.countMax - 1, let next = LoneStatement(bytes, at: end, header, packetMax),
+                next.form == form, next.isDescribed == isDescribed
             else { return false }
-            count += 1
+            rest.append(next)
             end = next.executeEnd
         }
         return false
     }
 
-    /// The unit's next statement; nil: this is the last one.
-    ///
-    /// - Parameter bytes: those that the first was found in.
-    package func next(in bytes: UnsafeRawBufferPointer) -> LoneStatement? {
-        count > 1 ? LoneStatement(behind: self, bytes) : nil
-    }
-
-    /// All of the unit was looked at when its first was found, and has the first's form: nothing is asked again.
-    private init(behind last: LoneStatement, _ bytes: UnsafeRawBufferPointer) {
-        (form, isDescribed, count) = (last.form, last.isDescribed, last.count - 1)
-        let start = last.executeEnd
-        if form == .parsed {
-            bindStart = start + Self.frameSize(bytes, at: start)
-            // Behind the name, which is empty.
-            parseBody = UnsafeRawBufferPointer(rebasing: bytes[start + FrameHeader.size + 1..<bindStart])
-            var reader = BodyReader(parseBody)
-            text = reader.cString() ?? Self.none
-        } else {
-            (bindStart, text, parseBody) = (start, Self.none, Self.none)
-        }
-        bindEnd = bindStart + Self.frameSize(bytes, at: bindStart)
-        // The portal's name is empty.
-        let body = UnsafeRawBufferPointer(rebasing: bytes[bindStart + FrameHeader.size + 1..<bindEnd])
-        var reader = BodyReader(body)
-        name = reader.cString() ?? Self.none
-        values = reader.rest()
-        executeEnd = bindEnd + (isDescribed ? Self.describeSize : 0) + Self.executeSize
+    /// It parses the same text, or binds the statement of the same name.
+    package func isOfSameStatement(as other: LoneStatement) -> Bool {
+        form == .parsed ? text.hasSameBytes(as: other.text) : name.hasSameBytes(as: other.name)
     }
 
     /// Describe and Execute of the unnamed portal.
     private static let describeSize = 7
     private static let executeSize = 10
 
-    @inline(__always)
-    private static func frameSize(_ bytes: UnsafeRawBufferPointer, at offset: Int) -> Int {
-        1 + Int(bytes.loadUnaligned(fromByteOffset: offset + 1, as: UInt32.self).bigEndian)
-    }
-
-    private init?(_ bytes: UnsafeRawBufferPointer, at start: Int, _ packetMax: Int) {
-        guard let first = Self.frame(bytes, at: start, packetMax) else { return nil }
+    private init?(_ bytes: UnsafeRawBufferPointer, at start: Int, _ first: FrameHeader, _ packetMax: Int) {
         var offset = start
         if first.tag == FrontendTag.query {
             var reader = BodyReader(bytes, offset: FrameHeader.size)
-            guard start == 0, first.frameSize == bytes.count, let text = reader.cString(), reader.isAtEnd
+            guard Self.isWhole(first, bytes, at: start, packetMax), start == 0, first.frameSize == bytes.count,
+                let text = reader.cString(), reader.isAtEnd
             else { return nil }
             form = .query
             self.text = text
@@ -125,10 +104,12 @@ package struct LoneStatement {
             return
         }
         if first.tag == FrontendTag.parse {
+            // Its name is empty.
+            guard Self.isWhole(first, bytes, at: start, packetMax), first.length > 4,
+                bytes[start + FrameHeader.size] == 0
+            else { return nil }
             offset += first.frameSize
-            var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[start + FrameHeader.size..<offset]))
-            guard reader.cString()?.isEmpty == true else { return nil }
-            parseBody = reader.rest()
+            parseBody = UnsafeRawBufferPointer(rebasing: bytes[(start + FrameHeader.size + 1)..<offset])
             var parsed = BodyReader(parseBody)
             guard let text = parsed.cString() else { return nil }
             self.text = text
@@ -136,38 +117,47 @@ package struct LoneStatement {
         } else {
             (text, parseBody, form) = (Self.none, Self.none, .bound)
         }
-        guard let bind = Self.frame(bytes, at: offset, packetMax), bind.tag == FrontendTag.bind else { return nil }
+        // So is the name of Bind's portal.
+        guard let bind = FrameHeader.parse(bytes, at: offset), bind.tag == FrontendTag.bind,
+            Self.isWhole(bind, bytes, at: offset, packetMax), bind.length > 4, bytes[offset + FrameHeader.size] == 0
+        else { return nil }
         bindStart = offset
         bindEnd = offset + bind.frameSize
-        var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[offset + FrameHeader.size..<bindEnd]))
-        guard reader.cString()?.isEmpty == true, let name = reader.cString(), form == .bound || name.isEmpty
-        else { return nil }
+        var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[(offset + FrameHeader.size + 1)..<bindEnd]))
+        guard let name = reader.cString(), form == .bound || name.isEmpty else { return nil }
         self.name = name
         values = reader.rest()
         offset = bindEnd
-        guard var next = Self.frame(bytes, at: offset, packetMax) else { return nil }
-        isDescribed = next.tag == FrontendTag.describe
+        isDescribed = offset < bytes.count && bytes[offset] == FrontendTag.describe
         if isDescribed {
-            guard next.frameSize == Self.describeSize, bytes[offset + 5] == UInt8(ascii: "P"), bytes[offset + 6] == 0
+            guard Self.isWhole(Self.describeSize, bytes, at: offset, packetMax),
+                bytes[offset + 5] == UInt8(ascii: "P"), bytes[offset + 6] == 0
             else { return nil }
-            offset += next.frameSize
-            guard let behind = Self.frame(bytes, at: offset, packetMax) else { return nil }
-            next = behind
+            offset += Self.describeSize
         }
         // All rows of the unnamed portal.
-        guard next.tag == FrontendTag.execute, next.frameSize == Self.executeSize, bytes[offset + 5] == 0,
-            bytes.loadUnaligned(fromByteOffset: offset + 6, as: UInt32.self) == 0
+        guard Self.isWhole(Self.executeSize, bytes, at: offset, packetMax), bytes[offset] == FrontendTag.execute,
+            bytes[offset + 5] == 0, bytes.loadUnaligned(fromByteOffset: offset + 6, as: UInt32.self) == 0
         else { return nil }
-        executeEnd = offset + next.frameSize
+        executeEnd = offset + Self.executeSize
     }
 
-    /// A whole message that a client may send.
+    /// Query, Parse or Bind, of a length that a client may send.
     @inline(__always)
-    private static func frame(_ bytes: UnsafeRawBufferPointer, at offset: Int, _ packetMax: Int) -> FrameHeader? {
-        guard let header = FrameHeader.parse(bytes, at: offset), header.frontendError(packetMax: packetMax) == nil,
-            offset + header.frameSize <= bytes.count
-        else { return nil }
-        return header
+    private static func isWhole(
+        _ header: FrameHeader, _ bytes: UnsafeRawBufferPointer, at offset: Int, _ packetMax: Int
+    ) -> Bool {
+        header.length >= 4 && Int(header.length) <= min(packetMax, WireLimits.messageMax)
+            && offset + header.frameSize <= bytes.count
+    }
+
+    /// A message of just that size.
+    @inline(__always)
+    private static func isWhole(
+        _ size: Int, _ bytes: UnsafeRawBufferPointer, at offset: Int, _ packetMax: Int
+    ) -> Bool {
+        offset + size <= bytes.count && size - 1 <= packetMax
+            && bytes.loadUnaligned(fromByteOffset: offset + 1, as: UInt32.self).bigEndian == UInt32(size - 1)
     }
 }
 

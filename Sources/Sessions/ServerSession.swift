@@ -334,9 +334,15 @@ import PGWire
         }
     }
 
-    /// One by one: `removeAll` takes more for the few that there mostly are.
     private mutating func emptyExpected() {
-        if expected.capacity > 64 { expected = [] } else { while expected.popLast() != nil {} }
+        if expected.capacity > 64 {
+            expected = []
+        } else if expected.count > 8 {
+            expected.removeAll(keepingCapacity: true)
+        } else {
+            // One by one: `removeAll` takes more for the few that there mostly are.
+            while expected.popLast() != nil {}
+        }
         head = 0
     }
 

@@ -32,15 +32,25 @@ import Testing
         (bindNamed + describe + execute + bind + describe + execute + sync, .bound, true, 2),
     ]
 
+    /// The statements of a unit; nil: it is none.
+    private func statements(
+        _ raw: UnsafeRawBufferPointer, packetMax: Int = WireLimits.messageMax
+    ) -> [LoneStatement]? {
+        var rest: [LoneStatement] = []
+        guard let first = LoneStatement(raw, packetMax: packetMax, rest: &rest) else { return nil }
+        return [first] + rest
+    }
+
     @Test(arguments: lone.indices)
     func isFound(_ index: Int) throws {
         let (bytes, form, isDescribed, count) = Self.lone[index]
         try bytes.withUnsafeBytes { raw in
-            let found = try #require(LoneStatement(raw))
+            let all = try #require(statements(raw))
+            let found = all[0]
             #expect(found.form == form)
             #expect(found.isDescribed == isDescribed)
-            #expect(found.count == count)
-            if count > 1 { return try isFollowed(found, in: raw) }
+            #expect(all.count == count)
+            if count > 1 { return try areFollowed(all, in: raw) }
             switch form {
             case .query: #expect(found.text.elementsEqual("SELECT 1".utf8))
             case .parsed:
@@ -56,43 +66,54 @@ import Testing
     }
 
     /// Each statement of the unit is what it would be in one of its own.
-    private func isFollowed(_ first: LoneStatement, in raw: UnsafeRawBufferPointer) throws {
-        var lone = first
+    private func areFollowed(_ all: [LoneStatement], in raw: UnsafeRawBufferPointer) throws {
         var start = 0
-        for left in (0..<first.count).reversed() {
+        for lone in all {
             let own = Array(raw[start..<lone.executeEnd]) + Self.sync
             try own.withUnsafeBytes { alone in
-                let found = try #require(LoneStatement(alone))
-                #expect(found.count == 1 && found.form == lone.form && found.isDescribed == lone.isDescribed)
+                let its = try #require(statements(alone))
+                let found = its[0]
+                #expect(its.count == 1 && found.form == lone.form && found.isDescribed == lone.isDescribed)
                 #expect(found.text.elementsEqual(lone.text) && found.parseBody.elementsEqual(lone.parseBody))
                 #expect(found.name.elementsEqual(lone.name) && found.values.elementsEqual(lone.values))
                 #expect(found.bindStart + start == lone.bindStart && found.bindEnd + start == lone.bindEnd)
             }
             start = lone.executeEnd
-            let next = lone.next(in: raw)
-            #expect((next == nil) == (left == 0))
-            if let next { lone = next }
         }
         #expect(raw[start] == FrontendTag.sync)
+    }
+
+    @Test func statementsAreTheSameByTextOrByName() throws {
+        let other = Self.message(FrontendTag.parse, [0] + Self.text("SELECT $1 ") + [0, 0])
+        // With other types of parameters, which do not make it another text.
+        let untyped = Self.message(FrontendTag.parse, [0] + Self.text("SELECT $1") + [0, 0])
+        let parsed = [Self.parse, Self.parse, untyped, other, Self.parse].flatMap { $0 + Self.bind + Self.execute }
+        let bound = [Self.bind, Self.bind, Self.bindNamed, Self.bindNamed, Self.bind].flatMap { $0 + Self.execute }
+        for (bytes, areSame) in [(parsed, [true, true, false, false]), (bound, [true, false, true, false])] {
+            try (bytes + Self.sync).withUnsafeBytes { raw in
+                let all = try #require(statements(raw))
+                #expect(zip(all, all.dropFirst()).map { $1.isOfSameStatement(as: $0) } == areSame)
+            }
+        }
     }
 
     @Test func aUnitHoldsSoManyStatementsAtMost() {
         let statement = Self.bind + Self.execute
         func unit(_ count: Int) -> [UInt8] { Array(repeatElement(statement, count: count).joined()) + Self.sync }
         unit(LoneStatement.countMax).withUnsafeBytes {
-            #expect(LoneStatement($0)?.count == LoneStatement.countMax)
+            #expect(statements($0)?.count == LoneStatement.countMax)
         }
-        unit(LoneStatement.countMax + 1).withUnsafeBytes { #expect(LoneStatement($0) == nil) }
+        unit(LoneStatement.countMax + 1).withUnsafeBytes { #expect(statements($0) == nil) }
     }
 
     @Test(arguments: lone.indices)
     func isNoneWhileItIsNotWholeOrWithMoreBehindIt(_ index: Int) {
         let bytes = Self.lone[index].bytes
         for count in 0..<bytes.count {
-            bytes[..<count].withUnsafeBytes { #expect(LoneStatement($0) == nil, "the first \(count) bytes") }
+            bytes[..<count].withUnsafeBytes { #expect(statements($0) == nil, "the first \(count) bytes") }
         }
         for more in [[0], Self.sync, Self.query, Self.parse] {
-            (bytes + more).withUnsafeBytes { #expect(LoneStatement($0) == nil) }
+            (bytes + more).withUnsafeBytes { #expect(statements($0) == nil) }
         }
     }
 
@@ -107,13 +128,11 @@ import Testing
                     changed[Int.random(in: changed.indices, using: &random)] = UInt8.random(in: 0...255, using: &random)
                 }
                 changed.withUnsafeBytes { raw in
-                    var next = LoneStatement(raw)
-                    while let found = next {
+                    for found in statements(raw) ?? [] {
                         for part in [found.text, found.parseBody, found.name, found.values] where !part.isEmpty {
                             #expect(part.baseAddress! >= raw.baseAddress!, "seed \(seed)")
                             #expect(part.baseAddress! + part.count <= raw.baseAddress! + raw.count, "seed \(seed)")
                         }
-                        next = found.next(in: raw)
                     }
                 }
             }
@@ -141,8 +160,8 @@ import Testing
             Self.message(FrontendTag.query, Self.text("SELECT 1") + Self.text("SELECT 2")),
             Self.message(FrontendTag.query, Array("SELECT 1".utf8)),
         ]
-        for bytes in others { bytes.withUnsafeBytes { #expect(LoneStatement($0) == nil) } }
-        Self.query.withUnsafeBytes { #expect(LoneStatement($0, packetMax: 8) == nil) }
+        for bytes in others { bytes.withUnsafeBytes { #expect(statements($0) == nil) } }
+        Self.query.withUnsafeBytes { #expect(statements($0, packetMax: 8) == nil) }
     }
 
     private struct Splitmix: RandomNumberGenerator {
