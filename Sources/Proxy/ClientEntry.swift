@@ -37,10 +37,12 @@ enum CancelSecret {
 
 /// A client's way in: TLS, its login, and the greeting.
 extension ClientConnection {
+    private static let applicationName = "application_name"
+
     func processLogin(_ bytes: UnsafeRawBufferPointer) -> Int {
         guard let login else { preconditionFailure("a login without its state") }
         var actions: [ClientLogin.Action] = []
-        let consumed = login.exchange.receive(bytes, &actions)
+        let consumed = login.exchange.receive(bytes, &worker.startups, &actions)
         perform(actions, rest: UnsafeRawBufferPointer(rebasing: bytes[consumed...]))
         // What came behind it is TLS.
         if case .startTLS? = actions.last { return bytes.count }
@@ -142,7 +144,9 @@ extension ClientConnection {
         proof = request.proof
         cancelSecretSize = UInt8(request.cancelSecretSize)
         databaseName = request.database
-        for setting in request.settings where setting.name.lowercased() == "application_name" {
+        let nameSize = Self.applicationName.utf8.count
+        for setting in request.settings
+        where setting.name.utf8.count == nameSize && setting.name.lowercased() == Self.applicationName {
             applicationName = setting.value
         }
         startupName = applicationName

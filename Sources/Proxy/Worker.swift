@@ -96,6 +96,7 @@ final class Worker {
     /// What of the traffic is written down.
     var captures = WorkerCaptures()
     var spareBuffers = SpareBuffers(), spareUnits = SpareUnits(), randomBytes = RandomBytes()
+    var startups = StartupMemory()
     /// Memory for a pipeline's statements, no more than `LoneStatement.countMax` of them; empty.
     var spareStatements: [LoneStatement] = []
     /// Of the text that is looked at next, where that was done already: see `ClientConnection.processLone`.

@@ -100,8 +100,11 @@ package struct ClientLogin {
 
     /// Consumes one packet or message from the start of `bytes`.
     ///
+    /// - Parameter memory: of all logins on this thread.
     /// - Returns: bytes consumed; 0 when more are needed.
-    package mutating func receive(_ bytes: UnsafeRawBufferPointer, _ actions: inout [Action]) -> Int {
+    package mutating func receive(
+        _ bytes: UnsafeRawBufferPointer, _ memory: inout StartupMemory, _ actions: inout [Action]
+    ) -> Int {
         switch state {
         case .startup:
             if bytes.first == Self.tlsHandshake, encryption.isOffered, !peer.isEncrypted, encryptionRequests == 0 {
@@ -109,9 +112,16 @@ package struct ClientLogin {
                 actions.append(.startTLS(isDirect: true))
                 return 0
             }
+            if let (known, size) = memory.find(bytes) {
+                request = known
+                authenticate(&actions)
+                return size
+            }
             do {
                 guard let (packet, size) = try StartupPacket.parse(bytes) else { return 0 }
-                handle(packet, isLast: size == bytes.count, &actions)
+                handle(
+                    packet, UnsafeRawBufferPointer(rebasing: bytes[..<size]), isLast: size == bytes.count, &memory,
+                    &actions)
                 return size
             } catch {
                 refuse(error, &actions)
@@ -151,8 +161,13 @@ package struct ClientLogin {
 
     // MARK: startup
 
-    /// - Parameter isLast: nothing has come behind the packet yet.
-    private mutating func handle(_ packet: StartupPacket, isLast: Bool, _ actions: inout [Action]) {
+    /// - Parameters:
+    ///   - bytes: the packet's.
+    ///   - isLast: nothing has come behind it yet.
+    private mutating func handle(
+        _ packet: StartupPacket, _ bytes: UnsafeRawBufferPointer, isLast: Bool, _ memory: inout StartupMemory,
+        _ actions: inout [Action]
+    ) {
         switch packet {
         case .sslRequest where encryption.isOffered && !peer.isEncrypted:
             // Bytes behind it were sent before the handshake, maybe not by the client (CVE-2021-23214).
@@ -172,13 +187,17 @@ package struct ClientLogin {
         case .cancelRequest(let processID, let secret):
             finish(.cancel(processID: processID, secret: secret), &actions)
         case .startup(let minor, let parameters):
-            start(minor: minor, parameters, &actions)
+            let answered = actions.count
+            guard note(minor: minor, parameters, &actions) else { return }
+            if actions.count == answered { memory.note(bytes, request) }
+            authenticate(&actions)
         }
     }
 
-    private mutating func start(
+    /// - Returns: false when it is refused.
+    private mutating func note(
         minor: UInt16, _ parameters: [StartupPacket.Parameter], _ actions: inout [Action]
-    ) {
+    ) -> Bool {
         var options: [StartupPacket.Parameter] = []
         var unknownExtensions: [String] = []
         for parameter in parameters {
@@ -187,14 +206,16 @@ package struct ClientLogin {
             case "database": request.database = parameter.value
             case "replication":
                 if ["", "0", "false", "off", "no"].contains(parameter.value.lowercased()) { continue }
-                return finish(.refuse(ErrorResponse(
+                finish(.refuse(ErrorResponse(
                     .fatal, .featureNotSupported, "replication connections do not pass through Godwit",
                     hint: "Connect to the database server itself for replication.")), &actions)
+                return false
             case "options":
                 guard let parsed = Self.parseOptions(parameter.value) else {
-                    return finish(.refuse(ErrorResponse(
+                    finish(.refuse(ErrorResponse(
                         .fatal, .invalidParameterValue, "cannot read the startup option \"\(parameter.value)\"",
                         hint: "Godwit takes -c name=value and --name=value.")), &actions)
+                    return false
                 }
                 options = parsed
             case let name where name.hasPrefix("_pq_."): unknownExtensions.append(name)
@@ -203,15 +224,16 @@ package struct ClientLogin {
         }
         request.settings += options
         if request.user.isEmpty {
-            return finish(.refuse(ErrorResponse(
+            finish(.refuse(ErrorResponse(
                 .fatal, .invalidAuthorization, "no PostgreSQL user name specified in startup packet")), &actions)
+            return false
         }
         if request.database.isEmpty { request.database = request.user }
         request.minor = min(minor, StartupPacket.newestMinor)
         if minor > StartupPacket.newestMinor || !unknownExtensions.isEmpty {
             actions.append(.send(Self.negotiation(unknownExtensions)))
         }
-        authenticate(&actions)
+        return true
     }
 
     /// NegotiateProtocolVersion: the newest version we speak and the extensions we do not know. libpq's 3.9999, which

@@ -47,14 +47,17 @@ enum ClientFuzz {
         var input = FuzzInput(bytes)
         let policy = policies[Int(input.byte()) % policies.count]
         let rest = input.remainder()
-        let whole = actions(policy, [rest])
-        precondition(whole == actions(policy, pieces(rest)), "the pieces of a login change it")
+        var startups = StartupMemory()
+        let whole = actions(policy, [rest], &startups)
+        precondition(whole == actions(policy, pieces(rest), &startups), "the pieces of a login change it")
         let isIn = whole.contains { if case .authenticated = $0 { true } else { false } }
         precondition(!isIn || policy.method == .trust, "a login without the password")
         precondition(whole.count <= 12, "answers without end")
     }
 
-    private static func actions(_ policy: AuthPolicy, _ parts: [[UInt8]]) -> [ClientLogin.Action] {
+    private static func actions(
+        _ policy: AuthPolicy, _ parts: [[UInt8]], _ startups: inout StartupMemory
+    ) -> [ClientLogin.Action] {
         let random = (0..<ClientLogin.randomByteCount).map { UInt8($0) }
         var login = ClientLogin(policy: policy, randomBytes: random)
         var actions: [ClientLogin.Action] = []
@@ -63,7 +66,7 @@ enum ClientFuzz {
             waiting += part
             while !waiting.isEmpty {
                 let before = actions.count
-                let count = waiting.withUnsafeBytes { login.receive($0, &actions) }
+                let count = waiting.withUnsafeBytes { login.receive($0, &startups, &actions) }
                 precondition(count >= 0 && count <= waiting.count, "more consumed than there is")
                 precondition(count > 0 || actions.count == before, "an answer to nothing")
                 if actions.dropFirst(before).contains(where: ends) { return actions }

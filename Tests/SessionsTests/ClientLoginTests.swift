@@ -8,6 +8,7 @@ import Testing
 struct LoginClient {
     var login: ClientLogin
     var actions: [ClientLogin.Action] = []
+    var startups = StartupMemory()
     private var waiting: [UInt8] = []
     private let isBytewise: Bool
 
@@ -41,7 +42,7 @@ struct LoginClient {
     private mutating func receive(_ bytes: [UInt8]) {
         waiting += bytes
         while true {
-            let consumed = waiting.withUnsafeBytes { login.receive($0, &actions) }
+            let consumed = waiting.withUnsafeBytes { login.receive($0, &startups, &actions) }
             #expect(consumed >= 0 && consumed <= waiting.count)
             waiting.removeFirst(consumed)
             if actions.last == .startTLS(isDirect: true) { waiting = [] }  // TLS has it
@@ -136,6 +137,43 @@ struct LoginClient {
             ])
     }
 
+    /// One memory for all logins changes nothing.
+    @Test(arguments: [false, true])
+    func `what the login before has asked for is not taken for another's`(isBytewise: Bool) {
+        let startups: [(parameters: [(String, String)], minor: UInt32)] = [
+            ([("user", "ann"), ("database", "shop"), ("TimeZone", "UTC")], 0),
+            ([("user", "ann"), ("database", "shop"), ("TimeZone", "CET")], 0),
+            ([("user", "ann"), ("database", "shop"), ("TimeZone", "UTC"), ("options", "-c a.b=1")], 0),
+            ([("user", "ann"), ("database", "shop"), ("TimeZone", "UTC")], 2),
+            ([("user", "ann"), ("database", "shop"), ("TimeZone", "UTC"), ("_pq_.x", "1")], 2),
+            ([("user", "ann"), ("database", "shop"), ("TimeZone", "UTC")], 9999),
+            ([("user", "ann"), ("replication", "true")], 0), ([("database", "shop")], 0), ([("user", "bob")], 0),
+            ([("user", "ann"), ("application_name", String(repeating: "x", count: 2000))], 0),
+        ]
+        var memory = StartupMemory()
+        for (one, other) in startups.indices.flatMap({ one in startups.indices.map { (one, $0) } }) {
+            for index in [one, one, other, other] {
+                var fresh = LoginClient(isBytewise: isBytewise)
+                fresh.start(startups[index].parameters, minor: startups[index].minor)
+                var client = LoginClient(isBytewise: isBytewise)
+                client.startups = memory
+                client.start(startups[index].parameters, minor: startups[index].minor)
+                memory = client.startups
+                #expect(client.actions == fresh.actions, "\(index) of \(one) and \(other)")
+            }
+        }
+    }
+
+    @Test func `a password is asked for though the packet is known`() {
+        var client = LoginClient(.trust)
+        client.start([("user", "ann")])
+        #expect(client.request != nil)
+        var other = LoginClient(.password, ["ann": "secret"])
+        other.startups = client.startups
+        other.start([("user", "ann")])
+        #expect(other.request == nil && other.actions.count == 1)
+    }
+
     @Test func `a database that is not named is named like the user`() {
         for parameters in [[("user", "ann")], [("user", "ann"), ("database", "")]] {
             var client = LoginClient()
@@ -157,7 +195,7 @@ struct LoginClient {
         client.start([("user", "ann")])
         let before = client.actions
         let consumed = [UInt8](repeating: 0x51, count: 20).withUnsafeBytes {
-            client.login.receive($0, &client.actions)
+            client.login.receive($0, &client.startups, &client.actions)
         }
         #expect(consumed == 0)
         #expect(client.actions == before)
