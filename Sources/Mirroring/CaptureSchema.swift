@@ -33,7 +33,9 @@ enum CaptureSchema {
 
             CREATE TABLE IF NOT EXISTS \(Journal.table(index)) (
                 xid xid8 NOT NULL, relation oid NOT NULL, key text[]) WITH (autovacuum_enabled = false);
-            CREATE INDEX IF NOT EXISTS journal_\(index)_xid ON \(Journal.table(index)) (xid);
+            -- Not IF NOT EXISTS, which waits for all that write, and lets others wait behind it, before it looks.
+            DO $godwit$ BEGIN IF to_regclass('\(Journal.table(index))_xid') IS NULL THEN
+                CREATE INDEX journal_\(index)_xid ON \(Journal.table(index)) (xid); END IF; END $godwit$;
             """
         }.joined() + "\n" + truncateFunction + "\n" + markDirtyFunction
 
