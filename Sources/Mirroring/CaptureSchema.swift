@@ -33,7 +33,9 @@ enum CaptureSchema {
 
             CREATE TABLE IF NOT EXISTS \(Journal.table(index)) (
                 xid xid8 NOT NULL, relation oid NOT NULL, key text[]) WITH (autovacuum_enabled = false);
-            CREATE INDEX IF NOT EXISTS journal_\(index)_xid ON \(Journal.table(index)) (xid);
+            -- Not IF NOT EXISTS, which waits for all that write, and lets others wait behind it, before it looks.
+            DO $godwit$ BEGIN IF to_regclass('\(Journal.table(index))_xid') IS NULL THEN
+                CREATE INDEX journal_\(index)_xid ON \(Journal.table(index)) (xid); END IF; END $godwit$;
             """
         }.joined() + "\n" + truncateFunction + "\n" + markDirtyFunction
 
@@ -113,9 +115,8 @@ enum CaptureSchema {
     private static let truncateFunction = """
         CREATE OR REPLACE FUNCTION godwit.capture_truncate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp AS $godwit$
-        DECLARE x xid8 := pg_current_xact_id();
         BEGIN
-            \(insert("VALUES (x, TG_RELID, NULL)"))
+            \(insert("VALUES (pg_current_xact_id(), TG_RELID, NULL)"))
             RETURN NULL;
         END $godwit$;
         """
@@ -124,9 +125,8 @@ enum CaptureSchema {
     private static let markDirtyFunction = """
         CREATE OR REPLACE FUNCTION godwit.mark_dirty(its_relation oid, its_key text[]) RETURNS void LANGUAGE plpgsql
         SET search_path = pg_catalog, pg_temp AS $godwit$
-        DECLARE x xid8 := pg_current_xact_id();
         BEGIN
-            \(insert("VALUES (x, its_relation, its_key)"))
+            \(insert("VALUES (pg_current_xact_id(), its_relation, its_key)"))
         END $godwit$;
         """
 
@@ -143,10 +143,28 @@ enum CaptureSchema {
             || column.type.hasSuffix("[]") || column.type.contains("range")
     }
 
+    /// Types whose equal values have one text: to compare them takes less than to compare what is written down.
+    private static let plainTypes: Set = ["smallint", "integer", "bigint", "uuid", "date", "boolean"]
+
     /// A value's text, whatever casts to text somebody has made for its type.
     static func keyText(_ column: TableDescription.Column, of record: String) -> String {
-        let value = "\(record).\(column.sql)"
-        return column.isBuiltIn ? "\(value)::pg_catalog.text" : "pg_catalog.format('%s', \(value))"
+        text(column, "\(record).\(column.sql)")
+    }
+
+    private static func text(_ column: TableDescription.Column, _ value: String) -> String {
+        column.isBuiltIn ? "\(value)::pg_catalog.text" : "pg_catalog.format('%s', \(value))"
+    }
+
+    /// Compares what two records say of a part of the key, under any search_path: by their bytes, for the type's or the
+    /// column's own equality may take other texts for the same.
+    static func comparison(
+        _ column: TableDescription.Column, _ record: String, _ comparator: String, _ other: String
+    ) -> String {
+        let isPlain = column.isBuiltIn && plainTypes.contains(column.type)
+        let (left, right) = isPlain
+            ? ("\(record).\(column.sql)", "\(other).\(column.sql)")
+            : (keyText(column, of: record), keyText(column, of: other) + " COLLATE pg_catalog.\"C\"")
+        return "\(left) OPERATOR(pg_catalog.\(comparator)) \(right)"
     }
 
     /// Records the keys of one changed row. SECURITY DEFINER: whoever writes the table needs no rights on the
@@ -189,25 +207,32 @@ enum CaptureSchema {
     }
 
     /// What the function's source must be: another one was made by another version, or for another key.
+    ///
+    /// A statement of one row pays for what the function is rather than for what it does: each expression, and each
+    /// function and operator in it, is set up again in each transaction. So all events share one INSERT: no column of a
+    /// key is NULL, but all are of the record that an event does not have. And it returns a record, because NULL would
+    /// be one more expression; nobody looks at what an AFTER trigger returns.
     static func captureBody(_ table: TableDescription) -> String {
-        func row(_ record: String) -> String { "VALUES (x, \(table.oid), \(key(table, of: record)))" }
+        func row(_ key: String) -> String { "VALUES (pg_catalog.pg_current_xact_id(), \(table.oid), \(key))" }
+        let anyKey = table.keyColumns.map { text($0, "coalesce(NEW.\($0.sql), OLD.\($0.sql))") }
         return """
             -- key \(keyMark(table))
-            DECLARE x pg_catalog.xid8 := pg_catalog.pg_current_xact_id();
             BEGIN
-                IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
-                    \(insert(row("NEW")))
-                    RETURN NULL;
+                \(insert(row("ARRAY[\(anyKey.joined(separator: ", "))]")))
+                IF \(hasTwoKeys(table)) THEN
+                    \(insert(row(key(table, of: "OLD"))))
                 END IF;
-                \(insert(row("OLD")))
-                -- By their bytes: a column's own collation may call other texts equal.
-                IF TG_OP OPERATOR(pg_catalog.=) 'UPDATE' AND \(key(table, of: "NEW"))
-                    OPERATOR(pg_catalog.<>) \(key(table, of: "OLD")) COLLATE pg_catalog."C" THEN
-                    \(insert(row("NEW")))
-                END IF;
-                RETURN NULL;
+                RETURN NEW;
             END
             """
+    }
+
+    /// plpgsql: true of an UPDATE that changes the key; false or NULL otherwise.
+    private static func hasTwoKeys(_ table: TableDescription) -> String {
+        let parts = table.keyColumns.map { comparison($0, "OLD", "<>", "NEW") }.joined(separator: " OR ")
+        // Of NULL, format makes an empty text.
+        return table.keyColumns.allSatisfy(\.isBuiltIn)
+            ? parts : "TG_OP OPERATOR(pg_catalog.=) 'UPDATE' AND (\(parts))"
     }
 
     /// The key that a capture function records: see `keyMark`. Empty: a version that did not say.
@@ -222,21 +247,17 @@ enum CaptureSchema {
             .joined(separator: " ")
     }
 
-    /// plpgsql: into the table of the segment of transaction `x` (see Journal), under any search_path.
+    /// plpgsql: into the table of the current transaction's segment (see Journal), under any search_path.
+    ///
+    /// By txid_current, the same number as an int8: from pg_current_xact_id one would come by way of a text.
     static func insert(_ source: String) -> String {
         func statement(_ index: Int) -> String {
             "INSERT INTO \(Journal.table(index)) (xid, relation, key) \(source);"
         }
-        func isIn(_ index: Int) -> String {
-            """
-            ((x::pg_catalog.text::pg_catalog.int8 OPERATOR(pg_catalog.>>) \(Journal.segmentBits)) \
-            OPERATOR(pg_catalog.%) \(Journal.tables)) OPERATOR(pg_catalog.=) \(index)
-            """
-        }
         return """
-            IF \(isIn(0)) THEN \(statement(0))
-                ELSIF \(isIn(1)) THEN \(statement(1))
-                ELSE \(statement(2))
+            IF (pg_catalog.txid_current() OPERATOR(pg_catalog.&) \(1 << Journal.segmentBits)) \
+            OPERATOR(pg_catalog.=) 0 THEN \(statement(0))
+                ELSE \(statement(1))
                 END IF;
             """
     }

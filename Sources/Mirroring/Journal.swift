@@ -1,14 +1,16 @@
 import LibPQ
 
-/// Which keys changed: three tables on the source that take turns and are emptied by TRUNCATE. Stateless.
+/// Which keys changed: tables on the source that take turns and are emptied by TRUNCATE. Stateless.
 ///
-/// A transaction writes to the table of its segment: its id divided by 2^16, modulo 3. So writers need
-/// neither a row nor a function that says which table is the active one. Readers look into all three. A table may be
-/// emptied when, under ACCESS EXCLUSIVE (all its writers have ended), every row in it belongs to a transaction that
-/// NEW's committed snapshot shows.
+/// A transaction writes to the table of its segment: its id divided by 2^17, modulo 2. So writers need neither a row
+/// nor a function that says which table is the active one, and to choose between two takes a trigger one expression.
+/// Readers look into all three: captures of earlier versions took turns with that many. Which table a row is in decides
+/// nothing but when it goes. A table may be emptied when, under ACCESS EXCLUSIVE (all its writers have ended), every
+/// row in it belongs to a transaction that NEW's committed snapshot shows.
 package enum Journal {
     package static let tables = 3
-    package static let segmentBits = 16
+    private static let tablesWritten = 2
+    package static let segmentBits = 17
 
     package static func table(_ index: Int) -> String { "godwit.journal_\(index)" }
 
@@ -34,7 +36,7 @@ package enum Journal {
     ) throws(PostgresFailure) {
         let sizes = try connection.query(
             "SELECT " + (0..<tables).map { "pg_relation_size('\(table($0))')" }.joined(separator: ", "))
-        let inUse = Int(segment(ofTransaction: applied.xmax) % UInt64(tables))
+        let inUse = Int(segment(ofTransaction: applied.xmax) % UInt64(tablesWritten))
         for index in 0..<tables {
             let bytes = sizes.integer(0, index) ?? 0
             guard bytes > (index == inUse ? bytesWorthEmptyingInUse : 0) else { continue }

@@ -51,7 +51,10 @@ import Testing
 
     /// Captures run under the search_path of whoever writes.
     @Test func `operators and functions of a writer's own do not hide its writes`() throws {
-        let harness = try MirrorHarness.mirroring("CREATE TABLE t (id int PRIMARY KEY, word text)")
+        let harness = try MirrorHarness.mirroring("""
+            CREATE TABLE t (id int PRIMARY KEY, word text); CREATE DOMAIN word AS text;
+            CREATE TABLE u (id text, w word, n numeric, v int, PRIMARY KEY (id, w, n))
+            """)
         let old = try harness.connectOld()
         try old.execute("""
             CREATE SCHEMA sly;
@@ -59,9 +62,14 @@ import Testing
             CREATE FUNCTION sly.no(text[], text[]) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false';
             CREATE FUNCTION sly.no(bigint, integer) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false';
             CREATE FUNCTION sly.seven(bigint, integer) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT 7::bigint';
+            CREATE FUNCTION sly.no(integer, integer) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false';
+            CREATE FUNCTION sly.txid_current() RETURNS bigint LANGUAGE sql AS 'SELECT NULL::bigint';
             CREATE FUNCTION sly.pg_current_xact_id() RETURNS xid8 LANGUAGE sql AS $$ SELECT '3'::xid8 $$;
             CREATE FUNCTION sly.format(text, "any") RETURNS text LANGUAGE internal AS 'text_format';
             CREATE OPERATOR sly.= (LEFTARG = text, RIGHTARG = text, FUNCTION = sly.no);
+            CREATE OPERATOR sly.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = sly.no);
+            CREATE OPERATOR sly.<> (LEFTARG = integer, RIGHTARG = integer, FUNCTION = sly.no);
+            CREATE OPERATOR sly.& (LEFTARG = bigint, RIGHTARG = integer, FUNCTION = sly.seven);
             CREATE OPERATOR sly.<> (LEFTARG = text[], RIGHTARG = text[], FUNCTION = sly.no);
             CREATE OPERATOR sly.= (LEFTARG = bigint, RIGHTARG = integer, FUNCTION = sly.no);
             CREATE OPERATOR sly.% (LEFTARG = bigint, RIGHTARG = integer, FUNCTION = sly.seven);
@@ -74,9 +82,16 @@ import Testing
             try writer.execute("INSERT INTO public.t SELECT g, 'a' FROM pg_catalog.generate_series(1, 9) g")
             try writer.execute("UPDATE public.t SET word = 'b' WHERE id OPERATOR(pg_catalog.<) 4")
             try writer.execute("UPDATE public.t SET id = id OPERATOR(pg_catalog.+) 100 WHERE id OPERATOR(pg_catalog.<) 6")
+            try writer.execute("INSERT INTO public.u VALUES ('a', 'a', 1), ('b', '', 1), ('c', 'c', 1), ('d', 'd', 1)")
+            try writer.execute("""
+                UPDATE public.u SET id = 'A' WHERE id OPERATOR(pg_catalog.=) 'a';
+                UPDATE public.u SET w = 'B' WHERE id OPERATOR(pg_catalog.=) 'b';
+                UPDATE public.u SET n = 1.00 WHERE id OPERATOR(pg_catalog.=) 'c';
+                UPDATE public.u SET v = 1 WHERE id OPERATOR(pg_catalog.=) 'd'
+                """)
             try harness.settle()
             #expect(try harness.differences() == [], "\(path)")
-            try writer.execute("DELETE FROM public.t")
+            try writer.execute("DELETE FROM public.t; DELETE FROM public.u")
             try harness.settle()
             #expect(try harness.differences() == [], "\(path)")
         }

@@ -183,7 +183,7 @@ import Testing
     @Test func `a NEW from before the journal was emptied does not go on`() throws {
         let harness = try Self.mirroring()
         // So that entries are no longer in the segment in use.
-        let burn = "DO $$ BEGIN FOR i IN 1..70000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+        let burn = "DO $$ BEGIN FOR i IN 1..140000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
         try harness.connectOld().execute("UPDATE public.t SET v = 1")
         try harness.connectOld().execute(burn)
         try harness.settle()
