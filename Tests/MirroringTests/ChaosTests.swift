@@ -114,20 +114,20 @@ private final class ChaosStage {
                 port: isThroughGodwit ? configuration.port : pair.old.port,
                 number: number, isThroughGodwit: isThroughGodwit,
                 // One of them mostly: of two that do so at once one is refused.
-                changesEvery: [0: 3, 2: 200][number], database: pair.database, counts: counts,
+                changesEvery: [0: 2, 2: 100][number], database: pair.database, counts: counts,
                 hostile: HostileWriter(seed: seed &+ UInt64(rounds) &* 104_729, number: number), context: context)
             return OwnThread(name: "chaos-\(number)") { writer.run() }
         }
         var isDone: Bool { committed >= end && counts.changed.load(ordering: .relaxed) >= changesEnd }
-        var isBehindChange = false
+        var turn = 0
         while !isDone {
-            // Some DDL comes to its end before every second disaster: there would be none if each cut it off, and few
-            // if all waited for it.
+            turn += 1
+            // Some DDL comes to its end before every third disaster: there would be none if each cut it off, and few
+            // disasters if all waited for it.
             let changes = counts.changesEnded.load(ordering: .relaxed)
-            if isBehindChange {
+            if turn % 3 == 0 {
                 waitUntil("DDL") { counts.changesEnded.load(ordering: .relaxed) > changes || isDone }
             }
-            isBehindChange.toggle()
             let next = committed + Self.pause / 2 + pick(Self.pause)
             waitUntil("transactions") { committed >= next || isDone }
             if !isDone { try disaster() }
