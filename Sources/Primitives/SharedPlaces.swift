@@ -15,11 +15,14 @@ package final class SharedPlaces: @unchecked Sendable {
         let lackingSince = Atomic<UInt64>(0)
         /// Servers that nobody there needs, less those that others have asked for.
         let idle = Atomic<Int>(0)
+        /// Servers that have logged in, whoever has them.
+        let open = Atomic<Int>(0)
         /// Servers that pinned clients keep.
         let pinned = Atomic<Int>(0)
     }
 
     private let count = Atomic<Int>(0)
+    private let loginCount = Atomic<Int>(0)
     // No array: its elements would be counted references, to be counted for each unit.
     private let parts: UnsafeMutablePointer<Part>
     private let threads: Int
@@ -63,12 +66,18 @@ package final class SharedPlaces: @unchecked Sendable {
     /// Servers have come or gone that nobody had to ask for.
     package func add(_ servers: Int) { count.add(servers, ordering: .sequentiallyConsistent) }
 
+    /// Servers that were opened, ever.
+    package var logins: Int { loginCount.load(ordering: .relaxed) }
+
+    package func noteLogin() { loginCount.add(1, ordering: .relaxed) }
+
     // MARK: what threads lack and have
 
     /// - Parameters:
     ///   - lackingSince: see `Part`; nil: nothing.
     ///   - idle: servers that it could give away.
-    package func tell(of thread: Int, lackingSince: MonotonicInstant?, idle: Int) {
+    ///   - open: servers that have logged in.
+    package func tell(of thread: Int, lackingSince: MonotonicInstant?, idle: Int, open: Int) {
         let since = lackingSince.map { max(1, $0.nanoseconds) } ?? 0
         // A store that others have to see costs more than the look whether it is needed.
         let told = parts[thread].lackingSince.load(ordering: .relaxed)
@@ -78,6 +87,12 @@ package final class SharedPlaces: @unchecked Sendable {
         if parts[thread].idle.load(ordering: .relaxed) != idle {
             parts[thread].idle.store(idle, ordering: .sequentiallyConsistent)
         }
+        if parts[thread].open.load(ordering: .relaxed) != open { parts[thread].open.store(open, ordering: .relaxed) }
+    }
+
+    /// Another thread has servers that it may have all work for.
+    package func isOpen(but thread: Int) -> Bool {
+        (0..<threads).contains { $0 != thread && parts[$0].open.load(ordering: .relaxed) > 0 }
     }
 
     /// Another thread that has a server which nobody there needs; it is the caller's to ask for.

@@ -101,7 +101,7 @@ extension Worker {
         if now < database.authorityAnsweredAt.advanced(bySeconds: limit) { return false }
         return pools.values.contains { entry in
             guard entry.database === database, entry.key.side == database.authority, entry.pool.idleCount == 0,
-                entry.pool.leasedCount > 0, entry.pool.leasedCount == entry.pool.serverCount
+                entry.pool.leasedCount == entry.pool.serverCount, hasServersAtWork(entry)
             else { return false }
             if database.health.isAuthorityDown { return true }
             return entry.pool.oldestWaiter().map { now >= $0.advanced(bySeconds: limit) } ?? false

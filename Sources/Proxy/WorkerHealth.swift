@@ -152,7 +152,7 @@ extension Worker {
             let late = entry.pool.takeWaiters(sinceBefore: since)
             if late.isEmpty { continue }
             // With servers at work it is busy; with none it does not let us in.
-            if entry.pool.leasedCount == 0 {
+            if !hasServersAtWork(entry) {
                 tell(entry.database, entry.key.side, .failure(isProbe: false), because: "no connection in time")
             }
             for id in late { clients[id]?.sideFailed() }

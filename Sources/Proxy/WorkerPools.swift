@@ -15,8 +15,7 @@ final class PoolEntry {
     let key: PoolKey
     var pool: Pool
     let database: DatabaseState
-    /// Why the last attempt to open a server failed: for the clients that give up waiting.
-    var lastFailure: ErrorResponse?
+    private var failure: (error: ErrorResponse, logins: Int)?
     /// What the latest client of this user has proven at its login.
     var proof: ServerProof?
     var isToBeServed = false
@@ -36,6 +35,13 @@ final class PoolEntry {
         self.key = key
         self.database = database
         pool = Pool(limits: limits)
+    }
+
+    /// Why the last attempt to open a server failed, unless some thread has opened one since: for the clients that give
+    /// up waiting. A thread that gets its servers from others may never open one itself.
+    var lastFailure: ErrorResponse? {
+        get { failure.flatMap { $0.logins == places.pool.logins ? $0.error : nil } }
+        set { failure = newValue.map { ($0, places.pool.logins) } }
     }
 
     func attach() {
@@ -217,6 +223,7 @@ extension Worker {
             entry.lastFailure = nil
             logger.notice("\(entry.key.side) of \"\(entry.key.database)\" can be reached again")
         }
+        entry.places.pool.noteLogin()
         if entry.key.side == entry.database.authority { entry.database.welcome = server.login.parameters }
         // A login alone does not show that the other side answers queries.
         if entry.key.side == entry.database.health.authority {

@@ -88,7 +88,8 @@ extension Worker {
     private func tellPlaces(_ entry: PoolEntry) -> Bool {
         let since = overdueSince(entry)
         entry.places.pool.tell(
-            of: index, lackingSince: since, idle: entry.database.hold == .all ? 0 : entry.pool.idleCount)
+            of: index, lackingSince: since, idle: entry.database.hold == .all ? 0 : entry.pool.idleCount,
+            open: entry.pool.serverCount - entry.pool.connectingCount)
         return since != nil
     }
 
@@ -155,7 +156,7 @@ extension Worker {
     /// The thread has no use for the pool any more.
     func forget(_ entry: PoolEntry) {
         entry.isForgotten = true
-        entry.places.pool.tell(of: index, lackingSince: nil, idle: 0)
+        entry.places.pool.tell(of: index, lackingSince: nil, idle: 0, open: 0)
         _ = entry.places.pool.tellPinned(0, of: index)
     }
 
@@ -182,6 +183,11 @@ extension Worker {
         entry.placesTold += granted
         for _ in granted..<wanted { entry.pool.openForbidden() }
         return granted
+    }
+
+    /// A server is at work for somebody, on whichever thread: who waits for one on this thread may wait for that.
+    func hasServersAtWork(_ entry: PoolEntry) -> Bool {
+        entry.pool.leasedCount > 0 || entry.places.pool.isOpen(but: index)
     }
 
     /// There are more than there may be, over all threads.

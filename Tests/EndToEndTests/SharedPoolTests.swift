@@ -114,6 +114,79 @@ import Testing
         #expect(processes.count == 2)
     }
 
+    @Test func `a read that waits for another thread's only server does not count against NEW`() throws {
+        let godwit = try servers.godwit(database) {
+            $0.threads = 2
+            $0.database.readsPercent = "100"
+            $0.database.pool = ["size": "1"]
+            $0.database.breaker = ["failures": "1", "read_timeout_millis": "100", "read_timeout_p99_factor": "1"]
+        }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        let clients = try clients(godwit, ofEach: 1, threads: 2)
+        let (holder, waiter) = (clients[0][0], clients[1][0])
+        let version = "SELECT current_setting('server_version_num')::int / 10000 FROM t LIMIT 1"
+        _ = try holder.query("BEGIN READ ONLY")
+        #expect(try holder.value(version) == "18")
+        #expect(try waiter.value(version) == "15", "who has waited too long reads on OLD")
+        let breaker = try godwit.console("SHOW BREAKERS").first { $0["side"] == "new" }
+        #expect(breaker?["state"] == "closed" && breaker?["failures_in_row"] == "0", "\(String(describing: breaker))")
+        _ = try holder.query("COMMIT")
+        #expect(try waiter.value(version) == "18")
+    }
+
+    @Test func `an OLD that hangs with all servers on one thread refuses who waits on another`() throws {
+        let old = try TCPRelay(to: servers.old.port)
+        defer { old.close() }
+        let godwit = try servers.godwit(database) {
+            $0.threads = 2
+            $0.database.old = "host=127.0.0.1 port=\(old.port) dbname=\(database)"
+            $0.database.pool = ["size": "1"]
+            $0.database.breaker = ["failures": "3", "patience": "0.5"]
+        }
+        let clients = try clients(godwit, ofEach: 1, threads: 2)
+        let (holder, waiter) = (clients[0][0], clients[1][0])
+        _ = try holder.query("BEGIN")
+        #expect(try holder.value("SELECT v FROM t WHERE id = 1") == "0")
+        old.become(.silent)
+        holder.send(Frame.query("SELECT v FROM t WHERE id = 1"))
+        waiter.send(Frame.query("SELECT v FROM t WHERE id = 2"))
+        #expect(try waiter.readToError()?.sqlState == "57P03")
+        old.become(.passing)
+        #expect(try holder.readToReady().first { $0.type == "D" }?.columns == ["0"])
+        _ = try holder.query("COMMIT")
+        try waitUntil {
+            try godwit.console("SHOW BREAKERS").allSatisfy { $0["state"] == "closed" }
+        }
+        #expect(try waiter.readToReady().last?.type == "Z")
+        #expect(try waiter.value("SELECT v FROM t WHERE id = 2") == "0")
+    }
+
+    @Test func `a failure to connect is forgotten when another thread has connected`() throws {
+        let old = try TCPRelay(to: servers.old.port)
+        defer { old.close() }
+        let port = try FreePort.find()
+        let godwit = try servers.godwit(database) {
+            $0.threads = 2
+            $0.http = ["port": "\(port)"]
+            $0.database.old = "host=127.0.0.1 port=\(old.port) dbname=\(database)"
+            $0.database.pool = ["size": "2", "server_idle_timeout": "1"]
+            $0.database.breaker = ["failures": "1000"]
+        }
+        let clients = try clients(godwit, ofEach: 2, threads: 2)
+        for client in clients.flatMap({ $0 }) { _ = try client.value("SELECT v FROM t WHERE id = 1") }
+        old.become(.refusing)
+        try waitUntil { try backends().isEmpty }
+        clients[1][0].send(Frame.query("SELECT v FROM t WHERE id = 1"))
+        try godwit.log.waitForLine(containing: "cannot connect to old at")
+        clients[1][0].close()
+        try waitUntil { try godwit.console("SHOW POOLS").allSatisfy { $0["cl_waiting"] == "0" } }
+        old.become(.passing)
+        try waitUntil { try clients[0][0].query("SELECT v FROM t WHERE id = 1").first?.type == "T" }
+        try waitUntil { try !godwit.console("SHOW SERVERS").contains { $0["database"] == database } }
+        let ready = try HTTPExchange.get("/readyz", port: port)
+        #expect(ready.status == 200, "\(ready.body)")
+    }
+
     @Test func `RECONNECT, a smaller size and PAUSE meet servers that move`() throws {
         let godwit = try godwit(threads: 3, size: 3)
         let script = try TestResources.file(

@@ -24,6 +24,7 @@ import Testing
         while stage.committed < wanted {
             try stage.round(transactions: 2000)
             try stage.settle()
+            try stage.expectAllServers()
         }
         stage.report()
     }
@@ -31,17 +32,23 @@ import Testing
 
 /// The servers, the relays before them, Godwit, and what happens to them. One test's thread.
 private final class ChaosStage {
-    private static let writers = 6
+    private static let writers = 8
+    /// So many of them come through Godwit, the others know nothing of it.
+    private static let writersThroughGodwit = 5
     /// Transactions with DDL that a round must have brought to their end: what else goes on is much quicker.
     private static let changes = 5
     /// Transactions between two disasters, on average.
     private static let pause = 250
+    /// One for all clients of one side, so that it moves from thread to thread, to more than they need.
+    private static let poolSizes = [1, 2, 3, 20]
 
     private let pair: MirroredPair
     private let toOld: TCPRelay
     private let toNew: TCPRelay
     private var godwit: GodwitProcess
-    private let configuration: GodwitConfiguration
+    private var configuration: GodwitConfiguration
+    /// How often Godwit ran with so many threads and servers.
+    private var shapes: [String: Int] = [:]
     private var random: SeededGenerator
     private let seed: UInt64
     private let counts = ChaosCounts()
@@ -67,15 +74,32 @@ private final class ChaosStage {
         ]
         database.readsPercent = "100"
         database.readsKey = "[{session: user}]"
+        // NEW has its reads again soon, however often it has failed.
+        database.breaker = ["held": "0.2", "memory": "0"]
         var configuration = GodwitConfiguration([database])
         configuration.port = try FreePort.find()
-        self.configuration = configuration
         try pair.old.psql(HostileWriter.fill, database: name)
         let directory = try GodwitProcess.makeDirectory(configuration)
         let prepare = try GodwitProcess.command(["prepare", "--config", directory + "/godwit.yaml", name])
         guard prepare.wait() == .code(0) else { throw TestFailure("prepare: \(prepare.errors.text)") }
+        shapes[Self.choose(&configuration, &random), default: 0] += 1
+        self.configuration = configuration
         godwit = try GodwitProcess(configuration)
     }
+
+    /// Each start of Godwit has as many threads as come, and pools that are short of servers or not.
+    ///
+    /// - Returns: what was chosen.
+    private static func choose(_ configuration: inout GodwitConfiguration, _ random: inout SeededGenerator) -> String {
+        let threads = 1 + Int(random.next() % 4), size = poolSizes[Int(random.next() % UInt64(poolSizes.count))]
+        configuration.threads = threads
+        configuration.databases[0].pool = ["size": "\(size)"]
+        let shape = "\(threads) threads and \(size) servers"
+        print("chaos: Godwit starts with \(shape)")
+        return shape
+    }
+
+    private var context: String { "seed \(seed), round \(rounds)" }
 
     // MARK: rounds
 
@@ -85,20 +109,25 @@ private final class ChaosStage {
         counts.isEnding.store(false, ordering: .relaxed)
         let end = committed + transactions, changesEnd = counts.changed.load(ordering: .relaxed) + Self.changes
         let threads = (0..<Self.writers).map { number in
-            // Half of them know nothing of Godwit.
-            let isThroughGodwit = number % 2 == 0
+            let isThroughGodwit = number < Self.writersThroughGodwit
             let writer = ChaosWriter(
                 port: isThroughGodwit ? configuration.port : pair.old.port,
+                number: number, isThroughGodwit: isThroughGodwit,
                 // One of them mostly: of two that do so at once one is refused.
-                changesEvery: [0: 3, 2: 200][number], database: pair.database, counts: counts,
-                hostile: HostileWriter(seed: seed &+ UInt64(rounds) &* 104_729, number: number))
+                changesEvery: [0: 2, 2: 100][number], database: pair.database, counts: counts,
+                hostile: HostileWriter(seed: seed &+ UInt64(rounds) &* 104_729, number: number), context: context)
             return OwnThread(name: "chaos-\(number)") { writer.run() }
         }
         var isDone: Bool { committed >= end && counts.changed.load(ordering: .relaxed) >= changesEnd }
+        var turn = 0
         while !isDone {
-            // Some DDL comes to its end before the next disaster, which then comes amid something else, or other DDL.
+            turn += 1
+            // Some DDL comes to its end before every third disaster: there would be none if each cut it off, and few
+            // disasters if all waited for it.
             let changes = counts.changesEnded.load(ordering: .relaxed)
-            waitUntil("DDL") { counts.changesEnded.load(ordering: .relaxed) > changes || isDone }
+            if turn % 3 == 0 {
+                waitUntil("DDL") { counts.changesEnded.load(ordering: .relaxed) > changes || isDone }
+            }
             let next = committed + Self.pause / 2 + pick(Self.pause)
             waitUntil("transactions") { committed >= next || isDone }
             if !isDone { try disaster() }
@@ -116,6 +145,7 @@ private final class ChaosStage {
             name = "Godwit killed"
             godwit.process.send(SIGKILL)
             godwit.process.wait()
+            shapes[Self.choose(&configuration, &random), default: 0] += 1
             godwit = try GodwitProcess(configuration)
         case 1:
             name = "NEW killed"
@@ -156,13 +186,13 @@ private final class ChaosStage {
         let directory = try GodwitProcess.makeDirectory(configuration)
         var differing: [String] = []
         for _ in 0..<10 {
-            try waitUntil("DDL to be settled: seed \(seed), round \(rounds)") { try !isChangePending() }
+            try waitUntil("DDL to be settled: \(context)") { try !isChangePending() }
             try expectVerified(directory + "/godwit.yaml")
             let old = try contents(pair.oldConninfo), new = try contents(pair.newConninfo)
             differing = Set(old.keys).union(new.keys).filter { old[$0] != new[$0] }.sorted()
             if differing.isEmpty { return }
         }
-        Issue.record("seed \(seed), round \(rounds): \(differing) differ")
+        Issue.record("\(context): \(differing) differ")
     }
 
     /// One side has DDL that the other has not yet.
@@ -175,7 +205,7 @@ private final class ChaosStage {
     private func expectVerified(_ path: String) throws {
         var verdict = ChildProcess.Exit.code(2), said = ""
         // 2: the mirror is still about to come back.
-        try waitUntil("the mirror to come back: seed \(seed), round \(rounds)") {
+        try waitUntil("the mirror to come back: \(context)") {
             let verify = try GodwitProcess.command(["verify", "--schema", "--config", path, pair.database])
             verdict = verify.wait()
             said = verify.output.text + verify.errors.text
@@ -183,79 +213,61 @@ private final class ChaosStage {
         }
         verified += 1
         let log = verdict == .code(0) ? "" : godwit.log.lines.suffix(20).joined(separator: "\n")
-        #expect(verdict == .code(0), "seed \(seed), round \(rounds): \(said)\nGodwit's log ends with:\n\(log)")
+        #expect(verdict == .code(0), "\(context): \(said)\nGodwit's log ends with:\n\(log)")
     }
 
     private func contents(_ conninfo: String) throws -> [String: String] {
         try MirrorHarness.contents(try Connection.open(try ConnectionString(parsing: conninfo), purpose: "test"))
     }
 
-    func report() {
-        let what = disasters.sorted { $0.key < $1.key }.map { "\($0.value) x \($0.key)" }.joined(separator: ", ")
-        let changesRefused = counts.changesRefused.withLock { $0 }.sorted { $0.key < $1.key }
-            .map { "\($0.value) x \($0.key)" }.joined(separator: ", ")
-        print("chaos: \(committed) transactions committed, \(counts.changed.load(ordering: .relaxed)) of them with DDL "
-            + "(refused: \(changesRefused)), \(counts.refused.load(ordering: .relaxed)) refused, "
-            + "\(counts.lost.load(ordering: .relaxed)) connections lost, \(rounds) rounds, \(verified) verified; \(what)")
-    }
-}
+    // MARK: places
 
-private final class ChaosCounts: Sendable {
-    let committed = Atomic<Int>(0)
-    let refused = Atomic<Int>(0)
-    let lost = Atomic<Int>(0)
-    /// Transactions with DDL, of those that were committed, and of those that were refused by their SQLSTATE.
-    let changed = Atomic<Int>(0)
-    let changesEnded = Atomic<Int>(0)
-    let changesRefused = Mutex<[String: Int]>([:])
-    let isEnding = Atomic<Bool>(false)
-}
-
-/// One client that never gives up.
-private struct ChaosWriter: Sendable {
-    let port: UInt16
-    /// One of so many transactions changes the schema; nil: none.
-    let changesEvery: Int?
-    let database: String
-    let counts: ChaosCounts
-    let hostile: HostileWriter
-
-    func run() {
-        var hostile = hostile
-        while !counts.isEnding.load(ordering: .relaxed) {
-            do {
-                let client = try WireClient(port: port, database: database, user: PostgresCluster.superuser)
-                client.endWaiting(afterSeconds: 60)
-                _ = try client.query(hostile.settings + "; SET synchronous_commit = \(hostile.pick(2) == 0 ? "on" : "off")")
-                while !counts.isEnding.load(ordering: .relaxed) { try transaction(client, &hostile) }
-            } catch {
-                counts.lost.wrappingAdd(1, ordering: .relaxed)
-                Awaited.pause()
+    /// No place of a pool is lost, wherever its server was when something died: the clients of any one thread can have
+    /// all servers of either side, at once.
+    func expectAllServers() throws {
+        let size = Int(configuration.databases[0].pool["size"] ?? "") ?? 0
+        // Threads take connections in turn.
+        let clients = try (0..<size * configuration.threads).map { _ in
+            try WireClient(port: configuration.port, database: pair.database, user: PostgresCluster.superuser)
+        }
+        for first in 0..<configuration.threads {
+            let own = stride(from: first, to: clients.count, by: configuration.threads).map { clients[$0] }
+            let old = try answers(of: own, "BEGIN", "SELECT 'OLD', pg_current_xact_id()")
+            #expect(old == ["OLD": size], "\(context): of OLD's servers")
+            // A read goes to OLD while NEW is behind, and what is read there in a transaction counts as written.
+            let side = """
+                SELECT CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'OLD' ELSE 'NEW' END, count(*)
+                  FROM accounts
+                """
+            try waitUntil("all servers of NEW: \(context)") {
+                try waitUntil("NEW to be read: \(context)") { try own[0].value(side) == "NEW" }
+                return try answers(of: own, "BEGIN READ ONLY", side) == ["NEW": size]
             }
         }
     }
 
-    /// As one text, or statement by statement with a read between.
-    private func transaction(_ client: WireClient, _ hostile: inout HostileWriter) throws {
-        let changes = changesEvery.map { hostile.pick($0) == 0 } ?? false
-        // Rows of tables that have come: for all, and refused where there is none.
-        let script = changes ? hostile.migration() : hostile.pick(20) == 0 ? [hostile.rows()] : hostile.next()
-        var refusal: WireClient.Message?
-        func run(_ text: String) throws { refusal = try client.query(text).first { $0.type == "E" } }
-        if !changes && hostile.pick(2) == 0 {
-            try run(script.joined(separator: ";\n"))
-        } else {
-            for statement in script where refusal == nil { try run(statement) }
-            if refusal == nil { _ = try client.query("SELECT count(*) FROM accounts") }
+    /// What these clients are answered, each in a transaction of its own, all of which are open at once.
+    private func answers(of clients: [WireClient], _ begin: String, _ question: String) throws -> [String: Int] {
+        var answers: [String: Int] = [:]
+        for client in clients {
+            _ = try client.query(begin)
+            let messages = try client.query(question)
+            let answer = messages.lazy.compactMap { $0.columns.first ?? $0.sqlState }.first ?? "nothing"
+            answers[answer, default: 0] += 1
         }
-        if changes { counts.changesEnded.wrappingAdd(1, ordering: .relaxed) }
-        if let refusal {
-            _ = try client.query("ROLLBACK")
-            counts.refused.wrappingAdd(1, ordering: .relaxed)
-            if changes { counts.changesRefused.withLock { $0[refusal.sqlState ?? "", default: 0] += 1 } }
-        } else {
-            counts.committed.wrappingAdd(1, ordering: .relaxed)
-            if changes && script.last != "ROLLBACK" { counts.changed.wrappingAdd(1, ordering: .relaxed) }
+        for client in clients { _ = try client.query("ROLLBACK") }
+        return answers
+    }
+
+    func report() {
+        func list(_ counts: [String: Int]) -> String {
+            counts.sorted { $0.key < $1.key }.map { "\($0.value) x \($0.key)" }.joined(separator: ", ")
         }
+        print("chaos: \(committed) transactions committed, \(counts.changed.load(ordering: .relaxed)) of them with DDL "
+            + "(refused: \(list(counts.changesRefused.withLock { $0 }))), "
+            + "\(counts.refused.load(ordering: .relaxed)) refused "
+            + "(through Godwit: \(list(counts.refusedByGodwit.withLock { $0 }))), "
+            + "\(counts.lost.load(ordering: .relaxed)) connections lost, \(rounds) rounds, \(verified) verified; "
+            + "\(disasters.values.reduce(0, +)) faults: \(list(disasters)); Godwit had \(list(shapes))")
     }
 }

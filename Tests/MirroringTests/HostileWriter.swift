@@ -96,6 +96,9 @@ struct HostileWriter {
         return "SET search_path = public; SET lock_timeout = '2s'; " + settings[number % settings.count]
     }
 
+    /// Its sessions fire no ordinary triggers.
+    var isReplica: Bool { settings.hasSuffix("replica") }
+
     /// The statements of the next transaction.
     mutating func next() -> [String] {
         var script = ["BEGIN"]

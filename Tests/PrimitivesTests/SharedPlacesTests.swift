@@ -20,7 +20,7 @@ import Testing
     @Test func `what nobody needs is asked for once, and not by who has it`() {
         let places = SharedPlaces(threads: 3)
         #expect(places.takeIdle(but: 0) == nil)
-        places.tell(of: 1, lackingSince: nil, idle: 2)
+        places.tell(of: 1, lackingSince: nil, idle: 2, open: 0)
         #expect(places.takeIdle(but: 1) == nil)
         #expect(places.takeIdle(but: 0) == 1)
         #expect(places.takeIdle(but: 2) == 1)
@@ -29,9 +29,9 @@ import Testing
 
     @Test func `who has waited longest is served first, and once`() throws {
         let places = SharedPlaces(threads: 4)
-        places.tell(of: 1, lackingSince: at(70), idle: 0)
-        places.tell(of: 2, lackingSince: at(50), idle: 0)
-        places.tell(of: 3, lackingSince: at(60), idle: 0)
+        places.tell(of: 1, lackingSince: at(70), idle: 0, open: 0)
+        places.tell(of: 2, lackingSince: at(50), idle: 0, open: 0)
+        places.tell(of: 3, lackingSince: at(60), idle: 0, open: 0)
         #expect(places.lacking(but: 3) == [1, 2])
         #expect(places.takeLacking(but: 0, sinceBefore: at(50)) == nil)
         let first = try #require(places.takeLacking(but: 0, sinceBefore: at(51)))
@@ -41,17 +41,27 @@ import Testing
         #expect(places.takeLacking(but: 2, sinceBefore: at(.max))?.thread == 1)
         #expect(places.takeLacking(but: 0, sinceBefore: at(.max))?.thread == 2)
         #expect(places.takeLacking(but: 0, sinceBefore: at(.max)) == nil)
-        places.tell(of: 1, lackingSince: at(70), idle: 0)
+        places.tell(of: 1, lackingSince: at(70), idle: 0, open: 0)
         #expect(places.takeLacking(but: 0, sinceBefore: at(.max))?.thread == 1, "it lacks more")
-        places.tell(of: 1, lackingSince: at(80), idle: 0)
-        places.tell(of: 1, lackingSince: at(90), idle: 0)
+        places.tell(of: 1, lackingSince: at(80), idle: 0, open: 0)
+        places.tell(of: 1, lackingSince: at(90), idle: 0, open: 0)
         #expect(places.takeLacking(but: 0, sinceBefore: at(.max))?.since == 80, "so little is not told")
-        places.tell(of: 1, lackingSince: at(80), idle: 0)
-        places.tell(of: 1, lackingSince: at(1_000_081), idle: 0)
+        places.tell(of: 1, lackingSince: at(80), idle: 0, open: 0)
+        places.tell(of: 1, lackingSince: at(1_000_081), idle: 0, open: 0)
         #expect(places.takeLacking(but: 0, sinceBefore: at(.max))?.since == 1_000_081)
-        places.tell(of: 1, lackingSince: at(80), idle: 0)
-        places.tell(of: 1, lackingSince: nil, idle: 0)
+        places.tell(of: 1, lackingSince: at(80), idle: 0, open: 0)
+        places.tell(of: 1, lackingSince: nil, idle: 0, open: 0)
         #expect(places.takeLacking(but: 0, sinceBefore: at(.max)) == nil)
+    }
+
+    @Test func `a thread asks for the open servers of others, not for its own`() {
+        let places = SharedPlaces(threads: 2)
+        #expect(!places.isOpen(but: 0))
+        places.tell(of: 0, lackingSince: nil, idle: 0, open: 1)
+        #expect(!places.isOpen(but: 0))
+        #expect(places.isOpen(but: 1))
+        places.tell(of: 0, lackingSince: nil, idle: 0, open: 0)
+        #expect(!places.isOpen(but: 1))
     }
 
     @Test func `a flood is told of once by all`() {
@@ -96,14 +106,14 @@ import Testing
                     while arrived[1 - index].value.load(ordering: .sequentiallyConsistent) < number { sched_yield() }
                 }
                 for round in 1...rounds {
-                    places.tell(of: index, lackingSince: nil, idle: 0)
+                    places.tell(of: index, lackingSince: nil, idle: 0, open: 0)
                     meet()
                     let hasFound: Bool
                     if index == 0 {
-                        places.tell(of: 0, lackingSince: MonotonicInstant(nanoseconds: UInt64(round)), idle: 0)
+                        places.tell(of: 0, lackingSince: MonotonicInstant(nanoseconds: UInt64(round)), idle: 0, open: 0)
                         hasFound = places.takeIdle(but: 0) != nil
                     } else {
-                        places.tell(of: 1, lackingSince: nil, idle: 1)
+                        places.tell(of: 1, lackingSince: nil, idle: 1, open: 0)
                         hasFound = places.takeLacking(but: 1, sinceBefore: at(.max)) != nil
                     }
                     if hasFound { found[index].value.store(round, ordering: .sequentiallyConsistent) }
