@@ -33,6 +33,10 @@ import Testing
         CREATE TABLE items (id int PRIMARY KEY, order_id int REFERENCES orders ON DELETE CASCADE, note text);
         CREATE INDEX items_note ON items (note);
         ALTER TABLE items ADD CONSTRAINT short CHECK (length(note) < 100) NOT VALID;
+        COMMENT ON INDEX items_note IS 'for the search'; COMMENT ON CONSTRAINT short ON items IS 'not checked yet';
+        ALTER TABLE people ENABLE ROW LEVEL SECURITY; CREATE POLICY all_of_them ON people USING (true);
+        COMMENT ON POLICY all_of_them ON people IS 'as ever';
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC;
         """#
     static let rows = """
         INSERT INTO people (name) SELECT 'p' || g FROM generate_series(1, 100) g;
