@@ -179,7 +179,7 @@ extension ClientConnection {
             ask(followed, .statement, ChangeOrder(
                 database: databaseName, user: user, part: .statement, change: followed.change, statement: text,
                 settings: settings.statements(from: nil) ?? "", localSettings: local, standing: followed.standing,
-                hasSavepoint: ledger.hasSavepoint))
+                hasSavepoint: ledger.hasSavepoint, mayHoldLocks: mayHoldLocks))
             return .waits
         case .ends(let isCommit):
             // It can only roll back there.
@@ -224,6 +224,11 @@ extension ClientConnection {
         }
         unit.notes.deny(.followed)
         run.replace(frame, with: standIn(forDenied: frame, on: server), server)
+    }
+
+    /// Of a unit that came whole, its first statement counts as done when it is sent.
+    private var mayHoldLocks: Bool {
+        transaction.hasWritten && (transaction.hasRead || unit.session.completedCount > 1)
     }
 
     /// What the open transaction has set, as SQL; nil: it cannot be told.

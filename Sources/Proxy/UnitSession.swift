@@ -43,7 +43,8 @@ struct UnitSession {
 
     // What was answered so far.
     private var readyCount = 0
-    private var completedCount = 0
+    /// Statements of the batch that is being answered.
+    private(set) var completedCount = 0
     private var rolledBackBits: UInt64 = 0
     private var borderTagCount = 0
     var hasFailed = false

@@ -118,6 +118,8 @@ package struct ChangeOrder: Sendable, Equatable {
     package var standing = 0
     /// The open transaction has savepoints, so that what fails, or stands, may be rolled back by itself.
     package var hasSavepoint = false
+    /// The open transaction has written before, and may hold locks that others wait for.
+    package var mayHoldLocks = false
 }
 
 package struct ChangeEnd: Sendable, Equatable {

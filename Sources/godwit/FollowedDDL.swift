@@ -136,20 +136,17 @@ extension ChangeRun {
     /// Holds the writes, and has the mirror stand still. Before the authority's tables are locked: the mirror's reader
     /// would wait for them.
     private func open(_ task: ChangeTask) throws(ErrorResponse) {
-        guard let entry = engine.entry(of: database) else { throw Self.notNow("the database has no mirror now") }
-        guard engine.begin(database) else { throw Self.notNow("the writes of the database are being moved") }
+        let entry = try takeTurn()
         let wait = task.settings.mirror.ddlWaitSeconds
         let direction = MirrorDirection(from: entry.ownership.authority)
+        let order = SchemaChange.Order(user: task.order.user, statement: "", settings: task.order.settings)
         do throws(ErrorResponse) {
-            try awaitMirror(entry, until: .now().adding(seconds: wait))
-            let change: FollowedChange
-            do throws(SchemaChange.Failure) {
-                change = try FollowedChange.open(
-                    direction, old: entry.old, new: entry.new, bulk: task.settings.mirror.bulkTables,
-                    order: SchemaChange.Order(
-                        user: task.order.user, statement: "", settings: task.order.settings), login: login)
-            } catch {
-                throw response(to: error, direction, wait, isLate: false)
+            let change = try openInTurn(
+                entry, direction, task.settings, mayHoldLocks: task.order.mayHoldLocks
+            ) { () throws(SchemaChange.Failure) in
+                try FollowedChange.open(
+                    direction, old: entry.old, new: entry.new, bulk: task.settings.mirror.bulkTables, order: order,
+                    login: login)
             }
             followed = Followed(
                 task: task, entry: entry, direction: direction, change: change, heldSince: .now(),
