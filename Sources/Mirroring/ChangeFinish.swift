@@ -4,7 +4,9 @@ import Primitives
 /// What follows when both sides have a change.
 extension SchemaChange {
     /// The mirror goes on with the tables as they are now. May be repeated.
-    func finish(_ record: Record) throws(Failure) {
+    ///
+    /// - Parameter triesMax: for the lock of each new table.
+    func finish(_ record: Record, triesMax: Int = CaptureInstaller().triesMax) throws(Failure) {
         let mark = try onSide(direction.target) { () throws(PostgresFailure) in try ApplierMark.of(target) }
         let known = "jsonb_array_elements(\(SQL.literal(record.known))::jsonb) k"
         let same = "b.schema_name = k->>1 AND b.table_name = k->>2"
@@ -31,7 +33,7 @@ extension SchemaChange {
             _ = try? onTarget("ROLLBACK")
             throw error
         }
-        try install(record)
+        try install(record, triesMax)
         try onSource("""
             BEGIN; UPDATE godwit.control SET generation = generation + 1;
             DELETE FROM godwit.change WHERE id = \(record.id); COMMIT
@@ -40,27 +42,35 @@ extension SchemaChange {
 
     /// New tables are mirrored, where all were, and captured as `prepare` would have them; new partitions get what
     /// theirs have.
-    private func install(_ record: Record) throws(Failure) {
+    private func install(_ record: Record, _ triesMax: Int) throws(Failure) {
         let mirrored = try onTarget("SELECT schema_name, table_name FROM godwit.backfill")
         let names = Set((0..<(mirrored?.count ?? 0)).map { row in
             TableName(schema: mirrored?[row, 0] ?? "", name: mirrored?[row, 1] ?? "")
         })
         do {
             switch direction.source {
-            case .old: try install(record, names, old: source, new: target)
-            case .new: try install(record, names, old: target, new: source)
+            case .old: try install(record, triesMax, names, old: source, new: target)
+            case .new: try install(record, triesMax, names, old: target, new: source)
             }
         } catch {
-            throw Failure.blocked("\(error)")
+            let isPassing = switch error {
+            case CaptureInstaller.Failure.busy: true
+            case CaptureInstaller.Failure.postgres(_, let failure): failure.isLockConflict
+            case let failure as PostgresFailure: failure.isLockConflict
+            default: false
+            }
+            throw isPassing ? Failure.busy("\(error)") : Failure.blocked("\(error)")
         }
     }
 
     private func install(
-        _ record: Record, _ names: Set<TableName>, old: borrowing Connection, new: borrowing Connection
+        _ record: Record, _ triesMax: Int, _ names: Set<TableName>, old: borrowing Connection, new: borrowing Connection
     ) throws {
         let result = try Preflight.check(direction, old: old, new: new)
         let tables = result.tables.filter { names.contains($0.name) || record.takesAll }
-        _ = try CaptureInstaller().install(
+        var installer = CaptureInstaller()
+        installer.triesMax = triesMax
+        _ = try installer.install(
             direction, old: old, new: new, tables: tables, bulk: bulk, keepsPresent: true)
     }
 }

@@ -15,10 +15,18 @@ package final class FollowedChange {
     private var hasBegun = false
     /// What the transaction has set, as the target has it.
     private var localSettings = ""
-    /// All that has run on the target, in its order.
-    private var texts: [String] = []
-    /// The commands' tags.
-    package private(set) var tags: [String] = []
+
+    private struct Piece {
+        /// A savepoint was set before it: the source may go back to one that it had there.
+        var hasSavepoint: Bool
+        var settingsBefore: String
+        var texts: [String] = []
+        /// The commands' tags.
+        var tags: [String] = []
+    }
+
+    /// What runs on the target, and stands on the source, in its order.
+    private var pieces: [Piece] = []
 
     /// Alone among all that change or switch this database, and before anybody is held.
     ///
@@ -44,22 +52,50 @@ package final class FollowedChange {
 
     /// Nobody else writes through this Godwit, and the target has all that is committed on the source.
     ///
+    /// Whatever it throws, `goBack` can take back the statement alone, if it may be.
+    ///
     /// - Parameter localSettings: SQL for what the transaction has set so far.
+    /// - Parameter mayGoBack: `goBack` may be asked for what was before it.
     package func run(
-        _ statement: String, localSettings: String, until deadline: Deadline
+        _ statement: String, localSettings: String, mayGoBack: Bool, until deadline: Deadline
     ) throws(SchemaChange.Failure) {
-        tags += try onSide(client.side) { () throws(PostgresFailure) in
+        let index = pieces.count
+        pieces.append(Piece(hasSavepoint: mayGoBack, settingsBefore: self.localSettings))
+        pieces[index].tags = try onSide(client.side) { () throws(PostgresFailure) in
             if !hasBegun { try client.begin(locked: deadline, until: deadline) }
             hasBegun = true
+            if mayGoBack { _ = try client.run("SAVEPOINT \(Self.savepoint(index))", until: deadline) }
             if localSettings != self.localSettings {
                 _ = try client.run(localSettings, until: deadline)
-                texts.append(localSettings)
+                pieces[index].texts.append(localSettings)
                 self.localSettings = localSettings
             }
             try client.limit(locked: deadline, until: deadline)
             return try client.run(statement, until: deadline)
         }
-        texts.append(statement)
+        pieces[index].texts.append(statement)
+    }
+
+    private static func savepoint(_ index: Int) -> String { "godwit_\(index)" }
+
+    /// The source has gone back to a savepoint: of its statements only the first so many stand.
+    package func goBack(to count: Int, until deadline: Deadline) throws(SchemaChange.Failure) {
+        if count == pieces.count { return }
+        if count == 0 {
+            rollBack()
+            hasBegun = false
+            localSettings = ""
+            return pieces = []
+        }
+        guard count < pieces.count, pieces[count].hasSavepoint else {
+            throw .blocked("\(change.direction.target.title) has no savepoint behind statement \(count) of it")
+        }
+        let name = Self.savepoint(count)
+        _ = try onSide(client.side) { () throws(PostgresFailure) in
+            try client.run("ROLLBACK TO SAVEPOINT \(name); RELEASE SAVEPOINT \(name)", until: deadline)
+        }
+        localSettings = pieces[count].settingsBefore
+        pieces.removeSubrange(count...)
     }
 
     /// From now on the source may commit, and whatever happens then the target gets what it has.
@@ -74,7 +110,7 @@ package final class FollowedChange {
             throw .blocked("\(change.direction.source.title) has no such transaction open")
         }
         record.targetTransaction = try onSide(client.side) { () throws(PostgresFailure) in try client.transaction() }
-        record.order.statement = texts.joined(separator: "\n;\n")
+        record.order.statement = pieces.flatMap(\.texts).joined(separator: "\n;\n")
         before(.record)
         record.id = try change.write(record)
         before(.commitSource)
@@ -99,6 +135,7 @@ package final class FollowedChange {
         until deadline: Deadline, before: (SchemaChange.Step) -> Void, onCommitted: () -> Void
     ) -> SchemaChange.Outcome {
         before(.commitTarget)
+        let tags = pieces.flatMap(\.tags)
         do throws(SchemaChange.Failure) {
             // The client may not wait for its commits to reach the disk. One of ours, which is behind it, does.
             try change.onSource("UPDATE godwit.change SET made_at = made_at WHERE id = \(record.id)")

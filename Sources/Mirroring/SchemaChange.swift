@@ -15,6 +15,8 @@ package final class SchemaChange {
         case side(Side, PostgresFailure)
         /// Not now: nothing was changed.
         case blocked(String)
+        /// Not yet: nothing was changed, and a moment later it may be.
+        case busy(String)
         /// Never so: nothing was changed.
         case unfit(String)
         /// It may have been made on the source, and is then made on the target as well.
@@ -84,6 +86,8 @@ package final class SchemaChange {
     private static let lockTimeout = "2s"
     /// Seconds for which a side that does not answer is asked what has become of a commit.
     package static let questionSeconds = 10.0
+    /// Tries of a second for a table's lock, of what is tried again as a whole.
+    private static let settlingTriesMax = 2
     /// Seconds for a statement that is repeated on the target: nobody waits for it but the mirror.
     private static let repetitionSeconds = 86_400.0
 
@@ -132,7 +136,7 @@ package final class SchemaChange {
             try onTarget(lock)
         } catch {
             guard case .side(_, let failure) = error, failure.isLockConflict else { throw error }
-            throw .blocked("another change, or a switch, of this database is under way")
+            throw .busy("another change, or a switch, of this database is under way")
         }
         let fenced = try onSource("SELECT fenced_for IS NOT NULL FROM godwit.authority")
         guard let fenced, fenced.count == 1 else {
@@ -324,21 +328,29 @@ package final class SchemaChange {
 
     /// Brings to the target what the source has committed. Whoever is alone may do so, as often as it takes.
     private func settle(_ login: Login) throws(Failure) {
-        for var record in try records() {
-            switch try awaitStatus(record.sourceTransaction, on: direction.source) {
-            case false?:
-                try forget(record)
-                continue
-            case nil:
-                throw .blocked("nobody knows any more whether \(direction.source.title) has change \(record.id): "
-                    + advice(record))
-            case true?: break
+        for record in try records() {
+            do throws(Failure) {
+                try settle(record, login)
+            } catch {
+                if error.isPassing { throw .busy("an earlier change is not finished yet: \(error)") }
+                throw error
             }
-            if try awaitStatus(record.targetTransaction, on: direction.target) != true {
-                try repeatOnTarget(&record, login)
-            }
-            try finish(record)
         }
+    }
+
+    private func settle(_ record: Record, _ login: Login) throws(Failure) {
+        var record = record
+        switch try awaitStatus(record.sourceTransaction, on: direction.source) {
+        case false?: return try forget(record)
+        case nil:
+            throw .blocked("nobody knows any more whether \(direction.source.title) has change \(record.id): "
+                + advice(record))
+        case true?: break
+        }
+        if try awaitStatus(record.targetTransaction, on: direction.target) != true {
+            try repeatOnTarget(&record, login)
+        }
+        try finish(record, triesMax: Self.settlingTriesMax)
     }
 
     private func repeatOnTarget(_ record: inout Record, _ login: Login) throws(Failure) {
@@ -359,6 +371,7 @@ package final class SchemaChange {
                 try findTarget(record, error)
             }
         } catch {
+            if error.isPassing { throw error }
             throw .blocked("\(direction.target.title) does not take a change that \(direction.source.title) has: "
                 + "\(error). \(advice(record))")
         }
@@ -399,7 +412,7 @@ package final class SchemaChange {
             case .unknown: return nil
             case .open: break
             }
-            if end.hasPassed { throw .blocked("a transaction of an earlier change is still open on \(side.title)") }
+            if end.hasPassed { throw .busy("a transaction of an earlier change is still open on \(side.title)") }
             usleep(20_000)
         }
     }
@@ -541,7 +554,16 @@ extension SchemaChange.Failure: CustomStringConvertible {
     package var description: String {
         switch self {
         case .side(let side, let failure): "\(side.title): \(failure)"
-        case .blocked(let words), .unfit(let words), .unknown(let words): words
+        case .blocked(let words), .busy(let words), .unfit(let words), .unknown(let words): words
+        }
+    }
+
+    /// Others are in the way, and will not be for ever.
+    var isPassing: Bool {
+        switch self {
+        case .busy: true
+        case .side(_, let failure): failure.isLockConflict
+        case .blocked, .unfit, .unknown: false
         }
     }
 }

@@ -139,7 +139,9 @@ extension ClientConnection {
         }
         if !hasChange { return .none }
         if classification.kind == .unknown { return mayHaveBorder() ? .refused(FollowedTransaction.isUnseen) : .none }
-        if classification.rollsBackToSavepoint { return .refused(FollowedTransaction.goesBack) }
+        if classification.rollsBackToSavepoint && classification.borders.ends {
+            return .refused(FollowedTransaction.goesBackAndEnds)
+        }
         if classification.preparesTransaction { return .refused(FollowedTransaction.isPrepared) }
         if classification.borders.chains { return .refused(FollowedTransaction.chains) }
         guard classification.borders.ends, classification.kind != .rollback else { return .none }
@@ -166,20 +168,22 @@ extension ClientConnection {
             guard isBlockOpen(on: server) else {
                 return isQuery && !followed.hasChange ? .passes : refused(refusalOfChange)
             }
-            if followed.state == .givenUp { return refused(FollowedTransaction.givenUp) }
             if followed.state == .mayCommit { return refused(FollowedTransaction.behindCommit) }
             if isQuery && !server.session.isAtBatchStart { return refused(FollowedTransaction.isMixed) }
             guard let text, !text.utf8.contains(0) else { return refused(FollowedTransaction.isOtherEncoding) }
             if !isTextTrusted { return refused(FollowedTransaction.isUnseen) }
-            guard let local = localSettings() else { return refused(FollowedTransaction.hasSet) }
+            let ledger = unit.session.settledSoFar(ledger)
+            if followed.hasChange && ledger.isUncertain { return refused(FollowedTransaction.isUncertain) }
+            guard let local = Self.localSettings(ledger) else { return refused(FollowedTransaction.hasSet) }
+            followed.standing = ledger.standingChanges
             ask(followed, .statement, ChangeOrder(
                 database: databaseName, user: user, part: .statement, change: followed.change, statement: text,
-                settings: settings.statements(from: nil) ?? "", localSettings: local))
+                settings: settings.statements(from: nil) ?? "", localSettings: local, standing: followed.standing,
+                hasSavepoint: ledger.hasSavepoint, mayHoldLocks: mayHoldLocks))
             return .waits
         case .ends(let isCommit):
             // It can only roll back there.
             if hasFailed && isCommit || followed.state == .mayCommit { return .passes }
-            if followed.state == .givenUp { return refused(FollowedTransaction.givenUp) }
             if isQuery && !server.session.isAtBatchStart { return refused(FollowedTransaction.isMixed) }
             guard let number = followed.number else {
                 if followed.hasAskedNumber { return refused(FollowedTransaction.isUnnumbered) }
@@ -190,8 +194,11 @@ extension ClientConnection {
                 repliesAwaited = 0
                 return .waits
             }
+            let ledger = unit.session.settledSoFar(ledger)
+            if ledger.isUncertain { return refused(FollowedTransaction.isUncertain) }
             ask(followed, .commit, ChangeOrder(
-                database: databaseName, user: user, part: .commit(transaction: number), change: followed.change))
+                database: databaseName, user: user, part: .commit(transaction: number), change: followed.change,
+                standing: ledger.standingChanges))
             return .waits
         }
     }
@@ -219,9 +226,14 @@ extension ClientConnection {
         run.replace(frame, with: standIn(forDenied: frame, on: server), server)
     }
 
+    /// Of a unit that came whole, its first statement counts as done when it is sent.
+    private var mayHoldLocks: Bool {
+        transaction.hasWritten && (transaction.hasRead || unit.session.completedCount > 1)
+    }
+
     /// What the open transaction has set, as SQL; nil: it cannot be told.
-    private func localSettings() -> String? {
-        if ledger.isUncertain || unit.session.hasEffects { return nil }
+    private static func localSettings(_ ledger: SessionLedger) -> String? {
+        if ledger.isUncertain { return nil }
         var local = SessionSettings()
         for effect in ledger.openEffects {
             switch effect {
@@ -229,7 +241,7 @@ extension ClientConnection {
                 guard let value = change.value else { return nil }
                 local.set(name: change.name, value: value)
             case .resets, .resetsAll, .discards, .pins(.untrackedSetting), .pins(.unknownStatement): return nil
-            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .unlocks: break
+            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .unlocks, .changesBothSides: break
             }
         }
         return local.statements(from: SessionSettings()) ?? ""
@@ -287,8 +299,11 @@ extension ClientConnection {
         if isGranted {
             followed.state = question == .commit ? .mayCommit : .open
             followed.isGranted = true
+            if question == .statement {
+                followed.standing += 1
+                unit.session.noteChange()
+            }
         } else {
-            if followed.hasChange { followed.state = .givenUp }
             followed.isRefused = true
             followed.refusal = Self.refusal(outcome)
         }
@@ -328,7 +343,8 @@ extension ClientConnection {
             followed.question = .end
             if batchAwaited == nil { batchAwaited = Self.untilSettled }
             return tellEnd(followed, ChangeEnd(isOver: status == .idle, waits: true))
-        case .open, .givenUp:
+        case .open:
+            if status == .inTransaction { goBack(followed) }
             if status != .idle { return }
             tellEnd(followed, ChangeEnd(isOver: true, waits: false))
             let next = FollowedTransaction(change: worker.nextToken())
@@ -338,6 +354,18 @@ extension ClientConnection {
         }
         // Portals of messages in flight are looked for yet.
         if status == .idle && server.session.isQuiet { self.followed = nil }
+    }
+
+    /// What was rolled back to a savepoint goes on the other side, too, and lets go of its locks.
+    private func goBack(_ followed: FollowedTransaction) {
+        let standing = ledger.standingChanges
+        if ledger.isUncertain || standing >= followed.standing { return }
+        followed.standing = standing
+        if standing == 0 { followed.state = .untouched }
+        worker.control.post(.change(
+            ChangeOrder(
+                database: databaseName, user: user, part: .goBack, change: followed.change, standing: standing),
+            worker: worker.index, client: id))
     }
 
     /// Behind the first DDL: it may be the last statement that leaves room for it.

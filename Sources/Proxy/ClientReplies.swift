@@ -195,7 +195,8 @@ extension ClientConnection {
             case .resets(let name): names.insert(name)
             case .sets(let change) where change.value == nil: if !change.isLocal { names.insert(change.name) }
             case .sets(let change): names.remove(change.name)
-            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .unlocks, .discards: break
+            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .unlocks, .discards, .changesBothSides:
+                break
             }
         }
     }
@@ -235,7 +236,7 @@ extension ClientConnection {
             unpin(.sequence)
         case .closesCursor, .unlistens, .unlocks, .discards(.temporary):
             maySetFree = true
-        case .deallocates, .discards:
+        case .deallocates, .discards, .changesBothSides:
             break
         }
     }

@@ -1,5 +1,6 @@
 import PGWire
 import SQLAnalysis
+import Sessions
 
 /// What is known of a client's open transaction on the authority where DDL runs on both sides (`mirror.ddl: barrier`).
 /// The client's own server runs it here; the other side's half is the control plane's. Used on its reactor's thread.
@@ -13,8 +14,6 @@ final class FollowedTransaction {
         case open
         /// What may commit is on its way to the server, and nothing behind it.
         case mayCommit
-        /// The other side has rolled back: this one must not commit.
-        case givenUp
     }
 
     enum Question { case statement, commit, end }
@@ -32,6 +31,8 @@ final class FollowedTransaction {
     /// Tells it from other transactions of the client.
     let change: UInt64
     var state = State.untouched
+    /// Statements that the other side has of it.
+    var standing = 0
     /// What the control plane has not answered yet.
     var question: Question?
     /// The message at the front of the input may go to the server.
@@ -76,15 +77,18 @@ extension FollowedTransaction {
             .error, .featureNotSupported, message, detail: "DDL of this transaction runs on both sides.", hint: hint)
     }
 
-    static let givenUp = ErrorResponse(
-        .error, SQLState("55000"), "the transaction's DDL was given up on the other side, and it cannot commit",
-        hint: "ROLLBACK, and begin it anew.")
-
     static let behindCommit = unsupported(
         "DDL cannot come in one batch behind the end of the transaction", "Send it when that has been answered.")
 
-    static let goesBack = unsupported(
-        "the transaction cannot go back to a savepoint", "ROLLBACK, and begin it anew without the savepoint.")
+    static let goesBackAndEnds = unsupported(
+        "a text that goes back to a savepoint cannot end the transaction as well",
+        "Send ROLLBACK TO SAVEPOINT and the transaction's end as two queries.")
+
+    static let isUncertain = ErrorResponse(
+        .error, SQLState("55000"), "which DDL of the transaction still stands cannot be told",
+        detail: "A batch that failed had savepoints, or more than \(SessionLedger.entriesMax) SETs, savepoints and DDL "
+            + "are in one transaction.",
+        hint: "ROLLBACK, and begin it anew.")
 
     static let isPrepared = unsupported("the transaction cannot be prepared", "COMMIT in place of PREPARE TRANSACTION.")
 

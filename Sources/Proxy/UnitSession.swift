@@ -43,7 +43,8 @@ struct UnitSession {
 
     // What was answered so far.
     private var readyCount = 0
-    private var completedCount = 0
+    /// Statements of the batch that is being answered.
+    private(set) var completedCount = 0
     private var rolledBackBits: UInt64 = 0
     private var borderTagCount = 0
     var hasFailed = false
@@ -193,10 +194,6 @@ struct UnitSession {
     mutating func removeAll() { self = UnitSession() }
 
     var isEmpty: Bool { steps.isEmpty }
-    /// Something of it is left in the session, but for what begins or ends transactions.
-    var hasEffects: Bool {
-        steps.contains { if case .effect = $0.step.action { true } else { false } }
-    }
     /// It is one statement that begins or ends a transaction or a part of it.
     var hasMark: Bool { firstMark != nil }
 
@@ -213,6 +210,14 @@ struct UnitSession {
         }
     }
 
+    /// DDL that the other side has is what comes next; all that was sent before it is answered, and has not failed.
+    mutating func noteChange() {
+        placeFirstMark()
+        let index = steps.firstIndex { ($0.batch, $0.step.statement) >= (readyCount, completedCount) }
+        let step = SessionStep(statement: completedCount, .effect(.changesBothSides))
+        steps.insert(Step(batch: readyCount, step: step), at: index ?? steps.endIndex)
+    }
+
     // MARK: what is answered
 
     /// A setting was reported as changed, and no statement of the batch was seen to do it: a function has, or the end
@@ -224,13 +229,24 @@ struct UnitSession {
             case .sets(let change): return change.name == name
             case .resets(let reset): return reset == name
             case .resetsAll, .discards(.all): return true
-            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .unlocks, .discards: return false
+            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .unlocks, .discards, .changesBothSides:
+                return false
             }
         }
-        if isExplained { return }
+        if isExplained || isRollbackToSavepoint { return }
         placeFirstMark()
         steps.append(Step(
             batch: readyCount, step: SessionStep(statement: max(0, completedCount - 1), .effect(effect))))
+    }
+
+    /// The batch that is being answered is nothing else: what is set now the ledger has of the statements before.
+    private var isRollbackToSavepoint: Bool {
+        func goesBack(_ mark: TransactionMark?) -> Bool { if case .rollbackTo? = mark { true } else { false } }
+        if let firstMark { return readyCount == 0 && goesBack(firstMark) }
+        let own = steps.filter { $0.batch == readyCount }
+        return !own.isEmpty && own.allSatisfy {
+            if case .mark(let mark) = $0.step.action { goesBack(mark) } else { false }
+        }
     }
 
     /// An Execute has ended without a CommandComplete: of an empty statement, or of a part of the rows.
@@ -265,12 +281,31 @@ struct UnitSession {
             own = [SessionStep(statement: 0, .mark(firstMark))]
         }
         if own.isEmpty && ledger.isEmpty {
-            ledger.note(status)
+            if case .savepoint? = firstMark, readyCount == 0, status == .inTransaction {
+                ledger.noteSavepoint()
+            } else {
+                ledger.note(status)
+            }
             return []
         }
-        let isCounted = borderTagCount <= UInt64.bitWidth
         return ledger.settle(own, SessionLedger.Outcome(
             hasFailed: hasFailed, status: status, completed: isAmbiguous ? nil : completedCount,
-            rolledBack: isCounted ? (0..<borderTagCount).map { rolledBackBits & 1 << UInt64($0) != 0 } : nil))
+            rolledBack: rolledBack))
+    }
+
+    private var rolledBack: [Bool]? {
+        if borderTagCount > UInt64.bitWidth { return nil }
+        return (0..<borderTagCount).map { rolledBackBits & 1 << UInt64($0) != 0 }
+    }
+
+    /// The ledger as it is amid a batch, of which all that was sent so far is answered and has not failed.
+    func settledSoFar(_ ledger: SessionLedger) -> SessionLedger {
+        if completedCount == 0 { return ledger }
+        var steps = steps.filter { $0.batch == readyCount && $0.step.statement < completedCount }.map(\.step)
+        if let firstMark, readyCount == 0 { steps = [SessionStep(statement: 0, .mark(firstMark))] }
+        var ledger = ledger
+        _ = ledger.settle(steps, SessionLedger.Outcome(
+            hasFailed: false, status: .inTransaction, completed: completedCount, rolledBack: rolledBack))
+        return ledger
     }
 }

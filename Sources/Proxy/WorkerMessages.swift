@@ -96,6 +96,8 @@ package struct ChangeOrder: Sendable, Equatable {
         case whole
         /// Of the client's own open transaction, which goes on on the authority when the other side has the statement.
         case statement
+        /// That transaction has gone back to a savepoint behind which it had DDL. Not answered.
+        case goBack
         /// That transaction, of this number on the authority, may commit.
         case commit(transaction: String)
         /// A unit that might have committed it has ended, or the transaction, or the connection.
@@ -112,6 +114,12 @@ package struct ChangeOrder: Sendable, Equatable {
     package var settings = ""
     /// The same of what the open transaction has set.
     package var localSettings = ""
+    /// Statements of the open transaction that stand on the authority: what it has rolled back were the last.
+    package var standing = 0
+    /// The open transaction has savepoints, so that what fails, or stands, may be rolled back by itself.
+    package var hasSavepoint = false
+    /// The open transaction has written before, and may hold locks that others wait for.
+    package var mayHoldLocks = false
 }
 
 package struct ChangeEnd: Sendable, Equatable {

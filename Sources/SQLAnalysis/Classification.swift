@@ -179,6 +179,9 @@ package enum SessionEffect: Sendable, Equatable {
     /// Session advisory locks may be given back.
     case unlocks
     case discards(DiscardTarget)
+    /// DDL that the other side has as well (`mirror.ddl: barrier`), within an open transaction. Noted as it runs: no
+    /// text tells.
+    case changesBothSides
 }
 
 package enum DiscardTarget: UInt8, Sendable { case all, plans, sequences, temporary }

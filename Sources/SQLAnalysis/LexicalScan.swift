@@ -146,13 +146,18 @@ enum LexicalScan {
     }
 
     /// Whether a statement of it may begin or end a transaction, or a part of one, as its first word says.
-    static func mayHaveBorder(_ text: UnsafeRawBufferPointer) -> Bool { borders(text).mayBeThere }
+    static func mayHaveBorder(_ text: UnsafeRawBufferPointer) -> Bool {
+        let found = borders(text)
+        return found.mayBeThere || found.hasSavepoint
+    }
 
-    private static func borders(_ text: UnsafeRawBufferPointer) -> (mayBeThere: Bool, areOfSeveral: Bool) {
+    private static func borders(
+        _ text: UnsafeRawBufferPointer
+    ) -> (mayBeThere: Bool, hasSavepoint: Bool, areOfSeveral: Bool) {
         var lexer = SQLLexer(text)
         var isFirst = true
         var isBehind = false
-        var found = (mayBeThere: false, areOfSeveral: false)
+        var found = (mayBeThere: false, hasSavepoint: false, areOfSeveral: false)
         while true {
             let token = lexer.next()
             switch token.kind {
@@ -164,7 +169,10 @@ enum LexicalScan {
             case .punctuation, .identifier, .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString,
                 .integer, .decimal, .parameter, .operation, .stray:
                 if isBehind { found.areOfSeveral = true }
-                if isFirst && token.kind == .identifier && isBorder(token, text) { found.mayBeThere = true }
+                if isFirst && token.kind == .identifier {
+                    if isBorder(token, text) { found.mayBeThere = true }
+                    if token.is("savepoint", in: text) || token.is("release", in: text) { found.hasSavepoint = true }
+                }
                 isFirst = false
             }
         }

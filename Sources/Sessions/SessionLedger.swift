@@ -33,6 +33,8 @@ package struct SessionLedger {
 
     private var entries: [Entry] = []
     private var status: TransactionStatus = .idle
+    /// One was set in the open transaction; it may be gone.
+    package private(set) var hasSavepoint = false
     /// What was done is not known: the session's state can only stay where it is.
     package private(set) var isUncertain = false
 
@@ -45,7 +47,8 @@ package struct SessionLedger {
         var settled: [SessionEffect] = []
         var answered = (outcome.rolledBack ?? [])[...]
         let isExact = outcome.rolledBack != nil && !(outcome.hasFailed && outcome.completed == nil)
-        if !isExact && steps.contains(where: \.isUncertainIfSkipped) { isUncertain = true }
+        if !isExact, steps.contains(where: \.isUncertainIfSkipped) || standingChanges > 0
+            && steps.contains(where: \.isOfSavepoint) { isUncertain = true }
         steps: for step in steps {
             if outcome.hasFailed, let completed = outcome.completed, step.statement >= completed {
                 // What was done before the error may have stayed: an advisory lock does.
@@ -58,7 +61,9 @@ package struct SessionLedger {
             case .effect(let effect) where effect.isOutsideTransactions:
                 if status != .failed { settled.append(effect) }
             case .effect, .mark(.savepoint), .mark(.begin), .mark(.release):
-                if status != .failed { add(step.action) }  // else it was refused
+                if status == .failed { continue }  // it was refused
+                add(step.action)
+                if case .mark(.savepoint) = step.action { hasSavepoint = true }
             case .mark(.rollbackTo(let name)):
                 guard answered.popFirst() != nil else { break steps }
                 rollBack(to: name, &settled)
@@ -72,16 +77,30 @@ package struct SessionLedger {
         if outcome.status == .idle {
             if outcome.hasFailed { rollBack(&settled) } else { commit(&settled) }
         }
-        status = outcome.status
+        note(outcome.status)
         return settled
     }
 
     /// What ReadyForQuery said after a batch without steps, or what was begun without one.
-    package mutating func note(_ status: TransactionStatus) { self.status = status }
+    package mutating func note(_ status: TransactionStatus) {
+        self.status = status
+        if status == .idle { hasSavepoint = false }
+    }
+
+    /// A savepoint was set, and nothing else done.
+    package mutating func noteSavepoint() {
+        status = .inTransaction
+        hasSavepoint = true
+    }
 
     /// What the open transaction has done so far.
     package var openEffects: [SessionEffect] {
         entries.compactMap { if case .effect(let effect) = $0 { effect } else { nil } }
+    }
+
+    /// Of the DDL that the other side has as well, how much stands: what was rolled back was the last.
+    package var standingChanges: Int {
+        entries.count { if case .effect(.changesBothSides) = $0 { true } else { false } }
     }
 
     package mutating func removeAll() { self = SessionLedger() }
@@ -122,11 +141,13 @@ package struct SessionLedger {
     private mutating func rollBack(_ settled: inout [SessionEffect]) {
         settled += entries.compactMap(\.stayingEffect)
         entries = []
+        hasSavepoint = false
     }
 
     private mutating func commit(_ settled: inout [SessionEffect]) {
         for case .effect(let effect) in entries { settled.append(effect) }
         entries = []
+        hasSavepoint = false
     }
 }
 
@@ -136,7 +157,9 @@ extension SessionLedger.Entry {
         guard case .effect(let effect) = self else { return nil }
         switch effect {
         case .pins, .unlocks, .discards(.all): return effect
-        case .sets, .resets, .resetsAll, .prepares, .deallocates, .closesCursor, .unlistens, .discards: return nil
+        case .sets, .resets, .resetsAll, .prepares, .deallocates, .closesCursor, .unlistens, .discards,
+            .changesBothSides:
+            return nil
         }
     }
 }
@@ -147,12 +170,19 @@ extension SessionEffect {
     fileprivate var isOutsideTransactions: Bool {
         switch self {
         case .prepares, .deallocates: true
-        case .pins, .sets, .resets, .resetsAll, .closesCursor, .unlistens, .unlocks, .discards: false
+        case .pins, .sets, .resets, .resetsAll, .closesCursor, .unlistens, .unlocks, .discards, .changesBothSides: false
         }
     }
 }
 
 extension SessionStep {
+    fileprivate var isOfSavepoint: Bool {
+        switch action {
+        case .mark(.savepoint), .mark(.release), .mark(.rollbackTo): true
+        case .effect, .mark(.begin), .mark(.commit), .mark(.rollback): false
+        }
+    }
+
     /// It matters whether the statement ran, and a failure does not undo it.
     fileprivate var isUncertainIfSkipped: Bool {
         switch action {

@@ -11,6 +11,13 @@ package enum SchemaComparison {
         package var old: String?
         package var new: String?
 
+        package init(object: String, property: String, old: String?, new: String?) {
+            self.object = object
+            self.property = property
+            self.old = old
+            self.new = new
+        }
+
         package var description: String {
             switch (old, new) {
             case (_?, nil): "\(object) is missing on NEW"
@@ -20,14 +27,17 @@ package enum SchemaComparison {
         }
     }
 
+    /// - Parameter except: names of objects that somebody else compares.
     /// - Returns: by object; of an object that one side lacks only that it does.
     package static func run(
-        old oldTarget: ConnectionString, new newTarget: ConnectionString, mappings: TableMappings = .none
+        old oldTarget: ConnectionString, new newTarget: ConnectionString, mappings: TableMappings = .none,
+        except: Set<String> = []
     ) throws(VerifyFailure) -> [Difference] {
         var old = try read(oldTarget, "OLD"), new = try read(newTarget, "NEW")
         var moved: [String: [String: String]] = [:]
         for mapping in mappings.all { map(mapping, &old, &new, &moved) }
         old.merge(moved) { $1 }
+        for object in except { (old[object], new[object]) = (nil, nil) }
         var found: [Difference] = []
         for (object, properties) in old {
             guard let twins = new[object] else {

@@ -87,7 +87,7 @@ extension VerifyFailure {
     var swapped: VerifyFailure {
         switch self {
         case .side(let side, let failure): .side(swappingSides(side), failure)
-        case .backfilling, .mirrorSilent, .pairingLost, .ledger, .notPrepared: self
+        case .backfilling, .mirrorSilent, .pairingLost, .ledger, .notPrepared, .schema: self
         }
     }
 }
@@ -107,6 +107,8 @@ package enum VerifyFailure: Error, CustomStringConvertible {
     case ledger(VerifyLedger.Failure)
     /// Nothing that could be paired: `godwit prepare` has not been here.
     case notPrepared
+    /// The rows were compared, the schemas not.
+    case schema(String)
 
     package var description: String {
         switch self {
@@ -118,6 +120,7 @@ package enum VerifyFailure: Error, CustomStringConvertible {
         case .pairingLost(let tries):
             "the mirror went on before all readers were attached, \(tries) times: is this machine overloaded?"
         case .ledger(let failure): "\(failure)"
+        case .schema(let reason): "the schemas cannot be compared: \(reason)"
         case .notPrepared: "there is no mirror that could hold both sides at one moment: run godwit prepare"
         }
     }

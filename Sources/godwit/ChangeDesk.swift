@@ -41,7 +41,11 @@ final class ChangeDesk {
     func take(_ order: ChangeOrder, worker: Int, client: ClientID, _ snapshot: ProxySnapshot, mayBegin: Bool) {
         follow(snapshot)
         guard let lane = lanes[order.database], let settings = snapshot.databases[order.database]?.settings else {
-            if case .end(let end) = order.part, !end.waits { return }
+            switch order.part {
+            case .goBack: return
+            case .end(let end) where !end.waits: return
+            case .whole, .statement, .commit, .end: break
+            }
             return server.answer(worker: worker, client: client, .done)
         }
         if !settings.mirror.tables.isEmpty && order.part.isFirst {

@@ -61,11 +61,11 @@ final class ChangeRun {
 
     func nextRequest() -> ChangeRequest? { hasRequests() ? arrived.removeFirst() : nil }
 
-    /// While writes are waited for to end: whose transaction is one of them must not wait for us in turn.
-    private func refuseWaits() {
+    /// While writes, or locks, are waited for: whose transaction has one of them must not wait for us in turn.
+    private func refuseWaits(_ isWaitedFor: (ChangeTask) -> Bool = { _ in true }) {
         guard hasRequests() else { return }
         arrived.removeAll { request in
-            guard case .perform(let task) = request, isDeadlock(task) else { return false }
+            guard case .perform(let task) = request, isDeadlock(task), isWaitedFor(task) else { return false }
             refuseDeadlock(task)
             return true
         }
@@ -84,22 +84,69 @@ final class ChangeRun {
         server.answer(worker: asker.worker, client: asker.client, outcome)
     }
 
+    /// Alone among all of this process that change or switch this database, until `engine.end`.
+    func takeTurn() throws(ErrorResponse) -> SwitchEngine.Entry {
+        guard let entry = engine.entry(of: database) else { throw Self.notNow("the database has no mirror now") }
+        if engine.begin(database) { return entry }
+        throw Self.notNow(
+            "the writes of the database are being moved",
+            "Nothing was changed. Try again when they have been: SHOW EVENTS on Godwit's console says so.")
+    }
+
+    /// Behind an earlier change whoever sends the next one waits for what is still to be done of it, for `ddl_wait`.
+    ///
+    /// - Parameter mayHoldLocks: the client's transaction may itself be what that waits for.
+    /// - Parameter body: finishes it as well, and is tried again while that is not possible.
+    func openInTurn<Change>(
+        _ entry: SwitchEngine.Entry, _ direction: MirrorDirection, _ settings: DatabaseSettings, mayHoldLocks: Bool,
+        _ body: () throws(SchemaChange.Failure) -> Change
+    ) throws(ErrorResponse) -> Change {
+        let wait = settings.mirror.ddlWaitSeconds
+        let deadline = Deadline.now().adding(seconds: wait)
+        func patiently<Value>(
+            _ body: () throws(SchemaChange.Failure) -> Value
+        ) throws(ErrorResponse) -> Value {
+            while true {
+                do throws(SchemaChange.Failure) {
+                    return try body()
+                } catch {
+                    guard case .busy(let reason) = error else {
+                        throw response(to: error, direction, wait, isLate: false)
+                    }
+                    if mayHoldLocks { throw Self.notYet(reason) }
+                    if deadline.hasPassed {
+                        throw Self.late("\(reason), within mirror.ddl_wait (\(wait) s)", detail: nil)
+                    }
+                }
+                refuseWaits { $0.order.mayHoldLocks }
+            }
+        }
+        // As long as the sides differ no mirror comes back.
+        if isHalfDone {
+            try patiently { () throws(SchemaChange.Failure) in
+                _ = try SchemaChange.open(
+                    direction, old: entry.old, new: entry.new, bulk: settings.mirror.bulkTables, login: login)
+            }
+            earlierIsSettled()
+        }
+        try awaitMirror(entry, until: deadline)
+        return try patiently(body)
+    }
+
     /// - Returns: the commands' tags.
     private func change(_ order: ChangeOrder, _ settings: DatabaseSettings) throws(ErrorResponse) -> [String] {
-        guard let entry = engine.entry(of: database) else { throw Self.notNow("the database has no mirror now") }
-        guard engine.begin(database) else { throw Self.notNow("the writes of the database are being moved") }
+        let entry = try takeTurn()
         defer { engine.end(database) }
         let wait = settings.mirror.ddlWaitSeconds
-        try awaitMirror(entry, until: .now().adding(seconds: wait))
         let direction = MirrorDirection(from: entry.ownership.authority)
         let order = SchemaChange.Order(user: order.user, statement: order.statement, settings: order.settings)
-        let change: SchemaChange
-        do throws(SchemaChange.Failure) {
-            change = try SchemaChange.open(
+        let change = try openInTurn(
+            entry, direction, settings, mayHoldLocks: false
+        ) { () throws(SchemaChange.Failure) in
+            let change = try SchemaChange.open(
                 direction, old: entry.old, new: entry.new, bulk: settings.mirror.bulkTables, login: login)
             try change.prepare(order, login: login)
-        } catch {
-            throw response(to: error, direction, wait, isLate: false)
+            return change
         }
         let heldSince = MonotonicInstant.now()
         let deadline = Deadline.now().adding(seconds: wait)
@@ -162,8 +209,10 @@ final class ChangeRun {
                     hint: "Send DDL through the Godwit whose SHOW MIRROR says mirroring.")
             case .off, .starting, .paused, .waiting, .stopped:
                 if deadline.hasPassed {
-                    throw Self.notNow("the mirror is \(report.state.rawValue)"
-                        + (report.reason.isEmpty ? "" : ": \(report.reason)"))
+                    throw Self.notNow(
+                        "the mirror is \(report.state.rawValue)"
+                            + (report.reason.isEmpty ? "" : ": \(report.reason)"),
+                        "Nothing was changed. Try again when SHOW MIRROR on Godwit's console says mirroring.")
                 }
             }
             entry.horizon.announceWaiter()
@@ -174,7 +223,7 @@ final class ChangeRun {
     func hold(_ seconds: Double, for asker: GateAsker? = nil) throws(ErrorResponse) {
         let request = SwitchRequest.holdForChange(database: database, limitSeconds: seconds, asker: asker)
         refuseWaits()
-        switch ask(request, onRequest: refuseWaits) {
+        switch ask(request, within: seconds + Self.replySeconds, onRequest: { [self] in refuseWaits() }) {
         case .gate(.done, _), .gate(.doneAlready, _), .done: return
         case .gate(.failed(.timedOut(_, let blockers)), _):
             let rest = blockers.count - blockers.names.count
@@ -225,10 +274,12 @@ final class ChangeRun {
     }
 
     @discardableResult
-    func ask(_ request: SwitchRequest, onRequest: (() -> Void)? = nil) -> SwitchReply? {
+    func ask(
+        _ request: SwitchRequest, within seconds: Double? = nil, onRequest: (() -> Void)? = nil
+    ) -> SwitchReply? {
         _ = replies.take()
         server.control.post(.switching(request, reply: replies))
-        let limit = Deadline.now().adding(seconds: Self.replySeconds)
+        let limit = Deadline.now().adding(seconds: seconds ?? Self.replySeconds)
         while !limit.hasPassed {
             if let reply = replies.take().last { return reply }
             var ready = [replies.descriptor, requests.descriptor].map {
@@ -280,10 +331,7 @@ final class ChangeRun {
         do throws(SchemaChange.Failure) {
             let bulk = server.snapshot.databases[database]?.settings.mirror.bulkTables ?? []
             _ = try SchemaChange.open(direction, old: entry.old, new: entry.new, bulk: bulk, login: login)
-            isHalfDone = false
-            toldReason = ""
-            events.append(EventRecord(
-                .ddl, database: database, cause: "what an earlier DDL had left is settled: both sides are alike"))
+            earlierIsSettled()
         } catch {
             let reason = "\(error)"
             if reason == toldReason { return }
@@ -294,16 +342,31 @@ final class ChangeRun {
         }
     }
 
+    private func earlierIsSettled() {
+        isHalfDone = false
+        toldReason = ""
+        events.append(EventRecord(
+            .ddl, database: database, cause: "what an earlier DDL had left is settled: both sides are alike"))
+    }
+
     private static func isPending(_ conninfo: String) throws -> Bool {
         try SchemaChange.isPending(try Connection.open(try ConnectionString(parsing: conninfo), purpose: "change"))
     }
 
     // MARK: what clients are told
 
-    static func notNow(_ reason: String) -> ErrorResponse {
+    static func notNow(
+        _ reason: String, _ hint: String = "Nothing was changed. SHOW MIRROR on Godwit's console says more."
+    ) -> ErrorResponse {
+        ErrorResponse(.error, SQLState("55000"), "DDL cannot run on both sides now: \(reason)", hint: hint)
+    }
+
+    private static func notYet(_ reason: String) -> ErrorResponse {
         ErrorResponse(
-            .error, SQLState("55000"), "DDL cannot run on both sides now: \(reason)",
-            hint: "Nothing was changed. SHOW MIRROR on Godwit's console says more.")
+            .error, SQLState("55000"), "DDL cannot run on both sides yet: \(reason)",
+            detail: "It is not waited for here: this transaction has written, and may hold the locks that it needs.",
+            hint: "Nothing was changed. End the transaction and try again: Godwit finishes the earlier change by "
+                + "itself when it gets its locks. SHOW EVENTS on its console says so.")
     }
 
     static func late(_ message: String, detail: String?) -> ErrorResponse {
@@ -318,6 +381,7 @@ final class ChangeRun {
     ) -> ErrorResponse {
         switch failure {
         case .blocked(let reason): return Self.notNow(reason)
+        case .busy(let reason): return Self.notNow(reason, "Nothing was changed. Try again.")
         case .unfit(let reason):
             return ErrorResponse(
                 .error, .featureNotSupported, "this statement cannot run on both sides: \(reason)",

@@ -31,7 +31,7 @@ extension ChangeOrder.Part {
     var isFirst: Bool {
         switch self {
         case .whole, .statement: true
-        case .commit, .end: false
+        case .goBack, .commit, .end: false
         }
     }
 }
@@ -53,6 +53,7 @@ extension ChangeRun {
         /// Milliseconds that writes were held; nil: they are.
         var heldMillis: Double?
 
+        var isLate: Bool { deadline.millisLeft < 20 }
         var waitSeconds: Double { task.settings.mirror.ddlWaitSeconds }
         /// Behind it nobody asks the authority any more, but whoever settles what is half done.
         var lastQuestion: Deadline { deadline.adding(seconds: SchemaChange.questionSeconds) }
@@ -74,6 +75,8 @@ extension ChangeRun {
         case .statement:
             if let followed, followed.task.isOfSame(task) {
                 goOn(task)
+            } else if task.order.standing > 0 {
+                answer(task, .failed(Self.gone))
             } else if followed != nil {
                 waiting.append(task)
             } else if task.mayBegin {
@@ -81,6 +84,7 @@ extension ChangeRun {
             } else {
                 answer(task, .done)
             }
+        case .goBack: goBack(task)
         case .commit(let transaction): prepareCommit(task, transaction)
         case .end(let end): ended(task, end)
         }
@@ -132,20 +136,17 @@ extension ChangeRun {
     /// Holds the writes, and has the mirror stand still. Before the authority's tables are locked: the mirror's reader
     /// would wait for them.
     private func open(_ task: ChangeTask) throws(ErrorResponse) {
-        guard let entry = engine.entry(of: database) else { throw Self.notNow("the database has no mirror now") }
-        guard engine.begin(database) else { throw Self.notNow("the writes of the database are being moved") }
+        let entry = try takeTurn()
         let wait = task.settings.mirror.ddlWaitSeconds
         let direction = MirrorDirection(from: entry.ownership.authority)
+        let order = SchemaChange.Order(user: task.order.user, statement: "", settings: task.order.settings)
         do throws(ErrorResponse) {
-            try awaitMirror(entry, until: .now().adding(seconds: wait))
-            let change: FollowedChange
-            do throws(SchemaChange.Failure) {
-                change = try FollowedChange.open(
-                    direction, old: entry.old, new: entry.new, bulk: task.settings.mirror.bulkTables,
-                    order: SchemaChange.Order(
-                        user: task.order.user, statement: "", settings: task.order.settings), login: login)
-            } catch {
-                throw response(to: error, direction, wait, isLate: false)
+            let change = try openInTurn(
+                entry, direction, task.settings, mayHoldLocks: task.order.mayHoldLocks
+            ) { () throws(SchemaChange.Failure) in
+                try FollowedChange.open(
+                    direction, old: entry.old, new: entry.new, bulk: task.settings.mirror.bulkTables, order: order,
+                    login: login)
             }
             followed = Followed(
                 task: task, entry: entry, direction: direction, change: change, heldSince: .now(),
@@ -167,23 +168,54 @@ extension ChangeRun {
 
     private func goOn(_ task: ChangeTask) {
         guard let followed else { return }
-        if followed.mayCommit { return answer(task, .failed(Self.gone)) }
+        if followed.mayCommit || !goBack(followed, to: task.order.standing) {
+            return answer(task, .failed(Self.gone))
+        }
         dieIfTold(.statement)
         do throws(SchemaChange.Failure) {
             try followed.change.run(
-                task.order.statement, localSettings: task.order.localSettings, until: followed.deadline)
+                task.order.statement, localSettings: task.order.localSettings, mayGoBack: task.order.hasSavepoint,
+                until: followed.deadline)
         } catch {
-            giveUp(task, error)
-            return
+            let isKept = task.order.hasSavepoint && task.order.standing > 0 && !followed.isLate
+            if isKept, (try? followed.change.goBack(to: task.order.standing, until: followed.deadline)) != nil {
+                // The client may go back to a savepoint before it.
+                return answer(task, .failed(response(
+                    to: error, followed.direction, followed.waitSeconds, isLate: false)))
+            }
+            return giveUp(task, error)
         }
         answer(task, .noticed(""))
+    }
+
+    // MARK: savepoints
+
+    private func goBack(_ task: ChangeTask) {
+        guard let followed, followed.task.isOfSame(task), !followed.mayCommit else { return }
+        if task.order.standing == 0 {
+            rollBack()
+        } else if !goBack(followed, to: task.order.standing) {
+            server.endFollowed(worker: task.worker, client: task.client, change: task.order.change, Self.gone)
+        }
+    }
+
+    /// - Returns: false: it was given up, for the other side cannot go back so far.
+    private func goBack(_ followed: Followed, to standing: Int) -> Bool {
+        do throws(SchemaChange.Failure) {
+            try followed.change.goBack(to: standing, until: followed.deadline)
+            return true
+        } catch {
+            logger.warning("DDL in a transaction on \"\(database)\" was given up: \(error)")
+            rollBack()
+            return false
+        }
     }
 
     /// The other side has refused it, or cannot be asked: the transaction is over there, and must not commit.
     private func giveUp(_ task: ChangeTask, _ failure: SchemaChange.Failure) {
         guard let followed else { return }
         let error = response(
-            to: failure, followed.direction, followed.waitSeconds, isLate: followed.deadline.millisLeft < 20)
+            to: failure, followed.direction, followed.waitSeconds, isLate: followed.isLate)
         rollBack()
         answer(task, .failed(error))
     }
@@ -191,8 +223,12 @@ extension ChangeRun {
     // MARK: the end
 
     private func prepareCommit(_ task: ChangeTask, _ transaction: String) {
-        guard let followed, followed.task.isOfSame(task), !followed.mayCommit else {
-            return answer(task, .failed(Self.gone))
+        guard let followed, followed.task.isOfSame(task), !followed.mayCommit,
+            goBack(followed, to: task.order.standing)
+        else { return answer(task, .failed(Self.gone)) }
+        if task.order.standing == 0 {
+            rollBack()
+            return answer(task, .noticed(""))
         }
         do throws(SchemaChange.Failure) {
             try followed.change.mayCommit(transaction, before: dieIfTold)

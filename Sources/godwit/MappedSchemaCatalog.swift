@@ -20,6 +20,7 @@ enum MappedSchemaCatalog {
         /// REPLICA IDENTITY USING INDEX, CLUSTER ON.
         var isIdentity: Bool
         var isClustered: Bool
+        var isValid: Bool
         /// Its index's number.
         var index: String
 
@@ -99,7 +100,8 @@ enum MappedSchemaCatalog {
             SELECT 'index', i.indexrelid, i.indrelid, xn.nspname, x.relname,
                    substr(d.text, strpos(d.text, d.place) + length(d.place)), i.indisunique,
                    \(joined(columns("pg_class", "i.indexrelid", "i.indrelid"))),
-                   obj_description(i.indexrelid, 'pg_class'), i.indisreplident, i.indisclustered, i.indexrelid
+                   obj_description(i.indexrelid, 'pg_class'), i.indisreplident, i.indisclustered, i.indexrelid,
+                   i.indisvalid
               FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace xn ON xn.oid = x.relnamespace
               JOIN pg_class c ON c.oid = i.indrelid
               CROSS JOIN LATERAL (SELECT pg_get_indexdef(i.indexrelid) AS text,
@@ -115,7 +117,7 @@ enum MappedSchemaCatalog {
                        UNION \(columns("pg_constraint", "k.oid", "k.conrelid"))
                        """)),
                    obj_description(k.oid, 'pg_constraint'), coalesce(i.indisreplident, false),
-                   coalesce(i.indisclustered, false), k.conindid
+                   coalesce(i.indisclustered, false), k.conindid, coalesce(i.indisvalid, true)
               FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
               LEFT JOIN pg_index i ON i.indexrelid = k.conindid AND k.contype IN ('p', 'u', 'x')
              WHERE k.conrelid IN (\(list(tables))) AND k.contype IN ('p', 'u', 'x', 'c') AND k.conparentid = 0
@@ -130,7 +132,7 @@ enum MappedSchemaCatalog {
                           AND attnum = ANY (s.stxkeys::int2[])
                        UNION \(columns("pg_statistic_ext", "s.oid", "s.stxrelid"))
                        """)),
-                   obj_description(s.oid, 'pg_statistic_ext'), false, false, 0
+                   obj_description(s.oid, 'pg_statistic_ext'), false, false, 0, true
               FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace
              WHERE s.stxrelid IN (\(list(tables))) ORDER BY 3, 7 DESC, 5
             """)
@@ -139,12 +141,13 @@ enum MappedSchemaCatalog {
                 kind: rows[row, 0] ?? "", oid: rows[row, 1] ?? "", table: rows[row, 2] ?? "",
                 schema: rows[row, 3] ?? "", name: rows[row, 4] ?? "", definition: rows[row, 5] ?? "",
                 isUnique: rows.flag(row, 6), columns: parts(rows[row, 7]), comment: rows[row, 8],
-                isIdentity: rows.flag(row, 9), isClustered: rows.flag(row, 10), index: rows[row, 11] ?? "")
+                isIdentity: rows.flag(row, 9), isClustered: rows.flag(row, 10), isValid: rows.flag(row, 12),
+                index: rows[row, 11] ?? "")
         }
     }
 
     /// Of the tables, and to them.
-    static func foreignKeys(_ tables: [String], _ onOld: borrowing Connection) throws -> [ForeignKey] {
+    static func foreignKeys(_ tables: [String], _ on: borrowing Connection) throws -> [ForeignKey] {
         func names(_ keys: String, _ table: String, _ expression: String, _ separator: String) -> String {
             """
             (SELECT string_agg(\(expression), \(separator) ORDER BY p.n)
@@ -152,7 +155,7 @@ enum MappedSchemaCatalog {
                JOIN pg_attribute a ON a.attrelid = \(table) AND a.attnum = p.c)
             """
         }
-        let rows = try onOld.query("""
+        let rows = try on.query("""
             SELECT k.conname, c.oid, n.nspname, c.relname, \(names("k.conkey", "c.oid", "a.attname", "chr(1)")),
                    r.oid, rn.nspname, r.relname, \(names("k.confkey", "r.oid", "a.attname", "chr(1)")),
                    pg_get_constraintdef(k.oid), k.conindid, obj_description(k.oid, 'pg_constraint'),
@@ -167,7 +170,7 @@ enum MappedSchemaCatalog {
         return try (0..<rows.count).map { row in
             let definition = rows[row, 9] ?? "", head = rows[row, 12] ?? ""
             guard definition.hasPrefix(head) else {
-                throw SchemaCopy.Failure(description: "OLD's foreign key \(rows[row, 0] ?? "") is of a kind that "
+                throw SchemaCopy.Failure(description: "the foreign key \(rows[row, 0] ?? "") is of a kind that "
                     + "cannot be read yet: \(definition)")
             }
             return ForeignKey(
@@ -192,6 +195,30 @@ enum MappedSchemaCatalog {
                 """ : "")
             """)
         return Set((0..<rows.count).map { rows[$0, 0] ?? "" })
+    }
+
+    struct Sequence {
+        var table: String
+        /// Whose it is.
+        var column: String
+        var name: String
+        var definition: String
+    }
+
+    static func sequences(_ tables: [String], _ on: borrowing Connection) throws -> [Sequence] {
+        let rows = try on.query("""
+            SELECT d.refobjid, a.attname, p.schemaname || '.' || p.sequencename, concat_ws(' ', p.data_type,
+                   p.start_value, p.min_value, p.max_value, p.increment_by, p.cycle, p.cache_size)
+              FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+              JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_namespace n ON n.oid = s.relnamespace
+              JOIN pg_sequences p ON p.schemaname = n.nspname AND p.sequencename = s.relname
+             WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+               AND d.refobjid IN (\(list(tables)))
+            """)
+        return (0..<rows.count).map {
+            Sequence(table: rows[$0, 0] ?? "", column: rows[$0, 1] ?? "", name: rows[$0, 2] ?? "",
+                     definition: rows[$0, 3] ?? "")
+        }
     }
 
     // MARK: what nobody can tell

@@ -16,12 +16,13 @@ struct MappedSchemaRest {
     private(set) var left: [String] = []
 
     /// A table of OLD that a mapping names, or a partition of one, and NEW's.
-    private struct Pair {
+    struct Pair {
         var old: TableDescription
         var new: TableDescription
-        var isFiltered: Bool
+        var mapping: TableMapping
         /// NEW's column for OLD's.
         var columns: [String: String]
+        var isFiltered: Bool { !mapping.condition.isEmpty }
 
         /// Why OLD's object cannot be on NEW as it is.
         ///
@@ -69,7 +70,7 @@ struct MappedSchemaRest {
     }
 
     /// By OLD's number.
-    private static func pairs(
+    static func pairs(
         _ mappings: TableMappings, _ onOld: borrowing Connection, _ onNew: borrowing Connection
     ) throws -> [String: Pair] {
         let (old, new) = (try CatalogReader.tables(onOld), try CatalogReader.tables(onNew))
@@ -85,7 +86,7 @@ struct MappedSchemaRest {
             }
             for (old, new) in [(table, twin)] + found {
                 pairs["\(old.oid)"] = Pair(
-                    old: old, new: new, isFiltered: !mapping.condition.isEmpty, columns: mapping.carried(old, to: new))
+                    old: old, new: new, mapping: mapping, columns: mapping.carried(old, to: new))
             }
         }
         return pairs
@@ -103,7 +104,7 @@ struct MappedSchemaRest {
             !names.contains(object.name) && !(object.kind == "p" && present.contains { $0.kind == "p" })
         }
         var failed: [String] = []
-        for (object, outcome) in zip(missing, try translate(missing, pair, onNew)) {
+        for (object, outcome) in zip(missing, try Self.translate(missing, pair, isStrict: true, onNew)) {
             var reason = outcome.reason
             if reason == nil, object.kind != "c" {
                 let name = TableName(schema: place(object, pair), name: object.name)
@@ -164,14 +165,16 @@ struct MappedSchemaRest {
         return extras
     }
 
-    private struct Outcome {
+    struct Outcome {
         var definition = ""
         var reason: String?
     }
 
-    /// All in a transaction that is rolled back.
-    private func translate(
-        _ objects: [MappedSchemaCatalog.Object], _ pair: Pair, _ onNew: borrowing Connection
+    /// What PostgreSQL says of OLD's objects when NEW's table has them: all in a transaction that is rolled back.
+    ///
+    /// - Parameter isStrict: those whose meaning depends on a type that is another on NEW are not tried.
+    static func translate(
+        _ objects: [MappedSchemaCatalog.Object], _ pair: Pair, isStrict: Bool, _ onNew: borrowing Connection
     ) throws -> [Outcome] {
         if objects.isEmpty { return [] }
         let table = "pg_temp.godwit_rest"
@@ -192,7 +195,8 @@ struct MappedSchemaRest {
         var outcomes: [Outcome] = []
         for object in objects {
             var outcome = Outcome(
-                reason: pair.obstacle(object.columns, isStrict: object.isUnique || object.isConstraint))
+                reason: pair.obstacle(
+                    object.columns, isStrict: isStrict && (object.isUnique || object.isConstraint)))
             if outcome.reason == nil {
                 do throws(PostgresFailure) {
                     try onNew.execute("SAVEPOINT godwit; \(trial(object, table))")
@@ -208,7 +212,7 @@ struct MappedSchemaRest {
         let oid = try onNew.query("SELECT '\(table)'::regclass::oid")[0, 0] ?? ""
         let results = try MappedSchemaCatalog.objects([oid], onNew)
         for index in objects.indices where outcomes[index].reason == nil {
-            if let result = results.first(where: { $0.name == Self.trialName(objects[index]) }) {
+            if let result = results.first(where: { $0.name == trialName(objects[index]) }) {
                 outcomes[index].definition = result.definition
             } else {
                 outcomes[index].reason = "it cannot be tried on NEW"
@@ -221,8 +225,8 @@ struct MappedSchemaRest {
         "godwit_rest_\(object.kind)_\(object.oid)"
     }
 
-    private func trial(_ object: MappedSchemaCatalog.Object, _ table: String) -> String {
-        let name = Self.trialName(object)
+    private static func trial(_ object: MappedSchemaCatalog.Object, _ table: String) -> String {
+        let name = trialName(object)
         return switch object.kind {
         case "index": "CREATE \(object.isUnique ? "UNIQUE " : "")INDEX \(name) ON \(table) USING \(object.definition)"
         case "statistics": "CREATE STATISTICS pg_temp.\(name) \(object.definition) FROM \(table)"

@@ -60,7 +60,7 @@ struct SchemaCopy {
         try dump()
         let mapped = try MappedSchemaRest(mappings, onOld, onNew)
         mapped.left.forEach(say)
-        let except = try presentNames(onNew).union(mapped.entries)
+        let except = try presentNames(onNew).union(mapped.entries).union(try sameAttributes(onOld, onNew))
         let missing = try entries().filter { !except.contains($0) }
         try restore(missing, onNew)
         for statement in mapped.statements { try onNew.execute(statement) }
@@ -197,6 +197,49 @@ struct SchemaCopy {
             for row in 0..<away.count { names.insert(Entry(kind: "FK CONSTRAINT", name: away[row, 0] ?? "")) }
         }
         return names
+    }
+
+    /// Comments, row level security and default rights that NEW has as OLD has them.
+    private func sameAttributes(_ onOld: borrowing Connection, _ onNew: borrowing Connection) throws -> Set<Entry> {
+        let there = try attributes(onNew)
+        return Set(try attributes(onOld).filter { there[$0.key] == $0.value }.keys)
+    }
+
+    private func attributes(_ on: borrowing Connection) throws -> [Entry: String] {
+        func comments(_ kind: String, _ catalog: String, _ name: String, _ table: String) -> String {
+            """
+            UNION ALL SELECT 'COMMENT', n.nspname || ' \(kind) ' || quote_ident(o.\(name)) || ' ON '
+                   || quote_ident(c.relname), obj_description(o.oid, '\(catalog)')
+              FROM \(catalog) o JOIN pg_class c ON c.oid = o.\(table) JOIN pg_namespace n ON n.oid = c.relnamespace
+            """
+        }
+        let rows = try on.query("""
+            SELECT 'ROW SECURITY', n.nspname || ' ' || c.relname, 'on' FROM pg_class c
+              JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relrowsecurity
+            \(comments("CONSTRAINT", "pg_constraint", "conname", "conrelid"))
+            \(comments("TRIGGER", "pg_trigger", "tgname", "tgrelid"))
+            \(comments("RULE", "pg_rewrite", "rulename", "ev_class"))
+            \(comments("POLICY", "pg_policy", "polname", "polrelid"))
+            UNION ALL SELECT 'COMMENT', n.nspname || ' INDEX ' || quote_ident(c.relname),
+                   obj_description(c.oid, 'pg_class')
+              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('i', 'I')
+            UNION ALL SELECT 'COMMENT', n.nspname || ' STATISTICS ' || quote_ident(s.stxname),
+                   obj_description(s.oid, 'pg_statistic_ext')
+              FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace
+            UNION ALL SELECT 'COMMENT', '- EVENT TRIGGER ' || quote_ident(evtname),
+                   obj_description(oid, 'pg_event_trigger') FROM pg_event_trigger
+            UNION ALL SELECT 'DEFAULT', 'ACL ' || coalesce(n.nspname, '-') || ' DEFAULT PRIVILEGES FOR '
+                   || CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'FUNCTIONS'
+                          WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END,
+                   string_agg(pg_get_userbyid(d.defaclrole) || ' ' || d.defaclacl::text, ' '
+                       ORDER BY pg_get_userbyid(d.defaclrole))
+              FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
+             GROUP BY n.nspname, d.defaclobjtype
+            """)
+        let found = (0..<rows.count).compactMap { row in
+            rows[row, 2].map { (Entry(kind: rows[row, 0] ?? "", name: rows[row, 1] ?? ""), $0) }
+        }
+        return Dictionary(found) { first, _ in first }
     }
 
     // MARK: processes

@@ -51,15 +51,30 @@ struct VerifyCommand: ParsableCommand {
                     old: targets.old, new: targets.new, options: options, mappings: mappings, progress: tell)
                 report = try mend(report, again)
             }
-            let differences = schema
-                ? try SchemaComparison.run(old: targets.old, new: targets.new, mappings: mappings) : []
-            if json { printJSON(report, differences) } else { printTable(report, differences) }
+            let (differences, notes) = schema ? try compareSchemas(targets, mappings) : ([], [])
+            if json { printJSON(report, differences, notes) } else { printTable(report, differences, notes) }
             outcome = report.outcome == .equal && !differences.isEmpty ? .different : report.outcome
         } catch {
             complain("\(database): \(error)")
             throw code
         }
         if outcome != .equal { throw ExitCode(outcome.rawValue) }
+    }
+
+    private func compareSchemas(
+        _ targets: ControlTargets, _ mappings: TableMappings
+    ) throws(VerifyFailure) -> ([SchemaComparison.Difference], notes: [String]) {
+        let mapped: MappedSchemaComparison
+        do {
+            mapped = try MappedSchemaComparison(
+                mappings, try Connection.open(targets.old, purpose: "verify"),
+                try Connection.open(targets.new, purpose: "verify"))
+        } catch {
+            throw .schema("\(error)")
+        }
+        let others = try SchemaComparison.run(
+            old: targets.old, new: targets.new, mappings: mapped.mappings, except: mapped.compared)
+        return (others + mapped.differences, mapped.notes)
     }
 
     /// Brings the marked keys where no other Godwit does; while one does, this mirror waits for its turn.
@@ -89,7 +104,9 @@ struct VerifyCommand: ParsableCommand {
 
     // MARK: output
 
-    private func printTable(_ report: VerifyReport, _ schema: [SchemaComparison.Difference]) {
+    private func printTable(
+        _ report: VerifyReport, _ schema: [SchemaComparison.Difference], _ notes: [String]
+    ) {
         let width = max(5, report.tables.map { "\($0.name)".count }.max() ?? 5)
         func line(_ name: String, _ rows: String, _ ranges: String, _ differing: String) {
             let padded = name.padding(toLength: width, withPad: " ", startingAt: 0)
@@ -111,6 +128,7 @@ struct VerifyCommand: ParsableCommand {
             }
             if table.differing > 20 { say("\(table.name): and \(table.differing - 20) more, see --json") }
         }
+        for note in notes { say("schema, not compared: \(note)") }
         for difference in schema { say("schema: \(difference)") }
         say(Self.verdict(report.outcome) + (schema.isEmpty ? "" : ", \(schema.count) differences of the schemas"))
     }
@@ -153,9 +171,17 @@ struct VerifyCommand: ParsableCommand {
         var pairing: String
         var tables: [Table]
         var schema: [Property]
+        /// Of the schema, and why.
+        var notCompared: [String]
+
+        enum CodingKeys: String, CodingKey {
+            case database, equal, outcome, pairing, tables, schema, notCompared = "not_compared"
+        }
     }
 
-    private func printJSON(_ report: VerifyReport, _ schema: [SchemaComparison.Difference]) {
+    private func printJSON(
+        _ report: VerifyReport, _ schema: [SchemaComparison.Difference], _ notes: [String]
+    ) {
         let pairing = switch report.pairing {
         case .batch(let snapshot): "batch \(snapshot)"
         case .quiet(let waiting): "no mirror runs, \(waiting) keys waiting"
@@ -172,7 +198,8 @@ struct VerifyCommand: ParsableCommand {
                     },
                     problem: table.problem)
             },
-            schema: schema.map { Output.Property(object: $0.object, property: $0.property, old: $0.old, new: $0.new) })
+            schema: schema.map { Output.Property(object: $0.object, property: $0.property, old: $0.old, new: $0.new) },
+            notCompared: notes)
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
         guard let data = try? encoder.encode(output) else { preconditionFailure("a report is always JSON") }

@@ -14,8 +14,11 @@ extension HostileWriter {
         let table = pick(4) == 0 ? nil : Self.comingTables[pick(4)]
         if let table { script.append(create(table)) }
         for _ in 0...pick(2) {
+            let isNested = pick(3) == 0
+            if isNested { script.append("SAVEPOINT s") }
             script.append(change())
             for _ in 0..<pick(3) { script.append(rows(table)) }
+            if isNested { script.append(pick(2) == 0 ? "ROLLBACK TO s" : "RELEASE s") }
         }
         if pick(6) == 0 { script.append("CREATE INDEX tree_total_\(pick(3)) ON tree (total)") }
         script.append(pick(5) == 0 ? "ROLLBACK" : "COMMIT")

@@ -194,7 +194,7 @@ import Testing
         ("commit", true), ("select 1; /* x */ Commit", true), ("-- x\nend", true), ("rollback to s", true),
         ("abort", true), ("prepare transaction 'x'", true), ("begin", true), ("start transaction", true),
         ("select 'commit'; select 'a;commit'", false), ("select 1 as commit", false), ("insert into t values ('x')", false),
-        ("savepoint s", false), ("release s", false), ("select $$;commit$$", false),
+        ("savepoint s", true), ("release s", true), ("select $$;commit$$", false),
     ])
     func `words that begin or end transactions are seen where statements begin`(text: String, expected: Bool) {
         #expect(Array(text.utf8).withUnsafeBytes { AnalysisCache.mayHaveBorder($0) } == expected)

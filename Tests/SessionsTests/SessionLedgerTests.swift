@@ -28,7 +28,7 @@ import Testing
             case .pins(let reason): "\(reason)"
             case .deallocates(let name): "deallocate \(name ?? "all")"
             case .discards: "discard"
-            case .resets, .resetsAll, .prepares, .closesCursor, .unlistens, .unlocks: "\(effect)"
+            case .resets, .resetsAll, .prepares, .closesCursor, .unlistens, .unlocks, .changesBothSides: "\(effect)"
             }
         }.joined(separator: " ")
     }
@@ -74,6 +74,39 @@ import Testing
         unit("rollback to s", .inTransaction, tags: ["ROLLBACK"])
         unit("commit", .idle, tags: ["COMMIT"])
         #expect(words == "")
+    }
+
+    /// DDL that the other side has as well.
+    private mutating func change(_ status: TransactionStatus = .inTransaction) {
+        let hasFailed = status == .failed
+        settled += ledger.settle([SessionStep(statement: 0, .effect(.changesBothSides))], SessionLedger.Outcome(
+            hasFailed: hasFailed, status: status, completed: hasFailed ? 0 : 1, rolledBack: []))
+    }
+
+    @Test mutating func `of DDL within a transaction stands what no savepoint has taken back`() {
+        unit("begin", .inTransaction)
+        #expect(!ledger.hasSavepoint)
+        change()
+        unit("savepoint s", .inTransaction)
+        change()
+        unit("savepoint s", .inTransaction)
+        change()
+        change(.failed)
+        #expect(ledger.standingChanges == 3 && ledger.hasSavepoint)
+        unit("rollback to s", .inTransaction, tags: ["ROLLBACK"])
+        #expect(ledger.standingChanges == 2)
+        unit("release s; savepoint t", .inTransaction)
+        change()
+        unit("rollback to s", .inTransaction, tags: ["ROLLBACK"])
+        #expect(ledger.standingChanges == 1)
+        unit("rollback to t", .failed, failedAfter: 0)
+        unit("rollback to s; release s", .inTransaction, tags: ["ROLLBACK"])
+        #expect(ledger.standingChanges == 1 && !ledger.isUncertain)
+        // Whether the savepoint was set before the error cannot be told.
+        unit("savepoint t; select 1/0", .failed, hasFailed: true)
+        #expect(ledger.isUncertain)
+        unit("rollback", .idle, tags: ["ROLLBACK"])
+        #expect(ledger.standingChanges == 0 && !ledger.hasSavepoint)
     }
 
     @Test mutating func `what is prepared or deallocated in a transaction is so at once, and stays`() {

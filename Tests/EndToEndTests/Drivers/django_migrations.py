@@ -72,11 +72,29 @@ with tempfile.TemporaryDirectory() as directory:
     )
     django.setup()
 
-    from django.db import connection
+    from django.db import DatabaseError, connection, transaction
     from django.db.migrations.executor import MigrationExecutor
 
     executor = MigrationExecutor(connection)
     executor.migrate(executor.loader.graph.leaf_nodes())
+
+
+def attempt(*statements):
+    """A nested block, which is a savepoint; False: it was rolled back."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+        return True
+    except DatabaseError:
+        return False
+
+
+with transaction.atomic():
+    assert attempt("ALTER TABLE shop_purchase ADD COLUMN kept int DEFAULT 3")
+    assert not attempt("ALTER TABLE shop_purchase ADD COLUMN gone int", "SELECT 1 / 0")
+    assert not attempt("CREATE TABLE shop_purchase (id int)")
+    assert attempt("ALTER TABLE shop_purchase ADD COLUMN late int", "UPDATE shop_purchase SET late = kept")
 
 with connection.cursor() as cursor:
     cursor.execute("SELECT count(*) FROM django_migrations WHERE app = 'shop'")
