@@ -36,9 +36,9 @@ private final class ChaosStage {
     /// So many of them come through Godwit, the others know nothing of it.
     private static let writersThroughGodwit = 5
     /// Transactions with DDL that a round must have brought to their end: what else goes on is much quicker.
-    private static let changes = 5
-    /// Transactions between two disasters, on average.
-    private static let pause = 250
+    private static let changes = 3
+    /// Transactions between two disasters, on average, beside those during which DDL is waited for.
+    private static let pause = 180
     /// One for all clients of one side, so that it moves from thread to thread, to more than they need.
     private static let poolSizes = [1, 2, 3, 20]
 
