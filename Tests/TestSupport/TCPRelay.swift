@@ -25,7 +25,15 @@ package final class TCPRelay: Sendable {
     private let cutsMade = Atomic<Int>(0)
     private let isClosed = Atomic<Bool>(false)
     private let connections = Mutex<Set<CInt>>([])
-    private let currentMode = Mutex<Mode>(.passing)
+    private struct State {
+        var mode: Mode = .passing
+        /// Those who wait until the mode is in force.
+        var waiting: [DispatchSemaphore] = []
+        /// The relay is closed: nothing comes into force any more.
+        var isOver = false
+    }
+
+    private let state = Mutex(State())
 
     /// Milliseconds between two looks at the mode.
     private static let pauseMillis: CInt = 5
@@ -33,7 +41,7 @@ package final class TCPRelay: Sendable {
     /// How often a connection was cut.
     package var cuts: Int { cutsMade.load(ordering: .acquiring) }
 
-    package var mode: Mode { currentMode.withLock { $0 } }
+    package var mode: Mode { state.withLock { $0.mode } }
 
     package init(to upstream: UInt16) throws {
         self.upstream = upstream
@@ -45,10 +53,16 @@ package final class TCPRelay: Sendable {
 
     package func close() { isClosed.store(true, ordering: .releasing) }
 
-    /// From now on, for connections that are there too.
+    /// When it returns it is so, for connections that are there too.
     package func become(_ mode: Mode) {
-        currentMode.withLock { $0 = mode }
+        let isInForce = DispatchSemaphore(value: 0)
+        let isOver = state.withLock { state in
+            state.mode = mode
+            if !state.isOver { state.waiting.append(isInForce) }
+            return state.isOver
+        }
         if mode == .refusing { cutAll() }
+        if !isOver { isInForce.wait() }
     }
 
     /// The next time that a client sends this text: it is passed on, the server answers, and the connection is
@@ -81,6 +95,10 @@ package final class TCPRelay: Sendable {
         var listener: CInt? = first
         var fillers: [CInt] = []
         while !isClosed.load(ordering: .acquiring) {
+            let (mode, waiting) = state.withLock { state in
+                defer { state.waiting = [] }
+                return (state.mode, state.waiting)
+            }
             switch mode {
             case .refusing:
                 if let open = listener { Glibc.close(open) }
@@ -97,15 +115,27 @@ package final class TCPRelay: Sendable {
                 if let open = listener, !fillers.isEmpty { _ = Glibc.listen(open, 16) }
                 fillers = []
                 if listener == nil { listener = Self.listen(port) }
-                if let open = listener, Self.isReadable(open) {
-                    let client = Spawn.accept(open)
-                    if client >= 0 { Thread.detachNewThread { [self] in relay(client) } }
-                    continue
-                }
+            }
+            let takes = mode != .refusing && mode != .deaf
+            if takes && listener == nil {
+                state.withLock { $0.waiting += waiting }
+            } else {
+                for one in waiting { one.signal() }
+            }
+            if takes, let open = listener, Self.isReadable(open) {
+                let client = Spawn.accept(open)
+                if client >= 0 { Thread.detachNewThread { [self] in relay(client) } }
+                continue
             }
             poll(nil, 0, Self.pauseMillis)
         }
         for open in fillers + (listener.map { [$0] } ?? []) { Glibc.close(open) }
+        let waiting = state.withLock { state in
+            defer { state.waiting = [] }
+            state.isOver = true
+            return state.waiting
+        }
+        for one in waiting { one.signal() }
     }
 
     private static func isReadable(_ descriptor: CInt) -> Bool {
