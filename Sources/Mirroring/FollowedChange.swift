@@ -109,7 +109,7 @@ package final class FollowedChange {
         guard try status() == .open else {
             throw .blocked("\(change.direction.source.title) has no such transaction open")
         }
-        record.targetTransaction = try onSide(client.side) { () throws(PostgresFailure) in try client.transaction() }
+        record.targetTransaction = try change.targetTransaction(client)
         record.order.statement = pieces.flatMap(\.texts).joined(separator: "\n;\n")
         before(.record)
         record.id = try change.write(record)

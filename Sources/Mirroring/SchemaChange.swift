@@ -245,9 +245,7 @@ package final class SchemaChange {
             record.sourceTransaction = try onSide(direction.source) { () throws(PostgresFailure) in
                 try clients.source.transaction()
             }
-            record.targetTransaction = try onSide(direction.target) { () throws(PostgresFailure) in
-                try clients.target.transaction()
-            }
+            record.targetTransaction = try targetTransaction(clients.target)
             before(.record)
             record.id = try write(record)
         } catch {
@@ -289,6 +287,15 @@ package final class SchemaChange {
             try client.begin(locked: locked ?? deadline, until: deadline)
             return try client.run(order.statement, until: deadline)
         }
+    }
+
+    /// The number of the target's transaction, which stays its own whatever becomes of the server: one that dies gives
+    /// numbers again that had not reached its disk, and somebody else's commit under this one would pass for ours.
+    func targetTransaction(_ client: Client) throws(Failure) -> String {
+        let number = try onSide(client.side) { () throws(PostgresFailure) in try client.transaction() }
+        // A synchronous write behind it brings it there.
+        try onTarget("SELECT pg_logical_emit_message(true, 'godwit', '')")
+        return number
     }
 
     private func commitSource(
@@ -359,9 +366,7 @@ package final class SchemaChange {
             let locked = Deadline.now().adding(seconds: Self.patienceSeconds)
             let deadline = Deadline.now().adding(seconds: Self.repetitionSeconds)
             _ = try statement(record.order, client, locked: locked, until: deadline)
-            record.targetTransaction = try onSide(client.side) { () throws(PostgresFailure) in
-                try client.transaction()
-            }
+            record.targetTransaction = try targetTransaction(client)
             try onSource("""
                 UPDATE godwit.change SET target_xid = \(SQL.literal(record.targetTransaction)) WHERE id = \(record.id)
                 """)

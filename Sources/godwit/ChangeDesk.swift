@@ -78,7 +78,10 @@ private final class ChangeLane: Sendable {
                 while let request = run.nextRequest() {
                     switch request {
                     case .stop: return run.abandon()
-                    case .perform(let task): run.take(task)
+                    case .perform(let task):
+                        // The mirror, and with it this task, may wait for that; more tasks may follow without a pause.
+                        run.look()
+                        run.take(task)
                     }
                 }
                 run.checkTime()

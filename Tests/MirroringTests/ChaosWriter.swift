@@ -41,7 +41,10 @@ struct ChaosWriter: Sendable {
                 let client = try WireClient(port: port, database: database, user: PostgresCluster.superuser)
                 client.endWaiting(afterSeconds: Self.patienceSeconds)
                 let durability = "SET synchronous_commit = \(hostile.pick(2) == 0 ? "on" : "off")"
-                _ = try ask(client, "\(hostile.settings); \(durability); SET app.own = 'client \(number)'")
+                let settings = "\(hostile.settings); \(durability); SET app.own = 'client \(number)'"
+                if let refusal = try ask(client, settings).first(where: { $0.type == "E" }) {
+                    throw TestFailure("no settings: \(refusal)")
+                }
                 while !counts.isEnding.load(ordering: .relaxed) { try transaction(client, &hostile) }
             } catch {
                 counts.lost.wrappingAdd(1, ordering: .relaxed)
@@ -100,6 +103,6 @@ struct ChaosWriter: Sendable {
         }
         let row = messages.first { $0.type == "D" }?.columns.dropLast()
         let role = hostile.isReplica ? "replica" : "origin"
-        #expect(row == [answer, "client \(number)", role], "\(context): client \(number) has another's \(messages)")
+        #expect(row == [answer, "client \(number)", role], "\(context): client \(number) has \(messages)")
     }
 }

@@ -1,0 +1,79 @@
+import Foundation
+import Glibc
+import TestSupport
+import Testing
+
+/// `mirror.ddl: barrier`: what Godwit and NEW leave when they die between the two commits of a DDL.
+@Suite(.serialized) struct ChangeCrashTests {
+    /// Of this suite alone, whose NEW dies. What is not committed reaches its disk late.
+    private static let own = Result { try Servers(settings: ["wal_writer_delay": "10s"]) }
+
+    let servers: Servers
+    let database: String
+    let configuration: GodwitConfiguration
+
+    init() throws {
+        servers = try Self.own.get()
+        database = try servers.makeDatabase("CREATE TABLE t (id int PRIMARY KEY)", old: "INSERT INTO t VALUES (1)")
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.mirror = ["mode": "async", "ddl": "barrier", "ddl_wait": "1"]
+        self.configuration = configuration
+    }
+
+    private static let add = "ALTER TABLE t ADD COLUMN a int DEFAULT 4"
+
+    /// - Returns: what has died when OLD had committed, and NEW not yet.
+    private func dieBetween(_ statements: [String]) throws -> GodwitProcess {
+        let mirror = configuration.database.mirror
+        _ = try servers.mirroring(database) { $0.database.mirror = mirror }.terminate()
+        let dying = try GodwitProcess(configuration, environment: ["GODWIT_DIE_BEFORE": "ddl_target"])
+        try waitUntil {
+            let row = try dying.console("SHOW MIRROR").first
+            return row?["state"] == "mirroring" && row?["readable"] == "yes"
+        }
+        let client = try WireClient(port: dying.port, database: database)
+        client.send(statements.flatMap { FrameBuilder.query($0) })
+        #expect(dying.process.wait() == .signal(SIGKILL))
+        return dying
+    }
+
+    private func expectAlike(_ columns: String) throws {
+        try waitUntil { try servers.old.psql("SELECT count(*) FROM godwit.change", database: database).hasPrefix("0") }
+        for server in [servers.old, servers.new] {
+            let found = try server.psql("""
+                SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute
+                 WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped
+                """, database: database)
+            #expect(found == columns)
+        }
+    }
+
+    @Test(arguments: [[add], ["BEGIN", add, "COMMIT"]])
+    func `a number that NEW gives again after its death does not pass for the change's`(statements: [String]) throws {
+        let dying = try dieBetween(statements)
+        servers.new.kill9()
+        try servers.new.start()
+        // One of these gets the number, if it can be had again.
+        for _ in 0..<20 { try servers.new.psql("SELECT pg_logical_emit_message(true, 'another', '')") }
+        let godwit = try GodwitProcess(resuming: dying)
+        try expectAlike("id,a")
+        try waitUntil { try godwit.console("SHOW MIRROR").first?["state"] == "mirroring" }
+    }
+
+    @Test func `what was left is made good although clients go on sending DDL`() throws {
+        let dying = try dieBetween([Self.add])
+        let coordinator = try WireClient(
+            port: servers.old.port, database: database, user: PostgresCluster.superuser)
+        _ = try coordinator.query("SELECT pg_advisory_lock(7451605422)")
+        let godwit = try GodwitProcess(resuming: dying)
+        try godwit.log.waitForLine(containing: "still to be made here")
+        let client = try WireClient(port: godwit.port, database: database)
+        func state() throws -> String? {
+            try client.query("ALTER TABLE t ADD COLUMN IF NOT EXISTS b int").lazy.compactMap(\.sqlState).first
+        }
+        #expect(try state() == "55000")
+        _ = try coordinator.query("SELECT pg_advisory_unlock(7451605422)")
+        try waitUntil("DDL to be taken again") { try state() == nil }
+        try expectAlike("id,a,b")
+    }
+}
