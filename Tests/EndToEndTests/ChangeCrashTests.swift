@@ -71,7 +71,9 @@ import Testing
         func state() throws -> String? {
             try client.query("ALTER TABLE t ADD COLUMN IF NOT EXISTS b int").lazy.compactMap(\.sqlState).first
         }
-        #expect(try state() == "55000")
+        // It waits for that in vain.
+        let first = try state()
+        #expect(first == "55P03")
         _ = try coordinator.query("SELECT pg_advisory_unlock(7451605422)")
         try waitUntil("DDL to be taken again") { try state() == nil }
         try expectAlike("id,a,b")

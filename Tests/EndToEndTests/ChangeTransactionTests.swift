@@ -27,7 +27,8 @@ import Testing
         _ client: WireClient, _ steps: [(String, String)], sourceLocation: SourceLocation = #_sourceLocation
     ) throws {
         for (sql, wanted) in steps {
-            #expect(try changes.state(client, sql) == wanted, "\(sql)", sourceLocation: sourceLocation)
+            let found = try changes.state(client, sql)
+            #expect(found == wanted, "\(sql)", sourceLocation: sourceLocation)
         }
     }
 
