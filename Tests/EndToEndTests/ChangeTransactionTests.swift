@@ -369,7 +369,7 @@ import Testing
         let (database, godwit, client) = try setUp()
         try run(client, [
             ("BEGIN", "ok T"), ("CREATE TABLE fresh (id int PRIMARY KEY)", "ok T"),
-            ("COMMIT; BEGIN; INSERT INTO accounts VALUES (50, 0)", "ok T"),
+            ("COMMIT; BEGIN; INSERT INTO fresh VALUES (50)", "ok T"),
         ])
         let answer = try client.query(Self.add)
         if let error = answer.first(where: { $0.type == "E" }) {
@@ -387,7 +387,7 @@ import Testing
         let other = try changes.client(godwit, database)
         try run(client, [
             ("BEGIN", "ok T"), ("CREATE TABLE fresh (id int PRIMARY KEY)", "ok T"),
-            ("COMMIT; BEGIN; INSERT INTO accounts VALUES (50, 0)", "ok T"),
+            ("COMMIT; BEGIN; INSERT INTO fresh VALUES (50)", "ok T"),
         ])
         if isInTransaction { try run(other, [("BEGIN", "ok T")]) }
         let late = "still to be made"
