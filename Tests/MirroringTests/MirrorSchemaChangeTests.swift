@@ -278,7 +278,7 @@ import Testing
         try harness.connectOld().execute("""
             CREATE OR REPLACE FUNCTION godwit.mark_dirty(its_relation oid, its_key text[]) RETURNS void LANGUAGE sql AS '';
             DO $$ DECLARE f text; BEGIN
-                SELECT replace(pg_get_functiondef(p.oid), 'RETURN NULL', 'RETURN  NULL') INTO f FROM pg_proc p
+                SELECT replace(pg_get_functiondef(p.oid), 'RETURN NEW', 'RETURN  NEW') INTO f FROM pg_proc p
                  WHERE proname = 'capture_' || 'public.t'::regclass::oid; EXECUTE f; END $$
             """)
         harness.start()
