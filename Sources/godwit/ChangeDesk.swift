@@ -80,7 +80,8 @@ private final class ChangeLane: Sendable {
                     case .stop: return run.abandon()
                     case .perform(let task):
                         // The mirror, and with it this task, may wait for that; more tasks may follow without a pause.
-                        run.look()
+                        // What is known of is settled by the task itself, within its `ddl_wait`.
+                        if !run.isHalfDone { run.look() }
                         run.take(task)
                     }
                 }
