@@ -25,6 +25,7 @@ import Testing
             try stage.round(transactions: 2000)
             try stage.settle()
             try stage.expectAllServers()
+            stage.reportRound()
         }
         stage.report()
     }
@@ -257,6 +258,10 @@ private final class ChaosStage {
         }
         for client in clients { _ = try client.query("ROLLBACK") }
         return answers
+    }
+
+    func reportRound() {
+        print("chaos: round \(rounds), \(committed) transactions, \(disasters.values.reduce(0, +)) faults")
     }
 
     func report() {
