@@ -35,10 +35,22 @@ struct BackendTap: ~Copyable {
                 let body = UnsafeRawBufferPointer(
                     rebasing: content[(offset + FrameHeader.size)..<(offset + header.frameSize)])
                 offset += header.frameSize
+                if header.tag == BackendTag.commandComplete, let status = Self.onlyReady(content, from: offset) {
+                    return complete(body, readyIn: status, tap)
+                }
                 if !whole(header.tag, body, tap) { return false }
             }
         }
         return takePieces(content, from: offset, tap)
+    }
+
+    /// - Returns: the status of a ReadyForQuery that is all there is behind `offset`.
+    @inline(__always)
+    private static func onlyReady(_ content: UnsafeRawBufferPointer, from offset: Int) -> UInt8? {
+        guard content.count - offset == FrameHeader.size + 1, let header = FrameHeader.parse(content, at: offset),
+            header.tag == BackendTag.readyForQuery, header.frameSize == FrameHeader.size + 1
+        else { return nil }
+        return content[offset + FrameHeader.size]
     }
 
     /// From a message on that is not whole.
@@ -90,7 +102,7 @@ struct BackendTap: ~Copyable {
             answers += 1
             return true
         case BackendTag.readyForQuery: return ready(body, tap)
-        case BackendTag.commandComplete: return complete(body, tap)
+        case BackendTag.commandComplete: return complete(body, readyIn: nil, tap)
         default: return finish(tag, body, tap)
         }
     }
@@ -124,7 +136,7 @@ struct BackendTap: ~Copyable {
     ) -> Bool {
         switch tag {
         case BackendTag.readyForQuery: return ready(body, tap)
-        case BackendTag.commandComplete: return complete(body, tap)
+        case BackendTag.commandComplete: return complete(body, readyIn: nil, tap)
         case BackendTag.emptyQueryResponse: return answer(.empty, tap)
         case BackendTag.portalSuspended: return answer(.suspended, tap)
         case BackendTag.copyInResponse: return answer(.copyIn, tap)
@@ -149,19 +161,21 @@ struct BackendTap: ~Copyable {
         return tap.ready(body.first ?? TransactionStatus.idle.rawValue)
     }
 
-    private mutating func complete(_ body: UnsafeRawBufferPointer, _ tap: borrowing TapContext) -> Bool {
+    private mutating func complete(
+        _ body: UnsafeRawBufferPointer, readyIn status: UInt8?, _ tap: borrowing TapContext
+    ) -> Bool {
         let kept = body.count > Self.keptMax ? UnsafeRawBufferPointer(rebasing: body.prefix(Self.keptMax)) : body
         var reader = BodyReader(kept)
-        return answer(.complete, words: reader.cString() ?? kept, tap)
+        return answer(.complete, words: reader.cString() ?? kept, readyIn: status, tap)
     }
 
     private mutating func answer(
         _ kind: CapturedAnswer.Kind, words: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0),
-        _ tap: borrowing TapContext
+        readyIn status: UInt8? = nil, _ tap: borrowing TapContext
     ) -> Bool {
-        answers += 1
+        answers = status == nil ? answers + 1 : 0
         let value = rows > 0 ? digest?.value : nil
-        let isWritten = tap.answer(kind, rows: rows, bytes: bytes, digest: value, words: words)
+        let isWritten = tap.answer(kind, rows: rows, bytes: bytes, digest: value, words: words, readyIn: status)
         forgetRows()
         return isWritten
     }

@@ -72,7 +72,8 @@ package struct CaptureDecoder {
         }
         if header.count < CaptureFormat.fileHeaderSize { return false }
         let version = UInt16(header[8]) | UInt16(header[9]) << 8
-        if version != CaptureFormat.version { throw .unknownVersion(version) }
+        let known = CaptureFormat.versionMin...CaptureFormat.version
+        if !known.contains(version) { throw .unknownVersion(version) }
         flags = CaptureFormat.Flags(rawValue: UInt16(header[10]) | UInt16(header[11]) << 8)
         consume(CaptureFormat.fileHeaderSize)
         hasHeader = true

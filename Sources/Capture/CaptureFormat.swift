@@ -5,7 +5,9 @@ import Glibc
 /// protocol, which are as PostgreSQL has them.
 package enum CaptureFormat {
     package static let magic = Array("GODWITCP".utf8)
-    package static let version: UInt16 = 2
+    package static let version: UInt16 = 3
+    /// The first version that this one can read: 3 added kinds of records.
+    package static let versionMin: UInt16 = 2
     /// Magic, version, flags, four zero bytes.
     package static let fileHeaderSize = 16
     package static let frameHeaderSize = 32
@@ -61,7 +63,11 @@ package enum RecordKind {
     package static let cancel = UInt8(ascii: "k")
     package static let ready = UInt8(ascii: "z")
     package static let answer = UInt8(ascii: "a")
+    /// `answer` with `ready` behind it.
+    package static let lastAnswer = UInt8(ascii: "A")
     package static let error = UInt8(ascii: "e")
+    /// Several messages of a client that came together.
+    package static let messages = UInt8(ascii: "m")
 }
 
 /// XXH3 of 64 bits: guards frames against what a disk does to them, and tells rows apart. Not against forgers.
@@ -86,7 +92,10 @@ package enum CaptureError: Error, Equatable, Sendable, CustomStringConvertible {
         switch self {
         case .notACapture: "this is no capture of Godwit's: it does not begin with GODWITCP"
         case .unknownVersion(let version):
-            "the capture has format version \(version); this program knows \(CaptureFormat.version) alone: take it anew"
+            """
+            the capture has format version \(version); this program knows \(CaptureFormat.versionMin) to \
+            \(CaptureFormat.version): take it anew
+            """
         case .damagedFrame(let offset): "the capture is damaged at byte \(offset): a frame fails its checksum"
         case .damagedRecord: "the capture holds a record that cannot be"
         case .compression(let reason): "zstd: \(reason)"

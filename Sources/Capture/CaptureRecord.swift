@@ -158,8 +158,14 @@ extension RecordBuffer {
 /// Takes the records of one frame apart. Lives no longer than the bytes.
 package struct RecordReader {
     private var cursor: RecordCursor
+    private var connection: UInt64 = 0
     private var micros: UInt64 = 0
     private var number: UInt64 = 0
+    /// What is left of a record that holds several messages, and what had answered them.
+    private var messages = RecordCursor(UnsafeRawBufferPointer(start: nil, count: 0))
+    private var messagesAnswers: UInt64 = 0
+    /// Comes behind the answer that was just given.
+    private var ready: TransactionStatus?
 
     package init(_ payload: UnsafeRawBufferPointer) { cursor = RecordCursor(payload) }
 
@@ -182,6 +188,11 @@ package struct RecordReader {
     /// - Returns: nil behind the last. Kinds that this version does not know are passed over.
     /// - Throws: `.damagedRecord`
     package mutating func next() throws(CaptureError) -> CaptureRecord? {
+        if let status = ready {
+            ready = nil
+            return record(.ready(status))
+        }
+        if messages.remaining > 0 { return record(try nextMessage()) }
         while cursor.remaining > 0 {
             guard let kind = cursor.byte(), let connection = cursor.varint(), let delta = cursor.varint(),
                 let step = cursor.varint(), let count = cursor.varint(), count <= UInt64(CaptureFormat.payloadMax),
@@ -190,20 +201,42 @@ package struct RecordReader {
             let (sum, isTooMuch) = micros.addingReportingOverflow(delta)
             let (next, isTooFar) = number.addingReportingOverflow(step)
             if isTooMuch || isTooFar { throw .damagedRecord }
+            self.connection = connection
             micros = sum
             number = next
-            guard let content = try Self.content(kind, RecordCursor(body)) else { continue }
-            return CaptureRecord(connection: connection, micros: micros, number: number, content: content)
+            if let content = try content(kind, RecordCursor(body)) { return record(content) }
         }
         return nil
     }
 
-    private static func content(
+    private func record(_ content: CaptureRecord.Content) -> CaptureRecord {
+        CaptureRecord(connection: connection, micros: micros, number: number, content: content)
+    }
+
+    private mutating func nextMessage() throws(CaptureError) -> CaptureRecord.Content {
+        guard let head = messages.take(FrameHeader.size), let header = FrameHeader.parse(head, at: 0),
+            header.length >= 4, let body = messages.take(Int(header.length) - 4), Self.isMessage(header.tag)
+        else { throw .damagedRecord }
+        return .message(tag: header.tag, answers: messagesAnswers, body: Array(body))
+    }
+
+    private static func isMessage(_ kind: UInt8) -> Bool {
+        switch kind {
+        case FrontendTag.query, FrontendTag.parse, FrontendTag.bind, FrontendTag.describe, FrontendTag.execute,
+            FrontendTag.close, FrontendTag.sync, FrontendTag.flush, FrontendTag.functionCall, FrontendTag.copyData,
+            FrontendTag.copyDone, FrontendTag.copyFail, FrontendTag.terminate:
+            true
+        default:
+            false
+        }
+    }
+
+    private mutating func content(
         _ kind: UInt8, _ body: RecordCursor
     ) throws(CaptureError) -> CaptureRecord.Content? {
         var body = body
         switch kind {
-        case RecordKind.connect: return .connect(try connect(&body))
+        case RecordKind.connect: return .connect(try Self.connect(&body))
         case RecordKind.disconnect: return .disconnect
         case RecordKind.prepared: return .prepared(body: Array(body.rest()))
         case RecordKind.dropped: return .dropped
@@ -211,21 +244,32 @@ package struct RecordReader {
         case RecordKind.omitted:
             guard let count = body.varint() else { throw .damagedRecord }
             return .omitted(bytes: count)
-        case RecordKind.ready:
-            guard let status = body.byte().flatMap({ TransactionStatus(rawValue: $0) }) else { throw .damagedRecord }
-            return .ready(status)
-        case RecordKind.answer: return .answer(try answer(&body))
+        case RecordKind.ready: return .ready(try Self.status(&body))
+        case RecordKind.answer: return .answer(try Self.answer(&body))
+        case RecordKind.lastAnswer:
+            let status = try Self.status(&body)
+            let answer = try Self.answer(&body)
+            ready = status
+            return .answer(answer)
         case RecordKind.error:
             guard let isFatal = body.byte(), let state = body.text() else { throw .damagedRecord }
             return .error(
                 state: state, isFatal: isFatal & 1 != 0, message: String(decoding: body.rest(), as: UTF8.self))
-        case FrontendTag.query, FrontendTag.parse, FrontendTag.bind, FrontendTag.describe, FrontendTag.execute,
-            FrontendTag.close, FrontendTag.sync, FrontendTag.flush, FrontendTag.functionCall, FrontendTag.copyData,
-            FrontendTag.copyDone, FrontendTag.copyFail, FrontendTag.terminate:
+        case RecordKind.messages:
+            guard let answers = body.varint() else { throw .damagedRecord }
+            messagesAnswers = answers
+            messages = RecordCursor(body.rest())
+            return messages.remaining > 0 ? try nextMessage() : nil
+        case let kind where Self.isMessage(kind):
             guard let answers = body.varint() else { throw .damagedRecord }
             return .message(tag: kind, answers: answers, body: Array(body.rest()))
         default: return nil
         }
+    }
+
+    private static func status(_ body: inout RecordCursor) throws(CaptureError) -> TransactionStatus {
+        guard let status = body.byte().flatMap({ TransactionStatus(rawValue: $0) }) else { throw .damagedRecord }
+        return status
     }
 
     private static func connect(_ body: inout RecordCursor) throws(CaptureError) -> CapturedConnection {

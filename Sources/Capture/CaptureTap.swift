@@ -19,6 +19,19 @@ struct TapContext: ~Copyable {
         return true
     }
 
+    /// Several of a client's, each with its header.
+    func messages(_ frames: UnsafeRawBufferPointer) -> Bool {
+        let count = RecordBuffer.varintSize(answers) + frames.count
+        guard lane.makeRoom(count) else { return false }
+        lane.buffer.record(
+            RecordKind.messages, connection: connection, micros: micros, number: number, count: count
+        ) { pen in
+            pen.varint(answers)
+            pen.raw(frames)
+        }
+        return true
+    }
+
     func omitted(_ bytes: UInt64) -> Bool {
         lane.append(CaptureRecord(
             connection: connection, micros: micros, number: number, content: .omitted(bytes: bytes)))
@@ -32,16 +45,19 @@ struct TapContext: ~Copyable {
         return true
     }
 
+    /// - Parameter status: of the ReadyForQuery that comes with it.
     func answer(
         _ kind: CapturedAnswer.Kind, rows: UInt64, bytes: UInt64, digest: RowDigest.Value?,
-        words: UnsafeRawBufferPointer
+        words: UnsafeRawBufferPointer, readyIn status: UInt8?
     ) -> Bool {
         let count = 2 + RecordBuffer.varintSize(rows) + RecordBuffer.varintSize(bytes) + (digest == nil ? 0 : 16)
-            + words.count
+            + words.count + (status == nil ? 0 : 1)
         guard lane.makeRoom(count) else { return false }
         lane.buffer.record(
-            RecordKind.answer, connection: connection, micros: micros, number: number, count: count
+            status == nil ? RecordKind.answer : RecordKind.lastAnswer, connection: connection, micros: micros,
+            number: number, count: count
         ) { pen in
+            if let status { pen.byte(status) }
             pen.byte(kind.rawValue)
             pen.varint(rows)
             pen.varint(bytes)

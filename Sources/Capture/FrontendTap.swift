@@ -38,6 +38,11 @@ struct FrontendTap {
     }
 
     private mutating func takeWhole(_ bytes: UnsafeRawBufferPointer, _ tap: borrowing TapContext) -> Bool {
+        if Self.areSeveral(bytes) {
+            copyBytes = 0
+            omitted = 0
+            return tap.messages(bytes)
+        }
         var offset = 0
         while let header = FrameHeader.parse(bytes, at: offset) {
             guard header.length >= 4 else { return false }
@@ -60,6 +65,33 @@ struct FrontendTap {
         }
         if offset < bytes.count { pending.append(contentsOf: bytes[offset...]) }
         return true
+    }
+
+    /// Whether it is two messages or more and nothing else, all of them kept and none of a COPY: what drivers send for
+    /// nearly every statement.
+    private static func areSeveral(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard let first = FrameHeader.parse(bytes, at: 0), first.frameSize < bytes.count,
+            bytes.count <= CaptureFormat.messageMax
+        else { return false }
+        var offset = 0
+        while let header = FrameHeader.parse(bytes, at: offset) {
+            guard header.length >= 4, header.frameSize <= bytes.count - offset, isOrdinary(header.tag) else {
+                return false
+            }
+            offset += header.frameSize
+        }
+        return offset == bytes.count
+    }
+
+    /// Messages that are kept whatever their size.
+    private static func isOrdinary(_ tag: UInt8) -> Bool {
+        switch tag {
+        case FrontendTag.query, FrontendTag.parse, FrontendTag.bind, FrontendTag.describe, FrontendTag.execute,
+            FrontendTag.close, FrontendTag.sync, FrontendTag.flush, FrontendTag.functionCall, FrontendTag.terminate:
+            true
+        default:
+            false
+        }
     }
 
     private mutating func move(_ wanted: Int, from rest: inout UnsafeRawBufferPointer) {
@@ -91,12 +123,11 @@ struct FrontendTap {
             let count = omitted
             omitted = 0
             if count > 0 && !tap.omitted(count) { return false }
-        case FrontendTag.query, FrontendTag.parse, FrontendTag.bind, FrontendTag.describe, FrontendTag.execute,
-            FrontendTag.close, FrontendTag.sync, FrontendTag.flush, FrontendTag.functionCall, FrontendTag.terminate:
+        default:
+            // A password that comes too late, and what the protocol does not have, is not kept.
+            if !Self.isOrdinary(header.tag) { return true }
             copyBytes = 0
             omitted = 0
-        default:
-            return true  // a password that comes too late, and what the protocol does not have
         }
         return tap.message(header.tag, body)
     }

@@ -74,7 +74,7 @@ extension ClientConnection {
             } else {
                 id = statements.find(lone.name)
                 guard let id else { return false }
-                (statement, key) = (database.statements[id].analysis, database.statements[id].key)
+                (statement, key) = database.statements.analysis(of: id)
             }
         }
         guard statement.isPlainRead, lone.findRest(in: bytes, packetMax: worker.packetMax, &rest),
@@ -119,7 +119,7 @@ extension ClientConnection {
             if next.form == .parsed {
                 last = database.analyse(next.text)
             } else if let id = statements.find(next.name) {
-                last = (database.statements[id].analysis, database.statements[id].key)
+                last = database.statements.analysis(of: id)
             } else if let unnamed, next.name.isEmpty {
                 last = (unnamed.analysis, unnamed.key)
             } else {

@@ -30,6 +30,12 @@ struct StatementRegistry {
         return statement
     }
 
+    /// What is asked of it with each Bind.
+    func analysis(of id: StatementID) -> (AnalysedStatement, StatementKey?) {
+        guard let index = statements.index(forKey: id) else { preconditionFailure("a statement that nobody uses") }
+        return (statements.values[index].analysis, statements.values[index].key)
+    }
+
     /// Counts one more use of the text, which `release` takes back.
     mutating func intern(
         _ parseBody: UnsafeRawBufferPointer, _ analysis: @autoclosure () -> (AnalysedStatement, StatementKey?)

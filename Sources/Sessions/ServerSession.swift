@@ -1,9 +1,11 @@
 import PGWire
+import Primitives
 
 /// A statement text that servers know under our own name; the Worker's registry gives the numbers.
-@usableFromInline package struct StatementID: Hashable, Sendable {
-    package let value: UInt32
-    package init(_ value: UInt32) { self.value = value }
+@usableFromInline @frozen package struct StatementID: CheaplyHashed {
+    @usableFromInline package let number: UInt32
+    @inlinable package init(_ number: UInt32) { self.number = number }
+    @inlinable package var value: UInt64 { UInt64(number) }
 }
 
 /// What the server still owes, in the order in which we sent it.

@@ -78,6 +78,49 @@ import Testing
         var newer = FrameEncoder.fileHeader([])
         newer[8] = 9
         #expect(throws: CaptureError.unknownVersion(9)) { try Self.read([newer]) }
+        var first = newer
+        first[8] = 1
+        #expect(throws: CaptureError.unknownVersion(1)) { try Self.read([first]) }
+    }
+
+    @Test func `a file of version 2 is read`() throws {
+        let (bytes, _) = try Self.file()
+        var older = bytes
+        older[8] = 2
+        let (expected, _) = try Self.read([bytes])
+        let (records, _) = try Self.read([older])
+        #expect(records == expected && !records.isEmpty)
+    }
+
+    @Test func `several messages in one record are read whole or not at all`() throws {
+        func read(_ frames: [UInt8]) throws(CaptureError) -> [CaptureRecord] {
+            var buffer = RecordBuffer(capacity: 0)
+            buffer.record(RecordKind.messages, connection: 1, micros: 5, number: 7, count: 1 + frames.count) { pen in
+                pen.varint(3)
+                frames.withUnsafeBytes { pen.raw($0) }
+            }
+            return try RecordReader.records(of: buffer.bytes)
+        }
+        var writer = MessageWriter()
+        writer.message(FrontendTag.execute) { $0.raw([0, 0, 0, 0, 0]) }
+        let first = writer.bytes.count
+        writer.sync()
+        let whole = writer.bytes
+        let expected: [CaptureRecord.Content] = [
+            .message(tag: FrontendTag.execute, answers: 3, body: [0, 0, 0, 0, 0]),
+            .message(tag: FrontendTag.sync, answers: 3, body: []),
+        ]
+        #expect(try read(whole) == expected.map { CaptureRecord(connection: 1, micros: 5, number: 7, content: $0) })
+        #expect(try read([]) == [])
+        for count in 1..<whole.count where count != first {
+            #expect(throws: CaptureError.damagedRecord, "\(count) bytes") { try read(Array(whole.prefix(count))) }
+        }
+        var short = whole
+        short[first + 4] = 3
+        #expect(throws: CaptureError.damagedRecord) { try read(short) }
+        var other = whole
+        other[first] = UInt8(ascii: "p")
+        #expect(throws: CaptureError.damagedRecord) { try read(other) }
     }
 
     @Test func `every record comes back as it was`() throws {

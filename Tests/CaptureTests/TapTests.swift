@@ -116,6 +116,33 @@ extension CaptureTap {
         #expect(try bench.contents() == Self.clientRecords + Self.serverRecords)
     }
 
+    @Test func `what comes together is one record, for a client's messages and for an answer`() throws {
+        let bench = TapBench()
+        let tap = bench.tap()
+        var unit = MessageWriter()
+        unit.parse(name: "", rest: Array("SELECT $1".utf8) + [0, 0, 0])
+        unit.message(FrontendTag.execute) { $0.raw([0, 0, 0, 0, 0]) }
+        unit.sync()
+        tap.received(unit.bytes)
+        #expect(bench.lane.buffer.records == 2, "with who it is")
+        var answer = MessageWriter()
+        answer.message(BackendTag.parseComplete) { _ in }
+        answer.commandComplete("SELECT 0")
+        answer.readyForQuery(.inTransaction)
+        tap.sent(answer.bytes)
+        #expect(bench.lane.buffer.records == 3)
+        // As many have answered the next unit as if the two had come apart.
+        tap.received(unit.bytes)
+        var complete = CapturedAnswer(.complete)
+        complete.tag = "SELECT 0"
+        let messages: [CaptureRecord.Content] = [
+            .message(tag: FrontendTag.parse, answers: 0, body: [0] + Array("SELECT $1".utf8) + [0, 0, 0]),
+            .message(tag: FrontendTag.execute, answers: 0, body: [0, 0, 0, 0, 0]),
+            .message(tag: FrontendTag.sync, answers: 0, body: []),
+        ]
+        #expect(try bench.contents() == messages + [.answer(complete), .ready(.inTransaction)] + messages)
+    }
+
     @Test func `a digest does not depend on how rows are cut, and tells orders apart`() throws {
         func digest(_ server: [UInt8], cut: Int) throws -> RowDigest.Value? {
             let bench = TapBench { $0.withDigest = true }

@@ -37,20 +37,20 @@ extension StatementMap {
                 model[key] = (UInt32(step), definition)
             case 45..<70:
                 let removed = model.removeValue(forKey: key)
-                #expect(map.remove(full)?.value == removed?.statement, "seed \(seed), step \(step)")
+                #expect(map.remove(full)?.number == removed?.statement, "seed \(seed), step \(step)")
             case 70..<98:
                 // Mostly of late ones, some of which were replaced or removed since.
                 let definition = definitions.suffix(20).randomElement(using: &random) ?? 0
                 let owner = model.first { $0.value.definition == definition }
                 #expect(
-                    map.undefine(definition)?.value == owner?.value.statement, "seed \(seed), step \(step)")
+                    map.undefine(definition)?.number == owner?.value.statement, "seed \(seed), step \(step)")
                 if let owner { model[owner.key] = nil }
             default:
-                #expect(Set(map.removeAll().map(\.value)) == Set(model.values.map(\.statement)))
+                #expect(Set(map.removeAll().map(\.number)) == Set(model.values.map(\.statement)))
                 model = [:]
             }
             #expect(map.count == model.count, "seed \(seed), step \(step)")
-            #expect(map.find(full)?.value == model[key]?.statement, "seed \(seed), step \(step)")
+            #expect(map.find(full)?.number == model[key]?.statement, "seed \(seed), step \(step)")
         }
     }
 
