@@ -30,6 +30,8 @@ final class ChangeRun {
     /// DDL of a client's open transaction, and what waits for its end.
     var followed: Followed?
     var waiting: [ChangeTask] = []
+    /// The first DDL of a client's open transaction, while it waits until it may run.
+    var beginner: ChangeTask?
     private var hasLooked = false
     private var nextLook = Deadline.now()
     /// A change that this process has made is on one side only.
@@ -63,11 +65,20 @@ final class ChangeRun {
 
     /// While writes, or locks, are waited for: whose transaction has one of them must not wait for us in turn.
     private func refuseWaits(_ isWaitedFor: (ChangeTask) -> Bool = { _ in true }) {
-        guard hasRequests() else { return }
+        guard hasRequests(), !beginnerHasLeft else { return }
         arrived.removeAll { request in
             guard case .perform(let task) = request, isDeadlock(task), isWaitedFor(task) else { return false }
             refuseDeadlock(task)
             return true
+        }
+    }
+
+    /// Nobody waits for it any more, and nobody is to be refused for it.
+    private var beginnerHasLeft: Bool {
+        guard let beginner else { return false }
+        return arrived.contains { request in
+            guard case .perform(let task) = request, case .end = task.order.part else { return false }
+            return task.isOfSame(beginner)
         }
     }
 
@@ -119,6 +130,7 @@ final class ChangeRun {
                     }
                 }
                 refuseWaits { $0.order.mayHoldLocks }
+                if beginnerHasLeft { throw Self.gone }
             }
         }
         // As long as the sides differ no mirror comes back.
@@ -223,7 +235,18 @@ final class ChangeRun {
     func hold(_ seconds: Double, for asker: GateAsker? = nil) throws(ErrorResponse) {
         let request = SwitchRequest.holdForChange(database: database, limitSeconds: seconds, asker: asker)
         refuseWaits()
-        switch ask(request, within: seconds + Self.replySeconds, onRequest: { [self] in refuseWaits() }) {
+        if beginnerHasLeft { throw Self.gone }
+        var isLetGo = false
+        let reply = ask(request, within: seconds + Self.replySeconds) { [self] in
+            refuseWaits()
+            if beginnerHasLeft && !isLetGo {
+                isLetGo = true
+                // Ends the request, whose reply is still to be taken.
+                server.control.post(.switching(.letGo(database: database), reply: nil))
+            }
+        }
+        if beginnerHasLeft { throw Self.gone }
+        switch reply {
         case .gate(.done, _), .gate(.doneAlready, _), .done: return
         case .gate(.failed(.timedOut(_, let blockers)), _):
             let rest = blockers.count - blockers.names.count

@@ -125,6 +125,8 @@ extension ChangeRun {
     // MARK: statements
 
     private func begin(_ task: ChangeTask) {
+        beginner = task
+        defer { beginner = nil }
         do throws(ErrorResponse) {
             try open(task)
         } catch {
@@ -384,7 +386,7 @@ extension ChangeRun {
                 + "mirror.ddl_wait (a reload, or SET): writes are held for that long at most.")
     }
 
-    private static var gone: ErrorResponse {
+    static var gone: ErrorResponse {
         ErrorResponse(
             .fatal, SQLState("55000"), "the transaction's DDL was given up on the other side",
             detail: "It is rolled back on both sides.",

@@ -253,6 +253,27 @@ import Testing
         try changes.expectAlike(godwit, database)
     }
 
+    @Test func `nobody is refused for the DDL of a client that has gone`() throws {
+        let (database, godwit, client) = try setUp()
+        let writer = try changes.client(godwit, database)
+        try run(writer, [("BEGIN", "ok T"), ("UPDATE accounts SET balance = 7 WHERE id = 2", "ok T")])
+        let hasty = try changes.client(godwit, database)
+        try run(hasty, [("BEGIN", "ok T")])
+        hasty.send(FrameBuilder.query(Self.add))
+        // It waits for the writer.
+        let begun = "SELECT count(*) FROM pg_stat_activity WHERE datname = '\(database)' AND query = 'BEGIN'"
+        try waitUntil { try servers.old.psql(begun, database: database).hasPrefix("1") }
+        hasty.reset()
+        try run(client, [("BEGIN", "ok T")])
+        client.send(FrameBuilder.query(Self.add))
+        try waitUntil { try servers.old.psql(begun, database: database).hasPrefix("1") }
+        try run(writer, [("COMMIT", "ok I")])
+        #expect(try client.readToReady().last?.transactionStatus == "T")
+        try run(client, [("COMMIT", "ok I")])
+        try changes.expectAlike(godwit, database)
+        #expect(try columns(servers.new, database) == "id,balance,a")
+    }
+
     @Test func `a commit that fails on OLD takes it back on NEW`() throws {
         let (database, godwit, client) = try setUp()
         let before = try changes.contents(servers.old, database)
