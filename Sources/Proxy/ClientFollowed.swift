@@ -231,6 +231,12 @@ extension ClientConnection {
         transaction.hasWritten && (transaction.hasRead || unit.session.completedCount > 1)
     }
 
+    /// It asks for its first DDL in a transaction that has done nothing yet: others' DDL need not wait for its end.
+    var awaitsTurn: Bool {
+        guard let followed else { return false }
+        return followed.question == .statement && !followed.hasChange && !mayHoldLocks
+    }
+
     /// What the open transaction has set, as SQL; nil: it cannot be told.
     private static func localSettings(_ ledger: SessionLedger) -> String? {
         if ledger.isUncertain { return nil }

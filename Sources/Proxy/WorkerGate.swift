@@ -117,7 +117,7 @@ extension Worker {
         case .noWrites(let scope, let asker):
             for server in servers.values where !server.isReadOnly && scope.contains(server.entry.key.database) {
                 guard server.client?.mayBeWriting ?? server.isSettling else { continue }
-                if let asker, let client = server.client, asker == client.asker { continue }
+                if let asker, let client = server.client, asker == client.asker || client.awaitsTurn { continue }
                 found.add(describe(server))
                 if isFirstEnough { return found }
             }

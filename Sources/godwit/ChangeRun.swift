@@ -64,10 +64,10 @@ final class ChangeRun {
     func nextRequest() -> ChangeRequest? { hasRequests() ? arrived.removeFirst() : nil }
 
     /// While writes, or locks, are waited for: whose transaction has one of them must not wait for us in turn.
-    private func refuseWaits(_ isWaitedFor: (ChangeTask) -> Bool = { _ in true }) {
+    private func refuseWaits() {
         guard hasRequests(), !beginnerHasLeft else { return }
         arrived.removeAll { request in
-            guard case .perform(let task) = request, isDeadlock(task), isWaitedFor(task) else { return false }
+            guard case .perform(let task) = request, isDeadlock(task) else { return false }
             refuseDeadlock(task)
             return true
         }
@@ -87,7 +87,8 @@ final class ChangeRun {
     func perform(_ order: ChangeOrder, _ settings: DatabaseSettings, for asker: (worker: Int, client: ClientID)) {
         let outcome: ControlOutcome
         do throws(ErrorResponse) {
-            outcome = .noticed(try change(order, settings).joined(separator: "\n"))
+            let holder = GateAsker(worker: asker.worker, client: asker.client.value)
+            outcome = .noticed(try change(order, settings, for: holder).joined(separator: "\n"))
         } catch {
             outcome = .failed(error)
             logger.notice("DDL on both sides of \"\(database)\" was refused: \(error.message)")
@@ -129,7 +130,7 @@ final class ChangeRun {
                         throw Self.late("\(reason), within mirror.ddl_wait (\(wait) s)", detail: nil)
                     }
                 }
-                refuseWaits { $0.order.mayHoldLocks }
+                refuseWaits()
                 if beginnerHasLeft { throw Self.gone }
             }
         }
@@ -146,7 +147,9 @@ final class ChangeRun {
     }
 
     /// - Returns: the commands' tags.
-    private func change(_ order: ChangeOrder, _ settings: DatabaseSettings) throws(ErrorResponse) -> [String] {
+    private func change(
+        _ order: ChangeOrder, _ settings: DatabaseSettings, for asker: GateAsker
+    ) throws(ErrorResponse) -> [String] {
         let entry = try takeTurn()
         defer { engine.end(database) }
         let wait = settings.mirror.ddlWaitSeconds
@@ -170,7 +173,7 @@ final class ChangeRun {
             held = Double(MonotonicInstant.now().nanoseconds(since: heldSince)) / 1e6
         }
         defer { letGo() }
-        try hold(wait)
+        try hold(wait, for: asker)
         try drain(entry, until: deadline, wait)
         try stand(entry, until: deadline, wait)
         let outcome: SchemaChange.Outcome
@@ -232,7 +235,7 @@ final class ChangeRun {
         }
     }
 
-    func hold(_ seconds: Double, for asker: GateAsker? = nil) throws(ErrorResponse) {
+    func hold(_ seconds: Double, for asker: GateAsker) throws(ErrorResponse) {
         let request = SwitchRequest.holdForChange(database: database, limitSeconds: seconds, asker: asker)
         refuseWaits()
         if beginnerHasLeft { throw Self.gone }

@@ -103,9 +103,9 @@ extension ChangeRun {
         }
     }
 
-    /// It is the first DDL of an open transaction, whose end others wait for.
+    /// It is the first DDL of an open transaction whose end others wait for: one that has done something already.
     func isDeadlock(_ task: ChangeTask) -> Bool {
-        task.order.part == .statement && followed?.task.isOfSame(task) != true
+        task.order.part == .statement && task.order.mayHoldLocks && followed?.task.isOfSame(task) != true
     }
 
     func refuseDeadlock(_ task: ChangeTask) {
