@@ -168,7 +168,7 @@ let package = Package(
         .target(
             name: "FuzzTargets",
             dependencies: [
-                "PGWire", "Sessions", "SQLAnalysis", "Configuration", "Digests", "Primitives", "Capture",
+                "PGWire", "Sessions", "SQLAnalysis", "Configuration", "Digests", "Primitives", "Capture", "Replay",
             ],
             path: "Tests/FuzzTargets", swiftSettings: strict),
         tests("FuzzCorpusTests", ["FuzzTargets"]),

@@ -13,6 +13,8 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case sql, key
     /// Captures, and what makes them.
     case capture, captureRecords, captureTap
+    /// Servers' logs, in each form that captures are made of.
+    case log
 
     package func run(_ bytes: [UInt8]) {
         switch self {
@@ -38,6 +40,7 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .capture: CaptureFuzz.file(bytes)
         case .captureRecords: CaptureFuzz.records(bytes)
         case .captureTap: CaptureFuzz.tap(bytes)
+        case .log: LogFuzz.log(bytes)
         }
     }
 }

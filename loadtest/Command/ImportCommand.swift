@@ -49,20 +49,9 @@ struct ImportCommand: ParsableCommand {
     private func translate(_ bytes: [UInt8]) throws {
         var translator = LogTranslator(database: database)
         var records: [CaptureRecord] = []
-        func add(_ entry: LogEntry) {
-            guard let (event, took) = LogMessage.event(entry) else { return }
-            let who = (entry.user, entry.database, entry.application)
-            // A line with a duration is written at the end.
-            let start = entry.micros - min(entry.micros, took ?? 0)
-            translator.add(event, session: entry.session, micros: start, who: who) { records.append($0) }
-            guard let took else { return }
-            translator.add(.duration(micros: took), session: entry.session, micros: entry.micros, who: who) {
-                records.append($0)
-            }
-        }
         switch format {
-        case .csvlog: CSVLog.entries(bytes) { add($0) }
-        case .stderr: try StderrLog(prefix: prefix).entries(bytes) { add($0) }
+        case .csvlog: CSVLog.entries(bytes) { translator.add($0) { records.append($0) } }
+        case .stderr: try StderrLog(prefix: prefix).entries(bytes) { translator.add($0) { records.append($0) } }
         case .pgreplay:
             try PgreplayFile.events(bytes) { event, session, micros, who in
                 translator.add(event, session: session, micros: micros, who: who) { records.append($0) }

@@ -16,7 +16,7 @@ package enum LogMessage {
         var micros: UInt64?
         if let rest = text.after("duration: "), let end = rest.firstRange(of: Array(" ms".utf8)) {
             let number = String(decoding: rest[..<end.lowerBound], as: UTF8.self)
-            micros = Double(number).map { UInt64(max(0, $0 * 1000)) }
+            micros = Double(number).flatMap { LogTime.micros($0, of: 1000) }
             text = rest[end.upperBound...].drop { $0 == UInt8(ascii: " ") }
             if text.isEmpty { return (.duration(micros: micros ?? 0), nil) }
         }

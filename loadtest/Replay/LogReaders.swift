@@ -44,17 +44,24 @@ enum LogTime {
         guard parts.count >= 2 else { return nil }
         let date = parts[0].split(separator: "-").compactMap { Int($0) }
         let clock = parts[1].prefix { $0.isNumber || $0 == ":" || $0 == "." }.split(separator: ":")
-        guard date.count == 3, clock.count == 3, let hour = Int(clock[0]), let minute = Int(clock[1]),
-            let second = Double(clock[2])
+        guard date.count == 3, (1970...9999).contains(date[0]), (1...12).contains(date[1]), (1...31).contains(date[2]),
+            clock.count == 3, let hour = Int(clock[0]), hour < 24, let minute = Int(clock[1]), minute < 60,
+            let second = Double(clock[2]), let micros = micros(second, of: 1e6)
         else { return nil }
         // Days from civil (Hinnant).
         let year = date[1] <= 2 ? date[0] - 1 : date[0]
         let era = year / 400, ofEra = year - era * 400
         let ofYear = (153 * (date[1] + (date[1] > 2 ? -3 : 9)) + 2) / 5 + date[2] - 1
         let days = era * 146_097 + ofEra * 365 + ofEra / 4 - ofEra / 100 + ofYear - 719_468
-        let seconds = days * 86_400 + hour * 3600 + minute * 60
-        guard seconds >= 0 else { return nil }
-        return UInt64(seconds) * 1_000_000 + UInt64((second * 1e6).rounded())
+        return UInt64(days * 86_400 + hour * 3600 + minute * 60) * 1_000_000 + micros
+    }
+
+    /// - Parameter unit: microseconds of it.
+    /// - Returns: nil: no time of this or the next thousands of years.
+    static func micros(_ amount: Double, of unit: Double) -> UInt64? {
+        let micros = (amount * unit).rounded()
+        // No comparison with NaN is true.
+        return micros >= 0 && micros < 1e18 ? UInt64(micros) : nil
     }
 }
 
@@ -237,7 +244,7 @@ package struct StderrLog {
     private func note(_ escape: Character, _ value: String, _ entry: inout LogEntry) {
         switch escape {
         case "m", "t": entry.micros = LogTime.micros(value) ?? 0
-        case "n": entry.micros = Double(value).map { UInt64($0 * 1e6) } ?? 0
+        case "n": entry.micros = Double(value).flatMap { LogTime.micros($0, of: 1e6) } ?? 0
         case "p": if entry.session.isEmpty { entry.session = value }
         case "c": entry.session = value
         case "u": entry.user = value == "[unknown]" ? "" : value

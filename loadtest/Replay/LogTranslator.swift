@@ -47,6 +47,17 @@ package struct LogTranslator {
     /// - Parameter database: sessions in others are left out; nil: none are.
     package init(database: String? = nil) { self.database = database }
 
+    /// What a line of a log says.
+    package mutating func add(_ entry: LogEntry, _ emit: (CaptureRecord) -> Void) {
+        guard let (event, took) = LogMessage.event(entry) else { return }
+        let who = (entry.user, entry.database, entry.application)
+        // A line with a duration is written at the end.
+        let start = entry.micros - min(entry.micros, took ?? 0)
+        add(event, session: entry.session, micros: start, who: who, emit)
+        guard let took else { return }
+        add(.duration(micros: took), session: entry.session, micros: entry.micros, who: who, emit)
+    }
+
     /// - Parameter micros: any clock's; the first is the capture's beginning.
     package mutating func add(
         _ event: Event, session id: String, micros: UInt64, who: (user: String, database: String, application: String),
