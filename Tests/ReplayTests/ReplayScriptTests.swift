@@ -132,6 +132,8 @@ import Testing
         #expect(player.cancelNanos(steps[1], speed: 1) == nil)
         _ = player.send(dueNanos: 0, sentNanos: 5000)
         #expect(player.mayGoOn && player.cancelNanos(steps[1], speed: 1) == 6000)
+        // However slow, it is a time.
+        #expect(player.cancelNanos(steps[1], speed: 1e-300) ?? 0 > UInt64(1e18))
         _ = player.handle(.ready(.idle))
         #expect(player.mayGoOn && player.cancelNanos(steps[1], speed: 1) == nil)
     }

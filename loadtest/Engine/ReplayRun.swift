@@ -261,7 +261,7 @@ package final class ReplayRun {
     private func dueNanos(_ micros: UInt64) -> UInt64 {
         switch options.pace {
         case .max: return now.nanoseconds
-        case .timed(let speed): return startNanos + roundOffset + UInt64(Double(micros) * 1000 / speed)
+        case .timed(let speed): return startNanos + roundOffset + SessionPlayer.nanos(micros, speed: speed)
         }
     }
 

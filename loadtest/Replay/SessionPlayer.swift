@@ -104,7 +104,12 @@ package final class SessionPlayer {
     package func cancelNanos(_ step: ScriptStep, speed: Double) -> UInt64? {
         guard let unit = running.first(where: { $0.unit === step.unit }) else { return nil }
         let micros = step.micros - min(step.micros, unit.unit.sentMicros)
-        return unit.sentNanos + UInt64(Double(micros) * 1000 / speed)
+        return unit.sentNanos + Self.nanos(micros, speed: speed)
+    }
+
+    /// How long after the beginning something is due that was captured so long after it: 146 years at most.
+    package static func nanos(_ micros: UInt64, speed: Double) -> UInt64 {
+        UInt64(min(Double(micros) * 1000 / speed, 0x1p62))
     }
 
     package func handle(_ event: ResultReader.Event) -> Event? {
