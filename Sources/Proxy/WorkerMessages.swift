@@ -157,7 +157,7 @@ package enum ControlOutcome: Sendable {
 package enum SwitchRequest: Sendable {
     case hold(database: String, limitSeconds: Double, endsPinned: Bool)
     /// Units that may write wait, for a moment and for the same authority; what the asker has open goes on.
-    case holdForChange(database: String, limitSeconds: Double, asker: GateAsker?)
+    case holdForChange(database: String, limitSeconds: Double, asker: GateAsker)
     case letGo(database: String)
     /// It is near: see `GateCommand.warm`.
     case warm(database: String, limitSeconds: Double)

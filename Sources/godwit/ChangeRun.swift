@@ -84,16 +84,15 @@ final class ChangeRun {
 
     // MARK: a change
 
-    func perform(_ order: ChangeOrder, _ settings: DatabaseSettings, for asker: (worker: Int, client: ClientID)) {
+    func perform(_ task: ChangeTask) {
         let outcome: ControlOutcome
         do throws(ErrorResponse) {
-            let holder = GateAsker(worker: asker.worker, client: asker.client.value)
-            outcome = .noticed(try change(order, settings, for: holder).joined(separator: "\n"))
+            outcome = .noticed(try change(task.order, task.settings, for: task.asker).joined(separator: "\n"))
         } catch {
             outcome = .failed(error)
             logger.notice("DDL on both sides of \"\(database)\" was refused: \(error.message)")
         }
-        server.answer(worker: asker.worker, client: asker.client, outcome)
+        server.answer(worker: task.worker, client: task.client, outcome)
     }
 
     /// Alone among all of this process that change or switch this database, until `engine.end`.

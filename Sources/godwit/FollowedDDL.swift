@@ -18,6 +18,9 @@ struct ChangeTask: Sendable {
     /// No other process has taken this one's place.
     var mayBegin: Bool
 
+    /// How the threads know its client.
+    var asker: GateAsker { GateAsker(worker: worker, client: client.value) }
+
     /// It is of the same open transaction.
     func isOfSame(_ other: ChangeTask) -> Bool {
         order.change == other.order.change && worker == other.worker && client == other.client
@@ -71,7 +74,7 @@ extension ChangeRun {
         switch task.order.part {
         case .whole where followed != nil: waiting.append(task)
         case .whole where !task.mayBegin: answer(task, .done)
-        case .whole: perform(task.order, task.settings, for: (task.worker, task.client))
+        case .whole: perform(task)
         case .statement:
             if let followed, followed.task.isOfSame(task) {
                 goOn(task)
@@ -159,7 +162,7 @@ extension ChangeRun {
         }
         do throws(ErrorResponse) {
             guard let deadline = followed?.deadline else { return }
-            try hold(wait, for: GateAsker(worker: task.worker, client: task.client.value))
+            try hold(wait, for: task.asker)
             try drain(entry, until: deadline, wait)
             try stand(entry, until: deadline, wait)
         } catch {
