@@ -123,12 +123,17 @@ extension RecordBuffer {
     }
 
     private mutating func connect(_ connection: CapturedConnection) {
-        byte((connection.isJoined ? 1 : 0) | (connection.hasUnknownState ? 2 : 0))
+        // A part of a statement would be another one.
+        let settings = connection.settings.filter {
+            max($0.name.utf8.count, $0.statement.utf8.count) <= CaptureFormat.textMax
+        }.prefix(CaptureFormat.settingsMax)
+        let isWhole = settings.count == connection.settings.count && !connection.hasUnknownState
+        byte((connection.isJoined ? 1 : 0) | (isWhole ? 0 : 2))
         text(connection.user)
         text(connection.database)
         text(connection.applicationName)
-        varint(UInt64(connection.settings.count))
-        for setting in connection.settings {
+        varint(UInt64(settings.count))
+        for setting in settings {
             text(setting.name)
             text(setting.statement)
         }

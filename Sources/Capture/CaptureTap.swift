@@ -20,11 +20,12 @@ struct TapContext: ~Copyable {
     }
 
     /// Several of a client's, each with its header.
-    func messages(_ frames: UnsafeRawBufferPointer) -> Bool {
+    func messages(_ frames: UnsafeRawBufferPointer, count messages: Int) -> Bool {
         let count = RecordBuffer.varintSize(answers) + frames.count
         guard lane.makeRoom(count) else { return false }
         lane.buffer.record(
-            RecordKind.messages, connection: connection, micros: micros, number: number, count: count
+            RecordKind.messages, connection: connection, micros: micros, number: number, count: count,
+            standsFor: messages
         ) { pen in
             pen.varint(answers)
             pen.raw(frames)
@@ -55,7 +56,7 @@ struct TapContext: ~Copyable {
         guard lane.makeRoom(count) else { return false }
         lane.buffer.record(
             status == nil ? RecordKind.answer : RecordKind.lastAnswer, connection: connection, micros: micros,
-            number: number, count: count
+            number: number, count: count, standsFor: status == nil ? 1 : 2
         ) { pen in
             if let status { pen.byte(status) }
             pen.byte(kind.rawValue)

@@ -38,10 +38,10 @@ struct FrontendTap {
     }
 
     private mutating func takeWhole(_ bytes: UnsafeRawBufferPointer, _ tap: borrowing TapContext) -> Bool {
-        if Self.areSeveral(bytes) {
+        if let count = Self.countOfSeveral(bytes) {
             copyBytes = 0
             omitted = 0
-            return tap.messages(bytes)
+            return tap.messages(bytes, count: count)
         }
         var offset = 0
         while let header = FrameHeader.parse(bytes, at: offset) {
@@ -67,20 +67,21 @@ struct FrontendTap {
         return true
     }
 
-    /// Whether it is two messages or more and nothing else, all of them kept and none of a COPY: what drivers send for
-    /// nearly every statement.
-    private static func areSeveral(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    /// - Returns: nil unless it is two messages or more and nothing else, all of them kept and none of a COPY: what
+    ///   drivers send for nearly every statement.
+    private static func countOfSeveral(_ bytes: UnsafeRawBufferPointer) -> Int? {
         guard let first = FrameHeader.parse(bytes, at: 0), first.frameSize < bytes.count,
             bytes.count <= CaptureFormat.messageMax
-        else { return false }
-        var offset = 0
+        else { return nil }
+        var (offset, count) = (0, 0)
         while let header = FrameHeader.parse(bytes, at: offset) {
             guard header.length >= 4, header.frameSize <= bytes.count - offset, isOrdinary(header.tag) else {
-                return false
+                return nil
             }
             offset += header.frameSize
+            count += 1
         }
-        return offset == bytes.count
+        return offset == bytes.count ? count : nil
     }
 
     /// Messages that are kept whatever their size.

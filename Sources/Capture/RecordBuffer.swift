@@ -7,6 +7,7 @@ package struct RecordBuffer: Sendable {
     /// Memory that is there already; the first `count` bytes are written.
     private var storage: [UInt8]
     package private(set) var count = 0
+    /// As many as a reader finds.
     package private(set) var records = 0
     private var lastMicros: UInt64 = 0
     private var lastNumber: UInt64 = 0
@@ -38,9 +39,11 @@ package struct RecordBuffer: Sendable {
     }
 
     /// Writes a record; `body` writes exactly `count` bytes.
+    ///
+    /// - Parameter standsFor: what a reader makes of it.
     @inline(__always)
     mutating func record(
-        _ kind: UInt8, connection: UInt64, micros: UInt64, number: UInt64, count bodyCount: Int,
+        _ kind: UInt8, connection: UInt64, micros: UInt64, number: UInt64, count bodyCount: Int, standsFor: Int = 1,
         _ body: (inout RecordPen) -> Void
     ) {
         let (sinceMicros, sinceNumber) = (lastMicros, lastNumber)
@@ -56,7 +59,7 @@ package struct RecordBuffer: Sendable {
         }
         lastMicros = max(lastMicros, micros)
         lastNumber = max(lastNumber, number)
-        records += 1
+        records += standsFor
     }
 
     /// - Parameter room: bytes that are written at most.
@@ -89,8 +92,9 @@ package struct RecordBuffer: Sendable {
     /// Eight bytes, the lowest first.
     package mutating func word(_ value: UInt64) { write(8) { $0.word(value) } }
 
+    /// Cut at what a reader takes.
     package mutating func text(_ value: String) {
-        let bytes = Array(value.utf8)
+        let bytes = Array(value.utf8.prefix(CaptureFormat.textMax))
         varint(UInt64(bytes.count))
         bytes.withUnsafeBytes { raw($0) }
     }

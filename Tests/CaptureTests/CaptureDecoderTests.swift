@@ -148,6 +148,24 @@ import Testing
         #expect(try RecordReader.records(of: buffer.bytes) == records)
     }
 
+    @Test func `what is too long for a reader is not written`() throws {
+        let long = String(repeating: "x", count: CaptureFormat.textMax + 1)
+        var connection = TapBench.connection
+        connection.applicationName = long
+        let kept = connection.settings
+        connection.settings += [.init(name: "work_mem", statement: long), .init(name: long, statement: "SELECT 1")]
+        var buffer = RecordBuffer(capacity: 0)
+        buffer.append(CaptureRecord(connection: 1, micros: 0, content: .connect(connection)))
+        buffer.append(CaptureRecord(
+            connection: 1, micros: 0, content: .error(state: long, isFatal: false, message: "")))
+        connection.applicationName = String(long.dropLast())
+        connection.settings = kept
+        connection.hasUnknownState = true
+        #expect(try RecordReader.records(of: buffer.bytes).map(\.content) == [
+            .connect(connection), .error(state: String(long.dropLast()), isFatal: false, message: ""),
+        ])
+    }
+
     @Test func `records of kinds that come later are passed over`() throws {
         var buffer = RecordBuffer(capacity: 0)
         buffer.record(UInt8(ascii: "?"), connection: 1, micros: 5, number: 7, count: 3) { pen in

@@ -119,18 +119,21 @@ extension CaptureTap {
     @Test func `what comes together is one record, for a client's messages and for an answer`() throws {
         let bench = TapBench()
         let tap = bench.tap()
+        let (records, bytes) = (bench.lane.buffer.records, bench.lane.buffer.count)
         var unit = MessageWriter()
         unit.parse(name: "", rest: Array("SELECT $1".utf8) + [0, 0, 0])
         unit.message(FrontendTag.execute) { $0.raw([0, 0, 0, 0, 0]) }
         unit.sync()
         tap.received(unit.bytes)
-        #expect(bench.lane.buffer.records == 2, "with who it is")
+        // Six bytes of its own: kind, connection, two differences, length, answers.
+        #expect(bench.lane.buffer.count == bytes + unit.bytes.count + 6)
+        #expect(bench.lane.buffer.records == records + 3, "a reader finds three")
         var answer = MessageWriter()
         answer.message(BackendTag.parseComplete) { _ in }
         answer.commandComplete("SELECT 0")
         answer.readyForQuery(.inTransaction)
         tap.sent(answer.bytes)
-        #expect(bench.lane.buffer.records == 3)
+        #expect(bench.lane.buffer.records == records + 5)
         // As many have answered the next unit as if the two had come apart.
         tap.received(unit.bytes)
         var complete = CapturedAnswer(.complete)

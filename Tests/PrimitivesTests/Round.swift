@@ -14,7 +14,7 @@ final class Round: Sendable {
         var turns = 0
         while number.load(ordering: .acquiring) < round {
             turns += 1
-            if turns % 2_000 == 0 { sched_yield() }
+            if turns % 50 == 0 { sched_yield() }
         }
     }
 }
