@@ -227,12 +227,8 @@ package struct RecordReader {
 
     private static func isMessage(_ kind: UInt8) -> Bool {
         switch kind {
-        case FrontendTag.query, FrontendTag.parse, FrontendTag.bind, FrontendTag.describe, FrontendTag.execute,
-            FrontendTag.close, FrontendTag.sync, FrontendTag.flush, FrontendTag.functionCall, FrontendTag.copyData,
-            FrontendTag.copyDone, FrontendTag.copyFail, FrontendTag.terminate:
-            true
-        default:
-            false
+        case FrontendTag.copyData, FrontendTag.copyDone, FrontendTag.copyFail: true
+        default: FrontendTap.isOrdinary(kind)
         }
     }
 

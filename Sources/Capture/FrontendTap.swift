@@ -85,7 +85,7 @@ struct FrontendTap {
     }
 
     /// Messages that are kept whatever their size.
-    private static func isOrdinary(_ tag: UInt8) -> Bool {
+    static func isOrdinary(_ tag: UInt8) -> Bool {
         switch tag {
         case FrontendTag.query, FrontendTag.parse, FrontendTag.bind, FrontendTag.describe, FrontendTag.execute,
             FrontendTag.close, FrontendTag.sync, FrontendTag.flush, FrontendTag.functionCall, FrontendTag.terminate:
