@@ -20,42 +20,45 @@ struct BackendTap: ~Copyable {
 
     init(withDigest: Bool) { digest = withDigest ? RowDigest() : nil }
 
-    mutating func take(_ content: UnsafeRawBufferPointer, _ tap: borrowing TapContext) -> Bool {
+    mutating func take(_ content: UnsafeRawBufferPointer, _ lane: CaptureLane, _ stamp: RecordStamp) -> Bool {
         var offset = 0
         if remaining > 0 {
             offset = min(remaining, content.count)
             remaining -= offset
-            if !piece(UnsafeRawBufferPointer(rebasing: content[..<offset]), isFirst: false, tap) { return false }
+            if !piece(UnsafeRawBufferPointer(rebasing: content[..<offset]), isFirst: false, lane, stamp) { return false }
         }
-        if head.isEmpty {
-            // Nearly all there is: messages that are whole.
-            while let header = FrameHeader.parse(content, at: offset), header.length >= 4,
-                content.count - offset >= header.frameSize
-            {
-                let body = UnsafeRawBufferPointer(
-                    rebasing: content[(offset + FrameHeader.size)..<(offset + header.frameSize)])
-                offset += header.frameSize
-                if header.tag == BackendTag.commandComplete, let status = Self.onlyReady(content, from: offset) {
-                    return complete(body, readyIn: status, tap)
-                }
-                if !whole(header.tag, body, tap) { return false }
+        guard head.isEmpty, let start = content.baseAddress else {
+            return takePieces(content, from: offset, lane, stamp)
+        }
+        // Nearly all there is: messages that are whole.
+        var place = start + offset
+        let end = start + content.count
+        while end - place >= FrameHeader.size {
+            let length = FrameHeader.length(at: place)
+            guard length >= 4, length < end - place else { break }
+            let tag = place.load(as: UInt8.self)
+            let body = UnsafeRawBufferPointer(start: place + FrameHeader.size, count: length - 4)
+            place += length + 1
+            if tag == BackendTag.commandComplete, let status = Self.onlyReady(place, end) {
+                return complete(body, readyIn: status, lane, stamp)
             }
+            if !whole(tag, body, lane, stamp) { return false }
         }
-        return takePieces(content, from: offset, tap)
+        return place == end || takePieces(content, from: place - start, lane, stamp)
     }
 
-    /// - Returns: the status of a ReadyForQuery that is all there is behind `offset`.
+    /// - Returns: the status of a ReadyForQuery that is all there is at `place`.
     @inline(__always)
-    private static func onlyReady(_ content: UnsafeRawBufferPointer, from offset: Int) -> UInt8? {
-        guard content.count - offset == FrameHeader.size + 1, let header = FrameHeader.parse(content, at: offset),
-            header.tag == BackendTag.readyForQuery, header.frameSize == FrameHeader.size + 1
+    private static func onlyReady(_ place: UnsafeRawPointer, _ end: UnsafeRawPointer) -> UInt8? {
+        guard end - place == FrameHeader.size + 1, place.load(as: UInt8.self) == BackendTag.readyForQuery,
+            FrameHeader.length(at: place) == 5
         else { return nil }
-        return content[offset + FrameHeader.size]
+        return (place + FrameHeader.size).load(as: UInt8.self)
     }
 
     /// From a message on that is not whole.
     private mutating func takePieces(
-        _ content: UnsafeRawBufferPointer, from start: Int, _ tap: borrowing TapContext
+        _ content: UnsafeRawBufferPointer, from start: Int, _ lane: CaptureLane, _ stamp: RecordStamp
     ) -> Bool {
         var offset = start
         while offset < content.count {
@@ -79,8 +82,8 @@ struct BackendTap: ~Copyable {
             let body = UnsafeRawBufferPointer(rebasing: content[offset..<(offset + count)])
             offset += count
             if remaining == 0 {
-                if !whole(tag, body, tap) { return false }
-            } else if !piece(body, isFirst: true, tap) {
+                if !whole(tag, body, lane, stamp) { return false }
+            } else if !piece(body, isFirst: true, lane, stamp) {
                 return false
             }
         }
@@ -89,7 +92,7 @@ struct BackendTap: ~Copyable {
 
     @inline(__always)
     private mutating func whole(
-        _ tag: UInt8, _ body: UnsafeRawBufferPointer, _ tap: borrowing TapContext
+        _ tag: UInt8, _ body: UnsafeRawBufferPointer, _ lane: CaptureLane, _ stamp: RecordStamp
     ) -> Bool {
         switch tag {
         case BackendTag.dataRow, BackendTag.copyData:
@@ -101,15 +104,15 @@ struct BackendTap: ~Copyable {
             BackendTag.parameterDescription, BackendTag.rowDescription:
             answers += 1
             return true
-        case BackendTag.readyForQuery: return ready(body, tap)
-        case BackendTag.commandComplete: return complete(body, readyIn: nil, tap)
-        default: return finish(tag, body, tap)
+        case BackendTag.readyForQuery: return ready(body, lane, stamp)
+        case BackendTag.commandComplete: return complete(body, readyIn: nil, lane, stamp)
+        default: return finish(tag, body, lane, stamp)
         }
     }
 
     /// A part of the present message's body, which did not come whole; the last one when nothing remains.
     private mutating func piece(
-        _ body: UnsafeRawBufferPointer, isFirst: Bool, _ tap: borrowing TapContext
+        _ body: UnsafeRawBufferPointer, isFirst: Bool, _ lane: CaptureLane, _ stamp: RecordStamp
     ) -> Bool {
         let isLast = remaining == 0
         switch tag {
@@ -124,28 +127,29 @@ struct BackendTap: ~Copyable {
             if !isLast { return true }
             let whole = kept
             kept = []
-            return whole.withUnsafeBytes { finish(tag, $0, tap) }
+            return whole.withUnsafeBytes { finish(tag, $0, lane, stamp) }
         default:
-            return isLast ? finish(tag, body, tap) : true
+            return isLast ? finish(tag, body, lane, stamp) : true
         }
     }
 
     @inline(never)
     private mutating func finish(
-        _ tag: UInt8, _ body: UnsafeRawBufferPointer, _ tap: borrowing TapContext
+        _ tag: UInt8, _ body: UnsafeRawBufferPointer, _ lane: CaptureLane, _ stamp: RecordStamp
     ) -> Bool {
         switch tag {
-        case BackendTag.readyForQuery: return ready(body, tap)
-        case BackendTag.commandComplete: return complete(body, readyIn: nil, tap)
-        case BackendTag.emptyQueryResponse: return answer(.empty, tap)
-        case BackendTag.portalSuspended: return answer(.suspended, tap)
-        case BackendTag.copyInResponse: return answer(.copyIn, tap)
-        case BackendTag.copyOutResponse: return answer(.copyOut, tap)
-        case BackendTag.functionCallResponse: return answer(.functionResult, tap)
+        case BackendTag.readyForQuery: return ready(body, lane, stamp)
+        case BackendTag.commandComplete: return complete(body, readyIn: nil, lane, stamp)
+        case BackendTag.emptyQueryResponse: return answer(.empty, lane, stamp)
+        case BackendTag.portalSuspended: return answer(.suspended, lane, stamp)
+        case BackendTag.copyInResponse: return answer(.copyIn, lane, stamp)
+        case BackendTag.copyOutResponse: return answer(.copyOut, lane, stamp)
+        case BackendTag.functionCallResponse: return answer(.functionResult, lane, stamp)
         case BackendTag.errorResponse:
             answers += 1
             forgetRows()
-            return tap.error(ErrorResponse.parse(body: UnsafeRawBufferPointer(rebasing: body.prefix(Self.keptMax))))
+            return lane.error(
+                ErrorResponse.parse(body: UnsafeRawBufferPointer(rebasing: body.prefix(Self.keptMax))), stamp)
         case BackendTag.parseComplete, BackendTag.bindComplete, BackendTag.closeComplete, BackendTag.noData,
             BackendTag.parameterDescription, BackendTag.rowDescription:
             answers += 1
@@ -155,27 +159,29 @@ struct BackendTap: ~Copyable {
         }
     }
 
-    private mutating func ready(_ body: UnsafeRawBufferPointer, _ tap: borrowing TapContext) -> Bool {
+    private mutating func ready(_ body: UnsafeRawBufferPointer, _ lane: CaptureLane, _ stamp: RecordStamp) -> Bool {
         answers = 0
         forgetRows()
-        return tap.ready(body.first ?? TransactionStatus.idle.rawValue)
+        return lane.ready(body.first ?? TransactionStatus.idle.rawValue, stamp)
     }
 
     private mutating func complete(
-        _ body: UnsafeRawBufferPointer, readyIn status: UInt8?, _ tap: borrowing TapContext
+        _ body: UnsafeRawBufferPointer, readyIn status: UInt8?, _ lane: CaptureLane, _ stamp: RecordStamp
     ) -> Bool {
-        let kept = body.count > Self.keptMax ? UnsafeRawBufferPointer(rebasing: body.prefix(Self.keptMax)) : body
-        var reader = BodyReader(kept)
-        return answer(.complete, words: reader.cString() ?? kept, readyIn: status, tap)
+        // Without the zero at their end.
+        let count = min(body.count - (body.last == 0 ? 1 : 0), Self.keptMax)
+        let words = UnsafeRawBufferPointer(start: body.baseAddress, count: count)
+        return answer(.complete, words: words, readyIn: status, lane, stamp)
     }
 
     private mutating func answer(
         _ kind: CapturedAnswer.Kind, words: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0),
-        readyIn status: UInt8? = nil, _ tap: borrowing TapContext
+        readyIn status: UInt8? = nil, _ lane: CaptureLane, _ stamp: RecordStamp
     ) -> Bool {
         answers = status == nil ? answers + 1 : 0
         let value = rows > 0 ? digest?.value : nil
-        let isWritten = tap.answer(kind, rows: rows, bytes: bytes, digest: value, words: words, readyIn: status)
+        let isWritten = lane.answer(
+            kind, rows: rows, bytes: bytes, digest: value, words: words, readyIn: status, stamp)
         forgetRows()
         return isWritten
     }

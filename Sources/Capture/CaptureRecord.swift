@@ -117,9 +117,9 @@ extension RecordBuffer {
             kind = RecordKind.error
             body.error(state: state, isFatal: isFatal, message: message)
         }
-        self.record(
-            kind, connection: record.connection, micros: record.micros, number: record.number, count: body.count
-        ) { pen in body.withUnsafeBytes { pen.raw($0) } }
+        let stamp = RecordStamp(
+            connection: record.connection, micros: record.micros, number: record.number, answers: 0)
+        self.record(kind, stamp, count: body.count) { pen in body.withUnsafeBytes { pen.raw($0) } }
     }
 
     private mutating func connect(_ connection: CapturedConnection) {

@@ -1,62 +1,60 @@
 import PGWire
 import Primitives
 
-/// What one connection's taps write to, at one moment.
-struct TapContext: ~Copyable {
-    let lane: CaptureLane
+/// Whose a record is, and its place among all. A value.
+struct RecordStamp {
     let connection: UInt64
     let micros: UInt64
     let number: UInt64
+    /// Messages that had answered the client since the last ReadyForQuery.
     let answers: UInt64
+}
 
-    func message(_ tag: UInt8, _ body: UnsafeRawBufferPointer) -> Bool {
-        let count = RecordBuffer.varintSize(answers) + body.count
-        guard lane.makeRoom(count) else { return false }
-        lane.buffer.record(tag, connection: connection, micros: micros, number: number, count: count) { pen in
-            pen.varint(answers)
-            pen.raw(body)
+/// What taps write; each returns false when there is no room.
+extension CaptureLane {
+    /// What a client sent at once.
+    ///
+    /// - Parameter frames: `messages` whole ones, each with its header.
+    func messages(_ frames: UnsafeRawBufferPointer, count messages: Int, _ stamp: RecordStamp) -> Bool {
+        if messages == 1 {
+            return message(frames[0], UnsafeRawBufferPointer(rebasing: frames[FrameHeader.size...]), stamp)
+        }
+        return message(RecordKind.messages, frames, stamp, standsFor: messages)
+    }
+
+    @inline(__always)
+    func message(
+        _ kind: UInt8, _ content: UnsafeRawBufferPointer, _ stamp: RecordStamp, standsFor messages: Int = 1
+    ) -> Bool {
+        let count = RecordBuffer.varintSize(stamp.answers) + content.count
+        guard makeRoom(count) else { return false }
+        buffer.record(kind, stamp, count: count, standsFor: messages) { pen in
+            pen.varint(stamp.answers)
+            pen.raw(content)
         }
         return true
     }
 
-    /// Several of a client's, each with its header.
-    func messages(_ frames: UnsafeRawBufferPointer, count messages: Int) -> Bool {
-        let count = RecordBuffer.varintSize(answers) + frames.count
-        guard lane.makeRoom(count) else { return false }
-        lane.buffer.record(
-            RecordKind.messages, connection: connection, micros: micros, number: number, count: count,
-            standsFor: messages
-        ) { pen in
-            pen.varint(answers)
-            pen.raw(frames)
-        }
-        return true
-    }
+    func omitted(_ bytes: UInt64, _ stamp: RecordStamp) -> Bool { append(.omitted(bytes: bytes), stamp) }
 
-    func omitted(_ bytes: UInt64) -> Bool {
-        lane.append(CaptureRecord(
-            connection: connection, micros: micros, number: number, content: .omitted(bytes: bytes)))
-    }
-
-    func ready(_ status: UInt8) -> Bool {
-        guard lane.makeRoom(1) else { return false }
-        lane.buffer.record(RecordKind.ready, connection: connection, micros: micros, number: number, count: 1) { pen in
-            pen.byte(status)
-        }
+    func ready(_ status: UInt8, _ stamp: RecordStamp) -> Bool {
+        guard makeRoom(1) else { return false }
+        buffer.record(RecordKind.ready, stamp, count: 1) { pen in pen.byte(status) }
         return true
     }
 
     /// - Parameter status: of the ReadyForQuery that comes with it.
+    @inline(__always)
     func answer(
         _ kind: CapturedAnswer.Kind, rows: UInt64, bytes: UInt64, digest: RowDigest.Value?,
-        words: UnsafeRawBufferPointer, readyIn status: UInt8?
+        words: UnsafeRawBufferPointer, readyIn status: UInt8?, _ stamp: RecordStamp
     ) -> Bool {
         let count = 2 + RecordBuffer.varintSize(rows) + RecordBuffer.varintSize(bytes) + (digest == nil ? 0 : 16)
             + words.count + (status == nil ? 0 : 1)
-        guard lane.makeRoom(count) else { return false }
-        lane.buffer.record(
-            status == nil ? RecordKind.answer : RecordKind.lastAnswer, connection: connection, micros: micros,
-            number: number, count: count, standsFor: status == nil ? 1 : 2
+        guard makeRoom(count) else { return false }
+        buffer.record(
+            status == nil ? RecordKind.answer : RecordKind.lastAnswer, stamp, count: count,
+            standsFor: status == nil ? 1 : 2
         ) { pen in
             if let status { pen.byte(status) }
             pen.byte(kind.rawValue)
@@ -72,10 +70,15 @@ struct TapContext: ~Copyable {
         return true
     }
 
-    func error(_ error: ErrorResponse) -> Bool {
-        lane.append(CaptureRecord(connection: connection, micros: micros, number: number, content: .error(
+    func error(_ error: ErrorResponse, _ stamp: RecordStamp) -> Bool {
+        append(.error(
             state: error.state.code, isFatal: error.severity == .fatal,
-            message: lane.isRedacted ? "" : String(error.message.prefix(300)))))
+            message: isRedacted ? "" : String(error.message.prefix(300))), stamp)
+    }
+
+    private func append(_ content: CaptureRecord.Content, _ stamp: RecordStamp) -> Bool {
+        append(CaptureRecord(
+            connection: stamp.connection, micros: stamp.micros, number: stamp.number, content: content))
     }
 }
 
@@ -112,17 +115,18 @@ package final class CaptureTap {
     package func received(_ bytes: UnsafeRawBufferPointer, at now: MonotonicInstant) {
         let micros = lane.micros(now)
         if isDropped { return tellDropped(micros) }
-        let context = TapContext(
-            lane: lane, connection: number, micros: micros, number: lane.session.nextNumber(), answers: backend.answers)
-        if !frontend.take(bytes, context) { drop(micros) }
+        if !frontend.take(bytes, lane, stamp(micros)) { drop(micros) }
     }
 
     package func sent(_ bytes: UnsafeRawBufferPointer, at now: MonotonicInstant) {
         if isDropped || bytes.isEmpty { return }
         let micros = lane.micros(now)
-        let context = TapContext(
-            lane: lane, connection: number, micros: micros, number: lane.session.nextNumber(), answers: backend.answers)
-        if !backend.take(bytes, context) { drop(micros) }
+        if !backend.take(bytes, lane, stamp(micros)) { drop(micros) }
+    }
+
+    private func stamp(_ micros: UInt64) -> RecordStamp {
+        RecordStamp(
+            connection: number, micros: micros, number: lane.session.nextNumber(), answers: backend.answers)
     }
 
     package func canceled(at now: MonotonicInstant) {

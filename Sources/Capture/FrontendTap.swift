@@ -11,13 +11,24 @@ struct FrontendTap {
     private var omitted: UInt64 = 0
 
     /// - Returns: false when nothing more of this connection can be kept.
-    mutating func take(_ bytes: UnsafeRawBufferPointer, _ tap: borrowing TapContext) -> Bool {
+    mutating func take(_ bytes: UnsafeRawBufferPointer, _ lane: CaptureLane, _ stamp: RecordStamp) -> Bool {
+        if skipped == 0 && pending.isEmpty, let count = Self.countOfOrdinary(bytes) {
+            copyBytes = 0
+            omitted = 0
+            return lane.messages(bytes, count: count, stamp)
+        }
+        return takePieces(bytes, lane, stamp)
+    }
+
+    private mutating func takePieces(
+        _ bytes: UnsafeRawBufferPointer, _ lane: CaptureLane, _ stamp: RecordStamp
+    ) -> Bool {
         var rest = bytes
         if skipped > 0 { rest = skip(rest) }
         if !pending.isEmpty {
             move(FrameHeader.size - pending.count, from: &rest)
             guard let header = pending.withUnsafeBytes({ FrameHeader.parse($0, at: 0) }) else { return true }
-            if isSkipped(header, tap.lane.copyBytesMax) {
+            if isSkipped(header, lane.copyBytesMax) {
                 omitted += UInt64(header.length - 4)
                 skipped = header.frameSize - pending.count
                 pending = []
@@ -29,24 +40,19 @@ struct FrontendTap {
                 let whole = pending
                 pending = []
                 let isKept = whole.withUnsafeBytes {
-                    keep(header, UnsafeRawBufferPointer(rebasing: $0[FrameHeader.size...]), tap)
+                    keep(header, UnsafeRawBufferPointer(rebasing: $0[FrameHeader.size...]), lane, stamp)
                 }
                 if !isKept { return false }
             }
         }
-        return takeWhole(rest, tap)
+        return takeWhole(rest, lane, stamp)
     }
 
-    private mutating func takeWhole(_ bytes: UnsafeRawBufferPointer, _ tap: borrowing TapContext) -> Bool {
-        if let count = Self.countOfSeveral(bytes) {
-            copyBytes = 0
-            omitted = 0
-            return tap.messages(bytes, count: count)
-        }
+    private mutating func takeWhole(_ bytes: UnsafeRawBufferPointer, _ lane: CaptureLane, _ stamp: RecordStamp) -> Bool {
         var offset = 0
         while let header = FrameHeader.parse(bytes, at: offset) {
             guard header.length >= 4 else { return false }
-            if isSkipped(header, tap.lane.copyBytesMax) {
+            if isSkipped(header, lane.copyBytesMax) {
                 omitted += UInt64(header.length - 4)
                 let left = bytes.count - offset
                 if header.frameSize > left {
@@ -60,28 +66,26 @@ struct FrontendTap {
             if bytes.count - offset < header.frameSize { break }
             let body = UnsafeRawBufferPointer(
                 rebasing: bytes[(offset + FrameHeader.size)..<(offset + header.frameSize)])
-            if !keep(header, body, tap) { return false }
+            if !keep(header, body, lane, stamp) { return false }
             offset += header.frameSize
         }
         if offset < bytes.count { pending.append(contentsOf: bytes[offset...]) }
         return true
     }
 
-    /// - Returns: nil unless it is two messages or more and nothing else, all of them kept and none of a COPY: what
-    ///   drivers send for nearly every statement.
-    private static func countOfSeveral(_ bytes: UnsafeRawBufferPointer) -> Int? {
-        guard let first = FrameHeader.parse(bytes, at: 0), first.frameSize < bytes.count,
-            bytes.count <= CaptureFormat.messageMax
-        else { return nil }
-        var (offset, count) = (0, 0)
-        while let header = FrameHeader.parse(bytes, at: offset) {
-            guard header.length >= 4, header.frameSize <= bytes.count - offset, isOrdinary(header.tag) else {
-                return nil
-            }
-            offset += header.frameSize
-            count += 1
+    /// - Returns: how many messages it is; nil unless they are whole, kept, and none of a COPY. Nearly all that drivers
+    ///   send is such.
+    private static func countOfOrdinary(_ bytes: UnsafeRawBufferPointer) -> Int? {
+        guard bytes.count <= CaptureFormat.messageMax, var place = bytes.baseAddress else { return nil }
+        let end = place + bytes.count
+        var count = 0
+        while end - place >= FrameHeader.size {
+            let length = FrameHeader.length(at: place)
+            guard length >= 4, length < end - place, isOrdinary(place.load(as: UInt8.self)) else { return nil }
+            place += length + 1
+            count &+= 1
         }
-        return offset == bytes.count ? count : nil
+        return place == end && count > 0 ? count : nil
     }
 
     /// Messages that are kept whatever their size.
@@ -114,7 +118,7 @@ struct FrontendTap {
     }
 
     private mutating func keep(
-        _ header: FrameHeader, _ body: UnsafeRawBufferPointer, _ tap: borrowing TapContext
+        _ header: FrameHeader, _ body: UnsafeRawBufferPointer, _ lane: CaptureLane, _ stamp: RecordStamp
     ) -> Bool {
         switch header.tag {
         case FrontendTag.copyData:
@@ -123,13 +127,13 @@ struct FrontendTap {
             copyBytes = 0
             let count = omitted
             omitted = 0
-            if count > 0 && !tap.omitted(count) { return false }
+            if count > 0 && !lane.omitted(count, stamp) { return false }
         default:
             // A password that comes too late, and what the protocol does not have, is not kept.
             if !Self.isOrdinary(header.tag) { return true }
             copyBytes = 0
             omitted = 0
         }
-        return tap.message(header.tag, body)
+        return lane.message(header.tag, body, stamp)
     }
 }

@@ -43,22 +43,22 @@ package struct RecordBuffer: Sendable {
     /// - Parameter standsFor: what a reader makes of it.
     @inline(__always)
     mutating func record(
-        _ kind: UInt8, connection: UInt64, micros: UInt64, number: UInt64, count bodyCount: Int, standsFor: Int = 1,
-        _ body: (inout RecordPen) -> Void
+        _ kind: UInt8, _ stamp: RecordStamp, count bodyCount: Int, standsFor: Int = 1, _ body: (inout RecordPen) -> Void
     ) {
-        let (sinceMicros, sinceNumber) = (lastMicros, lastNumber)
+        let sinceMicros = stamp.micros > lastMicros ? stamp.micros - lastMicros : 0
+        let sinceNumber = stamp.number > lastNumber ? stamp.number - lastNumber : 0
         write(Self.overhead + bodyCount) { pen in
             pen.byte(kind)
-            pen.varint(connection)
-            pen.varint(micros >= sinceMicros ? micros - sinceMicros : 0)
-            pen.varint(number >= sinceNumber ? number - sinceNumber : 0)
+            pen.varint(stamp.connection)
+            pen.varint(sinceMicros)
+            pen.varint(sinceNumber)
             pen.varint(UInt64(bodyCount))
-            let start = pen.offset
+            let start = pen.place
             body(&pen)
-            precondition(pen.offset - start == bodyCount, "a record of another length than it says")
+            precondition(pen.place - start == bodyCount, "a record of another length than it says")
         }
-        lastMicros = max(lastMicros, micros)
-        lastNumber = max(lastNumber, number)
+        lastMicros += sinceMicros
+        lastNumber += sinceNumber
         records += standsFor
     }
 
@@ -66,11 +66,12 @@ package struct RecordBuffer: Sendable {
     @inline(__always)
     private mutating func write(_ room: Int, _ body: (inout RecordPen) -> Void) {
         if storage.count - count < room { grow(room) }
-        let start = count
         count = storage.withUnsafeMutableBytes { all in
-            var pen = RecordPen(all, at: start)
+            // There is room, so there is memory.
+            guard let start = all.baseAddress else { return 0 }
+            var pen = RecordPen(start + count, before: start + all.count)
             body(&pen)
-            return pen.offset
+            return pen.place - start
         }
     }
 
@@ -86,7 +87,12 @@ package struct RecordBuffer: Sendable {
     package mutating func varint(_ value: UInt64) { write(Self.varintMax) { $0.varint(value) } }
 
     static func varintSize(_ value: UInt64) -> Int {
-        value < 0x80 ? 1 : (64 - value.leadingZeroBitCount + 6) / 7
+        value < 0x80 ? 1 : longVarintSize(value)
+    }
+
+    @inline(never)
+    private static func longVarintSize(_ value: UInt64) -> Int {
+        (64 - value.leadingZeroBitCount + 6) / 7
     }
 
     /// Eight bytes, the lowest first.
@@ -102,42 +108,50 @@ package struct RecordBuffer: Sendable {
 
 /// Writes one after the other into memory that has room for it. Lives no longer than the memory.
 struct RecordPen {
-    private let target: UnsafeMutableRawBufferPointer
-    private(set) var offset: Int
+    private(set) var place: UnsafeMutableRawPointer
+    private let end: UnsafeMutableRawPointer
 
     @inline(__always)
-    init(_ target: UnsafeMutableRawBufferPointer, at offset: Int) {
-        self.target = target
-        self.offset = offset
+    init(_ place: UnsafeMutableRawPointer, before end: UnsafeMutableRawPointer) {
+        self.place = place
+        self.end = end
     }
 
     @inline(__always)
     mutating func byte(_ value: UInt8) {
-        target[offset] = value
-        offset += 1
+        place.storeBytes(of: value, as: UInt8.self)
+        place += 1
     }
 
     @inline(__always)
     mutating func varint(_ value: UInt64) {
-        var rest = value
+        if value < 0x80 { byte(UInt8(truncatingIfNeeded: value)) } else { place = Self.longVarint(value, at: place) }
+    }
+
+    /// Apart: nearly all are short, and what is not run should not lie in between.
+    @inline(never)
+    private static func longVarint(_ value: UInt64, at start: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer {
+        var (rest, place) = (value, start)
         while rest >= 0x80 {
-            byte(UInt8(truncatingIfNeeded: rest) | 0x80)
+            place.storeBytes(of: UInt8(truncatingIfNeeded: rest) | 0x80, as: UInt8.self)
+            place += 1
             rest >>= 7
         }
-        byte(UInt8(truncatingIfNeeded: rest))
+        place.storeBytes(of: UInt8(truncatingIfNeeded: rest), as: UInt8.self)
+        return place + 1
     }
 
     @inline(__always)
     mutating func word(_ value: UInt64) {
-        target.storeBytes(of: value.littleEndian, toByteOffset: offset, as: UInt64.self)
-        offset += 8
+        place.storeBytes(of: value.littleEndian, as: UInt64.self)
+        place += 8
     }
 
     @inline(__always)
     mutating func raw(_ content: UnsafeRawBufferPointer) {
-        precondition(content.count <= target.count - offset, "more than there is room for")
-        UnsafeMutableRawBufferPointer(rebasing: target[offset...]).copyMemory(from: content)
-        offset += content.count
+        precondition(content.count <= end - place, "more than there is room for")
+        if let source = content.baseAddress { place.copyMemory(from: source, byteCount: content.count) }
+        place += content.count
     }
 }
 

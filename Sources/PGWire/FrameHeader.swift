@@ -26,6 +26,12 @@
         return FrameHeader(tag: bytes[offset], length: length)
     }
 
+    /// The length in a header of which at least five bytes are there.
+    @inlinable
+    package static func length(at place: UnsafeRawPointer) -> Int {
+        Int(UInt32(bigEndian: place.loadUnaligned(fromByteOffset: 1, as: UInt32.self)))
+    }
+
     /// Whether a client may send this: a known type and a length that the type may have.
     ///
     /// - Parameter packetMax: bytes of a message that the configuration lets through.
