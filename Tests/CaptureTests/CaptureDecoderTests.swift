@@ -95,7 +95,8 @@ import Testing
     @Test func `several messages in one record are read whole or not at all`() throws {
         func read(_ frames: [UInt8]) throws(CaptureError) -> [CaptureRecord] {
             var buffer = RecordBuffer(capacity: 0)
-            buffer.record(RecordKind.messages, connection: 1, micros: 5, number: 7, count: 1 + frames.count) { pen in
+            let stamp = RecordStamp(connection: 1, micros: 5, number: 7, answers: 3)
+            buffer.record(RecordKind.messages, stamp, count: 1 + frames.count) { pen in
                 pen.varint(3)
                 frames.withUnsafeBytes { pen.raw($0) }
             }
@@ -168,7 +169,7 @@ import Testing
 
     @Test func `records of kinds that come later are passed over`() throws {
         var buffer = RecordBuffer(capacity: 0)
-        buffer.record(UInt8(ascii: "?"), connection: 1, micros: 5, number: 7, count: 3) { pen in
+        buffer.record(UInt8(ascii: "?"), RecordStamp(connection: 1, micros: 5, number: 7, answers: 3), count: 3) { pen in
             for byte in [1, 2, 3] as [UInt8] { pen.byte(byte) }
         }
         let known = CaptureRecord(connection: 1, micros: 9, number: 8, content: .disconnect)
@@ -179,11 +180,11 @@ import Testing
     @Test func `a record of another length than it says is a bug`() async {
         await #expect(processExitsWith: .failure) {
             var buffer = RecordBuffer(capacity: 100)
-            buffer.record(UInt8(ascii: "?"), connection: 1, micros: 5, number: 7, count: 3) { $0.word(1) }
+            buffer.record(UInt8(ascii: "?"), RecordStamp(connection: 1, micros: 5, number: 7, answers: 3), count: 3) { $0.word(1) }
         }
         await #expect(processExitsWith: .failure) {
             var buffer = RecordBuffer(capacity: 100)
-            buffer.record(UInt8(ascii: "?"), connection: 1, micros: 5, number: 7, count: 3) { pen in
+            buffer.record(UInt8(ascii: "?"), RecordStamp(connection: 1, micros: 5, number: 7, answers: 3), count: 3) { pen in
                 [UInt8](repeating: 0, count: 200).withUnsafeBytes { pen.raw($0) }
             }
         }
