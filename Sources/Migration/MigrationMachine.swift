@@ -169,7 +169,11 @@ package struct MigrationMachine: Sendable {
         switch state.standing {
         case .running, .paused:
             if hasReadsOnNew { actions.append(.reads(step: state.step, keepsRollBack: true)) }
-        case .aborted, .returning: actions.append(.holdReads)
+        case .aborted: actions.append(.holdReads)
+        case .returning:
+            actions.append(.holdReads)
+            // When it was to be tried again is not stored.
+            if state.work == nil { retryAt = now }
         case .removing, .removed, .finished: break
         }
     }

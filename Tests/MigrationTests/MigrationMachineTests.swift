@@ -314,6 +314,17 @@ struct Drive {
         }
     }
 
+    @Test func `a way back that failed is tried again behind a restart`() throws {
+        var drive = Drive(manifest { $0.phases[.watch] = .init(soakSeconds: 5) })
+        let now = drive.walk(to: .watch)
+        drive.command(.abort(reason: "no"), at: now)
+        drive.handle(.failed(.switchBack, reason: "OLD is down", now: now * 1_000_000))
+        let stored = try JSONDecoder().decode(MigrationState.self, from: JSONEncoder().encode(drive.machine.state))
+        drive.machine = MigrationMachine(drive.machine.manifest, state: stored)
+        #expect(drive.handle(.restored(now: (now + 1) * 1_000_000)) == [.holdReads])
+        #expect(drive.tick(at: now + 1) == [.perform(.switchBack)])
+    }
+
     @Test func `a way back that fails is tried again`() {
         var drive = Drive(manifest { $0.phases[.watch] = .init(soakSeconds: 5) })
         let now = drive.walk(to: .watch)
