@@ -40,7 +40,7 @@ package struct Connection: ~Copyable {
         let seconds = target.connectTimeoutSeconds.map { Double($0) } ?? connectTimeoutSeconds
         try connection.handshake(until: .now().adding(seconds: seconds), target)
         _ = PQsetnonblocking(raw, 1)
-        var pinned = isPlain ? [:] : pinnedSettings
+        var pinned = isPlain ? keptAlive : pinnedSettings.merging(keptAlive) { $1 }
         for (name, value) in settings { pinned[name] = value }
         let calls = pinned.sorted { $0.key < $1.key }.map { name, value in
             "pg_catalog.set_config(\(SQL.literal(name)), \(SQL.literal(value)), false)"
@@ -71,6 +71,13 @@ package struct Connection: ~Copyable {
         "standard_conforming_strings": "on", "statement_timeout": "0", "lock_timeout": "0",
         "idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0", "row_security": "off",
         "client_connection_check_interval": "2s", "synchronous_commit": "on", "client_min_messages": "warning",
+    ]
+
+    /// When our machine is gone without a word, its locks are to go within some ten seconds: others wait for them. Both
+    /// sides of the connection ask for the other; the server's own settings mostly ask after two hours.
+    private static let keptAlive = [
+        "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "10000",
     ]
 
     /// 150014 for 15.14.

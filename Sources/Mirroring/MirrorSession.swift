@@ -74,8 +74,6 @@ final class MirrorSession {
                     // A table that fills has no statistics yet: the planner would scan all of it for every range.
                     "lock_timeout": "10s", "enable_seqscan": "off", "jit": "off",
                     ApplierMark.setting: ApplierMark.value,
-                    // NEW is to notice soon when our machine is gone: the next applier waits for our lock.
-                    "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3",
                 ], interrupt: stopDescriptor, onSlowWait: onSlowWait))
         }
         try on(target) { () throws(PostgresFailure) in try applier.takeRole() }

@@ -29,6 +29,16 @@ import Testing
         ])
     }
 
+    @Test(arguments: [false, true])
+    func `the server notices soon that our machine is gone`(isPlain: Bool) throws {
+        let connection = try Connection.open(try Self.target(), purpose: "test", isPlain: isPlain)
+        let rows = try connection.query("""
+            SELECT current_setting('tcp_keepalives_idle'), current_setting('tcp_keepalives_interval'),
+                   current_setting('tcp_keepalives_count'), current_setting('tcp_user_timeout')
+            """)
+        #expect((0..<4).map { rows[0, $0] } == ["5", "2", "3", "10000"])
+    }
+
     @Test func `an error carries SQLSTATE and leaves the session usable`() throws {
         let connection = try Self.open()
         do {
