@@ -7,41 +7,96 @@ struct SequenceRaiser {
     static let headRoom: Int64 = 1000
 
     private var seen: [TableName: Int64] = [:]
+    private var uncalled: [TableName] = []
     /// Of the source, by its names: what they are called on the target.
     private let renamed: [TableName: TableName]
 
     init(renamed: [TableName: TableName] = [:]) { self.renamed = renamed }
 
-    static let valuesQuery = """
-        SELECT schemaname, sequencename, last_value, increment_by FROM pg_sequences
-         WHERE last_value IS NOT NULL AND schemaname <> 'godwit'
-        """
-
-    /// One statement for each sequence of `valuesQuery`.
-    static func raiseTexts(_ rows: Rows, renamed: [TableName: TableName] = [:]) -> [String] {
-        (0..<rows.count).compactMap { row in
-            guard let last = rows.integer(row, 2), let increment = rows.integer(row, 3) else { return nil }
-            let name = TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "")
-            return raiseText(renamed[name] ?? name, last: last, increment: increment)
+    /// Where the source's sequences stand.
+    struct Reading {
+        struct Sequence {
+            var name: TableName
+            /// Drawn last.
+            var last: Int64
+            var increment: Int64
         }
+
+        static let query = """
+            SELECT schemaname, sequencename, last_value, increment_by, start_value,
+                   has_sequence_privilege(to_regclass(format('%I.%I', schemaname, sequencename)), 'SELECT')
+              FROM pg_sequences WHERE schemaname <> 'godwit' ORDER BY 1, 2
+            """
+
+        private(set) var sequences: [Sequence] = []
+        /// From which nothing was drawn since they were made, or set to a value that is to come next
+        /// (`setval(…, false)`, RESTART WITH); pg_sequences does not tell at which.
+        private var uncalled: [(name: TableName, increment: Int64, start: Int64)] = []
+        /// Nobody may know where they stand.
+        private(set) var hidden: [TableName] = []
+
+        /// - Parameter rows: of `query`.
+        init(_ rows: Rows) {
+            for row in 0..<rows.count {
+                let name = TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "")
+                guard let increment = rows.integer(row, 3), let start = rows.integer(row, 4) else { continue }
+                if let last = rows.integer(row, 2) {
+                    sequences.append(Sequence(name: name, last: last, increment: increment))
+                } else if rows.flag(row, 5) {
+                    uncalled.append((name, increment, start))
+                } else {
+                    hidden.append(name)
+                }
+            }
+        }
+
+        var uncalledNames: [TableName] { uncalled.map(\.name) }
+
+        /// nil: there is none.
+        var uncalledQuery: String? {
+            if uncalled.isEmpty { return nil }
+            return uncalled.enumerated().map { "SELECT \($0), last_value, is_called FROM \($1.name.sql)" }
+                .joined(separator: " UNION ALL ")
+        }
+
+        /// - Parameter rows: of `uncalledQuery`.
+        mutating func add(uncalled rows: Rows) {
+            for row in 0..<rows.count {
+                guard let index = rows.integer(row, 0), let value = rows.integer(row, 1) else { continue }
+                let (name, increment, start) = uncalled[Int(index)]
+                if rows.flag(row, 2) {
+                    sequences.append(Sequence(name: name, last: value, increment: increment))
+                } else if value != start {
+                    let before = value.subtractingReportingOverflow(increment)
+                    sequences.append(Sequence(
+                        name: name, last: before.overflow ? value : before.partialValue, increment: increment))
+                }
+            }
+        }
+    }
+
+    /// One statement for each.
+    static func raiseTexts(_ reading: Reading, renamed: [TableName: TableName] = [:]) -> [String] {
+        reading.sequences.map { raiseText(renamed[$0.name] ?? $0.name, last: $0.last, increment: $0.increment) }
     }
 
     /// Raises what has moved on OLD since the last call. A sequence that NEW lacks is passed over.
     mutating func raise(from reader: BatchReader, on applier: BatchApplier) throws(PostgresFailure) {
-        let rows = try reader.query(Self.valuesQuery)
-        var statements: [String] = []
-        var moved: [(TableName, Int64)] = []
-        for row in 0..<rows.count {
-            let name = TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "")
-            guard let last = rows.integer(row, 2), let increment = rows.integer(row, 3), seen[name] != last else {
-                continue
-            }
-            statements.append(Self.raiseText(renamed[name] ?? name, last: last, increment: increment))
-            moved.append((name, last))
+        var reading = Reading(try reader.query(Reading.query))
+        // There may be thousands that nobody uses: where they stand is read when they are others than before, and by a
+        // switch.
+        if reading.uncalledNames != uncalled, let query = reading.uncalledQuery {
+            reading.add(uncalled: try reader.query(query))
         }
-        guard !statements.isEmpty else { return }
-        _ = try applier.query(statements.joined(separator: ";\n"))
-        for (name, last) in moved { seen[name] = last }
+        let moved = reading.sequences.filter { seen[$0.name] != $0.last }
+        if !moved.isEmpty {
+            let statements = moved.map {
+                Self.raiseText(renamed[$0.name] ?? $0.name, last: $0.last, increment: $0.increment)
+            }
+            _ = try applier.query(statements.joined(separator: ";\n"))
+        }
+        for sequence in moved { seen[sequence.name] = sequence.last }
+        uncalled = reading.uncalledNames
     }
 
     // MARK: names

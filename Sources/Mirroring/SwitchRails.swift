@@ -182,16 +182,17 @@ extension SwitchSession {
     }
 
     private func sequences() throws(Failure) -> GuardRail {
-        let sql = "SELECT schemaname, sequencename FROM pg_sequences WHERE schemaname <> 'godwit' ORDER BY 1, 2"
-        func names(_ rows: Rows) -> [TableName] {
-            (0..<rows.count).map { TableName(schema: rows[$0, 0] ?? "", name: rows[$0, 1] ?? "") }
-        }
-        let ours = names(try querySource(sql)), known = Set(names(try queryTarget(sql)))
+        let (source, target) = (direction.source.title, direction.target.title)
+        let rows = try querySource(SequenceRaiser.Reading.query)
+        let (ours, known) = (rows.tableNames, Set(try queryTarget(SequenceRaiser.Reading.query).tableNames))
         let missing = ours.filter { !known.contains(sequenceNames[$0] ?? $0) }.map(\.description)
+        let hidden = SequenceRaiser.Reading(rows).hidden.map(\.description)
+        let value = !missing.isEmpty ? "missing: \(Self.some(missing))"
+            : !hidden.isEmpty ? "not readable: \(Self.some(hidden))" : "\(ours.count) on both sides"
         return GuardRail(
-            "sequences", value: missing.isEmpty ? "\(ours.count) on both sides" : "missing: \(Self.some(missing))",
-            threshold: "all of \(direction.source.title) on \(direction.target.title)", isMet: missing.isEmpty,
-            advice: "Create them on \(direction.target.title)")
+            "sequences", value: value, threshold: "all of \(source) on \(target), and readable on \(source)",
+            isMet: missing.isEmpty && hidden.isEmpty,
+            advice: missing.isEmpty ? "GRANT SELECT on them to the control user" : "Create them on \(target)")
     }
 
     private func longTransactions(_ order: SwitchOrder) throws(Failure) -> GuardRail {

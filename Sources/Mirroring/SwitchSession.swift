@@ -121,8 +121,7 @@ package final class SwitchSession {
     ) throws(Failure) -> Connection {
         do throws(PostgresFailure) {
             return try Connection.open(
-                try MirrorSession.parse(conninfo), purpose: "switch",
-                settings: settings.merging(["tcp_keepalives_idle": "5"]) { $1 }, interrupt: interrupt)
+                try MirrorSession.parse(conninfo), purpose: "switch", settings: settings, interrupt: interrupt)
         } catch {
             throw .side(side, error)
         }
@@ -197,8 +196,12 @@ package final class SwitchSession {
 
     /// Brings the target's sequences past the source's.
     package func raiseSequences(until deadline: Deadline) throws(Failure) {
-        guard let rows = try onSource(SequenceRaiser.valuesQuery, until: deadline) else { return }
-        let statements = SequenceRaiser.raiseTexts(rows, renamed: sequenceNames)
+        guard let rows = try onSource(SequenceRaiser.Reading.query, until: deadline) else { return }
+        var reading = SequenceRaiser.Reading(rows)
+        if let query = reading.uncalledQuery, let uncalled = try onSource(query, until: deadline) {
+            reading.add(uncalled: uncalled)
+        }
+        let statements = SequenceRaiser.raiseTexts(reading, renamed: sequenceNames)
         if !statements.isEmpty { try onTarget(statements.joined(separator: ";\n"), until: deadline) }
     }
 

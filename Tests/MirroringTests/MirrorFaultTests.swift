@@ -1,10 +1,11 @@
 import Glibc
 import LibPQ
 import Logging
-import Mirroring
 import Primitives
 import TestSupport
 import Testing
+
+@testable import Mirroring
 
 /// What goes wrong around a mirror, one thing at a time.
 @Suite(.serialized) struct MirrorFaultTests {
@@ -180,12 +181,32 @@ import Testing
         #expect(throws: PostgresFailure.self) { try writer.execute("SELECT * FROM godwit.journal_0") }
     }
 
+    @Test func `a sequence that does not show where it stands is named`() throws {
+        let harness = try MirrorHarness(schema: """
+            CREATE SEQUENCE drawn; CREATE SEQUENCE fresh; CREATE SEQUENCE used; CREATE SEQUENCE hidden;
+            """)
+        let old = try harness.connectOld()
+        try old.execute("""
+            SELECT nextval('public.drawn'), nextval('public.used'), setval('public.fresh', 9, false);
+            CREATE ROLE sequence_reader; GRANT SELECT ON SEQUENCE public.drawn, public.fresh TO sequence_reader;
+            GRANT USAGE ON SEQUENCE public.used TO sequence_reader; SET ROLE sequence_reader
+            """)
+        defer { _ = try? old.execute("RESET ROLE; DROP OWNED BY sequence_reader; DROP ROLE sequence_reader") }
+        var reading = SequenceRaiser.Reading(try old.query(SequenceRaiser.Reading.query))
+        #expect(reading.hidden.map(\.name) == ["hidden"])
+        reading.add(uncalled: try old.query(try #require(reading.uncalledQuery)))
+        #expect(reading.sequences.map { "\($0.name.name) \($0.last)" } == ["drawn 1", "used 1", "fresh 8"])
+    }
+
     @Test func `sequences on NEW stay ahead of OLD's`() throws {
         let harness = try MirrorHarness(schema: """
             CREATE TABLE s (id bigserial PRIMARY KEY); CREATE SEQUENCE down INCREMENT -2;
-            CREATE SEQUENCE small MAXVALUE 50;
+            CREATE SEQUENCE small MAXVALUE 50; CREATE SEQUENCE fresh START 7; CREATE SEQUENCE set;
+            CREATE SEQUENCE again START 3; CREATE SEQUENCE "Set down" INCREMENT -2;
             """)
         try harness.connectOld().execute("""
+            SELECT setval('public.set', 5001, false), setval('public."Set down"', -50, false), nextval('public.again');
+            ALTER SEQUENCE public.again RESTART WITH 400;
             INSERT INTO public.s SELECT FROM generate_series(1, 10) g; SELECT nextval('public.down'), nextval('public.small');
             SELECT nextval('public.down');
             """)
@@ -197,7 +218,11 @@ import Testing
             try new.query("SELECT last_value FROM public.s_id_seq").integer(0, 0) == 1010
                 && new.query("SELECT last_value FROM public.down").integer(0, 0) == -2003
                 && new.query("SELECT last_value FROM public.small").integer(0, 0) == 50
+                && new.query("SELECT last_value FROM public.set").integer(0, 0) == 6000
+                && new.query("SELECT last_value FROM public.again").integer(0, 0) == 1399
+                && new.query("SELECT last_value FROM public.\"Set down\"").integer(0, 0) == -2048
         }
+        #expect(try new.query("SELECT nextval('public.fresh')").integer(0, 0) == 7)
     }
 
     @Test func `a column added behind our back loses no value`() throws {
