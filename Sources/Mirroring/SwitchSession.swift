@@ -178,11 +178,14 @@ package final class SwitchSession {
     // MARK: while writes are held
 
     /// Refuses writes on the source, also of those that do not come through a Godwit; waits for those in flight.
+    ///
+    /// The row comes first: a lock_timeout is for each lock, so the server may still be at it when we have given up,
+    /// and then `unfence` waits for this row until it is decided.
     package func fence(until deadline: Deadline) throws(Failure) {
         try onSource("""
-            SET LOCAL lock_timeout = \(max(1, deadline.millisLeft)); \(lock(\.onSource, "SHARE ROW EXCLUSIVE"))
-            \(fenceOn) UPDATE godwit.authority SET fenced_for = \(epoch),
-                elsewhere = \(SQL.literal(direction.target.title)); COMMIT
+            SET LOCAL lock_timeout = \(max(1, deadline.millisLeft));
+            UPDATE godwit.authority SET fenced_for = \(epoch), elsewhere = \(SQL.literal(direction.target.title));
+            \(lock(\.onSource, "SHARE ROW EXCLUSIVE")) \(fenceOn) COMMIT
             """, until: deadline)
     }
 

@@ -326,6 +326,53 @@ import Testing
         #expect(Set(marks).count == marks.count && marks == marks.sorted(), "\(marks)")
     }
 
+    @Test func `a sequence that was set and not drawn from goes on where it was set`() throws {
+        let database = try servers.makeDatabase(
+            Self.schema + "; CREATE SEQUENCE numbers", old: "SELECT setval('numbers', 5001, false)")
+        let godwit = try servers.mirroring(database)
+        // It has been set anew since the mirror looked.
+        try servers.old.psql("SELECT setval('numbers', 90001, false)", database: database)
+        try switchOver(godwit, "CUTOVER", database)
+        let next = try godwit.psql("SELECT nextval('numbers')", database: database)
+        #expect((Int(next.trimmingCharacters(in: .whitespacesAndNewlines)) ?? 0) > 90000, "\(next)")
+    }
+
+    @Test func `a fence that comes up after all is not left standing`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let godwit = try servers.mirroring(database)
+        // Around Godwit: the fence waits for one table's writer, then for the other's, each for less than the deadline.
+        let bypasses = try (0..<2).map { _ in try WireClient(port: servers.old.port, database: database, user: "app") }
+        _ = try bypasses[0].query("BEGIN; UPDATE accounts SET balance = 0 WHERE id = 1")
+        _ = try bypasses[1].query("BEGIN; INSERT INTO entries VALUES (7, 7)")
+        let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
+        console.send(FrameBuilder.query("CUTOVER \(database) WITHOUT VERIFY DEADLINE 1000"))
+        func awaitLock(on table: String) throws {
+            try waitUntil {
+                try servers.old.psql("""
+                    SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                     WHERE NOT l.granted AND l.relation = '\(table)'::regclass AND a.application_name = 'godwit switch'
+                    """, database: database).hasPrefix("1")
+            }
+        }
+        try awaitLock(on: "accounts")
+        let client = try WireClient(port: godwit.port, database: database)
+        client.send(FrameBuilder.query("INSERT INTO entries VALUES (8, 8)"))
+        // The server's time, of which the deadline is: nearly all of it has passed when the second wait begins.
+        _ = try bypasses[0].query("SELECT pg_sleep(0.8); COMMIT")
+        _ = try console.readToReady()
+        _ = try bypasses[1].query("COMMIT")
+        try waitUntil {
+            try servers.old.psql(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'godwit switch'", database: database)
+                .hasPrefix("0")
+        }
+        let isOpen = try servers.old.psql("SELECT fenced_for IS NULL FROM godwit.authority", database: database)
+        #expect(isOpen.hasPrefix("t"))
+        #expect(try !client.readToReady().contains { $0.type == "E" })
+        #expect(try client.query("INSERT INTO entries VALUES (9, 9)").contains { $0.type == "C" })
+        #expect(try authority(godwit) == "old")
+    }
+
     @Test func `a session that is bound to its server is in the way, until it is told to go`() throws {
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let godwit = try servers.mirroring(database)
