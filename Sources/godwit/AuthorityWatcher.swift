@@ -27,15 +27,21 @@ final class AuthorityWatcher: Sendable {
     ) {
         let requests = requests
         thread = Mutex(OwnThread(name: "godwit-authority") {
-            var watches: [(end: Mailbox<Bool>, thread: OwnThread)] = []
+            var watches: [WatchedSides: (end: Mailbox<Bool>, thread: OwnThread)] = [:]
+            /// One that goes on as it was is left alone: it may hold for a switch, and its lease runs.
             func watch(_ databases: [DatabaseSettings]) {
-                for watch in watches { watch.end.post(true) }
-                for watch in watches { watch.thread.join() }
-                watches = databases.filter { $0.mirror.mode != .off && !$0.isWildcard }.map { settings in
+                let wanted = Set(databases.filter { $0.mirror.mode != .off && !$0.isWildcard }.map(WatchedSides.init))
+                let ended = watches.filter { !wanted.contains($0.key) }
+                for watch in ended.values { watch.end.post(true) }
+                for (sides, watch) in ended {
+                    watch.thread.join()
+                    watches[sides] = nil
+                }
+                for sides in wanted where watches[sides] == nil {
                     let end = Mailbox<Bool>()
-                    return (end, OwnThread(name: "godwit-watch") {
+                    watches[sides] = (end, OwnThread(name: "godwit-watch") {
                         AuthorityWatch(
-                            settings, leases.of(settings.name), control: control, engine: engine, logger: logger,
+                            sides, leases.of(sides.database), control: control, engine: engine, logger: logger,
                             interrupt: end.descriptor
                         ).run()
                     })
@@ -63,6 +69,22 @@ final class AuthorityWatcher: Sendable {
     }
 }
 
+/// What a watch needs of a database's settings: whatever else changes does not concern it.
+private struct WatchedSides: Hashable, Sendable {
+    let database: String
+    /// For control connections.
+    let old: String
+    let new: String
+
+    init(_ settings: DatabaseSettings) {
+        database = settings.name
+        old = settings.controlOrOwn(.old)
+        new = settings.controlOrOwn(.new)
+    }
+
+    func conninfo(_ side: Side) -> String { side == .old ? old : new }
+}
+
 /// One database's watch. Confined to its thread.
 private final class AuthorityWatch {
     private static let idleMillis: CInt = 1000
@@ -75,7 +97,7 @@ private final class AuthorityWatch {
     /// Seconds between attempts to settle what another one has left.
     private static let settleSeconds = 2.0
 
-    private let settings: DatabaseSettings
+    private let sides: WatchedSides
     private let lease: WriteLease
     private let control: Mailbox<ControlMessage>
     private let engine: SwitchEngine
@@ -107,19 +129,19 @@ private final class AuthorityWatch {
     private var found: Ownership?
 
     init(
-        _ settings: DatabaseSettings, _ lease: WriteLease, control: Mailbox<ControlMessage>, engine: SwitchEngine,
+        _ sides: WatchedSides, _ lease: WriteLease, control: Mailbox<ControlMessage>, engine: SwitchEngine,
         logger: Logger, interrupt: CInt
     ) {
-        self.settings = settings
+        self.sides = sides
         self.lease = lease
         self.control = control
         self.engine = engine
         self.logger = logger
         self.interrupt = interrupt
-        validation = ForeignKeyValidation(settings.name, logger: logger)
+        validation = ForeignKeyValidation(sides.database, logger: logger)
         probes = (
-            AuthorityProbe(settings.controlOrOwn(.old), interrupt: interrupt),
-            AuthorityProbe(settings.controlOrOwn(.new), interrupt: interrupt))
+            AuthorityProbe(sides.conninfo(.old), interrupt: interrupt),
+            AuthorityProbe(sides.conninfo(.new), interrupt: interrupt))
     }
 
     func run() {
@@ -141,10 +163,10 @@ private final class AuthorityWatch {
 
     private func look() {
         let settled = endOfSettling()
-        guard let taken = engine.ownership(of: settings.name) else { return }
+        guard let taken = engine.ownership(of: sides.database) else { return }
         if let settled { take(settled.found, of: settled.known, newer(taken)) }
         let known = newer(taken)
-        let isBusy = engine.isBusy(settings.name)
+        let isBusy = engine.isBusy(sides.database)
         askedAt = MonotonicInstant.now()
         let word = probe(known.authority).ask()
         isAnswered = word != nil
@@ -163,7 +185,7 @@ private final class AuthorityWatch {
             return
         }
         if isCalm ? isUnsettled : heldFor == nil { settle(known) }
-        if isCalm { validation.look(known.epoch, settings.controlOrOwn(known.authority)) }
+        if isCalm { validation.look(known.epoch, sides.conninfo(known.authority)) }
     }
 
     /// What the control thread has taken, or what we have found since.
@@ -191,9 +213,11 @@ private final class AuthorityWatch {
     private func end() {
         settling?.thread.join()
         validation.end()
-        guard let known = engine.ownership(of: settings.name) else { return }
+        // Nobody else would open it.
+        if heldFor != nil { control.post(.switching(.letGo(database: sides.database), reply: nil)) }
+        guard let known = engine.ownership(of: sides.database) else { return }
         // The interrupt of the other probes is readable by now.
-        AuthorityProbe(settings.controlOrOwn(known.authority), interrupt: -1).sayGoodbye(engine.id)
+        AuthorityProbe(sides.conninfo(known.authority), interrupt: -1).sayGoodbye(engine.id)
     }
 
     // MARK: a switch of another Godwit
@@ -208,14 +232,14 @@ private final class AuthorityWatch {
             alertEnds = Deadline.now().adding(seconds: Self.alertSeconds)
             _ = replies.take()
             control.post(.switching(
-                .hold(database: settings.name, limitSeconds: Self.alertSeconds, endsPinned: false), reply: replies))
+                .hold(database: sides.database, limitSeconds: Self.alertSeconds, endsPinned: false), reply: replies))
             return
         }
         if let alert = word?.alert, alert > max(known.epoch, lastAlert) {
             lastAlert = alert
             alertedFor = alert
             alertEnds = Deadline.now().adding(seconds: Self.alertSeconds)
-            control.post(.switching(.warm(database: settings.name, limitSeconds: 0), reply: nil))
+            control.post(.switching(.warm(database: sides.database, limitSeconds: 0), reply: nil))
             return giveSign(known, isSure: isSure)
         }
         if word?.alert != alertedFor || alertEnds.hasPassed { alertedFor = nil }
@@ -244,9 +268,9 @@ private final class AuthorityWatch {
     private func letGo(_ next: Ownership?) {
         if let next {
             own(next, letsGo: true)
-            control.post(.switching(.turnMirror(database: settings.name), reply: nil))
+            control.post(.switching(.turnMirror(database: sides.database), reply: nil))
         } else {
-            control.post(.switching(.letGo(database: settings.name), reply: nil))
+            control.post(.switching(.letGo(database: sides.database), reply: nil))
         }
         heldFor = nil
         isHoldReached = false
@@ -258,17 +282,17 @@ private final class AuthorityWatch {
     private func own(_ next: Ownership, letsGo: Bool = false) {
         found = next
         control.post(.switching(
-            .own(database: settings.name, side: next.authority, epoch: next.epoch, letsGo: letsGo), reply: nil))
+            .own(database: sides.database, side: next.authority, epoch: next.epoch, letsGo: letsGo), reply: nil))
     }
 
     // MARK: what was left
 
     private func settle(_ known: Ownership) {
         if settling != nil { return }
-        let (settings, interrupt, settled) = (settings, interrupt, settled)
+        let (sides, interrupt, settled) = (sides, interrupt, settled)
         settling = (known, OwnThread(name: "godwit-settle") {
             settled.post(SwitchRecovery.settle(
-                old: settings.controlOrOwn(.old), new: settings.controlOrOwn(.new), interrupt: interrupt))
+                old: sides.old, new: sides.new, interrupt: interrupt))
         })
     }
 
@@ -286,11 +310,11 @@ private final class AuthorityWatch {
         isUnsettled = !found.notes.isEmpty || found.ownership.standing != .settled
         if found.notes != notes {
             notes = found.notes
-            for note in found.notes { logger.notice("authority of \"\(settings.name)\": \(note)") }
+            for note in found.notes { logger.notice("authority of \"\(sides.database)\": \(note)") }
         }
-        if found.ownership.standing == .settled, found.ownership != known, !engine.isBusy(settings.name) {
+        if found.ownership.standing == .settled, found.ownership != known, !engine.isBusy(sides.database) {
             own(found.ownership)
-            control.post(.switching(.turnMirror(database: settings.name), reply: nil))
+            control.post(.switching(.turnMirror(database: sides.database), reply: nil))
         }
     }
 }

@@ -319,7 +319,11 @@ struct ServeAssembly {
     ) {
         guard let settings = snapshot.settings.databases.first(where: { $0.name == database }) else { return }
         let source = ownerships[database]?.authority ?? .old
-        if let running = mirrors[database], running.direction.source == source { return }
+        if let running = mirrors[database], running.direction.source == source {
+            // More than one switch was missed, and the last one ended where we were: only the number is another.
+            if let ownership = ownerships[database] { engine.own(ownership, database) }
+            return
+        }
         mirrors[database]?.stop()
         mirrors[database] = nil
         startMirror(settings, control, engine)

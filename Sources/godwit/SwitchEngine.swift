@@ -53,6 +53,10 @@ final class SwitchEngine: Sendable {
 
     func set(_ database: String, _ entry: Entry?) { entries.withLock { $0[database] = entry } }
 
+    func own(_ ownership: Ownership, _ database: String) {
+        entries.withLock { $0[database]?.ownership = ownership }
+    }
+
     /// Who takes the writes, as this process has it; nil: the database has no mirror.
     func ownership(of database: String) -> Ownership? { entries.withLock { $0[database]?.ownership } }
 

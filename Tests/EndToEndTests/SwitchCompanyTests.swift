@@ -46,6 +46,17 @@ import Testing
         return try #require(found)
     }
 
+    private func putToSleep(_ godwit: GodwitProcess) throws {
+        godwit.process.send(SIGSTOP)
+        // The others go on until one has taken the signal.
+        let threads = "/proc/\(godwit.process.pid)/task"
+        try waitUntil("all threads to stop") {
+            try FileManager.default.contentsOfDirectory(atPath: threads).allSatisfy {
+                try String(contentsOfFile: "\(threads)/\($0)/status", encoding: .utf8).contains("State:\tT")
+            }
+        }
+    }
+
     @Test func `writers through two Godwits go on through cutovers and rollbacks without an error`() throws {
         let database = try servers.makeDatabase(SwitchTests.schema, old: SwitchTests.rows)
         let godwits = [try servers.mirroring(database), try second(database)]
@@ -86,15 +97,8 @@ import Testing
             try waitUntil { try servers.old.psql(signs, database: database) != sign }
         }
 
-        sleeper.process.send(SIGSTOP)
+        try putToSleep(sleeper)
         defer { sleeper.process.send(SIGCONT) }
-        // The others go on until one has taken the signal.
-        let threads = "/proc/\(sleeper.process.pid)/task"
-        try waitUntil("all threads to stop") {
-            try FileManager.default.contentsOfDirectory(atPath: threads).allSatisfy {
-                try String(contentsOfFile: "\(threads)/\($0)/status", encoding: .utf8).contains("State:\tT")
-            }
-        }
         clients[0].send(FrameBuilder.query("INSERT INTO entries VALUES (0, 2)"))
         clients[1].send(FrameBuilder.query("BEGIN; INSERT INTO entries VALUES (1, 2); COMMIT"))
         clients[2].send(FrameBuilder.parse("INSERT INTO entries VALUES (2, 2)") + FrameBuilder.bind()
@@ -109,6 +113,67 @@ import Testing
         try waitForAuthority("new", [first, sleeper])
         try one.waitForMirror(first)
         try one.expectEqual(database)
+    }
+
+    @Test func `one that is told to reload while it holds for another's switch goes on all the same`() throws {
+        let database = try servers.makeDatabase(SwitchTests.schema, old: SwitchTests.rows)
+        let first = try servers.mirroring(database), other = try second(database)
+        try waitForCompany(2, database, servers.old)
+        let writer = try WireClient(port: other.port, database: database)
+        _ = try writer.query("BEGIN; INSERT INTO entries VALUES (1, 1)")
+        let console = try WireClient(port: first.port, database: "godwit", user: "godwit")
+        console.send(FrameBuilder.query("CUTOVER \(database) WITHOUT VERIFY DEADLINE 30000"))
+        // The other one holds: a write that comes now waits.
+        let late = try WireClient(port: other.port, database: database)
+        try waitUntil {
+            try servers.old.psql("SELECT announced IS NOT NULL FROM godwit.authority", database: database).hasPrefix("t")
+        }
+        late.send(FrameBuilder.query("INSERT INTO entries VALUES (2, 2)"))
+        try waitUntil {
+            try other.console("SHOW CLIENTS").contains { $0["database"] == database && $0["state"] == "waiting" }
+        }
+        _ = try other.console("SHADOW \(database) 1")
+        #expect(try writer.query("COMMIT").contains { $0.type == "C" })
+        #expect(try !console.readToReady().contains { $0.type == "E" })
+        #expect(try !late.readToReady().contains { $0.type == "E" })
+        try waitForAuthority("new", [first, other])
+        #expect(try late.query("INSERT INTO entries VALUES (3, 3)").contains { $0.type == "C" })
+    }
+
+    @Test func `one that missed a switch and the way back goes on as before, and holds at the next`() throws {
+        let database = try servers.makeDatabase(SwitchTests.schema, old: SwitchTests.rows)
+        let first = try servers.mirroring(database), sleeper = try second(database)
+        try waitForCompany(2, database, servers.old)
+        let client = try WireClient(port: sleeper.port, database: database)
+        #expect(try client.query("INSERT INTO entries VALUES (1, 1)").contains { $0.type == "C" })
+        try putToSleep(sleeper)
+        defer { sleeper.process.send(SIGCONT) }
+        try one.switchOver(first, "CUTOVER", database, "DEADLINE 30000")
+        try one.waitForMirror(first)
+        try one.switchOver(first, "ROLLBACK", database, "DEADLINE 30000")
+        try one.waitForMirror(first)
+        sleeper.process.send(SIGCONT)
+        #expect(try client.query("INSERT INTO entries VALUES (1, 2)").contains { $0.type == "C" })
+        // The number of the switch, which its lease goes by, is known where the next one is looked out for.
+        try waitUntil { try sleeper.console("SHOW AUTHORITY").first?["epoch"] == "2" }
+        try waitForCompany(2, database, servers.old)
+        let clients = try (0..<3).map { _ in try WireClient(port: sleeper.port, database: database) }
+        let signs = "SELECT seen FROM godwit.proxy WHERE id LIKE '\(sleeper.process.pid)-%'"
+        for _ in 0..<2 {
+            let sign = try servers.old.psql(signs, database: database)
+            try waitUntil { try servers.old.psql(signs, database: database) != sign }
+        }
+        try putToSleep(sleeper)
+        for (index, client) in clients.enumerated() {
+            client.send(FrameBuilder.query("INSERT INTO entries VALUES (2, \(index))"))
+        }
+        try one.switchOver(first, "CUTOVER", database, "DEADLINE 30000")
+        sleeper.process.send(SIGCONT)
+        for client in clients {
+            let answer = try client.readToReady()
+            #expect(!answer.contains { $0.type == "E" }, "\(answer)")
+        }
+        try waitForAuthority("new", [first, sleeper])
     }
 
     @Test(arguments: ["fence", "claim", "swap"])
