@@ -13,6 +13,8 @@ package struct ColumnHash: Sendable {
         /// - Parameter type: as format_type writes it.
         init(_ type: String) {
             switch type {
+            // It has its elements' modifier in its name: varchar(10)[].
+            case _ where type.hasSuffix("[]"): self = .other
             case _ where TableDescription.Column.integerTypes.contains(type): self = .integer
             case "boolean": self = .boolean
             case "text", "character varying": self = .text

@@ -169,17 +169,22 @@ import Testing
         ("UPDATE v SET w = z AT TIME ZONE 'UTC', z = w AT TIME ZONE 'UTC' WHERE id = 24", ["24"]),
         ("UPDATE v SET o = NOT o WHERE id = 25", ["25"]), ("UPDATE v SET o = NULL WHERE id = 26", ["26"]),
         ("UPDATE v SET k = k || ' ' WHERE id = 27", ["27"]),
+        ("UPDATE v SET e = '{a,c}' WHERE id = 28", ["28"]), ("UPDATE v SET e = '{{a},{b}}' WHERE id = 29", ["29"]),
+        ("UPDATE v SET g = '{x,NULL}' WHERE id = 30", ["30"]), ("UPDATE v SET y = 'z' WHERE id = 31", ["31"]),
+        ("UPDATE v SET q = q || q WHERE id = 32", ["32"]),
         ("ALTER TABLE v ALTER k TYPE text, ALTER h TYPE char(5)", (1...40).map { "\($0)" }.sorted()),
         ("ALTER TABLE v ALTER k TYPE text, ALTER t TYPE varchar(20)", []),
         ("ALTER TABLE v ALTER w TYPE timestamptz USING w AT TIME ZONE 'UTC'", (1...40).map { "\($0)" }.sorted()),
     ])
     func `what differs in any column of any type is found`(change: String, keys: [String]) throws {
         let pair = try MirroredPair(schema: """
-            CREATE TYPE twin AS (a int, b int);
+            CREATE TYPE twin AS (a int, b int); CREATE DOMAIN word AS varchar(5);
             CREATE TABLE v (id int PRIMARY KEY, a int, b int, n numeric, f float8, c bpchar, t text, p twin, l int[],
-                d bpchar, h char(3), u uuid, w timestamp, z timestamptz, o boolean, k varchar(10));
+                d bpchar, h char(3), u uuid, w timestamp, z timestamptz, o boolean, k varchar(10), e varchar(10)[],
+                g char(3)[], y word, q timestamp(3)[]);
             INSERT INTO v SELECT g, g, g * 2, 1.0, 0, 'x', 't' || g, ROW(NULL, NULL)::twin, '{1,2}', 'x ', 'a',
-                    'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '2026-11-29 12:00:00', '2026-11-29 13:00:00Z', true, 'k'
+                    'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '2026-11-29 12:00:00', '2026-11-29 13:00:00Z', true, 'k',
+                    '{a,b}', '{x}', 'y', '{2026-11-29,2026-11-30}'
                 FROM generate_series(1, 40) g;
             UPDATE v SET t = '' WHERE id = 5; UPDATE v SET b = NULL WHERE id = 6
             """)
