@@ -1,3 +1,5 @@
+import Primitives
+
 /// A table's name, schema first. Immutable, any thread.
 package struct TableName: Hashable, Sendable, Comparable, CustomStringConvertible {
     package var schema: String
@@ -12,8 +14,20 @@ package struct TableName: Hashable, Sendable, Comparable, CustomStringConvertibl
     package var sql: String { "\(SQL.identifier(schema)).\(SQL.identifier(name))" }
     package var description: String { "\(schema).\(name)" }
 
+    /// By bytes, as PostgreSQL tells names apart.
+    package static func == (left: TableName, right: TableName) -> Bool {
+        left.name.hasSameBytes(as: right.name) && left.schema.hasSameBytes(as: right.schema)
+    }
+
+    package func hash(into hasher: inout Hasher) {
+        hasher.combine(ExactName(schema))
+        hasher.combine(ExactName(name))
+    }
+
     package static func < (left: TableName, right: TableName) -> Bool {
-        (left.schema, left.name) < (right.schema, right.name)
+        left.schema.hasSameBytes(as: right.schema)
+            ? left.name.utf8.lexicographicallyPrecedes(right.name.utf8)
+            : left.schema.utf8.lexicographicallyPrecedes(right.schema.utf8)
     }
 }
 
@@ -86,7 +100,14 @@ package struct TableDescription: Sendable, Equatable {
         }
     }
 
-    package func column(_ name: String) -> Column? { columns.first { $0.name == name } }
+    package func column(_ name: String) -> Column? { columns.first { $0.name.hasSameBytes(as: name) } }
+
+    /// A column whose name is another's in another Unicode form: two to PostgreSQL, one wherever we look columns up by
+    /// their names.
+    package var lookalike: String? {
+        var seen: Set<String> = []
+        return columns.first { !seen.insert($0.name).inserted }?.name
+    }
 
     /// What FROM names, with an alias behind it: a partitioned table with its partitions, any other without its
     /// children.

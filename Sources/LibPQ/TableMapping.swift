@@ -108,7 +108,7 @@ package struct TableMappings: Sendable, Equatable {
         guard let twin else { return shape }
         let sources = mapping.sources(table, from: side, to: twin)
         // In the twin's order; what it lacks comes last.
-        let order = Dictionary(uniqueKeysWithValues: twin.columns.enumerated().map { ($1.name, $0) })
+        let order = Dictionary(twin.columns.enumerated().map { ($1.name, $0) }) { first, _ in first }
         let sorted = sources.sorted { left, right in
             (order[left.target] ?? Int.max, left.target) < (order[right.target] ?? Int.max, right.target)
         }

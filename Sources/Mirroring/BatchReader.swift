@@ -1,4 +1,5 @@
 import LibPQ
+import Primitives
 
 /// The source's half of a batch: which keys changed since NEW's snapshot, and their rows, all as of one
 /// snapshot. Used by the mirror's thread.
@@ -310,15 +311,16 @@ final class BatchReader {
 
     private func assemble(_ plan: TablePlan, _ dirty: Dirty, _ rows: Rows) -> SmallRows {
         var lists: [UInt8] = []
-        var present: Set<[String]> = []
+        var present: Set<[ExactName]> = []
         for row in 0..<rows.count {
             if row > 0 { lists.append(UInt8(ascii: ",")) }
             lists.append(contentsOf: rows.bytes(row, plan.keyCount))
-            present.insert((0..<plan.keyCount).map { rows[row, $0] ?? "" })
+            present.insert((0..<plan.keyCount).map { ExactName(rows[row, $0] ?? "") })
         }
         // Without an upsert every dirty key is deleted first. A key may have several texts (1.0, 1.00): a
         // text that no row has is deleted before the rows come, so deleting too much is mended by the insert.
-        let absent = plan.isUpsertable ? dirty.keys.filter { !present.contains($0) } : dirty.keys
+        let absent = plan.isUpsertable
+            ? dirty.keys.filter { key in !present.contains(key.map { ExactName($0) }) } : dirty.keys
         return SmallRows(
             table: plan, isTruncated: dirty.isTruncated, valueLists: lists, rows: rows.count, absent: absent)
     }

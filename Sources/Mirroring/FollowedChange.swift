@@ -10,7 +10,7 @@ import Primitives
 package final class FollowedChange {
     private let change: SchemaChange
     private let client: SchemaChange.Client
-    private let keys: [String: Set<String>]
+    private let keys: [String: Set<ExactName>]
     private var record: SchemaChange.Record
     private var hasBegun = false
     /// What the transaction has set, as the target has it.

@@ -127,6 +127,11 @@ package enum Preflight {
                 place, "has no primary key" + inherits,
                 "ALTER TABLE ... ADD PRIMARY KEY, or a unique index on columns that are NOT NULL"))
         }
+        if let column = table.lookalike {
+            found.append(blocking(
+                place, "has two columns named \(column) that differ in nothing but their Unicode form",
+                "Rename one of them"))
+        }
         if table.hidesRows {
             found.append(blocking(
                 place, "row level security hides rows from us", "Give the control user BYPASSRLS"))

@@ -208,7 +208,7 @@ package final class SchemaChange {
         var source: Client
         var target: Client
         var record: Record
-        var keys: [String: Set<String>]
+        var keys: [String: Set<ExactName>]
     }
 
     private var prepared: Prepared?
@@ -491,16 +491,16 @@ package final class SchemaChange {
          WHERE t.tgname = '\(CaptureSchema.rowTrigger)' AND t.tgparentid = 0
         """
 
-    private static func collectKeys(_ rows: Rows) -> [String: Set<String>] {
-        var found: [String: Set<String>] = [:]
+    private static func collectKeys(_ rows: Rows) -> [String: Set<ExactName>] {
+        var found: [String: Set<ExactName>] = [:]
         for row in 0..<rows.count {
             let table = rows[row, 0] ?? ""
-            found[table, default: []].formUnion(rows[row, 1].map { [$0] } ?? [])
+            found[table, default: []].formUnion(rows[row, 1].map { [ExactName($0)] } ?? [])
         }
         return found
     }
 
-    func mirroredKeys(on side: Side) throws(Failure) -> [String: Set<String>] {
+    func mirroredKeys(on side: Side) throws(Failure) -> [String: Set<ExactName>] {
         let isSource = side == direction.source
         guard let rows = try isSource ? onSource(Self.keysQuery) : onTarget(Self.keysQuery) else { return [:] }
         let all = Self.collectKeys(rows)
@@ -510,7 +510,7 @@ package final class SchemaChange {
         return all.reduce(into: [:]) { keys, entry in
             guard let table = tables.first(where: { "\($0.oid)" == entry.key }) else { return }
             keys[entry.key] = entry.value.filter { signature in
-                let columns = signature.split(separator: "\u{2}")
+                let columns = signature.text.split(separator: "\u{2}")
                 return columns.count == table.key.count
                     && zip(columns, table.key).allSatisfy { $0.hasPrefix($1 + "\u{1}") }
             }
@@ -518,7 +518,7 @@ package final class SchemaChange {
     }
 
     /// The triggers write down the keys as they were: the first write with another one would fail.
-    func expect(_ keys: [String: Set<String>], _ client: Client) throws(Failure) {
+    func expect(_ keys: [String: Set<ExactName>], _ client: Client) throws(Failure) {
         let rows = try onSide(client.side) { () throws(PostgresFailure) in
             try client.connection.query(Self.keysQuery, timeoutSeconds: Self.patienceSeconds)
         }

@@ -1,4 +1,5 @@
 import PGWire
+import Primitives
 
 /// The session parameters that a client has set, each with the statement that sets it on another server.
 /// A value; equal contents mean that a server needs nothing done.
@@ -8,6 +9,11 @@ package struct SessionSettings: Equatable, Sendable {
         package var name: String
         /// One SQL statement without a semicolon.
         package var statement: String
+
+        /// By bytes: a role's or a schema's name in another Unicode form is another's.
+        package static func == (left: Entry, right: Entry) -> Bool {
+            left.name.hasSameBytes(as: right.name) && left.statement.hasSameBytes(as: right.statement)
+        }
     }
 
     /// Parameters one session may set; beyond it the client is pinned.

@@ -1,4 +1,5 @@
 import LibPQ
+import Primitives
 
 /// What the catalogs of both sides say of the application's objects, property by property. Blocks its caller.
 package enum SchemaComparison {
@@ -44,7 +45,8 @@ package enum SchemaComparison {
                 found.append(Difference(object: object, property: "", old: "", new: nil))
                 continue
             }
-            for (property, value) in properties where twins[property] != value {
+            for (property, value) in properties {
+                if let twin = twins[property], twin.hasSameBytes(as: value) { continue }
                 found.append(Difference(object: object, property: property, old: value, new: twins[property] ?? ""))
             }
         }

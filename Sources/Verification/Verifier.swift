@@ -199,6 +199,9 @@ package struct Verifier {
         if table.key.isEmpty { return "has no primary key" + (table.view == nil ? "" : " that mirror.tables maps") }
         if table.view != nil && table.key != twin.key { return "NEW has another key than mirror.tables gives it" }
         if table.hidesRows || twin.hidesRows { return "row level security hides rows from us" }
+        if let column = table.lookalike ?? twin.lookalike {
+            return "has two columns named \(column) that differ in nothing but their Unicode form"
+        }
         if let missing = table.columns.first(where: { twin.column($0.name) == nil }) {
             return "NEW lacks the column \(missing.name)"
         }
@@ -365,10 +368,10 @@ private final class PairReader {
         _ plan: KeyRangePlan, _ slice: KeySlice, _ result: inout VerifyReport.Table
     ) throws(VerifyFailure) {
         let (left, right, _) = try both(plan) { $0.rows(slice) }
-        func collect(_ rows: Rows) -> [[String]: (hash: String, row: Int)] {
-            var found: [[String]: (hash: String, row: Int)] = [:]
+        func collect(_ rows: Rows) -> [[ExactName]: (hash: String, row: Int)] {
+            var found: [[ExactName]: (hash: String, row: Int)] = [:]
             for row in 0..<rows.count {
-                let key = (0..<plan.keyCount).map { rows[row, $0] ?? "" }
+                let key = (0..<plan.keyCount).map { ExactName(rows[row, $0] ?? "") }
                 found[key] = ((rows[row, plan.keyCount] ?? "") + "/" + (rows[row, plan.keyCount + 1] ?? ""), row)
             }
             return found
@@ -377,11 +380,12 @@ private final class PairReader {
         for (key, old) in onOld where onNew[key]?.hash != old.hash {
             let new = onNew[key]
             result.record(VerifyReport.Key(
-                key: key, difference: new == nil ? .onlyOnOld : .changed, old: left[old.row, shown],
+                key: key.map(\.text), difference: new == nil ? .onlyOnOld : .changed, old: left[old.row, shown],
                 new: new.flatMap { right[$0.row, shown] }))
         }
         for (key, new) in onNew where onOld[key] == nil {
-            result.record(VerifyReport.Key(key: key, difference: .onlyOnNew, old: nil, new: right[new.row, shown]))
+            result.record(VerifyReport.Key(
+                key: key.map(\.text), difference: .onlyOnNew, old: nil, new: right[new.row, shown]))
         }
     }
 }

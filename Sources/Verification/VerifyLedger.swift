@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import LibPQ
+import Primitives
 import Synchronization
 
 /// What a comparison has found equal so far, in a file, so that one that was killed goes on where it was. Any thread.
@@ -60,7 +61,8 @@ package final class VerifyLedger: Sendable {
     }
 
     private struct State {
-        var places: [String: Entry] = [:]
+        /// By the name in SQL.
+        var places: [ExactName: Entry] = [:]
         /// -1: closed.
         var descriptor: CInt
 
@@ -133,20 +135,21 @@ package final class VerifyLedger: Sendable {
     }
 
     private static func add(_ line: Line, to state: inout State) {
-        var entry = line.mark.map { Entry(mark: $0) } ?? state.places[line.table] ?? Entry()
+        let table = ExactName(line.table)
+        var entry = line.mark.map { Entry(mark: $0) } ?? state.places[table] ?? Entry()
         entry.place.after = line.through
         entry.place.isDone = line.through == nil
         entry.place.rows += line.rows
         entry.place.ranges += line.ranges
         entry.differs = entry.differs || line.differing > 0
-        state.places[line.table] = entry
+        state.places[table] = entry
     }
 
     /// - Parameter mark: what the table is now: another one, and it begins anew.
     package func place(of table: TableName, mark: String) -> Place {
         state.withLock { state in
-            let entry = state.places[table.description]
-            return entry.flatMap { $0.mark == mark && !$0.differs ? $0.place : nil } ?? Place()
+            let entry = state.places[ExactName(table.sql)]
+            return entry.flatMap { $0.mark.hasSameBytes(as: mark) && !$0.differs ? $0.place : nil } ?? Place()
         }
     }
 
@@ -157,7 +160,7 @@ package final class VerifyLedger: Sendable {
         _ table: TableName, mark: String?, through: [String]?, rows: Int64, differing: Int
     ) {
         let line = Line(
-            table: table.description, mark: mark, through: through, rows: rows, ranges: 1, differing: differing)
+            table: table.sql, mark: mark, through: through, rows: rows, ranges: 1, differing: differing)
         state.withLock { $0.append(line) }
     }
 

@@ -104,10 +104,13 @@ final class MirrorHarness {
     func differences() throws -> [String] {
         let old = try Self.contents(try connectOld()), new = try Self.contents(try connectNew())
         return old.keys.sorted().compactMap { table in
-            guard old[table] != new[table] else { return nil }
-            let left = Set((old[table] ?? "").split(separator: "\n")), right = Set((new[table] ?? "").split(separator: "\n"))
-            return "\(table): only OLD \(left.subtracting(right).sorted().prefix(5)), "
-                + "only NEW \(right.subtracting(left).sorted().prefix(5))"
+            let left = old[table] ?? "", right = new[table] ?? ""
+            if left.hasSameBytes(as: right), new[table] != nil { return nil }
+            func lines(_ text: String) -> Set<ExactName> { Set(text.split(separator: "\n").map { ExactName(String($0)) }) }
+            func onlyIn(_ one: String, _ other: String) -> ArraySlice<String> {
+                lines(one).subtracting(lines(other)).map(\.text).sorted().prefix(5)
+            }
+            return "\(table): only OLD \(onlyIn(left, right)), only NEW \(onlyIn(right, left))"
         }
     }
 }

@@ -133,4 +133,23 @@ import Testing
         }
         #expect(harness.horizon.report.state == .mirroring)
     }
+
+    /// PostgreSQL compares their bytes.
+    @Test func `keys and tables that differ in nothing but their Unicode form are two`() throws {
+        let one = #"U&'caf\00E9'"#, other = #"U&'cafe\0301'"#
+        let tables = [#"U&"caf\00E9""#, #"U&"cafe\0301""#]
+        let harness = try MirrorHarness.mirroring(
+            "CREATE TABLE tags (name text PRIMARY KEY, n int);"
+                + tables.map { "CREATE TABLE \($0) (id int PRIMARY KEY, v text);" }.joined(),
+            fill: "INSERT INTO tags VALUES (\(one), 1), (\(other), 2);"
+                + tables.map { "INSERT INTO \($0) VALUES (1, \(one));" }.joined())
+        let old = try harness.writer(), new = try harness.connectNew()
+        try old.execute("BEGIN; UPDATE tags SET n = 3 WHERE name = \(one); DELETE FROM tags WHERE name = \(other); COMMIT")
+        try old.execute("UPDATE \(tables[0]) SET v = \(other); DELETE FROM \(tables[1])")
+        try harness.settle()
+        #expect(try new.query("SELECT count(*) FROM public.tags").integer(0, 0) == 1)
+        #expect(try new.query("SELECT count(*) FROM public.\(tables[0]) WHERE v = \(other)").integer(0, 0) == 1)
+        #expect(try new.query("SELECT count(*) FROM public.\(tables[1])").integer(0, 0) == 0)
+        #expect(try harness.differences() == [])
+    }
 }

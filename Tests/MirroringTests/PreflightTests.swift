@@ -76,4 +76,10 @@ import Testing
         let one = try harness.connectOld(), two = try harness.connectOld()
         #expect(try Preflight.check(old: one, new: two).blocking.contains { $0.problem.hasPrefix("are the same") })
     }
+
+    @Test func `columns that are told apart by their Unicode form only are named`() throws {
+        let harness = try MirrorHarness(schema: #"CREATE TABLE t (id int PRIMARY KEY, U&"caf\00E9" int, U&"cafe\0301" int)"#)
+        let result = try Preflight.check(old: try harness.connectOld(), new: try harness.connectNew())
+        #expect(result.blocking.map(\.problem).contains { $0.contains("differ in nothing but their Unicode form") })
+    }
 }

@@ -19,6 +19,12 @@ import Testing
         #expect(SessionSettings().statements(from: SessionSettings()) == nil)
     }
 
+    @Test func `values that differ in their Unicode form differ`() {
+        var one = settings([("role", "caf\u{e9}")]), other = settings([("role", "cafe\u{301}")])
+        #expect(one.statements(from: other) != nil)
+        #expect(one != other && !SessionSettings.unify(&one, &other))
+    }
+
     @Test func `only what differs is set or reset`() {
         let wanted = settings([("a", "1"), ("b", "2"), ("c", "3")])
         let current = settings([("b", "2"), ("c", "4"), ("d", "5"), ("my.x", "6")])

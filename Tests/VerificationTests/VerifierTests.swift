@@ -197,6 +197,22 @@ import Testing
         #expect(report.tables[0].rows == 40)
     }
 
+    @Test func `keys that differ in nothing but their Unicode form are two`() throws {
+        let one = #"U&'caf\00E9'"#, other = #"U&'cafe\0301'"#
+        let pair = try MirroredPair(schema: """
+            CREATE TABLE tags (name text PRIMARY KEY, n int); INSERT INTO tags VALUES (\(one), 1)
+            """)
+        let verifier = Verifier(
+            old: try ConnectionString(parsing: pair.oldConninfo), new: try ConnectionString(parsing: pair.newConninfo))
+        #expect(try verifier.run().outcome == .equal)
+        try pair.new.psql("INSERT INTO tags VALUES (\(other), 1)", database: pair.database)
+        let report = try verifier.run()
+        #expect(report.outcome == .different)
+        #expect(report.tables[0].keys.map(\.difference) == [.onlyOnNew])
+        try pair.old.psql("UPDATE tags SET name = \(other)", database: pair.database)
+        #expect(try verifier.run().tables[0].keys.map(\.difference) == [.onlyOnNew])
+    }
+
     /// The ranges' ends are NEW's as long as it has any.
     @Test(arguments: [("id > 12", 28), ("id BETWEEN 6 AND 30", 25), ("id <= 40", 40), ("id > 41", 0)])
     func `ranges that one side lacks are compared all the same`(gone: String, missing: Int) throws {

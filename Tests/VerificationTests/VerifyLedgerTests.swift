@@ -126,4 +126,24 @@ import Testing
         }
         #expect(try verifier.run().tables[0].differing == 2)
     }
+
+    @Test func `tables whose names look alike have places of their own`() throws {
+        let scratch = Scratch()
+        let names = [("s", "caf\u{e9}"), ("s", "cafe\u{301}"), ("a.b", "c"), ("a", "b.c")]
+        let tables = names.map { TableName(schema: $0.0, name: $0.1) }
+        let first = try VerifyLedger(path: scratch.path, subject: Self.subject)
+        for (index, table) in tables.enumerated() {
+            first.record(table, mark: "m", through: ["\(index)"], rows: Int64(index), differing: 0)
+        }
+        for (index, table) in tables.enumerated() {
+            first.record(table, mark: nil, through: ["1\(index)"], rows: Int64(index), differing: 0)
+        }
+        let again = withExtendedLifetime(first) { FileManager.default.contents(atPath: scratch.path) }
+        let other = Scratch()
+        try again?.write(to: URL(filePath: other.path))
+        let second = try VerifyLedger(path: other.path, subject: Self.subject)
+        for (index, table) in tables.enumerated() {
+            #expect(second.place(of: table, mark: "m") == .init(after: ["1\(index)"], rows: 2 * Int64(index), ranges: 2))
+        }
+    }
 }
