@@ -10,14 +10,22 @@ extension SchemaChange {
         let mark = try onSide(direction.target) { () throws(PostgresFailure) in try ApplierMark.of(target) }
         let known = "jsonb_array_elements(\(SQL.literal(record.known))::jsonb) k"
         let same = "b.schema_name = k->>1 AND b.table_name = k->>2"
+        let isRenamed = """
+            c.oid = (k->>0)::oid AND n.oid = c.relnamespace AND (n.nspname <> k->>1 OR c.relname <> k->>2)
+            """
+        // Tables may have exchanged names, and each row is looked at by itself: first to names that are too long for
+        // any table.
+        let between = "repeat('-', 64)"
         let renamed = try onTarget("""
             BEGIN;
             DELETE FROM godwit.backfill b USING \(known)
              WHERE \(same) AND k->>0 IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = (k->>0)::oid);
+            UPDATE godwit.backfill b SET table_name = b.table_name || \(between)
+              FROM \(known), pg_class c, pg_namespace n WHERE \(same) AND \(isRenamed);
             UPDATE godwit.backfill b SET schema_name = n.nspname, table_name = c.relname
               FROM \(known), pg_class c, pg_namespace n
-             WHERE \(same) AND c.oid = (k->>0)::oid AND n.oid = c.relnamespace
-               AND (n.nspname <> k->>1 OR c.relname <> k->>2) RETURNING c.oid::bigint
+             WHERE b.schema_name = k->>1 AND b.table_name = k->>2 || \(between) AND \(isRenamed)
+             RETURNING c.oid::bigint
             """)
         do throws(Failure) {
             if let renamed, renamed.count > 0, direction == .forward {
