@@ -69,7 +69,7 @@ package struct TableDescription: Sendable, Equatable {
     package var inheritsFrom: String?
     /// A partition, at any depth, is a foreign or an unlogged table.
     package var hasUnfitPartition: Bool
-    /// Unique and exclusion constraints besides the key.
+    /// Unique and exclusion constraints besides the key; also those that only partitions have.
     package var otherUniqueIndexes: Int
     package var isKeyDeferrable: Bool
     package var columns: [Column]
@@ -142,7 +142,11 @@ package enum CatalogReader {
                    FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid WHERE p.isleaf)
                    ELSE greatest(c.reltuples, 0)::bigint END,
                (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid AND i.indexrelid IS DISTINCT FROM k.indexrelid
-                 AND (i.indisunique OR i.indisexclusion)),
+                 AND (i.indisunique OR i.indisexclusion))
+               + CASE c.relkind WHEN 'p' THEN (SELECT count(*) FROM pg_partition_tree(c.oid) p
+                     JOIN pg_index i ON i.indrelid = p.relid
+                    WHERE p.relid <> c.oid AND (i.indisunique OR i.indisexclusion)
+                      AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid)) ELSE 0 END,
                coalesce(NOT k.indimmediate, false),
                CASE WHEN NOT c.relispartition THEN (SELECT string_agg(h.inhparent::regclass::text, ', ')
                    FROM pg_inherits h WHERE h.inhrelid = c.oid) END,

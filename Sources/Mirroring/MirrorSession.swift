@@ -31,6 +31,9 @@ final class MirrorSession {
     private(set) var progress: BatchApplier.Progress
     private var backfill: Backfill
     private var partitions: PartitionTracker
+    /// Tables whose copy begins, where something besides the key is unique: what NEW has of them may be of an earlier
+    /// copy, and stand in the way of any row that comes.
+    private var stale: Set<TableName>
     private var sequences: SequenceRaiser
     private var lag = LagWindow()
     private var pace: CopyPace
@@ -180,42 +183,10 @@ final class MirrorSession {
         planOf = Dictionary(uniqueKeysWithValues: plans.map { ($0.name, $0) })
         self.progress = progress
         self.backfill = backfill
+        let colliding = Set(plans.filter(\.mayCollide).map(\.name))
+        stale = colliding.intersection(backfill.tables.filter(\.isUntouched).map(\.name))
         self.stopDescriptor = stopDescriptor
         reportTables()
-    }
-
-    /// - Parameter control: of `CaptureSchema.history`.
-    static func checkHistory(
-        _ direction: MirrorDirection, _ progress: BatchApplier.Progress, _ control: Rows,
-        _ lastAcknowledged: BatchApplier.Progress?
-    ) throws(Failure) {
-        let (source, target) = (direction.source.title, direction.target.title)
-        let anew = "Run godwit prepare --remove, empty \(target)'s tables and prepare again"
-        if control.integer(0, 0) != progress.epoch {
-            throw .wrongHistory(
-                "\(target) was prepared for another \(source) (or \(source) for another \(target) since): epoch "
-                    + "\(progress.epoch) against \(control[0, 0] ?? ""). \(anew)")
-        }
-        if let identity = control[0, 2], identity != progress.source {
-            throw .wrongHistory(
-                "\(source) is not the server that it was (\(progress.source), now \(identity)): a failover or a "
-                    + "restore. Commits may be missing on it. \(anew)")
-        }
-        var needed = control.integer(0, 3) ?? 0
-        if let lastAcknowledged, lastAcknowledged.epoch == progress.epoch {
-            needed = max(needed, lastAcknowledged.batch)
-        }
-        if needed > progress.batch {
-            throw .wrongHistory(
-                "\(target) has lost batches that it had committed (\(needed), now \(progress.batch)): "
-                    + "a failover or a restore. \(anew)")
-        }
-        // Every batch is made durable on OLD before NEW takes it, so a later start must be later.
-        if let next = control[0, 4].flatMap({ UInt64($0) }), next < progress.snapshot.xmax {
-            throw .wrongHistory(
-                "\(source) has lost transactions that \(target) holds (its next is \(next), \(target) has "
-                    + "\(progress.snapshot.xmax)): a restore. \(anew)")
-        }
     }
 
     /// A mirrored table: as the source has it, as the target is to have it, and as it has it.
@@ -352,16 +323,18 @@ final class MirrorSession {
         } else {
             try on(source) { () throws(PostgresFailure) in try reader.makeDurable() }
             try on(target) { () throws(PostgresFailure) in try applier.run(text) }
+            let cleared = try clearStale()
             let changes = try applyPartitions(moved)
             var rest: [UInt8] = []
             BatchApplier.append(small, to: &rest)
             if !rest.isEmpty { try on(target) { () throws(PostgresFailure) in try applier.run(rest) } }
-            var touched = moved.map(\.newOid) + small.map(\.table.newOid)
+            var touched = (cleared + moved + small.map(\.table)).map(\.newOid)
             if head.dirty == nil { touched += try applyLarge() }
             let step = try applyBackfillStep()
             if let step, let plan = planOf[step.name] { touched.append(plan.newOid) }
             let expect = BatchApplier.expectText(touched, definitions)
             try on(target) { () throws(PostgresFailure) in try applier.execute("\(expect)COMMIT") }
+            stale = []
             partitions.record(changes)
             if let step { backfill.record(step.name, step.copied, through: step.through) }
         }
@@ -408,6 +381,15 @@ final class MirrorSession {
         }
         horizon.updateReport { $0.keys += UInt64(entries) }
         return tables.compactMap { plans[$0.relation]?.newOid }
+    }
+
+    /// Nobody reads on NEW, whose copy is not complete.
+    private func clearStale() throws(Failure) -> [TablePlan] {
+        let cleared = stale.compactMap { planOf[$0] }
+        try on(target) { () throws(PostgresFailure) in
+            for plan in cleared { try applier.execute(plan.deleteAll) }
+        }
+        return cleared
     }
 
     private func applyPartitions(_ moved: [TablePlan]) throws(Failure) -> [PartitionTracker.Change] {

@@ -11,6 +11,8 @@ package struct TablePlan: Sendable {
     package let keyCount: Int
     /// Rows may be changed in place: nothing but the primary key can collide.
     let isUpsertable: Bool
+    /// Something besides the primary key is unique on NEW.
+    let mayCollide: Bool
     /// Both sides order the key alike: a backfill range can be deleted and copied straight into the table.
     let hasPortableKeyOrder: Bool
 
@@ -62,7 +64,8 @@ package struct TablePlan: Sendable {
         // An identity column GENERATED ALWAYS cannot be SET; as a part of the key it needs no change either.
         let fixed = Set(new.columns.filter { $0.identity == .always }.map(\.name))
         let set = carried.filter { !fixed.contains($0.name) }.map { "\($0.sql) = EXCLUDED.\($0.sql)" }
-        isUpsertable = new.kind == .ordinary && new.otherUniqueIndexes == 0 && !new.isKeyDeferrable
+        mayCollide = new.otherUniqueIndexes > 0
+        isUpsertable = new.kind == .ordinary && !mayCollide && !new.isKeyDeferrable
             && fixed.isSubset(of: old.key)
         conflictAction = set.isEmpty ? "DO NOTHING" : "DO UPDATE SET " + set.joined(separator: ", ")
         hasPortableKeyOrder = old.hasPortableKeyOrder && new.hasPortableKeyOrder

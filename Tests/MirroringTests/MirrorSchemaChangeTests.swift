@@ -79,6 +79,33 @@ import Testing
         #expect(isAnew)
     }
 
+    /// Each side numbers its rows in the order of its own pages: what NEW has of later ranges stands in the way of those
+    /// that come, of the copy's and of others.
+    @Test func `a table that is copied anew and has another unique index goes its way`() throws {
+        let harness = try Self.mirroring(fill: """
+            INSERT INTO t SELECT g, g FROM generate_series(1, 12000) g; UPDATE t SET v = 1 WHERE id <= 500;
+            INSERT INTO w VALUES ('k', 1)
+            """)
+        try harness.connectOld().execute("ALTER TABLE public.t ADD COLUMN nr serial UNIQUE")
+        try harness.connectNew().execute("ALTER TABLE public.t ADD COLUMN nr serial UNIQUE")
+        try harness.connectOld().execute("UPDATE public.t SET v = 2 WHERE id IN (1, 400, 11000); UPDATE public.w SET v = 2")
+        try Self.expectEqual(harness)
+        #expect(try harness.connectNew().query("SELECT max(nr) FROM public.t WHERE id <= 500").integer(0, 0) == 12000)
+    }
+
+    /// The same where only a partition has such an index.
+    @Test func `a partition's own unique index is known`() throws {
+        let harness = try MirrorHarness(schema: """
+            CREATE TABLE p (id int PRIMARY KEY, v int) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p DEFAULT
+            """)
+        func others() throws -> Int? {
+            try CatalogReader.tables(try harness.connectOld()).first { $0.kind == .partitioned }?.otherUniqueIndexes
+        }
+        #expect(try others() == 0)
+        try harness.connectOld().execute("CREATE UNIQUE INDEX ON public.p1 (v)")
+        #expect(try others() == 1)
+    }
+
     /// Rows that came meanwhile have the default that it had then.
     @Test func `a column that NEW had before is brought row by row`() throws {
         let harness = try Self.mirroring()
