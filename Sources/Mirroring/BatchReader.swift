@@ -95,22 +95,32 @@ final class BatchReader {
 
     /// Takes the batch's snapshot. The locks come first: TRUNCATE would empty a table under an older
     /// snapshot.
-    func begin(after applied: LedgerSnapshot, keysMax: Int) throws(PostgresFailure) -> Head {
+    ///
+    /// - Returns: nil when somebody has a table for himself: none is locked then, for he may come to want another one.
+    func begin(after applied: LedgerSnapshot, keysMax: Int) throws(PostgresFailure) -> Head? {
         isDurable = false
         if isCommitPending {
             isCommitPending = false
             try source.finish()
         }
         try source.send("""
-            BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \(lockTables)
+            BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+            SET LOCAL lock_timeout = '\(Self.lockTimeout)'; \(lockTables) SET LOCAL lock_timeout = 0;
             SELECT pg_current_snapshot(), epoch, generation, hold_token, pg_current_wal_insert_lsn()
               FROM godwit.control;
             \(partitionsQuery)
             \(keysQuery(applied, keysMax))
             """)
         var answers: [Rows] = []
-        while let reply = try source.next() {
-            if case .rows(let rows) = reply { answers.append(rows) }
+        do throws(PostgresFailure) {
+            while let reply = try source.next() {
+                if case .rows(let rows) = reply { answers.append(rows) }
+            }
+        } catch {
+            guard error.kind == .refused, error.isLockConflict else { throw error }
+            try source.finish()
+            try source.execute("ROLLBACK")
+            return nil
         }
         guard answers.count == (partitionsQuery.isEmpty ? 2 : 3), answers[0].count == 1,
             let snapshot = answers[0][0, 0].flatMap({ LedgerSnapshot($0) })
@@ -134,6 +144,10 @@ final class BatchReader {
               FROM (SELECT DISTINCT relation, key FROM u LIMIT \(keysMax + 1)) d
             """
     }
+
+    /// For each table. Tables are locked one by one, and whoever waits for one that is locked already may have the next
+    /// one: shorter than PostgreSQL's deadlock_timeout, at which he would be ended, and short for whoever waits.
+    private static let lockTimeout = "200ms"
 
     /// Journal entries, over the keys of a small batch, that are looked through for them.
     private static let entriesPerKeyMax = 20
@@ -366,7 +380,7 @@ final class BatchReader {
     func companion() throws(PostgresFailure) -> Companion? {
         let snapshot = try exportSnapshot()
         do throws(PostgresFailure) {
-            let connection = try connect(["lock_timeout": Self.companionLockTimeout])
+            let connection = try connect(["lock_timeout": Self.lockTimeout])
             try connection.execute("""
                 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT \(SQL.literal(snapshot));
                 \(lockTables) LOCK TABLE \((0..<Journal.tables).map(Journal.table).joined(separator: ", "))
@@ -378,8 +392,6 @@ final class BatchReader {
             return nil
         }
     }
-
-    private static let companionLockTimeout = "200ms"
 
     func exportSnapshot() throws(PostgresFailure) -> String {
         try source.query("SELECT pg_export_snapshot()")[0, 0] ?? ""

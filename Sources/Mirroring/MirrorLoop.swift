@@ -121,20 +121,31 @@ final class MirrorLoop {
     private func runBatch() -> MirrorStateMachine.Event {
         if let following { return runBatch(of: following) }
         guard let session else { preconditionFailure("a batch without a session") }
-        if orders.isPaused, !rest(session) { return .stop }
-        guard session.waitForWork(kick: horizon.kickDescriptor, stop: stopDescriptor) else { return .stop }
-        while orders.awaitsLastWrites { if Self.isReadable([stopDescriptor], millis: 1)[0] { return .stop } }
-        guard stand() else { return .stop }
-        if !duty.isOurs { return standBy }
-        do throws(MirrorSession.Failure) {
-            defer { logNotices(session) }
-            guard try session.runBatch() else { return .tablesChanged }
-            lastAcknowledged = session.progress
-            return .applied(backfillLeft: !session.isBackfillComplete, at: .now())
-        } catch {
-            return event(for: error)
+        while true {
+            if orders.isPaused, !rest(session) { return .stop }
+            guard session.waitForWork(kick: horizon.kickDescriptor, stop: stopDescriptor) else { return .stop }
+            while orders.awaitsLastWrites { if Self.isReadable([stopDescriptor], millis: 1)[0] { return .stop } }
+            guard stand() else { return .stop }
+            if !duty.isOurs { return standBy }
+            do throws(MirrorSession.Failure) {
+                defer { logNotices(session) }
+                switch try session.runBatch() {
+                case .applied:
+                    lastAcknowledged = session.progress
+                    return .applied(backfillLeft: !session.isBackfillComplete, at: .now())
+                case .tablesChanged: return .tablesChanged
+                case .tableTaken: try session.giveSign()
+                }
+            } catch {
+                return event(for: error)
+            }
+            waited()
+            if Self.isReadable([stopDescriptor], millis: Self.takenMillis)[0] { return .stop }
         }
     }
+
+    /// Milliseconds in which nobody waits for us while somebody else has a table for himself.
+    private static let takenMillis: CInt = 50
 
     private var standBy: MirrorStateMachine.Event {
         .failed(reason: "it stands by: the Godwit that runs the migrations mirrors", at: .now())

@@ -255,20 +255,32 @@ final class MirrorSession {
 
     // MARK: batch
 
-    /// - Returns: false when the tables to mirror have changed: open again.
-    func runBatch() throws(Failure) -> Bool {
+    enum Outcome {
+        /// NEW holds the batch, or it was empty.
+        case applied
+        /// The tables to mirror have changed: open again.
+        case tablesChanged
+        /// Somebody has one of them for himself, and nothing was taken.
+        case tableTaken
+    }
+
+    func runBatch() throws(Failure) -> Outcome {
         let number = horizon.beginBatch()
         let began = MonotonicInstant.now()
         batchBegan = began
         let head = try on(source) { () throws(PostgresFailure) in
             try reader.begin(after: progress.snapshot, keysMax: isLargeNext ? -1 : options.smallBatchKeysMax)
         }
+        guard let head else {
+            wasEmpty = false
+            return .tableTaken
+        }
         isLargeNext = false
         guard head.epoch == progress.epoch else {
             throw .wrongHistory(
                 "\(source.title) was prepared for another \(target.title) meanwhile (epoch \(head.epoch))")
         }
-        guard head.generation == generation else { return false }
+        guard head.generation == generation else { return .tablesChanged }
         let token = head.holdToken.flatMap { $0 == heldToken || !backfill.isComplete ? nil : $0 }
         let isStale = began.nanoseconds(since: lastAdvanced) > UInt64(Self.advanceSeconds * 1e9)
             && head.snapshot != progress.snapshot
@@ -276,7 +288,7 @@ final class MirrorSession {
         var export: String?
         let moved = partitions.changed(head.partitions, Array(plans.values))
         if !wasEmpty || token != nil || !backfill.isComplete || isStale || !moved.isEmpty {
-            guard let applied = try apply(head, moved, isHeld: token != nil) else { return true }
+            guard let applied = try apply(head, moved, isHeld: token != nil) else { return .applied }
             export = applied
             lastAdvanced = began
             let micros = MonotonicInstant.now().microseconds(since: began)
@@ -287,7 +299,7 @@ final class MirrorSession {
         if let token, let export { try hold(token, head.snapshot, export) }
         try on(source) { () throws(PostgresFailure) in try reader.end() }
         report(keys: head.dirty?.values.reduce(0) { $0 + $1.keys.count } ?? 0)
-        return try housekeep()
+        return try housekeep() ? .applied : .tablesChanged
     }
 
     /// - Returns: nil when nothing was applied, and the same has to be taken again as a large batch; otherwise the

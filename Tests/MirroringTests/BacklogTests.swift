@@ -124,7 +124,8 @@ import Testing
         let harness = try MirrorHarness(schema: Self.items)
         try harness.prepare()
         let reader = try BatchReader.open(try ConnectionString(parsing: harness.pair.oldConninfo), interrupt: -1) {}
-        let head = try reader.begin(after: try #require(LedgerSnapshot("3:3:")), keysMax: 10)
+        let before = try #require(LedgerSnapshot("3:3:"))
+        let head = try #require(try reader.begin(after: before, keysMax: 10))
         let writer = try harness.connectOld(), locker = try harness.connectOld()
         try writer.execute("INSERT INTO public.items VALUES (1, 'later')")
         let companion = try #require(try reader.companion())
