@@ -134,11 +134,20 @@ struct TableStamp: Equatable {
                      WHERE a.attrelid = c.oid AND a.attnum > 0)),
                a.attnum, a.attname, c.relnatts,
                CASE WHEN a.attgenerated <> '' OR a.attidentity <> '' OR (c.relkind = 'p' AND a.atthasdef) THEN NULL
+                    WHEN c.relkind = 'p' THEN \(leavesValue)
                     WHEN a.atthasmissing THEN '=' || a.attmissingval::text ELSE '-' END
           FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
          WHERE c.oid IN (\(tables))
         """
     }
+
+    /// The rows are in the partitions, and each has a value of its own for those that it had.
+    private static let leavesValue = """
+        (SELECT CASE WHEN count(DISTINCT v) = 1 THEN min(v) END
+           FROM (SELECT CASE WHEN l.atthasmissing THEN '=' || l.attmissingval::text ELSE '-' END AS v
+                   FROM pg_partition_tree(c.oid) p JOIN pg_attribute l ON l.attrelid = p.relid
+                  WHERE p.isleaf AND l.attname = a.attname AND NOT l.attisdropped) leaves)
+        """
 
     /// - Parameter carried: of each table, by oid.
     static func collect(_ rows: Rows, carried: [UInt32: Set<String>]) -> [UInt32: Side] {
