@@ -16,7 +16,7 @@ enum RogueWatch {
         /// By table of NEW.
         var keys: [TableName: [[String]]] = [:]
         var truncated: Set<TableName> = []
-        var lastID: Int64
+        var ids: [Int64] = []
     }
 
     static let schema = """
@@ -77,7 +77,7 @@ enum RogueWatch {
     /// - Returns: nil when nobody has written.
     static func collect(_ rows: Rows) -> Found? {
         guard rows.count > 0 else { return nil }
-        var found = Found(lastID: 0)
+        var found = Found()
         var row = 0
         while row < rows.count {
             let id = rows.integer(row, 0) ?? 0
@@ -89,12 +89,16 @@ enum RogueWatch {
                 row += 1
             }
             if !key.isEmpty { found.keys[name, default: []].append(key) }
-            found.lastID = max(found.lastID, id)
+            found.ids.append(id)
         }
         return found
     }
 
-    static func forget(_ found: Found) -> String { "DELETE FROM godwit.rogue WHERE id <= \(found.lastID)" }
+    /// What was collected, and no more: who has drawn a lower number may have committed since.
+    static func forget(_ found: Found) -> String {
+        let ids = found.ids.map { "\($0)" }.joined(separator: ",")
+        return "DELETE FROM godwit.rogue WHERE id = ANY ('{\(ids)}'::bigint[])"
+    }
 
     static func describe(_ found: Found) -> String {
         let tables = found.keys.sorted { $0.key < $1.key }.map { name, keys in
