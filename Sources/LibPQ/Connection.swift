@@ -41,6 +41,7 @@ package struct Connection: ~Copyable {
         try connection.handshake(until: .now().adding(seconds: seconds), target)
         _ = PQsetnonblocking(raw, 1)
         var pinned = isPlain ? keptAlive : pinnedSettings.merging(keptAlive) { $1 }
+        if !isPlain, connection.serverVersion >= 170_000 { pinned["transaction_timeout"] = "0" }
         for (name, value) in settings { pinned[name] = value }
         let calls = pinned.sorted { $0.key < $1.key }.map { name, value in
             "pg_catalog.set_config(\(SQL.literal(name)), \(SQL.literal(value)), false)"

@@ -111,4 +111,14 @@ import Testing
         let expected = try source.query(sums + "(SELECT g || E'\\t\\\\\\n' a, repeat('x', 10000) b FROM generate_series(1, 3000) g) s")
         #expect(try target.query(sums + "pg_temp.copied")[0, 0] == expected[0, 0])
     }
+
+    /// Where a server knows of it.
+    @Test func `a transaction may take as long as it needs`() throws {
+        let pair = try MirroredPair(schema: "")
+        try pair.new.psql("ALTER DATABASE \(pair.database) SET transaction_timeout = '1min'", database: pair.database)
+        for (conninfo, wanted) in [(pair.oldConninfo, nil), (pair.newConninfo, "0")] {
+            let connection = try Connection.open(try ConnectionString(parsing: conninfo), purpose: "test")
+            #expect(try connection.query("SELECT current_setting('transaction_timeout', true)")[0, 0] == wanted)
+        }
+    }
 }
