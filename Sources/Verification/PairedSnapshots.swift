@@ -17,6 +17,8 @@ package struct PairedSnapshots: ~Copyable {
     /// For SET TRANSACTION SNAPSHOT.
     package let oldName: String
     package let newName: String
+    /// Of the session that has OLD's tables locked, as PostgreSQL numbers them.
+    let process: Int64
     // They keep the snapshots alive.
     private let old: Connection
     private let new: Connection
@@ -26,11 +28,16 @@ package struct PairedSnapshots: ~Copyable {
     private static let askerLock = "7451605422"
     private static let silenceSecondsMax = 15
     private static let triesMax = 5
+    /// A table that somebody wants for himself is left to him, and all others meanwhile: see BatchReader.
+    static let lockTimeout = "200ms"
+    private static let takenMicros: UInt32 = 50_000
+    private static let takenSecondsMax = 60
 
     private init(
         _ pairing: VerifyReport.Pairing, old: consuming Connection, oldName: String, new: consuming Connection,
-        newName: String
+        newName: String, process: Int64
     ) {
+        self.process = process
         self.pairing = pairing
         self.oldName = oldName
         self.newName = newName
@@ -44,17 +51,50 @@ package struct PairedSnapshots: ~Copyable {
         }
     }
 
-    /// - Parameter tables: of OLD; they are locked against TRUNCATE and DDL for as long as the pair lives.
+    /// - Parameter tables: of OLD; they are locked against TRUNCATE and DDL for as long as the pair lives. Who waits
+    ///   for one of them is told by `awaitedTable`.
     package static func take(
         old oldTarget: ConnectionString, new newTarget: ConnectionString, tables: [TableName]
     ) throws(VerifyFailure) -> PairedSnapshots {
-        let control = try connect(oldTarget, "OLD"), old = try connect(oldTarget, "OLD")
+        let control = try connect(oldTarget, "OLD")
+        let old = try connect(oldTarget, "OLD", settings: ["lock_timeout": lockTimeout])
         let new = try connect(newTarget, "NEW")
         let lock = tables.isEmpty ? "" : "LOCK TABLE "
             + tables.map { $0.sql }.joined(separator: ", ") + " IN ACCESS SHARE MODE;"
-        let pairing = try pair(control: control, old: old, new: new, lock: lock)
+        let pairing = try takenPair(control: control, old: old, new: new, lock: lock)
+        let process = try onSide("OLD") { () throws(PostgresFailure) in
+            try old.query("SELECT pg_backend_pid()").integer(0, 0) ?? 0
+        }
         let oldName = try export(old, "OLD"), newName = try export(new, "NEW")
-        return PairedSnapshots(pairing, old: old, oldName: oldName, new: new, newName: newName)
+        return PairedSnapshots(pairing, old: old, oldName: oldName, new: new, newName: newName, process: process)
+    }
+
+    /// Whether somebody waits for a table that `process` has locked.
+    static func awaitedTable(_ process: Int64) -> String {
+        """
+        SELECT EXISTS (SELECT FROM pg_locks w JOIN pg_locks h ON h.database = w.database AND h.relation = w.relation
+            WHERE w.locktype = 'relation' AND NOT w.granted AND w.mode = 'AccessExclusiveLock' AND h.pid = \(process))
+        """
+    }
+
+    /// As soon as nobody has any of the tables for himself.
+    private static func takenPair(
+        control: borrowing Connection, old: borrowing Connection, new: borrowing Connection, lock: String
+    ) throws(VerifyFailure) -> VerifyReport.Pairing {
+        let deadline = Deadline.now().adding(seconds: Double(takenSecondsMax))
+        while true {
+            do throws(VerifyFailure) {
+                return try pair(control: control, old: old, new: new, lock: lock)
+            } catch {
+                guard case .side("OLD", let failure) = error, failure.isLockConflict else { throw error }
+                if deadline.hasPassed { throw .tableTaken(seconds: takenSecondsMax) }
+            }
+            try onSide("OLD") { () throws(PostgresFailure) in try old.execute("ROLLBACK") }
+            try onSide("NEW") { () throws(PostgresFailure) in
+                try new.execute("ROLLBACK; SELECT pg_advisory_unlock_all()")
+            }
+            usleep(takenMicros)
+        }
     }
 
     private static func pair(
@@ -208,9 +248,11 @@ package struct PairedSnapshots: ~Copyable {
         guard left.count == 0 else { throw .backfilling((0..<left.count).map { left[$0, 0] ?? "" }) }
     }
 
-    static func connect(_ target: ConnectionString, _ side: String) throws(VerifyFailure) -> Connection {
+    static func connect(
+        _ target: ConnectionString, _ side: String, settings: [String: String] = [:]
+    ) throws(VerifyFailure) -> Connection {
         do throws(PostgresFailure) {
-            return try Connection.open(target, purpose: "verify", settings: ["jit": "off"])
+            return try Connection.open(target, purpose: "verify", settings: settings.merging(["jit": "off"]) { $1 })
         } catch {
             throw .side(side, error)
         }

@@ -15,6 +15,8 @@ package struct Verifier {
         package var rowsPerSecond = 0
         /// Where it keeps what it has compared, to go on from there after a crash: see VerifyLedger.
         package var ledgerPath: String?
+        /// Milliseconds between looks whether somebody waits for a table.
+        package var lookMillis = 100
         package init() {}
     }
 
@@ -66,32 +68,69 @@ package struct Verifier {
     }
 
     private func compare(from side: Side, _ only: Set<TableName>?) throws(VerifyFailure) -> VerifyReport {
-        let (tables, incomparable) = try comparable(from: side, only)
-        let pair = try PairedSnapshots.take(old: old, new: new, tables: tables.map(\.shape.storedName))
-        progress(Self.describe(pair.pairing))
-        let ledger = try openLedger()
+        let found = ComparedTables()
+        var ledger: VerifyLedger?, pairing: VerifyReport.Pairing?
+        // Whoever waits for a table gets it: it goes on with another pair of snapshots, and the tables as they are now.
+        while true {
+            let names = try comparable(from: side, only) { _ in }.tables.map(\.shape.storedName)
+            guard let pair = try take(names) else { continue }
+            // Before they were locked somebody may have changed them.
+            let (tables, incomparable) = try comparable(from: side, only, progress)
+            guard tables.map(\.shape.storedName) == names else { continue }
+            let pairingNow = pair.pairing
+            progress(Self.describe(pairingNow))
+            pairing = pairing?.followed(by: pairingNow) ?? pairingNow
+            if ledger == nil { ledger = try openLedger() }
+            let results = try compare(tables, pair, found, ledger)
+            _ = consume pair
+            guard let results, let pairing else {
+                progress("somebody waits for a table: the comparison lets all go, and goes on behind him")
+                continue
+            }
+            ledger?.finish()
+            return VerifyReport(pairing: pairing, tables: (results + incomparable).sorted { $0.name < $1.name })
+        }
+    }
+
+    /// - Returns: nil when one of the tables has gone meanwhile.
+    private func take(_ names: [TableName]) throws(VerifyFailure) -> PairedSnapshots? {
+        do throws(VerifyFailure) {
+            return try PairedSnapshots.take(old: old, new: new, tables: names)
+        } catch {
+            guard case .side("OLD", let failure) = error, failure.sqlState == "42P01" else { throw error }
+            return nil
+        }
+    }
+
+    /// - Returns: nil when it has given way to somebody, before it had compared all.
+    private func compare(
+        _ tables: [Pair], _ pair: borrowing PairedSnapshots, _ found: ComparedTables, _ ledger: VerifyLedger?
+    ) throws(VerifyFailure) -> [VerifyReport.Table]? {
         let queue = Mutex<[Pair]>(tables.sorted { $0.shape.rowsEstimated < $1.shape.rowsEstimated })
         let shared = Shared(queue: queue)
-        let (names, old, new, options, progress) = ((pair.oldName, pair.newName), old, new, options, progress)
+        let (names, process, old, new) = ((pair.oldName, pair.newName), pair.process, old, new)
+        let (options, progress) = (options, progress)
         let threads = (0..<max(1, min(options.readers, tables.count))).map { _ in
             OwnThread(name: "godwit-verify") {
                 do throws(VerifyFailure) {
                     let reader = try PairReader(
-                        old: old, new: new, names: names, options: options, ledger: ledger, progress: progress)
-                    while let table = shared.queue.withLock({ $0.popLast() }) {
-                        let result = try reader.compare(table)
+                        old: old, new: new, names: names, process: process, options: options, found: found,
+                        ledger: ledger, progress: progress)
+                    while !shared.givesWay.isSet, let table = shared.queue.withLock({ $0.popLast() }) {
+                        guard let result = try reader.compare(table, givesWay: shared.givesWay) else { break }
                         shared.results.withLock { $0.append(result) }
                     }
                 } catch {
+                    // Whoever wants a table that this one is to read now waits for the pair's own session.
+                    if case .side("OLD", let failure) = error, failure.isLockConflict { return shared.givesWay.set() }
                     shared.failure.withLock { $0 = $0 ?? error }
                 }
             }
         }
         for thread in threads { thread.join() }
         if let failure = shared.failure.withLock({ $0 }) { throw failure }
-        ledger?.finish()
-        let results = shared.results.withLock { $0 } + incomparable
-        return VerifyReport(pairing: pair.pairing, tables: results.sorted { $0.name < $1.name })
+        let results = shared.results.withLock { $0 }
+        return results.count == tables.count ? results : nil
     }
 
     /// Marks differing keys dirty on the authority: the mirror brings them with its next batch.
@@ -137,6 +176,7 @@ package struct Verifier {
         let queue: Mutex<[Pair]>
         let results = Mutex<[VerifyReport.Table]>([])
         let failure = Mutex<VerifyFailure?>(nil)
+        let givesWay = GivenWay()
         init(queue: consuming Mutex<[Pair]>) { self.queue = queue }
     }
 
@@ -150,7 +190,7 @@ package struct Verifier {
 
     /// Tables of OLD that can be walked and have a twin on NEW; the others, each with its reason.
     private func comparable(
-        from side: Side, _ only: Set<TableName>?
+        from side: Side, _ only: Set<TableName>?, _ progress: (String) -> Void
     ) throws(VerifyFailure) -> (tables: [Pair], incomparable: [VerifyReport.Table]) {
         let onOld = try PairedSnapshots.connect(old, "OLD"), onNew = try PairedSnapshots.connect(new, "NEW")
         let tables = try onSide("OLD") { () throws(PostgresFailure) in try CatalogReader.tables(onOld) }
@@ -219,31 +259,64 @@ package struct Verifier {
     }
 }
 
+/// Somebody waits for a table, and all readers are to let theirs go. Any thread.
+private final class GivenWay: Sendable {
+    private let flag = Atomic<Bool>(false)
+    var isSet: Bool { flag.load(ordering: .acquiring) }
+    func set() { flag.store(true, ordering: .releasing) }
+}
+
+/// What has been compared at earlier pairs of snapshots. Any thread.
+private final class ComparedTables: Sendable {
+    struct Part {
+        /// What the table was: another one begins anew.
+        var mark: String
+        var result: VerifyReport.Table
+        /// The last key; nil: all of it.
+        var after: [String]?
+    }
+
+    private let parts = Mutex<[TableName: Part]>([:])
+
+    func part(of table: TableName, mark: String) -> Part? {
+        parts.withLock { $0[table] }.flatMap { $0.mark.hasSameBytes(as: mark) ? $0 : nil }
+    }
+
+    func keep(_ part: Part) { parts.withLock { $0[part.result.name] = part } }
+}
+
 /// One reader on each side, joined to the pair. Used by one thread.
 private final class PairReader {
     private let old: Connection
     private let new: Connection
+    /// Of the session that keeps OLD's snapshot.
+    private let process: Int64
     private let options: Verifier.Options
+    private let found: ComparedTables
     private let ledger: VerifyLedger?
     private let progress: (String) -> Void
+    private var lastLook = MonotonicInstant.now()
     /// The table at hand on NEW.
     private var newPlan: KeyRangePlan?
 
     init(
         old oldTarget: ConnectionString, new newTarget: ConnectionString, names: (old: String, new: String),
-        options: Verifier.Options, ledger: VerifyLedger?, progress: @escaping (String) -> Void
+        process: Int64, options: Verifier.Options, found: ComparedTables, ledger: VerifyLedger?,
+        progress: @escaping (String) -> Void
     ) throws(VerifyFailure) {
+        self.process = process
+        self.found = found
         self.ledger = ledger
-        old = try Self.join(oldTarget, "OLD", names.old)
-        new = try Self.join(newTarget, "NEW", names.new)
+        old = try Self.join(oldTarget, "OLD", names.old, settings: ["lock_timeout": PairedSnapshots.lockTimeout])
+        new = try Self.join(newTarget, "NEW", names.new, settings: [:])
         self.options = options
         self.progress = progress
     }
 
     private static func join(
-        _ target: ConnectionString, _ side: String, _ name: String
+        _ target: ConnectionString, _ side: String, _ name: String, settings: [String: String]
     ) throws(VerifyFailure) -> Connection {
-        let connection = try PairedSnapshots.connect(target, side)
+        let connection = try PairedSnapshots.connect(target, side, settings: settings)
         do throws(PostgresFailure) {
             try connection.execute("""
                 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT \(SQL.literal(name))
@@ -254,19 +327,26 @@ private final class PairReader {
         return connection
     }
 
-    func compare(_ pair: Verifier.Pair) throws(VerifyFailure) -> VerifyReport.Table {
+    /// - Returns: nil when it has given way to somebody before the table's end.
+    func compare(_ pair: Verifier.Pair, givesWay: GivenWay) throws(VerifyFailure) -> VerifyReport.Table? {
         let table = pair.shape
         let plan = KeyRangePlan(table, hashes: pair.hashes.old)
         newPlan = KeyRangePlan(table, rows: pair.twinRows, hashes: pair.hashes.new)
         var result = VerifyReport.Table(name: table.storedName, oid: table.oid)
         let mark = "\(table.oid) \(plan.text) \(pair.twinRows)"
-        let place = ledger?.place(of: table.storedName, mark: mark) ?? VerifyLedger.Place()
-        (result.rows, result.ranges) = (place.rows, place.ranges)
-        if place.isDone {
-            progress("\(table.storedName): was compared before, \(result.rows) rows")
-            return result
+        var after: [String]?
+        if let part = found.part(of: table.storedName, mark: mark) {
+            (result, after) = (part.result, part.after)
+            if after == nil { return result }
+        } else {
+            let place = ledger?.place(of: table.storedName, mark: mark) ?? VerifyLedger.Place()
+            (result.rows, result.ranges) = (place.rows, place.ranges)
+            if place.isDone {
+                progress("\(table.storedName): was compared before, \(result.rows) rows")
+                return result
+            }
+            after = place.after
         }
-        var after = place.after
         // Keys of a mapping's expressions have no index on NEW.
         let looksAhead = plan.isRanged && table.view == nil
         var ahead: [String]?
@@ -282,8 +362,10 @@ private final class PairReader {
             ledger?.record(
                 table.storedName, mark: after == nil ? mark : nil, through: through,
                 rows: result.rows - before.rows, differing: result.differing - before.differing)
-            pace(rows: result.rows - before.rows, since: began)
             after = through
+            found.keep(ComparedTables.Part(mark: mark, result: result, after: after))
+            let goesOn = try goesOn(rows: result.rows - before.rows, since: began, givesWay)
+            if after != nil, !goesOn { return nil }
             if after != nil, result.ranges % 10 == 0 {
                 progress("\(table.name): \(result.rows) rows compared, \(result.differing) keys differ")
             }
@@ -292,11 +374,28 @@ private final class PairReader {
         return result
     }
 
-    private func pace(rows: Int64, since began: MonotonicInstant) {
-        guard options.rowsPerSecond > 0 else { return }
-        let due = began.advanced(bySeconds: Double(rows) / Double(options.rowsPerSecond))
-        let left = due.nanoseconds(since: .now())
-        if due > .now() { usleep(UInt32(clamping: left / 1000)) }
+    /// Behind a range: when the rate lets it. - Returns: false when somebody waits for a table.
+    private func goesOn(
+        rows: Int64, since began: MonotonicInstant, _ givesWay: GivenWay
+    ) throws(VerifyFailure) -> Bool {
+        let rate = Double(options.rowsPerSecond)
+        let due = rate > 0 ? began.advanced(bySeconds: Double(rows) / rate) : began
+        while true {
+            if try isAwaited() { givesWay.set() }
+            if givesWay.isSet { return false }
+            if due <= .now() { return true }
+            let look = UInt64(max(1, options.lookMillis)) * 1000
+            usleep(UInt32(clamping: min(due.nanoseconds(since: .now()) / 1000, look)))
+        }
+    }
+
+    private func isAwaited() throws(VerifyFailure) -> Bool {
+        let now = MonotonicInstant.now()
+        guard now.nanoseconds(since: lastLook) >= UInt64(options.lookMillis) * 1_000_000 else { return false }
+        lastLook = now
+        return try onSide("OLD") { () throws(PostgresFailure) in
+            try old.query(PairedSnapshots.awaitedTable(process)).flag(0, 0)
+        }
     }
 
     private func rangeEnd(_ plan: KeyRangePlan, _ after: [String]?) throws(VerifyFailure) -> [String]? {

@@ -10,6 +10,16 @@ package struct VerifyReport: Sendable {
         case quiet(keysWaiting: Int64)
         /// Not prepared: two snapshots taken one after the other, right only when nobody writes.
         case unprepared
+
+        /// Of two pairs after each other, what both bear out.
+        func followed(by next: Pairing) -> Pairing {
+            switch (self, next) {
+            case (.quiet(let before), .quiet(let after)): .quiet(keysWaiting: max(before, after))
+            case (.quiet(let waiting), .batch) where waiting > 0: self
+            case (.unprepared, _), (_, .unprepared): .unprepared
+            case (.batch, _), (.quiet, .batch): next
+            }
+        }
     }
 
     package enum Difference: String, Sendable { case onlyOnOld = "missing on NEW", onlyOnNew = "extra on NEW", changed }
@@ -87,7 +97,7 @@ extension VerifyFailure {
     var swapped: VerifyFailure {
         switch self {
         case .side(let side, let failure): .side(swappingSides(side), failure)
-        case .backfilling, .mirrorSilent, .pairingLost, .ledger, .notPrepared, .schema: self
+        case .backfilling, .mirrorSilent, .pairingLost, .tableTaken, .ledger, .notPrepared, .schema: self
         }
     }
 }
@@ -103,6 +113,7 @@ package enum VerifyFailure: Error, CustomStringConvertible {
     case backfilling([String])
     case mirrorSilent(seconds: Int)
     case pairingLost(tries: Int)
+    case tableTaken(seconds: Int)
     /// The file in which its progress is kept.
     case ledger(VerifyLedger.Failure)
     /// Nothing that could be paired: `godwit prepare` has not been here.
@@ -119,6 +130,8 @@ package enum VerifyFailure: Error, CustomStringConvertible {
             "a mirror is at work but did not answer for \(seconds) s: look at its state with SHOW MIRROR"
         case .pairingLost(let tries):
             "the mirror went on before all readers were attached, \(tries) times: is this machine overloaded?"
+        case .tableTaken(let seconds):
+            "for \(seconds) s somebody had, or wanted, a table for himself (pg_locks says who): try again later"
         case .ledger(let failure): "\(failure)"
         case .schema(let reason): "the schemas cannot be compared: \(reason)"
         case .notPrepared: "there is no mirror that could hold both sides at one moment: run godwit prepare"

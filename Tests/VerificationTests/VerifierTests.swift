@@ -254,6 +254,133 @@ import Testing
         #expect(try side.verifier().run().outcome == .equal)
     }
 
+    /// A statement that waits for a table of OLD's.
+    final class Waiter: Sendable {
+        private let conninfo: String
+        private let statement: String
+        private let thread = Mutex<OwnThread?>(nil)
+        private let isDone = Flag()
+
+        init(_ conninfo: String, _ statement: String) {
+            self.conninfo = conninfo
+            self.statement = statement
+        }
+
+        private func connect() throws -> Connection {
+            try Connection.open(try ConnectionString(parsing: conninfo), purpose: "waiter")
+        }
+
+        private func run() {
+            do {
+                try connect().execute(statement)
+                isDone.set()
+            } catch {
+                Issue.record("\(error)")
+            }
+        }
+
+        /// Returns when it waits; once only.
+        func begin() {
+            let isFirst = thread.withLock { thread in
+                defer { thread = thread ?? OwnThread(name: "waiter") { self.run() } }
+                return thread == nil
+            }
+            if !isFirst { return }
+            do {
+                let beside = try connect()
+                try waitUntil("\(statement) to wait") {
+                    try beside.query("""
+                        SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'
+                            AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+                        """).flag(0, 0)
+                }
+            } catch {
+                Issue.record("\(error)")
+            }
+        }
+
+        func awaitEnd() { waitUntil("the end of \(statement)") { isDone.isSet } }
+        func join() { thread.withLock { $0 }?.join() }
+    }
+
+    /// - Returns: the report, and how many pairs of snapshots it took.
+    func runBeside(
+        _ waiter: Waiter, old: String, new: String, pairing: String
+    ) throws -> (report: VerifyReport, pairs: Int) {
+        var options = Verifier.Options()
+        (options.readers, options.rangeRows, options.lookMillis) = (1, 100, 0)
+        let pairs = Mutex(0)
+        let verifier = Verifier(
+            old: try ConnectionString(parsing: old), new: try ConnectionString(parsing: new), options: options
+        ) { line in
+            if line.contains("rows compared") { waiter.begin() }
+            guard line.hasPrefix(pairing) else { return }
+            let count = pairs.withLock { count in
+                count += 1
+                return count
+            }
+            if count == 2 { waiter.awaitEnd() }
+        }
+        let report = try verifier.run()
+        waiter.join()
+        return (report, pairs.withLock { $0 })
+    }
+
+    @Test func `a TRUNCATE that waits for a comparison gets its table, and the comparison goes on behind it`() throws {
+        let side = try Side()
+        try side.prepare()
+        side.mirror.start()
+        try side.waitUntilReadable()
+        // The larger table comes first.
+        try side.connect(side.pair.oldConninfo).execute("ANALYZE public.numbers, public.words")
+        let (report, pairs) = try runBeside(
+            Waiter(side.pair.oldConninfo, "TRUNCATE public.words"), old: side.pair.oldConninfo,
+            new: side.pair.newConninfo, pairing: "both sides at")
+        #expect(pairs == 2 && report.outcome == .equal)
+        #expect(report.tables.map(\.rows) == [12000, 0] && report.tables[0].ranges == 121)
+    }
+
+    @Test(arguments: [("ALTER TABLE public.a DROP COLUMN w", [2000, 10]), ("DROP TABLE public.b", [2000])])
+    func `a comparison goes on with the tables as whoever has waited leaves them`(ddl: String, rows: [Int64]) throws {
+        let pair = try MirroredPair(schema: """
+            CREATE TABLE a (id int PRIMARY KEY, v int, w int); CREATE TABLE b (id int PRIMARY KEY);
+            INSERT INTO a SELECT g, g, g FROM generate_series(1, 2000) g; INSERT INTO b SELECT generate_series(1, 10);
+            ANALYZE
+            """)
+        let (report, pairs) = try runBeside(
+            Waiter(pair.oldConninfo, ddl), old: pair.oldConninfo, new: pair.newConninfo, pairing: "not prepared")
+        #expect(pairs == 2 && report.outcome == .equal && report.tables.map(\.rows) == rows)
+    }
+
+    @Test func `a comparison that waits for a table keeps the others from nobody`() throws {
+        let side = try Side()
+        try side.prepare()
+        side.mirror.start()
+        try side.waitUntilReadable()
+        side.mirror.stop()
+        let old = try side.connect(side.pair.oldConninfo), beside = try side.connect(side.pair.oldConninfo)
+        let conninfo = side.pair.oldConninfo, newConninfo = side.pair.newConninfo
+        try old.execute("BEGIN; TRUNCATE public.words")
+        let taking = OwnThread(name: "verify") {
+            do {
+                let report = try Verifier(
+                    old: try ConnectionString(parsing: conninfo), new: try ConnectionString(parsing: newConninfo)
+                ).run()
+                #expect(report.outcome == .equal)
+            } catch {
+                Issue.record("\(error)")
+            }
+        }
+        try waitUntil("it to meet the table") {
+            try beside.query("""
+                SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT granted
+                    AND relation = 'public.words'::regclass AND application_name = 'godwit verify')
+                """).flag(0, 0)
+        }
+        try old.execute("TRUNCATE public.numbers; ROLLBACK")
+        taking.join()
+    }
+
     @Test func `a verify that dies after asking holds the mirror only for a moment`() throws {
         let side = try Side()
         try side.prepare()
