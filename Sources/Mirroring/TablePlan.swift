@@ -123,7 +123,18 @@ package struct TablePlan: Sendable {
 
     /// The distinct keys that the journal names, for COPY into NEW's staging table. In their order, and so are the
     /// rows: both servers then find page after page instead of one here and one there.
-    func copyKeys(from unseen: String) -> String { "COPY (\(distinctKeys(unseen))) TO STDOUT" }
+    ///
+    /// Distinct are their texts where a type has an equality of its own that is not the one that rows are found by: of
+    /// two that citext takes for one, either may have a row.
+    func copyKeys(from unseen: String) -> String {
+        guard keys.contains(where: \.isCollatable) else { return "COPY (\(distinctKeys(unseen))) TO STDOUT" }
+        let parts = keys.enumerated().map { "key[\($0 + 1)]::\($1.type) AS k\($0)" }.joined(separator: ", ")
+        let order = (1...keyCount).map { "\($0)" }.joined(separator: ", ")
+        return """
+            COPY (SELECT \(parts) FROM (SELECT DISTINCT key FROM (\(unseen)) j WHERE key IS NOT NULL) d \
+            ORDER BY \(order)) TO STDOUT
+            """
+    }
 
     func copyRows(from unseen: String) -> String {
         // Two keys that a column's collation takes for one would bring the row twice.

@@ -166,4 +166,33 @@ import Testing
             #expect(try harness.differences() == [], "seed \(seed), round \(round)")
         }
     }
+
+    /// As citext has it: to the index and to DISTINCT 'A' and 'a' are one, to `=` under our search path they are two.
+    @Test func `keys of a type that has an equality of its own`() throws {
+        let compare = ["lt": "<", "le": "<=", "eq": "=", "ge": ">=", "gt": ">"].sorted { $0.key < $1.key }
+        let operators = compare.map { name, sign in
+            """
+            CREATE FUNCTION ci_\(name)(ci, ci) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT
+                AS 'SELECT lower($1::text) COLLATE "C" \(sign) lower($2::text) COLLATE "C"';
+            CREATE OPERATOR \(sign) (LEFTARG = ci, RIGHTARG = ci, FUNCTION = ci_\(name));
+
+            """
+        }
+        try Self.expectEqual("""
+            CREATE TYPE ci;
+            CREATE FUNCTION ci_in(cstring) RETURNS ci LANGUAGE internal IMMUTABLE STRICT AS 'textin';
+            CREATE FUNCTION ci_out(ci) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+            CREATE TYPE ci (INPUT = ci_in, OUTPUT = ci_out, LIKE = text, CATEGORY = 'S', COLLATABLE = true);
+            CREATE CAST (ci AS text) WITHOUT FUNCTION AS IMPLICIT; CREATE CAST (text AS ci) WITHOUT FUNCTION AS ASSIGNMENT;
+            \(operators.joined())
+            CREATE FUNCTION ci_cmp(ci, ci) RETURNS int LANGUAGE sql IMMUTABLE STRICT
+                AS 'SELECT bttextcmp(lower($1::text) COLLATE "C", lower($2::text) COLLATE "C")';
+            CREATE OPERATOR CLASS ci_ops DEFAULT FOR TYPE ci USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =,
+                OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 ci_cmp(ci, ci);
+            CREATE TABLE items (k ci PRIMARY KEY, v text)
+            """, fill: "INSERT INTO items SELECT 'K' || g, 'v' || g FROM generate_series(1, 100) g", """
+            UPDATE items SET k = lower(k::text) WHERE v <> 'v7'; DELETE FROM items WHERE k::text IN ('k5', 'K7');
+            INSERT INTO items VALUES ('K5', 'again')
+            """)
+    }
 }
