@@ -29,6 +29,8 @@ package final class CaptureFileWriter {
     }
 
     /// A frame of records.
+    ///
+    /// - Throws: also `.tooLong`.
     package func write(_ records: RecordBuffer, thread: Int) throws(CaptureError) {
         let frame = try records.withUnsafeBytes { (payload) throws(CaptureError) in
             try encoder.encode(.records, thread: thread, payload: payload)

@@ -20,6 +20,8 @@ package enum CaptureFormat {
     package static let textMax = 64 << 10
     /// Settings of one connection.
     package static let settingsMax = 1000
+    /// Bytes of all of them, names and statements: a connection's record is in one frame.
+    package static let settingsBytesMax = 8 << 20
 
     /// What the file's header says of all that follows.
     package struct Flags: OptionSet, Sendable {
@@ -84,6 +86,8 @@ package enum CaptureError: Error, Equatable, Sendable, CustomStringConvertible {
     /// At this place in the file.
     case damagedFrame(offset: UInt64)
     case damagedRecord
+    /// More than a frame holds.
+    case tooLong(bytes: Int)
     case compression(String)
     case file(path: String, errno: Int32)
     case full(path: String)
@@ -98,6 +102,7 @@ package enum CaptureError: Error, Equatable, Sendable, CustomStringConvertible {
             """
         case .damagedFrame(let offset): "the capture is damaged at byte \(offset): a frame fails its checksum"
         case .damagedRecord: "the capture holds a record that cannot be"
+        case .tooLong(let bytes): "\(bytes) bytes of records are more than a frame of a capture holds"
         case .compression(let reason): "zstd: \(reason)"
         case .file(let path, let code): "\(path): \(String(cString: strerror(code)))"
         case .full(let path): "\(path): no space is left"

@@ -111,10 +111,12 @@ package final class FrameEncoder {
     }
 
     /// - Returns: the frame's bytes.
+    /// - Throws: `.tooLong`, `.compression`
     func encode(
         _ kind: CaptureFormat.FrameKind, thread: Int, payload: UnsafeRawBufferPointer
     ) throws(CaptureError) -> [UInt8] {
-        precondition(payload.count <= CaptureFormat.payloadMax, "a frame that no reader takes")
+        // No reader would take it. The capture fails, and nothing else.
+        if payload.count > CaptureFormat.payloadMax { throw .tooLong(bytes: payload.count) }
         let head = CaptureFormat.frameHeaderSize
         let bound = head + max(payload.count, ZSTD_compressBound(payload.count))
         if output.count < bound { output = [UInt8](repeating: 0, count: bound) }

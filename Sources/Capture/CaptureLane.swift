@@ -229,13 +229,9 @@ package final class CaptureLane {
     }
 
     func append(_ record: CaptureRecord) -> Bool {
-        let size: Int =
-            switch record.content {
-            case .prepared(let body), .message(_, _, let body): body.count + 16
-            case .connect, .error, .disconnect, .omitted, .dropped, .cancel, .ready, .answer: 4096
-            }
-        guard makeRoom(size) else { return false }
-        buffer.append(record)
+        let body = RecordBody(record.content)
+        guard makeRoom(body.bytes.count) else { return false }
+        buffer.append(body, of: record)
         return true
     }
 

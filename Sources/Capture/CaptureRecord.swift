@@ -85,48 +85,63 @@ package struct CaptureRecord: Equatable, Sendable {
     }
 }
 
-extension RecordBuffer {
-    /// What a tap writes piece by piece, whole.
-    package mutating func append(_ record: CaptureRecord) {
-        var body = RecordBuffer(capacity: 64)
-        let kind: UInt8
-        switch record.content {
+/// What stands in a record behind its head, as it is written. A value.
+struct RecordBody {
+    let kind: UInt8
+    let bytes: RecordBuffer
+
+    init(_ content: CaptureRecord.Content) {
+        var bytes = RecordBuffer(capacity: 64)
+        switch content {
         case .connect(let connection):
             kind = RecordKind.connect
-            body.connect(connection)
+            bytes.connect(connection)
         case .disconnect: kind = RecordKind.disconnect
         case .prepared(let content):
             kind = RecordKind.prepared
-            content.withUnsafeBytes { body.raw($0) }
+            content.withUnsafeBytes { bytes.raw($0) }
         case .message(let tag, let answers, let content):
             kind = tag
-            body.varint(answers)
-            content.withUnsafeBytes { body.raw($0) }
+            bytes.varint(answers)
+            content.withUnsafeBytes { bytes.raw($0) }
         case .omitted(let count):
             kind = RecordKind.omitted
-            body.varint(count)
+            bytes.varint(count)
         case .dropped: kind = RecordKind.dropped
         case .cancel: kind = RecordKind.cancel
         case .ready(let status):
             kind = RecordKind.ready
-            body.byte(status.rawValue)
+            bytes.byte(status.rawValue)
         case .answer(let answer):
             kind = RecordKind.answer
-            body.answer(answer)
+            bytes.answer(answer)
         case .error(let state, let isFatal, let message):
             kind = RecordKind.error
-            body.error(state: state, isFatal: isFatal, message: message)
+            bytes.error(state: state, isFatal: isFatal, message: message)
         }
+        self.bytes = bytes
+    }
+}
+
+extension RecordBuffer {
+    /// What a tap writes piece by piece, whole.
+    package mutating func append(_ record: CaptureRecord) { append(RecordBody(record.content), of: record) }
+
+    mutating func append(_ body: RecordBody, of record: CaptureRecord) {
         let stamp = RecordStamp(
             connection: record.connection, micros: record.micros, number: record.number, answers: 0)
-        self.record(kind, stamp, count: body.count) { pen in body.withUnsafeBytes { pen.raw($0) } }
+        self.record(body.kind, stamp, count: body.bytes.count) { pen in body.bytes.withUnsafeBytes { pen.raw($0) } }
     }
 
-    private mutating func connect(_ connection: CapturedConnection) {
+    fileprivate mutating func connect(_ connection: CapturedConnection) {
+        var bytesLeft = CaptureFormat.settingsBytesMax
         // A part of a statement would be another one.
         let settings = connection.settings.filter {
             max($0.name.utf8.count, $0.statement.utf8.count) <= CaptureFormat.textMax
-        }.prefix(CaptureFormat.settingsMax)
+        }.prefix(CaptureFormat.settingsMax).prefix { setting in
+            bytesLeft -= setting.name.utf8.count + setting.statement.utf8.count
+            return bytesLeft >= 0
+        }
         let isWhole = settings.count == connection.settings.count && !connection.hasUnknownState
         byte((connection.isJoined ? 1 : 0) | (isWhole ? 0 : 2))
         text(connection.user)
@@ -139,7 +154,7 @@ extension RecordBuffer {
         }
     }
 
-    mutating func answer(_ answer: CapturedAnswer) {
+    fileprivate mutating func answer(_ answer: CapturedAnswer) {
         byte(answer.kind.rawValue)
         varint(answer.rows)
         varint(answer.bytes)
@@ -152,10 +167,10 @@ extension RecordBuffer {
         tag.withUnsafeBytes { raw($0) }
     }
 
-    mutating func error(state: String, isFatal: Bool, message: String) {
+    fileprivate mutating func error(state: String, isFatal: Bool, message: String) {
         byte(isFatal ? 1 : 0)
         text(state)
-        let words = Array(message.utf8)
+        let words = Array(message.utf8.prefix(CaptureFormat.textMax))
         words.withUnsafeBytes { raw($0) }
     }
 }

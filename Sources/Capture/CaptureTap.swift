@@ -73,7 +73,12 @@ extension CaptureLane {
     func error(_ error: ErrorResponse, _ stamp: RecordStamp) -> Bool {
         append(.error(
             state: error.state.code, isFatal: error.severity == .fatal,
-            message: isRedacted ? "" : String(error.message.prefix(300))), stamp)
+            message: isRedacted ? "" : Self.beginning(of: error.message)), stamp)
+    }
+
+    /// By scalars: what the eye takes for one character may be any number of bytes.
+    private static func beginning(of message: String) -> String {
+        String(String.UnicodeScalarView(message.unicodeScalars.prefix(300)))
     }
 
     private func append(_ content: CaptureRecord.Content, _ stamp: RecordStamp) -> Bool {

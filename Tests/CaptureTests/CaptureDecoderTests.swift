@@ -203,4 +203,17 @@ import Testing
         try writer.write(.end, thread: 0, payload: [])
         #expect(try reader.next()?.payload == [1] && reader.next() == nil && reader.hasEnd)
     }
+
+    @Test func `records that no reader would take are refused before they are written`() throws {
+        let encoder = try FrameEncoder()
+        let most = [UInt8](repeating: 0, count: CaptureFormat.payloadMax)
+        let frame = try encoder.encode(.records, thread: 0, payload: most)
+        guard case .frame(let read, _) = frame.withUnsafeBytes({ CaptureFrame.parse($0) }) else {
+            throw CaptureError.damagedRecord
+        }
+        #expect(read.payload == most)
+        #expect(throws: CaptureError.tooLong(bytes: most.count + 1)) {
+            try encoder.encode(.records, thread: 0, payload: most + [0])
+        }
+    }
 }

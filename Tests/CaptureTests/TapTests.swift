@@ -146,6 +146,39 @@ extension CaptureTap {
         #expect(try bench.contents() == messages + [.answer(complete), .ready(.inTransaction)] + messages)
     }
 
+    @Test func `whatever a session has set, its record goes into a frame, and says that some is missing`() throws {
+        var connection = TapBench.connection
+        let value = String(repeating: "x", count: 65_400)
+        connection.settings = (0..<170).map { .init(name: "a\($0).\(value)", statement: "SELECT '\($0)\(value)'") }
+        let bench = TapBench()
+        let tap = CaptureTap(bench.lane, connection, prepared: [], at: TapBench.instant(1))
+        tap.received(Self.client)
+        bench.lane.flush()
+        let encoder = try FrameEncoder()
+        var records: [CaptureRecord] = []
+        for chunk in bench.session.take().chunks {
+            #expect(chunk.buffer.count <= CaptureFormat.payloadMax)
+            _ = try encoder.encode(.records, thread: 0, payload: chunk.buffer.bytes)
+            records += try RecordReader.records(of: chunk.buffer.bytes)
+        }
+        guard case .connect(let written)? = records.first?.content else { throw CaptureError.damagedRecord }
+        #expect(written.hasUnknownState && records.dropFirst().map(\.content) == Self.clientRecords)
+        #expect(written.settings == Array(connection.settings.prefix(written.settings.count)))
+        let bytes = written.settings.reduce(0) { $0 + $1.name.utf8.count + $1.statement.utf8.count }
+        #expect(bytes <= CaptureFormat.settingsBytesMax && bytes > CaptureFormat.settingsBytesMax - (128 << 10))
+    }
+
+    @Test func `an error's message of one endless character is cut`() throws {
+        let bench = TapBench()
+        let tap = bench.tap()
+        var writer = MessageWriter()
+        let message = "a" + String(repeating: "\u{301}", count: 1000)
+        ErrorResponse(.error, SQLState("22P02"), message).write(to: &writer)
+        tap.sent(writer.bytes)
+        guard case .error(_, _, let words)? = try bench.contents().first else { throw CaptureError.damagedRecord }
+        #expect(words.unicodeScalars.count == 300)
+    }
+
     @Test func `a digest does not depend on how rows are cut, and tells orders apart`() throws {
         func digest(_ server: [UInt8], cut: Int) throws -> RowDigest.Value? {
             let bench = TapBench { $0.withDigest = true }

@@ -211,6 +211,23 @@ import Testing
         let godwit = try capturing(database)
         _ = try godwit.console("CAPTURE \(database) TO 'followed.cap'")
         let path = godwit.directory + "/followed.cap"
+    @Test func `whatever a session has set, a capture of it harms nobody`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let godwit = try capturing(database)
+        let client = try WireClient(port: godwit.port, database: database)
+        // A frame holds less than all of it.
+        let name = "a." + String(repeating: "x", count: 65_390)
+        for number in 1...170 { _ = try client.query("SELECT set_config('\(name)\(number)', 'x', false)") }
+        _ = try godwit.console("CAPTURE \(database) TO 'settings.cap'")
+        #expect(try client.value("SELECT 'goes on'") == "goes on")
+        _ = try godwit.console("CAPTURE \(database) STOP")
+        #expect(try client.value("SELECT 'goes on'") == "goes on")
+        let (records, hasEnd) = try records(godwit.directory + "/settings.cap")
+        #expect(hasEnd && records.count > 3)
+        guard case .connect(let connection)? = records.first?.content else { throw TestFailure("no connection") }
+        #expect(connection.hasUnknownState && (60..<170).contains(connection.settings.count))
+    }
+
         let follower = try ChildProcess([
             Self.loadtest, "replay", path, "--follow", "--target", target(servers.new, copy), "--order", "causal",
             "--quiet",

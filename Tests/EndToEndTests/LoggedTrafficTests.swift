@@ -83,6 +83,27 @@ import Testing
         }
     }
 
+    @Test func `a statement that no capture holds is left out, and the rest is there`() throws {
+        func line(_ message: String) -> String {
+            """
+            2024-01-31 12:00:00.500 UTC,"app","shop",7,"127.0.0.1:5",65ba.7,1,"SELECT",2024-01-31 12:00:00 UTC,3/4,0,LOG,00000,\
+            "\(message)",,,,,,,,,"psql","client backend",,0
+
+            """
+        }
+        let long = line("statement: SELECT '" + String(repeating: "x", count: 21 << 20) + "'")
+        for (text, status) in [(line("statement: SELECT 1") + long + line("statement: SELECT 2"), CInt(0)), (long, 2)] {
+            let file = try TestResources.file("long", text)
+            let capture = TestResources.uniquePath("long") + ".cap"
+            let imported = try loadtest(["import", file, "--to", capture, "--format", "csvlog"])
+            #expect(imported.wait() == .code(status), "\(imported.errors.text)")
+            #expect(imported.errors.text.contains("1 statements are left out: they are longer"))
+            if status != 0 { continue }
+            let shown = try loadtest(["show", capture]).output.text
+            #expect(shown.contains("SELECT 1") && shown.contains("SELECT 2") && !shown.contains("xxx"))
+        }
+    }
+
     // MARK: pgreplay
 
     /// `pgreplay -f` 1.2.0 has made it of the log of a PostgreSQL 15 on which logged_traffic.py ran.

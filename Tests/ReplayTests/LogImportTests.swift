@@ -204,6 +204,25 @@ import Testing
         translator.finish { records.append($0) }
         #expect(kinds(records) == expected)
     }
+
+    @Test func `what a capture cannot hold is left out and counted once, and so is its error`() {
+        let long = [UInt8](repeating: UInt8(ascii: "1"), count: 17 << 20)
+        let insert = bytes("INSERT INTO t VALUES ($1)")
+        let failed = { (text: [UInt8]) in
+            LogTranslator.Event.error(state: "XX000", message: self.bytes("wrong"), text: text)
+        }
+        var translator = LogTranslator()
+        var records: [CaptureRecord] = []
+        let events: [LogTranslator.Event] = [
+            .simple(bytes("BEGIN")), .simple(long), failed(long), failed(long + [0x31]),
+            .execute(name: [], text: insert, parameters: [long]), failed(insert), .simple(bytes("COMMIT")),
+        ]
+        for (index, event) in events.enumerated() {
+            translator.add(event, session: "a", micros: UInt64(index), who: ("app", "shop", "")) { records.append($0) }
+        }
+        translator.finish { records.append($0) }
+        #expect(kinds(records) == "+QzQz-" && translator.longLeftOut == 3 && translator.statements == 2)
+    }
 }
 
 /// An event in a table of tests.

@@ -12,9 +12,9 @@ struct ImportCommand: ParsableCommand {
         discussion: """
             PostgreSQL should have logged with log_statement=all, log_connections and log_disconnections on, and \
             log_min_duration_statement=0 or log_duration=on where the order of answers matters. Bound values come from \
-            DETAIL. A log has no results, so a replay compares nothing with it. Left out are COPY FROM STDIN, whose rows \
-            no log has, and SET client_encoding, since the log is in the database's. Exit status: 0, or 2 when it could \
-            not be read: then nothing is written.
+            DETAIL. A log has no results, so a replay compares nothing with it. Left out are COPY FROM STDIN, whose \
+            rows no log has, SET client_encoding, since the log is in the database's, and statements of nearly 16 MiB \
+            or more, which no capture holds. Exit status: 0, or 2 when it could not be read: then nothing is written.
             """)
 
     @Argument(help: "The log; - for standard input.") var file: String
@@ -58,12 +58,15 @@ struct ImportCommand: ParsableCommand {
             }
         }
         translator.finish { records.append($0) }
-        if translator.statements == 0 { throw LogError.nothing }
-        try write(records, translator.hasTimes ? [.withoutOutcomes] : [.withoutOutcomes, .withoutTimes])
-        print("\(translator.statements) statements")
         if translator.copiesLeftOut > 0 {
             complain("\(translator.copiesLeftOut) COPY FROM STDIN are left out: a log does not have their rows")
         }
+        if translator.longLeftOut > 0 {
+            complain("\(translator.longLeftOut) statements are left out: they are longer than a capture may hold")
+        }
+        if translator.statements == 0 { throw LogError.nothing }
+        try write(records, translator.hasTimes ? [.withoutOutcomes] : [.withoutOutcomes, .withoutTimes])
+        print("\(translator.statements) statements")
     }
 
     private func write(_ records: [CaptureRecord], _ flags: CaptureFormat.Flags) throws(CaptureError) {

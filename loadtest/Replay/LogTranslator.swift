@@ -26,6 +26,8 @@ package struct LogTranslator {
         var prepared: [[UInt8]: [UInt8]] = [:]
         /// A unit has been sent and not been said to be over: its text.
         var open: [UInt8]?
+        /// The text of the last one that was too long: its error is of nothing that is played.
+        var tooLong: [UInt8]?
         var lastMicros: UInt64 = 0
     }
 
@@ -39,6 +41,8 @@ package struct LogTranslator {
     package private(set) var statements = 0
     /// COPY FROM STDIN, whose rows no log has: played, it would wait for them.
     package private(set) var copiesLeftOut = 0
+    /// Statements longer than a message of a capture may be, with what was bound.
+    package private(set) var longLeftOut = 0
     /// Statements of which nothing tells when they ended: they are said to when their session goes on.
     private var guessedEnds = 0
     /// A few stand in any log: the last of a session that broke off.
@@ -91,10 +95,10 @@ package struct LogTranslator {
         case .connect: break
         case .simple(let text):
             endByGuess()
-            if mayBePlayed(text) { query(text) }
+            if mayBePlayed(text, bound: [], &session) { query(text) }
         case .execute(let name, let text, let parameters):
             endByGuess()
-            if mayBePlayed(text) {
+            if mayBePlayed(text, bound: parameters, &session) {
                 execute(name, text, parameters, &session) { tell($0) }
                 statements += 1
             }
@@ -105,7 +109,9 @@ package struct LogTranslator {
             if !text.isEmpty && session.open != text {
                 endByGuess()
                 let begin = isCancelled ? max(lastMicros, time - min(time, Self.beforeCancelMicros)) : time
-                if LogStatement.mayBePlayed(text) { query(text, at: begin) }
+                if session.tooLong != text && LogStatement.mayBePlayed(text) {
+                    if isShort(text, bound: [], &session) { query(text, at: begin) }
+                }
             }
             if session.open != nil {
                 if isCancelled { tell(.cancel) }
@@ -182,9 +188,20 @@ package struct LogTranslator {
 
     // MARK: what is left out
 
-    private mutating func mayBePlayed(_ text: [UInt8]) -> Bool {
-        if LogStatement.mayBePlayed(text) { return true }
+    private mutating func mayBePlayed(_ text: [UInt8], bound: [[UInt8]?], _ session: inout Session) -> Bool {
+        if LogStatement.mayBePlayed(text) { return isShort(text, bound: bound, &session) }
         if LogStatement.copiesIn(text) { copiesLeftOut += 1 }
+        return false
+    }
+
+    /// A log may have more in one line than PostgreSQL's protocol in one message that is captured.
+    private mutating func isShort(_ text: [UInt8], bound: [[UInt8]?], _ session: inout Session) -> Bool {
+        // Names of statements, formats and counts beside it.
+        let room = CaptureFormat.messageMax - 2 * CaptureFormat.textMax
+        session.tooLong = nil
+        if text.count <= room && bound.reduce(0, { $0 + 4 + ($1?.count ?? 0) }) <= room { return true }
+        session.tooLong = text
+        longLeftOut += 1
         return false
     }
 
