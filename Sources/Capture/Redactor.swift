@@ -65,9 +65,11 @@ package struct Redactor {
     }
 
     /// The text with its literals replaced; its length stays.
-    package mutating func sql(_ text: [UInt8], depth: Int = 0) -> [UInt8] {
+    ///
+    /// - Parameter isCode: of a routine's body.
+    package mutating func sql(_ text: [UInt8], isCode: Bool = false) -> [UInt8] {
         var made = text
-        var place = StatementPlace()
+        var place = StatementPlace(isCode: isCode)
         text.withUnsafeBytes { bytes in
             var lexer = SQLLexer(bytes)
             while true {
@@ -76,15 +78,25 @@ package struct Redactor {
                 switch token.kind {
                 case .end: return
                 case .lineComment, .blockComment:
-                    replace(&made, token.start, comment(piece))
+                    replace(&made, token.start, comment(piece, isBlock: token.kind == .blockComment))
                     continue
                 case .integer, .decimal: if !place.isSetting { replace(&made, token.start, number(piece)) }
-                case .string where place.isDefinition && depth == 0 && piece.first == UInt8(ascii: "$"):
+                case .string where place.isBody && Self.hasPlainBody(place, token, lexer, bytes):
                     replace(&made, token.start, quoted(piece, asCode: true))
-                case .string, .unicodeString, .nationalString, .unterminated:
-                    if !place.isName && !place.isSetting { replace(&made, token.start, quoted(piece, asCode: false)) }
+                case .string where place.isLanguage(piece): break
+                case .string, .unicodeString, .nationalString:
+                    if !place.isName && !place.isSetting { replace(&made, token.start, quoted(piece)) }
+                case .unterminated: replace(&made, token.start, unterminated(piece))
                 case .bitString: replace(&made, token.start, bits(piece))
-                case .identifier, .quotedIdentifier, .parameter, .operation, .punctuation, .stray: break
+                case .identifier:
+                    if place.isSettingValue && !Self.isDefault(piece) {
+                        replace(&made, token.start, pseudonyms.of(piece))
+                    }
+                case .quotedIdentifier: if place.isSettingValue { replace(&made, token.start, quoted(piece)) }
+                case .stray:
+                    let end = Self.endOfStray(token, piece[0], &lexer)
+                    if !place.isSetting { replace(&made, token.start, stray(Array(bytes[token.start..<end]))) }
+                case .parameter, .operation, .punctuation: break
                 }
                 place.pass(token.kind, piece)
             }
@@ -96,28 +108,167 @@ package struct Redactor {
         for (index, byte) in piece.enumerated() where start + index < text.count { text[start + index] = byte }
     }
 
+    /// LANGUAGE may come before a body or behind it.
+    private static func hasPlainBody(
+        _ place: StatementPlace, _ body: SQLToken, _ lexer: SQLLexer, _ bytes: UnsafeRawBufferPointer
+    ) -> Bool {
+        var (place, lexer, token) = (place, lexer, body)
+        while token.kind != .end {
+            let piece = Array(bytes[token.start..<token.end])
+            if piece == [UInt8(ascii: ";")] { break }
+            if token.kind != .lineComment && token.kind != .blockComment { place.pass(token.kind, piece) }
+            token = lexer.next()
+        }
+        return place.hasPlainBody
+    }
+
+    private static func isDefault(_ piece: [UInt8]) -> Bool { piece.map { Form.lower($0) } == Array("default".utf8) }
+
     /// `12`, `1.5`, `1e10`: the digits before an exponent change.
     private mutating func number(_ piece: [UInt8]) -> [UInt8] {
         let end = piece.firstIndex { Form.isLetter($0) } ?? piece.count
-        // 0x1F, 0b1, 0o7: digits of another base.
-        if end <= 1 && end < piece.count { return piece.map { Form.isDigit($0) && $0 > 0x31 ? UInt8(ascii: "1") : $0 } }
         return pseudonyms.of(Array(piece[..<end])) + piece[end...]
     }
 
     /// With the quotes and what stands before them.
-    private mutating func quoted(_ piece: [UInt8], asCode: Bool) -> [UInt8] {
-        var start = 0
-        var end = piece.count
-        if piece.first == UInt8(ascii: "$"), let tagEnd = piece.dropFirst().firstIndex(of: UInt8(ascii: "$")) {
-            start = tagEnd + 1
-            if piece.count >= 2 * start { end = piece.count - start }
-        } else if let quote = piece.firstIndex(where: { $0 == UInt8(ascii: "'") || $0 == UInt8(ascii: "\"") }) {
-            start = quote + 1
-            if end > start && piece.last == piece[quote] { end -= 1 }
-        }
+    private mutating func quoted(_ piece: [UInt8], asCode: Bool = false) -> [UInt8] {
+        let start = Self.opening(piece)
+        let isDollar = piece[0] == UInt8(ascii: "$")
+        let end = max(start, piece.count - (isDollar ? start : 1))
         let inner = Array(piece[start..<end])
-        return Array(piece[..<start]) + (asCode ? sql(inner, depth: 1) : pseudonyms.of(inner)) + Array(piece[end...])
+        let made: [UInt8]
+        switch piece[0] {
+        case UInt8(ascii: "$") where asCode: made = sql(inner, isCode: true)
+        case UInt8(ascii: "'") where asCode: made = quotedCode(inner)
+        default: made = pseudonyms.of(inner)
+        }
+        return Array(piece[..<start]) + made + Array(piece[end...])
     }
+
+    /// What never ends: all of it is a value.
+    private mutating func unterminated(_ piece: [UInt8]) -> [UInt8] {
+        let start = piece[0] == UInt8(ascii: "/") ? 2 : Self.opening(piece)
+        return Array(piece[..<start]) + pseudonyms.of(Array(piece[start...]))
+    }
+
+    /// Where what is in the quotes begins.
+    private static func opening(_ piece: [UInt8]) -> Int {
+        let isDollar = piece[0] == UInt8(ascii: "$")
+        let quote = piece.dropFirst(isDollar ? 1 : 0).firstIndex {
+            isDollar ? $0 == UInt8(ascii: "$") : $0 == UInt8(ascii: "'") || $0 == UInt8(ascii: "\"")
+        }
+        return quote.map { $0 + 1 } ?? 0
+    }
+
+    /// A body in quotes has each of its own twice.
+    private mutating func quotedCode(_ text: [UInt8]) -> [UInt8] {
+        let quote = UInt8(ascii: "'")
+        var plain: [UInt8] = []
+        var isSecond = false
+        for byte in text {
+            isSecond = byte == quote && !isSecond && plain.last == quote
+            if !isSecond { plain.append(byte) }
+        }
+        let made = sql(plain, isCode: true).flatMap { $0 == quote ? [quote, quote] : [$0] }
+        return made.count == text.count ? made : pseudonyms.of(text)
+    }
+
+    // MARK: what is no whole token
+
+    /// Where a number ends that runs into a word: the word is taken, too.
+    private static func endOfStray(_ token: SQLToken, _ first: UInt8, _ lexer: inout SQLLexer) -> Int {
+        guard Form.isDigit(first) || first == UInt8(ascii: ".") else { return token.end }
+        var ahead = lexer
+        let word = ahead.next()
+        guard word.kind == .identifier && word.start == token.end else { return token.end }
+        lexer = ahead
+        return word.end
+    }
+
+    private mutating func stray(_ piece: [UInt8]) -> [UInt8] {
+        if Form.isDigit(piece[0]) || piece[0] == UInt8(ascii: ".") { return looseNumber(piece) }
+        // Dollar quotes that are none.
+        guard piece[0] == UInt8(ascii: "$"), piece.count > 1, !Form.isDigit(piece[1]) else { return piece }
+        return piece[..<1] + pseudonyms.of(Array(piece[1...]))
+    }
+
+    /// `4_711` and `0x1F`, which new servers take for numbers, and `4711AND`, which old ones take for two tokens.
+    private mutating func looseNumber(_ piece: [UInt8]) -> [UInt8] {
+        var made = piece
+        var end = Self.endOfBased(piece)
+        if end > 0 {
+            Self.replaceDigits(&made, 2..<end) { based($0, base: Self.base(piece[1])) }
+        } else {
+            func digitsEnd(_ start: Int, _ isMore: (UInt8) -> Bool) -> Int {
+                piece[start...].firstIndex { !Form.isDigit($0) && !isMore($0) } ?? piece.count
+            }
+            end = digitsEnd(0) { $0 == UInt8(ascii: "_") || $0 == UInt8(ascii: ".") }
+            Self.replaceDigits(&made, 0..<end) { pseudonyms.of($0) }
+            if end < piece.count, Form.lower(piece[end]) == UInt8(ascii: "e") {
+                let sign = end + 1 < piece.count ? piece[end + 1] : 0
+                let digits = end + (sign == UInt8(ascii: "-") || sign == UInt8(ascii: "+") ? 2 : 1)
+                if digits < piece.count, Form.isDigit(piece[digits]) {
+                    end = digitsEnd(digits) { $0 == UInt8(ascii: "_") }
+                }
+            }
+        }
+        let word = Array(piece[end...])
+        if !Self.mayFollow.contains(word.map { Form.lower($0) }) { replace(&made, end, pseudonyms.of(word)) }
+        return made
+    }
+
+    private static let mayFollow: Set<[UInt8]> = Set(
+        ["and", "as", "asc", "between", "collate", "desc", "else", "end", "except", "fetch", "for", "from", "group",
+            "having", "ilike", "in", "intersect", "is", "like", "limit", "not", "offset", "on", "or", "order",
+            "returning", "set", "then", "to", "union", "using", "when", "where", "window"].map { Array($0.utf8) })
+
+    private static func base(_ letter: UInt8) -> UInt8 {
+        switch Form.lower(letter) {
+        case UInt8(ascii: "x"): 16
+        case UInt8(ascii: "o"): 8
+        case UInt8(ascii: "b"): 2
+        default: 0
+        }
+    }
+
+    /// Behind the last digit of `0x1F`, `0o17`, `0b11`; 0: it is none of these.
+    private static func endOfBased(_ piece: [UInt8]) -> Int {
+        guard piece.count > 2, piece[0] == UInt8(ascii: "0"), base(piece[1]) > 0 else { return 0 }
+        let base = base(piece[1])
+        let end = piece[2...].firstIndex { $0 != UInt8(ascii: "_") && digit($0) >= base } ?? piece.count
+        return piece[2..<end].contains { $0 != UInt8(ascii: "_") } ? end : 0
+    }
+
+    /// Up to 15; 255: it is none.
+    private static func digit(_ byte: UInt8) -> UInt8 {
+        if Form.isDigit(byte) { return byte - UInt8(ascii: "0") }
+        let letter = Form.lower(byte) &- UInt8(ascii: "a")
+        return letter < 6 ? 10 + letter : .max
+    }
+
+    /// The digits within, without what stands between them.
+    private static func replaceDigits(_ text: inout [UInt8], _ range: Range<Int>, _ make: ([UInt8]) -> [UInt8]) {
+        let places = range.filter { text[$0] != UInt8(ascii: "_") && text[$0] != UInt8(ascii: ".") }
+        for (place, digit) in zip(places, make(places.map { text[$0] })) { text[place] = digit }
+    }
+
+    /// As many digits, none before the first that is not zero, and no greater number than its type has.
+    private mutating func based(_ digits: [UInt8], base: UInt8) -> [UInt8] {
+        guard let first = digits.firstIndex(where: { $0 != UInt8(ascii: "0") }) else { return digits }
+        let signs = Array((digits.contains { Self.isUpper($0) } ? "0123456789ABCDEF" : "0123456789abcdef").utf8)
+        var made = digits
+        // By way of letters, which have no form of their own; another one before them where it gives the same number.
+        for letter in UInt8(ascii: "q")...UInt8(ascii: "z") where made == digits {
+            let others = pseudonyms.of([letter] + digits.map { UInt8(ascii: "a") + Self.digit($0) }).dropFirst()
+            for (place, other) in zip(digits.indices, others) where place >= first {
+                let value = other - UInt8(ascii: "a")
+                made[place] = signs[Int(place > first ? value % base : base == 16 ? 1 + value % 7 : 1)]
+            }
+        }
+        return made
+    }
+
+    private static func isUpper(_ byte: UInt8) -> Bool { byte &- UInt8(ascii: "A") < 26 }
 
     private func bits(_ piece: [UInt8]) -> [UInt8] {
         let isHex = piece.first.map { Form.lower($0) == UInt8(ascii: "x") } ?? false
@@ -129,21 +280,44 @@ package struct Redactor {
         }
     }
 
+    // MARK: comments
+
     /// Words of a comment but for names of keys, as in `user_id=42` or `route='/x'`, which routing may need.
-    private mutating func comment(_ piece: [UInt8]) -> [UInt8] {
+    private mutating func comment(_ piece: [UInt8], isBlock: Bool) -> [UInt8] {
         var made = piece
         var index = 2
+        // A value in quotes may hold anything, also what looks like a key.
+        var quote: UInt8?
         while index < piece.count {
             let end = wordEnd(piece, from: index)
-            if end == index {
-                index += 1
+            if end > index {
+                let isKey = quote == nil && Self.isKey(piece[..<(piece.count - (isBlock ? 2 : 0))], index..<end)
+                if !isKey { replace(&made, index, pseudonyms.of(Array(piece[index..<end]))) }
+                index = end
                 continue
             }
-            let isKey = end < piece.count && piece[end] == UInt8(ascii: "=")
-            if !isKey { replace(&made, index, pseudonyms.of(Array(piece[index..<end]))) }
-            index = end
+            let byte = piece[index]
+            if let open = quote {
+                if byte == UInt8(ascii: "\\") && index + 1 < piece.count && piece[index + 1] == open { index += 1 }
+                if byte == open { quote = nil }
+            } else if byte == UInt8(ascii: "'") || byte == UInt8(ascii: "\"") && piece[index - 1] == UInt8(ascii: "=") {
+                quote = byte
+            }
+            index += 1
         }
         return made
+    }
+
+    /// It stands where routing looks for a key, and has a value: what ends with `=` may be base64.
+    private static func isKey(_ comment: ArraySlice<UInt8>, _ word: Range<Int>) -> Bool {
+        func isBorder(_ byte: UInt8) -> Bool {
+            byte <= UInt8(ascii: " ") || byte == UInt8(ascii: ",") || byte == UInt8(ascii: ";")
+        }
+        guard word.upperBound + 1 < comment.endIndex, comment[word.upperBound] == UInt8(ascii: "=")
+        else { return false }
+        let value = comment[word.upperBound + 1]
+        if isBorder(value) || value == UInt8(ascii: "=") { return false }
+        return word.lowerBound == 2 || isBorder(comment[word.lowerBound - 1])
     }
 
     private func wordEnd(_ piece: [UInt8], from start: Int) -> Int {
@@ -322,43 +496,5 @@ package struct Redactor {
     private mutating func redacted(field: [UInt8]) -> [UInt8] {
         // NULL, and the end of data of old clients.
         field == Array("\\N".utf8) || field == Array("\\.".utf8) ? field : pseudonyms.of(field)
-    }
-}
-
-/// What stands before a literal, as far as it tells that the literal is no value of the application's.
-private struct StatementPlace {
-    /// DO and CREATE: what is in dollar quotes is code.
-    private(set) var isDefinition = false
-    /// SET of a setting of PostgreSQL's own.
-    private(set) var isSetting = false
-    /// `nextval(` and its kin: a literal is a name.
-    private(set) var isName = false
-    private var isFirst = true
-    private var isFunction = false
-
-    /// Functions whose first argument names something of the schema, or a setting.
-    private static let named: Set<String> = [
-        "nextval", "currval", "setval", "set_config", "current_setting", "pg_get_serial_sequence", "to_regclass",
-    ]
-
-    mutating func pass(_ kind: SQLToken.Kind, _ piece: [UInt8]) {
-        isName = isFunction && piece == [UInt8(ascii: "(")]
-        isFunction = false
-        if piece == [UInt8(ascii: ";")] {
-            self = StatementPlace()
-            return
-        }
-        if piece == [UInt8(ascii: ".")] && isSetting { isSetting = false }
-        guard kind == .identifier else {
-            isFirst = false
-            return
-        }
-        let word = String(decoding: piece, as: UTF8.self).lowercased()
-        isFunction = Self.named.contains(word)
-        if isFirst {
-            isDefinition = word == "do" || word == "create"
-            isSetting = word == "set"
-        }
-        isFirst = false
     }
 }
