@@ -25,13 +25,17 @@ package struct LogLine {
 
     /// `2026-11-21T09:42:01.123Z notice: listening on 127.0.0.1:6432`
     ///
+    /// One line whatever a client has called itself: there is a blank for each control character.
+    ///
     /// - Parameter micros: since 1970.
     package func text(atMicros micros: Int64) -> String {
         var line = "\(EventRecord.time(micros: micros)) \(level): \(message)"
         for (key, value) in metadata.sorted(by: { $0.key < $1.key }) where key != Self.structuredKey {
             line += " \(key)=\(value)"
         }
-        return line.replacing("\n", with: " ")
+        // By scalars: "\r\n" is one character, and no "\n".
+        let scalars = line.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : $0 }
+        return String(String.UnicodeScalarView(scalars))
     }
 
     /// One object (RFC 8259): `time`, `level`, `message`, and the metadata under their names.

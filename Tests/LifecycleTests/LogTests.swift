@@ -48,6 +48,13 @@ private final class Lines {
         #expect(line.text(atMicros: time) == "2023-11-14T22:13:20.123Z notice: mirror starts database=shop")
     }
 
+    @Test func `nothing in a message begins a line or moves a terminal's cursor`() {
+        let user = "x\"\r\n2026-11-21T09:42:01.123Z notice: cutover done\u{1B}[2K\u{9B}A\u{7F}\u{85}"
+        let text = LogLine(level: .warning, message: user, metadata: ["user": "a\r\nb"]).text(atMicros: time)
+        #expect(!text.unicodeScalars.contains { $0.value < 0x20 || (0x7F...0x9F).contains($0.value) })
+        #expect(text.contains("x\"  2026-11-21") && text.hasSuffix(" user=a  b"))
+    }
+
     @Test func `a line of JSON is one object, with nothing lost`() {
         let line = LogLine(
             level: .warning, message: "a \"b\"\n\u{1}\\",
