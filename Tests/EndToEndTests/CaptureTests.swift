@@ -228,6 +228,86 @@ import Testing
         #expect(connection.hasUnknownState && (60..<170).contains(connection.settings.count))
     }
 
+    // MARK: replay
+
+    /// A capture of sessions that nobody has had.
+    private func made(_ contents: [(user: String, contents: [CaptureRecord.Content])]) throws -> String {
+        let path = TestResources.uniquePath("made") + ".cap"
+        let file = try CaptureFileWriter(path: path, flags: [])
+        let beginning = CaptureBeginning(wallMicros: 1, database: "made", sampleHundredths: 10_000, writer: "a test")
+        try file.write(.begin, thread: 0, payload: beginning.payload)
+        var buffer = RecordBuffer(capacity: 1 << 16)
+        var number: UInt64 = 0
+        for (index, (user, contents)) in contents.enumerated() {
+            let who = CapturedConnection(user: user, database: "made", applicationName: "", settings: [])
+            for content in [.connect(who)] + contents + [.disconnect] {
+                number += 1
+                buffer.append(CaptureRecord(
+                    connection: UInt64(index + 1), micros: number, number: number, content: content))
+            }
+        }
+        try file.write(buffer, thread: 0)
+        try file.write(.end, thread: 0, payload: [])
+        return path
+    }
+
+    private func query(_ text: String) -> CaptureRecord.Content {
+        .message(tag: FrontendTag.query, answers: 0, body: Array(text.utf8) + [0])
+    }
+
+    private func answered(_ tag: String, rows: UInt64) -> [CaptureRecord.Content] {
+        var answer = CapturedAnswer(.complete)
+        answer.tag = tag
+        answer.rows = rows
+        return [.answer(answer), .ready(.idle)]
+    }
+
+    @Test func `a COPY that had failed in the capture and begins on the target does not hold the replay up`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let failed = [CaptureRecord.Content.error(state: "42P01", isFatal: false, message: ""), .ready(.idle)]
+        let batch: [CaptureRecord.Content] = [
+            .message(tag: FrontendTag.parse, answers: 0, body: [0] + Array("COPY person FROM STDIN".utf8) + [0, 0, 0]),
+            .message(tag: FrontendTag.bind, answers: 0, body: [0, 0, 0, 0, 0, 0, 0, 0]),
+            .message(tag: FrontendTag.execute, answers: 0, body: [0, 0, 0, 0, 0]),
+            .message(tag: FrontendTag.sync, answers: 0, body: []),
+        ]
+        let insert = [query("INSERT INTO person VALUES (1)")] + answered("INSERT 0 1", rows: 0)
+        let path = try made([
+            ("app", [query("COPY person FROM STDIN")] + failed + batch + failed + insert),
+            ("app", [query("COPY person FROM STDIN")] + failed),
+        ])
+        let run = try replay(["replay", path, "--target", target(servers.old, database), "--speed", "max", "--quiet"])
+        #expect(run.wait() == .code(1), "\(run.output.text)\(run.errors.text)")
+        #expect(run.output.text.contains("captured: ERROR 42P01 | played: COPY asks for data"), "\(run.output.text)")
+        #expect(try servers.old.psql("SELECT id FROM person", database: database) == "1")
+    }
+
+    @Test func `connections that one side refuses while the other is still being asked keep nobody out`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let relay = try TCPRelay(to: servers.new.port)
+        defer { relay.close() }
+        relay.become(.silent)
+        // More than are made at once, of users that the first side does not know.
+        let strangers = Array(repeating: ("stranger", [query("SELECT 1")] + answered("SELECT 1", rows: 1)), count: 80)
+        let path = try made(strangers + [("app", [query("SELECT 2")] + answered("SELECT 1", rows: 1))])
+        let run = try ChildProcess([
+            Self.loadtest, "compare", path, "--target", servers.old.conninfo(database: database), "--against",
+            "host=127.0.0.1 port=\(relay.port) dbname=\(database)", "--quiet",
+        ])
+        let present = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND datname = '\(database)'"
+        try waitUntil { try servers.old.psql(present) == "1" || run.hasEnded }
+        relay.become(.passing)
+        #expect(run.wait() == .code(2), "\(run.output.text)\(run.errors.text)")
+        #expect(run.output.text.contains("cannot connect") && !run.output.text.contains("has gone"))
+        #expect(run.output.text.contains("select ?"), "\(run.output.text)")
+    }
+
+    @Test func `a capture is followed while it is being written`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let copy = try servers.makeDatabase(Self.schema)
+        let godwit = try capturing(database)
+        _ = try godwit.console("CAPTURE \(database) TO 'followed.cap'")
+        let path = godwit.directory + "/followed.cap"
         let follower = try ChildProcess([
             Self.loadtest, "replay", path, "--follow", "--target", target(servers.new, copy), "--order", "causal",
             "--quiet",

@@ -124,6 +124,75 @@ import Testing
         }
     }
 
+    @Test func `a COPY that had failed in the capture and begins here is ended, and the next unit may go`() {
+        let failed = CaptureRecord.Content.error(state: "42P01", isFatal: false, message: "")
+        let parse: [UInt8] = [0] + Array("COPY t FROM STDIN".utf8) + [0, 0, 0]
+        let batch = [
+            message(FrontendTag.parse, parse), message(FrontendTag.bind, [0, 0, 0, 0, 0, 0, 0, 0]),
+            message(FrontendTag.execute, [0, 0, 0, 0, 0]),
+        ]
+        let copyIn = ResultReader.Event.outcome(StatementOutcome(CapturedAnswer(.copyIn)))
+        let select = [query("SELECT 1"), .ready(.idle)]
+        let accepted = CaptureRecord.Content.answer(CapturedAnswer(.copyIn))
+        for (contents, tags) in [
+            ([query("COPY t FROM STDIN"), failed, .ready(.idle)] + select, [FrontendTag.copyFail]),
+            ([query("COPY t FROM STDIN"), failed, .ready(.idle)], [FrontendTag.copyFail]),
+            // It had begun, and failed before its end.
+            ([query("COPY t FROM STDIN"), accepted, failed, .ready(.idle)] + select, [FrontendTag.copyFail]),
+            // The end of its data came with the next query.
+            ([query("COPY t FROM STDIN"), accepted, failed, .ready(.idle), message(FrontendTag.copyDone)] + select,
+                [FrontendTag.copyFail]),
+            // The server takes the Sync for a part of the data.
+            (batch + [message(FrontendTag.sync), failed, .ready(.idle)] + select, [FrontendTag.copyFail, FrontendTag.sync]),
+        ] as [([CaptureRecord.Content], [UInt8])] {
+            let player = SessionPlayer(connection: 1)
+            for step in steps(events(contents, apart: 0)) { player.add(step) }
+            let hasNext = player.waitingCount > 1
+            #expect(player.endOfCopy() == nil)
+            _ = player.send(dueNanos: 0, sentNanos: 0)
+            #expect(player.endOfCopy() == nil)
+            _ = player.handle(copyIn)
+            #expect(!player.mayGoOn)
+            let bytes = player.endOfCopy() ?? []
+            #expect(bytes.first == tags[0] && (tags.count == 1 || bytes.suffix(5) == [FrontendTag.sync, 0, 0, 0, 4]))
+            #expect(player.endOfCopy() == nil, "once")
+            _ = player.handle(.outcome(StatementOutcome(state: "57014", message: "")))
+            guard case .finished(let unit, _)? = player.handle(.ready(.idle)) else {
+                Issue.record("\(contents) is not finished")
+                continue
+            }
+            #expect(unit.outcomes.count == 2 && player.isIdle && player.mayGoOn == hasNext)
+        }
+    }
+
+    @Test func `COPY data that is still to come is waited for`() {
+        let data = [message(FrontendTag.copyData, [1], answers: 1), message(FrontendTag.copyDone, answers: 1)]
+        let accepted = CaptureRecord.Content.answer(CapturedAnswer(.copyIn))
+        let contents = [query("COPY t FROM STDIN"), accepted] + data + [.answer(CapturedAnswer(.complete)), .ready(.idle)]
+        let all = steps(events(contents + [query("SELECT 1"), .ready(.idle)]))
+        for known in 1...all.count {
+            let player = SessionPlayer(connection: 1)
+            for step in all.prefix(known) { player.add(step) }
+            _ = player.send(dueNanos: 0, sentNanos: 0)
+            _ = player.handle(.outcome(StatementOutcome(CapturedAnswer(.copyIn))))
+            #expect(player.endOfCopy() == nil && player.mayGoOn == (known > 1), "\(known) steps")
+        }
+    }
+
+    @Test func `where nothing is under way no further answer is waited for`() {
+        // The captured server had answered twice what this one answers once.
+        let player = SessionPlayer(connection: 1)
+        for step in steps(events([query("SELECT 1"), .ready(.idle), .ready(.idle), query("SELECT 2"), .ready(.idle),
+            query("SELECT 3")])) { player.add(step) }
+        for _ in 1...3 {
+            #expect(player.mayGoOn)
+            _ = player.send(dueNanos: 0, sentNanos: 0)
+            #expect(!player.mayGoOn)
+            _ = player.handle(.ready(.idle))
+        }
+        #expect(player.isIdle && player.next == nil)
+    }
+
     @Test func `a cancel request follows what it cancels, and is nothing where nothing runs`() {
         let steps = steps(events([.cancel, query("SELECT 1"), .cancel, .ready(.idle), .cancel]))
         #expect(steps.map(\.isCancel) == [false, true])

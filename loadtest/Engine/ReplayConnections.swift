@@ -16,7 +16,8 @@ extension ReplayRun {
             if connecting.contains(where: { $0 >= Self.connectingMax }) { return }
             startQueue.removeFirst()
             pair.isStarted = true
-            for side in pair.sides { connect(side) }
+            // Where sides go in step, one that could not even begin has taken the other with it.
+            for side in pair.sides where !side.isGone { connect(side) }
         }
     }
 
@@ -59,7 +60,6 @@ extension ReplayRun {
         case .wantsReading: register(side, .read)
         case .wantsWriting: register(side, .write)
         case .failed(let reason):
-            connecting[side.side] -= 1
             fail(side, "cannot connect: \(reason)")
         case .done:
             connecting[side.side] -= 1
@@ -106,7 +106,7 @@ extension ReplayRun {
 
     func end(_ side: PlayedConnection, as state: PlayedConnection.State) {
         if side.isGone { return }
-        if side.state == .connecting && state != .lost { connecting[side.side] -= 1 }
+        if side.state == .connecting { connecting[side.side] -= 1 }
         if side.state == .settingUp { settingUp -= 1 }
         let hasLogin = side.state == .open || side.state == .settingUp
         side.state = state

@@ -273,12 +273,21 @@ package final class ReplayRun {
 
     /// Sends what may be sent of a connection, on each side.
     func goOn(_ pair: PlayedPair) {
-        for side in pair.sides { cancelAgain(side) }
+        for side in pair.sides {
+            cancelAgain(side)
+            endCopy(side)
+        }
         if options.compares {
             goOnInStep(pair)
         } else {
             for side in pair.sides { goOn(side) }
         }
+    }
+
+    /// Of a COPY that had failed in the capture: nothing else may be sent, and nothing comes, until it ends.
+    private func endCopy(_ side: PlayedConnection) {
+        guard side.state == .open, let bytes = side.player.endOfCopy() else { return }
+        send(bytes, to: side)
     }
 
     private func goOn(_ side: PlayedConnection) {

@@ -79,10 +79,16 @@ package struct ScriptStep {
     package var isCopyData: Bool
     /// Units of all connections that had been answered before: they come first where order is kept.
     package var unitsBefore: UInt64
-    /// With it COPY data is at its end.
-    package var endsCopy = false
+    /// CopyDone and CopyFail messages in it: with each, COPY data is at its end.
+    package var copyEnds = 0
     /// No bytes: a cancel request for what runs.
     package var isCancel = false
+
+    /// It begins with COPY data, or with the end of it, whatever comes behind.
+    var beginsWithCopyData: Bool {
+        guard let tag = bytes.first else { return false }
+        return tag == FrontendTag.copyData || tag == FrontendTag.copyDone || tag == FrontendTag.copyFail
+    }
 }
 
 /// What happens on one connection next.
@@ -255,13 +261,13 @@ package struct ScriptBuilder {
             pending.bytes += message
             pending.endsUnit = pending.endsUnit || endsUnit
             pending.isCopyData = pending.isCopyData && isCopy
-            pending.endsCopy = pending.endsCopy || endsCopyData
+            pending.copyEnds += endsCopyData ? 1 : 0
             line.pending = pending
         } else {
             flush(record.connection, &line, emit)
             line.pending = ScriptStep(
                 micros: record.micros, bytes: message, readies: line.readies, answers: answers, unit: unit,
-                endsUnit: endsUnit, isCopyData: isCopy, unitsBefore: answered, endsCopy: endsCopyData)
+                endsUnit: endsUnit, isCopyData: isCopy, unitsBefore: answered, copyEnds: endsCopyData ? 1 : 0)
         }
         if endsUnit && onlyReads { decide(unit, record.connection, &line, emit) }
     }

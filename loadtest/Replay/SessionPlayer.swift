@@ -14,10 +14,18 @@ package final class SessionPlayer {
         var endsSent: Bool
         /// The server took its Sync for a part of COPY data: a further one ends it.
         var hasCopyIn = false
-        var hasCopyEnd = false
+        /// That Sync had been sent.
+        var hasPassedSync = false
+        var copyEnds = 0
 
         /// The server waits for more of it.
-        var isOpen: Bool { !endsSent || outcomes.last?.kind == .answer(.copyIn) && !hasCopyEnd }
+        var isOpen: Bool { !endsSent || waitsForCopyData }
+
+        /// A unit may hold several COPYs.
+        var waitsForCopyData: Bool {
+            let copyIn = StatementOutcome.Kind.answer(.copyIn)
+            return outcomes.last?.kind == copyIn && copyEnds < outcomes.count { $0.kind == copyIn }
+        }
     }
 
     package enum Event {
@@ -59,7 +67,8 @@ package final class SessionPlayer {
     /// The next step may follow: what its sender had seen is seen.
     package var mayGoOn: Bool {
         guard let step = next else { return false }
-        if readies > step.readies { return true }
+        // Where nothing is under way nothing more comes, though the capture had more answers.
+        if readies > step.readies || running.isEmpty { return true }
         if step.isCancel { return readies == step.readies }
         // After an error the server answers nothing up to Sync.
         return readies == step.readies && (answers >= step.answers || hasFailed)
@@ -78,6 +87,10 @@ package final class SessionPlayer {
         }
         bytesWaiting -= step.bytes.count
         if step.isCancel { return step }
+        if running.isEmpty && readies < step.readies {
+            readies = step.readies
+            answers = 0
+        }
         if step.unit.isSkipped && step.bytes.isEmpty {
             if step.endsUnit {
                 readies += 1
@@ -90,12 +103,38 @@ package final class SessionPlayer {
             running[last].dueNanos = dueNanos
             running[last].sentNanos = sentNanos
             if step.endsUnit { running[last].endsSent = true }
-            if step.endsCopy { running[last].hasCopyEnd = true }
+            running[last].copyEnds += step.copyEnds
         } else if !step.isCopyData {
             running.append(Running(
-                unit: step.unit, dueNanos: dueNanos, sentNanos: sentNanos, endsSent: step.endsUnit))
+                unit: step.unit, dueNanos: dueNanos, sentNanos: sentNanos, endsSent: step.endsUnit,
+                copyEnds: step.copyEnds))
         }
         return step
+    }
+
+    /// What ends a COPY that the server takes data for and the capture has none for, since there it had failed. Counts
+    /// as sent.
+    ///
+    /// - Returns: nil where no COPY waits, or data may still come.
+    package func endOfCopy() -> [UInt8]? {
+        guard let unit = running.first, unit.waitsForCopyData, !mayHaveData(unit.unit) else { return nil }
+        running[0].copyEnds += 1
+        var writer = MessageWriter()
+        writer.message(FrontendTag.copyFail) { $0.cString("the capture has no data for it") }
+        if unit.hasPassedSync {
+            running[0].endsSent = true
+            writer.sync()
+        }
+        return writer.bytes
+    }
+
+    private func mayHaveData(_ unit: ScriptUnit) -> Bool {
+        guard let step = next else {
+            // Of the capture no more may have been read.
+            return !unit.isComplete || unit.expected.contains { $0.kind == .answer(.copyIn) }
+        }
+        // Data that was sent behind a later answer does not come before it.
+        return step.isCancel || step.beginsWithCopyData && step.readies <= readies
     }
 
     /// When a cancel request goes out that was captured so long after the unit it is for.
@@ -143,10 +182,11 @@ package final class SessionPlayer {
         if running.count > 1 {
             let next = running.remove(at: 1)
             running[0].endsSent = next.endsSent
-            running[0].hasCopyEnd = running[0].hasCopyEnd || next.hasCopyEnd
+            running[0].copyEnds += next.copyEnds
             running[0].dueNanos = next.dueNanos
             running[0].sentNanos = next.sentNanos
         } else {
+            running[0].hasPassedSync = running[0].endsSent
             running[0].endsSent = false
         }
     }
