@@ -6,7 +6,9 @@ import Testing
 @testable import Replay
 
 @Suite struct ResultComparisonTests {
-    private func outcome(_ rows: [[String?]], types: [UInt32] = []) -> StatementOutcome {
+    private func outcome(
+        _ rows: [[String?]], types: [UInt32] = [], contentBytesMax: Int = 1 << 20
+    ) -> StatementOutcome {
         var writer = MessageWriter()
         if !types.isEmpty {
             writer.message(BackendTag.rowDescription) { body in
@@ -32,7 +34,7 @@ import Testing
             }
         }
         writer.commandComplete("SELECT \(rows.count)")
-        var reader = ResultReader(contentBytesMax: 1 << 20, withDigest: true)
+        var reader = ResultReader(contentBytesMax: contentBytesMax, withDigest: true)
         var found: StatementOutcome?
         for byte in writer.bytes {
             [byte].withUnsafeBytes { reader.take($0) { if case .outcome(let outcome) = $0 { found = outcome } } }
@@ -64,6 +66,24 @@ import Testing
         #expect(difference(one, other) != nil)
         #expect(difference(one, other, tolerance: 1e-9) == nil)
         #expect(difference(one, outcome([["2", "5"], ["1", "0.31"]], types: [23, 701]), tolerance: 1e-9) != nil)
+    }
+
+    @Test func `infinity is near nothing but itself`() {
+        func number(_ text: String) -> StatementOutcome { outcome([["1", text]], types: [23, 701]) }
+        for other in ["5", "-Infinity", "NaN"] {
+            #expect(difference(number("Infinity"), number(other), tolerance: 1e-9) != nil)
+            #expect(difference(number(other), number("Infinity"), tolerance: 1e-9) != nil)
+        }
+        #expect(difference(number("Infinity"), number("Infinity"), tolerance: 1e-9) == nil)
+    }
+
+    @Test func `rows that are not kept are compared by their digests`() {
+        func slim(_ rows: [[String?]]) -> StatementOutcome { outcome(rows, contentBytesMax: 0) }
+        #expect(slim([["1"]]).content.isEmpty)
+        #expect(difference(slim([["1"]]), slim([["2"]])) == .digest)
+        #expect(difference(slim([["1"], ["2"]]), slim([["2"], ["1"]])) == nil)
+        #expect(difference(slim([["1"], ["2"]]), slim([["2"], ["1"]]), hasOrder: true) == .digest)
+        #expect(difference(slim([]), slim([])) == nil)
     }
 
     @Test func `a workload is read strictly`() throws {

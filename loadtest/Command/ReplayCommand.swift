@@ -85,7 +85,7 @@ struct ReplayCommand: ParsableCommand {
     @Argument(help: "The capture; - for standard input.") var file: String
     @Option(name: .long, help: "Where to play: a libpq connection string; user and dbname as captured if it has none.")
     var target: String
-    @Option(name: .long, help: "A second database, played on at the same time and compared with the first.")
+    @Option(name: .long, help: "A second database, played on at the same time; rows are compared by digest.")
     var against: String?
     @Option(name: .long, help: "1: as captured; 2: twice as fast; max: as fast as answers come.") var speed = "1"
     @Option(name: .long, help: "At most so many connections at once; the others wait, which counts as latency.")

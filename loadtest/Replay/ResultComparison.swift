@@ -20,7 +20,7 @@ package enum ResultComparison {
         /// The same rows, though their order was asked for.
         case order
         case columns(String, String)
-        /// Too long to be kept: by their digests they differ.
+        /// Not kept, or too long to be: by their digests they differ.
         case digest
 
         package var words: String {
@@ -30,7 +30,7 @@ package enum ResultComparison {
                 "only first: \(first.joined(separator: "; ")) | only second: \(second.joined(separator: "; "))"
             case .order: "the same rows in another order, though ORDER BY is there"
             case .columns(let first, let second): "columns \(first) | \(second)"
-            case .digest: "results too long to be kept, with different digests"
+            case .digest: "other rows by their digests: they are not kept, or too long to be"
             }
         }
     }
@@ -162,6 +162,8 @@ package enum ResultComparison {
                 guard index < first.columns.count, floats.contains(first.columns[index].type),
                     let a = number(pair.0, first.columns[index]), let b = number(pair.1, second.columns[index])
                 else { return false }
+                // Infinity is within any part of itself.
+                guard a.isFinite, b.isFinite else { return false }
                 return abs(a - b) <= rules.floatTolerance * max(abs(a), abs(b))
             }
         }

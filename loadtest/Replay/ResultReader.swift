@@ -70,7 +70,7 @@ package struct ResultReader: ~Copyable {
         case violation
     }
 
-    /// Bytes of rows kept of one statement.
+    /// Bytes of rows kept of one statement; 0: none are, and only their digest can be compared.
     private let contentBytesMax: Int
     private var pending: [UInt8] = []
     private var rows: UInt64 = 0
@@ -147,7 +147,6 @@ package struct ResultReader: ~Copyable {
     private mutating func row(_ body: UnsafeRawBufferPointer) {
         rows += 1
         digest?.add(row: body)
-        if contentBytesMax == 0 { return }
         contentBytes += body.count + 24
         if contentBytes > contentBytesMax {
             isWhole = false
