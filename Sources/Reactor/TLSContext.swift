@@ -62,7 +62,8 @@ package final class TLSContext: @unchecked Sendable {
 
     package let role: Role
     package let options: TLSOptions
-    /// Digests of the files as they were read: two contexts of equal options and marks are the same.
+    /// Digests of the files as they were read, and what there was in directories: two contexts of equal options and marks
+    /// are the same.
     package let mark: [UInt8]
     let raw: OpaquePointer
 
@@ -192,7 +193,41 @@ package final class TLSContext: @unchecked Sendable {
             _ = EVP_Digest(bytes, bytes.count, &digest, &count, EVP_sha256(), nil)
             mark += digest[..<Int(count)]
         }
+        for place in places(of: options) { mark += Array(traces(of: place).utf8) }
         return mark
+    }
+
+    /// Where OpenSSL looks for what it needs, and keeps what it has found once. They need not be there.
+    private static func places(of options: TLSOptions) -> [String] {
+        var places = options.revocationsDirectory.isEmpty ? [] : [options.revocationsDirectory]
+        guard options.authorities == .system else { return places }
+        for (variable, standard) in [
+            (X509_get_default_cert_file_env(), X509_get_default_cert_file()),
+            (X509_get_default_cert_dir_env(), X509_get_default_cert_dir()),
+        ] {
+            guard let path = variable.flatMap({ getenv($0) }).map({ UnsafePointer($0) }) ?? standard else { continue }
+            places += String(cString: path).split(separator: ":").map(String.init)
+        }
+        return places
+    }
+
+    /// Of a file, or of all that is in a directory: what changes when one of them does.
+    private static func traces(of place: String) -> String {
+        var names: [String] = []
+        if let directory = opendir(place) {
+            defer { closedir(directory) }
+            while let entry = readdir(directory) {
+                names.append(withUnsafePointer(to: &entry.pointee.d_name) { tuple in
+                    tuple.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+                })
+            }
+        }
+        return ([""] + names.sorted().filter { $0 != "." && $0 != ".." }).map { name in
+            var status = stat()
+            guard stat(name.isEmpty ? place : place + "/" + name, &status) == 0 else { return "\(name)\n" }
+            let time = "\(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
+            return "\(name) \(status.st_ino) \(status.st_size) \(time)\n"
+        }.joined()
     }
 
     /// Bytes of a file of certificates at most.

@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 import Reactor
 import TestSupport
@@ -71,5 +72,29 @@ import Testing
         #expect(seconds > 29 * 86_400 && seconds <= 30 * 86_400)
         #expect(!first.isEarly)
         #expect(try TLSContext(.client, TestCertificates.clientOptions()).secondsLeft == nil)
+    }
+
+    @Test func `what changes in a directory of revocation lists, or in the system's store, changes the mark`() throws {
+        let directory = TestResources.uniquePath("revocations")
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        var options = try TestCertificates.clientOptions()
+        options.revocationsDirectory = directory
+        func mark() throws -> [UInt8] { try TLSContext(.client, options).mark }
+        func write(_ text: String, to name: String) throws {
+            try text.write(toFile: directory + "/" + name, atomically: true, encoding: .utf8)
+        }
+        var marks = [try mark()]
+        try write("one", to: "12345678.r0")
+        marks.append(try mark())
+        #expect(try mark() == marks[1])
+        try write("two", to: "12345678.r0")
+        marks.append(try mark())
+        try write("one", to: "12345678.r1")
+        marks.append(try mark())
+        #expect(Set(marks).count == 4)
+        options.revocationsDirectory = ""
+        let without = try mark()
+        options.authorities = .system
+        #expect(try mark() != without && mark() == mark() && !mark().isEmpty)
     }
 }
