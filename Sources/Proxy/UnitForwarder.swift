@@ -56,8 +56,10 @@ extension ClientConnection {
             answerFrames(bytes, from: 0, to: unit.firstExecuteEnd, tag: lazy?.tag ?? "BEGIN")
             run.dropAll(upTo: unit.firstExecuteEnd)
         }
-        // A malformed message has closed the connection, and is not passed.
-        while run.offset < end, phase != .closed, let header = FrameHeader.parse(bytes, at: run.offset) {
+        // A malformed message has closed the connection, at the latest when its error is out, and is not passed.
+        while run.offset < end, phase != .closed, !isClosingAfterFlush,
+            let header = FrameHeader.parse(bytes, at: run.offset)
+        {
             let frame = FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize)
             let step = waitsForNames(frame, bytes, server) ? .waits : follow(frame, bytes, &run, server, isNoted: true)
             if step == .waits {
@@ -96,7 +98,7 @@ extension ClientConnection {
             passToServer -= count
             run.pass(to: run.offset + count)
         }
-        while passToServer == 0, phase == .leased, !server.isCongested, !server.session.isFull,
+        while passToServer == 0, phase == .leased, !isClosingAfterFlush, !server.isCongested, !server.session.isFull,
             let header = FrameHeader.parse(bytes, at: run.offset)
         {
             if let error = header.frontendError(packetMax: worker.packetMax) { return violated(error) }

@@ -87,6 +87,37 @@ import Testing
         #expect(try residentBytes() - before < 16 << 20)
     }
 
+    /// What Godwit keeps for its clients.
+    private func unsentBytes() throws -> Int {
+        try godwit.console("SHOW SOCKETS").filter { $0["type"] == "C" && $0["database"] == database }
+            .reduce(0) { $0 + (Int($1["send_remain"] ?? "") ?? 0) }
+    }
+
+    /// Leaves answers unread until some of what the client is sent stays with Godwit; all of them are whole there.
+    private func fill(_ client: WireClient) throws {
+        func asked() throws -> Int {
+            let row = try godwit.console("SHOW STATS").first { $0["database"] == database }
+            return try #require(row?["total_query_count"].flatMap { Int($0) })
+        }
+        var count = try asked()
+        while try unsentBytes() == 0 {
+            client.send(Frame.query("SELECT repeat('x', 200000)"))
+            count += 1
+            try waitUntil { try asked() == count }
+        }
+    }
+
+    @Test(arguments: [false, true])
+    func `who breaks the protocol and reads nothing keeps nobody else waiting`(isInTransaction: Bool) throws {
+        let (client, other) = (try connect(), try connect())
+        if isInTransaction { for text in ["BEGIN", "SELECT v FROM t FOR UPDATE"] { _ = try client.query(text) } }
+        try fill(client)
+        // A Bind without the end of a name.
+        client.send(Frame.message("B", [0x78]) + Frame.sync)
+        #expect(try other.value("SELECT 1") == "1")
+        #expect(try client.readToEnd().last?.sqlState == "08P01")
+    }
+
     @Test func `a notification reaches the one that listens, who is pinned for it until UNLISTEN`() throws {
         let listener = try connect()
         _ = try listener.query("LISTEN news")
