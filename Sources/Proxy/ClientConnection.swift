@@ -551,7 +551,7 @@ final class ClientConnection {
 
     func close(after farewell: [UInt8]) {
         if phase == .closed || isClosingAfterFlush { return }
-        if phase == .handshake { return close() }  // there is no way to tell it yet
+        if phase == .handshake || server?.isWithinMessage == true { return close() }  // there is no way to tell it
         stopHolding()
         batchAwaited = nil
         isClosingAfterFlush = true

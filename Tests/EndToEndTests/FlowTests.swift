@@ -118,6 +118,17 @@ import Testing
         #expect(try client.readToEnd().last?.sqlState == "08P01")
     }
 
+    @Test func `an error of ours does not come within a message of the server`() throws {
+        let client = try connect()
+        client.send(Frame.query("SELECT repeat('x', 50000000)"))
+        // So much that the server is not read any more.
+        try waitUntil { try unsentBytes() > 256 * 1024 }
+        client.send(Frame.message("B", [0x78]) + Frame.sync)
+        // The row has no end, rather than one that is not its own, and nothing behind it is waited for.
+        try waitUntil { try !godwit.console("SHOW CLIENTS").contains { $0["database"] == database } }
+        #expect(throws: TestFailure.self) { try client.readToEnd() }
+    }
+
     @Test func `a notification reaches the one that listens, who is pinned for it until UNLISTEN`() throws {
         let listener = try connect()
         _ = try listener.query("LISTEN news")
