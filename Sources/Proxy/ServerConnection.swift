@@ -123,6 +123,7 @@ final class ServerConnection {
         negotiation = parts.negotiation
         settings = parts.settings
         statements = ServerStatements(bound: entry.database.route.settings.pool.preparedStatementsMax)
+        unnamedToken = Self.unknownToken
         // Whoever drew them is a client of another thread.
         sequences = parts.hasSequences ? .several : .nobody
         stream = ByteStream(SocketDescriptor(owning: parts.descriptor), resuming: parts.tls, worker.scratch)

@@ -219,6 +219,20 @@ import Testing
 
     // MARK: sessions
 
+    @Test func `what a client of another thread has left unnamed answers nobody`() throws {
+        let godwit = try godwit(threads: 2, size: 1)
+        let clients = try clients(godwit, ofEach: 1, threads: 2)
+        let (owner, other) = (clients[0][0], clients[1][0])
+        // Else the server would be given other settings in between, which drops it.
+        for client in [other, owner] { _ = try client.query("SET application_name = 'same'") }
+        owner.send(Frame.parse("SELECT 'the owner''s' FROM t LIMIT 1") + Frame.sync)
+        #expect(try owner.readToReady().map(\.type) == ["1", "Z"])
+        other.send(Frame.bind() + Frame.execute() + Frame.sync)
+        #expect(try other.readToReady().first?.sqlState == "26000")
+        owner.send(Frame.bind() + Frame.execute() + Frame.sync)
+        #expect(try owner.readToReady().first { $0.type == "D" }?.columns == ["the owner's"])
+    }
+
     /// What one client has prepared, set and drawn, and what it must see of that on whatever server.
     private final class Session {
         let client: WireClient
