@@ -181,6 +181,7 @@ extension ClientConnection {
             close(with: FollowedTransaction.tooLong(frame.end - frame.start))
             return false
         case FrontendTag.query:
+            if frame.end - frame.start <= Self.unitBytesMax { return false }
             // Too long to be looked at: it may have set anything.
             unit.executes = true
             unit.addUnknown()

@@ -200,6 +200,20 @@ import Testing
         #expect(try connect(godwit).value("SELECT v FROM t FOR UPDATE") == "0")
     }
 
+    /// Up to 1 MiB is looked at.
+    @Test(arguments: [(50_000, []), (150_000, ["statement that was not analysed"])] as [(Int, [String])])
+    func `a long INSERT in a transaction keeps its server only where it is too long`(
+        rows: Int, reasons: [String]
+    ) throws {
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
+        for text in ["BEGIN", "SELECT v FROM t FOR UPDATE"] { _ = try client.query(text) }
+        let values = (2...rows).map { "(\($0), 0)" }.joined(separator: ",")
+        #expect(try client.query("INSERT INTO t VALUES \(values)").first?.commandTag == "INSERT 0 \(rows - 1)")
+        #expect(try client.query("COMMIT").first?.commandTag == "COMMIT")
+        #expect(try godwit.console("SHOW PINS").compactMap { $0["reason"] } == reasons)
+    }
+
     func read(_ client: WireClient, to type: Character) throws {
         while let message = try client.read(), message.type != type {}
     }
