@@ -295,8 +295,11 @@ import Primitives
             return popped(ifHead: .close)
         case BackendTag.copyInResponse:
             return copyIn()
-        case BackendTag.noticeResponse, BackendTag.parameterStatus, BackendTag.notificationResponse:
+        case BackendTag.noticeResponse, BackendTag.parameterStatus:
             return isOurs ? .swallow : .forwardHeader
+        case BackendTag.notificationResponse:
+            // Sent when the server is about to be ready, whatever it was at: it is for the client that listens.
+            return .forwardHeader
         default:
             return .violation
         }

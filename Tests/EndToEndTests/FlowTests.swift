@@ -129,6 +129,24 @@ import Testing
         #expect(throws: TestFailure.self) { try client.readToEnd() }
     }
 
+    @Test func `a notification is not lost that comes while the server is asked whether it still listens`() throws {
+        let (listener, owner) = (try connect(), try WireClient(
+            port: servers.old.port, database: database, user: PostgresCluster.superuser))
+        // What Godwit asks after LISTEN waits for this.
+        _ = try owner.query("BEGIN; LOCK TABLE pg_catalog.pg_depend")
+        _ = try listener.query("LISTEN news")
+        try waitUntil {
+            try servers.old.psql("""
+                SELECT count(*) FROM pg_stat_activity
+                WHERE datname = '\(database)' AND wait_event_type = 'Lock' AND query LIKE '%pg_listening_channels%'
+                """) == "1"
+        }
+        try servers.old.psql("NOTIFY news, 'hot'", database: database)
+        _ = try owner.query("COMMIT")
+        listener.send(Frame.query("SELECT 1"))
+        #expect(try listener.readToReady().map(\.type) == ["A", "T", "D", "C", "Z"])
+    }
+
     @Test func `a notification reaches the one that listens, who is pinned for it until UNLISTEN`() throws {
         let listener = try connect()
         _ = try listener.query("LISTEN news")

@@ -115,6 +115,11 @@ private let parse = ExpectedReply.parse(nil, definition: 0)
                     ]),
             ]),
         Script(
+            "a notification that comes while the server is at something of ours",
+            [
+                .sent(.quietQuery), .got("TDCNAZI", [.swallow, .swallow, .swallow, .swallow, .forwardHeader, quietReady]),
+            ]),
+        Script(
             "queries one behind the other",
             [
                 .sent(.query), .sent(.query), .got("CZI", [.forwardResult, ready]),
