@@ -104,6 +104,7 @@ extension ClientConnection {
     private func unitsSettled(_ status: TransactionStatus, on server: ServerConnection) {
         guard let database else { return }
         settleNames()
+        if !startupSettings.isEmpty { noteResets(settledEffects, in: &resetsCommitted) }
         if status != .idle { restoreStartup(status, on: server) }
         applySettled(status, on: server)
         if server.isReadOnly && status != .idle {
@@ -161,44 +162,17 @@ extension ClientConnection {
             pin(.untrackedSetting)
         }
         if status == .idle {
-            if !resetsCommitted.isEmpty { resetsCommitted = [] }
             if hasRestoredStartup {
                 hasRestoredStartup = false
                 server.settings = nil
             }
+            if !resetsCommitted.isEmpty {
+                if pin != nil { restoreStartup(of: resetsCommitted, on: server) }
+                resetsCommitted = []
+            }
         }
         // Nobody may keep a server of NEW. What pins is not sent there, so that only a broken promise leads here.
         if server.isReadOnly && pin != nil { refuseOnNew() }
-    }
-
-    /// The server's defaults are not the client's: in a transaction RESET goes back to what the session was started
-    /// with before its next statement. Behind a transaction the next lease sees to it, and in a failed one the
-    /// rollback that goes on in it.
-    private func restoreStartup(_ status: TransactionStatus, on server: ServerConnection) {
-        if startupSettings.isEmpty { return }
-        noteResets(settledEffects, in: &resetsCommitted)
-        // A rollback undoes what was put back before, and what stood over a RESET.
-        if status != .inTransaction || unit.session.isEmpty && !unit.session.hasMark { return }
-        var names = resetsCommitted
-        noteResets(ledger.openEffects, in: &names)
-        let entries = Self.settings(startupSettings, for: server).entries.filter { names.contains($0.name) }
-        if entries.isEmpty { return }
-        startupRestores += 1
-        hasRestoredStartup = true
-        server.runQuietly(entries.map(\.statement).joined(separator: ";"))
-    }
-
-    private func noteResets(_ effects: [SessionEffect], in names: inout Set<String>) {
-        for effect in effects {
-            switch effect {
-            case .resetsAll: names.formUnion(startupSettings.reachedByResetAll.map(\.name))
-            case .resets(let name): names.insert(name)
-            case .sets(let change) where change.value == nil: if !change.isLocal { names.insert(change.name) }
-            case .sets(let change): names.remove(change.name)
-            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .unlocks, .discards, .changesBothSides:
-                break
-            }
-        }
     }
 
     private func apply(_ effect: SessionEffect, on server: ServerConnection) {
@@ -366,6 +340,7 @@ extension ClientConnection {
         self.server = nil
         phase = .idle
         lazy = nil
+        repliesAwaited = nil
         startNextUnit()
         if lacksSync { server.detachWithSync() } else { server.release() }
         if worker.isDraining { return drain() }
@@ -544,7 +519,8 @@ extension ClientConnection {
         case .consoleWaiting:
             worker.control.post(.consoleCanceled(worker: worker.index, client: id))
         case .leased:
-            if let server, !server.session.isQuiet {
+            // What puts settings back is not the client's to cancel.
+            if let server, !server.session.isQuiet, startupRestores == 0 || server.session.owesReady {
                 return CancelConnection.start(to: server, on: worker, for: canceller)
             }
         case .login, .handshake, .cancelling, .greeting, .idle, .changing, .applyingSettings, .console, .closed:

@@ -488,12 +488,16 @@ extension ClientConnection {
                 phase = .waiting
                 return waitForServer(server.side)
             }
-            // The authority does not take what the session has set (any more): nothing may run without it.
-            return close(with: ErrorResponse(
-                .fatal, failure.state, "cannot set up the session on \(server.side): \(failure.message)"))
+            return setupFailed(failure, on: server)
         }
         server.settings = settings(for: server)
         begin()
+    }
+
+    /// The authority does not take what the session has set (any more): nothing may run without it.
+    func setupFailed(_ failure: ErrorResponse, on server: ServerConnection) {
+        close(with: ErrorResponse(
+            .fatal, failure.state, "cannot set up the session on \(server.side): \(failure.message)"))
     }
 
     private func begin() {

@@ -109,7 +109,7 @@ extension ServerConnection {
             } else if client.isVerifyingPins {
                 client.pinsVerified()
             } else if client.startupRestores > 0 {
-                client.startupRestores -= 1
+                client.startupRestored(on: self, failure: failure)
             } else if client.followed?.asksNumber == true {
                 client.followed?.asksNumber = false
             } else if let failure {

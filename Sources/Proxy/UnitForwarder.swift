@@ -118,6 +118,7 @@ extension ClientConnection {
             }
             if waitsAtBorder(frame.tag, server) { return }
             if waitsForNames(frame, bytes, server) || waitsForChange(frame, bytes, server) { return }
+            if waitsForStartup(frame.tag, server) { return }
             if asksForOthersSequences(frame, bytes, server) {
                 if waitsForAnswers(server) || discardSequences(&run, server) { return }
             }

@@ -202,6 +202,19 @@ struct UnitSession {
 
     mutating func removeSteps(from count: Int) { steps.removeSubrange(count...) }
 
+    /// Whether it takes settings back to what the session was started with.
+    var resets: Bool {
+        steps.contains { step in
+            guard case .effect(let effect) = step.step.action else { return false }
+            switch effect {
+            case .resets, .resetsAll, .discards(.all): return true
+            case .sets(let change): return change.value == nil && !change.isLocal
+            case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .unlocks, .discards, .changesBothSides:
+                return false
+            }
+        }
+    }
+
     /// Whether it gives the setting this value.
     func sets(_ name: String, to value: String) -> Bool {
         steps.contains { step in

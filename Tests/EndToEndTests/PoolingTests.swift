@@ -214,6 +214,34 @@ import Testing
         #expect(try godwit.console("SHOW PINS").compactMap { $0["reason"] } == reasons)
     }
 
+    @Test(arguments: ["transaction", "listening", "session"])
+    func `settings go back to those of the session's start, also for what is right behind`(kind: String) throws {
+        let godwit = try godwit(size: 1, kind == "session" ? ["pool_mode": kind] : [:])
+        let client = try WireClient(
+            port: godwit.port, database: database, parameters: [("options", "-c search_path=app -c work_mem=9MB")])
+        let both = "SELECT current_setting('search_path') || ' ' || current_setting('work_mem')"
+        for back in [
+            ["RESET ALL"], ["RESET search_path"], ["SET search_path TO DEFAULT"],
+            ["BEGIN; RESET search_path; COMMIT"], ["BEGIN", "RESET search_path", "COMMIT"],
+            ["BEGIN", "RESET search_path; COMMIT AND CHAIN", "ROLLBACK"], ["DISCARD ALL"],
+        ] {
+            // DISCARD ALL takes that back as well.
+            if kind == "listening" { _ = try client.query("LISTEN news") }
+            let texts = ["SET search_path = other"] + back
+            for text in texts { _ = try client.query(text) }
+            #expect(try client.value(both) == "app 9MB", "\(back)")
+            client.send((texts + [both]).flatMap { Frame.query($0) })
+            for _ in texts { _ = try client.readToReady() }
+            #expect(try client.readToReady().first { $0.type == "D" }?.columns == ["app 9MB"], "\(back), at once")
+        }
+        // What has its data behind it does not wait for that.
+        client.send(
+            Frame.query("RESET ALL; COPY public.t FROM STDIN") + Frame.message("d", Array("2\t2\n".utf8))
+                + Frame.message("c"))
+        #expect(try client.readToReady().compactMap(\.commandTag) == ["RESET", "COPY 1"])
+        #expect(try client.value(both) == "app 9MB")
+    }
+
     func read(_ client: WireClient, to type: Character) throws {
         while let message = try client.read(), message.type != type {}
     }
