@@ -16,6 +16,10 @@
     @inlinable package static var sync: UInt8 { UInt8(ascii: "S") }
     @inlinable package static var terminate: UInt8 { UInt8(ascii: "X") }
 
+    /// Data for a COPY FROM STDIN, or its end: outside of one the server ignores it (protocol-flow, PROTOCOL-COPY).
+    @inlinable
+    package static func isOfCopy(_ tag: UInt8) -> Bool { tag == copyData || tag == copyDone || tag == copyFail }
+
     /// The longest that a message of this type may be; nil for a type that the protocol does not have.
     @inlinable
     package static func lengthMax(of tag: UInt8) -> Int? {

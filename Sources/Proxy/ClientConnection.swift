@@ -103,7 +103,7 @@ final class ClientConnection {
     var settings = SessionSettings()
     private var pools: (old: PoolEntry?, new: PoolEntry?) = (nil, nil)
     var ledger = SessionLedger()
-    private var bytesToSkip = 0
+    private(set) var bytesToSkip = 0
     var lazy: LazyTransaction?
     /// Bytes of the unit that waits behind the first part of what was cut: see UnitCut.
     var restOfCut: Int?

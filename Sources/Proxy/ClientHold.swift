@@ -118,10 +118,7 @@ extension ClientConnection {
             server.session.isAtBatchStart
         else { return false }
         // A COPY that has begun goes on to its end.
-        switch tag {
-        case FrontendTag.copyData, FrontendTag.copyDone, FrontendTag.copyFail, FrontendTag.terminate: return false
-        default: break
-        }
+        if FrontendTag.isOfCopy(tag) || tag == FrontendTag.terminate { return false }
         isAtBorder = true
         if !server.session.isQuiet { repliesAwaited = 0 }
         return true

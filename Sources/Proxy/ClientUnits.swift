@@ -53,6 +53,9 @@ extension ClientConnection {
             }
             dispatch()
             return 0
+        case .stray(let end):
+            skipUnit(end)
+            return 0
         case .terminate:
             close()
             return bytes.count

@@ -28,6 +28,12 @@ extension ClientConnection {
         pumpAnswers(server)
         // The queue went out just now: the bytes that waited for it go on.
         if wasCongested && !server.isCongested { resumeSoon() }
+        // The last that went there was what a COPY that has failed leaves over: nothing comes that would give it back.
+        // A message that is being gathered keeps it.
+        if server.session.isFree && mayGiveBack && (run.offset == bytes.count || bytesToSkip > 0) {
+            transaction = TransactionFacts()
+            giveBack(server)
+        }
         return run.offset
     }
 
@@ -112,6 +118,9 @@ extension ClientConnection {
                 return terminated()
             }
             if frame.tag == FrontendTag.password { return violated(.unexpectedMessage(tag: frame.tag)) }
+            if server.session.isFree && notedAhead == 0 && FrontendTag.isOfCopy(frame.tag) {
+                return skipUnit(frame.end - frame.start)  // see `UnitScanner.Progress.stray`
+            }
             if frame.end > bytes.count {
                 if bytes.count - frame.start < Self.pieceMin || !forwardHead(of: frame, bytes, &run, server) { return }
                 continue

@@ -25,6 +25,9 @@ package struct UnitScanner {
         case simple(end: Int)
         case extended(end: Int, endsWithSync: Bool)
         case functionCall(end: Int)
+        /// A message left over from a COPY that failed, which the server would ignore too (protocol-flow,
+        /// PROTOCOL-COPY). It may end behind the bytes: the rest of it is nobody's either.
+        case stray(end: Int)
         case terminate
         case violation(WireError)
     }
@@ -45,6 +48,7 @@ package struct UnitScanner {
         while let header = FrameHeader.parse(bytes, at: offset) {
             if let error = header.frontendError(packetMax: packetMax) { return .violation(error) }
             let frame = FrontendFrame(tag: header.tag, start: offset, end: offset + header.frameSize)
+            if offset == 0 && FrontendTag.isOfCopy(frame.tag) { return .stray(end: frame.end) }
             if frame.end > bytes.count { return .needsMore }
             switch header.tag {
             case FrontendTag.query, FrontendTag.functionCall:
@@ -70,7 +74,7 @@ package struct UnitScanner {
                 visit(frame)
                 return .extended(end: offset, endsWithSync: false)
             case FrontendTag.copyData, FrontendTag.copyDone, FrontendTag.copyFail:
-                // Left over from a COPY that failed: the server would ignore them too (PROTOCOL-COPY).
+                // Stray as well: the server has them with the rest of the unit.
                 offset = frame.end
             default:
                 return .violation(.unexpectedMessage(tag: header.tag))

@@ -242,6 +242,42 @@ import Testing
         #expect(try client.value(both) == "app 9MB")
     }
 
+    @Test(arguments: [[], ["LISTEN news"], ["BEGIN", "SELECT v FROM t FOR UPDATE"]])
+    func `what a COPY leaves over that has failed is nobody's, and keeps no server`(before: [String]) throws {
+        let godwit = try godwit(size: 1, ["query_wait_timeout": "20"])
+        let client = try connect(godwit)
+        func received() throws -> Int {
+            let row = try godwit.console("SHOW STATS").first { $0["database"] == database }
+            return try #require(row?["total_received"].flatMap { Int($0) })
+        }
+        func expectFree() throws {
+            if before.isEmpty { #expect(try connect(godwit).value("SELECT 1") == "1") }
+        }
+        let small = Frame.message("d", [UInt8](repeating: 0x78, count: 8_000))
+        let large = Frame.message("d", [UInt8](repeating: 0x78, count: 3_000_000))
+        for text in before { _ = try client.query(text) }
+        // The first is on its way to the server when the error comes; the others come later.
+        let leftOvers: [(onItsWay: [UInt8], late: [UInt8], last: [UInt8])] = [
+            (Array(large.prefix(60_000)), Array(large.dropFirst(60_000)), []),
+            ([], (0..<300).flatMap { _ in small }, []), ([], large.dropLast(), large.suffix(1)),
+        ]
+        for (onItsWay, late, last) in leftOvers {
+            if before.first == "BEGIN" { _ = try client.query("SAVEPOINT a") }
+            client.send(Frame.query("COPY t FROM STDIN"))
+            #expect(try client.read()?.type == "G")
+            client.send(Frame.message("d", Array("no number\n".utf8)) + onItsWay)
+            #expect(try client.readToReady().first?.sqlState == "22P02")
+            let count = try received()
+            client.send(late)
+            try waitUntil { try received() >= count + late.count }
+            try expectFree()
+            client.send(last + Frame.message("c"))
+            if before.first == "BEGIN" { _ = try client.query("ROLLBACK TO a") }
+            #expect(try client.value("SELECT 2") == "2")
+            try expectFree()
+        }
+    }
+
     func read(_ client: WireClient, to type: Character) throws {
         while let message = try client.read(), message.type != type {}
     }

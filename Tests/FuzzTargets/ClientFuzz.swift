@@ -101,8 +101,12 @@ enum ClientFuzz {
         var seen = Seen()
         var scanner = UnitScanner()
         var waiting: [UInt8] = []
+        var toSkip = 0
         for part in parts {
             waiting += part
+            let skipped = min(toSkip, waiting.count)
+            waiting.removeFirst(skipped)
+            toSkip -= skipped
             scanning: while true {
                 let progress = waiting.withUnsafeBytes { raw in
                     scanner.scan(raw) { frame in
@@ -114,6 +118,12 @@ enum ClientFuzz {
                 let end: Int
                 switch progress {
                 case .needsMore: break scanning
+                case .stray(let unit):
+                    seen.ends.append(progress)
+                    let skipped = min(unit, waiting.count)
+                    waiting.removeFirst(skipped)
+                    toSkip = unit - skipped
+                    continue
                 case .simple(let unit), .functionCall(let unit), .extended(let unit, _): end = unit
                 case .terminate, .violation:
                     seen.ends.append(progress)

@@ -25,7 +25,7 @@ import Testing
         var scanner = UnitScanner()
         var base = 0
         for cut in cuts + [bytes.count] {
-            scan: while true {
+            scan: while base <= cut {
                 let progress = bytes[base..<cut].withUnsafeBytes { raw in
                     scanner.scan(raw) {
                         frames.append(FrontendFrame(tag: $0.tag, start: $0.start + base, end: $0.end + base))
@@ -34,7 +34,7 @@ import Testing
                 switch progress {
                 case .needsMore:
                     break scan
-                case .simple(let end), .functionCall(let end), .extended(let end, _):
+                case .simple(let end), .functionCall(let end), .extended(let end, _), .stray(let end):
                     found.append(progress)
                     base += end
                     scanner = UnitScanner()
@@ -60,7 +60,8 @@ import Testing
             ("PF", [.extended(end: 5, endsWithSync: false), .functionCall(end: 5)]),
             ("PX", [.extended(end: 5, endsWithSync: false), .terminate]), ("X", [.terminate]),
             ("QX", [.simple(end: 5), .terminate]),
-            ("dddcQ", [.simple(end: 25)]), ("dfS", [.extended(end: 15, endsWithSync: true)]), ("dc", []),
+            ("dcQ", [.stray(end: 5), .stray(end: 5), .simple(end: 5)]), ("f", [.stray(end: 5)]),
+            ("PdS", [.extended(end: 15, endsWithSync: true)]), ("HdQ", [.simple(end: 15)]),
             ("p", [.violation(.unexpectedMessage(tag: 0x70))]),
             ("Qp", [.simple(end: 5), .violation(.unexpectedMessage(tag: 0x70))]),
             ("Z", [.violation(.unexpectedMessage(tag: 0x5A))]),
@@ -98,6 +99,10 @@ import Testing
             #expect(parts.progress == whole.progress, "seed \(seed), \(tags), \(cuts)")
             #expect(parts.frames == whole.frames, "seed \(seed), \(tags), \(cuts)")
         }
+    }
+
+    @Test func `a leftover of a COPY is nothing's beginning, also where its end has not come`() {
+        #expect(Self.units(Array(Self.message("d", 100).dropLast()), cuts: [4, 5]).progress == [.stray(end: 105)])
     }
 
     @Test func `leftovers of a COPY are not visited`() {
