@@ -142,7 +142,9 @@ struct StatementAnalyzer {
         let hasOnlyPins = result.effects.allSatisfy { effect in
             if case .pins(let reason) = effect { reason != .untrackedSetting } else { false }
         }
-        return (result, dependsOnLiterals: !isVerdictOnly || !hasOnlyPins)
+        // A bound value's setting is named by a literal.
+        let dependsOnLiterals = !isVerdictOnly || !hasOnlyPins || !result.boundSettings.isEmpty
+        return (result, dependsOnLiterals)
     }
 
     private func select(_ statement: SyntaxTree.Message, _ walk: inout TreeWalk) -> Classification {

@@ -136,6 +136,24 @@ import Testing
         #expect(try console.query("SHOW PINS").contains { $0.type == "D" } == false)
     }
 
+    @Test func `the setting of a bound value is the one that this text names`() throws {
+        let one = try connect()
+        let two = try connect()
+        for (client, name) in [(one, "app.shop"), (two, "app.tenant")] {
+            client.send(
+                Frame.parse("SELECT set_config('\(name)', $1, false)") + Frame.bind(parameters: ["7"])
+                    + Frame.execute() + Frame.sync)
+            #expect(try client.readToReady().contains { $0.type == "D" })
+        }
+        func both(_ client: WireClient) throws -> String? {
+            try client.value("SELECT format('%s %s', current_setting('app.shop', true), "
+                + "current_setting('app.tenant', true))")
+        }
+        #expect(try both(connect()) == " ")
+        #expect(try both(one) == "7 ")
+        #expect(try both(two) == " 7")
+    }
+
     @Test func `currval and lastval tell of nobody else's values`() throws {
         let first = try connect()
         _ = try first.query("SELECT nextval('s')")

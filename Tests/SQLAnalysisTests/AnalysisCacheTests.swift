@@ -29,6 +29,15 @@ import Testing
         #expect(cache().analyse(text).statement.isWithoutTrace == isWithoutTrace)
     }
 
+    @Test func `a bound value is its own text's setting's, not that of another text of the shape`() {
+        let cache = cache()
+        for (name, isLocal) in [("a.b", false), ("c.d", false), ("c.d", true), ("a.b", false)] {
+            let found = cache.analyse("SELECT set_config('\(name)', $1, \(isLocal))")
+            #expect(found.classification.boundSettings.map(\.name) == [name])
+            #expect(found.classification.boundSettings.map(\.isLocal) == [isLocal])
+        }
+    }
+
     @Test func `literals never change the verdict`() {
         let seed: UInt64 = 4711
         var generator = SeededGenerator(seed: seed)
