@@ -262,7 +262,7 @@ extension ClientConnection {
         if name.isEmpty {
             known = unnamed.map { ($0.analysis, $0.parseBody) }
         } else if let id = statements.find(name) ?? names.own.find(name) {
-            known = (database.statements[id].analysis, database.statements[id].parseBody)
+            known = (database.analysis(of: id).0, database.statements[id].parseBody)
         }
         // What only SQL has prepared ends nothing and changes no table.
         guard let known, Self.matters(known.analysis) else {

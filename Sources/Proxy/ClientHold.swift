@@ -59,12 +59,26 @@ extension ClientConnection {
     func routeAgain() {
         phase = .idle
         if unit.carriesBegin { lazy = nil }
+        noteAgain()
+        resumeSoon()
+    }
+
+    /// The unit is looked at again from its first byte.
+    private func noteAgain() {
         let (isReplay, hasWaited) = (unit.isReplay, unit.hasWaited)
         scanner = UnitScanner(packetMax: worker.packetMax)
         unit = Unit()
         unit.isReplay = isReplay
         unit.hasWaited = hasWaited
-        resumeSoon()
+    }
+
+    /// Texts may mean something else from now on, or be others': what was noted of the present unit may not hold. What
+    /// is on its way stays there, and is taken for anybody's.
+    func analysisOutdated() {
+        if unitPlace == nil || phase == .held || phase == .awaitingHorizon { return }
+        if phase == .idle && server == nil { return noteAgain() }
+        unit.lone = nil
+        unit.unnamed = nil
     }
 
     /// Another side takes the writes from now on. What waits for a server is routed anew; what has one goes on to its

@@ -304,11 +304,10 @@ extension ClientConnection {
     private func restoreUnnamed(_ before: UnnamedChange) {
         unnamed = nil
         guard let database, let (parseBody, token) = before.statement else { return }
-        let (analysis, key) = parseBody.withUnsafeBytes { bytes in
-            var reader = BodyReader(bytes)
-            return database.analyse(reader.cString() ?? bytes)
-        }
-        unnamed = UnnamedStatement(parseBody: parseBody, token: token, analysis: analysis, key: key)
+        let (analysis, key) = database.analyse(parseBody: parseBody)
+        unnamed = UnnamedStatement(
+            parseBody: parseBody, token: token, analysis: analysis, key: key,
+            generation: database.statements.generation(of: analysis))
     }
 
     /// Everything is answered: what was taken for done is done.

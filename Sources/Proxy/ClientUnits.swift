@@ -161,6 +161,7 @@ extension ClientConnection {
         defer { unit.session.bind(portal, to: name, known: known, values) }
         if name.isEmpty {
             if unit.parsesUnnamed { return noteKey(ofParsed: name, reader, database) }
+            renewUnnamed(database)
             guard let unnamed else { return unit.addUnknown(endsNothing: true) }
             unnamed.parseBody.withUnsafeBytes {
                 noteBegin(unnamed.analysis, $0)
@@ -170,7 +171,7 @@ extension ClientConnection {
             known = unnamed.analysis
             noteKey(unnamed.analysis, reader, parseBody: unnamed.parseBody, database)
         } else if let id = statements.find(name) ?? names.own.find(name) {
-            let statement = database.statements[id]
+            let statement = database.statement(id)
             statement.parseBody.withUnsafeBytes {
                 noteBegin(statement.analysis, $0)
                 noteStatement(statement.analysis, $0, database)

@@ -182,6 +182,7 @@ final class DatabaseState {
         if ShapeStatistics.isMadeAnew(from: previous.settings.reads, to: next.settings.reads) {
             shapes = ShapeStatistics(next.settings.reads)
         }
+        if previous.table !== next.table || previous.facts !== next.facts { statements.outdateAll() }
         if previous.settings.shadow != next.settings.shadow { shadow = ShadowSampler(next) }
         if previous.settings.breaker != next.settings.breaker { health.apply(next.settings.breaker) }
         if previous.authority != next.authority { welcome = nil }
@@ -315,14 +316,36 @@ final class DatabaseState {
     private func identity(of key: UnsafeRawBufferPointer, _ columnType: UInt32) -> KeyIdentity? {
         if RoutingKeyText.isKey(key, ofColumnType: columnType) { return resolver.identity(of: key) }
         return RoutingKeyText.literalKey(key, columnType: columnType).flatMap { resolver.identity(of: $0) }
+    /// What was named before is analysed again when it is asked for next, if it may mean something else by now.
+    func analysis(of id: StatementID) -> (AnalysedStatement, StatementKey?) {
+        if let known = statements.analysis(of: id) { return known }
+        let found = analyse(parseBody: statements[id].parseBody)
+        statements.renew(id, found)
+        return found
     }
 
-    /// The key that the statement's Bind carries; nil when it has none, or its rows have several.
+    /// The same with all that is known of it.
+    func statement(_ id: StatementID) -> StatementRegistry.Statement {
+        _ = analysis(of: id)
+        return statements[id]
+    }
+
+    func analyse(parseBody: [UInt8]) -> (AnalysedStatement, StatementKey?) {
+        parseBody.withUnsafeBytes { bytes in
+            var reader = BodyReader(bytes)
+            return analyse(reader.cString() ?? bytes)
+        }
+    }
+
+    }
+
+    /// The key that the statement's Bind carries; nil when it has none, or its rows have several, or a reload came
+    /// between its Parse and this.
     ///
     /// - Parameter reader: positioned behind the statement's name.
     func boundKey(_ statement: AnalysedStatement, _ reader: BodyReader, types: ParameterTypes) -> StatementKey? {
         guard let column = statement.columnKey, case .parameters(let numbers) = column.value,
-            let parameters = BindParameters(reader)
+            column.source < keyColumnTypes.count, let parameters = BindParameters(reader)
         else { return nil }
         var key: [UInt8]?
         for number in numbers {

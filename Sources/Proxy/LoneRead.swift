@@ -69,12 +69,13 @@ extension ClientConnection {
             (statement, key) = database.analyse(lone.text)
         case .bound:
             if lone.name.isEmpty {
+                renewUnnamed(database)
                 guard let unnamed else { return false }
                 (statement, key) = (unnamed.analysis, unnamed.key)
             } else {
                 id = statements.find(lone.name)
                 guard let id else { return false }
-                (statement, key) = database.statements.analysis(of: id)
+                (statement, key) = database.analysis(of: id)
             }
         }
         guard statement.isPlainRead, lone.findRest(in: bytes, packetMax: worker.packetMax, &rest),
@@ -110,6 +111,7 @@ extension ClientConnection {
         _ database: DatabaseState
     ) -> (AnalysedStatement, StatementKey?)? {
         if key != nil || statement.hasBoundKey { return nil }
+        renewUnnamed(database)
         var last: (statement: AnalysedStatement, key: StatementKey?) = (statement, key)
         var previous = first
         for next in rest {
@@ -119,7 +121,7 @@ extension ClientConnection {
             if next.form == .parsed {
                 last = database.analyse(next.text)
             } else if let id = statements.find(next.name) {
-                last = database.statements.analysis(of: id)
+                last = database.analysis(of: id)
             } else if let unnamed, next.name.isEmpty {
                 last = (unnamed.analysis, unnamed.key)
             } else {

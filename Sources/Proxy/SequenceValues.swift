@@ -72,7 +72,8 @@ extension ClientConnection {
         case FrontendTag.bind:
             _ = reader.cString()
             guard let name = reader.cString() else { return false }
-            let named = statements.find(name).map { database.statements[$0].analysis }
+            if name.isEmpty { renewUnnamed(database) }
+            let named = statements.find(name).map { database.analysis(of: $0).0 }
             return (name.isEmpty ? unnamed?.analysis : named).map { needsOwnValues($0, database) } ?? false
         case FrontendTag.functionCall: return database.sequenceReaders.areAsking
         default: return false

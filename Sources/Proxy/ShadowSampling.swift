@@ -56,7 +56,7 @@ extension ClientConnection {
             guard let unnamed else { return }
             (statement, parseBody) = (unnamed.analysis, unnamed.parseBody)
         } else if let id = statements.find(name) ?? names.own.find(name) {
-            (statement, parseBody) = (database.statements[id].analysis, database.statements[id].parseBody)
+            (statement, parseBody) = (database.analysis(of: id).0, database.statements[id].parseBody)
         } else {
             return
         }

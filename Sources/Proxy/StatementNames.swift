@@ -269,6 +269,25 @@ struct UnnamedStatement {
     var token: UInt64
     var analysis: AnalysedStatement
     var key: StatementKey?
+    /// The registry's when it was analysed.
+    var generation: UInt32
+}
+
+extension ClientConnection {
+    /// See `DatabaseState.analysis(of:)`.
+    @inline(__always)
+    func renewUnnamed(_ database: DatabaseState) {
+        guard let known = unnamed?.generation, known != database.statements.generation else { return }
+        analyseUnnamed(database)
+    }
+
+    private func analyseUnnamed(_ database: DatabaseState) {
+        guard let parseBody = unnamed?.parseBody else { return }
+        let (analysis, key) = database.analyse(parseBody: parseBody)
+        unnamed?.analysis = analysis
+        unnamed?.key = key
+        unnamed?.generation = database.statements.generation(of: analysis)
+    }
 }
 
 /// What the unnamed statement was before a message in flight that the server may yet skip.

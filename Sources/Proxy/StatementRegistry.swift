@@ -13,12 +13,16 @@ struct StatementRegistry {
         var analysis: AnalysedStatement
         /// The routing key that the text carries, and its place among the sources.
         var key: StatementKey?
+        /// The registry's when it was analysed; 0: it is to be analysed again anyway.
+        fileprivate var generation: UInt32
         fileprivate var uses: Int
     }
 
     private var statements: [StatementID: Statement] = [:]
     private var byBody: [[UInt8]: StatementID] = [:]
     private var lastID: UInt32 = 0
+    /// What was analysed in an earlier one may mean something else now: see `outdateAll`.
+    private(set) var generation: UInt32 = 1
 
     /// Names that begin so are ours; an application's own cannot, for it has a control character.
     static let namePrefix = "godwit_\u{1}"
@@ -31,9 +35,24 @@ struct StatementRegistry {
     }
 
     /// What is asked of it with each Bind.
-    func analysis(of id: StatementID) -> (AnalysedStatement, StatementKey?) {
+    ///
+    /// - Returns: nil: it has to be analysed again.
+    func analysis(of id: StatementID) -> (AnalysedStatement, StatementKey?)? {
         guard let index = statements.index(forKey: id) else { preconditionFailure("a statement that nobody uses") }
+        if statements.values[index].generation != generation { return nil }
         return (statements.values[index].analysis, statements.values[index].key)
+    }
+
+    mutating func renew(_ id: StatementID, _ found: (analysis: AnalysedStatement, key: StatementKey?)) {
+        let generation = generation(of: found.analysis)
+        statements[id]?.analysis = found.analysis
+        statements[id]?.key = found.key
+        statements[id]?.generation = generation
+    }
+
+    /// A verdict for want of time does not stay.
+    func generation(of analysis: AnalysedStatement) -> UInt32 {
+        !analysis.isPlainRead && analysis.classification.reason == .parseBudgetSpent ? 0 : generation
     }
 
     /// Counts one more use of the text, which `release` takes back.
@@ -50,7 +69,7 @@ struct StatementRegistry {
         let (analysed, key) = analysis()
         statements[id] = Statement(
             serverName: Array("\(Self.namePrefix)\(lastID)".utf8) + [0], parseBody: body, analysis: analysed,
-            key: key, uses: 1)
+            key: key, generation: generation(of: analysed), uses: 1)
         byBody[body] = id
         return id
     }
@@ -68,4 +87,7 @@ struct StatementRegistry {
     /// The schema has changed: a text may have a result of another type now, which PostgreSQL refuses to those who
     /// prepared it before (0A000) and gives to those who prepare it from now on. They get another statement.
     mutating func retireAll() { byBody = [:] }
+
+    /// What texts are judged by has changed, or where keys come from, or whose they are.
+    mutating func outdateAll() { generation += 1 }
 }

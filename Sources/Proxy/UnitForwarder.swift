@@ -397,7 +397,9 @@ extension ClientConnection {
         let (analysis, key) = unit.unnamed ?? database.analyse(text)
         let token = worker.nextToken()
         if unnamed == nil {
-            unnamed = UnnamedStatement(parseBody: Array(parseBody), token: token, analysis: analysis, key: key)
+            unnamed = UnnamedStatement(
+                parseBody: Array(parseBody), token: token, analysis: analysis, key: key,
+                generation: database.statements.generation(of: analysis))
         } else {
             // In place: the buffer is used again.
             unnamed?.parseBody.removeAll(keepingCapacity: true)
@@ -406,6 +408,7 @@ extension ClientConnection {
             unnamed?.analysis = analysis
             unnamed?.key = key
         }
+            unnamed?.generation = database.statements.generation(of: analysis)
     }
 
     private func bind(

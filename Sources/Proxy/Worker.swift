@@ -443,6 +443,7 @@ final class Worker {
 
     private func apply(_ next: ProxySnapshot) {
         let routes = databases.mapValues(\.route)
+        let generations = databases.mapValues(\.statements.generation)
         snapshot = next
         packetMax = next.settings.listen.packetSizeMax
         tcpOptions = TCPOptions(next.settings.listen.tcp)
@@ -464,6 +465,9 @@ final class Worker {
         for client in clients.values {
             client.routingChanged()
             client.limitsChanged()
+            if let state = client.database, generations[state.name] != state.statements.generation {
+                client.analysisOutdated()
+            }
         }
         retireServers(previous: routes)
         for client in clients.values {

@@ -59,8 +59,11 @@ package final class RoutingTable: Sendable {
     }
 
     /// The share that counts for this key: that of the first cohort that lists it, else everyone's.
+    ///
+    /// - Parameter identity: a unit that is under way when cohorts are taken away has one of an earlier table.
     package func share(of identity: KeyIdentity) -> Int {
-        identity.cohort.map { cohortHundredths[Int($0)] } ?? hundredths
+        guard let cohort = identity.cohort, Int(cohort) < cohortHundredths.count else { return hundredths }
+        return cohortHundredths[Int(cohort)]
     }
 }
 

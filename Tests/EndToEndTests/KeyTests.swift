@@ -91,6 +91,84 @@ import Testing
         #expect(try client.value("/* user_id=7 */ \(Self.read)") == "old")
     }
 
+    /// Executes what was prepared before, and gives the first column of its first row.
+    private func execute(_ client: WireClient, _ name: String, _ parameters: [String] = []) throws -> String? {
+        client.send(
+            FrameBuilder.bind(statement: name, parameters: parameters) + FrameBuilder.execute() + FrameBuilder.sync)
+        return try client.readToReady().first { $0.type == "D" }?.columns.first ?? nil
+    }
+
+    private func prepare(_ client: WireClient, _ name: String, _ sql: String) throws {
+        client.send(FrameBuilder.parse(sql, name: name) + FrameBuilder.sync)
+        #expect(try client.readToReady().map(\.type) == ["1", "Z"])
+    }
+
+    /// One key of each side, of those that a column has.
+    private func sides(percent: Double) throws -> (new: String, old: String) {
+        let keys = (1...20).map { "\($0)" }
+        let isNew = try keys.map { try side(of: $0, percent: percent) == "new" }
+        return (try #require(zip(keys, isNew).first { $0.1 }?.0), try #require(zip(keys, isNew).first { !$0.1 }?.0))
+    }
+
+    @Test(arguments: ["s", ""]) func `who is prepared leaves a cohort that a reload takes away`(name: String) throws {
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.readsPercent = "0"
+        configuration.database.reads = ["cohorts": "[{name: staff, keys: [\"7\"], percent: 100}]"]
+        let godwit = try GodwitProcess(configuration)
+        let client = try connect(godwit)
+        try prepare(client, name, "/* user_id=7 */ \(Self.read)")
+        #expect(try execute(client, name) == "new")
+        configuration.database.reads = [:]
+        _ = try godwit.reload(configuration)
+        #expect(try execute(client, name) == "old")
+    }
+
+    @Test(arguments: ["s", ""]) func `what is prepared has its key from where a reload says`(name: String) throws {
+        let (new, old) = try sides(percent: 50)
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.readsPercent = "50"
+        configuration.database.readsKey = "[{comment: none}, {column: account_id}]"
+        let godwit = try GodwitProcess(configuration)
+        let client = try connect(godwit)
+        try prepare(client, name, "SELECT (\(Self.read)) FROM generate_series(1, 20) a(account_id), "
+            + "generate_series(1, 20) u(user_id) WHERE account_id = $1 AND user_id = $2")
+        #expect(try execute(client, name, [new, old]) == "new")
+        configuration.database.readsKey = "[{comment: none}, {column: user_id}]"
+        _ = try godwit.reload(configuration)
+        #expect(try execute(client, name, [new, old]) == "old")
+        #expect(try execute(client, name, [old, new]) == "new")
+        // The same text, named once more.
+        let other = try connect(godwit)
+        try prepare(other, "other", "SELECT (\(Self.read)) FROM generate_series(1, 20) a(account_id), "
+            + "generate_series(1, 20) u(user_id) WHERE account_id = $1 AND user_id = $2")
+        #expect(try execute(other, "other", [new, old]) == "old")
+        // No source is at that place any more.
+        configuration.database.readsKey = "[{session: user}]"
+        _ = try godwit.reload(configuration)
+        let login = try side(of: "app", percent: 50)
+        #expect(try execute(client, name, [new, old]) == login)
+        #expect(try execute(client, name, [old, new]) == login)
+    }
+
+    @Test(arguments: ["s", ""]) func `what is prepared is judged by the catalog as it is now`(name: String) throws {
+        let make = { (side: String) in
+            ["side", "other"].map { name in
+                "CREATE FUNCTION \(name)() RETURNS text LANGUAGE sql STABLE AS $$ SELECT '\(side)' $$"
+            }.joined(separator: ";")
+        }
+        let named = try servers.makeDatabase(old: make("old"), new: make("new"))
+        let godwit = try servers.godwit(named) { $0.database.readsPercent = "100" }
+        try godwit.log.waitForLine(containing: "catalog of \"\(named)\" read")
+        let client = try WireClient(port: godwit.port, database: named, user: "app")
+        try prepare(client, name, "/* user_id=5 */ SELECT side()")
+        #expect(try execute(client, name) == "new")
+        try servers.old.psql("ALTER FUNCTION side() VOLATILE", database: named)
+        // The catalog is read again behind what Godwit sees.
+        try godwit.psql("CREATE TABLE more (id int)", database: named)
+        try waitUntil { try execute(client, name) == "old" }
+        #expect(try WireClient(port: godwit.port, database: named).value("/* user_id=6 */ SELECT other()") == "new")
+    }
+
     /// asyncpg, pgx and JDBC send integers in binary, and leave it to the server to say that they are integers.
     @Test func `a parameter of unknown type is read as its column's`() throws {
         let named = try servers.makeMarkedDatabase("""

@@ -24,6 +24,12 @@ import Testing
         #expect(Router.decide(request(bucket: 5000), by: half) == RouteDecision(.old, .aboveShare))
     }
 
+    @Test func `who was in a cohort that is no more has everyone's share`() {
+        #expect(half.share(of: KeyIdentity(hash: 1, bucket: UserBucket(hundredths: 1), cohort: 2)) == 5000)
+        #expect(Router.decide(request(bucket: 4999, cohort: 2), by: half).side == .new)
+        #expect(Router.decide(request(bucket: 5000, cohort: 2), by: half).side == .old)
+    }
+
     @Test func `a cohort's share wins over everyone's`() {
         #expect(Router.decide(request(bucket: 9999, cohort: 0), by: half) == RouteDecision(.new, .cohort))
         #expect(Router.decide(request(bucket: 0, cohort: 1), by: half) == RouteDecision(.old, .aboveCohortShare))
