@@ -136,7 +136,7 @@ final class ClientConnection {
     /// The same, as it was at the start.
     var startupName = ""
     /// Values of the settings that are routing keys (`godwit.user`).
-    var keyValues: [String: String] = [:]
+    var keyValues = KeyValues()
     /// Where it may have drawn the latest value of a sequence.
     var sequenceServer: ServerID?
     /// Processing goes on when the server owes no more than so many replies.

@@ -185,7 +185,7 @@ extension ClientConnection {
             (hasStandardStrings, hasSafeEncoding) = (known.hasStandardStrings, known.hasSafeEncoding)
         } else {
             note(parameters, keySettings)
-            if keyValues.isEmpty {
+            if keyValues.current.isEmpty {
                 state.knownStartup = KnownStartup(
                     parameters: parameters, keySettings: keySettings, settings: settings,
                     hasStandardStrings: hasStandardStrings, hasSafeEncoding: hasSafeEncoding)
@@ -199,7 +199,7 @@ extension ClientConnection {
         for parameter in parameters {
             let name = parameter.name.lowercased()
             if keySettings.contains(name) {
-                keyValues[name] = parameter.value
+                keyValues.start(name, with: parameter.value)
             } else {
                 settings.set(name: name, value: parameter.value)
                 noteParameter(name, parameter.value)

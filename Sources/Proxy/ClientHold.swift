@@ -79,6 +79,7 @@ extension ClientConnection {
         if phase == .idle && server == nil { return noteAgain() }
         unit.lone = nil
         unit.unnamed = nil
+        transaction.isAnybodys = true
     }
 
     /// Another side takes the writes from now on. What waits for a server is routed anew; what has one goes on to its

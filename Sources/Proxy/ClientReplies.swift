@@ -30,6 +30,7 @@ extension ClientConnection {
     func commandCompleted(_ body: UnsafeRawBufferPointer) {
         unit.notes.noteRows(body)
         unit.session.noteCompleted(body)
+        if transaction.hasWritten { stampCompleted(tag: body) }
     }
 
     /// A setting was reported as changed.
@@ -91,7 +92,10 @@ extension ClientConnection {
         }
         unit.isProbe = false
         if followed != nil { followEnd(status, on: server) }
-        if !server.isReadOnly { stampReads(database) }
+        if !server.isReadOnly {
+            stampReads(database)
+            stampOtherReads(database)
+        }
         if changes.hasUnsettled && !server.session.owesReady {
             // An unfinished batch may be behind it, whose answers come with its own Sync.
             for id in changes.settleEarlier() { database.statements.release(id) }
@@ -133,15 +137,8 @@ extension ClientConnection {
     /// Before the client learns of the commit: from now on its user reads on NEW only what includes it.
     private func stampWrites(_ status: TransactionStatus, _ database: DatabaseState) {
         guard transaction.hasWritten else { return }
-        let isCommit = status == .idle || unit.mayCommit
-        let horizon = database.route.horizon
-        let taking = horizon.taking
-        batchNeeded = max(batchNeeded, taking + 1)
-        for key in transaction.writtenKeys { database.route.stamps.stamp(key, taking: taking) }
-        if isCommit {
-            horizon.kick()
-            if database.route.settings.mirror.mode == .sync { awaitCommit(database) }
-        }
+        stampWriters(database)
+        if status == .idle || unit.mayCommit, !transaction.isCommitTold || unit.hasFailed { committed(database) }
     }
 
     /// What was read on the authority must still be there when the user reads on NEW next.
@@ -180,7 +177,7 @@ extension ClientConnection {
         case .sets(let change):
             if change.isLocal { return }
             if database?.route.table.keySettings.contains(change.name) == true {
-                keyValues[change.name] = change.value
+                keyValues.set(change.name, to: change.value)
                 routingChanged()
                 server.settings = nil  // it is set there too, and the next client must not see it
             } else if let value = change.value {
@@ -190,10 +187,12 @@ extension ClientConnection {
             }
         case .resets(let name):
             reset(name, on: server)
+            if keyValues.reset(name) { routingChanged() }
         case .resetsAll:
             settings.resetAll(to: startupSettings)
             server.settings?.resetAll(to: SessionSettings())
             named(startupName)
+            if keyValues.resetAll() { routingChanged() }
         case .pins(let reason):
             pin(reason)
             maySetFree = true  // a temporary table may be gone with its transaction, a lock not be granted
@@ -204,6 +203,7 @@ extension ClientConnection {
             settings = startupSettings
             server.settings = SessionSettings()
             named(startupName)
+            if keyValues.resetAll() { routingChanged() }
             pins = limits?.mode == .session ? [.poolMode] : []
             names = StatementNames()
         case .discards(.sequences):

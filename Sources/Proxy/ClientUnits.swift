@@ -109,14 +109,14 @@ extension ClientConnection {
             guard let text = reader.cString(), reader.isAtEnd else { return unit.addUnknown() }
             let (analysis, key) = look(at: text, database)
             noteBegin(analysis, text)
-            unit.add(analysis, key)
+            addStatement(analysis, key, database)
             unit.session.note(analysis)
         case FrontendTag.parse:
             guard let name = reader.cString(), let text = reader.cString() else { return unit.addUnknown() }
             let (analysis, key) = look(at: text, database)
-            unit.notes.noteParse(name, analysis, types: reader)
+            unit.notes.noteParse(name, analysis, key, types: reader)
             noteBegin(analysis, text)
-            unit.add(analysis, key)
+            addStatement(analysis, key, database)
             unit.session.prepare(name, analysis)
             if name.isEmpty {
                 if unit.parsesUnnamed { unit.parsesUnnamedAgain = true }
@@ -158,7 +158,7 @@ extension ClientConnection {
         if !portal.isEmpty { unit.leavesPortal = true }
         var known: AnalysedStatement?
         let values = reader
-        defer { unit.session.bind(portal, to: name, known: known, values) }
+        defer { noteUsers(ofEffects: unit.session.bind(portal, to: name, known: known, values), database) }
         if name.isEmpty {
             if unit.parsesUnnamed { return noteKey(ofParsed: name, reader, database) }
             renewUnnamed(database)
@@ -167,18 +167,18 @@ extension ClientConnection {
                 noteBegin(unnamed.analysis, $0)
                 noteStatement(unnamed.analysis, $0, database)
             }
-            unit.add(unnamed.analysis, unnamed.key)
+            addStatement(unnamed.analysis, unnamed.key, database)
             known = unnamed.analysis
-            noteKey(unnamed.analysis, reader, parseBody: unnamed.parseBody, database)
+            noteKey(unnamed.analysis, unnamed.key, reader, parseBody: unnamed.parseBody, database)
         } else if let id = statements.find(name) ?? names.own.find(name) {
             let statement = database.statement(id)
             statement.parseBody.withUnsafeBytes {
                 noteBegin(statement.analysis, $0)
                 noteStatement(statement.analysis, $0, database)
             }
-            unit.add(statement.analysis, statement.key)
+            addStatement(statement.analysis, statement.key, database)
             known = statement.analysis
-            noteKey(statement.analysis, reader, parseBody: statement.parseBody, database)
+            noteKey(statement.analysis, statement.key, reader, parseBody: statement.parseBody, database)
         } else if unit.parsesNamed {
             noteKey(ofParsed: name, reader, database)
         } else {
@@ -193,7 +193,7 @@ extension ClientConnection {
         {
             let bytes = UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
             let (analysis, key) = database.analyse(bytes)
-            unit.add(analysis, key)
+            addStatement(analysis, key, database)
             unit.session.note(analysis)
         }
         // In a failed transaction PostgreSQL refuses it.
@@ -218,12 +218,13 @@ extension ClientConnection {
         switch (unit.kind, effect) {
         case (.set, .sets(let change))
         where !change.isLocal && database.route.table.keySettings.contains(change.name):
-            keyValues[change.name] = change.value
+            keyValues.set(change.name, to: change.value)
             routingChanged()
+            forgetWriters()
             answer(tag: "SET")
         case (.reset, .resets(let name)) where database.route.table.keySettings.contains(name):
-            keyValues[name] = nil
-            routingChanged()
+            if keyValues.reset(name) { routingChanged() }
+            forgetWriters()
             answer(tag: "RESET")
         case (.deallocate, .deallocates(let name?)):
             guard deallocate(Array(name.utf8)) else { return false }
@@ -232,6 +233,11 @@ extension ClientConnection {
             return false
         }
         return true
+    }
+
+    /// What the session's key is from now on it is at once: see `noteUsers(ofEffects:)`.
+    private func forgetWriters() {
+        if !transaction.isOpen { transaction = TransactionFacts() }
     }
 
     /// Drivers drop in SQL what they prepared by protocol; servers know the statement under another name.
@@ -406,9 +412,11 @@ extension ClientConnection {
 
     /// Shares, sources or the session's own keys are others now.
     func routingChanged() {
-        guard let database else { return }
-        sessionKey = database.sessionKey(
-            user: user, applicationName: applicationName, clientAddress: address.host, keyValues: keyValues)
+        sessionKey = sessionKey(with: keyValues, name: applicationName)
+    }
+
+    func sessionKey(with values: KeyValues, name: String) -> StatementKey? {
+        database?.sessionKey(user: user, applicationName: name, clientAddress: address.host, keyValues: values)
     }
 
     func waitForServer(_ side: Side) {

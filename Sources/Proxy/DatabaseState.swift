@@ -128,6 +128,9 @@ final class DatabaseState {
     var waitsAgainAt = MonotonicInstant(nanoseconds: 0)
 
     var isMirrored: Bool { route.settings.mirror.mode != .off }
+    var findsKeysInColumns: Bool {
+        route.table.keyPlan.sources.contains { if case .column = $0 { true } else { false } }
+    }
     /// DDL runs on both sides. Kept, for it is asked for each message of a client that has a server.
     private(set) var followsDDL = false
     /// Reads on the other side see all that was acknowledged before.
@@ -179,10 +182,10 @@ final class DatabaseState {
             resolver = KeyResolver(table: next.table)
             if isMirrored { batchNeededByAll = route.horizon.taking + 1 }
         }
+        if previous.table !== next.table || previous.facts !== next.facts { statements.outdateAll() }
         if ShapeStatistics.isMadeAnew(from: previous.settings.reads, to: next.settings.reads) {
             shapes = ShapeStatistics(next.settings.reads)
         }
-        if previous.table !== next.table || previous.facts !== next.facts { statements.outdateAll() }
         if previous.settings.shadow != next.settings.shadow { shadow = ShadowSampler(next) }
         if previous.settings.breaker != next.settings.breaker { health.apply(next.settings.breaker) }
         if previous.authority != next.authority { welcome = nil }
@@ -277,7 +280,7 @@ final class DatabaseState {
 
     /// The first source of the plan that the session itself answers.
     func sessionKey(
-        user: String, applicationName: String, clientAddress: @autoclosure () -> String, keyValues: [String: String]
+        user: String, applicationName: String, clientAddress: @autoclosure () -> String, keyValues: KeyValues
     ) -> StatementKey? {
         for (index, source) in route.table.keyPlan.sources.enumerated() {
             let value: String?
@@ -313,9 +316,6 @@ final class DatabaseState {
         return (found.statement, identity.map { StatementKey(source: key.source, identity: $0) })
     }
 
-    private func identity(of key: UnsafeRawBufferPointer, _ columnType: UInt32) -> KeyIdentity? {
-        if RoutingKeyText.isKey(key, ofColumnType: columnType) { return resolver.identity(of: key) }
-        return RoutingKeyText.literalKey(key, columnType: columnType).flatMap { resolver.identity(of: $0) }
     /// What was named before is analysed again when it is asked for next, if it may mean something else by now.
     func analysis(of id: StatementID) -> (AnalysedStatement, StatementKey?) {
         if let known = statements.analysis(of: id) { return known }
@@ -337,6 +337,9 @@ final class DatabaseState {
         }
     }
 
+    private func identity(of key: UnsafeRawBufferPointer, _ columnType: UInt32) -> KeyIdentity? {
+        if RoutingKeyText.isKey(key, ofColumnType: columnType) { return resolver.identity(of: key) }
+        return RoutingKeyText.literalKey(key, columnType: columnType).flatMap { resolver.identity(of: $0) }
     }
 
     /// The key that the statement's Bind carries; nil when it has none, or its rows have several, or a reload came

@@ -136,11 +136,11 @@ extension ClientConnection {
         if lone.form == .parsed {
             var types = BodyReader(lone.parseBody)
             _ = types.cString()
-            unit.notes.noteParse(lone.name, statement, types: types)
-            return noteKey(statement, BodyReader(lone.values), types: ParameterTypes(types), database)
+            unit.notes.noteParse(lone.name, statement, unit.key, types: types)
+            return noteKey(statement, unit.key, BodyReader(lone.values), types: ParameterTypes(types), database)
         }
         let parseBody = unit.loneStatement.map { database.statements[$0].parseBody } ?? unnamed?.parseBody
-        noteKey(statement, BodyReader(lone.values), parseBody: parseBody ?? [], database)
+        noteKey(statement, unit.key, BodyReader(lone.values), parseBody: parseBody ?? [], database)
     }
 
     /// What `granted` and `begin` do, where the server's session is as the client's already.

@@ -37,6 +37,7 @@ struct Unit: ~Copyable {
     var isLoneDescribed = false
     /// The named statement that it binds.
     var loneStatement: StatementID?
+    /// Of the first source that any of its statements has one from.
     var key: StatementKey?
     /// For rules, keys in Bind and statistics.
     var notes = UnitNotes()
@@ -46,6 +47,12 @@ struct Unit: ~Copyable {
     var borders = TransactionBorders()
 
     // What few have.
+    /// Of its statements that are other users'.
+    private(set) var otherKeys: [KeyIdentity] = []
+    /// It has more of them than are kept.
+    private(set) var hasMoreKeys = false
+    /// A statement that may write was not looked at, for want of time: its columns may have a key.
+    var hidesColumns = false
     var parsesNamed = false
     /// SQL's PREPARE is in it.
     var prepares = false
@@ -112,9 +119,26 @@ struct Unit: ~Copyable {
         }
         if classification.kind == .begin && classification.transaction.readOnly == false { mayLiftReadOnly = true }
         borders.append(classification.borders, isRead: classification.kind == .read)
-        if let key, self.key.map({ key.source < $0.source }) ?? true { self.key = key }
+        if let key { note(key) }
+        if classification.reason == .parseBudgetSpent { hidesColumns = true }
         if classification.mayLiftReadOnly { mayLiftReadOnly = true }
         note(classification.kind, mayWrite: classification.mayWrite)
+    }
+
+    /// Users of one unit whose keys are kept, besides the first.
+    private static let otherKeysMax = 64
+
+    /// A statement's own key. One unit for two users can only be answered where both are up to date.
+    mutating func note(_ key: StatementKey) {
+        guard let own = self.key else { return self.key = key }
+        let isFirst = key.source < own.source
+        let other = (isFirst ? own : key).identity
+        if isFirst { self.key = key }
+        if own.identity == key.identity { return }
+        isAllReads = false
+        isRestReads = false
+        if hasMoreKeys || otherKeys.contains(other) { return }
+        if otherKeys.count < Self.otherKeysMax { otherKeys.append(other) } else { hasMoreKeys = true }
     }
 
     /// What cannot be seen is taken for the worst: a write that may end a transaction.
@@ -153,7 +177,13 @@ struct Unit: ~Copyable {
 /// What the open transaction (or the run of pipelined units) of a client has done so far on the authority.
 struct TransactionFacts {
     /// Keys whose users may have written; one entry per slot of the stamps at most.
-    var writtenKeys: Set<UInt64> = []
+    private(set) var writtenKeys: Set<UInt64> = []
+    /// Anybody may have written or read in it: not all keys are known, or a reload has changed what they are found by.
+    var isAnybodys = false
+    /// COMMIT was the last that was answered, and what comes with that is done.
+    var isCommitTold = false
+    /// The batch that was being taken when so many keys were stamped last.
+    var stamped: (taking: UInt64, keys: Int)?
     var hasWritten = false
     var startedAt = MonotonicInstant(nanoseconds: 0)
     var isOpen = false
@@ -161,4 +191,6 @@ struct TransactionFacts {
     var hasRead = false
     /// On NEW it has taken a snapshot for sure: PostgreSQL refuses to make it READ WRITE.
     var isSurelyReadOnly = false
+
+    mutating func noteWriter(_ identity: KeyIdentity) { writtenKeys.insert(ReadStamps.slot(of: identity.hash)) }
 }

@@ -94,7 +94,8 @@ extension ClientConnection {
         guard unit.mayWrite else { return }
         noteDraws()
         transaction.hasWritten = true
-        if let key = unitKey ?? sessionKey { transaction.writtenKeys.insert(key.identity.hash) }
+        if unit.hidesColumns, database?.findsKeysInColumns == true { transaction.isAnybodys = true }
+        if let key = unitKey ?? sessionKey { transaction.noteWriter(key.identity) }
     }
 
     /// Messages that follow while the client has its server: as they come.
@@ -407,8 +408,8 @@ extension ClientConnection {
             unnamed?.token = token
             unnamed?.analysis = analysis
             unnamed?.key = key
-        }
             unnamed?.generation = database.statements.generation(of: analysis)
+        }
     }
 
     private func bind(

@@ -11,6 +11,8 @@ struct UnitNotes {
     struct Parsed {
         var name: [UInt8]
         var analysis: AnalysedStatement
+        /// The text's own.
+        var key: StatementKey?
         /// The message's body behind the text: parameter types.
         var types: [UInt8]
     }
@@ -101,10 +103,12 @@ struct UnitNotes {
         deniedBy = denial
     }
 
-    mutating func noteParse(_ name: UnsafeRawBufferPointer, _ analysis: AnalysedStatement, types: BodyReader) {
+    mutating func noteParse(
+        _ name: UnsafeRawBufferPointer, _ analysis: AnalysedStatement, _ key: StatementKey?, types: BodyReader
+    ) {
         guard analysis.hasBoundKey else { return }
         var types = types
-        let entry = Parsed(name: Array(name), analysis: analysis, types: Array(types.rest()))
+        let entry = Parsed(name: Array(name), analysis: analysis, key: key, types: Array(types.rest()))
         if let index = parsed.firstIndex(where: { $0.name == entry.name }) {
             parsed[index] = entry
         } else if parsed.count < Self.parsedMax {
@@ -242,37 +246,36 @@ extension ClientConnection {
 
     // MARK: keys in Bind
 
-    /// - Parameter reader: positioned behind the statement's name.
+    /// - Parameters:
+    ///   - textKey: the statement's own, which stands before the bound one.
+    ///   - reader: positioned behind the statement's name.
     func noteKey(
-        _ analysis: AnalysedStatement, _ reader: BodyReader, types: ParameterTypes, _ database: DatabaseState
+        _ analysis: AnalysedStatement, _ textKey: StatementKey?, _ reader: BodyReader, types: ParameterTypes,
+        _ database: DatabaseState
     ) {
         guard analysis.hasBoundKey, let found = database.boundKey(analysis, reader, types: types) else { return }
-        if let own = unit.key, own.source <= found.source {
-            // One unit for two users can only be answered where both are up to date.
-            if own.source == found.source && own.identity != found.identity { unit.isAllReads = false }
-        } else {
-            unit.key = found
-        }
-        if analysis.classification.mayWrite { transaction.writtenKeys.insert(found.identity.hash) }
+        if textKey == nil { unit.note(found) }
+        if analysis.classification.mayWrite { transaction.noteWriter(found.identity) }
     }
 
     /// A Bind to a statement that this very unit prepares.
     func noteKey(ofParsed name: UnsafeRawBufferPointer, _ reader: BodyReader, _ database: DatabaseState) {
         guard let parsed = unit.notes.parsed.first(where: { $0.name.elementsEqual(name) }) else { return }
         parsed.types.withUnsafeBytes {
-            noteKey(parsed.analysis, reader, types: ParameterTypes(BodyReader($0)), database)
+            noteKey(parsed.analysis, parsed.key, reader, types: ParameterTypes(BodyReader($0)), database)
         }
     }
 
     /// A Bind to a statement that was prepared before; `parseBody` is its text, a NUL and its types.
     func noteKey(
-        _ analysis: AnalysedStatement, _ reader: BodyReader, parseBody: [UInt8], _ database: DatabaseState
+        _ analysis: AnalysedStatement, _ textKey: StatementKey?, _ reader: BodyReader, parseBody: [UInt8],
+        _ database: DatabaseState
     ) {
         guard analysis.hasBoundKey else { return }
         parseBody.withUnsafeBytes { bytes in
             var types = BodyReader(bytes)
             _ = types.cString()
-            noteKey(analysis, reader, types: ParameterTypes(types), database)
+            noteKey(analysis, textKey, reader, types: ParameterTypes(types), database)
         }
     }
 

@@ -89,7 +89,11 @@ struct UnitSession {
         let classification = analysis.classification
         noteNames(classification)
         if classification.leavesNothing { return }
-        if prepared.count >= Self.followedMax { return add(classification) }
+        if prepared.count >= Self.followedMax {
+            add(classification)
+            if !classification.boundSettings.isEmpty { pin(.untrackedSetting) }
+            return
+        }
         prepared.append((Array(name), classification))
     }
 
@@ -98,20 +102,25 @@ struct UnitSession {
     /// - Parameters:
     ///   - known: the statement, where the unit has not prepared it.
     ///   - reader: positioned behind the statement's name.
+    /// - Returns: what the values that came with it set once it is executed.
     mutating func bind(
         _ portal: UnsafeRawBufferPointer, to statement: UnsafeRawBufferPointer, known: AnalysedStatement?,
         _ reader: BodyReader
-    ) {
+    ) -> [SessionEffect] {
         if !portals.isEmpty { portals.removeAll { $0.name.elementsEqual(portal) } }
-        if prepared.isEmpty && known?.isWithoutTrace != false { return }
+        if prepared.isEmpty && known?.isWithoutTrace != false { return [] }
         if let known { noteNames(known.classification) }
         let own = prepared.isEmpty ? nil : prepared.first { $0.name.elementsEqual(statement) }?.classification
-        if own == nil && known?.classification.leavesNothing != false { return }
-        guard let classification = own ?? known?.classification else { return }
-        if portals.count >= Self.followedMax { return add(classification) }
-        portals.append(Portal(
-            name: Array(portal), classification: classification,
-            bound: Self.effects(of: classification.boundSettings, reader)))
+        if own == nil && known?.classification.leavesNothing != false { return [] }
+        guard let classification = own ?? known?.classification else { return [] }
+        let bound = Self.effects(of: classification.boundSettings, reader)
+        if portals.count < Self.followedMax {
+            portals.append(Portal(name: Array(portal), classification: classification, bound: bound))
+        } else {
+            add(classification)
+            for effect in bound { append(.effect(effect), at: places) }
+        }
+        return bound
     }
 
     private static func effects(of settings: [BoundSetting], _ reader: BodyReader) -> [SessionEffect] {

@@ -26,6 +26,8 @@ package final class ReadStamps: Sendable {
 
     /// The batch that must be applied: `taking + 1` at the stamp, 0 for "never wrote".
     private let slots: [Slot]
+    /// The same, whatever the key.
+    private let neededByAll = Atomic<UInt64>(0)
 
     private final class Slot: Sendable {
         let needed = Atomic<UInt64>(0)
@@ -38,12 +40,20 @@ package final class ReadStamps: Sendable {
         _ = slot(keyHash).needed.max(taking + 1, ordering: .sequentiallyConsistent)
     }
 
-    /// The first batch that holds all stamped commits of the key; 0 when there are none.
-    package func needed(by keyHash: UInt64) -> UInt64 {
-        slot(keyHash).needed.load(ordering: .sequentiallyConsistent)
+    /// The same for a commit whose keys are not all known.
+    package func stampAll(taking: UInt64) {
+        _ = neededByAll.max(taking + 1, ordering: .sequentiallyConsistent)
     }
 
-    private func slot(_ keyHash: UInt64) -> Slot {
-        slots[Int(truncatingIfNeeded: keyHash & UInt64(ReadStamps.slotCount - 1))]
+    /// The first batch that holds all stamped commits of the key; 0 when there are none.
+    package func needed(by keyHash: UInt64) -> UInt64 {
+        max(
+            slot(keyHash).needed.load(ordering: .sequentiallyConsistent),
+            neededByAll.load(ordering: .sequentiallyConsistent))
     }
+
+    private func slot(_ keyHash: UInt64) -> Slot { slots[Int(truncatingIfNeeded: ReadStamps.slot(of: keyHash))] }
+
+    /// What counts of a key's hash: it stands for all keys of its slot.
+    package static func slot(of keyHash: UInt64) -> UInt64 { keyHash & UInt64(slotCount - 1) }
 }

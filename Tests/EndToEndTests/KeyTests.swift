@@ -169,6 +169,48 @@ import Testing
         #expect(try WireClient(port: godwit.port, database: named).value("/* user_id=6 */ SELECT other()") == "new")
     }
 
+    @Test func `a batch of two users' reads is no read of the first`() throws {
+        let (new, old) = try sides(percent: 50)
+        let godwit = try servers.godwit(database) { $0.database.readsPercent = "50" }
+        let client = try connect(godwit)
+        func batch(_ users: [String]) throws -> [String?] {
+            client.send(users.flatMap {
+                FrameBuilder.parse("/* user_id=\($0) */ \(Self.read)") + FrameBuilder.bind() + FrameBuilder.execute()
+            } + FrameBuilder.sync)
+            return try client.readToReady().filter { $0.type == "D" }.map { $0.columns.first ?? nil }
+        }
+        #expect(try batch([new, new]) == ["new", "new"])
+        #expect(try batch([new, old]) == ["old", "old"])
+        #expect(try batch([old, new]) == ["old", "old"])
+    }
+
+    /// The grammar has a word of its own in `user`.
+    @Test(arguments: ["RESET ALL", "DISCARD ALL", #"RESET godwit."user""#, #"SET godwit."user" TO DEFAULT"#])
+    func `a key that a setting gave ends with it`(reset: String) throws {
+        let (new, old) = try sides(percent: 50)
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "50"
+            $0.database.readsKey = "[{setting: godwit.user}]"
+            $0.database.pool = ["size": "1"]
+        }
+        for (startup, expected) in [([], "old"), ([("godwit.user", new)], "new"), ([("godwit.user", old)], "old")] {
+            let client = try connect(godwit, startup)
+            let other = expected == "new" ? old : new
+            for isExtended in [false, true] {
+                _ = try client.query("SET godwit.user = '\(other)'")
+                #expect(try client.value(Self.read) == (other == new ? "new" : "old"))
+                if isExtended {
+                    client.send(
+                        FrameBuilder.parse(reset) + FrameBuilder.bind() + FrameBuilder.execute() + FrameBuilder.sync)
+                    #expect(try client.readToReady().contains { $0.type == "C" })
+                } else {
+                    #expect(try client.query(reset).contains { $0.type == "C" })
+                }
+                #expect(try client.value(Self.read) == expected, "\(reset) \(startup) \(isExtended)")
+            }
+        }
+    }
+
     /// asyncpg, pgx and JDBC send integers in binary, and leave it to the server to say that they are integers.
     @Test func `a parameter of unknown type is read as its column's`() throws {
         let named = try servers.makeMarkedDatabase("""

@@ -154,6 +154,26 @@ import Testing
         #expect(try both(two) == " 7")
     }
 
+    @Test func `what a unit binds beyond what is followed is known to be set all the same`() throws {
+        let name = "SELECT set_config('app.tenant', $1, false)"
+        let idle = (0..<64).map { number in
+            Frame.parse("SELECT set_config('app.n\(number)', $1, true)", name: "s\(number)")
+        }
+        let portals = (0..<64).map { Frame.bind(statement: "s\($0)", portal: "p\($0)", parameters: ["1"]) }
+        let last = Frame.bind(statement: "last", portal: "last", parameters: ["7"]) + Frame.execute(portal: "last")
+        for isPreparedBefore in [false, true] {
+            let client = try connect()
+            let parses = idle.flatMap { $0 } + Frame.parse(name, name: "last")
+            client.send(parses + (isPreparedBefore ? Frame.sync : []))
+            client.send(portals.flatMap { $0 } + last + Frame.sync)
+            if isPreparedBefore { _ = try client.readToReady() }
+            #expect(try client.readToReady().contains { $0.columns == ["7"] })
+            #expect(try client.value("SELECT current_setting('app.tenant', true)") == "7")
+            client.close()
+            #expect(try connect().value("SELECT current_setting('app.tenant', true)") != "7")
+        }
+    }
+
     @Test func `currval and lastval tell of nobody else's values`() throws {
         let first = try connect()
         _ = try first.query("SELECT nextval('s')")

@@ -16,6 +16,14 @@ import Testing
         #expect(stamps.needed(by: 6) == 0)
     }
 
+    @Test func `a commit of nobody knows whom counts for all`() {
+        let stamps = ReadStamps()
+        stamps.stamp(5, taking: 7)
+        stamps.stampAll(taking: 3)
+        #expect(stamps.needed(by: 5) == 8)
+        #expect(stamps.needed(by: 6) == 4)
+    }
+
     @Test func `a collision errs on the safe side`() {
         let stamps = ReadStamps()
         stamps.stamp(5, taking: 9)

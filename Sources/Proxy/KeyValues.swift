@@ -1,0 +1,52 @@
+import SQLAnalysis
+
+/// A session's values of the settings that are routing keys (`godwit.user`), and those that RESET goes back to. A
+/// value, used on its client's thread.
+struct KeyValues {
+    private(set) var current: [String: String] = [:]
+    private var startup: [String: String] = [:]
+
+    subscript(name: String) -> String? { current[name] }
+
+    mutating func start(_ name: String, with value: String) {
+        startup[name] = value
+        current[name] = value
+    }
+
+    /// - Parameter value: nil: the default.
+    mutating func set(_ name: String, to value: String?) { current[name] = value ?? startup[name] }
+
+    /// - Returns: whether it had another value.
+    mutating func reset(_ name: String) -> Bool {
+        if current[name] == startup[name] { return false }
+        current[name] = startup[name]
+        return true
+    }
+
+    /// - Returns: whether any had another value.
+    mutating func resetAll() -> Bool {
+        if current == startup { return false }
+        current = startup
+        return true
+    }
+
+    /// The values once the effect counts.
+    ///
+    /// - Parameter names: of the settings that are keys.
+    /// - Returns: nil: it leaves them as they are.
+    func with(_ effect: SessionEffect, names: [String]) -> KeyValues? {
+        var next = self
+        switch effect {
+        case .sets(let change):
+            guard names.contains(change.name) else { return nil }
+            next.set(change.name, to: change.value)
+            return next
+        case .resets(let name):
+            return next.reset(name) ? next : nil
+        case .resetsAll, .discards(.all):
+            return next.resetAll() ? next : nil
+        case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .unlocks, .discards, .changesBothSides:
+            return nil
+        }
+    }
+}

@@ -1,0 +1,97 @@
+import Configuration
+import PGWire
+import Primitives
+import Routing
+import SQLAnalysis
+import Sessions
+
+/// Whose writes and reads a unit holds, and from when on they read on NEW only what includes them: see ReadStamps.
+/// Used on the client's thread.
+extension ClientConnection {
+    // MARK: what is sent
+
+    func addStatement(_ analysis: AnalysedStatement, _ key: StatementKey?, _ database: DatabaseState) {
+        unit.add(analysis, key)
+        if analysis.isPlainRead { return }
+        let classification = analysis.classification
+        if let key, classification.mayWrite { transaction.noteWriter(key.identity) }
+        noteUsers(ofEffects: classification.effects, database)
+    }
+
+    /// What gives the session another key counts from its commit on only, but what the transaction writes behind it is
+    /// that user's.
+    func noteUsers(ofEffects effects: [SessionEffect], _ database: DatabaseState) {
+        if effects.isEmpty { return }
+        let table = database.route.table
+        let isKeyedByName = table.keyPlan.sources.contains(.applicationName)
+        if table.keySettings.isEmpty && !isKeyedByName { return }
+        for effect in effects {
+            let values = keyValues.with(effect, names: table.keySettings)
+            let name = isKeyedByName ? self.name(behind: effect) : nil
+            if values == nil && name == nil { continue }
+            // A setting that stands before it may be reset as well.
+            if case .sets(let change) = effect, let value = change.value,
+                let identity = database.resolver.identity(of: value)
+            {
+                transaction.noteWriter(identity)
+            }
+            let key = sessionKey(with: values ?? keyValues, name: name ?? applicationName)
+            if let key { transaction.noteWriter(key.identity) }
+        }
+    }
+
+    /// - Returns: nil: what the session calls itself stays as it is.
+    private func name(behind effect: SessionEffect) -> String? {
+        switch effect {
+        case .sets(let change): change.name == "application_name" ? change.value ?? startupName : nil
+        case .resets(let name): name == "application_name" ? startupName : nil
+        case .resetsAll, .discards(.all): startupName
+        case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .unlocks, .discards, .changesBothSides: nil
+        }
+    }
+
+    // MARK: what is answered
+
+    /// The client learns of a commit by its tag, which may come long before ReadyForQuery. Outside of transaction
+    /// blocks the last statement of a text is committed before its tag is sent.
+    func stampCompleted(tag: UnsafeRawBufferPointer) {
+        guard let database, let server else { return }
+        transaction.isCommitTold = false
+        if tag.elementsEqual("COMMIT\0".utf8) || tag.elementsEqual("COMMIT PREPARED\0".utf8) {
+            stampWriters(database)
+            transaction.isCommitTold = true
+            committed(database)
+        } else if server.session.status == .idle {
+            stampWriters(database)
+        }
+    }
+
+    func stampWriters(_ database: DatabaseState) {
+        let stamps = database.route.stamps
+        let taking = database.route.horizon.taking
+        batchNeeded = max(batchNeeded, taking + 1)
+        // Without a mirror of ours it would be for good.
+        if transaction.isAnybodys && database.isMirrored { stamps.stampAll(taking: taking) }
+        let count = transaction.writtenKeys.count
+        if let stamped = transaction.stamped, stamped.taking == taking, stamped.keys == count { return }
+        transaction.stamped = (taking, count)
+        for key in transaction.writtenKeys { stamps.stamp(key, taking: taking) }
+    }
+
+    func committed(_ database: DatabaseState) {
+        database.route.horizon.kick()
+        if database.route.settings.mirror.mode == .sync { awaitCommit(database) }
+    }
+
+    /// What `stampReads` does, for the other users of the unit.
+    func stampOtherReads(_ database: DatabaseState) {
+        guard transaction.isAnybodys || !unit.otherKeys.isEmpty, database.isMirrored else { return }
+        let (stamps, table) = (database.route.stamps, database.route.table)
+        let taking = database.route.horizon.taking
+        batchNeeded = max(batchNeeded, taking + 1)
+        if transaction.isAnybodys || unit.hasMoreKeys { return stamps.stampAll(taking: taking) }
+        for identity in unit.otherKeys where identity.bucket.isWithin(share: table.share(of: identity)) {
+            stamps.stamp(identity.hash, taking: taking)
+        }
+    }
+}

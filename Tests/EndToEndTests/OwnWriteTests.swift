@@ -1,0 +1,106 @@
+import TestSupport
+import Testing
+
+/// Whoever has written reads nowhere what lacks it, whatever connection he reads on. NEW stands still from the start,
+/// and answers everybody else.
+@Suite(.serialized) struct OwnWriteTests {
+    typealias Frame = FrameBuilder
+
+    let servers: Servers
+    let database: String
+    let godwit: GodwitProcess
+
+    init() throws {
+        servers = try Servers.shared.get()
+        database = try servers.makeDatabase(
+            "CREATE TABLE t (id int PRIMARY KEY, v text)",
+            old: "INSERT INTO t SELECT g, 'before' FROM generate_series(1, 9) g")
+        godwit = try servers.mirroring(database) {
+            $0.database.readsPercent = "100"
+            $0.database.pool = ["size": "4"]
+            // However far NEW is behind, and however busy the machine.
+            $0.database.breaker = ["lag": "0", "read_timeout_millis": "0"]
+        }
+        _ = try godwit.console("MIRROR PAUSE \(database)")
+        let (own, name) = (godwit, database)
+        try waitUntil {
+            try own.console("SHOW MIRROR").first { $0["database"] == name }?["state"] == "paused"
+        }
+    }
+
+    private func connect() throws -> WireClient { try WireClient(port: godwit.port, database: database) }
+
+    private func batch(_ sql: String, parameters: [String] = []) -> [UInt8] {
+        Frame.parse(sql) + Frame.bind(parameters: parameters) + Frame.execute()
+    }
+
+    private static func update(_ user: Int) -> String {
+        "/* user_id=\(user) */ UPDATE t SET v = 'after' WHERE id = \(user)"
+    }
+
+    /// What the user's row is to somebody on another connection.
+    private func row(_ user: Int, to reader: Int) throws -> String? {
+        try connect().value("/* user_id=\(reader) */ SELECT v FROM t WHERE id = \(user)")
+    }
+
+    @Test func `of several users' writes that come at once each is its own user's`() throws {
+        let client = try connect()
+        client.send((1...3).flatMap { Frame.query(Self.update($0)) })
+        for _ in 1...3 { #expect(try client.readToReady().contains { $0.commandTag == "UPDATE 1" }) }
+        client.send((4...6).flatMap { batch(Self.update($0)) } + Frame.sync)
+        #expect(try client.readToReady().filter { $0.commandTag == "UPDATE 1" }.count == 3)
+        client.send((7...8).flatMap { Frame.parse(Self.update($0), name: "u\($0)") } + Frame.sync)
+        client.send((7...8).flatMap { Frame.bind(statement: "u\($0)") + Frame.execute() } + Frame.sync)
+        for _ in 1...2 { _ = try client.readToReady() }
+        for user in 1...8 {
+            #expect(try row(user, to: 99) == "before")
+            #expect(try row(user, to: user) == "after", "user \(user)")
+        }
+    }
+
+    /// The grammar has a word of its own in `user`.
+    @Test(arguments: [
+        #"SET godwit."user" = '42'"#, #"SET LOCAL godwit."user" = '42'"#, "", #"RESET godwit."user""#, "RESET ALL",
+    ])
+    func `a transaction that sets its key writes as that user`(setting: String) throws {
+        let isReset = setting.hasPrefix("RESET")
+        let client = try WireClient(
+            port: godwit.port, database: database, parameters: isReset ? [("godwit.user", "42")] : [])
+        _ = try client.query("SET godwit.user = '41'")
+        _ = try client.query("BEGIN ISOLATION LEVEL SERIALIZABLE")
+        if setting.isEmpty {
+            client.send(batch("SELECT set_config('godwit.user', $1, true)", parameters: ["42"]) + Frame.sync)
+            #expect(try client.readToReady().contains { $0.type == "D" })
+        } else {
+            #expect(try client.query(setting).contains { $0.type == "C" })
+        }
+        #expect(try client.query("UPDATE t SET v = 'after' WHERE id = 1").contains { $0.commandTag == "UPDATE 1" })
+        _ = try client.query("COMMIT")
+        let reader = try connect()
+        for (user, value) in [("99", "before"), ("42", "after")] {
+            _ = try reader.query("SET godwit.user = '\(user)'")
+            #expect(try reader.value("SELECT v FROM t WHERE id = 1") == value, "user \(user)")
+        }
+    }
+
+    /// The texts of a transaction whose COMMIT is answered long before what the client has asked for with it.
+    @Test(arguments: [false, true]) func `a commit counts from its tag on`(isExtended: Bool) throws {
+        let client = try connect()
+        let owner = try WireClient(port: servers.old.port, database: database, user: "app")
+        _ = try owner.query("SELECT pg_advisory_lock(7)")
+        if isExtended {
+            for sql in ["BEGIN", Self.update(1)] { _ = try client.query(sql) }
+            client.send(batch("COMMIT") + Frame.flush)
+        } else {
+            client.send(Frame.query("\(Self.update(1).replacing("UPDATE", with: "BEGIN; UPDATE")); COMMIT; "
+                + "SELECT repeat('x', 20000); SELECT pg_advisory_xact_lock(7)"))
+        }
+        while let message = try client.read(), message.commandTag != "COMMIT" {}
+        #expect(try row(1, to: 99) == "before")
+        #expect(try row(1, to: 1) == "after")
+        _ = try owner.query("SELECT pg_advisory_unlock(7)")
+        if isExtended { client.send(Frame.sync) }
+        #expect(try client.readToReady().last?.transactionStatus == "I")
+    }
+
+}
