@@ -217,7 +217,8 @@ extension ClientConnection {
         let mustLeave = mayBeginAnew || !hasFailed && (mayLift || unit.session.pins || unit.readsUnmirrored)
         let mayMoveOn = mayMove || ledger.isEmpty && lazy?.keepsSide == false && !unit.isStreamed && unit.endsWithReady
             && !mayBeginAnew && !unit.session.pins
-        let staysAway = hasFailed || isFixed ? mustLeave : side == authority
+        let isBarred = isFixed && !hasFailed && mayMoveOn && side == authority && isBarredFromNew
+        let staysAway = hasFailed || isFixed ? mustLeave || isBarred : side == authority
         if isEnd || !staysAway {
             phase = .leased
             if isFixed && !hasFailed { keepReadOnly(on: server) }
@@ -251,6 +252,19 @@ extension ClientConnection {
         self.server = nil
         server.settle(with: "ROLLBACK")
         return false
+    }
+
+    /// NEW lacks something that a user of the unit must see, or is not to answer him: BEGIN was another's, or went
+    /// there before he wrote.
+    private var isBarredFromNew: Bool {
+        guard let database else { return false }
+        let (route, table) = (database.route, database.route.table)
+        var identities = unit.otherKeys
+        if let key = unitKey ?? sessionKey { identities.append(key.identity) }
+        return identities.contains {
+            !$0.bucket.isWithin(share: table.share(of: $0))
+                || route.horizon.applied < route.stamps.needed(by: $0.hash)
+        }
     }
 
     /// PostgreSQL makes a transaction READ WRITE only before that has a snapshot, which not all statements take

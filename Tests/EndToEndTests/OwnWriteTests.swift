@@ -103,4 +103,33 @@ import Testing
         #expect(try client.readToReady().last?.transactionStatus == "I")
     }
 
+    @Test func `a READ ONLY transaction that begins on NEW leaves it for a user who has written`() throws {
+        _ = try connect().query(Self.update(1))
+        var sessions = 0
+        /// What is done on OLD without a user's name is the session's, so each has a key of its own.
+        func begun(_ begin: String) throws -> WireClient {
+            sessions += 1
+            let client = try WireClient(
+                port: godwit.port, database: database, parameters: [("godwit.user", "session \(sessions)")])
+            _ = try client.query(begin)
+            return client
+        }
+        for begin in ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN READ ONLY"] {
+            for isExtended in [false, true] {
+                for (reader, value) in [(99, "before"), (1, "after")] {
+                    let client = try begun(begin)
+                    let sql = "/* user_id=\(reader) */ SELECT v FROM t WHERE id = 1"
+                    client.send(isExtended ? batch(sql) + Frame.sync : Frame.query(sql))
+                    #expect(try client.readToReady().contains { $0.columns == [value] }, "\(begin) \(reader)")
+                    #expect(try client.value("SHOW transaction_read_only") == "on")
+                    #expect(try client.query("COMMIT").contains { $0.commandTag == "COMMIT" })
+                }
+            }
+        }
+        // Its snapshot is of NEW: what it reads stays as it was.
+        let client = try begun("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        #expect(try client.value("/* user_id=99 */ SELECT v FROM t WHERE id = 1") == "before")
+        #expect(try client.value("/* user_id=1 */ SELECT v FROM t WHERE id = 1") == "before")
+        _ = try client.query("COMMIT")
+    }
 }
