@@ -25,7 +25,8 @@ struct BackendTap: ~Copyable {
         if remaining > 0 {
             offset = min(remaining, content.count)
             remaining -= offset
-            if !piece(UnsafeRawBufferPointer(rebasing: content[..<offset]), isFirst: false, lane, stamp) { return false }
+            let rest = UnsafeRawBufferPointer(rebasing: content[..<offset])
+            if !piece(rest, isFirst: false, lane, stamp) { return false }
         }
         guard head.isEmpty, let start = content.baseAddress else {
             return takePieces(content, from: offset, lane, stamp)

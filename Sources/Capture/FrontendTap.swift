@@ -48,7 +48,9 @@ struct FrontendTap {
         return takeWhole(rest, lane, stamp)
     }
 
-    private mutating func takeWhole(_ bytes: UnsafeRawBufferPointer, _ lane: CaptureLane, _ stamp: RecordStamp) -> Bool {
+    private mutating func takeWhole(
+        _ bytes: UnsafeRawBufferPointer, _ lane: CaptureLane, _ stamp: RecordStamp
+    ) -> Bool {
         var offset = 0
         while let header = FrameHeader.parse(bytes, at: offset) {
             guard header.length >= 4 else { return false }
