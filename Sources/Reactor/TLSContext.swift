@@ -62,8 +62,8 @@ package final class TLSContext: @unchecked Sendable {
 
     package let role: Role
     package let options: TLSOptions
-    /// Digests of the files as they were read, and what there was in directories: two contexts of equal options and marks
-    /// are the same.
+    /// Digests of the files as they were read, and what there was in directories: two contexts of equal options and
+    /// marks are the same.
     package let mark: [UInt8]
     let raw: OpaquePointer
 
