@@ -47,8 +47,12 @@ package struct SessionLedger {
         var settled: [SessionEffect] = []
         var answered = (outcome.rolledBack ?? [])[...]
         let isExact = outcome.rolledBack != nil && !(outcome.hasFailed && outcome.completed == nil)
-        if !isExact, steps.contains(where: \.isUncertainIfSkipped) || standingChanges > 0
-            && steps.contains(where: \.isOfSavepoint) { isUncertain = true }
+        if !isExact {
+            // A failed transaction refuses all but what ends it or goes back in it.
+            let mayRun = status == .failed ? steps.drop { !$0.leavesFailure } : steps[...]
+            if mayRun.contains(where: \.isUncertainIfSkipped)
+                || standingChanges > 0 && mayRun.contains(where: \.isOfSavepoint) { isUncertain = true }
+        }
         steps: for step in steps {
             if outcome.hasFailed, let completed = outcome.completed, step.statement >= completed {
                 // What was done before the error may have stayed: an advisory lock does.
@@ -180,6 +184,14 @@ extension SessionStep {
         switch action {
         case .mark(.savepoint), .mark(.release), .mark(.rollbackTo): true
         case .effect, .mark(.begin), .mark(.commit), .mark(.rollback): false
+        }
+    }
+
+    /// It runs in a failed transaction as well.
+    fileprivate var leavesFailure: Bool {
+        switch action {
+        case .mark(.rollbackTo), .mark(.commit), .mark(.rollback): true
+        case .effect, .mark(.begin), .mark(.savepoint), .mark(.release): false
         }
     }
 

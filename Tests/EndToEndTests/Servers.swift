@@ -104,10 +104,10 @@ func runDriver(_ name: String, _ arguments: [String]) throws -> String {
 }
 
 /// Starts one, to go on while the test does something else.
-func startDriver(_ name: String, _ arguments: [String]) throws -> ChildProcess {
+func startDriver(_ name: String, _ arguments: [String], keepsInput: Bool = false) throws -> ChildProcess {
     let python = TestResources.packageRoot + "/.build/venv/bin/python"
     let program = TestResources.packageRoot + "/Tests/EndToEndTests/Drivers/\(name).py"
-    return try ChildProcess([python, "-X", "faulthandler", program] + arguments)
+    return try ChildProcess([python, "-X", "faulthandler", program] + arguments, keepsInput: keepsInput)
 }
 
 extension WireClient.Message {

@@ -165,4 +165,25 @@ import Testing
         for number in 0...SessionLedger.entriesMax { unit("set work_mem = \(number)", .inTransaction) }
         #expect(ledger.isUncertain)
     }
+
+    @Test mutating func `a failed transaction refuses what it has not seen, and that is certain`() {
+        unit("begin", .inTransaction)
+        unit("select 1/0", .failed, failedAfter: 0)
+        for text in ["prepare s as select 1", "discard plans", "set work_mem = 1", "savepoint s", "begin", "release s"] {
+            unit(text, .failed, hasFailed: true)
+        }
+        #expect(!ledger.isUncertain)
+        unit("rollback", .idle, tags: ["ROLLBACK"])
+        #expect(words == "" && ledger.isEmpty)
+    }
+
+    @Test mutating func `what follows the end of a failed transaction may have run`() {
+        for end in ["rollback", "commit", "rollback to t"] {
+            unit("begin; savepoint t", .inTransaction)
+            unit("select 1/0", .failed, failedAfter: 0)
+            unit("\(end); set work_mem = 1; select 1/0", .failed, hasFailed: true)
+            #expect(ledger.isUncertain, "\(end)")
+            ledger.removeAll()
+        }
+    }
 }

@@ -4,7 +4,8 @@ A user's counter only grows. Whoever of a user reads after a write of that user 
 writes); whoever of a user reads after a read of that user was answered must not see less (monotonic reads); and so must
 one connection, whoever it reads of.
 
-argv: conninfo, seed, users, clients of each, operations of each client. Prints operations and violations.
+argv: conninfo, seed, users, clients of each, least operations of each client: it goes on until standard input ends, or
+for ten times as many. Prints operations and violations.
 """
 
 import random
@@ -13,7 +14,8 @@ import threading
 
 import psycopg
 
-conninfo, seed, users, clients, turns = sys.argv[1], *(int(word) for word in sys.argv[2:6])
+conninfo, seed, users, clients, least = sys.argv[1], *(int(word) for word in sys.argv[2:6])
+is_told = threading.Event()
 
 
 class Promise:
@@ -41,7 +43,9 @@ def work(user: int, number: int):
             mark = ""
         else:
             mark = f"/* user_id={user} */ "
-        for _ in range(turns):
+        for turn in range(10 * least):
+            if turn >= least and is_told.is_set():
+                break
             operations[number] += 1
             kind = dice.random()
             if kind < 0.15:
@@ -74,6 +78,8 @@ def work(user: int, number: int):
 threads = [threading.Thread(target=work, args=(n % users, n)) for n in range(users * clients)]
 for thread in threads:
     thread.start()
+# Not waited for: who ends by the number of operations does not need it.
+threading.Thread(target=lambda: (sys.stdin.read(), is_told.set()), daemon=True).start()
 for thread in threads:
     thread.join()
 assert not failures, failures[:5]
