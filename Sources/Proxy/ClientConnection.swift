@@ -101,6 +101,7 @@ final class ClientConnection {
     var tap: CaptureTap?
     var sessionKey: StatementKey?
     var settings = SessionSettings()
+    var reported: ReportedStartup?
     private var pools: (old: PoolEntry?, new: PoolEntry?) = (nil, nil)
     var ledger = SessionLedger()
     private(set) var bytesToSkip = 0

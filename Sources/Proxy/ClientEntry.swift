@@ -173,7 +173,7 @@ extension ClientConnection {
         state.clientCount += 1
         limitsChanged()
         take(request.settings, state)
-        if state.welcome != nil { return greet() }
+        if state.welcome != nil && !asksBeforeGreeting(state) { return greet() }
         phase = .greeting
         waitForServer(state.authority)
     }
@@ -192,6 +192,7 @@ extension ClientConnection {
             }
         }
         startupSettings = settings
+        noteReported(parameters, keySettings, state)
         routingChanged()
     }
 
@@ -215,9 +216,13 @@ extension ClientConnection {
         let key = worker.nextCancelKey()
         let secret = takeCancelKey(key)
         var writer = MessageWriter(reserving: 1024)
-        writer.raw(greeting.common)
+        if let reported {
+            tellAll(of: reported, &writer)
+        } else {
+            writer.raw(greeting.common)
+            if greeting.hasUser { writer.parameterStatus("session_authorization", user) }
+        }
         if greeting.hasApplicationName { writer.parameterStatus("application_name", applicationName) }
-        if greeting.hasUser { writer.parameterStatus("session_authorization", user) }
         writer.backendKeyData(processID: key, secret: secret)
         writer.readyForQuery(.idle)
         phase = .idle

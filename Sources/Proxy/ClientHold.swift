@@ -31,6 +31,7 @@ extension ClientConnection {
             unit.isProbe = false
         }
         if worker.isDraining { return sayGoodbye() }
+        if phase == .greeting && database.welcome != nil { return greet() }
         let since = heldSince ?? (phase == .waiting || phase == .greeting ? waitingSince : worker.now)
         if !database.held.append(self, token: worker.nextToken()) {
             return refuseUnit(ErrorResponse(
@@ -91,7 +92,7 @@ extension ClientConnection {
             _ = poolEntry(waitingSide)?.pool.abandon(id)
             unit.isProbe = false
             routeAgain()
-        case .greeting where holdToken == 0:
+        case .greeting where holdToken == 0 && server == nil:
             _ = poolEntry(waitingSide)?.pool.abandon(id)
             waitForServer(authority)
         default: break
@@ -103,7 +104,7 @@ extension ClientConnection {
         switch phase {
         case .waiting where database.hold == .all
             || waitingSide == database.authority && (unit.routedKind != .read || lazy != nil),
-            .greeting where database.hold == .all && holdToken == 0:
+            .greeting where database.hold == .all && holdToken == 0 && server == nil:
             _ = poolEntry(waitingSide)?.pool.abandon(id)
             hold(database)
         default: break

@@ -79,7 +79,9 @@ extension ClientConnection {
     func unitEnded(_ status: TransactionStatus, on server: ServerConnection) {
         guard let database else { return }
         stampWrites(status, database)
-        settledEffects += unit.session.batchEnded(status, &ledger)
+        let effects = unit.session.batchEnded(status, &ledger)
+        settledEffects += effects
+        if !effects.isEmpty { noteUntold(effects) }
         let micros = worker.now.microseconds(since: unit.startedAt)
         database.counters.queries += 1
         database.counters.queryMicros += micros
@@ -432,6 +434,7 @@ extension ClientConnection {
         worker.logger.warning("lost a server of \(lost.side) of \"\(database.name)\" in use: \(error.message)")
         noteFailure(on: lost.side, database, error.message)
         unit.isProbe = false
+        if phase == .greeting { return greetAnyway() }
         if phase == .applyingSettings && lost.isReadOnly { return sideFailed() }
         undefine(lost.session.takeDropped(), on: lost)
         if canRetry { return runAgainOnAuthority() }
@@ -482,6 +485,8 @@ extension ClientConnection {
         if !isQuiet, let database { stampWrites(.idle, database) }  // a COMMIT may be among what it does not wait for
         if last == .applyingSettings {
             server.settings = nil
+            server.detach()
+        } else if last == .greeting {
             server.detach()
         } else if isQuiet && server.session.isFree && unit.byteCount == 0 {
             server.settings = pin == nil ? server.settings : SessionSettings()

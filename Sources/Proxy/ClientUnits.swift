@@ -444,6 +444,7 @@ extension ClientConnection {
             database.times.add(micros, .wait, server.side, isRead: unit.isAllReads && unit.executes)
         }
         if phase == .greeting {
+            if asksForSpelling(server) { return }
             self.server = nil
             server.release()
             return greet()
@@ -456,10 +457,20 @@ extension ClientConnection {
             server.release()
             return hold(database)
         }
+        if reported != nil && asksForSpelling(server) {
+            unit.lone = nil
+            phase = .applyingSettings
+            return
+        }
         if unit.lone != nil {
             if beginLone(on: server) { return }
             unit.lone = nil
         }
+        prepare(server)
+    }
+
+    /// The session becomes the client's, then the unit goes on.
+    func prepare(_ server: ServerConnection) {
         var preparation = settings(for: server).statements(from: server.settings)
         if discardsSequences(on: server) {
             preparation = "DISCARD SEQUENCES" + (preparation.map { ";" + $0 } ?? "")
@@ -523,7 +534,7 @@ extension ClientConnection {
     /// The unit's answer, instead of a server's. The client goes on where the protocol allows it.
     func refuseUnit(_ error: ErrorResponse) {
         leaveHeld()
-        if phase == .greeting { return close(with: fatal(error)) }
+        if phase == .greeting { return database?.welcome == nil ? close(with: fatal(error)) : greet() }
         // Within a transaction the client would have to be told that it has failed: it begins anew instead.
         if !unit.endsWithReady || unit.isStreamed || lazy != nil { return close(with: fatal(error)) }
         skipUnit(unit.byteCount)
@@ -536,7 +547,7 @@ extension ClientConnection {
         resumeSoon()
     }
 
-    private func fatal(_ error: ErrorResponse) -> ErrorResponse {
+    func fatal(_ error: ErrorResponse) -> ErrorResponse {
         var fatal = error
         fatal.severity = .fatal
         return fatal

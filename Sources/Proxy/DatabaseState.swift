@@ -93,7 +93,13 @@ final class DatabaseState {
     var ping: SidePing?
     var statements = StatementRegistry()
     /// What the authority reported at login: what a new client is told. nil until a server has logged in.
-    var welcome: [StartupPacket.Parameter]? { didSet { greeting = nil } }
+    var welcome: [StartupPacket.Parameter]? {
+        didSet {
+            greeting = nil
+            if welcome == nil { spellings = StartupSpellings() }
+        }
+    }
+    var spellings = StartupSpellings()
     /// Made of it when the first client is greeted.
     private var greeting: Greeting?
     /// Of the last client that came.
@@ -207,6 +213,8 @@ final class DatabaseState {
         /// What each client has its own values of.
         var hasApplicationName = false
         var hasUser = false
+        /// Where `welcome` has what; names in lower case, as PostgreSQL compares them.
+        var places: [String: Int] = [:]
     }
 
     /// - Returns: nil until a server has logged in.
@@ -215,7 +223,8 @@ final class DatabaseState {
         guard let welcome else { return nil }
         var made = Greeting(common: [])
         var writer = MessageWriter()
-        for parameter in welcome {
+        for (place, parameter) in welcome.enumerated() {
+            made.places[parameter.name.lowercased()] = place
             switch parameter.name {
             case "application_name": made.hasApplicationName = true
             case "session_authorization": made.hasUser = true
@@ -225,6 +234,10 @@ final class DatabaseState {
         made.common = writer.bytes
         greeting = made
         return made
+    }
+
+    func note(_ values: SpelledValues) {
+        if values.side == authority && welcome != nil { spellings.note(values) }
     }
 
     var routeCounts: [(key: RouteKey, units: UInt64)] {

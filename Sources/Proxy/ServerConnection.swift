@@ -337,7 +337,7 @@ final class ServerConnection {
         case BackendTag.readyForQuery, BackendTag.errorResponse, BackendTag.parameterStatus,
             BackendTag.commandComplete:
             return true
-        case BackendTag.dataRow: return client?.followed?.asksNumber == true
+        case BackendTag.dataRow: return client?.wantsQuietRow == true
         default:
             return state == .login
         }
@@ -373,8 +373,7 @@ final class ServerConnection {
         case .forwardError:
             return error(body, &relay)
         case .swallow:
-            if tag == BackendTag.commandComplete { client?.quietlyCompleted(body) }
-            if tag == BackendTag.dataRow, let followed = client?.followed { followed.take(row: body) }
+            client?.take(quiet: tag, body)
             return false
         case .swallowError:
             quietFailure = ErrorResponse.parse(body: body)
@@ -388,6 +387,7 @@ final class ServerConnection {
             client.undefine(session.takeDropped(), on: self)  // what came after the error and was skipped
             let isPart = client.endsFirstPart()
             client.unitEnded(status, on: self)
+            if let untold = client.takeUntold() { relay.insert(untold, client) }
             return !isPart
         case .surplusReady:
             return client != nil
@@ -446,7 +446,7 @@ final class ServerConnection {
 
     /// A setting that the server reports: told to the client that changed it, and noted for the next login.
     private func parameterChanged(_ body: UnsafeRawBufferPointer, _ relay: inout Relay) -> Bool {
-        guard let client, !session.isQuiet, state == .leased else { return false }
+        guard let client, !client.awaitsSpelling, !session.isQuiet, state == .leased else { return false }
         var reader = BodyReader(body)
         guard let name = reader.cString(), let value = reader.cString() else { return false }
         // The greeting has told its name; one without a name must not hear of ours.

@@ -104,7 +104,9 @@ extension ServerConnection {
         let failure = quietFailure
         quietFailure = nil
         if let client {
-            if client.isApplyingSettings {
+            if client.awaitsSpelling {
+                client.spelled(by: self, failure: failure)
+            } else if client.isApplyingSettings {
                 client.settingsApplied(on: self, failure: failure)
             } else if client.isVerifyingPins {
                 client.pinsVerified()

@@ -423,6 +423,8 @@ final class Worker {
             killClient(client, from: from, console: console)
         case .sideTripped(let database, let side):
             sideTripped(database, side)
+        case .spelled(let database, let values):
+            databases[database]?.note(values)
         case .shapeDemoted(let database, let shape, let cause):
             databases[database]?.shapes.demote(shape, because: cause, now: now)
         case .compared(let name, let statement, let differs):

@@ -37,6 +37,8 @@ enum WorkerMessage: Sendable {
     case killClient(ClientID, from: Int, console: ClientID)
     /// A breaker opened: who waits for that side need not.
     case sideTripped(database: String, Side)
+    /// The authority has told how it spells what a startup packet had.
+    case spelled(database: String, SpelledValues)
     case shapeDemoted(database: String, ShapeID, TripCause)
     /// A sampled read has run on both sides.
     case compared(database: String, AnalysedStatement, differs: Bool)

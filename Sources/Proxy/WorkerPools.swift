@@ -224,7 +224,10 @@ extension Worker {
             logger.notice("\(entry.key.side) of \"\(entry.key.database)\" can be reached again")
         }
         entry.places.pool.noteLogin()
-        if entry.key.side == entry.database.authority { entry.database.welcome = server.login.parameters }
+        if entry.key.side == entry.database.authority {
+            entry.database.welcome = server.login.parameters
+            entry.database.spellings.loggedIn(entry.key.user, server.login.parameters)
+        }
         // A login alone does not show that the other side answers queries.
         if entry.key.side == entry.database.health.authority {
             answered(entry.database, entry.key.side, isProbe: false)

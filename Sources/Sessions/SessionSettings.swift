@@ -34,10 +34,14 @@ package struct SessionSettings: Equatable, Sendable {
     package mutating func set(name: String, value: String) {
         let name = name.lowercased()
         if name == Self.authorization { reset(name: name) }
-        let statement =
-            "SELECT pg_catalog.set_config(\(Self.literal(name)), \(Self.literal(value)), false)"
         entries.removeAll { $0.name == name }
-        entries.append(Entry(name: name, statement: statement))
+        entries.append(Entry(name: name, statement: Self.statement(name, value, isLocal: false)))
+    }
+
+    /// The same value in other words, at the same place.
+    package mutating func respell(name: String, value: String) {
+        guard let index = entries.firstIndex(where: { $0.name == name }) else { return }
+        entries[index].statement = Self.statement(name, value, isLocal: false)
     }
 
     /// Puts an entry back as it was.
@@ -104,6 +108,18 @@ package struct SessionSettings: Equatable, Sendable {
             statements = Self.toLoginUser + statements + identity
         }
         return statements.isEmpty ? nil : statements.joined(separator: ";")
+    }
+
+    /// The SQL that asks a server for its own spelling of values: one row with one text for each, in their order. It
+    /// starts from what the login has, for a value may be a part of the whole only (DateStyle), and leaves all as it
+    /// was: a query of several statements is a transaction.
+    package static func spellingQuery(_ parameters: [StartupPacket.Parameter]) -> String {
+        let resets = parameters.map { "SET LOCAL \(quotedName($0.name)) TO DEFAULT" }
+        return (resets + parameters.map { statement($0.name, $0.value, isLocal: true) }).joined(separator: ";")
+    }
+
+    private static func statement(_ name: String, _ value: String, isLocal: Bool) -> String {
+        "SELECT pg_catalog.set_config(\(literal(name)), \(literal(value)), \(isLocal))"
     }
 
     private static let authorization = "session_authorization"

@@ -70,7 +70,7 @@ import Testing
 
     @Test(arguments: [
         "psycopg3_prepared", "psycopg3_pipeline", "psycopg3_copy", "psycopg3_errors", "psycopg3_cursors",
-        "psycopg3_cancel", "psycopg2_all", "asyncpg_all",
+        "psycopg3_cancel", "psycopg3_latin1", "psycopg2_all", "asyncpg_all",
     ])
     func `a driver works as with PostgreSQL itself`(driver: String) throws {
         // First without Godwit: the program itself must be right.

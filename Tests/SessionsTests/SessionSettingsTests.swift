@@ -1,3 +1,4 @@
+import PGWire
 import Sessions
 import Testing
 
@@ -33,6 +34,24 @@ import Testing
                 == "RESET \"d\";RESET \"my\".\"x\";" + sets("a", "'1'") + ";" + sets("c", "'3'"))
         #expect(SessionSettings().statements(from: settings([("a", "1")])) == "RESET \"a\"")
         #expect(settings([("a", "1")]).statements(from: SessionSettings()) == sets("a", "'1'"))
+    }
+
+    @Test func `a value in other words stays at its place`() {
+        var session = settings([("datestyle", "ISO"), ("role", "r")])
+        session.respell(name: "datestyle", value: "ISO, DMY")
+        session.respell(name: "timezone", value: "UTC")
+        #expect(session == settings([("datestyle", "ISO, DMY"), ("role", "r")]))
+    }
+
+    @Test func `a server is asked for its spelling from its own defaults, and nothing of it stays`() {
+        let sql = SessionSettings.spellingQuery([
+            .init(name: "datestyle", value: "ISO"), .init(name: "client_encoding", value: "it's"),
+        ])
+        #expect(sql == """
+            SET LOCAL "datestyle" TO DEFAULT;SET LOCAL "client_encoding" TO DEFAULT;\
+            SELECT pg_catalog.set_config('datestyle', 'ISO', true);\
+            SELECT pg_catalog.set_config('client_encoding', 'it''s', true)
+            """)
     }
 
     @Test func `from an unknown state everything is reset first, the role too`() {
