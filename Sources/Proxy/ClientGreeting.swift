@@ -90,7 +90,9 @@ extension ClientConnection {
         reported.asked = unknown
         reported.answers = []
         server.runQuietly(SessionSettings.spellingQuery(unknown.map {
-            StartupPacket.Parameter(name: reported.values[$0].name, value: reported.values[$0].given)
+            // Names as errors have them.
+            let value = reported.values[$0]
+            return StartupPacket.Parameter(name: reportedName(value.name, database), value: value.given)
         }))
         return true
     }
