@@ -139,7 +139,11 @@ extension ClientConnection {
             }
             if server.session.isQuiet { unit.startedAt = worker.now }
             let isDenied = notesDenial(frame, bytes)
-            if server.isReadOnly && !server.session.skipsNext && mustNotRunOnNew(server) { return refuseOnNew() }
+            if server.isReadOnly && !server.session.skipsNext && mustNotRunOnNew(server) {
+                // What comes before it may fail, and then it does not run.
+                if waitsForAnswers(server) { return keepNoted(frame, isDenied: isDenied) }
+                return refuseOnNew()
+            }
             if isDenied {
                 if beginChange(UnsafeRawBufferPointer(rebasing: bytes[frame.start..<frame.end])) { return }
                 run.replace(frame, with: standIn(forDenied: frame, on: server), server)
@@ -176,6 +180,12 @@ extension ClientConnection {
         if unit.notes.denials == before.denials { return false }
         unit.session.removeSteps(from: before.steps)
         return true
+    }
+
+    /// It waits, and is not looked at again.
+    private func keepNoted(_ frame: FrontendFrame, isDenied: Bool) {
+        notedAhead += frame.end - frame.start
+        if isDenied { deniedAhead = notedAhead } else if (deniedAhead ?? 0) >= notedAhead { deniedAhead = nil }
     }
 
     /// The beginning of a message that is not whole yet.
@@ -547,52 +557,5 @@ extension ClientConnection {
             hasAnswers = true
         }
         if hasAnswers && !isHolding { sendFromServer(UnsafeRawBufferPointer(start: nil, count: 0)) }
-    }
-}
-
-/// Which part of a client's bytes goes to the server as it lies, and what goes instead of the rest.
-struct ForwardRun {
-    let bytes: UnsafeRawBufferPointer
-    /// Everything before it has been handled.
-    private(set) var offset = 0
-    private var runStart = 0
-
-    init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
-
-    mutating func pass(to end: Int) { offset = end }
-
-    /// The first messages are not for the server.
-    mutating func dropAll(upTo end: Int) {
-        precondition(runStart == 0 && offset == 0, "only the first messages can be dropped so")
-        offset = end
-        runStart = end
-    }
-
-    mutating func passIfAt(_ start: Int, to end: Int) {
-        if offset == start { offset = end }
-    }
-
-    mutating func drop(_ frame: FrontendFrame, _ server: ServerConnection) { replace(frame, with: [], server) }
-
-    mutating func replace(_ frame: FrontendFrame, with message: [UInt8], _ server: ServerConnection) {
-        replace(upTo: frame.end, with: message, server)
-    }
-
-    mutating func replace(upTo end: Int, with message: [UInt8], _ server: ServerConnection) {
-        insert(message, server)
-        offset = end
-        runStart = end
-    }
-
-    /// A message of ours before the one at `offset`.
-    mutating func insert(_ message: [UInt8], _ server: ServerConnection) {
-        if runStart < offset { server.queue(UnsafeRawBufferPointer(rebasing: bytes[runStart..<offset])) }
-        runStart = offset
-        server.queue(message)
-    }
-
-    mutating func finish(_ server: ServerConnection) {
-        server.send(UnsafeRawBufferPointer(rebasing: bytes[runStart..<offset]))
-        runStart = offset
     }
 }

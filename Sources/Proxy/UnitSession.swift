@@ -111,6 +111,8 @@ struct UnitSession {
         if prepared.isEmpty && known?.isWithoutTrace != false { return [] }
         if let known { noteNames(known.classification) }
         let own = prepared.isEmpty ? nil : prepared.first { $0.name.elementsEqual(statement) }?.classification
+        // Forgotten where an earlier batch of the unit only prepares.
+        if let own { noteNames(own) }
         if own == nil && known?.classification.leavesNothing != false { return [] }
         guard let classification = own ?? known?.classification else { return [] }
         let bound = Self.effects(of: classification.boundSettings, reader)

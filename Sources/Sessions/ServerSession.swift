@@ -31,6 +31,16 @@ import Primitives
     case ownParse, quietSync
     /// The same within the client's batch, which an error of it fails.
     case ownParseInBatch(change: UInt32)
+
+    /// The server gets nothing of it.
+    fileprivate var isAnsweredByUs: Bool {
+        switch self {
+        case .answer, .answerParse, .answerClose: true
+        case .query, .functionCall, .sync, .parse, .bind, .describe, .execute, .close, .quietQuery, .quietParse,
+            .quietClose, .closeUnnamed, .queryInBatch, .executeDropping, .ownParse, .quietSync, .ownParseInBatch:
+            false
+        }
+    }
 }
 
 /// The protocol state of one logged-in server: which reply belongs to what, and whether the client sees it
@@ -194,7 +204,7 @@ import Primitives
         }
         // A Sync that arrives during COPY FROM STDIN is ignored by the server (protocol-flow, PROTOCOL-COPY); any
         // other message ends the COPY with an error, and a Sync behind that one counts.
-        if isCopyingIn && reply == .sync && expectedCount == 1 {
+        if isCopyingIn && reply == .sync && expectedCount > 0 && expected[(head + 1)...].allSatisfy(\.isAnsweredByUs) {
             syncsInCopy += 1
             return false
         }
@@ -427,11 +437,19 @@ import Primitives
         default: return .violation
         }
         // Syncs that were sent right behind, before the end of the data, are read and ignored while the server copies.
-        var end = head + 1
+        // What we answer does not get there: PostgreSQL would end the connection for it.
+        var end = head + 1, ignored = 0
         let dataEnd = copyEnds.first.map { head + ($0 - poppedCount) }
-        while end < expected.count, expected[end] == .sync, end < dataEnd ?? expected.count { end += 1 }
-        let ignored = end - (head + 1)
-        expected.removeSubrange((head + 1)..<end)
+        while end < expected.count, end + ignored < dataEnd ?? .max {
+            if expected[end] == .sync {
+                expected.remove(at: end)
+                ignored += 1
+            } else if expected[end].isAnsweredByUs {
+                end += 1
+            } else {
+                break
+            }
+        }
         if ignored > 0 && current == .execute { isWithinBatch = true }
         // What came behind them was numbered with them.
         batchesAnswered &+= UInt32(ignored)

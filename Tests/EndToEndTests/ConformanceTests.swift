@@ -46,10 +46,12 @@ import Testing
                     return found.withLock { $0.append(difference) }
                 }
                 if found.withLock({ !$0.isEmpty }) { print("beside it: seed \(sequence.seed)\n\(sequence.description)") }
-                guard let renewed = try? bench.reconnect(pair) else {
+                do {
+                    pair = try bench.reconnect(pair)
+                } catch {
+                    print("behind it no connection, \(error):\n\(sequence.description)\n\(bench.state)")
                     return found.withLock { $0.append(.failed(lane)) }
                 }
-                pair = renewed
             }
         }
         print("conformance: seed \(Self.seed) (GODWIT_TEST_SEED), \(Self.sequences) sequences with "

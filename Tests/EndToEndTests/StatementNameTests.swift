@@ -203,6 +203,15 @@ import Testing
         #expect(try connect().value("SELECT count(*) FROM pg_prepared_statements") == "0")
     }
 
+    @Test func `a name that one batch prepares in SQL is taken for the batches behind it`() throws {
+        let client = try connect()
+        // In one packet: nothing is answered yet when the name comes again.
+        client.send(Frame.parse("PREPARE a AS SELECT 1") + Frame.sync + use("") + Frame.sync
+            + Frame.parse("SELECT 2", name: "a") + Frame.sync)
+        let states = try (0..<3).map { _ in try client.readToReady().first?.sqlState }
+        #expect(states == [nil, nil, "42P05"])
+    }
+
     @Test func `the pin of names that SQL uses goes with the names`() throws {
         let client = try connect()
         try prepare(client, "SELECT 1", "s")

@@ -172,6 +172,21 @@ import Testing
         #expect(try servers.old.psql("SELECT count(*) FROM t", database: database) == "0")
     }
 
+    @Test func `what an error skips on NEW is not refused there`() throws {
+        let (godwit, database) = try readOnNew()
+        let insert = "INSERT INTO t VALUES (1)"
+        for query in ["COMMIT", "SELECT 1; COMMIT"] {
+            let client = try begunOnNew(godwit, database, "skipped")
+            client.send(FrameBuilder.execute(portal: "none") + FrameBuilder.query(query)
+                + FrameBuilder.parse(insert) + FrameBuilder.bind() + FrameBuilder.execute() + FrameBuilder.sync)
+            let answers = try client.readToReady()
+            #expect(answers.compactMap(\.sqlState) == ["34000"])
+            #expect(answers.last?.transactionStatus == "E")
+            #expect(try client.query("ROLLBACK").last?.transactionStatus == "I")
+        }
+        #expect(try servers.old.psql("SELECT count(*) FROM t", database: database) == "0")
+    }
+
     private func readOnNew() throws -> (GodwitProcess, String) {
         let database = try servers.makeMarkedDatabase("CREATE TABLE t (n int)")
         let godwit = try servers.godwit(database) { $0.database.readsPercent = "100" }

@@ -296,6 +296,21 @@ private let parse = ExpectedReply.parse(nil, definition: 0)
                 .got("CZI", [.forwardResult, ready]),
             ]),
         Script(
+            "by a query, and Syncs with what we answer between come with it",
+            [
+                .sent(.query), .sent(.sync), .sent(.answerClose(change: 1)), .sent(.sync), .copyEnds, .sent(.sync),
+                .sent(.answerClose(change: 2)), .sent(.sync),
+                .got("GCZI", [.forwardResult, .forwardResult, ready]), .answer(BackendTag.closeComplete), .answer(nil),
+                .got("ZI", [ready]), .answer(BackendTag.closeComplete), .answer(nil), .got("ZI", [ready]),
+            ]),
+        Script(
+            "by a query, and a Sync behind what we answer, which has none then", isFree: false,
+            [
+                .sent(.query), .got("G", [.forwardResult]), .sent(.answerClose(change: 1)),
+                .sent(.sync, isTaken: false), .copyEnds, .got("CZI", [.forwardResult, ready]),
+                .answer(BackendTag.closeComplete),
+            ]),
+        Script(
             "by a batch whose client waits for nothing",
             [
                 .sent(parse), .sent(.bind), .sent(.execute), .copyEnds, .sent(.sync),
