@@ -377,7 +377,7 @@ private struct ConformanceGenerator {
         case 14: return cursor()
         case 15: return ["", ";", "-- nothing", "/* nothing */ ;;"][roll(4)]
         default:
-            return (0..<(2 + roll(3))).map { _ in
+            var statements = (0..<(2 + roll(3))).map { _ in
                 switch roll(8) {
                 case ..<4: read()
                 case 4: write()
@@ -385,8 +385,20 @@ private struct ConformanceGenerator {
                 case 6: bad()
                 default: roll(3) == 0 ? sqlPrepared() : sessionStatement()
                 }
-            }.joined(separator: "; ")
+            }
+            // In a failed transaction, names of the protocol behind its end in one text are not what they are.
+            if ["COMMIT", "ROLLBACK", "END", "ROLLBACK TO a"].contains(where: statements[0].hasPrefix) {
+                for index in statements.indices where Self.namesPrepared(statements[index]) {
+                    statements[index].replace(" s", with: " q", maxReplacements: 1)
+                }
+            }
+            return statements.joined(separator: "; ")
         }
+    }
+
+    /// A statement of `sqlPrepared` with a name that the protocol has as well.
+    private static func namesPrepared(_ statement: String) -> Bool {
+        ["PREPARE s", "EXECUTE s", "DEALLOCATE s"].contains { statement.contains($0) }
     }
 
     /// Sometimes of a user of its own.
