@@ -72,7 +72,7 @@ extension ClientConnection {
         var connection = CapturedConnection(
             user: user, database: databaseName, applicationName: applicationName,
             settings: settings.entries.map { .init(name: $0.name, statement: $0.statement) })
-        for (name, value) in keyValues.current.sorted(by: { $0.key < $1.key }) {
+        for (name, value) in keyValues.current.sorted(by: { $0.key < $1.key }) where KeyValues.isOurs(name) {
             var setting = SessionSettings()
             setting.set(name: name, value: value)
             for entry in setting.entries {

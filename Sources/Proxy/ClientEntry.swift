@@ -201,10 +201,10 @@ extension ClientConnection {
             let name = parameter.name.lowercased()
             if keySettings.contains(name) {
                 keyValues.start(name, with: parameter.value)
-            } else {
-                settings.set(name: name, value: parameter.value)
-                noteParameter(name, parameter.value)
+                if KeyValues.isOurs(name) { continue }
             }
+            settings.set(name: name, value: parameter.value)
+            noteParameter(name, parameter.value)
         }
     }
 

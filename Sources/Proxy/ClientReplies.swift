@@ -178,9 +178,12 @@ extension ClientConnection {
         switch effect {
         case .sets(let change):
             if change.isLocal { return }
-            if database?.route.table.keySettings.contains(change.name) == true {
+            let isKey = database?.route.table.keySettings.contains(change.name) == true
+            if isKey {
                 keyValues.set(change.name, to: change.value)
                 routingChanged()
+            }
+            if isKey && KeyValues.isOurs(change.name) {
                 server.settings = nil  // it is set there too, and the next client must not see it
             } else if let value = change.value {
                 set(change.name, value, on: server)

@@ -217,12 +217,14 @@ extension ClientConnection {
         guard unit.statementCount == 1, let effect = unit.session.onlyEffect, let database else { return false }
         switch (unit.kind, effect) {
         case (.set, .sets(let change))
-        where !change.isLocal && database.route.table.keySettings.contains(change.name):
+        where !change.isLocal && KeyValues.isOurs(change.name)
+            && database.route.table.keySettings.contains(change.name):
             keyValues.set(change.name, to: change.value)
             routingChanged()
             forgetWriters()
             answer(tag: "SET")
-        case (.reset, .resets(let name)) where database.route.table.keySettings.contains(name):
+        case (.reset, .resets(let name))
+        where KeyValues.isOurs(name) && database.route.table.keySettings.contains(name):
             if keyValues.reset(name) { routingChanged() }
             forgetWriters()
             answer(tag: "RESET")

@@ -6,6 +6,9 @@ struct KeyValues {
     private(set) var current: [String: String] = [:]
     private var startup: [String: String] = [:]
 
+    /// Only Godwit needs to know it; any other one is the application's, and means something to servers as well.
+    static func isOurs(_ name: String) -> Bool { name.hasPrefix("godwit.") }
+
     subscript(name: String) -> String? { current[name] }
 
     mutating func start(_ name: String, with value: String) {

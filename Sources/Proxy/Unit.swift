@@ -56,6 +56,8 @@ struct Unit: ~Copyable {
     var parsesNamed = false
     /// SQL's PREPARE is in it.
     var prepares = false
+    /// SET, RESET or SHOW of a setting that is a routing key is in it.
+    var namesKeySetting = false
     var options = TransactionOptions()
     /// COMMIT or ROLLBACK AND CHAIN.
     var chains = false

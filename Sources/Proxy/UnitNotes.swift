@@ -238,8 +238,10 @@ extension ClientConnection {
         return refusal(denial)
     }
 
-    /// A Parse or Query body's text with its tables' names replaced; nil: it stays as it is.
+    /// A Parse or Query body's text with its tables' names replaced, or quotes about a key's name (`godwit.user` has a
+    /// reserved word in it); nil: it stays as it is.
     func rewritten(_ text: UnsafeRawBufferPointer, _ database: DatabaseState) -> [UInt8]? {
+        if unit.namesKeySetting, let quoted = SimpleSetting.quoted(text) { return quoted }
         guard database.route.table.rules.rewrites else { return nil }
         return database.rewritten(text, database.analyse(text).0, user: user, isCounted: false)
     }

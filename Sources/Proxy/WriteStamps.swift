@@ -15,6 +15,9 @@ extension ClientConnection {
         if analysis.isPlainRead { return }
         let classification = analysis.classification
         if let key, classification.mayWrite { transaction.noteWriter(key.identity) }
+        if let name = classification.objectName, database.route.table.keySettings.contains(name) {
+            unit.namesKeySetting = true
+        }
         noteUsers(ofEffects: classification.effects, database)
     }
 

@@ -2,9 +2,25 @@
 ///
 /// Applications send `SET godwit.user = '42'` once per request with ever new values, and the grammar would refuse
 /// that one: `user` is a reserved word. What is not exactly of this form is left to the grammar (nil).
-struct SimpleSetting {
+package struct SimpleSetting {
     private let text: UnsafeRawBufferPointer
     private var lexer: SQLLexer
+    /// Where the word behind the dot is, which has no quotes.
+    private var lastWord: Range<Int>?
+
+    private init(text: UnsafeRawBufferPointer, lexer: SQLLexer) {
+        self.text = text
+        self.lexer = lexer
+    }
+
+    /// The same with quotes about the name's last word, so that PostgreSQL takes any word there.
+    ///
+    /// - Returns: nil: it is none of these forms, or has them already.
+    package static func quoted(_ text: UnsafeRawBufferPointer) -> [UInt8]? {
+        var parser = SimpleSetting(text: text, lexer: SQLLexer(text))
+        guard parser.run() != nil, let word = parser.lastWord else { return nil }
+        return text[..<word.lowerBound] + [0x22] + text[word] + [0x22] + text[word.upperBound...]
+    }
 
     static func classify(_ text: UnsafeRawBufferPointer) -> Classification? {
         var parser = SimpleSetting(text: text, lexer: SQLLexer(text))
@@ -54,6 +70,7 @@ struct SimpleSetting {
         guard second.isMark(".", in: text) else { return (start, second) }
         let third = next()
         guard third.kind == .identifier else { return nil }
+        lastWord = third.start..<third.end
         return (start + "." + string(third.start..<third.end).lowercased(), next())
     }
 

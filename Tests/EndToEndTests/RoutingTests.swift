@@ -127,6 +127,62 @@ import Testing
         #expect(try one.value("SELECT side FROM side_marker") == "old")
     }
 
+    /// The grammar has a word of its own in `user`.
+    @Test(arguments: [false, true])
+    func `a key is set in the documented words also in transactions and batches`(isExtended: Bool) throws {
+        let godwit = try godwit(percent: "50")
+        let buckets = try buckets((1...100).map { "\($0)" })
+        let low = try #require(buckets.first { $0.value.whole < 50 }?.key)
+        let high = try #require(buckets.first { $0.value.whole >= 50 }?.key)
+        let client = try connect(godwit)
+        func run(_ sql: String) throws -> String? {
+            client.send(isExtended
+                ? FrameBuilder.parse(sql) + FrameBuilder.bind() + FrameBuilder.execute() + FrameBuilder.sync
+                : FrameBuilder.query(sql))
+            let answers = try client.readToReady()
+            return answers.lazy.compactMap(\.commandTag).first ?? answers.lazy.compactMap(\.sqlState).first
+        }
+        for (user, side) in [(low, "new"), (high, "old"), (low, "new")] {
+            for sql in [
+                "BEGIN", "SET godwit.user = '\(user)'", "set local godwit.User to 'nobody';", "SHOW godwit.user",
+                "RESET godwit.user", "/* again */ SET SESSION godwit.user TO '\(user)'", "COMMIT",
+            ] {
+                let word = sql.split(separator: " ").first { $0.allSatisfy(\.isLetter) && $0 != "again" }
+                #expect(try run(sql) == word?.uppercased(), "\(sql)")
+            }
+            #expect(try client.value("SELECT side FROM side_marker") == side)
+        }
+        #expect(try run("SET godwit.user = '\(high)'") == "SET")
+        #expect(try client.value("SELECT side FROM side_marker") == "old")
+    }
+
+    @Test func `a key that is a setting of the application's is one on the servers as well`() throws {
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "100"
+            $0.database.readsKey = "[{setting: app.tenant}]"
+            $0.database.pool = ["size": "1"]
+        }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        func read(_ tenant: String) -> String {
+            "SELECT side FROM side_marker WHERE current_setting('app.tenant', true) = '\(tenant)'"
+        }
+        let (client, other) = (try connect(godwit), try connect(godwit))
+        let started = try connect(godwit, options: "-c app.tenant=8")
+        #expect(try client.query("SET app.tenant = '7'").map(\.type) == ["C", "Z"])
+        for _ in 0..<2 {
+            #expect(try client.value(read("7")) == "new")
+            #expect(try started.value(read("8")) == "new")
+            #expect(try other.query(read("7") + " OR current_setting('app.tenant', true) = '8'").map(\.type) == ["T", "C", "Z"])
+            #expect(try client.value(read("7") + " FOR UPDATE") == "old")
+            #expect(try started.value(read("8") + " FOR UPDATE") == "old")
+        }
+        for (sql, tenant) in [("SET app.tenant = '9'", "9"), ("RESET app.tenant", "8"), ("DISCARD ALL", "8")] {
+            _ = try started.query(sql)
+            #expect(try started.value(read(tenant)) == "new", "\(sql)")
+            #expect(try started.value(read(tenant) + " FOR UPDATE") == "old", "\(sql)")
+        }
+    }
+
     @Test(arguments: [
         "SELECT side FROM side_marker", "TABLE marker_view", "WITH m AS (SELECT side FROM side_marker) SELECT * FROM m",
         "SELECT side FROM side_marker WHERE random() >= 0 AND now() > '2001-01-01'",
