@@ -42,6 +42,7 @@ package enum RoutingKeyText {
         return token.allSatisfy(SQLLexer.isDigit) && (first != 0x30 || token.count == 1)
     }
 
+    /// nil also for a string that goes on on another line.
     private static func quoted(_ inner: Slice<UnsafeRawBufferPointer>) -> [UInt8]? {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(inner.count)
@@ -51,6 +52,7 @@ package enum RoutingKeyText {
                 isEscaped = true
                 continue
             }
+            if isEscaped, byte != 0x27 { return nil }
             isEscaped = false
             bytes.append(byte)
         }

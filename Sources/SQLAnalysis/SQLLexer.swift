@@ -26,7 +26,8 @@ package struct SQLToken: Sendable, Equatable {
 ///
 /// It agrees with standard_conforming_strings on, and with encodings in which bytes below 0x80 are ASCII.
 /// Where it is not sure it says `stray`: such a text is never remembered by its shape.
-/// Strings go over `''`, E-strings over `\'`; `'a'` newline `'b'` are two tokens here.
+/// Strings go over `''`, E-strings over `\'`; `'a'` newline `'b'` are two tokens here, but one where the first is an
+/// E-string: backslashes escape in the second as well then.
 package struct SQLLexer {
     let text: UnsafeRawBufferPointer
     private(set) var position = 0
@@ -85,7 +86,7 @@ package struct SQLLexer {
         let second = peek(1)
         if second == 0x27 {
             switch first | 0x20 {
-            case 0x65: return quoted(from: position + 2, backslashes: true) ? .string : .unterminated
+            case 0x65: return escaped() ? .string : .unterminated
             case 0x62, 0x78: return quoted(from: position + 2, backslashes: false) ? .bitString : .unterminated
             case 0x6E: return quoted(from: position + 2, backslashes: false) ? .nationalString : .unterminated
             default: break
@@ -102,6 +103,35 @@ package struct SQLLexer {
         position += 1
         skip(ByteClass.word)
         return .identifier
+    }
+
+    /// `E'…'`, with what it goes on with on further lines.
+    private mutating func escaped() -> Bool {
+        var next: Int? = position + 2
+        while let from = next {
+            if !quoted(from: from, backslashes: true) { return false }
+            next = continuation()
+        }
+        return true
+    }
+
+    /// Behind the quote that takes up a string which was closed on an earlier line: scan.l's `quotecontinue`.
+    private func continuation() -> Int? {
+        var isOnNewLine = false
+        var ahead = SQLLexer(text)
+        ahead.position = position
+        while ahead.position < text.count {
+            switch text[ahead.position] {
+            case 0x0A, 0x0D:
+                isOnNewLine = true
+                ahead.position += 1
+            case 0x27: return isOnNewLine ? ahead.position + 1 : nil
+            case let byte where SQLLexer.isSpace(byte): ahead.position += 1
+            case 0x2D where ahead.peek(1) == 0x2D: _ = ahead.lineComment()
+            default: return nil
+            }
+        }
+        return nil
     }
 
     /// Goes to behind the closing quote. A doubled quote does not close.

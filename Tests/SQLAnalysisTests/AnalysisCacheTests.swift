@@ -124,6 +124,14 @@ import Testing
         #expect(cache.analyse("select my_function()").kind == .read)
     }
 
+    /// PostgreSQL reads on in an E-string on the next line: `\'` ends none of the two.
+    @Test func `code behind an E-string that goes on is not taken for the string of another text`() {
+        let cache = cache()
+        #expect(cache.analyse("select 'a'\n'b', 'c'").kind == .read)
+        #expect(cache.analyse("select e'a'\n'\\',', nextval($x$s$x$) --'").kind == .write)
+        #expect(cache.analyse("select e'a'\n'\\','; delete from t --'").kind == .multiple)
+    }
+
     @Test func `EXPLAIN and set_config are judged by their literals each time`() {
         let cache = cache()
         #expect(cache.analyse("explain (analyze 'off') delete from t").kind == .sideDependent)

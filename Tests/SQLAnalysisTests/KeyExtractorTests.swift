@@ -64,7 +64,7 @@ import Testing
         "select * from t where user_id = 1.5", "select * from t where user_id = E'a\\'b'", "select * from t where user_id = ''",
         "select * from t where user_id in (1, 2)", "select * from t where user_id in ($1, $2)", "select * from t where user_id in (1, 'x')",
         "select * from t where user_id in (1, 2000000000)", "select * from t where user_id in (5, $1)", "select * from t where user_id not in (1)",
-        "select * from t where user_id = 'a'\n'b'", "select * from t left join u on u.user_id = 5", "select * from t where user_id in (select 1)",
+        "select * from t where user_id = 'a'\n'b'", "select * from t where user_id = e'a'\n'b'", "select * from t left join u on u.user_id = 5", "select * from t where user_id in (select 1)",
         "insert into t (user_id) values (1), ($1)", "insert into t (user_id) select 5", "select * from t join u using (user_id)",
         "insert into t (a, user_id) values (1, 5), (1, null)", "select 1 where user_id = 1 union select 2 where user_id = 2",
     ])

@@ -23,7 +23,8 @@ import Testing
         ("select * from t where a in ('a')", "select * from t where a in ('b','c' , 'd')"),
         ("select array[1,2,3]", "select array[1]"),
         ("/* user_id=1 */ select 1", "select -- x\n 2"),
-        ("select 1.5", "select 2e10"),
+        ("select 1.5", "select 2e10"), ("select E'a'\n'b'", "select 'a'"),
+        ("select E'a' -- x\n\t-- '\n'\\'b, 1'\r'c'", "select 'a'"),
     ])
     func `literals, blanks and comments make no difference`(left: String, right: String) {
         #expect(shape(left) != nil)
@@ -38,6 +39,8 @@ import Testing
         ("select 'a'\n'b'", "select 'a' 'b'"), ("select a @-5", "select a @ -5"),
         ("select 5", "select 5000000000"), ("select U&'a'", "select 'a'"), ("select a b", "select ab"),
         ("select a->'b'", "select a - > 'b'"), ("select $1", "select $2"), ("insert into t values (1,2)", "insert into t values (1)"),
+        ("select e'a'\n'\\',', f() --'", "select 'a'\n'b', 'c'"), ("select e'a' 'b'", "select e'a'"),
+        ("select e'a'/*\n*/'b'", "select e'a'"), ("select e'a'\n- 'b'", "select e'a'"),
     ])
     func `what the grammar can tell apart has two shapes`(left: String, right: String) {
         #expect(shape(left) != shape(right))
