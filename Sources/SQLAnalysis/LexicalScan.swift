@@ -5,8 +5,11 @@ enum LexicalScan {
 
     /// One open bracket or CASE: how deep the tree below it can be.
     private struct Level {
+        var isCase = false
         /// Operators since the last comma, AND, OR, WHEN, THEN or ELSE: each may stand on top of the one before.
         var chain = 0
+        /// Of `BETWEEN a AND b`: that AND joins nothing, and what comes behind it stands on top of what was before.
+        var betweens = 0
         /// The deepest bracket that was closed among them.
         var child = 0
         var deepest = 0
@@ -17,17 +20,23 @@ enum LexicalScan {
             deepest = depth
             chain = 0
             child = 0
+            betweens = 0
         }
     }
 
     /// An upper bound, in steps, of how deep the grammar's tree can become, so that neither it nor we recurse without
-    /// end. Joins and set operations count over the whole text.
+    /// end. Joins, set operations and functions within functions count over the whole text.
+    ///
+    /// Behind a dot or AS the grammar takes any word for a name, `a.and` as well: there it ends nothing.
     static func depth(of text: UnsafeRawBufferPointer) -> Int {
         var lexer = SQLLexer(text)
         var levels = [Level()]
         var linear = 0
+        var isName = false
         while true {
             let token = lexer.next()
+            let wasName = isName
+            if token.kind != .lineComment && token.kind != .blockComment { isName = false }
             switch token.kind {
             case .end, .unterminated:
                 while levels.count > 1 { close(&levels) }
@@ -36,18 +45,28 @@ enum LexicalScan {
             case .punctuation:
                 switch text[token.start] {
                 case 0x28, 0x5B: levels.append(Level())
-                case 0x29, 0x5D: close(&levels)
+                case 0x29, 0x5D:
+                    while levels[levels.count - 1].isCase { close(&levels) }
+                    close(&levels)
                 case 0x2C, 0x3B: levels[levels.count - 1].cut()
+                case 0x2E: isName = token.end - token.start == 1
                 case 0x3A: levels[levels.count - 1].chain += 1
                 default: break
                 }
+            case .identifier where wasName: break
             case .identifier:
                 switch word(token, text) {
                 case .plain: break
+                case .names: isName = true
                 case .chains: levels[levels.count - 1].chain += 1
-                case .cuts: levels[levels.count - 1].cut()
-                case .opens: levels.append(Level())
-                case .closes: close(&levels)
+                case .between:
+                    levels[levels.count - 1].chain += 1
+                    levels[levels.count - 1].betweens += 1
+                case .and where levels[levels.count - 1].betweens > 0: levels[levels.count - 1].betweens -= 1
+                case .and, .cuts: levels[levels.count - 1].cut()
+                case .opens: levels.append(Level(isCase: true))
+                // Within brackets END is the name of a column: a CASE in them has ended by then.
+                case .closes: if levels[levels.count - 1].isCase { close(&levels) }
                 case .joins: linear += 1
                 }
             case .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString, .integer, .decimal,
@@ -63,25 +82,28 @@ enum LexicalScan {
         levels[levels.count - 1].child = max(levels[levels.count - 1].child, closed.depth)
     }
 
-    private enum Word { case plain, chains, cuts, opens, closes, joins }
+    private enum Word { case plain, names, chains, between, and, cuts, opens, closes, joins }
 
     private static func word(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Word {
-        if token.is("and", in: text) || token.is("or", in: text) || token.is("when", in: text)
-            || token.is("then", in: text) || token.is("else", in: text)
+        if token.is("as", in: text) { return .names }
+        if token.is("and", in: text) { return .and }
+        if token.is("between", in: text) { return .between }
+        if token.is("or", in: text) || token.is("when", in: text) || token.is("then", in: text)
+            || token.is("else", in: text)
         {
             return .cuts
         }
         if token.is("case", in: text) { return .opens }
         if token.is("end", in: text) { return .closes }
         if token.is("join", in: text) || token.is("union", in: text) || token.is("intersect", in: text)
-            || token.is("except", in: text)
+            || token.is("except", in: text) || token.is("atomic", in: text)
         {
             return .joins
         }
         if token.is("not", in: text) || token.is("is", in: text) || token.is("in", in: text)
             || token.is("like", in: text) || token.is("ilike", in: text) || token.is("similar", in: text)
             || token.is("isnull", in: text) || token.is("notnull", in: text) || token.is("collate", in: text)
-            || token.is("at", in: text) || token.is("operator", in: text) || token.is("between", in: text)
+            || token.is("at", in: text) || token.is("operator", in: text)
             || token.is("explain", in: text) || token.is("any", in: text) || token.is("all", in: text)
         {
             return .chains

@@ -29,6 +29,17 @@ import Testing
             "select " + nested("array[", "1", "]", 5000),
             nested("(", "select 1", ")", 10_000),
             nested("with x as (", "select 1", ") select 1", 2000),
+            // Words that end nothing, for they are names there.
+            "select 1" + String(repeating: "+a.or", count: 13_000),
+            "select 1" + String(repeating: " + a /* . */ . -- as\n and", count: 2000),
+            "select 1" + String(repeating: "+a.when+a.then+a.else", count: 3000),
+            "select " + nested("(select 1 as end, ", "1", ")", 1500),
+            "select " + nested("(select 1 end, ", "1", ")", 1500),
+            "select " + nested("case a.end when ", "1", " then 1 end", 1500),
+            "select a" + String(repeating: " is null between 1 and 2", count: 2500),
+            nested("create function f() returns int begin atomic ", "select 1;", " end;", 1000),
+            // Hidden from who takes the second line's backslash for a byte as any other.
+            "select e'a'\n'\\',', " + nested("(", "1", ")", 10_000) + " --'",
         ]
         for text in texts {
             let verdict = analysed(text).classification
@@ -42,6 +53,10 @@ import Testing
         #expect(analysed("select 1" + String(repeating: " + 1", count: 180)).kind == .read)
         let wide = "select 1 where " + Array(repeating: "(a = 1 and b = 2)", count: 900).joined(separator: " or ")
         #expect(analysed(wide).kind == .read)
+        let ranges = Array(repeating: "a between 1 and 2", count: 900).joined(separator: " and ")
+        #expect(analysed("select 1 where \(ranges)").kind == .read)
+        let cases = Array(repeating: "case when a.end then a.and else (select 1 as end) end", count: 300)
+        #expect(analysed("select \(cases.joined(separator: ", "))").kind == .read)
         #expect(analysed("select nextval('s')" + String(repeating: " + 1", count: 180)).kind == .write)
     }
 
