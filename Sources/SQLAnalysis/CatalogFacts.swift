@@ -95,7 +95,17 @@ package struct CatalogFacts: Sendable {
         return relations[QualifiedName(schema: schema, name: relation)] ?? .harmless
     }
 
-    func isVolatileOfUser(function: String) -> Bool { functionsOfUser[function] ?? false }
+    /// A function of any schema has this name; what is only known by how its name begins may be a column's.
+    func isFunction(_ name: String) -> Bool {
+        functionsOfUser[name] != nil || functions[QualifiedName(schema: "pg_catalog", name: name)] != nil
+            || functions.isEmpty && BuiltinFunctions.verdict(name) != nil
+    }
+
+    func hasEffects(attribute name: String) -> Bool {
+        let verdict = verdict(function: name, schema: nil)
+        return (verdict == .harmful || verdict == .volatile) && isFunction(name)
+    }
+
     func isHarmful(operation: String) -> Bool { harmfulOperations.contains(operation) }
     func isHarmful(type: String) -> Bool { harmfulTypes.contains(type) }
 

@@ -69,7 +69,9 @@ struct TreeWalk {
         case .columnRef: judge(column: SyntaxTree.cast(message, to: PgQuery__ColumnRef.self).pointee)
         case .indirection:
             let node = SyntaxTree.cast(message, to: PgQuery__AIndirection.self).pointee
-            judge(attribute: SyntaxTree.strings(node.indirection, node.n_indirection).last)
+            for name in SyntaxTree.strings(node.indirection, node.n_indirection) where facts.isFunction(name) {
+                judge(function: name, nil)
+            }
         case .expression:
             let node = SyntaxTree.cast(message, to: PgQuery__AExpr.self).pointee
             judge(operation: SyntaxTree.strings(node.name, node.n_name).last)
@@ -138,6 +140,10 @@ struct TreeWalk {
             }
             return
         }
+        judge(function: function, schema)
+    }
+
+    private mutating func judge(function: String, _ schema: String?) {
         switch facts.verdict(function: function, schema: schema) {
         case .harmless: break
         case .serverState: findings.add(.sideDependent, .serverState)
@@ -203,17 +209,14 @@ struct TreeWalk {
         }
     }
 
-    /// `t.f` is the column f of t, or else the function f(t).
+    /// `t.f` is the column f of t, or else the function f(t); t may also be single values, of a function in FROM.
+    /// Columns bear many names that functions have, so only those count whose call would do something.
     private mutating func judge(column: PgQuery__ColumnRef) {
         guard let name = SyntaxTree.strings(column.fields, column.n_fields).last else { return }
         switch name {
         case "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid": findings.add(.sideDependent, .systemColumn)
-        default: if column.n_fields > 1 { judge(attribute: name) }
+        default: if column.n_fields > 1, facts.hasEffects(attribute: name) { judge(function: name, nil) }
         }
-    }
-
-    private mutating func judge(attribute name: String?) {
-        if let name, facts.isVolatileOfUser(function: name) { findings.add(.write, .volatileFunction) }
     }
 
     private mutating func judge(operation name: String?) {

@@ -151,6 +151,8 @@ import Testing
         .init(kind: "function", schema: "pg_catalog", name: "new_in_19", detail: "i"),
         .init(kind: "function", schema: "pg_catalog", name: "pg_new_in_19", detail: "s"),
         .init(kind: "function", schema: "pg_catalog", name: "volatile_in_19", detail: "v"),
+        .init(kind: "function", schema: "pg_catalog", name: "pg_advisory_lock", detail: "v"),
+        .init(kind: "function", schema: "pg_catalog", name: "version", detail: "s"),
         .init(kind: "operator", schema: "public", name: "@@@", detail: "v"),
         .init(kind: "type", schema: "public", name: "odd", detail: "v"),
         .init(kind: "relation", schema: "public", name: "v", detail: "v"),
@@ -165,6 +167,9 @@ import Testing
         ("select a::odd", .write), ("select * from v", .write), ("select * from public.v", .write),
         ("select * from other.v", .read), ("select last_value from s", .sideDependent), ("select t.f from t", .write),
         ("select (t).f from t", .write), ("select t.g from t", .read), ("select unknown()", .write),
+        ("select (t.n).pg_advisory_lock from t", .write), ("select x.pg_advisory_lock from g() x", .write),
+        ("select (t.n).pg_new_in_19 from t", .sideDependent), ("select ($1).f.g", .write), ("select $1.volatile_in_19", .write),
+        ("select (array[5])[1].pg_advisory_lock", .write), ("select t.version, t.lo_price, (t).lo_price from t", .read),
     ])
     func `the catalog decides what is ours to know`(text: String, kind: StatementKind) {
         #expect(analysed(text, facts: facts).kind == kind)

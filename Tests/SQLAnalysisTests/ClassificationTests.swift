@@ -76,6 +76,8 @@ import Testing
         ("declare c cursor for select 1", []),
         ("listen a", [.pins(.listen)]), ("unlisten *", [.unlistens(nil)]),
         ("select pg_advisory_lock(1)", [.pins(.advisoryLock)]),
+        ("select (5::bigint).pg_advisory_lock", [.pins(.advisoryLock)]),
+        ("select x.pg_advisory_lock from generate_series(1, 2) x", [.pins(.advisoryLock)]),
         ("update t set a = 1 where pg_try_advisory_lock(1)", [.pins(.advisoryLock)]),
         ("select pg_advisory_xact_lock(1)", []),
         ("do $$ begin update t set a = 1; end $$", []),

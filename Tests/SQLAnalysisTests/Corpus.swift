@@ -154,6 +154,12 @@ enum Corpus {
         select NEXTVAL('s'::regclass)
         select * from nextval('s')
         select a from t where nextval('s') > 0
+        select ('s'::text).nextval
+        select (array['s'])[1].nextval.abs
+        select $1.nextval
+        select (t.name).nextval from t
+        select x.nextval from unnest(array['s']) x
+        select 1 from t where (t.id).pg_try_advisory_xact_lock
         select a from t order by nextval('s')
         select count(*) filter (where nextval('s') > 1) from t
         select case when a then nextval('s') end from t

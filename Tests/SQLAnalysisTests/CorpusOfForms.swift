@@ -332,12 +332,12 @@ extension Corpus {
         "nextval('s')", "setval('s', 1)", "set_config('a.b', a, false)", "pg_notify('a', 'b')", "pg_advisory_lock(1)",
         "pg_advisory_xact_lock(1)", "lo_create(0)", "dblink_exec('delete from t')", "my_function(1)", "s.my_function()",
         "pg_terminate_backend(1)", "query_to_xml('delete from t', true, true, '')", "pg_read_file('x')", "txid_status_x(1)",
-        "PG_CATALOG.NEXTVAL('s')", "\"nextval\"('s')",
+        "PG_CATALOG.NEXTVAL('s')", "\"nextval\"('s')", "a.nextval", "('s'::text).nextval",
     ]
 
     static let harmlessCalls = [
         "lower('x')", "now()", "abs(-1)", "pg_catalog.upper('x')", "coalesce(null, 1)", "random()", "current_user", "'nextval(1)'",
-        "$1", "a.nextval", "md5('pg_notify()')", "extract(year from now())",
+        "$1", "a.nextvalue", "md5('pg_notify()')", "extract(year from now())",
     ]
 
     static func filled(_ calls: [String]) -> [String] {
