@@ -154,7 +154,9 @@ package struct CatalogFacts: Sendable {
     ///
     /// A function that names such a relation, or another such function, is taken for volatile, whatever it is declared
     /// as; so is one that makes up statements (EXECUTE) where there is any such relation. A name counts wherever it
-    /// stands in the body as a word, since search_path, aliases and strings leave nothing better to go by.
+    /// stands in the body as a word, since search_path, aliases and strings leave nothing better to go by. So is one
+    /// that calls what is volatile, or a built-in function with effects: a STABLE function may, and its locks and
+    /// notifications are not refused by a READ ONLY transaction. There a name counts before a bracket only.
     ///
     /// - Parameter unlike: tables that have another shape on the other side.
     package static func query(unlike: [Relation] = []) -> String {
@@ -212,10 +214,14 @@ package struct CatalogFacts: Sendable {
             WHERE text ~ '\\m(txid_\\w+|inet_\\w+_(addr|port)|version|current_database)\\(|\\mpg_\\w+'
                 '|information_schema'
         ), routine AS (
-            SELECT p.oid, lower(p.proname::text) AS name, lower(p.prosrc) AS source, l.lanname::text AS language
+            SELECT p.oid, lower(p.proname::text) AS name, lower(p.prosrc) AS source, l.lanname::text AS language,
+                p.provolatile <> 'v' AS is_calm
             FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
             WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal')
                 AND p.pronamespace <> coalesce(pg_catalog.to_regnamespace('godwit'), 0)
+        ), called AS (
+            SELECT DISTINCT r.oid, m[1] AS text
+            FROM routine r, regexp_matches(r.source, '([\\w$]+)"?\\s*\\(', 'g') m WHERE r.is_calm
         ), word AS (
             SELECT DISTINCT r.oid, w AS text FROM routine r, regexp_split_to_table(r.source, '[^a-z0-9_$]+') w
         ), named (class, oid, name) AS (
@@ -248,6 +254,18 @@ package struct CatalogFacts: Sendable {
             WHERE language <> 'sql' AND source ~ '\\mexecute\\M'
                 AND EXISTS (SELECT FROM marked m JOIN pg_catalog.pg_class c ON c.oid = m.oid
                     JOIN named n ON n.class = 'pg_catalog.pg_class'::regclass AND n.oid = m.oid WHERE c.relkind <> 'S')
+            UNION
+            SELECT 'pg_catalog.pg_proc'::regclass, oid, 'v' FROM routine
+            WHERE is_calm AND (source ~ '\(Self.harmfulText)'
+                OR language = 'sql' AND source = '' AND pg_catalog.pg_get_functiondef(oid) ~ '\(Self.harmfulText)')
+            UNION
+            SELECT 'pg_catalog.pg_proc'::regclass, c.oid, 'v' FROM called c
+            JOIN pg_catalog.pg_proc p ON lower(p.proname::text) = c.text AND p.provolatile = 'v' AND p.oid >= 16384
+            UNION
+            SELECT 'pg_catalog.pg_proc'::regclass, r.oid, 'v' FROM routine r
+            JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = r.oid
+                AND d.refclassid = 'pg_catalog.pg_proc'::regclass
+            JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid AND p.provolatile = 'v' WHERE r.is_calm
             UNION
             SELECT l.to_class, l.to_oid, t.detail FROM tainted t JOIN leads l ON l.class = t.class AND l.oid = t.oid
         ), effectful (oid) AS (
@@ -300,5 +318,5 @@ package struct CatalogFacts: Sendable {
 
     /// Built-in functions with effects, as a regular expression within a SQL literal.
     private static let harmfulText = "\\m(nextval|setval|set_config|pg_notify|pg_(try_)?advisory_\\w+|lo_\\w+"
-        + "|dblink\\w*|txid_current|\\w+_to_xml\\w*|pg_\\w+_backend|currval|lastval|crosstab\\w*)\\("
+        + "|dblink\\w*|txid_current|\\w+_to_xml\\w*|pg_\\w+_backend|currval|lastval|crosstab\\w*)\\s*\\("
 }

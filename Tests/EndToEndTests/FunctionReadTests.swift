@@ -1,7 +1,7 @@
 import TestSupport
 import Testing
 
-/// A function is looked into: what it reads decides where it is read, whatever it is declared as.
+/// A function is looked into: what it reads and calls decides where it is read, whatever it is declared as.
 @Suite(.serialized) struct FunctionReadTests {
     private static let schema = """
         CREATE TABLE held (n int);
@@ -21,9 +21,20 @@ import Testing
         CREATE VIEW over_function AS SELECT by_another() AS n;
         CREATE FUNCTION more(a int, b int) RETURNS boolean STABLE LANGUAGE sql AS 'SELECT a + b > count(*) FROM own';
         CREATE OPERATOR >>>> (LEFTARG = int, RIGHTARG = int, FUNCTION = more);
+        CREATE FUNCTION noted() RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+        CREATE FUNCTION of_volatile() RETURNS bigint STABLE LANGUAGE plpgsql
+            AS 'BEGIN PERFORM public."noted" (); RETURN (SELECT count(*) FROM held); END';
+        CREATE FUNCTION of_volatile_body() RETURNS bigint STABLE LANGUAGE sql
+            BEGIN ATOMIC SELECT count(*) FROM held WHERE noted(); END;
+        CREATE FUNCTION of_lock() RETURNS bigint STABLE LANGUAGE sql
+            AS 'SELECT count(*) FROM held WHERE pg_try_advisory_xact_lock_shared (7)';
+        CREATE FUNCTION of_lock_body() RETURNS bigint STABLE LANGUAGE sql
+            BEGIN ATOMIC SELECT count(*) FROM held WHERE pg_try_advisory_xact_lock_shared(7); END;
+        CREATE FUNCTION by_volatile() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT of_volatile()';
+        CREATE FUNCTION noted_word() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) AS noted FROM held';
         """
 
-    @Test func `a function that reads what NEW does not hold is read on OLD`() throws {
+    @Test func `a function that reads what NEW does not hold, or calls what has effects, is read on OLD`() throws {
         let servers = try Servers.shared.get()
         let database = try servers.makeDatabase(Self.schema)
         for (side, rows) in [(servers.old, 1), (servers.new, 2)] {
@@ -42,6 +53,8 @@ import Testing
             ("SELECT of_own()", "1"), ("SELECT public.of_own()", "1"), ("SELECT of_odd()", "1"),
             ("SELECT of_totals()", "1"), ("SELECT by_another()", "1"), ("SELECT made_up('n')", "1"),
             ("SELECT n FROM over_function", "1"), ("SELECT (2 >>>> 0)::int", "1"),
+            ("SELECT of_volatile()", "1"), ("SELECT of_volatile_body()", "1"), ("SELECT of_lock()", "1"),
+            ("SELECT of_lock_body()", "1"), ("SELECT by_volatile()", "1"), ("SELECT noted_word()", "2"),
         ] {
             #expect(try client.query(sql).first { $0.type == "D" }?.columns == [answer], "\(sql)")
         }
