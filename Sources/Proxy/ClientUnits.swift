@@ -344,6 +344,8 @@ extension ClientConnection {
         let horizon = route.horizon
         var request = RouteRequest(
             kind: unit.carriesBegin ? .read : unit.routedKind, horizon: HorizonFacts(horizon))
+        // A BEGIN that says READ ONLY is a read whatever the catalog says.
+        if route.facts.isGuarded { request.horizon.isReadable = false }
         if lazy != nil && (request.kind != .read || !isMovable) || unit.kind == .begin && unit.leavesPortal {
             request.kind = .unknown
         }

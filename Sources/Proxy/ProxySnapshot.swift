@@ -57,8 +57,11 @@ package final class CatalogSnapshot: Sendable {
     /// What holds before the authority could be asked.
     package static let builtIn = CatalogSnapshot(
         CatalogFacts.builtIn, isReadCommittedDefault: false)
-    /// The same where some tables are others on the other side: which views read them is not known yet.
+    /// The same where there is a mirror: which relations the other side does not hold as this one does is not known
+    /// yet, so nothing is read there.
     package static let guarded = CatalogSnapshot(CatalogFacts.guarded, isReadCommittedDefault: false)
+
+    package var isGuarded: Bool { self === CatalogSnapshot.guarded }
 }
 
 /// All that the data plane needs of one `databases` entry. Immutable; shared by all reactors.

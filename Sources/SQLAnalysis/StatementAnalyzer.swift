@@ -183,7 +183,10 @@ struct StatementAnalyzer {
         }
         // Not the statement itself: its options are no part of a read.
         if let query = SyntaxTree.content(of: node.query) { walk.visit(query) }
-        if let relation = SyntaxTree.message(node.relation) { walk.visit(relation) }
+        if let relation = SyntaxTree.message(node.relation) {
+            if facts.hasHarmfulImplicitCast { walk.findings.add(.write, .harmfulOperator) }
+            walk.visit(relation)
+        }
         var result = Classification(walk.findings.kind, walk.findings.reason)
         result.seesTransactionTime = walk.findings.seesTransactionTime
         result.readsSequence = walk.findings.readsSequence

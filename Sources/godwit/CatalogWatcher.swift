@@ -38,7 +38,6 @@ final class CatalogWatcher: Sendable {
             while true {
                 var isComplete = true
                 for database in databases {
-                    if isFirst { Self.reportReachability(database, logger, requests.descriptor) }
                     guard let catalog = Self.read(database, authority(database.name), requests.descriptor) else {
                         isComplete = isComplete && known[database.name] != nil
                         continue
@@ -53,6 +52,10 @@ final class CatalogWatcher: Sendable {
                         CatalogSnapshot(
                             CatalogFacts(rows: catalog.rows), isReadCommittedDefault: catalog.isReadCommittedDefault,
                             keyColumnTypes: catalog.keyColumnTypes)))
+                }
+                // Behind all catalogs: nothing is read on NEW before, and a side may let us wait for its answer.
+                for database in databases where isFirst {
+                    Self.reportReachability(database, logger, requests.descriptor)
                 }
                 isFirst = false
                 var ready = pollfd(fd: requests.descriptor, events: Int16(POLLIN), revents: 0)

@@ -558,7 +558,8 @@ struct ServeAssembly {
             let sequenceReaders = sequenceReaders[name]
         else { preconditionFailure("made above") }
         let shadow = try shadowBook(settings)
-        let facts = catalogs[name] ?? (settings.mirror.tables.isEmpty ? .builtIn : .guarded)
+        let isMirrored = settings.mirror.mode != .off || !settings.mirror.tables.isEmpty
+        let facts = catalogs[name] ?? (isMirrored ? .guarded : .builtIn)
         if let before = previous?.route(name), before.settings == settings, before.facts === facts,
             before.lookUp == lookUp, before.horizon === horizon, before.epoch == ownership.epoch,
             before.shadow === shadow

@@ -59,4 +59,35 @@ import Testing
             #expect(try client.query(sql).first { $0.type == "D" }?.columns == [answer], "\(sql)")
         }
     }
+
+    /// Only the catalog tells what NEW does not hold as OLD does.
+    @Test func `before the catalog was read nothing of a mirrored database is read on NEW`() throws {
+        let servers = try Servers.shared.get()
+        let database = try servers.makeDatabase(
+            "CREATE TABLE item (n int PRIMARY KEY)", old: "CREATE MATERIALIZED VIEW side AS SELECT 'old' AS side",
+            new: "CREATE MATERIALIZED VIEW side AS SELECT 'new' AS side")
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.mirror = ["mode": "async"]
+        configuration.database.readsPercent = "100"
+        let directory = try GodwitProcess.makeDirectory(configuration)
+        let prepare = try GodwitProcess.command(["prepare", "--config", directory + "/godwit.yaml", database])
+        #expect(prepare.wait() == .code(0), "\(prepare.errors.text)")
+        let owner = try WireClient(port: servers.old.port, database: database, user: PostgresCluster.superuser)
+        _ = try owner.query("BEGIN; LOCK TABLE pg_catalog.pg_policy")
+        let godwit = try GodwitProcess(configuration)
+        try waitUntil {
+            let row = try godwit.console("SHOW MIRROR").first { $0["database"] == database }
+            return row?["state"] == "mirroring" && row?["readable"] == "yes"
+        }
+        let client = try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", "7")])
+        defer { client.close() }
+        func side(_ sql: String) throws -> [String?]? { try client.query(sql).first { $0.type == "D" }?.columns }
+        #expect(try side("SELECT side FROM side") == ["old"])
+        _ = try client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        #expect(try side("SELECT side FROM side") == ["old"])
+        _ = try client.query("COMMIT")
+        _ = try owner.query("COMMIT")
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        #expect(try side("SELECT side FROM side") == ["old"])
+    }
 }

@@ -159,6 +159,12 @@ import Testing
         .init(kind: "relation", schema: "public", name: "s", detail: "x"),
     ])
 
+    @Test(arguments: ["select a from t", "table t", "values (1)", "copy t to stdout", "copy (select 1) to stdout"])
+    func `nothing is a read where the catalog is still to come`(text: String) {
+        #expect(analysed(text, facts: .builtIn).kind == .read)
+        #expect(analysed(text, facts: .guarded).kind == .write)
+    }
+
     @Test(arguments: [
         ("select f()", StatementKind.write), ("select public.f()", .read), ("select other.f()", .write),
         ("select g()", .read), ("select lower('a')", .write), ("select pg_catalog.lower('a')", .read),
