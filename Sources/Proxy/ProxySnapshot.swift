@@ -112,12 +112,9 @@ package final class DatabaseRoute: Sendable {
 
     package func endpoint(_ side: Side) -> ServerEndpoint { side == .old ? old : new }
 
-    /// A copy with certificates as they are now.
-    package func with(oldTLS: ServerTLS?, newTLS: ServerTLS?) -> DatabaseRoute {
-        var (old, new) = (old, new)
-        old.tls = oldTLS
-        new.tls = newTLS
-        return DatabaseRoute(
+    /// A copy with addresses and certificates as they are now.
+    package func with(old: ServerEndpoint, new: ServerEndpoint) -> DatabaseRoute {
+        DatabaseRoute(
             settings: settings, old: old, new: new, facts: facts, horizon: horizon, stamps: stamps,
             sequenceReaders: sequenceReaders, health: health, epoch: epoch, lookUp: lookUp, shadow: shadow,
             table: table, lease: lease)

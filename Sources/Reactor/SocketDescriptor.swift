@@ -191,6 +191,19 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
         resolveAll(host: host, port: port).first
     }
 
+    /// As above, where an address is known already: it stays for as long as it is one of the name's, and while nobody
+    /// can say which these are.
+    ///
+    /// - Parameter resolver: see `resolveAll`.
+    package static func resolve(
+        host: String, port: UInt16, known: SocketAddress?,
+        by resolver: (String, UInt16) -> [SocketAddress] = { resolveAll(host: $0, port: $1) }
+    ) -> SocketAddress? {
+        let found = resolver(host, port)
+        if let known, found.isEmpty || found.contains(known) { return known }
+        return found.first
+    }
+
     /// All that the resolver knows, best first. Blocks.
     package static func resolveAll(host: String, port: UInt16) -> [SocketAddress] {
         if let literal = SocketAddress(host: host, port: port) { return [literal] }

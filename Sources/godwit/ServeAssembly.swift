@@ -564,12 +564,13 @@ struct ServeAssembly {
             before.lookUp == lookUp, before.horizon === horizon, before.epoch == ownership.epoch,
             before.shadow === shadow
         {
-            return readsFiles ? try readingCertificates(before) : before
+            return readsFiles ? try readingAgain(before) : before
         }
-        let running = readsFiles ? nil : previous?.databases[name]
+        let running = previous?.route(name)
         return DatabaseRoute(
-            settings: settings, old: try endpoint(settings, .old, running), new: try endpoint(settings, .new, running),
-            facts: facts, horizon: horizon, stamps: stamps, sequenceReaders: sequenceReaders, health: health,
+            settings: settings, old: try endpoint(settings, .old, running, readsFiles: readsFiles),
+            new: try endpoint(settings, .new, running, readsFiles: readsFiles), facts: facts, horizon: horizon,
+            stamps: stamps, sequenceReaders: sequenceReaders, health: health,
             epoch: ownership.epoch, lookUp: lookUp, shadow: shadow, lease: leases.of(name))
     }
 

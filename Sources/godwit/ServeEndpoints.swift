@@ -6,14 +6,14 @@ import Reactor
 
 /// Where the sides of a database are. On the control thread.
 extension ServeAssembly {
-    /// The same route, with what is in the files of its conninfos now.
-    func readingCertificates(_ route: DatabaseRoute) throws -> DatabaseRoute {
-        let old = try serverTLS(route.settings, .old)
-        let new = try serverTLS(route.settings, .new)
-        let isSame = [(old, route.old.tls), (new, route.new.tls)].allSatisfy { read, known in
-            read.map { $0.isSame(as: known) } ?? (known == nil)
+    /// The same route, with where its hosts are and what is in the files of its conninfos now.
+    func readingAgain(_ route: DatabaseRoute) throws -> DatabaseRoute {
+        let old = try endpoint(route.settings, .old, route, readsFiles: true)
+        let new = try endpoint(route.settings, .new, route, readsFiles: true)
+        let isSame = [(old, route.old), (new, route.new)].allSatisfy { read, known in
+            read.address == known.address && read.tls.map { $0.isSame(as: known.tls) } ?? (known.tls == nil)
         }
-        return isSame ? route : route.with(oldTLS: old, newTLS: new)
+        return isSame ? route : route.with(old: old, new: new)
     }
 
     private func serverTLS(_ settings: DatabaseSettings, _ side: Side) throws -> ServerTLS? {
@@ -21,19 +21,27 @@ extension ServeAssembly {
         return try ServerTLSReader.read(parsed, key: "databases.\(settings.name).\(side == .old ? "old" : "new")")
     }
 
-    /// Resolves names, which blocks: on the control thread only.
+    /// Resolves names, which blocks: on the control thread only. In between neither is a name asked for that was known,
+    /// nor are certificates read: what changes a share must not wait for the resolver, nor lose a side by it.
     ///
-    /// - Parameter running: whose certificates go on; nil: they are read.
+    /// - Parameters:
+    ///   - running: what is in force.
+    ///   - readsFiles: at the start and at a reload.
     func endpoint(
-        _ settings: DatabaseSettings, _ side: Side, _ running: DatabaseRoute?
+        _ settings: DatabaseSettings, _ side: Side, _ running: DatabaseRoute?, readsFiles: Bool
     ) throws -> ServerEndpoint {
         let parsed = try ConnectionString(parsing: side == .old ? settings.old : settings.new)
         let host = parsed.hostaddr ?? parsed.host ?? "/var/run/postgresql"
         let port = parsed.port ?? 5432
+        // Both sides need a restart to be others: what is known is of this host.
+        let known = running?.endpoint(side).address
+        let address = readsFiles ? nil : known
         return ServerEndpoint(
-            side: side, address: SocketAddress.resolve(host: host, port: port), host: parsed.host ?? host, port: port,
+            side: side, address: address ?? SocketAddress.resolve(host: host, port: port, known: known),
+            host: parsed.host ?? host, port: port,
             database: parsed.dbname ?? settings.name, user: parsed.user, password: parsed.password,
             options: parsed.options,
-            tls: try running.map { $0.endpoint(side).tls } ?? serverTLS(settings, side))
+            tls: try readsFiles ? serverTLS(settings, side) : running.map { $0.endpoint(side).tls }
+                ?? serverTLS(settings, side))
     }
 }
