@@ -24,6 +24,13 @@ package enum ReloadPolicy {
         let after = flatten(new)
         let oldValues = Dictionary(before.map { ($0.key, $0.value) }, uniquingKeysWith: { first, _ in first })
         let newValues = Dictionary(after.map { ($0.key, $0.value) }, uniquingKeysWith: { first, _ in first })
+        let kept = flatten(keepingRestartOnly(of: old, in: new))
+        let keptValues = Dictionary(kept.map { ($0.key, $0.value) }, uniquingKeysWith: { first, _ in first })
+        func change(_ key: String, _ old: String?, _ new: String?) -> Change {
+            Change(
+                key: key, old: old.map { masked($0, key) } ?? "", new: new.map { masked($0, key) } ?? "",
+                effect: keptValues[key] == new ? .reload : .restart)
+        }
         var changes: [Change] = []
         for entry in after where oldValues[entry.key] != entry.value {
             changes.append(change(entry.key, oldValues[entry.key], entry.value))
@@ -32,12 +39,6 @@ package enum ReloadPolicy {
             changes.append(change(entry.key, entry.value, nil))
         }
         return changes
-    }
-
-    private static func change(_ key: String, _ old: String?, _ new: String?) -> Change {
-        Change(
-            key: key, old: old.map { masked($0, key) } ?? "", new: new.map { masked($0, key) } ?? "",
-            effect: effect(of: key))
     }
 
     /// Sockets, threads and files that are opened once need a restart, and so do the two databases themselves.
@@ -52,12 +53,14 @@ package enum ReloadPolicy {
         }
         if key.hasPrefix("listen.tls.") || key.hasPrefix("admin.http.tls.") { return .reload }
         guard key.hasPrefix("databases.") else { return .restart }
+        // A database may be called as a section is, and its name may hold dots: the last parts decide.
         let parts = key.split(separator: ".")
-        if parts.count > 1, parts[parts.count - 2] == "mirror", ["ddl", "ddl_wait", "bulk"].contains(parts.last) {
-            return .reload
-        }
-        let isReload = ["auth", "pool", "reads", "rules", "breaker", "shadow"].contains { parts.contains($0) }
-        return isReload ? .reload : .restart
+        if parts.count > 2, parts.last == "rules" { return .reload }
+        guard parts.count > 3, let name = parts.last else { return .restart }
+        let section = parts[parts.count - 2]
+        guard SettingsReader.keys["databases.*.\(section)"]?.contains(String(name)) == true else { return .restart }
+        if section == "mirror" { return ["ddl", "ddl_wait", "bulk"].contains(name) ? .reload : .restart }
+        return ["auth", "pool", "reads", "breaker", "shadow"].contains(section) ? .reload : .restart
     }
 
     /// What a reload makes of `next`: what needs a restart stays as it runs now.
@@ -82,12 +85,32 @@ package enum ReloadPolicy {
             merged.rules = wanted.rules
             merged.breaker = wanted.breaker
             merged.shadow = wanted.shadow
+            if isForAnotherNew(wanted, database) { withholdReads(of: &merged, running: database) }
             merged.mirror.ddl = wanted.mirror.ddl
             merged.mirror.ddlWaitSeconds = wanted.mirror.ddlWaitSeconds
             merged.mirror.bulk = wanted.mirror.bulk
             return merged
         }
         return kept
+    }
+
+    /// What it says of reads is for a NEW that follows OLD from the next start on only.
+    private static func isForAnotherNew(_ wanted: DatabaseSettings, _ running: DatabaseSettings) -> Bool {
+        if wanted.old != running.old || wanted.new != running.new { return true }
+        return running.mirror.mode == .off && wanted.mirror.mode != .off
+    }
+
+    /// No share of what is read or compared there is above the present one.
+    private static func withholdReads(of merged: inout DatabaseSettings, running: DatabaseSettings) {
+        merged.reads.hundredths = min(merged.reads.hundredths, running.reads.hundredths)
+        merged.shadow.hundredths = min(merged.shadow.hundredths, running.shadow.hundredths)
+        for index in merged.reads.cohorts.indices {
+            let cohort = merged.reads.cohorts[index]
+            let present = running.reads.cohorts.first { $0.name == cohort.name && $0.members == cohort.members }
+            merged.reads.cohorts[index].hundredths = min(
+                cohort.hundredths, present?.hundredths ?? running.reads.hundredths)
+        }
+        merged.rules.removeAll { $0.action == .new && !running.rules.contains($0) }
     }
 
     /// Every setting as key and text, in the order of conf/godwit.yaml.
@@ -302,12 +325,15 @@ package enum ReloadPolicy {
         return isConninfo ? maskedConninfo(value) : value
     }
 
-    /// `password=…` and `sslpassword=…` in key=value form and in a URI's query, `user:password@` in a URI.
+    /// `password=…` and `sslpassword=…` in key=value form, `user:password@` and what a query names so in a URI.
     package static func maskedConninfo(_ conninfo: String) -> String {
-        conninfo
-            .replacing(/(password\s*=\s*)('(?:[^'\\]|\\.|'')*'|(?:[^\s&'\\]|\\.)+)/.ignoresCase()) { match in
-                "\(match.output.1)***"
+        let isURI = conninfo.contains(/^\s*postgres(?:ql)?:\/\//)
+        // As libpq reads them: in a query up to the next `&`, else up to a blank, or in quotes.
+        let masked = isURI
+            ? conninfo.replacing(/(password=)[^&]*/.ignoresCase()) { "\($0.output.1)***" }
+            : conninfo.replacing(/(password\s*=\s*)('(?:[^'\\]|\\.|'')*'?|(?:[^\s\\]|\\.)+)/.ignoresCase()) {
+                "\($0.output.1)***"
             }
-            .replacing(/(postgres(?:ql)?:\/\/[^:@\/?]*:)[^@\/]*@/) { "\($0.output.1)***@" }
+        return masked.replacing(/(postgres(?:ql)?:\/\/[^:@\/?]*:)[^@\/]*@/) { "\($0.output.1)***@" }
     }
 }

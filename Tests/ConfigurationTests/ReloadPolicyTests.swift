@@ -37,9 +37,65 @@ import Testing
         ("postgresql://u:p@h/d?x=1", "postgresql://u:***@h/d?x=1"), ("postgres://u@h/d", "postgres://u@h/d"),
         ("postgresql://h/d?password=p&x=1", "postgresql://h/d?password=***&x=1"), ("host=a", "host=a"),
         ("PASSWORD=p host=a", "PASSWORD=*** host=a"), ("password=a\\ b host=c", "password=*** host=c"),
+        ("password=a&b host=c", "password=*** host=c"), ("password=a'b\"c host=d", "password=*** host=d"),
+        ("password='a&b c' host=d", "password=*** host=d"),
+        ("postgresql://h/d?password=p'q r&x=1", "postgresql://h/d?password=***&x=1"),
     ])
     func `passwords are masked in both forms of conninfo`(conninfo: String, masked: String) {
         #expect(ReloadPolicy.maskedConninfo(conninfo) == masked)
+    }
+
+    @Test func `reads for a mirror that begins with the next start begin with it`() throws {
+        let running = settings {
+            $0.databases[0].reads.cohorts = [.init(name: "staff", keys: ["ann"], hundredths: 100)]
+            $0.databases[0].rules = [RuleSettings(name: "there", action: .new)]
+        }
+        let next = settings {
+            $0.databases[0].mirror.mode = .async
+            $0.databases[0].pool.size = 7
+            $0.databases[0].reads.hundredths = 5000
+            $0.databases[0].shadow.hundredths = 100
+            $0.databases[0].reads.cohorts = [
+                .init(name: "staff", keys: ["ann"], hundredths: 10_000), .init(name: "more", keys: ["b"], hundredths: 1),
+            ]
+            $0.databases[0].rules = [
+                RuleSettings(name: "no", action: .deny), RuleSettings(name: "there", action: .new),
+                RuleSettings(name: "also", action: .new),
+            ]
+        }
+        let kept = ReloadPolicy.keepingRestartOnly(of: running, in: next).databases[0]
+        #expect(kept.mirror.mode == .off && kept.pool.size == 7)
+        #expect(kept.reads.hundredths == 0 && kept.shadow.hundredths == 0)
+        #expect(kept.reads.cohorts.map(\.hundredths) == [100, 0])
+        #expect(kept.rules.map(\.name) == ["no", "there"])
+        let changes = ReloadPolicy.changes(from: running, to: next)
+        func effect(_ key: String) -> ReloadPolicy.Effect? {
+            changes.first { $0.key == "databases.shop.\(key)" }?.effect
+        }
+        #expect(effect("reads.percent") == .restart && effect("shadow.percent") == .restart)
+        #expect(effect("rules") == .restart && effect("pool.size") == .reload)
+        // With what it follows already they are the reload's, and fewer always.
+        var mirrored = running
+        mirrored.databases[0].mirror.mode = .async
+        #expect(ReloadPolicy.keepingRestartOnly(of: mirrored, in: next) == next)
+        var moved = next
+        moved.databases[0].new = "host=c"
+        moved.databases[0].reads.hundredths = 100
+        let less = ReloadPolicy.keepingRestartOnly(of: next, in: moved).databases[0]
+        #expect(less.new == "" && less.reads.hundredths == 100)
+    }
+
+    @Test(arguments: ["auth", "pool", "shop.reads", "rules", "mirror"])
+    func `a database may be called as a section is`(name: String) {
+        var before = Settings()
+        before.databases = [DatabaseSettings(name: name)]
+        var after = before
+        after.databases[0].new = "host=b"
+        after.databases[0].pool.size = 7
+        after.databases[0].mirror.mode = .async
+        let effects = ReloadPolicy.changes(from: before, to: after).map { ($0.key, $0.effect) }
+        #expect(effects.map(\.1) == [.restart, .reload, .restart])
+        for (key, effect) in effects { #expect(ReloadPolicy.effect(of: key) == effect, "\(key)") }
     }
 
     @Test func `a cohort with other keys is a change, and its keys are not told`() {
