@@ -3,7 +3,8 @@ import Primitives
 
 /// Signals of the process, taken by a thread of their own and given on as calls: no code of ours runs in a handler.
 package enum SignalSource {
-    private static let handled: [CInt] = [SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2]
+    /// SIGURG is nobody else's here: the kernel sends it for sockets only to who asks for it.
+    private static let handled: [CInt] = [SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGURG]
 
     private static func makeSet() -> sigset_t {
         var set = sigset_t()

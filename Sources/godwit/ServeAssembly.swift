@@ -175,6 +175,8 @@ struct ServeAssembly {
                     lifeCycle.hasReloaded()
                 case .signal(SIGUSR2) where !gate.isHolding:
                     lifeCycle.startSuccessor(server, by: "SIGUSR2")
+                case .signal(SIGURG):
+                    lifeCycle.startSuccessor(server, by: "SIGURG")
                 case .signal(let number):
                     gate.take(signal: number)
                 case .takeover, .strayCancel, .canceled:

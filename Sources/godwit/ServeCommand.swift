@@ -16,7 +16,8 @@ struct ServeCommand: ParsableCommand {
         abstract: "Serve clients, mirror writes and route reads.",
         discussion: """
             SIGHUP reads the configuration again, all or nothing. SIGTERM lets transactions end and then exits, SIGINT \
-            (or a second SIGTERM) exits at once. SIGUSR2 starts the program anew with --takeover, or ends a PAUSE. \
+            (or a second SIGTERM) exits at once. SIGURG starts the program anew with --takeover; SIGUSR2 does \
+            so, too, or ends a PAUSE of all databases. \
             Exit status: 0 ended as told, 1 cannot listen or take over, 2 configuration invalid.
             """)
 

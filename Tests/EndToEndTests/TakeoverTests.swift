@@ -166,6 +166,20 @@ import Testing
         #expect(try WireClient(port: port, database: database).value("SELECT side FROM side_marker") == "old")
     }
 
+    @Test func `an upgrade takes over also while all is held, and lets nothing go`() throws {
+        let godwit = try GodwitProcess(configuration)
+        _ = try godwit.console("PAUSE")
+        godwit.process.send(SIGURG)
+        let line = try godwit.log.waitForLine(containing: "was started to take over")
+        let digits = line.firstMatch(of: /process ([0-9]+) was started/)?.output.1 ?? ""
+        let process = try #require(pid_t(digits))
+        defer { kill(process, SIGKILL) }
+        try godwit.log.waitForLine(containing: "process \(process) has taken over")
+        try godwit.log.waitForLine(containing: "notice: ended")
+        let states = try godwit.console("SHOW STATE")
+        #expect(states.contains { $0["key"] == "paused" && $0["value"] == "yes" }, "\(states)")
+    }
+
     @Test func `a cancel request for a client of the old process reaches it by way of the new one`() throws {
         let godwit = try GodwitProcess(configuration)
         let sleeper = try WireClient(port: godwit.port, database: database)

@@ -37,7 +37,7 @@ import Testing
 
     @Test func `the manual page names every signal and exit status that serve's help does`() throws {
         let page = try Tree.text("conf/debian/godwit.1")
-        for word in ["SIGHUP", "SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "takeover", "offline"] {
+        for word in ["SIGHUP", "SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGURG", "takeover", "offline"] {
             #expect(page.contains(word), "\(word)")
         }
     }
