@@ -41,8 +41,10 @@ package struct HandOverMachine {
     }
 
     private var state: State = .serving
+    /// Our end is the end of all: a container goes with its first process.
+    private let isFirst: Bool
 
-    package init() {}
+    package init(isFirst: Bool = false) { self.isFirst = isFirst }
 
     /// When `elapsed` is to be said.
     package var deadline: MonotonicInstant? {
@@ -57,6 +59,9 @@ package struct HandOverMachine {
         }
     }
 
+    private static let firstProcess =
+        "it is process 1 of a container, which would end with it: start another container beside it"
+
     /// Another process is the service.
     package var hasLeft: Bool { if case .left = state { true } else { false } }
 
@@ -66,7 +71,7 @@ package struct HandOverMachine {
     ) {
         switch (state, event) {
         case (.serving, .step(.asked(let process), let obstacle)):
-            if let obstacle {
+            if let obstacle = isFirst ? Self.firstProcess : obstacle {
                 return actions += [.refuse(obstacle), .warn("process \(process) was refused: \(obstacle)")]
             }
             state = .asked(process: process)

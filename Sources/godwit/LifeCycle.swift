@@ -26,7 +26,7 @@ final class LifeCycle {
     /// Another descriptor of the HTTP socket, to be handed on; -1: none.
     private var httpSocket: CInt
     private var offer: TakeoverOffer?
-    private(set) var machine = HandOverMachine()
+    private(set) var machine = HandOverMachine(isFirst: getpid() == 1)
     private var leave: () -> Void = {}
     private var strays: [UInt64: Canceller] = [:]
     private var lastStray: UInt64 = 0

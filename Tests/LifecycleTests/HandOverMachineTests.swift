@@ -44,6 +44,17 @@ import Testing
         #expect(run(&machine, step(.asked(process: 9))) == [.grant])
     }
 
+    @Test func `the first process of a container keeps its place`() {
+        var machine = HandOverMachine(isFirst: true)
+        let refused = run(&machine, step(.asked(process: 7)))
+        guard refused.count == 1, case .refuse(let why) = refused[0] else {
+            Issue.record("not refused: \(refused)")
+            return
+        }
+        #expect(why.contains("container"))
+        #expect(machine.successor == nil)
+    }
+
     @Test func `an obstacle is told, at the begin and in between`() {
         var machine = HandOverMachine()
         #expect(run(&machine, step(.asked(process: 7), obstacle: "held")) == [.refuse("held")])
