@@ -92,4 +92,12 @@ struct HandOverChannel: ~Copyable {
         return .message(
             String(decoding: bytes.prefix(received), as: UTF8.self), descriptors: Array(descriptors.prefix(held)))
     }
+
+    /// As above, but no word gets lost in between: whoever speaks when it is too late is told so by its `send`.
+    func receiveOrClose(millis: CInt) -> Received {
+        let received = receive(millis: millis)
+        guard case .timedOut = received else { return received }
+        shutdown(socket.raw, CInt(SHUT_RD))
+        return receive(millis: 0)
+    }
 }

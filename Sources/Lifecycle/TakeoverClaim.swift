@@ -99,8 +99,9 @@ package final class TakeoverClaim: Sendable {
     /// Clients are accepted here. From now on the other one lets its clients go.
     ///
     /// - Parameter deliver: told, on a thread of its own, what becomes of cancel requests, and of the other one's end.
-    package func serving(_ deliver: @escaping @Sendable (TakeoverStep) -> Void) {
-        send("serving")
+    /// - Throws: `.lost` when it waits no more: then it has gone on as before, and we must not serve beside it.
+    package func serving(_ deliver: @escaping @Sendable (TakeoverStep) -> Void) throws(TakeoverFailure) {
+        guard send("serving") else { throw .lost }
         _ = OwnThread(name: "godwit-before") { [self] in
             while let text = receive(millis: -1) {
                 let words = text.split(separator: " ")

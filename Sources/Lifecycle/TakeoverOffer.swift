@@ -148,7 +148,9 @@ private final class Conversation {
     }
 
     private func hears(_ word: String) -> Bool {
-        guard case .message(let text, _) = channel.receive(millis: TakeoverOffer.patienceMillis) else { return false }
+        guard case .message(let text, _) = channel.receiveOrClose(millis: TakeoverOffer.patienceMillis) else {
+            return false
+        }
         return text == word
     }
 

@@ -71,9 +71,15 @@ final class LifeCycle {
     func onLeave(_ body: @escaping () -> Void) { leave = body }
 
     /// Clients are served.
-    func begin(_ server: ProxyServer) {
+    ///
+    /// - Throws: ExitCode after having said why: two would serve, each without what users write through the other.
+    func begin(_ server: ProxyServer) throws {
         Successor.noteProgram()
         let control = server.control
+        do throws(TakeoverFailure) { try claim?.serving { control.post(.takeover($0)) } } catch {
+            complain("cannot take over: \(error)")
+            throw ExitCode(1)
+        }
         do throws(SocketError) {
             offer = try TakeoverOffer(
                 at: TakeoverOffer.address(configuration: path), inherited: takeoverSocket
@@ -83,9 +89,8 @@ final class LifeCycle {
             logger.warning(
                 "no other Godwit can take over from this one: another one runs with \(path) (\(error.reason))")
         }
-        if let claim {
+        if claim != nil {
             events.append(EventRecord(.takeover, cause: "process \(getpid()) has taken over and serves new clients"))
-            claim.serving { control.post(.takeover($0)) }
         }
         notifier.tell(.ready, .status("serving"))
         if let seconds = notifier.watchdogSeconds {

@@ -78,7 +78,7 @@ struct ServeCommand: ParsableCommand {
         for address in server.addresses { logger.notice("listening on \(address)") }
         let control = server.control
         SignalSource.forward { control.post(.signal($0)) }
-        lifeCycle.begin(server)
+        try lifeCycle.begin(server)
         assembly.run(server, engine, lifeCycle)
     }
 

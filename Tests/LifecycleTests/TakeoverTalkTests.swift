@@ -1,8 +1,9 @@
 import Glibc
-import Lifecycle
 import Primitives
 import Reactor
 import Testing
+
+@testable import Lifecycle
 
 /// The two ends of a hand-over, in one process.
 @Suite struct TakeoverTalkTests {
@@ -63,7 +64,7 @@ import Testing
             } catch {
                 Issue.record("\(error)")
             }
-            claim.serving { answers.post($0) }
+            do { try claim.serving { answers.post($0) } } catch { Issue.record("\(error)") }
             claim.order("hold all")
             claim.cancel(number: 3, processID: 77, secret: [0, 255, 16])
             var ready = pollfd(fd: answers.descriptor, events: Int16(POLLIN), revents: 0)
@@ -124,6 +125,50 @@ import Testing
         #expect(throws: TakeoverFailure.nobody) {
             _ = try TakeoverClaim.begin(at: .unix(path: "@godwit-nobody-\(getpid())"))
         }
+    }
+
+    @Test func `one that comes too late to serve is told so`() throws {
+        let listening = try HandOverChannel.listen(address)
+        defer { close(listening) }
+        let thread = claim { claim, _ in
+            do {
+                #expect(try claim.ready() == [])
+                var ended = pollfd(fd: listening, events: Int16(POLLIN), revents: 0)
+                _ = poll(&ended, 1, -1)
+            } catch {
+                Issue.record("\(error)")
+            }
+            #expect(throws: TakeoverFailure.lost) { try claim.serving { _ in } }
+        }
+        do {
+            let running = HandOverChannel(owning: accept(listening, nil, nil))
+            _ = running.receive(millis: -1)
+            running.send("sockets")
+            _ = running.receive(millis: -1)
+            running.send("go")
+            guard case .ended = running.receiveOrClose(millis: 0) else {
+                Issue.record("it was there in time")
+                return
+            }
+        }
+        // For the thread to go on.
+        _ = try HandOverChannel.connect(to: address)
+        thread.join()
+    }
+
+    @Test func `what was said in time is heard`() throws {
+        let listening = try HandOverChannel.listen(address)
+        defer { close(listening) }
+        let other = try HandOverChannel.connect(to: address)
+        let running = HandOverChannel(owning: accept(listening, nil, nil))
+        other.send("serving")
+        shutdown(running.socket.raw, CInt(SHUT_RD))
+        guard case .message("serving", _) = running.receiveOrClose(millis: 0) else {
+            Issue.record("not heard")
+            return
+        }
+        let isHeard = other.send("too late")
+        #expect(!isHeard)
     }
 
     @Test func `sockets of a service manager are those that it names for this process`() throws {
