@@ -16,12 +16,14 @@ package struct Listener: ~Copyable {
         if raw < 0 { throw SocketError(operation: .open, errno: errno) }
         let owned = SocketDescriptor(owning: raw)
         if case .unix(let path) = wanted {
-            unlink(path)  // left by a process that was killed; a live one would hold the TCP port
+            if Self.isLeftBehind(path, wanted) { unlink(path) }
         } else {
             var on: CInt = 1
             setsockopt(raw, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<CInt>.size))
         }
         if wanted.withSockaddr({ bind(raw, $0, $1) }) != 0 { throw SocketError(operation: .bind, errno: errno) }
+        // As PostgreSQL has it: who may log in is not the directory's affair, nor the umask's.
+        if case .unix(let path) = wanted, !path.hasPrefix("@") { chmod(path, 0o777) }
         if listen(raw, CInt(backlog)) != 0 { throw SocketError(operation: .listen, errno: errno) }
         address = Self.localAddress(raw) ?? wanted
         descriptor = owned
@@ -71,6 +73,18 @@ package struct Listener: ~Copyable {
         let address = peer ?? .unix(path: "")
         client.setNoDelay(for: address)
         return .client(client, address)
+    }
+
+    /// A socket's file where nobody listens any more: a process that is killed leaves it. Whatever else is there,
+    /// another's socket or file, is not ours to take away.
+    private static func isLeftBehind(_ path: String, _ address: SocketAddress) -> Bool {
+        var status = stat()
+        guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { return false }
+        let type = CInt(SOCK_STREAM.rawValue) | CInt(SOCK_NONBLOCK.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
+        let raw = socket(AF_UNIX, type, 0)
+        if raw < 0 { return false }
+        let probe = SocketDescriptor(owning: raw)
+        return address.withSockaddr { connect(probe.raw, $0, $1) } != 0 && errno == ECONNREFUSED
     }
 
     private static func localAddress(_ raw: CInt) -> SocketAddress? {

@@ -66,6 +66,39 @@ import Testing
         rmdir(directory)
     }
 
+    @Test func `a Unix socket where somebody listens is not taken away, nor is a file`() throws {
+        let directory = temporaryDirectory()
+        let address = SocketAddress.unix(path: directory + "/.s.PGSQL.1")
+        let listener = try Listener(on: address)
+        #expect(throws: SocketError(operation: .bind, errno: EADDRINUSE)) { _ = try Listener(on: address) }
+        // Who asked whether somebody listens has left.
+        _ = listener.accept()
+        let client = try SocketDescriptor.connect(to: address)
+        talk(listener, from: client)
+        unlink(address.description)
+        let file = open(address.description, O_CREAT | O_WRONLY, 0o600)
+        #expect(file >= 0)
+        close(file)
+        #expect(throws: SocketError(operation: .bind, errno: EADDRINUSE)) { _ = try Listener(on: address) }
+        #expect(access(address.description, F_OK) == 0)
+        unlink(address.description)
+        rmdir(directory)
+    }
+
+    @Test func `every user of the system may come in over a Unix socket`() throws {
+        let directory = temporaryDirectory()
+        let address = SocketAddress.unix(path: directory + "/.s.PGSQL.1")
+        let before = umask(0o077)
+        defer { umask(before) }
+        let listener = try Listener(on: address)
+        var status = stat()
+        let outcome = lstat(listener.address.description, &status)
+        #expect(outcome == 0)
+        #expect(status.st_mode & 0o777 == 0o777)
+        unlink(address.description)
+        rmdir(directory)
+    }
+
     @Test func `a name that starts with @ leaves no file`() throws {
         let name = "@godwit-\(getpid())-\(UInt64.random(in: .min ... .max))"
         let listener = try Listener(on: .unix(path: name))
