@@ -45,6 +45,7 @@ extension ServeAssembly {
 
     mutating func checkLifeCycle(_ lifeCycle: LifeCycle, _ server: ProxyServer, _ gate: GateDesk) {
         lifeCycle.checkTime(server)
+        state.memory.writeAgain()
         if gate.isShuttingDown { lifeCycle.isEnding() }
         let now = MonotonicInstant.now()
         if let deadline = lifeCycle.machine.deadline, deadline <= now {
@@ -65,6 +66,7 @@ extension ServeAssembly {
                 withholdsReads = false
                 allowReads()
             case .leave:
+                state.memory.leave()
                 // The next one mirrors as soon as it has the lock. It may take a while until a batch ends.
                 let running = Array(mirrors.values)
                 _ = OwnThread(name: "godwit-leave") { for mirror in running { mirror.stop() } }

@@ -12,6 +12,8 @@ final class TrafficMemory: Sendable {
         var number: Int64 = 0
         /// Words of ours that the store has not got yet: it will have them behind all that it has.
         var unwritten = 0
+        /// The store could not take it when it was given.
+        var isLost = false
         /// Another Godwit's word, which the control thread has not taken yet.
         var offer: StateStore.StoredTraffic?
     }
@@ -22,6 +24,8 @@ final class TrafficMemory: Sendable {
     private let isBehind = Atomic<Bool>(false)
     /// What the store has is known.
     private let informed: Atomic<Bool>
+    /// Another process has our place, and what it writes counts.
+    private let hasLeft = Atomic<Bool>(false)
 
     /// - Parameter store: nil: it lasts as long as the process.
     init(_ store: StateStore?) throws(StateStore.Failure) {
@@ -42,6 +46,7 @@ final class TrafficMemory: Sendable {
     func record(of database: String) -> TrafficPlan.Record { places.withLock { $0[database]?.record } ?? .init() }
 
     func note(_ record: TrafficPlan.Record, of database: String) {
+        if hasLeft.load(ordering: .acquiring) { return }
         let isNew = places.withLock { places in
             var place = places[database] ?? Place()
             if place.record == record { return false }
@@ -50,16 +55,37 @@ final class TrafficMemory: Sendable {
             places[database] = place
             return true
         }
-        if !isNew { return }
+        if isNew { write(record, of: database) }
+    }
+
+    private func write(_ record: TrafficPlan.Record, of database: String) {
+        guard let store else { return }
         // What a migration has ordered counts as long as we run it.
-        store?.remember(record, of: database, term: record.isManaged ? store?.held : nil) { [weak self] number in
+        store.remember(record, of: database, term: record.isManaged ? store.held : nil) { [weak self] number in
             self?.places.withLock { places in
                 places[database]?.unwritten -= 1
-                if let number { places[database]?.number = number }
+                if let number { places[database]?.number = number } else { places[database]?.isLost = true }
             }
             if number == nil { self?.isBehind.store(true, ordering: .releasing) }
         }
     }
+
+    /// From time to time: what a file could not take (its disk was full) is written when it can. Where several Godwits
+    /// share a store it is what that has by now that counts.
+    func writeAgain() {
+        guard let store, !store.isShared, !hasLeft.load(ordering: .acquiring) else { return }
+        let lost = places.withLock { places in
+            let names = places.filter(\.value.isLost).keys
+            for name in names {
+                places[name]?.isLost = false
+                places[name]?.unwritten += 1
+            }
+            return names.compactMap { name in places[name].map { (name, $0.record) } }
+        }
+        for (name, record) in lost { write(record, of: name) }
+    }
+
+    func leave() { hasLeft.store(true, ordering: .releasing) }
 
     // MARK: what other Godwits say
 

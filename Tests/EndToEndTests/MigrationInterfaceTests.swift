@@ -164,4 +164,39 @@ import Testing
         let serve = try GodwitProcess.command(["serve", "--config", directory + "/godwit.yaml"])
         #expect(serve.wait() == .code(1) && serve.errors.text.contains("move it away"), "\(serve.errors.text)")
     }
+
+    @Test func `a share that the state could not take is in it when it can`() throws {
+        let drive = try tests.drive()
+        let python = TestResources.packageRoot + "/.build/venv/bin/python"
+        let open = """
+            import sqlite3, sys
+            state = sqlite3.connect("\(drive.godwit.directory)/godwit.sqlite", isolation_level=None)
+
+            """
+        func count(_ sql: String) throws -> Int {
+            let text = try ChildProcess.run([python, "-c", open + "print(state.execute(\"\(sql)\").fetchone()[0])"])
+            return try #require(Int(text.trimmingCharacters(in: .whitespacesAndNewlines)))
+        }
+        // Nobody else writes to the file meanwhile.
+        let holder = try ChildProcess([python, "-c", open + """
+            state.execute("BEGIN IMMEDIATE")
+            print("held", flush=True)
+            sys.stdin.read()
+            """], keepsInput: true)
+        try holder.output.waitForLine(containing: "held")
+        let stored = try count("SELECT count(*) FROM event")
+        _ = try drive.godwit.console("READS \(drive.database) 12.5")
+        // Its event is written behind it: when that is lost, so is the share.
+        let told = try drive.godwit.console("SHOW EVENTS").count
+        try waitUntil {
+            let lost = try drive.get("/metrics").body.firstMatch(of: /\ngodwit_state_lost_events_total ([0-9]+)/)
+            return try #require(Int(lost?.output.1 ?? "")) >= told - stored
+        }
+        holder.endInput()
+        #expect(holder.wait() == .code(0))
+        try waitUntil { try count("SELECT count(*) FROM traffic WHERE json LIKE '%1250%'") > 0 }
+        try drive.crash()
+        let rows = try drive.godwit.console("SHOW DATABASES")
+        #expect(rows.first { $0["name"] == drive.database && $0["side"] == "new" }?["reads_percent"] == "12.50")
+    }
 }

@@ -180,6 +180,26 @@ import Testing
         #expect(states.contains { $0["key"] == "paused" && $0["value"] == "yes" }, "\(states)")
     }
 
+    @Test func `what the old process does about shares is not what the next start goes by`() throws {
+        var configuration = configuration
+        configuration.listen["takeover_wait"] = "100000"
+        let old = try GodwitProcess(configuration)
+        let client = try WireClient(port: old.port, database: database)
+        _ = try old.console("READS \(database) 10")
+        let next = try GodwitProcess(takingOverFrom: old)
+        _ = try next.console("READS \(database) 20")
+        // The file's share counts there from now on.
+        let before = old.log.lines.count
+        old.process.send(SIGHUP)
+        try old.log.waitForLine(containing: " reload: ", skipping: before)
+        client.close()
+        #expect(old.process.wait() == .code(0))
+        #expect(next.terminate() == .code(0))
+        let again = try GodwitProcess(resuming: next)
+        let shares = try again.console("SHOW DATABASES").filter { $0["name"] == database && $0["side"] == "new" }
+        #expect(shares.map { $0["reads_percent"] } == ["20.00"])
+    }
+
     @Test func `a cancel request for a client of the old process reaches it by way of the new one`() throws {
         let godwit = try GodwitProcess(configuration)
         let sleeper = try WireClient(port: godwit.port, database: database)
