@@ -159,16 +159,28 @@ extension ServeAssembly {
         }
     }
 
-    /// Both sides, as the file names them, without what they are named by.
+    /// Both sides by where they are, without the names themselves: a password that is another, or a certificate, does
+    /// not give OLD its writes back.
     private static func pair(_ settings: DatabaseSettings) -> String {
-        Digest.sha256(Array("\(settings.old)\u{0}\(settings.new)".utf8)).map { byte in
+        digits([settings.old, settings.new].map { conninfo in
+            guard let parsed = try? ConnectionString(parsing: conninfo) else { return conninfo }
+            let host = parsed.hostaddr ?? parsed.host ?? ""
+            return [host.lowercased(), "\(parsed.port ?? 5432)", parsed.dbname ?? settings.name]
+                .joined(separator: "\u{0}")
+        })
+    }
+
+    private static func digits(_ texts: [String]) -> String {
+        Digest.sha256(Array(texts.joined(separator: "\u{0}").utf8)).map { byte in
             (byte < 16 ? "0" : "") + String(byte, radix: 16)
         }.joined()
     }
 
-    /// NEW has it for good, and the file still names both as they were.
+    /// NEW has it for good, and the file still names both as they were. Earlier versions have stored the texts of the
+    /// conninfos.
     func isFinished(_ settings: DatabaseSettings) -> Bool {
-        plan.record(of: settings.name).finishedPair == Self.pair(settings)
+        guard let finished = plan.record(of: settings.name).finishedPair else { return false }
+        return finished == Self.pair(settings) || finished == Self.digits([settings.old, settings.new])
     }
 
     mutating func startMirrors(_ control: Mailbox<ControlMessage>, _ engine: SwitchEngine) {

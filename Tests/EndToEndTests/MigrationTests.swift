@@ -95,6 +95,18 @@ import Testing
         try expectWrites(drive, on: servers.new, id: 10_002)
         try drive.crash()
         try expectWrites(drive, on: servers.new, id: 10_003)
+        // Also where neither database says so any more, and the file names both in other words.
+        let path = drive.godwit.configurationPath
+        let removal = try GodwitProcess.command(
+            ["prepare", "--config", path, drive.database, "--remove", "--all"])
+        #expect(removal.wait() == .code(0), "\(removal.errors.text)")
+        let text = try String(contentsOfFile: path, encoding: .utf8)
+        let otherwise = text.replacing(
+            "dbname=\(drive.database)", with: "dbname=\(drive.database) application_name=otherwise")
+        #expect(otherwise != text)
+        try otherwise.write(toFile: path, atomically: true, encoding: .utf8)
+        try drive.crash()
+        try expectWrites(drive, on: servers.new, id: 10_004)
         let report = try MigrationDrive.json(try drive.get("/migrations/m/report"))
         let verbs = (report["decisions"] as? [[String: Any]])?.compactMap { $0["verb"] as? String } ?? []
         #expect(verbs.count { $0 == "advance" } >= 8)
