@@ -82,7 +82,7 @@ final class ServerConnection {
     /// Cancel requests that may still be sent to end what nobody waits for; nil: somebody does.
     var cancelsLeft: Int?
     /// The server said why it will close the connection.
-    private(set) var farewell: ErrorResponse?
+    var farewell: ErrorResponse?
     var quietFailure: ErrorResponse?
 
     init(
@@ -413,8 +413,8 @@ final class ServerConnection {
 
     private func error(_ body: UnsafeRawBufferPointer, _ relay: inout Relay) -> Bool {
         let error = ErrorResponse.parse(body: body)
-        if error.severity == .fatal {
-            farewell = error  // the end of the connection follows, and is what the client is told of
+        if error.severity == .fatal || state == .idle {
+            takeLeave(error)
             return false
         }
         session.goesOnAfterError()

@@ -128,6 +128,14 @@ extension ServerConnection {
         settleIfQuiet()
     }
 
+    /// The server has said why it goes. The end of the connection, of which a client is told, may come much later: a
+    /// backend drops its temporary tables first. Nobody else gets it until then.
+    func takeLeave(_ reason: ErrorResponse) {
+        farewell = reason
+        isOutdated = true
+        if state == .idle { close() }
+    }
+
     func settleIfQuiet() {
         guard state == .settling, session.isQuiet else { return }
         if cancelsLeft != nil { return close() }

@@ -391,6 +391,27 @@ import Testing
         for client in clients { #expect(try client.value("SELECT 2") == "2") }
     }
 
+    @Test func `a server that says goodbye is nobody's from then on, though its connection goes on`() throws {
+        let relay = try TCPRelay(to: servers.old.port)
+        let godwit = try servers.godwit(database) {
+            $0.database.pool = ["size": "1"]
+            $0.database.old = "host=127.0.0.1 port=\(relay.port) dbname=\(database)"
+        }
+        let client = try connect(godwit)
+        let first = try client.value("SELECT pg_backend_pid()")
+        let farewell = ["SFATAL", "VFATAL", "C57P05", "Mterminating connection due to idle-session timeout"]
+        relay.say(Frame.message("E", farewell.flatMap { Array($0.utf8) + [0] } + [0]))
+        try waitUntil { try backends() == 0 }
+        let second = try client.value("SELECT pg_backend_pid()")
+        #expect(second != nil && second != first)
+
+        // Its client keeps it to the end of the transaction.
+        _ = try client.query("BEGIN; SELECT txid_current()")
+        relay.say(Frame.message("E", farewell.flatMap { Array($0.utf8) + [0] } + [0]))
+        _ = try client.query("COMMIT")
+        #expect(try client.value("SELECT pg_backend_pid()") != second)
+    }
+
     @Test func `a thousand idle clients are held and each is served`() throws {
         var limit = rlimit()
         getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)

@@ -25,6 +25,7 @@ package final class TCPRelay: Sendable {
     private let cutsMade = Atomic<Int>(0)
     private let isClosed = Atomic<Bool>(false)
     private let connections = Mutex<Set<CInt>>([])
+    private let clients = Mutex<Set<CInt>>([])
     private struct State {
         var mode: Mode = .passing
         /// Those who wait until the mode is in force.
@@ -72,6 +73,15 @@ package final class TCPRelay: Sendable {
     /// Resets every connection that is open now.
     package func cutAll() {
         connections.withLock { for end in $0 { shutdown(end, CInt(SHUT_RDWR)) } }
+    }
+
+    /// Tells all clients what their servers have not said, while nothing else is on its way to them.
+    package func say(_ bytes: [UInt8]) {
+        clients.withLock { clients in
+            for client in clients {
+                bytes.withUnsafeBytes { _ = send(client, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL)) }
+            }
+        }
     }
 
     // MARK: listening
@@ -165,7 +175,9 @@ package final class TCPRelay: Sendable {
     private func relay(_ client: CInt) {
         let server = socket(AF_INET, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         connections.withLock { $0.formUnion([client, server]) }
+        clients.withLock { _ = $0.insert(client) }
         defer {
+            clients.withLock { _ = $0.remove(client) }
             connections.withLock { $0.subtract([client, server]) }
             for end in [client, server] {
                 var reset = linger(l_onoff: 1, l_linger: 0)
