@@ -61,11 +61,17 @@ final class CancelConnection {
         if limit > 0 { worker.schedule(.cancel(registration), at: worker.now.advanced(bySeconds: limit)) }
     }
 
-    /// The server is not kept from others for a request that goes nowhere.
+    /// The server's client is not kept waiting for a request that goes nowhere.
     func timedOut() {
         if state == .ended { return }
         let failure = worker.connectFailure(target.endpoint, "no answer within server_connect_timeout")
         worker.logger.warning("\(failure.message) to cancel a query")
+        breakOff()
+    }
+
+    /// What was sent may arrive yet, whenever that is: the server is nobody else's then.
+    private func breakOff() {
+        if state == .sent { target.isOutdated = true }
         end()
     }
 
@@ -75,9 +81,13 @@ final class CancelConnection {
             state = .negotiating
             return take(negotiation.begin(&stream, worker))
         }
-        if writable && !isGoingOn(stream.flush()) { return end() }
+        if writable && !isGoingOn(stream.flush()) { return breakOff() }
         if readable && state == .negotiating { return take(negotiation.advance(&stream, worker)) }
-        if readable && !isGoingOn(stream.receive(into: worker.buffer)) { return end() }
+        if readable {
+            let outcome = stream.receive(into: worker.buffer)
+            if case .failed = outcome { return breakOff() }
+            if !isGoingOn(outcome) { return end() }
+        }
         updateInterest()
     }
 
@@ -88,7 +98,7 @@ final class CancelConnection {
         case .open:
             state = .sent
             stream.queue(request)
-            if isGoingOn(stream.flush()) { updateInterest() } else { end() }
+            if isGoingOn(stream.flush()) { updateInterest() } else { breakOff() }
         case .failed(let reason, _):
             worker.logger.warning("\(worker.connectFailure(target.endpoint, reason).message) to cancel a query")
             end()

@@ -412,6 +412,33 @@ import Testing
         #expect(try client.value("SELECT pg_backend_pid()") != second)
     }
 
+    @Test func `a server is nobody else's when a cancel request for it may still arrive`() throws {
+        let relay = try TCPRelay(to: servers.old.port)
+        let godwit = try servers.godwit(database) {
+            $0.database.pool = ["size": "1", "server_connect_timeout": "1"]
+            $0.database.old = "host=127.0.0.1 port=\(relay.port) dbname=\(database)"
+        }
+        let client = try connect(godwit)
+        let first = try client.value("SELECT pg_backend_pid()")
+        let blocker = try WireClient(port: servers.old.port, database: database)
+        _ = try blocker.query("BEGIN; LOCK TABLE t")
+        client.send(Frame.query("UPDATE t SET v = 1"))
+        try waitUntil {
+            try servers.old.psql("SELECT wait_event_type FROM pg_stat_activity WHERE pid = \(first ?? "0")") == "Lock"
+        }
+        // The kernel takes the request, and nobody reads it as yet.
+        relay.become(.silent)
+        try client.cancel()
+        try godwit.log.waitForLine(containing: "to cancel a query")
+        _ = try blocker.query("COMMIT")
+        try waitUntil {
+            try servers.old.psql("SELECT state FROM pg_stat_activity WHERE pid = \(first ?? "0")") == "idle"
+        }
+        relay.become(.passing)
+        _ = try client.readToReady()
+        #expect(try connect(godwit).value("SELECT pg_backend_pid()") != first)
+    }
+
     @Test func `a thousand idle clients are held and each is served`() throws {
         var limit = rlimit()
         getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
