@@ -233,7 +233,7 @@ extension Worker {
             answered(entry.database, entry.key.side, isProbe: false)
         }
         entry.pool.serverOpened(server.id, now: now)
-        serveLater(entry)
+        if entry.isForgotten { server.close() } else { serveLater(entry) }
     }
 
     /// An attempt to open a server failed. The authority's waiters go on waiting while it is not given up; the other
@@ -271,7 +271,7 @@ extension Worker {
     /// The client has done with it.
     func releaseServer(_ server: ServerConnection) {
         let entry = server.entry
-        if server.isOutdated || entry.database.hold == .all || isOverfull(entry)
+        if server.isOutdated || entry.isForgotten || entry.database.hold == .all || isOverfull(entry)
             || !entry.pool.release(server.id, now: now)
         {
             server.close()
