@@ -496,7 +496,11 @@ final class Worker {
     }
 
     func stopListening() {
-        for box in listeners { loop.unregister(box.listener.descriptor.raw) }
+        for box in listeners {
+            loop.unregister(box.listener.descriptor.raw)
+            // This batch may have an event for it still.
+            dropRegistration(box.registration)
+        }
         listeners = []
     }
 

@@ -209,6 +209,20 @@ import Testing
         #expect(try servers.old.psql("SELECT id FROM side_marker", database: database) == "2")
     }
 
+    @Test func `clients that come together with SIGTERM do it no harm`() throws {
+        let clients = try (0..<60).map { _ in try connect() }
+        // The thread has something to look at: what comes meanwhile comes to it at once.
+        let ones = Array(repeating: "1", count: 12_000).joined(separator: ", ")
+        for (number, client) in clients.enumerated() {
+            client.send(FrameBuilder.query("SELECT \(number), ARRAY[\(ones)]"))
+        }
+        godwit.process.send(SIGTERM)
+        try godwit.log.waitForLine(containing: "drain")
+        let late = (0..<8).compactMap { _ in try? WireClient(port: godwit.port) }
+        for client in clients + late { client.close() }
+        #expect(godwit.process.wait() == .code(0))
+    }
+
     @Test func `a second SIGTERM or SIGINT does not wait`() throws {
         let client = try connect()
         _ = try client.query("BEGIN")
