@@ -9,6 +9,7 @@ package final class AuthPolicy: Sendable {
 
     /// What is known of one user: the users' file's word, or auth_query's.
     package enum Secret: Equatable, Sendable {
+        /// An empty one is nobody's password: the user is known, and comes in without one or not at all.
         case plain(String)
         /// `md5` and 32 hexadecimal digits.
         case md5(String)
@@ -66,7 +67,7 @@ package final class AuthPolicy: Sendable {
         for (user, secret) in secrets.pairs {
             switch secret {
             case .plain(let password):
-                if !derives { continue }
+                if !derives || password.isEmpty { continue }
                 if case .plain(let before)? = previous?.secrets[user], before.hasSameBytes(as: password),
                     let known = previous?.scramSecrets[user]
                 {
@@ -102,7 +103,7 @@ package final class AuthPolicy: Sendable {
 
     static func md5Secret(_ secret: Secret, of user: String) -> String? {
         switch secret {
-        case .plain(let password): MD5Password.secret(password: password, user: user)
+        case .plain(let password): password.isEmpty ? nil : MD5Password.secret(password: password, user: user)
         case .md5(let secret): secret
         case .scram: nil
         }
@@ -119,14 +120,14 @@ package final class AuthPolicy: Sendable {
         let mock = mockSecret(user, iterations: iterations)
         switch secret {
         case .scram(let stored)?: return (stored, true)
-        case .plain(let password)?:
+        case .plain(let password)? where !password.isEmpty:
             if let derived = scramSecrets[user], case .plain(let known)? = secrets[user],
                 known.hasSameBytes(as: password)
             {
                 return (derived, true)
             }
             return (SCRAMSecret(password: password, salt: mock.salt), true)
-        case .md5?, nil:
+        case .plain?, .md5?, nil:
             return (mock, false)
         }
     }

@@ -29,6 +29,17 @@ import Testing
         #expect(client.actions.contains(.send(ClientLoginTests.ok)))
     }
 
+    @Test(arguments: [AuthPolicy.Method.md5, .password, .scramSHA256])
+    func `an empty secret is nobody's password`(method: AuthPolicy.Method) throws {
+        var client = LoginClient(method, ["ann": ""])
+        client.start([("user", "ann")])
+        switch method {
+        case .scramSHA256: try client.scram("", user: "ann")
+        default: client.password(method == .md5 ? answer("") : [0])
+        }
+        #expect(client.refusal?.state == .invalidPassword)
+    }
+
     @Test
     func
         `by md5 another password, an empty one and another user's are wrong, and so is any of an unknown user`()
