@@ -150,7 +150,7 @@ extension Worker {
             let since = state.unusedSince ?? now
             state.unusedSince = since
             let isOver = limit > 0 && Double(now.nanoseconds(since: since)) >= limit * 1e9
-            if isOver || state.welcome == nil {
+            if isOver || state.greetings.isEmpty {
                 databases[name] = nil
                 autoDatabases.leave(name)
             }

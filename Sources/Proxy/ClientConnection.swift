@@ -540,7 +540,7 @@ final class ClientConnection {
         let name = "integer_datetimes"
         var writer = MessageWriter()
         // It is "on" since PostgreSQL 10, and so for a console.
-        writer.parameterStatus(name, database?.welcome?.first { $0.name == name }?.value ?? "on")
+        writer.parameterStatus(name, database?.greetings.latest?.parameters.first { $0.name == name }?.value ?? "on")
         switch writer.bytes.withUnsafeBytes({ stream.send($0) }) {
         case .bytes, .wouldBlock: updateInterest()
         case .closed, .failed: vanished()

@@ -38,6 +38,9 @@ enum CancelSecret {
 /// A client's way in: TLS, its login, and the greeting.
 extension ClientConnection {
     private static let applicationName = "application_name"
+    /// A login waits for so long for a server that can tell it more than is known: who has all servers may be waiting
+    /// for this very login.
+    private static let greetingSeconds = 5.0
 
     func processLogin(_ bytes: UnsafeRawBufferPointer) -> Int {
         guard let login else { preconditionFailure("a login without its state") }
@@ -173,8 +176,9 @@ extension ClientConnection {
         state.clientCount += 1
         limitsChanged()
         take(request.settings, state)
-        if state.welcome != nil && !asksBeforeGreeting(state) { return greet() }
+        if state.greetings.find(poolUser) != nil && !asksBeforeGreeting(state) { return greet() }
         phase = .greeting
+        worker.schedule(.greeting(id), at: worker.now.advanced(bySeconds: Self.greetingSeconds))
         waitForServer(state.authority)
     }
 
@@ -192,7 +196,7 @@ extension ClientConnection {
             }
         }
         startupSettings = settings
-        noteReported(parameters, keySettings, state)
+        noteReported(parameters, keySettings)
         routingChanged()
     }
 
@@ -210,9 +214,9 @@ extension ClientConnection {
 
     /// ParameterStatus as the authority reports them, with what this client asked for, then the cancel key.
     func greet() {
-        guard let greeting = database?.greet() else {
-            preconditionFailure("a greeting without a server's")
-        }
+        guard let greeting else { preconditionFailure("a greeting without a server's") }
+        if database?.greetings.find(poolUser) == nil { noteOthers(greeting) }
+        noteStrings(greeting.parameters)
         let key = worker.nextCancelKey()
         let secret = takeCancelKey(key)
         var writer = MessageWriter(reserving: 1024)

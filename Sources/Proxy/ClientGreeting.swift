@@ -1,3 +1,4 @@
+import Console
 import PGWire
 import Pooling
 import Primitives
@@ -12,8 +13,11 @@ extension ClientConnection {
     /// Reported as it is given. It has too many values to ask for each.
     private static let listsName = "search_path"
 
-    func noteReported(_ parameters: [StartupPacket.Parameter], _ keySettings: [String], _ state: DatabaseState) {
-        let places = state.greet()?.places
+    /// What it is told, or was: as its own servers have it, where one has logged in.
+    var greeting: Greeting? { database?.greetings.best(for: poolUser) }
+
+    func noteReported(_ parameters: [StartupPacket.Parameter], _ keySettings: [String]) {
+        let places = greeting?.places
         func mayBeReported(_ name: String) -> Bool {
             name != "application_name" && places.map { $0[name] != nil } ?? true
         }
@@ -36,11 +40,11 @@ extension ClientConnection {
     ///
     /// - Returns: places of the values that only a server knows.
     private func recall(_ reported: ReportedStartup, _ database: DatabaseState) -> [Int] {
-        guard let places = database.greet()?.places, let welcome = database.welcome else { return [] }
+        guard let greeting else { return [] }
         var unknown: [Int] = []
         for (index, value) in reported.values.enumerated() where value.spelled == nil {
-            guard let place = places[value.name] else { continue }
-            if value.name == Self.listsName || value.given.hasSameBytes(as: welcome[place].value) {
+            guard let place = greeting.places[value.name] else { continue }
+            if value.name == Self.listsName || value.given.hasSameBytes(as: greeting.parameters[place].value) {
                 spell(index, value.given, reported)
             } else if let spelled = database.spellings.find(user: poolUser, name: value.name, given: value.given) {
                 spell(index, spelled, reported)
@@ -84,15 +88,16 @@ extension ClientConnection {
     func asksForSpelling(_ server: ServerConnection) -> Bool {
         guard let reported, let database else { return false }
         reported.asked = nil
+        tellOwn(server, reported)
         let unknown = recall(reported, database)
-        tellSpelled(of: reported, database)
+        tellSpelled(of: reported)
         if unknown.isEmpty { return false }
         reported.asked = unknown
         reported.answers = []
         server.runQuietly(SessionSettings.spellingQuery(unknown.map {
             // Names as errors have them.
             let value = reported.values[$0]
-            return StartupPacket.Parameter(name: reportedName(value.name, database), value: value.given)
+            return StartupPacket.Parameter(name: reportedName(value.name), value: value.given)
         }))
         return true
     }
@@ -112,7 +117,7 @@ extension ClientConnection {
         }
         reported.answers = []
         if phase != .greeting {
-            tellSpelled(of: reported, database)
+            tellSpelled(of: reported)
             return prepare(server)
         }
         self.server = nil
@@ -138,14 +143,27 @@ extension ClientConnection {
 
     /// The server that was to be asked has gone, or others take the writes now.
     func greetAnyway() {
-        if database?.welcome == nil { waitForServer(authority) } else { greet() }
+        if greeting == nil { waitForServer(authority) } else { greet() }
+    }
+
+    /// It has waited for as long as a login does where something can be told without a server.
+    func greetingTimedOut() {
+        guard phase == .greeting, greeting != nil, !isClosingAfterFlush, !worker.gate.isSuspended else { return }
+        leaveHeld()
+        _ = poolEntry(waitingSide)?.pool.abandon(id)
+        if let server {
+            self.server = nil
+            reported?.asked = nil
+            server.detach()
+        }
+        greet()
     }
 
     // MARK: telling the client
 
     /// All that the authority reports, but for the name.
     func tellAll(of reported: ReportedStartup, _ writer: inout MessageWriter) {
-        for parameter in database?.welcome ?? [] {
+        for parameter in greeting?.parameters ?? [] {
             let name = parameter.name.lowercased()
             if let index = reported.values.firstIndex(where: { $0.name == name }) {
                 let best = reported.values[index].best
@@ -159,20 +177,47 @@ extension ClientConnection {
         }
     }
 
-    /// What it was told without a server, and a server spells otherwise.
-    private func tellSpelled(of reported: ReportedStartup, _ database: DatabaseState) {
+    /// Quotes are read as its servers read them, also where the database or the role has that otherwise.
+    func noteStrings(_ parameters: [StartupPacket.Parameter]) {
+        let name = "standard_conforming_strings"
+        guard let found = parameters.first(where: { $0.name == name }) else { return }
+        if !settings.entries.contains(where: { $0.name == name }) { noteParameter(name, found.value) }
+    }
+
+    /// It is greeted with what another user's server has reported.
+    func noteOthers(_ greeting: Greeting) {
+        if reported == nil { reported = ReportedStartup([]) }
+        reported?.others = greeting.parameters
+    }
+
+    /// What its own server has reported otherwise.
+    private func tellOwn(_ server: ServerConnection, _ reported: ReportedStartup) {
+        guard let others = reported.others, server.side == authority else { return }
+        reported.others = nil
+        noteStrings(server.login.parameters)
         var writer = MessageWriter()
-        for (index, value) in reported.values.enumerated() {
-            guard let spelled = value.spelled, let told = value.told, !spelled.hasSameBytes(as: told) else { continue }
-            reported.values[index].told = spelled
-            writer.parameterStatus(reportedName(value.name, database), spelled)
+        for parameter in server.login.parameters where !others.contains(parameter) {
+            let name = parameter.name.lowercased()
+            if name == "application_name" || name == "session_authorization" { continue }
+            if reported.values.contains(where: { $0.name == name }) { continue }
+            writer.parameterStatus(parameter.name, parameter.value)
         }
         if !writer.bytes.isEmpty { send(writer.bytes) }
     }
 
-    private func reportedName(_ name: String, _ database: DatabaseState) -> String {
-        guard let place = database.greet()?.places[name], let welcome = database.welcome else { return name }
-        return welcome[place].name
+    /// What it was told without a server, and a server spells otherwise.
+    private func tellSpelled(of reported: ReportedStartup) {
+        var writer = MessageWriter()
+        for (index, value) in reported.values.enumerated() {
+            guard let spelled = value.spelled, let told = value.told, !spelled.hasSameBytes(as: told) else { continue }
+            reported.values[index].told = spelled
+            writer.parameterStatus(reportedName(value.name), spelled)
+        }
+        if !writer.bytes.isEmpty { send(writer.bytes) }
+    }
+
+    private func reportedName(_ name: String) -> String {
+        greeting.flatMap { known in known.places[name].map { known.parameters[$0].name } } ?? name
     }
 
     /// RESET goes back to what the startup packet has; the server, of which another client may have had the same, goes
@@ -184,14 +229,14 @@ extension ClientConnection {
 
     /// - Returns: messages for the client, before it is told that the server is ready.
     func takeUntold() -> [UInt8]? {
-        guard let reported, !reported.untold.isEmpty, let database, let server,
+        guard let reported, !reported.untold.isEmpty, let server,
             server.session.isQuiet || startupRestores > 0
         else { return nil }
         let names = reported.untold
         reported.untold = []
         var writer = MessageWriter()
         for value in reported.values where value.told != nil && names.contains(value.name) {
-            writer.parameterStatus(reportedName(value.name, database), value.best)
+            writer.parameterStatus(reportedName(value.name), value.best)
         }
         return writer.bytes.isEmpty ? nil : writer.bytes
     }

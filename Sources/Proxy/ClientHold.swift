@@ -31,7 +31,7 @@ extension ClientConnection {
             unit.isProbe = false
         }
         if worker.isDraining { return sayGoodbye() }
-        if phase == .greeting && database.welcome != nil { return greet() }
+        if phase == .greeting && !database.greetings.isEmpty { return greet() }
         let since = heldSince ?? (phase == .waiting || phase == .greeting ? waitingSince : worker.now)
         if !database.held.append(self, token: worker.nextToken()) {
             return refuseUnit(ErrorResponse(

@@ -448,6 +448,7 @@ extension ClientConnection {
             database.times.add(micros, .wait, server.side, isRead: unit.isAllReads && unit.executes)
         }
         if phase == .greeting {
+            database?.noteGreeting(of: server)
             if asksForSpelling(server) { return }
             self.server = nil
             server.release()
@@ -538,7 +539,7 @@ extension ClientConnection {
     /// The unit's answer, instead of a server's. The client goes on where the protocol allows it.
     func refuseUnit(_ error: ErrorResponse) {
         leaveHeld()
-        if phase == .greeting { return database?.welcome == nil ? close(with: fatal(error)) : greet() }
+        if phase == .greeting { return greeting == nil ? close(with: fatal(error)) : greet() }
         // Within a transaction the client would have to be told that it has failed: it begins anew instead.
         if !unit.endsWithReady || unit.isStreamed || lazy != nil { return close(with: fatal(error)) }
         skipUnit(unit.byteCount)

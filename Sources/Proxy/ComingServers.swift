@@ -82,7 +82,7 @@ extension Worker {
             settlePlaces(entry)
             if entry.key.side == database.authority, server.endpoint == database.route.endpoint(entry.key.side) {
                 server.isOutdated = false
-                database.welcome = server.login.parameters
+                database.greetings.note(server.login.parameters, of: entry.key.user)
             } else {
                 server.close()
             }

@@ -92,16 +92,9 @@ final class DatabaseState {
     var authorityAnsweredAt = MonotonicInstant(nanoseconds: 0)
     var ping: SidePing?
     var statements = StatementRegistry()
-    /// What the authority reported at login: what a new client is told. nil until a server has logged in.
-    var welcome: [StartupPacket.Parameter]? {
-        didSet {
-            greeting = nil
-            if welcome == nil { spellings = StartupSpellings() }
-        }
-    }
+    /// What new clients are told. Empty until a server of the authority has logged in.
+    var greetings = Greetings()
     var spellings = StartupSpellings()
-    /// Made of it when the first client is greeted.
-    private var greeting: Greeting?
     /// Of the last client that came.
     var knownStartup: KnownStartup?
     var counters = DatabaseCounters()
@@ -194,7 +187,10 @@ final class DatabaseState {
         }
         if previous.settings.shadow != next.settings.shadow { shadow = ShadowSampler(next) }
         if previous.settings.breaker != next.settings.breaker { health.apply(next.settings.breaker) }
-        if previous.authority != next.authority { welcome = nil }
+        if previous.authority != next.authority {
+            greetings = Greetings()
+            spellings = StartupSpellings()
+        }
         noteLoneReads()
     }
 
@@ -207,37 +203,15 @@ final class DatabaseState {
         routes[Self.index(decision.side, isRead, decision.reason)] += 1
     }
 
-    struct Greeting {
-        /// ParameterStatus of all that is the same for every client.
-        var common: [UInt8]
-        /// What each client has its own values of.
-        var hasApplicationName = false
-        var hasUser = false
-        /// Where `welcome` has what; names in lower case, as PostgreSQL compares them.
-        var places: [String: Int] = [:]
-    }
-
-    /// - Returns: nil until a server has logged in.
-    func greet() -> Greeting? {
-        if let greeting { return greeting }
-        guard let welcome else { return nil }
-        var made = Greeting(common: [])
-        var writer = MessageWriter()
-        for (place, parameter) in welcome.enumerated() {
-            made.places[parameter.name.lowercased()] = place
-            switch parameter.name {
-            case "application_name": made.hasApplicationName = true
-            case "session_authorization": made.hasUser = true
-            default: writer.parameterStatus(parameter.name, parameter.value)
-            }
-        }
-        made.common = writer.bytes
-        greeting = made
-        return made
+    /// A server has come from another thread, or its login is forgotten.
+    func noteGreeting(of server: ServerConnection) {
+        let user = server.entry.key.user
+        if server.side != authority || greetings.find(user) != nil { return }
+        greetings.note(server.login.parameters, of: user)
     }
 
     func note(_ values: SpelledValues) {
-        if values.side == authority && welcome != nil { spellings.note(values) }
+        if values.side == authority && !greetings.isEmpty { spellings.note(values) }
     }
 
     var routeCounts: [(key: RouteKey, units: UInt64)] {

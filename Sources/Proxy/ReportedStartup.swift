@@ -46,6 +46,9 @@ final class ReportedStartup {
     /// Names of settings that have gone back to what the startup packet has, of which a server tells its own default.
     var untold: Set<String> = []
 
+    /// What another user's server has reported, where the client was told that; nil: it was told its own.
+    var others: [StartupPacket.Parameter]?
+
     init(_ values: [Value]) { self.values = values }
 }
 

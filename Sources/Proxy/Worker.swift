@@ -29,6 +29,7 @@ final class Worker {
     enum TimerToken {
         case housekeeping
         case clientLogin(ClientID)
+        case greeting(ClientID)
         case serverLogin(ServerID)
         /// See `retire`.
         case retired(ServerID)
@@ -338,6 +339,8 @@ final class Worker {
             schedule(.housekeeping, at: now.advanced(bySeconds: Self.housekeepingSeconds))
         case .clientLogin(let id):
             clients[id]?.loginTimedOut()
+        case .greeting(let id):
+            clients[id]?.greetingTimedOut()
         case .serverLogin(let id):
             servers[id]?.loginTimedOut()
         case .retired(let id):

@@ -225,7 +225,7 @@ extension Worker {
         }
         entry.places.pool.noteLogin()
         if entry.key.side == entry.database.authority {
-            entry.database.welcome = server.login.parameters
+            entry.database.greetings.note(server.login.parameters, of: entry.key.user)
             entry.database.spellings.loggedIn(entry.key.user, server.login.parameters)
         }
         // A login alone does not show that the other side answers queries.

@@ -133,7 +133,7 @@ extension Worker {
         let server = ServerConnection(ServerID(nextID()), parts, entry, worker: self)
         servers[server.id] = server
         // Clients whose thread has opened none as yet are greeted by it.
-        if server.side == database.authority && database.welcome == nil { database.welcome = parts.login.parameters }
+        database.noteGreeting(of: server)
         entry.placesTold += 1
         entry.pool.serverAdopted(server.id, openedAt: parts.openedAt, isLeased: parts.hasStatements, now: now)
         // Each thread has names of its own for statements.

@@ -25,9 +25,11 @@ import Testing
         let client: WireClient
         let told: [String: String]
 
-        init(port: UInt16, _ database: String, _ parameters: [(String, String)]) throws {
+        init(
+            port: UInt16, _ database: String, user: String = "app", _ parameters: [(String, String)] = []
+        ) throws {
             client = try WireClient(port: port)
-            client.send(Frame.startup([("user", "app"), ("database", database)] + parameters))
+            client.send(Frame.startup([("user", user), ("database", database)] + parameters))
             told = StartupTests.settings(in: try client.readToReady())
         }
     }
@@ -71,6 +73,60 @@ import Testing
                 }
             }
         }
+    }
+
+    private static let defaults = "SET DateStyle = 'SQL, DMY'; SET standard_conforming_strings = off"
+
+    /// A role with values of its own in this database.
+    private func makeRole(_ name: String) throws {
+        for server in [servers.old, servers.new] {
+            try server.createRole(name)
+            for set in Self.defaults.split(separator: ";") {
+                try server.psql("ALTER ROLE \(name) IN DATABASE \(database) \(set)")
+            }
+        }
+    }
+
+    @Test(arguments: [1, 2]) func `a client is told what its own role has`(threads: Int) throws {
+        let role = "greeted\(threads)"
+        try makeRole(role)
+        let godwit = try godwit(threads: threads, size: 2)
+        for _ in 1...2 {
+            for user in ["app", role, "app"] {
+                let direct = try Greeted(port: servers.old.port, database, user: user)
+                let through = try Greeted(port: godwit.port, database, user: user)
+                #expect(through.told == direct.told, "\(user)")
+                #expect(through.told["DateStyle"] == (user == role ? "SQL, DMY" : "ISO, MDY"))
+                #expect(try through.client.value("SHOW DateStyle") == through.told["DateStyle"])
+            }
+        }
+    }
+
+    @Test func `who was greeted without a server of its own role is told the rest with its first one`() throws {
+        try makeRole("greeted_late")
+        let godwit = try godwit()
+        _ = try Greeted(port: godwit.port, database)
+        let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
+        _ = try console.query("PAUSE \(database)")
+        let early = try Greeted(port: godwit.port, database, user: "greeted_late")
+        #expect(early.told["session_authorization"] ?? "greeted_late" == "greeted_late")
+        _ = try console.query("RESUME \(database)")
+        let told = Self.settings(in: try early.client.query("SELECT 1"))
+        #expect(told == ["DateStyle": "SQL, DMY", "standard_conforming_strings": "off"])
+        #expect(Self.settings(in: try early.client.query("SELECT 1")).isEmpty)
+    }
+
+    @Test func `a login does not wait for as long as those who have the servers`() throws {
+        let godwit = try godwit()
+        let busy = try Greeted(port: godwit.port, database)
+        _ = try busy.client.query("BEGIN; SELECT txid_current()")
+        let packet = [("client_encoding", "latin9"), ("TimeZone", "europe/berlin")]
+        let early = try Greeted(port: godwit.port, database, packet)
+        #expect(early.told["client_encoding"] == "LATIN9")
+        #expect(early.told["TimeZone"] == "europe/berlin")
+        _ = try busy.client.query("COMMIT")
+        #expect(Self.settings(in: try early.client.query("SELECT 1"))["TimeZone"] == "Europe/Berlin")
+        #expect(try early.client.value("SHOW TimeZone") == "Europe/Berlin")
     }
 
     @Test func `a client has its encoding on a server that another has left with the same one`() throws {
