@@ -49,6 +49,8 @@ package struct TableDescription: Sendable, Equatable {
         package var isCollatable: Bool
         /// PostgreSQL's own type: ordered the same on both sides unless collatable.
         package var isBuiltIn: Bool
+        /// Its collation, or that of the key's index, takes other texts for the same.
+        package var isLoose = false
 
         package var sql: String { SQL.identifier(name) }
 
@@ -126,7 +128,8 @@ package struct TableDescription: Sendable, Equatable {
 /// Reads descriptions out of the catalog. Stateless.
 package enum CatalogReader {
     private static let keyIndex = """
-        LEFT JOIN LATERAL (SELECT i.indexrelid, i.indkey::int2[] AS attributes, i.indnkeyatts, i.indimmediate
+        LEFT JOIN LATERAL (SELECT i.indexrelid, i.indkey::int2[] AS attributes, i.indnkeyatts, i.indimmediate,
+                 i.indcollation::oid[] AS collations
             FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
            WHERE i.indrelid = c.oid AND (i.indisprimary OR (i.indisunique AND i.indimmediate AND i.indisvalid
                  AND i.indpred IS NULL AND i.indexprs IS NULL AND NOT EXISTS (SELECT FROM pg_attribute a
@@ -164,7 +167,9 @@ package enum CatalogReader {
         SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef,
                a.attgenerated <> '', a.attidentity, a.attcollation <> 0, a.atttypid < 16384 AND t.typtype <> 'd',
                CASE WHEN array_position(k.attributes, a.attnum) < k.indnkeyatts
-                    THEN array_position(k.attributes, a.attnum) END
+                    THEN array_position(k.attributes, a.attnum) END,
+               EXISTS (SELECT FROM pg_collation l WHERE NOT l.collisdeterministic
+                   AND l.oid IN (a.attcollation, k.collations[array_position(k.attributes, a.attnum)]))
           FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
           JOIN pg_type t ON t.oid = a.atttypid
           \(keyIndex)
@@ -185,7 +190,7 @@ package enum CatalogReader {
                 name: name, type: columns[row, 2] ?? "", isNotNull: columns.flag(row, 3),
                 hasDefault: columns.flag(row, 4), isGenerated: columns.flag(row, 5),
                 identity: TableDescription.Identity(rawValue: columns[row, 6] ?? "") ?? .none,
-                isCollatable: columns.flag(row, 7), isBuiltIn: columns.flag(row, 8)))
+                isCollatable: columns.flag(row, 7), isBuiltIn: columns.flag(row, 8), isLoose: columns.flag(row, 10)))
             if let position = columns.integer(row, 9) { keysOf[table, default: []].append((position, name)) }
         }
         return (0..<rows.count).map { row in

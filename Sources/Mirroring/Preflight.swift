@@ -38,6 +38,8 @@ package enum Preflight {
         let newTables = try CatalogReader.tables(new)
         findings += try database(old, "OLD") + database(new, "NEW")
         findings += try oldOnly(old)
+        findings += try extensionRows(old)
+        findings += try settings(old: old, new: new)
         findings += try newOnly(new)
         findings += MappingCheck.tables(mappings, old: oldTables, new: newTables)
         if let bulk { findings += try StatementCapture.findings(bulk, mayCome: bulkMayCome, old, oldTables) }

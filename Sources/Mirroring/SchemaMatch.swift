@@ -26,6 +26,13 @@ package enum SchemaMatch {
             found.append(Preflight.blocking(
                 place, "row level security hides rows from us", "Give the control user BYPASSRLS"))
         }
+        // Who reads the parent reads its children, too.
+        if old.view == nil, (old.inheritsFrom == nil) != (new.inheritsFrom == nil) {
+            let (here, there) = (new.inheritsFrom, old.inheritsFrom)
+            found.append(Preflight.blocking(
+                place, "inherits from \(here ?? "no table"), on \(source) from \(there ?? "none")",
+                "ALTER TABLE ... \(here == nil ? "INHERIT" : "NO INHERIT") on \(target)"))
+        }
         if new.key != old.key {
             let ours = old.key.joined(separator: ", "), theirs = new.key.joined(separator: ", ")
             found.append(Preflight.blocking(
@@ -41,6 +48,13 @@ package enum SchemaMatch {
                 found.append(Preflight.blocking(
                     "\(place).\(column.name)", "is \(twin.type), on \(source) it is \(column.type)",
                     "Give both the same type" + (old.view == nil ? "" : ", or name it in mirror.tables for a cast")))
+            }
+            // Of two rows of the source the second would take the first one's place.
+            if twin.isLoose && !column.isLoose && old.key.contains(column.name) {
+                found.append(Preflight.blocking(
+                    "\(place).\(column.name)",
+                    "has a collation that takes different keys for the same, which on \(source) it has not",
+                    "Give both the same collation"))
             }
             if twin.isGenerated && !column.isGenerated {
                 found.append(Preflight.blocking(

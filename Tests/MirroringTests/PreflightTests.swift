@@ -15,7 +15,8 @@ import Testing
             CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
             CREATE TABLE strict (id int PRIMARY KEY, v int); CREATE TABLE full_one (id int PRIMARY KEY);
             CREATE TABLE fired (id int PRIMARY KEY); CREATE TABLE fine (id int PRIMARY KEY);
-            CREATE TABLE fragile (id int PRIMARY KEY);
+            CREATE TABLE fragile (id int PRIMARY KEY); CREATE TABLE base (id int PRIMARY KEY);
+            CREATE TABLE child (PRIMARY KEY (id)) INHERITS (base); CREATE TABLE orphan (id int PRIMARY KEY);
             CREATE PUBLICATION everything_old FOR ALL TABLES; SELECT lo_create(0);
             """)
         try new.execute("""
@@ -26,7 +27,8 @@ import Testing
             CREATE TABLE strict (id int PRIMARY KEY, v int NOT NULL, w int NOT NULL);
             CREATE TABLE full_one (id int PRIMARY KEY); INSERT INTO full_one VALUES (1);
             CREATE TABLE fired (id int PRIMARY KEY); CREATE TABLE fine (id int PRIMARY KEY);
-            CREATE UNLOGGED TABLE fragile (id int PRIMARY KEY);
+            CREATE UNLOGGED TABLE fragile (id int PRIMARY KEY); CREATE TABLE base (id int PRIMARY KEY);
+            CREATE TABLE child (id int PRIMARY KEY); CREATE TABLE orphan (PRIMARY KEY (id)) INHERITS (base);
             CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
             CREATE TRIGGER always AFTER INSERT ON fired FOR EACH ROW EXECUTE FUNCTION f();
             ALTER TABLE fired ENABLE ALWAYS TRIGGER always;
@@ -41,6 +43,7 @@ import Testing
             "NEW public.strict.v: is NOT NULL",
             "NEW public.strict.w: is NOT NULL without default", "NEW public.full_one: already holds rows",
             "NEW public.fired trigger always: is enabled ALWAYS", "OLD publication everything_old: is FOR ALL TABLES",
+            "NEW public.child: inherits from no table, on OLD from", "NEW public.orphan: inherits from",
             "NEW publication everything_new: is FOR ALL TABLES", "OLD: has 1 large objects",
         ] {
             #expect(lines.contains { $0.hasPrefix(expected) }, "\(expected) in \(lines)")
@@ -81,5 +84,59 @@ import Testing
         let harness = try MirrorHarness(schema: #"CREATE TABLE t (id int PRIMARY KEY, U&"caf\00E9" int, U&"cafe\0301" int)"#)
         let result = try Preflight.check(old: try harness.connectOld(), new: try harness.connectNew())
         #expect(result.blocking.map(\.problem).contains { $0.contains("differ in nothing but their Unicode form") })
+    }
+
+    /// The second of two rows that OLD tells apart would take the first one's place.
+    @Test func `a key that NEW tells apart by less than OLD is refused`() throws {
+        let harness = try MirrorHarness(schema: """
+            CREATE COLLATION caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+            CREATE TABLE both (k text COLLATE caseless PRIMARY KEY);
+            CREATE TABLE value (id int PRIMARY KEY, v text);
+            """)
+        let old = try harness.connectOld(), new = try harness.connectNew()
+        for (side, collation) in [(0, "\"C\""), (1, "public.caseless")] {
+            let sql = """
+                SET search_path = public; CREATE TABLE by_column (k text COLLATE \(collation) PRIMARY KEY);
+                CREATE TABLE by_index (k text NOT NULL); CREATE UNIQUE INDEX ON by_index (k COLLATE \(collation));
+                ALTER TABLE value ALTER v TYPE text COLLATE \(collation); SET search_path = pg_catalog, pg_temp
+                """
+            if side == 0 { try old.execute(sql) } else { try new.execute(sql) }
+        }
+        let result = try Preflight.check(old: old, new: new)
+        #expect(result.blocking.map(\.place) == ["NEW public.by_column.k", "NEW public.by_index.k"])
+        #expect(result.tables.map(\.name.name) == ["both", "value"])
+        #expect(try Preflight.check(old: new, new: old).blocking.isEmpty, "OLD's keys may be fewer")
+    }
+
+    @Test func `settings of one side only, and rows of extensions, are told`() throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY)")
+        let (database, old) = (harness.pair.database, try harness.connectOld())
+        let role = database + "_r"
+        for side in [harness.pair.old, harness.pair.new] {
+            try side.psql("CREATE ROLE \(role); ALTER ROLE \(role) SET DateStyle = 'German'")
+        }
+        try harness.pair.old.psql("""
+            ALTER DATABASE \(database) SET search_path = shop, public; ALTER ROLE \(role) SET TimeZone = 'Asia/Tokyo';
+            ALTER ROLE \(role) SET work_mem = '2MB'
+            """)
+        try old.execute("""
+            CREATE TABLE public.settled (id int); CREATE TABLE public.jobs (id int); INSERT INTO public.jobs VALUES (7);
+            CREATE TABLE public.own (id int); INSERT INTO public.own VALUES (1);
+            ALTER EXTENSION plpgsql ADD TABLE public.settled; ALTER EXTENSION plpgsql ADD TABLE public.jobs;
+            ALTER EXTENSION plpgsql ADD TABLE public.own;
+            UPDATE pg_extension SET extcondition = ARRAY['', 'WHERE id > 5', 'WHERE id > 5'], extconfig = ARRAY[
+                'public.settled'::regclass, 'public.jobs'::regclass, 'public.own'::regclass]::oid[]
+             WHERE extname = 'plpgsql'
+            """)
+        let result = try Preflight.check(old: old, new: try harness.connectNew())
+        #expect(result.blocking.isEmpty, "\(result.blocking)")
+        let lines = result.findings.map { "\($0.place): \($0.problem)" }
+        #expect(lines.filter { $0.contains("the extension") } == [
+            "OLD public.jobs: belongs to the extension plpgsql and holds rows that are not its own: they are not mirrored"
+        ])
+        let ours = lines.filter { $0.contains("mean something else") && ($0.contains(role) || $0.contains("the database")) }
+        #expect(ours.count == 2, "\(ours)")
+        #expect(ours.contains { $0.hasPrefix("NEW: the database has search_path not set, on OLD 'shop, public'") })
+        #expect(ours.contains { $0.hasPrefix("NEW: role \(role) has timezone not set, on OLD 'Asia/Tokyo'") })
     }
 }
