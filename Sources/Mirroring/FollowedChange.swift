@@ -44,6 +44,8 @@ package final class FollowedChange {
         _ change: SchemaChange, _ order: SchemaChange.Order, _ login: SchemaChange.Login
     ) throws(SchemaChange.Failure) {
         self.change = change
+        // The client's own server is not asked: a session like it is.
+        let order = try change.meant(order, login).order
         client = try change.client(change.direction.target, order, login)
         // What the source's transaction has made of the keys nobody else can see. The target's are the same.
         keys = try change.mirroredKeys(on: change.direction.target)

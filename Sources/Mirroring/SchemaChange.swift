@@ -80,7 +80,7 @@ package final class SchemaChange {
     let bulk: Set<TableName>
 
     /// Seconds for what happens while nobody is held.
-    private static let patienceSeconds = 10.0
+    static let patienceSeconds = 10.0
     /// What is left behind the commits comes into the way of writers that wait behind it, and whose lock it waits for
     /// may be somebody who waits for us: it is tried again. Longer than PostgreSQL's deadlock_timeout.
     private static let lockTimeout = "2s"
@@ -160,7 +160,9 @@ package final class SchemaChange {
         init(_ side: Side, _ order: Order, _ login: Login) throws(PostgresFailure) {
             self.side = side
             connection = try Connection.open(try login(side, order.user), purpose: "change", isPlain: true)
-            try connection.execute(order.settings, timeoutSeconds: SchemaChange.patienceSeconds)
+            // The statement is in UTF-8, whatever the role's texts are in.
+            try connection.execute(
+                "\(order.settings); SET client_encoding = 'UTF8'", timeoutSeconds: SchemaChange.patienceSeconds)
         }
 
         /// Each lock takes no longer than until `locked`, the statement than until `deadline`, and neither longer than
@@ -215,8 +217,9 @@ package final class SchemaChange {
 
     /// Before anybody is held: who may not log in, or set what the client has set, is told here.
     package func prepare(_ order: Order, login: Login) throws(Failure) {
+        let (source, order) = try meant(order, login)
         prepared = Prepared(
-            source: try client(direction.source, order, login), target: try client(direction.target, order, login),
+            source: source, target: try client(direction.target, order, login),
             record: Record(order: order, known: try known(), takesAll: try takesAll()),
             keys: try mirroredKeys(on: direction.source))
     }

@@ -118,6 +118,46 @@ import Testing
         try expectAlike(godwit, database)
     }
 
+    /// A dump of the schema brings no setting of the database.
+    @Test func `a statement means on NEW what it means on OLD, whatever each side's settings are`() throws {
+        let database = try servers.makeDatabase("""
+            CREATE SCHEMA shop; CREATE TABLE shop.goods (id int PRIMARY KEY); CREATE TABLE goods (id int PRIMARY KEY)
+            """)
+        try servers.old.psql("""
+            ALTER DATABASE \(database) SET search_path = shop, public; ALTER DATABASE \(database) SET TimeZone = 'Asia/Tokyo';
+            ALTER DATABASE \(database) SET DateStyle = 'SQL, DMY'
+            """)
+        let godwit = try mirroring(database)
+        let client = try client(godwit, database)
+        for sql in [
+            "ALTER TABLE goods ADD COLUMN a int", "CREATE TABLE bills (id int PRIMARY KEY, at timestamptz DEFAULT '02/03/2026')",
+        ] {
+            #expect(try state(client, sql) == "ok I", "\(sql)")
+        }
+        #expect(try state(client, "BEGIN") == "ok T")
+        #expect(try state(client, "ALTER TABLE goods ADD COLUMN b timestamptz DEFAULT '04/05/2026'") == "ok T")
+        #expect(try state(client, "COMMIT") == "ok I")
+        let found = try [servers.old, servers.new].map { server in
+            try server.psql("""
+                SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET search_path = pg_catalog;
+                SELECT attrelid::regclass, attname, pg_get_expr(adbin, adrelid) FROM pg_attribute
+                  JOIN pg_class c ON c.oid = attrelid AND relkind = 'r'
+                  LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+                 WHERE attnum > 0 AND relnamespace IN ('shop'::regnamespace, 'public'::regnamespace)
+                 ORDER BY attrelid::regclass::text COLLATE "C", attname
+                """, database: database)
+        }
+        #expect(found[0] == found[1])
+        #expect(found[1] == """
+            public.goods|id|
+            shop.bills|at|'2026-03-01 15:00:00+00'::timestamp with time zone
+            shop.bills|id|
+            shop.goods|a|
+            shop.goods|b|'2026-05-03 15:00:00+00'::timestamp with time zone
+            shop.goods|id|
+            """)
+    }
+
     @Test func `drivers' batches run as queries do`() throws {
         let database = try servers.makeDatabase(SwitchTests.schema)
         let godwit = try mirroring(database)
