@@ -430,7 +430,7 @@ extension ClientConnection {
         waitingSide = side
         // NEW has refused this user's login, and it is not time to try again: nobody waits for that.
         if side == entry.database.health.other, entry.pool.idleCount == 0, entry.pool.isPaused(now: worker.now) {
-            return sideFailed()
+            return sideFailed(isOwnTrouble: true)
         }
         worker.acquire(self, from: entry)
     }
@@ -509,7 +509,7 @@ extension ClientConnection {
             server.settings = nil
             self.server = nil
             server.detach()
-            if server.isReadOnly { return sideFailed() }
+            if server.isReadOnly { return sideFailed(isOwnTrouble: !failure.state.isServersOwn) }
             if !unit.hasRetriedSetup {
                 // It may be what others have left that it did not take: without an account of that all is reset.
                 unit.hasRetriedSetup = true
@@ -577,8 +577,12 @@ extension ClientConnection {
     }
 
     /// NEW cannot be had: the unit goes to the authority instead.
-    func sideFailed() {
-        if unit.isProbe, let database { worker.tell(database, database.health.other, .failure(isProbe: true)) }
+    ///
+    /// - Parameter isOwnTrouble: it is this user's, or session's, alone, and says nothing of NEW.
+    func sideFailed(isOwnTrouble: Bool = false) {
+        if unit.isProbe, let database {
+            worker.tell(database, database.health.other, isOwnTrouble ? .probeAbandoned : .failure(isProbe: true))
+        }
         isHolding = false
         phase = .idle
         lazy?.isOnNew = false

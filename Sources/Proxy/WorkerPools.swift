@@ -250,8 +250,8 @@ extension Worker {
         if side == database.health.other {
             // A refused login is this user's own trouble; what else there is, the breaker paces for all.
             entry.pool.openFailed(now: now, pauses: isRefused, spread: spread)
-            tell(database, side, .failure(isProbe: false), because: error.message)
-            for id in entry.pool.takeAllWaiters() { clients[id]?.sideFailed() }
+            if !isRefused { tell(database, side, .failure(isProbe: false), because: error.message) }
+            for id in entry.pool.takeAllWaiters() { clients[id]?.sideFailed(isOwnTrouble: isRefused) }
             return
         }
         entry.pool.openFailed(now: now, pauses: true, spread: spread)

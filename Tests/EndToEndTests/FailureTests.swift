@@ -60,6 +60,35 @@ import Testing
         try waitUntil { try client.value("SELECT side FROM side_marker") == "new" }
     }
 
+    @Test func `whom NEW does not let in reads on OLD, and NEW is not given up for that`() throws {
+        try servers.old.createRole("guest")
+        try servers.old.psql("GRANT SELECT ON side_marker TO guest", database: database)
+        let godwit = try GodwitProcess(configuration())
+        let guest = try WireClient(port: godwit.port, database: database, user: "guest")
+        func breaker() throws -> [String: String] {
+            try #require(try godwit.console("SHOW BREAKERS").first { $0["side"] == "new" })
+        }
+        for _ in 0..<20 { #expect(try guest.value("SELECT side FROM side_marker") == "old") }
+        #expect(try breaker()["failures_in_row"] == "0" && breaker()["state"] == "closed")
+        let client = try WireClient(port: godwit.port, database: database)
+        #expect(try client.value("SELECT side FROM side_marker") == "new")
+
+        try servers.new.stop()
+        try waitUntil {
+            #expect(try client.value("SELECT side FROM side_marker") == "old")
+            return try breaker()["state"] == "open"
+        }
+        try servers.new.start()
+        // What becomes of a guest's read tells nothing: others find out.
+        try waitUntil {
+            #expect(try guest.value("SELECT side FROM side_marker") == "old")
+            return try breaker()["state"] == "half-open"
+        }
+        for _ in 0..<20 { #expect(try guest.value("SELECT side FROM side_marker") == "old") }
+        #expect(try breaker()["state"] == "half-open")
+        try waitUntil { try client.value("SELECT side FROM side_marker") == "new" }
+    }
+
     @Test func `Godwit starts with NEW down, says so, and uses it when it is there`() throws {
         servers.new.kill9()
         let godwit = try GodwitProcess(configuration())
