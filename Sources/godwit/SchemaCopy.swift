@@ -46,7 +46,7 @@ struct SchemaCopy {
         for text in texts { try session.execute(text) }
         try session.execute("SET search_path = pg_catalog, pg_temp")
         let left = try MappedSchemaCopy(mappings: mappings).apply(session)
-        left.forEach(say)
+        (left + (try outside(onOld))).forEach(say)
         try session.execute("COMMIT")
     }
 
@@ -59,8 +59,10 @@ struct SchemaCopy {
     ) throws -> Int {
         try dump()
         let mapped = try MappedSchemaRest(mappings, onOld, onNew)
-        mapped.left.forEach(say)
-        let except = try presentNames(onNew).union(mapped.entries).union(try sameAttributes(onOld, onNew))
+        let present = try presentNames(onNew)
+        let firing = try firing(onOld).filter { !present.contains($0.entry) && !mapped.entries.contains($0.entry) }
+        (mapped.left + firing.compactMap(\.line)).forEach(say)
+        let except = present.union(mapped.entries).union(firing.map(\.entry)).union(try sameAttributes(onOld, onNew))
         let missing = try entries().filter { !except.contains($0) }
         try restore(missing, onNew)
         for statement in mapped.statements { try onNew.execute(statement) }

@@ -69,6 +69,72 @@ import Testing
         #expect(verify.wait() == .code(0), "\(verify.output.text)\(verify.errors.text)")
     }
 
+    @Test func `what would act on mirrored rows is not brought, and what no dump brings is named`() throws {
+        let database = try servers.makeDatabase(old: """
+            CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE log (id int PRIMARY KEY);
+            CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.v := ''touched''; RETURN NEW; END';
+            CREATE TRIGGER always BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
+            COMMENT ON TRIGGER always ON t IS 'ever';
+            CREATE TRIGGER ordinary BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
+            ALTER TABLE t ENABLE ALWAYS TRIGGER always, DISABLE TRIGGER ordinary;
+            CREATE RULE replica AS ON DELETE TO log DO ALSO DELETE FROM t; ALTER TABLE log ENABLE REPLICA RULE replica;
+            CREATE PUBLICATION some FOR TABLE t;
+            """)
+        try servers.old.psql("REVOKE CONNECT ON DATABASE \(database) FROM PUBLIC")
+        let copy = try command("prepare", database, ["--copy-schema"])
+        #expect(copy.wait() == .code(0), "\(copy.output.text)\(copy.errors.text)")
+        for words in ["LEFT TO YOU publication some:", "LEFT TO YOU rights on the database itself: OLD has {"] {
+            #expect(copy.output.text.contains(words), "\(copy.output.text)")
+        }
+        let godwit = try servers.godwit(database) { $0.database.mirror = ["mode": "async"] }
+        func isReadable() throws -> Bool {
+            let row = try godwit.console("SHOW MIRROR").first { $0["database"] == database }
+            return row?["readable"] == "yes"
+        }
+        try waitUntil { try isReadable() }
+        for count in [1, 0] {
+            let finish = try command("prepare", database, ["--finish-schema"])
+            #expect(finish.wait() == .code(0), "\(finish.output.text)\(finish.errors.text)")
+            for words in ["trigger always of public.t: it is enabled ALWAYS", "rule replica of public.log: it is enabled REPLICA"] {
+                #expect(finish.output.text.contains("LEFT TO YOU \(words)"), "\(finish.output.text)")
+            }
+            #expect(finish.output.text.contains(" \(count) objects"), "\(finish.output.text)")
+        }
+        #expect(try servers.new.psql("""
+            SELECT string_agg(tgname || tgenabled, ' ') FROM pg_trigger WHERE tgrelid = 't'::regclass
+               AND NOT tgisinternal AND tgname !~ '^godwit'
+            """, database: database) == "ordinaryD")
+        try godwit.psql("INSERT INTO t VALUES (1, 'mine')", database: database)
+        try waitUntil { try servers.new.psql("SELECT v FROM t", database: database) == "touched" }
+        let verify = try command("verify", database)
+        #expect(verify.wait() == .code(0), "\(verify.output.text)\(verify.errors.text)")
+    }
+
+    @Test func `policies, and whether triggers fire, are compared`() throws {
+        let database = try servers.makeDatabase("""
+            CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+            CREATE POLICY mine ON t USING (v = current_user); CREATE POLICY lost ON t FOR SELECT USING (true);
+            CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+            CREATE TRIGGER f BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
+            """)
+        _ = try servers.mirroring(database)
+        let same = try command("verify", database, ["--schema"])
+        #expect(same.wait() == .code(0), "\(same.output.text)\(same.errors.text)")
+        try servers.new.psql("""
+            ALTER TABLE t DISABLE TRIGGER f, DISABLE ROW LEVEL SECURITY; DROP POLICY lost ON t;
+            ALTER POLICY mine ON t TO app
+            """, database: database)
+        let other = try command("verify", database, ["--schema"])
+        #expect(other.wait() == .code(1), "\(other.output.text)\(other.errors.text)")
+        #expect(other.output.text.split(separator: "\n").filter { $0.hasPrefix("schema: ") } == [
+            "schema: policy public.t.lost is missing on NEW",
+            "schema: policy public.t.mine: definition is PERMISSIVE FOR * TO PUBLIC USING ((v = CURRENT_USER)) on OLD, "
+                + "PERMISSIVE FOR * TO app USING ((v = CURRENT_USER)) on NEW",
+            "schema: table public.t: row security is on on OLD, off on NEW",
+            "schema: trigger public.t.f: state is O on OLD, D on NEW",
+        ])
+    }
+
     @Test func `a NEW that has tables is left as it is`() throws {
         let database = try servers.makeDatabase("CREATE TABLE t (id int PRIMARY KEY)")
         let prepare = try command("prepare", database, ["--copy-schema"])
