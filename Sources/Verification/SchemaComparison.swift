@@ -63,7 +63,7 @@ package enum SchemaComparison {
         _ moved: inout [String: [String: String]]
     ) {
         let (from, to) = ("\(mapping.old).", "\(mapping.new).")
-        for kind in ["constraint", "index", "trigger"] {
+        for kind in ["constraint", "index", "trigger", "policy"] {
             old = old.filter { !$0.key.hasPrefix("\(kind) \(from)") }
             new = new.filter { !$0.key.hasPrefix("\(kind) \(to)") }
         }
@@ -111,8 +111,8 @@ package enum SchemaComparison {
         return found
     }
 
-    /// Foreign keys that are away as long as the mirror writes on the side, in a role for which they would fire; with
-    /// those of partitions.
+    /// Foreign keys that are away as long as the mirror writes on the side, in a role for which they would fire, with
+    /// those of partitions; and how triggers are enabled that are off so long.
     private static let setAside = """
         WITH away AS (SELECT *, to_regclass(format('%I.%I', schema_name, table_name)) AS relation,
                 CASE WHEN definition LIKE '% NOT VALID' THEN definition || ' NOT VALID' ELSE definition END AS told
@@ -121,6 +121,8 @@ package enum SchemaComparison {
         UNION SELECT 'constraint ' || n.nspname || '.' || c.relname || '.' || a.name, 'definition', a.told
           FROM away a, pg_partition_tree(a.relation) p JOIN pg_class c ON c.oid = p.relid
           JOIN pg_namespace n ON n.oid = c.relnamespace
+        UNION SELECT 'trigger ' || schema_name || '.' || table_name || '.' || name, 'state', definition
+          FROM godwit.aside WHERE kind = 'trigger' AND NOT is_back
         """
 
     private static let ours = """
@@ -137,12 +139,15 @@ package enum SchemaComparison {
     /// Object, property, value. NOT NULL is a column's; that newer versions keep a constraint for it is left out.
     private static let query = """
         WITH tables AS (
-            SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind, c.relpersistence, c.relispartition
+            SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind, c.relpersistence, c.relispartition,
+                   CASE WHEN c.relrowsecurity THEN 'on' ELSE 'off' END
+                     || CASE WHEN c.relforcerowsecurity THEN ', for the owner too' ELSE '' END AS row_security
               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND \(ours)
                AND NOT \(ofExtension("pg_class", "c.oid")))
         SELECT 'table ' || name, p.property, p.value FROM tables,
-            LATERAL (VALUES ('kind', relkind::text), ('persistence', relpersistence::text)) p (property, value)
+            LATERAL (VALUES ('kind', relkind::text), ('persistence', relpersistence::text),
+                ('row security', row_security)) p (property, value)
         UNION ALL
         SELECT 'column ' || t.name || '.' || a.attname, p.property, p.value
           FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -163,8 +168,17 @@ package enum SchemaComparison {
                || CASE WHEN i.indisvalid THEN '' ELSE ' INVALID' END
           FROM tables t JOIN pg_index i ON i.indrelid = t.oid JOIN pg_class x ON x.oid = i.indexrelid
         UNION ALL
-        SELECT 'trigger ' || t.name || '.' || g.tgname, 'definition', pg_get_triggerdef(g.oid)
-          FROM tables t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal AND g.tgname !~ '^godwit_'
+        SELECT 'trigger ' || t.name || '.' || g.tgname, p.property, p.value
+          FROM tables t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal AND g.tgname !~ '^godwit_',
+            LATERAL (VALUES ('definition', pg_get_triggerdef(g.oid)), ('state', g.tgenabled::text)) p (property, value)
+        UNION ALL
+        SELECT 'policy ' || t.name || '.' || p.polname, 'definition', concat_ws(' ',
+               CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END, 'FOR', p.polcmd::text, 'TO',
+               (SELECT string_agg(name, ', ' ORDER BY name COLLATE "C") FROM (SELECT CASE r WHEN 0 THEN 'PUBLIC'
+                    ELSE pg_get_userbyid(r)::text END FROM unnest(p.polroles) r) s (name)),
+               'USING (' || pg_get_expr(p.polqual, p.polrelid) || ')',
+               'WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')')
+          FROM tables t JOIN pg_policy p ON p.polrelid = t.oid
         UNION ALL
         SELECT 'sequence ' || s.schemaname || '.' || s.sequencename, 'definition', concat_ws(' ', s.data_type,
                s.start_value, s.min_value, s.max_value, s.increment_by, s.cycle, s.cache_size)

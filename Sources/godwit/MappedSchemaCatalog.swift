@@ -2,9 +2,10 @@ import LibPQ
 
 /// What the catalogs say of the tables that `mirror.tables` names, beyond their columns. Stateless.
 enum MappedSchemaCatalog {
-    /// An index that is no constraint's, a constraint other than a foreign key, or extended statistics.
+    /// An index that is no constraint's, a constraint other than a foreign key, or extended statistics; a trigger or a
+    /// policy.
     struct Object {
-        /// `index`, `statistics`, or pg_constraint's letter.
+        /// `index`, `statistics`, `trigger`, `policy`, or pg_constraint's letter.
         var kind: String
         var oid: String
         /// The table's number.
@@ -23,6 +24,8 @@ enum MappedSchemaCatalog {
         var isValid: Bool
         /// Its index's number.
         var index: String
+        /// Of a trigger: pg_trigger.tgenabled, as it is where no mirror writes.
+        var state = ""
 
         var isConstraint: Bool { kind.count == 1 }
         var title: String { isConstraint ? "constraint" : kind }
@@ -46,9 +49,9 @@ enum MappedSchemaCatalog {
 
     typealias Relation = (oid: String, name: String)
 
-    private static func list(_ oids: [String]) -> String { (oids + ["NULL"]).joined(separator: ", ") }
+    static func list(_ oids: [String]) -> String { (oids + ["NULL"]).joined(separator: ", ") }
 
-    private static func parts(_ text: String?) -> [String] { (text ?? "").split(separator: "\u{1}").map(String.init) }
+    static func parts(_ text: String?) -> [String] { (text ?? "").split(separator: "\u{1}").map(String.init) }
 
     private static func relations(_ sql: String, _ on: borrowing Connection) throws -> [Relation] {
         let rows = try on.query(sql)
@@ -83,7 +86,7 @@ enum MappedSchemaCatalog {
 
     // MARK: indexes and constraints
 
-    private static func columns(_ catalog: String, _ oid: String, _ table: String) -> String {
+    static func columns(_ catalog: String, _ oid: String, _ table: String) -> String {
         """
         SELECT a.attname FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
          WHERE d.classid = '\(catalog)'::regclass AND d.objid = \(oid) AND d.refclassid = 'pg_class'::regclass
@@ -91,7 +94,7 @@ enum MappedSchemaCatalog {
         """
     }
 
-    private static func joined(_ names: String) -> String {
+    static func joined(_ names: String) -> String {
         "(SELECT string_agg(attname, chr(1)) FROM (\(names)) s)"
     }
 

@@ -2,8 +2,8 @@ import LibPQ
 import Primitives
 import Verification
 
-/// Indexes, constraints and sequences of the tables that `mirror.tables` names, and foreign keys to them: what OLD's
-/// would be on NEW, beside NEW's. Nothing is changed to find it out. Used by one thread.
+/// Indexes, constraints, triggers, policies and sequences of the tables that `mirror.tables` names, and foreign keys to
+/// them: what OLD's would be on NEW, beside NEW's. Nothing is changed to find it out. Used by one thread.
 struct MappedSchemaComparison {
     private(set) var differences: [SchemaComparison.Difference] = []
     /// What cannot be compared, and why, one line each.
@@ -35,6 +35,7 @@ struct MappedSchemaComparison {
         let objects = try MappedSchemaCatalog.objects(relations.map(\.oid), onOld).filter { $0.kind != "statistics" }
         for (oid, pair) in pairs.sorted(by: { $0.value.old.name < $1.value.old.name }) {
             try compare(objects.filter { $0.table == oid }, pair, onNew)
+            try compareActions(oid, pair, onOld, onNew)
         }
         try compareForeignKeys(onOld, onNew)
         try compareSequences(onOld, onNew)
@@ -98,6 +99,42 @@ struct MappedSchemaComparison {
     private func shown(_ object: MappedSchemaCatalog.Object) -> String {
         (object.kind == "index" && object.isUnique ? "UNIQUE " : "") + object.definition
             + (object.isValid ? "" : " INVALID")
+    }
+
+    // MARK: triggers and policies
+
+    /// Whether NEW is to have one that only a side has, nobody can tell.
+    private mutating func compareActions(
+        _ oid: String, _ pair: MappedSchemaRest.Pair, _ onOld: borrowing Connection, _ onNew: borrowing Connection
+    ) throws {
+        let actions = try MappedSchemaCatalog.actions([oid], onOld)
+        var others = try MappedSchemaCatalog.actions(["\(pair.new.oid)"], onNew)
+        for (action, outcome) in zip(
+            actions, try MappedSchemaRest.translate(actions, pair, isStrict: false, onNew))
+        {
+            let title = "\(action.kind) \(action.name) of \(pair.old.name)"
+            guard let place = others.firstIndex(where: { $0.kind == action.kind && $0.name == action.name }) else {
+                notes.append("\(title): NEW has none of this name")
+                continue
+            }
+            let twin = others.remove(at: place)
+            if action.state != twin.state {
+                differences.append(.init(
+                    object: name(twin, pair), property: "state", old: action.state, new: twin.state))
+            }
+            if let reason = outcome.reason {
+                notes.append("\(title): \(reason)")
+            } else if outcome.definition != twin.definition {
+                func shown(_ definition: String) -> String {
+                    definition.replacing(MappedSchemaCatalog.nameMark, with: twin.name)
+                        .replacing(MappedSchemaCatalog.tableMark, with: "\(pair.new.name)")
+                }
+                differences.append(.init(
+                    object: name(twin, pair), property: "definition", old: shown(outcome.definition),
+                    new: shown(twin.definition)))
+            }
+        }
+        notes += others.map { "\($0.kind) \($0.name) of NEW's \(pair.new.name): OLD has none of this name" }
     }
 
     // MARK: foreign keys

@@ -210,7 +210,7 @@ struct MappedSchemaRest {
         }
         try onNew.execute(forward.joined(separator: " "))
         let oid = try onNew.query("SELECT '\(table)'::regclass::oid")[0, 0] ?? ""
-        let results = try MappedSchemaCatalog.objects([oid], onNew)
+        let results = try MappedSchemaCatalog.objects([oid], onNew) + MappedSchemaCatalog.actions([oid], onNew)
         for index in objects.indices where outcomes[index].reason == nil {
             if let result = results.first(where: { $0.name == trialName(objects[index]) }) {
                 outcomes[index].definition = result.definition
@@ -230,6 +230,10 @@ struct MappedSchemaRest {
         return switch object.kind {
         case "index": "CREATE \(object.isUnique ? "UNIQUE " : "")INDEX \(name) ON \(table) USING \(object.definition)"
         case "statistics": "CREATE STATISTICS pg_temp.\(name) \(object.definition) FROM \(table)"
+        case "trigger":
+            object.definition.replacing(MappedSchemaCatalog.nameMark, with: name)
+                .replacing(MappedSchemaCatalog.tableMark, with: table)
+        case "policy": "CREATE POLICY \(name) ON \(table) \(object.definition)"
         default: "ALTER TABLE \(table) ADD CONSTRAINT \(name) \(object.definition)"
         }
     }

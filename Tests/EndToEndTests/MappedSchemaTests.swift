@@ -20,6 +20,10 @@ import Testing
         CREATE VIEW relics AS SELECT id FROM customers WHERE legacy IS NOT NULL;
         CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
         CREATE TRIGGER stamp BEFORE UPDATE ON customers FOR EACH ROW EXECUTE FUNCTION stamp();
+        CREATE TRIGGER watch AFTER UPDATE OF mail ON customers FOR EACH ROW WHEN (OLD.boss IS DISTINCT FROM NEW.boss)
+            EXECUTE FUNCTION stamp();
+        CREATE POLICY own ON customers FOR SELECT USING (mail = current_user);
+        CREATE POLICY old_ones ON customers USING (legacy > 0);
         CREATE FUNCTION count_all() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM public.customers';
         CREATE TABLE visits (id int, at date, customer int REFERENCES customers ON DELETE CASCADE, minutes int,
             PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
@@ -132,7 +136,8 @@ import Testing
             """, database: database) == "it's for the search")
         for name in [
             "constraint customers_legacy_check", "index customers_legacy", "constraint customers_mail",
-            "trigger stamp of public.customers", "view public.relics",
+            "trigger stamp of public.customers", "trigger watch of public.customers",
+            "policy own of public.customers", "view public.relics",
         ] {
             #expect(left(finish, name).count == 1, "\(name): \(finish.output.text)")
         }
@@ -169,10 +174,27 @@ import Testing
         #expect(first.lines == [], "\(first.all)")
         for name in [
             "constraint customers_legacy_check", "index customers_legacy", "constraint customers_mail",
-            "foreign key items_order_id_fkey",
+            "foreign key items_order_id_fkey", "trigger stamp", "trigger watch", "policy own", "policy old_ones",
         ] {
             #expect(first.all.contains("schema, not compared: \(name) of public."), "\(name): \(first.all)")
         }
+        let own = """
+            CREATE TRIGGER watch AFTER UPDATE OF address ON crm.clients FOR EACH ROW
+                WHEN (OLD.head IS DISTINCT FROM NEW.head) EXECUTE FUNCTION stamp();
+            CREATE POLICY own ON crm.clients FOR SELECT USING (address = current_user);
+            CREATE POLICY old_ones ON crm.clients USING (true);
+            """
+        try servers.new.psql(own, database: database)
+        let alike = try verify(0)
+        #expect(alike.lines == [], "\(alike.all)")
+        #expect(alike.all.contains("policy old_ones of public.customers: crm.clients has no column that holds legacy"))
+        for name in ["trigger watch", "policy own"] { #expect(!alike.all.contains(name), "\(alike.all)") }
+        try servers.new.psql("""
+            DROP TRIGGER watch ON crm.clients; CREATE TRIGGER watch AFTER UPDATE ON crm.clients FOR EACH ROW
+                WHEN (OLD.head IS DISTINCT FROM NEW.head) EXECUTE FUNCTION stamp();
+            ALTER TABLE crm.clients DISABLE TRIGGER watch, ENABLE ROW LEVEL SECURITY;
+            ALTER POLICY own ON crm.clients USING (address = session_user)
+            """, database: database)
         try servers.new.psql("""
             DROP INDEX crm.customers_lower; CREATE INDEX sooner ON crm.clients (head);
             CREATE INDEX own ON crm.calls (hours); ALTER INDEX crm.customers_once RENAME TO customers_twice;
@@ -192,6 +214,15 @@ import Testing
             "schema: constraint crm.calls.visits_customer_fkey: definition is FOREIGN KEY (client) REFERENCES "
                 + "crm.clients(no) ON DELETE CASCADE on OLD, FOREIGN KEY (client) REFERENCES crm.clients(no) on NEW",
             "schema: index public.visits_2.visits_2_only is missing on NEW",
+            "schema: table crm.clients: row security is off on OLD, on on NEW",
+            "schema: trigger crm.clients.watch: state is O on OLD, D on NEW",
+            "schema: trigger crm.clients.watch: definition is CREATE TRIGGER watch AFTER UPDATE OF address ON "
+                + "crm.clients FOR EACH ROW WHEN ((old.head IS DISTINCT FROM new.head)) EXECUTE FUNCTION "
+                + "public.stamp() on OLD, CREATE TRIGGER watch AFTER UPDATE ON crm.clients FOR EACH ROW WHEN "
+                + "((old.head IS DISTINCT FROM new.head)) EXECUTE FUNCTION public.stamp() on NEW",
+            "schema: policy crm.clients.own: definition is AS PERMISSIVE FOR SELECT TO PUBLIC USING "
+                + "(((address)::text = CURRENT_USER)) on OLD, AS PERMISSIVE FOR SELECT TO PUBLIC USING "
+                + "(((address)::text = SESSION_USER)) on NEW",
         ]
         #expect(second.lines == wanted.sorted(), "\(second.all)")
         #expect(second.all.contains("schema, not compared: index own of NEW's crm.calls"), "\(second.all)")
