@@ -78,12 +78,12 @@ import Testing
             CREATE TRIGGER ordinary BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
             ALTER TABLE t ENABLE ALWAYS TRIGGER always, DISABLE TRIGGER ordinary;
             CREATE RULE replica AS ON DELETE TO log DO ALSO DELETE FROM t; ALTER TABLE log ENABLE REPLICA RULE replica;
-            CREATE PUBLICATION some FOR TABLE t;
+            CREATE PUBLICATION feed FOR TABLE t;
             """)
         try servers.old.psql("REVOKE CONNECT ON DATABASE \(database) FROM PUBLIC")
         let copy = try command("prepare", database, ["--copy-schema"])
         #expect(copy.wait() == .code(0), "\(copy.output.text)\(copy.errors.text)")
-        for words in ["LEFT TO YOU publication some:", "LEFT TO YOU rights on the database itself: OLD has {"] {
+        for words in ["LEFT TO YOU publication feed:", "LEFT TO YOU rights on the database itself: OLD has {"] {
             #expect(copy.output.text.contains(words), "\(copy.output.text)")
         }
         let godwit = try servers.godwit(database) { $0.database.mirror = ["mode": "async"] }

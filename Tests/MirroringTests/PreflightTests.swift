@@ -90,7 +90,7 @@ import Testing
     @Test func `a key that NEW tells apart by less than OLD is refused`() throws {
         let harness = try MirrorHarness(schema: """
             CREATE COLLATION caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-            CREATE TABLE both (k text COLLATE caseless PRIMARY KEY);
+            CREATE TABLE alike (k text COLLATE caseless PRIMARY KEY);
             CREATE TABLE value (id int PRIMARY KEY, v text);
             """)
         let old = try harness.connectOld(), new = try harness.connectNew()
@@ -104,13 +104,13 @@ import Testing
         }
         let result = try Preflight.check(old: old, new: new)
         #expect(result.blocking.map(\.place) == ["NEW public.by_column.k", "NEW public.by_index.k"])
-        #expect(result.tables.map(\.name.name) == ["both", "value"])
+        #expect(result.tables.map(\.name.name) == ["alike", "value"])
         #expect(try Preflight.check(old: new, new: old).blocking.isEmpty, "OLD's keys may be fewer")
     }
 
     @Test func `settings of one side only, and rows of extensions, are told`() throws {
         let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY)")
-        let (database, old) = (harness.pair.database, try harness.connectOld())
+        let old = try harness.connectOld(), database = harness.pair.database
         let role = database + "_r"
         for side in [harness.pair.old, harness.pair.new] {
             try side.psql("CREATE ROLE \(role); ALTER ROLE \(role) SET DateStyle = 'German'")
