@@ -323,7 +323,7 @@ final class ClientConnection {
     /// Reads while what comes can go on, or be kept. Asked of the present state after every step, not at events: a
     /// server's queue that was full in one step may be sent in the next one, and nothing tells of that later.
     func adjustReading() {
-        let mustPause = server?.isCongested == true || inbox.count > Self.parkedBytesMax && isParked
+        let mustPause = server?.isCongested == true || isStuffed || inbox.count > Self.parkedBytesMax && isParked
         if mustPause == isReadingPaused || phase == .closed { return }
         isReadingPaused = mustPause
         updateInterest()
@@ -429,7 +429,7 @@ final class ClientConnection {
                 server?.pauseReading()
             } else if stream.count < SendQueue.lowWater {
                 // What an earlier piece of the same answer had filled.
-                server?.resumeReading()
+                sourceGoesOn()
             }
             updateInterest()
         case .closed, .failed:
@@ -469,7 +469,7 @@ final class ClientConnection {
     func sendKept() {
         batchAwaited = nil
         sendFromServer(UnsafeRawBufferPointer(start: nil, count: 0))
-        if phase != .closed && stream.count < SendQueue.lowWater { server?.resumeReading() }
+        if phase != .closed && stream.count < SendQueue.lowWater { sourceGoesOn() }
         if hasEnded { worker.resumeLater(self) }
     }
 
@@ -478,7 +478,7 @@ final class ClientConnection {
         switch stream.flush() {
         case .bytes, .wouldBlock:
             if isClosingAfterFlush && stream.isEmpty { return close() }
-            if stream.count < SendQueue.lowWater { server?.resumeReading() }
+            if stream.count < SendQueue.lowWater { sourceGoesOn() }
             updateInterest()
             if hasEnded && stream.isEmpty { worker.resumeLater(self) }
         case .closed, .failed:

@@ -40,6 +40,7 @@ final class ConsoleSession {
 extension ClientConnection {
     /// Console commands, as simple queries or by Parse, Bind and Execute without parameters; one at a time.
     func processConsole(_ bytes: UnsafeRawBufferPointer) -> Int {
+        if isStuffed { return 0 }
         guard let header = FrameHeader.parse(bytes, at: 0) else { return 0 }
         if let error = header.frontendError() {
             violated(error)
@@ -74,6 +75,14 @@ extension ClientConnection {
             violated(.unexpectedMessage(tag: header.tag))
         }
         return header.frameSize
+    }
+
+    /// It does not read what it has asked of us; nothing else is done for it before it does.
+    var isStuffed: Bool { server == nil && stream.count > SendQueue.highWater }
+
+    /// There is room again for answers: whoever makes them goes on, a server or we ourselves.
+    func sourceGoesOn() {
+        if let server { server.resumeReading() } else if hasParkedBytes { worker.resumeLater(self) }
     }
 
     // MARK: the extended protocol

@@ -36,6 +36,21 @@ import Testing
         #expect(try order("RESUME \(database)") == "RESUME")
     }
 
+    @Test func `who reads no answers has no more made for it`() throws {
+        let commands = 2000
+        let greedy = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
+        greedy.sendMeanwhile((0..<commands).flatMap { _ in FrameBuilder.query("SHOW CONFIG") })
+        var unsent = -1
+        try waitUntil {
+            let before = unsent
+            unsent = try godwit.console("SHOW SOCKETS").filter { $0["database"] == "godwit" }
+                .compactMap { Int($0["send_remain"] ?? "") }.max() ?? 0
+            return unsent > 0 && unsent == before
+        }
+        #expect(unsent < 1 << 20)
+        for _ in 0..<commands { #expect(try greedy.readToReady().contains { $0.type == "C" }) }
+    }
+
     @Test func `RECONNECT makes new servers, and WAIT_CLOSE waits for the old ones`() throws {
         let (busy, idle) = (try connect(), try connect())
         let old = try idle.value("SELECT pg_backend_pid()")
