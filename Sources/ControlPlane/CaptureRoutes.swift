@@ -19,11 +19,13 @@ package struct CaptureWish: Decodable, Sendable, Equatable {
     package var digest: Bool?
     package var redact: Bool?
 
-    private enum CodingKeys: String, CodingKey {
+    private enum CodingKeys: String, CodingKey, CaseIterable {
         case file, seconds, digest, redact
         case samplePercent = "sample_percent"
         case bytesMax = "bytes_max"
     }
+
+    static let members = Set(CodingKeys.allCases.map(\.rawValue))
 }
 
 /// One capture, as SHOW CAPTURE has it. Immutable, any thread.
@@ -98,11 +100,13 @@ package struct CaptureRoutes: Sendable {
     }
 
     private func start(_ call: HTTPCall) async throws -> Response {
+        _ = try call.options()
         let wish = try Self.wish(try await call.body(bytesMax: Self.bodyBytesMax))
         return try one(201, try await captures(.start(database: call.part("database"), wish)))
     }
 
     private func stop(_ call: HTTPCall) async throws -> Response {
+        _ = try call.options()
         let body = try await call.body(bytesMax: Self.bodyBytesMax)
         guard body.allSatisfy(\.isWhitespace) else {
             throw HTTPProblem(400, "the body cannot be read", "send nothing: a capture is stopped, and that is all")
@@ -126,10 +130,7 @@ package struct CaptureRoutes: Sendable {
 
     /// - Throws: a problem that says which member is wrong.
     private static func wish(_ body: String) throws -> CaptureWish {
-        let wish: CaptureWish
-        do {
-            wish = try JSONDecoder().decode(CaptureWish.self, from: Data(body.utf8))
-        } catch {
+        guard let wish = JSONWish.read(CaptureWish.self, of: body, members: CaptureWish.members) else {
             throw HTTPProblem(400, "the body cannot be read", """
                 send {"file": "monday.cap"}, and if you want sample_percent, seconds, bytes_max, digest, redact
                 """)

@@ -77,6 +77,27 @@ struct HTTPCall {
 
     func query(_ name: String) -> String? { request.uri.queryParameters.get(name) }
 
+    /// What stands behind the question mark, of a request that changes something: what is not known there may have been
+    /// meant to keep it from that.
+    ///
+    /// - Parameter allowed: what each option may be.
+    /// - Throws: a problem that says what there is.
+    func options(_ allowed: [String: [String]] = [:]) throws -> [String: String] {
+        var options: [String: String] = [:]
+        for option in request.uri.queryParameters where !(option.key.isEmpty && option.value.isEmpty) {
+            let (name, value) = (String(option.key), String(option.value))
+            guard let values = allowed[name], values.contains(value), options[name] == nil else {
+                let known = allowed.sorted { $0.key < $1.key }
+                    .map { "\($0.key) is one of \($0.value.joined(separator: ", "))" }
+                throw HTTPProblem(
+                    400, "\"\(name)=\(value)\" cannot be asked for here, and nothing was done",
+                    known.isEmpty ? "leave out what stands behind the question mark" : known.joined(separator: "; "))
+            }
+            options[name] = value
+        }
+        return options
+    }
+
     func header(_ name: String) -> String? { HTTPField.Name(name).flatMap { request.headers[$0] } }
 
     /// - Throws: a problem when it is longer than `bytesMax`, or not UTF-8.

@@ -1,5 +1,6 @@
 import Configuration
 import Digests
+import Dispatch
 import Foundation
 import HTTPTypes
 import Hummingbird
@@ -35,14 +36,20 @@ package struct MigrationRoutes: Sendable {
     private static let nameBytesMax = 100
     private static let reasonBytesMax = 2000
     private static let keyBytesMax = 200
+    private static let dryRun = ["dry_run": ["0", "1", "false", "true"]]
     private static let eventsMax = 1000
     /// Milliseconds from one look for new events to the next, and looks without one until a sign of life.
     private static let streamMillis = 250
     private static let streamSilence = 40
+    /// Streams at once: whoever is to order something finds a connection.
+    static let streamsMax = HTTPService.connectionsMax / 2
 
     private let desk: MigrationDesk
     private let store: StateStore
-    private let keys = KeysUnderWay()
+    /// Where the store is asked: its server may be silent for seconds, and HTTP has one thread.
+    private let questions = DispatchQueue(label: "godwit-http-state")
+    private let keys = KnownKeys()
+    private let streams = StreamCount()
 
     package init(desk: @escaping MigrationDesk, store: StateStore) {
         self.desk = desk
@@ -57,9 +64,18 @@ package struct MigrationRoutes: Sendable {
             HTTPRoute(.post, "/migrations", .write) { try await start($0) },
             HTTPRoute(.get, "/migrations/{id}/status", .read) { try await status($0) },
             HTTPRoute(.get, "/migrations/{id}/events", .read) { try await events($0) },
-            HTTPRoute(.get, "/migrations/{id}/report", .read) { try report($0) },
+            HTTPRoute(.get, "/migrations/{id}/report", .read) { try await report($0) },
         ] + verbs.map { verb in
             HTTPRoute(.post, "/migrations/{id}/\(verb)", .write) { try await command(verb, $0) }
+        }
+    }
+
+    private func asked<Value: Sendable>(
+        _ question: @escaping @Sendable (StateStore) throws -> Value
+    ) async throws -> Value {
+        let store = store
+        return try await withCheckedThrowingContinuation { continuation in
+            questions.async { continuation.resume(with: Result { try question(store) }) }
         }
     }
 
@@ -73,25 +89,32 @@ package struct MigrationRoutes: Sendable {
         try response(await desk(.status(call.part("id")), ""))
     }
 
-    private func report(_ call: HTTPCall) throws -> Response {
-        guard let report = try MigrationReport.make(of: call.part("id"), from: store) else { throw Self.unknown(call) }
+    private func report(_ call: HTTPCall) async throws -> Response {
+        let id = call.part("id")
+        guard let report = try await asked({ try MigrationReport.make(of: id, from: $0) }) else {
+            throw Self.unknown(call)
+        }
         return Response(200, "application/json", Document.bytes(report))
     }
 
     private func events(_ call: HTTPCall) async throws -> Response {
         let id = call.part("id")
-        guard let migration = try store.migrations().first(where: { $0.id == id }) else { throw Self.unknown(call) }
-        let end = migration.state.isOver ? try store.steps(of: id).last?.micros : nil
+        guard let migration = try await asked({ try $0.migrations().first { $0.id == id } }) else {
+            throw Self.unknown(call)
+        }
         let wanted = call.header("Last-Event-ID") ?? call.query("after") ?? "0"
         guard let after = Int64(wanted), after >= 0 else {
             throw HTTPProblem(400, "after is no number", "give the number of the last event that you have")
         }
         if call.header("Accept")?.contains("text/event-stream") == true || call.query("follow") == "1" {
-            return stream(migration, after: after)
+            return try stream(migration, after: after)
         }
-        store.flush()
-        let found = try store.events(
-            database: migration.database, from: migration.micros, to: end, after: after, limit: Self.eventsMax)
+        let found = try await asked { store in
+            let end = migration.state.isOver ? try store.steps(of: id).last?.micros : nil
+            store.flush()
+            return try store.events(
+                database: migration.database, from: migration.micros, to: end, after: after, limit: Self.eventsMax)
+        }
         let last = found.last?.number ?? after
         let json = "{\"events\":[\(found.map(Self.numbered).joined(separator: ","))],\"last\":\(last)}"
         return Response(200, "application/json", Array(json.utf8))
@@ -103,15 +126,23 @@ package struct MigrationRoutes: Sendable {
     }
 
     /// Server-sent events, until the client goes.
-    private func stream(_ migration: StateStore.StoredMigration, after: Int64) -> Response {
+    private func stream(_ migration: StateStore.StoredMigration, after: Int64) throws -> Response {
+        if streams.count >= Self.streamsMax {
+            throw HTTPProblem(503, "too many streams are open", "\(Self.streamsMax) at most: ask without follow")
+        }
         var response = Response(200, "text/event-stream", [])
-        let store = store
         response.body = ResponseBody { writer in
+            streams.add(1)
+            defer { streams.add(-1) }
             var last = after
             var silence = Self.streamSilence
             while !Task.isCancelled {
-                let found = try store.events(
-                    database: migration.database, from: migration.micros, to: nil, after: last, limit: Self.eventsMax)
+                let known = last
+                let found = try await asked {
+                    try $0.events(
+                        database: migration.database, from: migration.micros, to: nil, after: known,
+                        limit: Self.eventsMax)
+                }
                 for event in found {
                     let text = "id: \(event.number)\ndata: \(Self.numbered(event))\n\n"
                     try await writer.write(ByteBuffer(string: text))
@@ -132,6 +163,7 @@ package struct MigrationRoutes: Sendable {
     // MARK: doing
 
     private func start(_ call: HTTPCall) async throws -> Response {
+        _ = try call.options()
         let manifest = try await call.body(bytesMax: ManifestLimits.bytesMax)
         let by = try Self.operatorName(call)
         return try await once(call, "POST /migrations \(manifest)") {
@@ -143,7 +175,8 @@ package struct MigrationRoutes: Sendable {
 
     private func command(_ verb: String, _ call: HTTPCall) async throws -> Response {
         let id = call.part("id")
-        if verb == "advance", ["1", "true"].contains(call.query("dry_run") ?? "") {
+        let options = try call.options(verb == "advance" ? Self.dryRun : [:])
+        if ["1", "true"].contains(options["dry_run"]) {
             return try response(await desk(.status(id), ""))
         }
         let body = try await call.body(bytesMax: Self.commandBytesMax)
@@ -191,7 +224,7 @@ package struct MigrationRoutes: Sendable {
     /// From `{"whole": true, "seconds": 60}`; an empty body is a canary's.
     private static func drill(_ body: String) throws -> DrillOrder {
         if body.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty { return DrillOrder(isWhole: false) }
-        guard let wish = try? JSONDecoder().decode(DrillWish.self, from: Data(body.utf8)) else {
+        guard let wish = JSONWish.read(DrillWish.self, of: body, members: ["whole", "seconds"]) else {
             throw HTTPProblem(
                 400, "the body cannot be read", "send nothing for a canary's, or {\"whole\": true, \"seconds\": 30}")
         }
@@ -213,7 +246,7 @@ package struct MigrationRoutes: Sendable {
     /// From `{"reason": "..."}`; an empty body is one without.
     private static func reason(_ body: String) throws -> String {
         if body.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty { return "" }
-        guard let words = try? JSONDecoder().decode(Words.self, from: Data(body.utf8)) else {
+        guard let words = JSONWish.read(Words.self, of: body, members: ["reason"]) else {
             throw HTTPProblem(400, "the body cannot be read", "send nothing, or {\"reason\": \"text\"}")
         }
         let reason = words.reason ?? ""
@@ -237,7 +270,14 @@ package struct MigrationRoutes: Sendable {
         let print = Digest.sha256(Array(request.utf8)).map { byte in
             (byte < 16 ? "0" : "") + String(byte, radix: 16)
         }.joined()
-        if let known = try store.answer(key: key) {
+        // From here to its end nobody else has the key: what is looked up is not overtaken.
+        guard keys.begin(key) else {
+            throw HTTPProblem(409, "a request with this Idempotency-Key is under way", "ask again in a moment")
+        }
+        defer { keys.end(key) }
+        var known = keys.unkept(key)
+        if known == nil { known = try await asked { try $0.answer(key: key) } }
+        if let known {
             if known.request != print {
                 throw HTTPProblem(
                     422, "this Idempotency-Key was for something else", "give each request one of its own")
@@ -246,13 +286,11 @@ package struct MigrationRoutes: Sendable {
             if let name = HTTPField.Name("Idempotent-Replayed") { response.headers[name] = "true" }
             return response
         }
-        guard keys.begin(key) else {
-            throw HTTPProblem(409, "a request with this Idempotency-Key is under way", "ask again in a moment")
-        }
-        defer { keys.end(key) }
         let made = try await perform()
-        try store.keep(
-            .init(request: print, status: made.status, body: String(decoding: made.body, as: UTF8.self)), key: key)
+        let answer = StateStore.StoredAnswer(
+            request: print, status: made.status, body: String(decoding: made.body, as: UTF8.self))
+        // It was done, and that is what is told, also where the store does not take the answer.
+        do { try await asked { try $0.keep(answer, key: key) } } catch { keys.note(answer, key) }
         return Response(made.status, made.contentType, made.body)
     }
 
@@ -284,11 +322,37 @@ package struct MigrationRoutes: Sendable {
     }
 }
 
-/// Keys of requests that are not answered yet. Any thread.
-private final class KeysUnderWay: Sendable {
-    private let keys = Mutex<Set<String>>([])
+/// Keys of requests that are not answered yet, and answers that the store has not taken. Any thread.
+private final class KnownKeys: Sendable {
+    /// Answers; whichever is in the way goes.
+    private static let unkeptMax = 100
 
-    func begin(_ key: String) -> Bool { keys.withLock { $0.insert(key).inserted } }
+    private struct State {
+        var underWay: Set<String> = []
+        var unkept: [String: StateStore.StoredAnswer] = [:]
+    }
 
-    func end(_ key: String) { keys.withLock { _ = $0.remove(key) } }
+    private let state = Mutex(State())
+
+    func begin(_ key: String) -> Bool { state.withLock { $0.underWay.insert(key).inserted } }
+
+    func end(_ key: String) { state.withLock { _ = $0.underWay.remove(key) } }
+
+    func unkept(_ key: String) -> StateStore.StoredAnswer? { state.withLock { $0.unkept[key] } }
+
+    func note(_ answer: StateStore.StoredAnswer, _ key: String) {
+        state.withLock { state in
+            if state.unkept.count >= Self.unkeptMax, let other = state.unkept.keys.first { state.unkept[other] = nil }
+            state.unkept[key] = answer
+        }
+    }
+}
+
+/// Streams that are open. Any thread.
+private final class StreamCount: Sendable {
+    private let open = Atomic<Int>(0)
+
+    var count: Int { open.load(ordering: .relaxed) }
+
+    func add(_ change: Int) { open.add(change, ordering: .relaxed) }
 }

@@ -86,13 +86,12 @@ enum AdminService {
         ]
     }
 
-    /// CAPTURE by HTTP: the control thread does it.
+    /// CAPTURE by HTTP: the control thread does it, unless it waits for HTTP to end.
     private static func captureOffice(_ server: ProxyServer) -> CaptureOffice {
         { order in
-            let reply: CaptureReply = await withCheckedContinuation { continuation in
-                server.control.post(.captureAsked(CaptureAsked(order)) { continuation.resume(returning: $0) })
-            }
-            switch reply {
+            let answer = AwaitedAnswer<CaptureReply>()
+            server.control.post(.captureAsked(CaptureAsked(order)) { answer.give($0) })
+            switch await answer.value(instead: .failure(CaptureDesk.ending)) {
             case .success(let sessions): return .captures(sessions.map { CaptureDocument($0) })
             case .failure(let refusal): return .refused(HTTPProblem(refusal))
             }

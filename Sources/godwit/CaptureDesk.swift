@@ -126,6 +126,8 @@ final class CaptureDesk {
         waiting.removeAll { $0.database == session.database }
     }
 
+    static let ending = CaptureRefusal(.ending, "Godwit is ending: ask the one that is started next")
+
     /// The reactors have ended, and with them what they had to write down.
     func join() {
         for writer in writers.values {
@@ -134,7 +136,6 @@ final class CaptureDesk {
             for one in waiting where one.database == writer.session.database { one.answer(writer.session) }
         }
         waiting = []
-        let refusal = CaptureRefusal(.ending, "Godwit is ending: ask the one that is started next")
-        for case .captureAsked(_, let done) in server.control.take() { done(.failure(refusal)) }
+        for case .captureAsked(_, let done) in server.control.take() { done(.failure(Self.ending)) }
     }
 }

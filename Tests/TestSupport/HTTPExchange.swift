@@ -59,6 +59,22 @@ package final class HTTPExchange {
             status: status, head: String(text[..<end.lowerBound]), body: String(text[end.upperBound...]))
     }
 
+    /// Something of an answer is there.
+    package var hasAnswer: Bool {
+        var ready = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return poll(&ready, 1, 0) > 0
+    }
+
+    /// Reads until these words have come.
+    package func read(until words: String) throws {
+        var text = ""
+        var byte: UInt8 = 0
+        while !text.hasSuffix(words) {
+            if recv(descriptor, &byte, 1, 0) <= 0 { throw TestFailure("the end behind '\(text.suffix(200))'") }
+            text.unicodeScalars.append(Unicode.Scalar(byte))
+        }
+    }
+
     package static func get(_ path: String, port: UInt16, token: String? = nil) throws -> Answer {
         let authorization = token.map { "Authorization: Bearer \($0)\r\n" } ?? ""
         return try HTTPExchange(port: port)

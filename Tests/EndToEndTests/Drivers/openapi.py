@@ -95,11 +95,13 @@ ask("GET", "/migrations/{id}/events", 200, query="?follow=1")
 for path in ["status", "events", "report"]:
     ask("GET", "/migrations/{id}/" + path, 404, identity="nothing")
 for verb in verbs:
-    ask("POST", "/migrations/{id}/" + verb, 404, identity="nothing", body='{"reason": "r"}')
+    ask("POST", "/migrations/{id}/" + verb, 404, identity="nothing", body="{}" if verb == "drill" else '{"reason": "r"}')
     ask("POST", "/migrations/{id}/" + verb, 422, headers={"Godwit-Operator": "x" * 200})
 ask("POST", "/migrations/{id}/force", 422)
 ask("POST", "/migrations/{id}/approve", 409)
 until(lambda: ask("POST", "/migrations/{id}/advance", 200, query="?dry_run=1")["go"])
+for query in ["?dry_run=True", "?dry_run", "?dryrun=1"]:
+    ask("POST", "/migrations/{id}/advance", 400, query=query)
 ask("POST", "/migrations/{id}/advance", 200)
 ask("POST", "/migrations/{id}/pause", 200, body='{"reason": "r"}')
 for verb in ["pause", "advance"]:
