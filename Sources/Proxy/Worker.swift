@@ -117,8 +117,9 @@ final class Worker {
     private var lastCancelKey: Int32 = 0
     private var lastToken: UInt64 = 0
     /// Worker 0 listens and gives clients to all in turn.
-    private var listeners: [ListenerBox] = []
-    private var nextAdopter = 0
+    var listeners: [ListenerBox] = []
+    var nextAdopter = 0
+    var listening = Listening()
     private(set) var isDraining = false
     private var isStopped = false
     private let sharedClientCount: ClientCount
@@ -130,17 +131,6 @@ final class Worker {
     /// Bytes of a message that the configuration lets through.
     private(set) var packetMax: Int
     private(set) var tcpOptions: TCPOptions
-
-    /// A noncopyable listener in an array.
-    private final class ListenerBox {
-        let listener: Listener
-        let registration: Registration
-
-        init(_ listener: consuming Listener, _ registration: Registration) {
-            self.listener = listener
-            self.registration = registration
-        }
-    }
 
     init(
         index: Int, peers: [Mailbox<WorkerMessage>], control: Mailbox<ControlMessage>,
@@ -170,12 +160,6 @@ final class Worker {
     }
 
     deinit { buffer.deallocate() }
-
-    func listen(_ listener: consuming Listener) {
-        let box = ListenerBox(listener, makeRegistration(.listener(listeners.count)))
-        listeners.append(box)
-        loop.register(box.listener.descriptor.raw, .read, as: box.registration)
-    }
 
     // MARK: the loop
 
@@ -336,6 +320,7 @@ final class Worker {
         switch token {
         case .housekeeping:
             keepHouse()
+            listenAgain()
             schedule(.housekeeping, at: now.advanced(bySeconds: Self.housekeepingSeconds))
         case .clientLogin(let id):
             clients[id]?.loginTimedOut()
@@ -490,23 +475,6 @@ final class Worker {
         return state
     }
 
-    /// The kernel keeps those who connect meanwhile.
-    private func pauseListening(_ isPaused: Bool) {
-        for box in listeners {
-            let interest = Interest(reads: !isPaused, writes: false)
-            loop.modify(box.listener.descriptor.raw, interest, as: box.registration)
-        }
-    }
-
-    func stopListening() {
-        for box in listeners {
-            loop.unregister(box.listener.descriptor.raw)
-            // This batch may have an event for it still.
-            dropRegistration(box.registration)
-        }
-        listeners = []
-    }
-
     func stop() { isStopped = true }
 
     func drain() {
@@ -518,27 +486,7 @@ final class Worker {
 
     // MARK: clients come in
 
-    private func accept(_ listener: borrowing Listener) {
-        // Bounded: a storm of connections must not keep those that are there from being served.
-        for _ in 0..<64 {
-            switch listener.accept() {
-            case .client(let descriptor, let address):
-                if nextAdopter == index {
-                    adopt(descriptor, address)
-                } else {
-                    peers[nextAdopter].post(.adopt(descriptor: descriptor.release(), address: address))
-                }
-                nextAdopter = (nextAdopter + 1) % peers.count
-            case .none:
-                return
-            case .failed(let code):
-                logger.warning("cannot accept a client: \(SocketError(operation: .accept, errno: code).reason)")
-                return
-            }
-        }
-    }
-
-    private func adopt(_ descriptor: consuming SocketDescriptor, _ address: SocketAddress) {
+    func adopt(_ descriptor: consuming SocketDescriptor, _ address: SocketAddress) {
         descriptor.apply(tcpOptions, for: address)
         let client = ClientConnection(ClientID(nextID()), descriptor, address, worker: self)
         clients[client.id] = client

@@ -106,10 +106,10 @@ struct CheckCommand: ParsableCommand {
         // Each client and each server is one; the rest is ours.
         let servers = settings.databases.reduce(0) { $0 + 2 * $1.pool.size }
         let wanted = UInt64(settings.listen.clientsMax + servers + 100)
-        if UInt64(limit.rlim_cur) < wanted {
+        if UInt64(limit.rlim_max) < wanted {
             report.add(
                 .note, "open files",
-                "this shell allows \(limit.rlim_cur), listen.clients_max and the pools may need \(wanted): raise it "
+                "this shell allows \(limit.rlim_max), listen.clients_max and the pools may need \(wanted): raise it "
                     + "where Godwit is started (LimitNOFILE= of the unit, ulimit -n), or lower listen.clients_max")
         }
     }

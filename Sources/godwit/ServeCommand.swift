@@ -32,6 +32,7 @@ struct ServeCommand: ParsableCommand {
 
     func run() throws {
         SignalSource.block()
+        Self.raiseFileLimit()
         let environment = ProcessInfo.processInfo.environment
         let output = LogSwitch()
         let logger = Logger(label: "godwit") { _ in LineLogHandler(output) }
@@ -81,6 +82,20 @@ struct ServeCommand: ParsableCommand {
         try lifeCycle.begin(server)
         assembly.run(server, engine, lifeCycle)
     }
+
+    /// Every connection takes a file: as many as the process may have, where a shell or a container begins with few.
+    private static func raiseFileLimit() {
+        var limit = rlimit()
+        let files = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+        guard getrlimit(files, &limit) == 0 else { return }
+        let most = min(limit.rlim_max, filesMax)
+        if limit.rlim_cur >= most { return }
+        limit.rlim_cur = most
+        setrlimit(files, &limit)
+    }
+
+    /// Some programs that Godwit starts go through all that they may have.
+    private static let filesMax: rlim_t = 1 << 20
 
     /// - Throws: ExitCode after having said why.
     private static func tokens(_ settings: HTTPSettings, at address: SocketAddress?) throws -> AdminService.Tokens {

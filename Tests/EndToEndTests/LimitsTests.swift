@@ -57,6 +57,25 @@ import Testing
         try waitUntil { try backends(name) == 0 }
     }
 
+    @Test func `a client for whom there is no file descriptor comes in when there is one`() throws {
+        let name = try makeDatabase()
+        let godwit = try godwit(name, pool: [:])
+        func allowFiles(_ count: Int) throws {
+            try ChildProcess.run(["prlimit", "--pid", "\(godwit.process.pid)", "--nofile=\(count):"])
+        }
+        let client = try WireClient(port: godwit.port, database: name)
+        #expect(try client.value("SELECT 1") == "1")
+        // What is open stays.
+        try allowFiles(1)
+        let late = try WireClient(port: godwit.port)
+        late.send(Frame.startup([("user", "app"), ("database", name)]))
+        try godwit.log.waitForLine(containing: "cannot accept a client: ")
+        #expect(try client.value("SELECT 2") == "2")
+        try allowFiles(1024)
+        #expect(try late.readToReady().last?.transactionStatus == "I")
+        #expect(try late.value("SELECT 3") == "3")
+    }
+
     @Test(arguments: [1, 2])
     func `max_db_connections holds over users and threads, and idle servers make room`(threads: Int) throws {
         let name = try makeDatabase()
