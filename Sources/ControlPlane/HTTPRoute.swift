@@ -86,9 +86,12 @@ struct HTTPCall {
         var options: [String: String] = [:]
         for option in request.uri.queryParameters where !(option.key.isEmpty && option.value.isEmpty) {
             let (name, value) = (String(option.key), String(option.value))
-            guard let values = allowed[name], values.contains(value), options[name] == nil else {
-                let known = allowed.sorted { $0.key < $1.key }
-                    .map { "\($0.key) is one of \($0.value.joined(separator: ", "))" }
+            guard let values = allowed[name], values.isEmpty ? !value.isEmpty : values.contains(value),
+                options[name] == nil
+            else {
+                let known = allowed.sorted { $0.key < $1.key }.map { name, values in
+                    values.isEmpty ? "\(name) is a text" : "\(name) is one of \(values.joined(separator: ", "))"
+                }
                 throw HTTPProblem(
                     400, "\"\(name)=\(value)\" cannot be asked for here, and nothing was done",
                     known.isEmpty ? "leave out what stands behind the question mark" : known.joined(separator: "; "))

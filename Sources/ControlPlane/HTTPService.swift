@@ -1,3 +1,4 @@
+import Dispatch
 import Glibc
 import HTTPTypes
 import Hummingbird
@@ -30,6 +31,7 @@ package final class HTTPService: Sendable {
     package let address: Reactor.SocketAddress
     private let group: MultiThreadedEventLoopGroup
     private let server: Task<Void, Never>
+    private let ended: TaskEnd
     private let isStopped = Atomic(false)
 
     package init(
@@ -49,9 +51,12 @@ package final class HTTPService: Sendable {
                 httpDecoderConfiguration: .init(
                     maxHeaderFieldSize: Self.headBytesMax, maxHeaderListSize: Self.headBytesMax,
                     maxHeaderFieldCount: Self.headFieldsMax)))
+        let ended = TaskEnd()
+        self.ended = ended
         // Without a hop to another thread and back for each step of an answer.
         server = Task(executorPreference: LoopExecutor(group.next())) {
             await Self.serve(raw, channel, encryption, group, logger)
+            ended.signal()
         }
     }
 
@@ -59,14 +64,11 @@ package final class HTTPService: Sendable {
     package func stop() {
         if isStopped.exchange(true, ordering: .relaxed) { return }
         server.cancel()
-        let ended = TaskEnd()
-        let (group, server) = (group, server)
-        Task {
-            await server.value
-            try? await group.shutdownGracefully()
-            ended.signal()
-        }
+        // Nothing of it is left to the few threads that run tasks: this may be one of them, and so may others that wait.
         ended.wait()
+        let closed = TaskEnd()
+        group.shutdownGracefully(queue: DispatchQueue(label: "godwit-http-end")) { _ in closed.signal() }
+        closed.wait()
     }
 
     private static func serve(

@@ -99,6 +99,8 @@ package struct MigrationDocument: Codable, Sendable, Equatable {
     /// In words.
     package var place: String
     package var standing: String
+    /// What an order may name as the place that it is for. nil: an earlier version has told of it.
+    package var position: String?
     package var work: String?
     /// `old` or `new`.
     package var writes: String
@@ -128,6 +130,7 @@ package struct MigrationDocument: Codable, Sendable, Equatable {
         phase = state.phase.rawValue
         place = machine.place
         standing = state.standing.rawValue
+        position = machine.position
         work = state.work?.rawValue
         writes = state.isSwitched ? "new" : "old"
         self.started = Instant.text(started)

@@ -13,7 +13,8 @@ import Synchronization
 /// What is asked of who runs migrations.
 package enum MigrationOrder: Sendable {
     case start(manifest: String)
-    case command(String, MigrationMachine.Command)
+    /// - Parameter from: nothing is done where it is somewhere else by now; nil: wherever it is.
+    case command(String, MigrationMachine.Command, from: String? = nil)
     case list
     case status(String)
 }
@@ -36,7 +37,8 @@ package struct MigrationRoutes: Sendable {
     private static let nameBytesMax = 100
     private static let reasonBytesMax = 2000
     private static let keyBytesMax = 200
-    private static let dryRun = ["dry_run": ["0", "1", "false", "true"]]
+    /// No words: any.
+    private static let advanceOptions = ["dry_run": ["0", "1", "false", "true"], "from": []]
     private static let eventsMax = 1000
     /// Milliseconds from one look for new events to the next, and looks without one until a sign of life.
     private static let streamMillis = 250
@@ -175,7 +177,8 @@ package struct MigrationRoutes: Sendable {
 
     private func command(_ verb: String, _ call: HTTPCall) async throws -> Response {
         let id = call.part("id")
-        let options = try call.options(verb == "advance" ? Self.dryRun : [:])
+        let options = try call.options(verb == "advance" ? Self.advanceOptions : [:])
+        let from = options["from"]
         if ["1", "true"].contains(options["dry_run"]) {
             return try response(await desk(.status(id), ""))
         }
@@ -203,8 +206,9 @@ package struct MigrationRoutes: Sendable {
             }
             command = .force(reason: reason)
         }
-        return try await once(call, "POST \(id) \(verb) \(body)") {
-            try answered(await desk(.command(id, command), by))
+        let request = "POST \(id) \(verb) \(body)" + (from.map { " from \($0)" } ?? "")
+        return try await once(call, request) {
+            try answered(await desk(.command(id, command, from: from), by))
         }
     }
 

@@ -381,6 +381,14 @@ package struct MigrationMachine: Sendable {
         return state.phase.rawValue
     }
 
+    /// Where whoever orders something may say that it is: `place`, or how it stands once it does not go on.
+    package var position: String {
+        switch state.standing {
+        case .running, .paused: place
+        case .returning, .aborted, .removing, .removed, .finished: state.standing.rawValue
+        }
+    }
+
     private mutating func pause(_ reason: String, _ by: String, _ actions: inout [Action]) {
         switch state.standing {
         case .running:

@@ -146,9 +146,15 @@ extension MigrateCommand {
         @OptionGroup var place: Place
         @OptionGroup var which: Which
         @Flag(name: .long, help: "Say what would be done, and whether it may; do nothing.") var dryRun = false
+        @Option(name: .long, help: "Do nothing if it is not there any more: status calls it position (--json).")
+        var from: String?
 
         func run() throws {
-            if !dryRun { return try MigrateCommand.perform("advance", "", place, which) }
+            if !dryRun {
+                let position = from?.addingPercentEncoding(withAllowedCharacters: .alphanumerics)
+                let query = position.map { "?from=\($0)" } ?? ""
+                return try MigrateCommand.perform("advance", query: query, "", place, which)
+            }
             try place.run { client in
                 let bytes = try client.post("\(try which.path(client))/advance?dry_run=1", "", by: place.name)
                 let document = try Document.read(MigrationDocument.self, bytes)
@@ -267,13 +273,15 @@ extension MigrateCommand {
     }
 
     /// Gives a command, and says what came of it.
-    static func perform(_ verb: String, _ reason: String, _ place: Place, _ which: Which) throws {
+    static func perform(
+        _ verb: String, query: String = "", _ reason: String, _ place: Place, _ which: Which
+    ) throws {
         try place.run { client in
             struct Words: Encodable {
                 var reason: String
             }
             let body = reason.isEmpty ? "" : String(decoding: Document.bytes(Words(reason: reason)), as: UTF8.self)
-            let bytes = try client.post("\(try which.path(client))/\(verb)", body, by: place.name)
+            let bytes = try client.post("\(try which.path(client))/\(verb)\(query)", body, by: place.name)
             if place.json { return place.show(bytes) }
             let answer = try Document.read(MigrationAnswer.self, bytes)
             say(answer.answer)

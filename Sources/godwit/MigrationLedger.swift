@@ -252,8 +252,13 @@ final class MigrationLedger {
         case .status(let id):
             guard let entry = entry(id) else { return Self.unknown(id) }
             return .one(document(entry, now))
-        case .command(let id, let command):
+        case .command(let id, let command, let from):
             guard let entry = entry(id) else { return Self.unknown(id) }
+            let position = entry.machine.position
+            if let from, from != position {
+                return .refused(HTTPProblem(
+                    409, "it is at \"\(position)\", not at \"\(from)\"", "nothing was done: look at its status again"))
+            }
             return unconfirmed(entry, command) ?? perform(command, entry, by, now)
         }
     }

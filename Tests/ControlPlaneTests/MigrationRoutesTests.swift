@@ -78,7 +78,7 @@ import Testing
     @Test(arguments: [
         ("/migrations/m/advance?dry_run=True", ""), ("/migrations/m/advance?dry_run=yes", ""),
         ("/migrations/m/advance?dry_run", ""), ("/migrations/m/advance?dry_run=1&dry_run=0", ""),
-        ("/migrations/m/advance?dry-run=1", ""), ("/migrations/m/advance", #"{"dry_run": true}"#),
+        ("/migrations/m/advance?dry-run=1", ""), ("/migrations/m/advance?from=", ""), ("/migrations/m/advance", #"{"dry_run": true}"#),
         ("/migrations/m/force?dry_run=1", #"{"reason": "r"}"#), ("/migrations/m/abort?dry_run=1", ""),
         ("/migrations/m/drill", #"{"whole": true, "second": 5}"#), ("/migrations/m/drill?whole=1", ""),
         ("/migrations?dry_run=1", "id: n\ndatabase: shop"), ("/captures/shop", #"{"file": "a", "redacted": true}"#),

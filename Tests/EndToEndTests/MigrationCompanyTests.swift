@@ -66,9 +66,10 @@ import Testing
         try second.wait("m", for: "prepare running")
         #expect(try second.get("/migrations/none/status").status == 404)
         // It has just begun, and may not know yet who runs them.
-        var answer = try second.post("/migrations/m/advance?x=1", key: "k")
-        while answer.status == 503 { answer = try second.post("/migrations/m/advance?x=1", key: "k") }
-        #expect(answer.status == 307 && answer.head.contains("http://127.0.0.1:\(first.port)/migrations/m/advance?x=1"), "\(answer)")
+        let path = "/migrations/m/advance?from=x"
+        var answer = try second.post(path, key: "k")
+        while answer.status == 503 { answer = try second.post(path, key: "k") }
+        #expect(answer.status == 307 && answer.head.contains("http://127.0.0.1:\(first.port)\(path)"), "\(answer)")
         #expect(answer.head.contains("application/problem+json"))
         // The command line goes where it is sent.
         func run(_ words: [String]) throws -> ChildProcess {

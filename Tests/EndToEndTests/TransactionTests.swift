@@ -176,7 +176,7 @@ import Testing
         let (godwit, database) = try readOnNew()
         let insert = "INSERT INTO t VALUES (1)"
         for query in ["COMMIT", "SELECT 1; COMMIT"] {
-            let client = try begunOnNew(godwit, database, "skipped")
+            let client = try begunOnNew(godwit, database, "skips \(query)")
             client.send(FrameBuilder.execute(portal: "none") + FrameBuilder.query(query)
                 + FrameBuilder.parse(insert) + FrameBuilder.bind() + FrameBuilder.execute() + FrameBuilder.sync)
             let answers = try client.readToReady()
