@@ -64,7 +64,7 @@ package final class HTTPService: Sendable {
     package func stop() {
         if isStopped.exchange(true, ordering: .relaxed) { return }
         server.cancel()
-        // Nothing of it is left to the few threads that run tasks: this may be one of them, and so may others that wait.
+        // Nothing of it is left to the few threads that run tasks: this may be one, and others may wait like it.
         ended.wait()
         let closed = TaskEnd()
         group.shutdownGracefully(queue: DispatchQueue(label: "godwit-http-end")) { _ in closed.signal() }

@@ -212,7 +212,8 @@ import Testing
             $0.database.readsPercent = "60"
             // However busy the machine is: who waits long enough reads on NEW.
             $0.database.reads = ["consistency": consistency, "consistency_wait_millis": "10000"]
-            $0.database.breaker = ["held": "1"]
+            // Nor is NEW given up for being slow beside many others.
+            $0.database.breaker = ["held": "1", "memory": "0", "rollback": "off", "lag": "0", "read_timeout_millis": "0"]
             $0.threads = 2
         }
         print("seed \(Self.seed)")
@@ -225,7 +226,7 @@ import Testing
             if share == "0" { continue }
             // Far more operations than any share needs end the load: then NEW serves nothing.
             try waitUntil("reads on NEW at \(share) %") { try onNew(godwit) > before + 200 || load.hasEnded }
-            #expect(!load.hasEnded, "at \(share) %")
+            #expect(try !load.hasEnded, "at \(share) %: \(godwit.console("SHOW BREAKERS"))")
             if share == "80" {
                 servers.new.kill9()
                 try servers.new.start()
