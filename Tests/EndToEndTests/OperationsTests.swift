@@ -39,28 +39,6 @@ import Testing
         #expect(try side(client) == "old")
     }
 
-    @Test func `a database that a reload takes away leaves no server, whatever its sessions were at`() throws {
-        let other = try servers.makeDatabase()
-        var both = configuration
-        both.databases.append(servers.entry(other))
-        try godwit.reload(both)
-        let clients = try (0..<4).map { _ in try WireClient(port: godwit.port, database: other) }
-        let sessions = [
-            ["CREATE TEMP TABLE x (a int)"], ["LISTEN news"], ["BEGIN", "SELECT txid_current()"], ["SELECT 1"],
-        ]
-        for (client, statements) in zip(clients, sessions) {
-            for sql in statements { _ = try client.query(sql) }
-        }
-        try godwit.reload(configuration)
-        for client in clients { #expect(try client.readToEnd().contains { $0.sqlState == "57P01" }) }
-        try waitUntil {
-            try servers.old.psql("""
-                SELECT count(*) FROM pg_stat_activity WHERE datname = '\(other)' AND usename = 'app'
-                """) == "0"
-        }
-        #expect(try side(connect()) == "old")
-    }
-
     static let badFiles: [(String, @Sendable (String) -> String, String)] = [
         ("an unknown key", { $0.replacing("percent: 100", with: "percents: 100") }, "percents"),
         ("an impossible value", { $0.replacing("percent: 100", with: "percent: 101") }, "percent"),

@@ -101,7 +101,7 @@ import Testing
             #expect(finish.output.text.contains(" \(count) objects"), "\(finish.output.text)")
         }
         #expect(try servers.new.psql("""
-            SELECT string_agg(tgname || tgenabled, ' ') FROM pg_trigger WHERE tgrelid = 't'::regclass
+            SELECT string_agg(tgname::text || tgenabled::text, ' ') FROM pg_trigger WHERE tgrelid = 't'::regclass
                AND NOT tgisinternal AND tgname !~ '^godwit'
             """, database: database) == "ordinaryD")
         try godwit.psql("INSERT INTO t VALUES (1, 'mine')", database: database)
