@@ -46,7 +46,23 @@ import Testing
         return try #require(found)
     }
 
-    private func putToSleep(_ godwit: GodwitProcess) throws {
+    /// Not while it settles something: nobody else could switch then.
+    private func putToSleep(_ godwit: GodwitProcess, _ database: String) throws {
+        while true {
+            try stop(godwit)
+            let isAlone = try [servers.old, servers.new].allSatisfy {
+                try $0.psql("""
+                    SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                       AND classid::bigint << 32 | objid::bigint = 7451605422
+                    """, database: database) == "0"
+            }
+            if isAlone { return }
+            godwit.process.send(SIGCONT)
+        }
+    }
+
+    private func stop(_ godwit: GodwitProcess) throws {
         godwit.process.send(SIGSTOP)
         // The others go on until one has taken the signal.
         let threads = "/proc/\(godwit.process.pid)/task"
@@ -97,7 +113,7 @@ import Testing
             try waitUntil { try servers.old.psql(signs, database: database) != sign }
         }
 
-        try putToSleep(sleeper)
+        try putToSleep(sleeper, database)
         defer { sleeper.process.send(SIGCONT) }
         clients[0].send(FrameBuilder.query("INSERT INTO entries VALUES (0, 2)"))
         clients[1].send(FrameBuilder.query("BEGIN; INSERT INTO entries VALUES (1, 2); COMMIT"))
@@ -146,7 +162,7 @@ import Testing
         try waitForCompany(2, database, servers.old)
         let client = try WireClient(port: sleeper.port, database: database)
         #expect(try client.query("INSERT INTO entries VALUES (1, 1)").contains { $0.type == "C" })
-        try putToSleep(sleeper)
+        try putToSleep(sleeper, database)
         defer { sleeper.process.send(SIGCONT) }
         try one.switchOver(first, "CUTOVER", database, "DEADLINE 30000")
         try one.waitForMirror(first)
@@ -163,7 +179,7 @@ import Testing
             let sign = try servers.old.psql(signs, database: database)
             try waitUntil { try servers.old.psql(signs, database: database) != sign }
         }
-        try putToSleep(sleeper)
+        try putToSleep(sleeper, database)
         for (index, client) in clients.enumerated() {
             client.send(FrameBuilder.query("INSERT INTO entries VALUES (2, \(index))"))
         }
