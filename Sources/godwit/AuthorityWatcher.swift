@@ -90,6 +90,7 @@ private final class AuthorityWatch {
     private static let idleMillis: CInt = 1000
     private static let alertMillis: CInt = 4
     private static let lateMillis: CInt = 20
+    private static let busyMillis: CInt = 100
     /// Seconds from a sign of ours for which others count us in for sure: less than they do, for clocks and transit.
     private static let leaseSeconds = SwitchCall.leaseSeconds - 1
     /// Seconds for which a switch that is near, or under way elsewhere, is looked at often.
@@ -121,6 +122,9 @@ private final class AuthorityWatch {
     private var heldFor: Int64?
     private var isHoldReached = false
     private var nextSign = Deadline.now()
+    /// As whose our last sign was: behind a switch the next one, which may come at once, must find us on its side.
+    private var signedEpoch: Int64?
+    private var isBusy = false
     private var nextSettle = Deadline.now()
     /// Numbers that were looked out for, or held for, once: never again.
     private var lastAlert: Int64 = 0
@@ -156,7 +160,8 @@ private final class AuthorityWatch {
     /// Until the next look.
     private var pauseMillis: CInt {
         if alertedFor != nil || heldFor != nil { return Self.alertMillis }
-        return isLate && isAnswered ? Self.lateMillis : Self.idleMillis
+        if isLate && isAnswered { return Self.lateMillis }
+        return isBusy ? Self.busyMillis : Self.idleMillis
     }
 
     private func probe(_ side: Side) -> AuthorityProbe { side == .old ? probes.old : probes.new }
@@ -166,7 +171,7 @@ private final class AuthorityWatch {
         guard let taken = engine.ownership(of: sides.database) else { return }
         if let settled { take(settled.found, of: settled.known, newer(taken)) }
         let known = newer(taken)
-        let isBusy = engine.isBusy(sides.database)
+        isBusy = engine.isBusy(sides.database)
         askedAt = MonotonicInstant.now()
         let word = probe(known.authority).ask()
         isAnswered = word != nil
@@ -174,7 +179,7 @@ private final class AuthorityWatch {
         let isKnown = isCalm && known == taken
         if !isBusy { follow(known, word, isSure: isKnown) }
         let isSure = isBusy || isHoldReached || isKnown
-        if nextSign.hasPassed || isLate && isSure {
+        if nextSign.hasPassed || isLate && isSure || signedEpoch != known.epoch {
             nextSign = Deadline.now().adding(seconds: 1)
             giveSign(known, isSure: isSure)
         }
@@ -202,7 +207,9 @@ private final class AuthorityWatch {
     private func giveSign(_ known: Ownership, isSure: Bool) {
         let others = probe(known.authority).giveSign(
             engine.id, alertFor: alertedFor, holdsFor: isHoldReached ? heldFor : nil)
-        guard let others, isSure else { return }
+        guard let others else { return }
+        signedEpoch = known.epoch
+        if !isSure { return }
         if others == 0 {
             lease.giveUp()
         } else {
@@ -281,6 +288,8 @@ private final class AuthorityWatch {
 
     private func own(_ next: Ownership, letsGo: Bool = false) {
         found = next
+        // Before its writes go there. Whether it is still so is asked with the next look, and so is the lease.
+        giveSign(next, isSure: false)
         control.post(.switching(
             .own(database: sides.database, side: next.authority, epoch: next.epoch, letsGo: letsGo), reply: nil))
     }
