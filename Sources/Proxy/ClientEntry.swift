@@ -214,8 +214,11 @@ extension ClientConnection {
 
     /// ParameterStatus as the authority reports them, with what this client asked for, then the cancel key.
     func greet() {
-        guard let greeting else { preconditionFailure("a greeting without a server's") }
-        if database?.greetings.find(poolUser) == nil { noteOthers(greeting) }
+        let own = database?.greetings.find(poolUser)
+        guard let greeting = own ?? database?.greetings.latest else {
+            preconditionFailure("a greeting without a server's")
+        }
+        if own == nil { noteOthers(greeting) }
         noteStrings(greeting.parameters)
         let key = worker.nextCancelKey()
         let secret = takeCancelKey(key)

@@ -17,6 +17,8 @@ extension ClientConnection {
     var greeting: Greeting? { database?.greetings.best(for: poolUser) }
 
     func noteReported(_ parameters: [StartupPacket.Parameter], _ keySettings: [String]) {
+        // Most have nothing else.
+        if !settings.entries.contains(where: { $0.name != "application_name" }) { return }
         let places = greeting?.places
         func mayBeReported(_ name: String) -> Bool {
             name != "application_name" && places.map { $0[name] != nil } ?? true

@@ -152,10 +152,9 @@ import Testing
         #expect(try WireClient(port: next.port, database: database).value("SELECT 1") == "1")
     }
 
-    @Test func `SIGUSR2 starts the program anew, and that one takes over`() throws {
-        let godwit = try GodwitProcess(configuration)
-        let port = godwit.port
-        godwit.process.send(SIGUSR2)
+    /// - Parameter look: while the process that has taken over serves.
+    private func takeOver(_ godwit: GodwitProcess, bySending signal: CInt, _ look: () throws -> Void) throws {
+        godwit.process.send(signal)
         let line = try godwit.log.waitForLine(containing: "was started to take over")
         let digits = line.firstMatch(of: /process ([0-9]+) was started/)?.output.1 ?? ""
         let process = try #require(pid_t(digits))
@@ -163,21 +162,25 @@ import Testing
         // It writes to the same log.
         try godwit.log.waitForLine(containing: "process \(process) has taken over")
         try godwit.log.waitForLine(containing: "notice: ended")
-        #expect(try WireClient(port: port, database: database).value("SELECT side FROM side_marker") == "old")
+        try look()
+    }
+
+    @Test func `SIGUSR2 starts the program anew, and that one takes over`() throws {
+        let godwit = try GodwitProcess(configuration)
+        let port = godwit.port
+        try takeOver(godwit, bySending: SIGUSR2) {
+            let side = try WireClient(port: port, database: database).value("SELECT side FROM side_marker")
+            #expect(side == "old")
+        }
     }
 
     @Test func `an upgrade takes over also while all is held, and lets nothing go`() throws {
         let godwit = try GodwitProcess(configuration)
         _ = try godwit.console("PAUSE")
-        godwit.process.send(SIGURG)
-        let line = try godwit.log.waitForLine(containing: "was started to take over")
-        let digits = line.firstMatch(of: /process ([0-9]+) was started/)?.output.1 ?? ""
-        let process = try #require(pid_t(digits))
-        defer { kill(process, SIGKILL) }
-        try godwit.log.waitForLine(containing: "process \(process) has taken over")
-        try godwit.log.waitForLine(containing: "notice: ended")
-        let states = try godwit.console("SHOW STATE")
-        #expect(states.contains { $0["key"] == "paused" && $0["value"] == "yes" }, "\(states)")
+        try takeOver(godwit, bySending: SIGURG) {
+            let states = try godwit.console("SHOW STATE")
+            #expect(states.contains { $0["key"] == "paused" && $0["value"] == "yes" }, "\(states)")
+        }
     }
 
     @Test func `what the old process does about shares is not what the next start goes by`() throws {
