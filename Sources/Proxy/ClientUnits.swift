@@ -382,12 +382,16 @@ extension ClientConnection {
         if unit.hasWaited || settings.consistencyWaitMillis == 0 { return false }
         if !database.isMirrored || server != nil { return false }
         // A NEW that is down, or too far behind for a wait to help, must not slow reads that OLD can answer.
-        if database.health.isOtherOpen || worker.now < database.waitsAgainAt { return false }
-        if !database.route.horizon.report.state.isCurrent { return false }
+        if worker.now < database.waitsAgainAt || !database.route.horizon.report.state.isCurrent { return false }
         let since = divertedSince ?? worker.now
         divertedSince = since
         let isLong = worker.now.nanoseconds(since: since) > Self.diversionNanosMax
         guard settings.consistency == .global || isLong else { return false }
+        if database.health.isOtherOpen {
+            // But where every read would have to wait, nothing but one that does can find out that NEW is back.
+            guard database.health.takesProbes(now: worker.now) else { return false }
+            database.waitsAgainAt = worker.now.advanced(byMillis: UInt64(settings.consistencyWaitMillis))
+        }
         phase = .awaitingHorizon
         worker.awaitHorizon(self, batch, database, millis: UInt64(settings.consistencyWaitMillis))
         return true
@@ -397,7 +401,7 @@ extension ClientConnection {
     func horizonReached(inTime: Bool) {
         guard phase == .awaitingHorizon else { return }
         phase = .idle
-        if !inTime { database?.waitsAgainAt = worker.now.advanced(byMillis: Self.waitPauseMillis) }
+        database?.waitsAgainAt = inTime ? worker.now : worker.now.advanced(byMillis: Self.waitPauseMillis)
         let hasReplayed = unit.isReplay
         scanner = UnitScanner(packetMax: worker.packetMax)
         unit = Unit()

@@ -51,6 +51,12 @@ package final class DatabaseHealth: Sendable {
         awaited.load(ordering: .relaxed) & (side == authority ? 1 : 2) != 0
     }
 
+    /// Of a breaker that is not closed: it is time to ask it.
+    func takesProbes(now: MonotonicInstant) -> Bool {
+        let opensAt = gate.load(ordering: .relaxed)
+        return opensAt != .max && now.nanoseconds >= opensAt
+    }
+
     /// The other side's breaker is not closed.
     var isOtherOpen: Bool { gate.load(ordering: .relaxed) != 0 }
 

@@ -123,7 +123,8 @@ final class DatabaseState {
     /// until then must not go back in time.
     private(set) var batchNeededByAll: UInt64 = 0
 
-    /// NEW was waited for in vain: until then nobody waits for it.
+    /// NEW was waited for in vain, or one waits on behalf of all for a NEW that was given up: until then nobody else
+    /// waits for it.
     var waitsAgainAt = MonotonicInstant(nanoseconds: 0)
 
     var isMirrored: Bool { route.settings.mirror.mode != .off }

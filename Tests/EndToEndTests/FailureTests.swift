@@ -125,6 +125,28 @@ import Testing
         }
     }
 
+    @Test func `NEW comes back also where every read there waits for the mirror`() throws {
+        let database = try servers.makeDatabase("CREATE TABLE t (n int PRIMARY KEY)")
+        let godwit = try servers.mirroring(database) {
+            $0.database.readsPercent = "100"
+            $0.database.reads = ["consistency": "global", "consistency_wait_millis": "10000"]
+            $0.database.breaker = ["failures": "3", "held": "0.3", "probes": "2", "memory": "0", "rollback": "off"]
+        }
+        let client = try WireClient(
+            port: godwit.port, database: database, user: "app", parameters: [("godwit.user", "7")])
+        func readUntilBreaker(is state: String) throws {
+            try waitUntil("a breaker that is \(state)") {
+                #expect(try client.value("SELECT count(*) FROM t") == "0")
+                return try godwit.console("SHOW BREAKERS").contains { $0["side"] == "new" && $0["state"] == state }
+            }
+        }
+        try readUntilBreaker(is: "closed")
+        servers.new.kill9()
+        try readUntilBreaker(is: "open")
+        try servers.new.start()
+        try readUntilBreaker(is: "closed")
+    }
+
     @Test func `NEW dies under writes and reads, and both sides are equal when it is back`() throws {
         let old = servers.old
         let conninfo = old.conninfo(database: database, user: "app")
