@@ -1,6 +1,7 @@
 import Glibc
 import Primitives
 import Reactor
+import Synchronization
 
 /// Why another Godwit's place could not be taken.
 package enum TakeoverFailure: Error, Equatable, Sendable, CustomStringConvertible {
@@ -26,6 +27,8 @@ package enum TakeoverFailure: Error, Equatable, Sendable, CustomStringConvertibl
 /// process; cancel requests may come from the control thread.
 package final class TakeoverClaim: Sendable {
     private let channel: SharedChannel
+    /// Monotonic nanoseconds; the other one's patience began later.
+    private let readyAt = Atomic<UInt64>(0)
 
     /// Its sockets are a service manager's: they count, whatever the file says of addresses.
     package let isActivated: Bool
@@ -86,6 +89,7 @@ package final class TakeoverClaim: Sendable {
     ///
     /// - Returns: what operators have ordered of it and its file does not have.
     package func ready() throws(TakeoverFailure) -> [String] {
+        readyAt.store(MonotonicInstant.now().nanoseconds, ordering: .relaxed)
         guard send("ready") else { throw .lost }
         var orders: [String] = []
         while let text = receive(millis: TakeoverOffer.patienceMillis) {
@@ -101,7 +105,18 @@ package final class TakeoverClaim: Sendable {
     /// - Parameter deliver: told, on a thread of its own, what becomes of cancel requests, and of the other one's end.
     /// - Throws: `.lost` when it waits no more: then it has gone on as before, and we must not serve beside it.
     package func serving(_ deliver: @escaping @Sendable (TakeoverStep) -> Void) throws(TakeoverFailure) {
-        guard send("serving") else { throw .lost }
+        try serving(patienceMillis: TakeoverOffer.patienceMillis, deliver)
+    }
+
+    /// - Parameter patienceMillis: for which the other one waits at least, if it lives.
+    func serving(
+        patienceMillis: CInt, _ deliver: @escaping @Sendable (TakeoverStep) -> Void
+    ) throws(TakeoverFailure) {
+        if !send("serving") {
+            let began = MonotonicInstant(nanoseconds: readyAt.load(ordering: .relaxed))
+            // Who does not listen so soon was killed meanwhile: without us nobody would serve.
+            if MonotonicInstant.now() >= began.advanced(byMillis: UInt64(patienceMillis)) { throw .lost }
+        }
         _ = OwnThread(name: "godwit-before") { [self] in
             while let text = receive(millis: -1) {
                 let words = text.split(separator: " ")

@@ -554,6 +554,8 @@ package struct MigrationMachine: Sendable {
         case (.remove, .removing):
             state.standing = .aborted
             state.cause = "cannot remove: \(reason)"
+            // The mirror has ended, and some of it may be gone: whoever resumes prepares again.
+            state.isPrepared = false
         case (.install, _), (.switchOver, _), (.remove, _), (.drill, _):
             state.cause = "\(work.rawValue) failed: \(reason)"
             state.by = "godwit"

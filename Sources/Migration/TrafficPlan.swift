@@ -22,6 +22,8 @@ package struct TrafficPlan: Sendable {
         package var forced: String?
         /// NEW has everything for good, and nothing in the databases tells it any more: which OLD and NEW that was.
         package var finishedPair: String?
+        /// The same by where both are, beside the texts of their conninfos, which earlier versions have stored there.
+        package var finishedPlaces: String?
 
         package init() {}
     }
@@ -74,6 +76,12 @@ package struct TrafficPlan: Sendable {
         var record = Record()
         record.finishedPair = pair
         records[database] = record
+    }
+
+    /// The texts of a finished pair, which earlier versions have stored, end with the next password: where it is, not.
+    package mutating func locateFinished(_ database: String, at pair: String) {
+        guard let finished = records[database]?.finishedPair, finished != pair else { return }
+        records[database]?.finishedPlaces = pair
     }
 
     /// The file was read again and taken: it has the last word, but for roll-backs and migrations.

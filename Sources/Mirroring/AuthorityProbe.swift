@@ -113,8 +113,11 @@ package final class SwitchCall {
         }
     }
 
-    /// Before anything is held: others look often from now on, so that they hold at once when it is time.
-    package func alert() throws(SwitchSession.Failure) { try set("alert = \(epoch), announced = NULL") }
+    /// Before anything is held: others look often from now on, so that they hold at once when it is time. They do so
+    /// once for each number, so this one is used up, whatever becomes of the switch: the next one has another.
+    package func alert() throws(SwitchSession.Failure) {
+        try set("alert = \(epoch), announced = NULL, void_epoch = greatest(void_epoch, \(epoch))")
+    }
 
     package func announce() throws(SwitchSession.Failure) { try set("announced = \(epoch)") }
 

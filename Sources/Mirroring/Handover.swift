@@ -63,17 +63,19 @@ struct Handover {
                 ? "" : "INSERT INTO godwit.handover_partition VALUES \(partitions.joined(separator: ", "));")
     }
 
-    /// From the side that has claimed to the one that is fenced. What was done already is left alone.
+    /// From the side that has claimed to the one that is fenced. What was done already is left alone. The caller has
+    /// the coordinator's lock on the authority, so that no switch begins there meanwhile.
     static func perform(
         authority: borrowing Connection, _ side: Side, fenced: borrowing Connection, _ fencedSide: Side
     ) throws(SwitchSession.Failure) {
         func ask(_ sql: String) throws(SwitchSession.Failure) -> Rows {
             do throws(PostgresFailure) { return try authority.query(sql) } catch { throw .side(side, error) }
         }
-        // A mirror that has been prepared anew since begins with its own copy.
+        // A mirror that has been prepared anew since begins with its own copy. And whoever was told a moment ago that
+        // this side has the writes may have slept since: one that is fenced has nothing to hand over any more.
         let facts = try ask("""
             SELECT a.mirror_epoch, a.reverse_from, a.source FROM godwit.authority a JOIN godwit.control c
-                ON c.epoch = a.mirror_epoch WHERE a.reverse_from IS NOT NULL
+                ON c.epoch = a.mirror_epoch WHERE a.reverse_from IS NOT NULL AND a.fenced_for IS NULL
             """)
         guard facts.count == 1 else { return }
         let entries = try ask("""

@@ -160,9 +160,10 @@ package final class SchemaChange {
         init(_ side: Side, _ order: Order, _ login: Login) throws(PostgresFailure) {
             self.side = side
             connection = try Connection.open(try login(side, order.user), purpose: "change", isPlain: true)
-            // The statement is in UTF-8, whatever the role's texts are in.
-            try connection.execute(
-                "\(order.settings); SET client_encoding = 'UTF8'", timeoutSeconds: SchemaChange.patienceSeconds)
+            // The settings and the statement are in UTF-8, whatever the role's texts are in, or the client's.
+            let encoding = "SET client_encoding = 'UTF8'"
+            try connection.execute(encoding, timeoutSeconds: SchemaChange.patienceSeconds)
+            try connection.execute("\(order.settings); \(encoding)", timeoutSeconds: SchemaChange.patienceSeconds)
         }
 
         /// Each lock takes no longer than until `locked`, the statement than until `deadline`, and neither longer than

@@ -13,6 +13,7 @@ extension SwitchSession {
         var rails = [standing()]
         rails += mirror(horizon.report, order)
         rails.append(try unmirrored())
+        rails.append(try unfinished())
         rails.append(try rogueWrites())
         rails.append(try prepared())
         rails.append(try fences())
@@ -66,6 +67,21 @@ extension SwitchSession {
         return GuardRail(
             "unmirrored_tables", value: names.isEmpty ? "none" : Self.some(names), threshold: "none",
             isMet: names.isEmpty, advice: "Create them on both sides and run godwit prepare, or drop them")
+    }
+
+    /// DDL that the source has and the target is still to get. The record of it is on the source, and behind the switch
+    /// nobody would look there.
+    private func unfinished() throws(Failure) -> GuardRail {
+        let isPending: Bool
+        do throws(PostgresFailure) { isPending = try SchemaChange.isPending(source) } catch {
+            throw .side(direction.source, error)
+        }
+        let target = direction.target.title
+        return GuardRail(
+            "unfinished_ddl", value: isPending ? "still to be made on \(target)" : "none", threshold: "none",
+            isMet: !isPending,
+            advice: "Godwit makes it there by itself as soon as it can (SHOW EVENTS says what is in the way). Where "
+                + "both sides are alike already: DELETE FROM godwit.change on \(direction.source.title)")
     }
 
     private func rogueWrites() throws(Failure) -> GuardRail {

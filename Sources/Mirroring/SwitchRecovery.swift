@@ -9,6 +9,9 @@ package enum SwitchRecovery {
         package var ownership: Ownership
         /// What was done, and what stands in the way, for the log.
         package var notes: [String] = []
+        /// Another session has the coordinator's lock: it is at it, or is gone and its server does not know yet. What
+        /// it leaves is to be looked at again.
+        package var isLeft = false
     }
 
     /// - Parameter timeoutSeconds: for each side to let us in.
@@ -30,9 +33,12 @@ package enum SwitchRecovery {
                 return outcome
             case .settled:
                 let wasSwitched = outcome.ownership.epoch > 0
+                var isDone = true
                 attemptTo("hand over to \(authority.other.title)", &outcome) { () throws(SwitchSession.Failure) in
-                    try complete(authority, its, others, timeoutSeconds, wasSwitched: wasSwitched)
+                    isDone = try complete(authority, its, others, timeoutSeconds, wasSwitched: wasSwitched)
+                    return nil
                 }
+                outcome.isLeft = !isDone
                 return outcome
             case .underWay(let epoch):
                 attemptTo("take back switch \(epoch)", &outcome) { () throws(SwitchSession.Failure) in
@@ -67,11 +73,12 @@ package enum SwitchRecovery {
         return "switch \(epoch) had been cut off before its commit point: \(authority.title) takes the writes again"
     }
 
+    /// - Returns: false: another one has the lock.
     private static func complete(
         _ authority: Side, _ its: String, _ others: String, _ timeout: Double, wasSwitched: Bool
-    ) throws(SwitchSession.Failure) -> String? {
+    ) throws(SwitchSession.Failure) -> Bool {
         let owner = try open(its, authority, timeout)
-        guard try isAlone(owner, authority) else { return nil }
+        guard try isAlone(owner, authority) else { return false }
         do throws(PostgresFailure) {
             // Nobody announces anything any more.
             let isPrepared = try owner.query("SELECT to_regclass('godwit.proxy') IS NOT NULL").flag(0, 0)
@@ -84,10 +91,10 @@ package enum SwitchRecovery {
         } catch {
             throw .side(authority, error)
         }
-        guard wasSwitched else { return nil }
+        guard wasSwitched else { return true }
         let fenced = try open(others, authority.other, timeout)
         try Handover.perform(authority: owner, authority, fenced: fenced, authority.other)
-        return nil
+        return true
     }
 
     /// Held until the connection goes.

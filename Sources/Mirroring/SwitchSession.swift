@@ -244,7 +244,9 @@ package final class SwitchSession {
 
     /// Everything is as before: no fence, no transaction.
     package func takeBack(mayBeFenced: Bool) throws(Failure) {
-        _ = try? onTarget("ROLLBACK")
+        // What it has not taken by then ends with its session, and without COMMIT: a side that hangs must not keep
+        // those waiting who are held on the other one.
+        _ = try? onTarget("ROLLBACK", until: .now())
         _ = try? onSource("ROLLBACK")
         guard mayBeFenced else { return }
         let connection = try Self.connect(conninfos.source, direction.source, -1)

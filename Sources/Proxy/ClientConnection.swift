@@ -348,7 +348,7 @@ final class ClientConnection {
             let consumed: Int
             switch phase {
             case .login: consumed = rest.isEmpty ? 0 : processLogin(rest)
-            case .idle: consumed = rest.isEmpty ? 0 : processIdle(rest)
+            case .idle: consumed = rest.isEmpty || isStuffed ? 0 : processIdle(rest)
             case .leased: consumed = processLeased(rest)
             case .console: consumed = rest.isEmpty ? 0 : processConsole(rest)
             case .handshake, .cancelling, .greeting, .waiting, .held, .awaitingHorizon, .changing, .applyingSettings,

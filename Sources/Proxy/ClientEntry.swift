@@ -178,8 +178,12 @@ extension ClientConnection {
         take(request.settings, state)
         if state.greetings.find(poolUser) != nil && !asksBeforeGreeting(state) { return greet() }
         phase = .greeting
-        worker.schedule(.greeting(id), at: worker.now.advanced(bySeconds: Self.greetingSeconds))
+        awaitGreeting()
         waitForServer(state.authority)
+    }
+
+    func awaitGreeting() {
+        worker.schedule(.greeting(id), at: worker.now.advanced(bySeconds: Self.greetingSeconds))
     }
 
     private func take(_ parameters: [StartupPacket.Parameter], _ state: DatabaseState) {

@@ -64,9 +64,11 @@ extension ClientConnection {
         reported.values[index].spelled = spelled
         noteParameter(value.name, spelled)
         if spelled.hasSameBytes(as: value.given) { return }
-        // No unit has run yet. They go on sharing their memory.
+        // Mostly no unit has run yet, and they go on sharing their memory. But behind a switch the authority may report
+        // more settings than before: what the session has set by then stays.
+        let isAsAtStart = settings == startupSettings
         startupSettings.respell(name: value.name, value: spelled)
-        settings = startupSettings
+        if isAsAtStart { settings = startupSettings }
     }
 
     // MARK: asking a server
@@ -150,7 +152,8 @@ extension ClientConnection {
 
     /// It has waited for as long as a login does where something can be told without a server.
     func greetingTimedOut() {
-        guard phase == .greeting, greeting != nil, !isClosingAfterFlush, !worker.gate.isSuspended else { return }
+        guard phase == .greeting, greeting != nil, !isClosingAfterFlush else { return }
+        if worker.gate.isSuspended { return awaitGreeting() }
         leaveHeld()
         _ = poolEntry(waitingSide)?.pool.abandon(id)
         if let server {

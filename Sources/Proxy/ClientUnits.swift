@@ -89,14 +89,6 @@ extension ClientConnection {
         heldSince = nil
     }
 
-    /// - Parameter isOpen: the transaction goes on.
-    func renewUnit(isOpen: Bool) {
-        guard isOpen && unit.session.hasPortals else { return unit = Unit() }
-        var next = Unit()
-        next.session.takePortals(from: &unit.session)
-        unit = next
-    }
-
     // MARK: what is in it
 
     /// Looks at one message: what it would do, and whose it is.

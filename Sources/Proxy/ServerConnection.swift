@@ -105,7 +105,7 @@ final class ServerConnection {
         stream = ByteStream(socket)
         negotiation = ServerNegotiation(endpoint.tls, attempt: attempt)
         // The slot needs self, which needs the registration: the slot is filled in right after.
-        registration = worker.makeRegistration(.mailbox)
+        registration = worker.makeRegistration(.mailbox, comesFirst: true)
         worker.fill(registration, .server(Unmanaged.passUnretained(self)))
         worker.loop.register(raw, interest, as: registration)
     }
@@ -131,7 +131,7 @@ final class ServerConnection {
         leasedAt = worker.now
         heardAt = worker.now
         interest = worker.gate.isSuspended ? [] : .read
-        registration = worker.makeRegistration(.mailbox)
+        registration = worker.makeRegistration(.mailbox, comesFirst: true)
         worker.fill(registration, .server(Unmanaged.passUnretained(self)))
         worker.loop.register(stream.socket.raw, interest, as: registration)
     }

@@ -188,6 +188,17 @@ extension ClientConnection {
         if isDenied { deniedAhead = notedAhead } else if (deniedAhead ?? 0) >= notedAhead { deniedAhead = nil }
     }
 
+    /// What was noted ahead was noted in the unit that goes: it is looked at anew.
+    ///
+    /// - Parameter isOpen: the transaction goes on.
+    func renewUnit(isOpen: Bool) {
+        (notedAhead, deniedAhead) = (0, nil)
+        guard isOpen && unit.session.hasPortals else { return unit = Unit() }
+        var next = Unit()
+        next.session.takePortals(from: &unit.session)
+        unit = next
+    }
+
     /// The beginning of a message that is not whole yet.
     ///
     /// - Returns: false when it has to be whole first.

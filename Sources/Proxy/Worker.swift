@@ -258,17 +258,18 @@ final class Worker {
 
     // MARK: registrations, identities, timers
 
-    func makeRegistration(_ slot: Slot) -> Registration {
+    /// - Parameter comesFirst: servers do: a query that comes together with the end of an idle one is another's then.
+    func makeRegistration(_ slot: Slot, comesFirst: Bool = false) -> Registration {
         if freeSlot < 0 {
             slots.append(slot)
             generations.append(0)
-            return Registration(slot: UInt32(slots.count - 1), generation: 0)
+            return Registration(slot: UInt32(slots.count - 1), generation: 0, comesFirst: comesFirst)
         }
         let place = freeSlot
         guard case .free(let next) = slots[place] else { preconditionFailure("a used slot in the free list") }
         freeSlot = next
         slots[place] = slot
-        return Registration(slot: UInt32(place), generation: generations[place])
+        return Registration(slot: UInt32(place), generation: generations[place], comesFirst: comesFirst)
     }
 
     /// Puts its connection into a slot that was made before the connection existed.

@@ -135,7 +135,8 @@ extension Worker {
     }
 
     private func openServers(_ entry: PoolEntry) {
-        if entry.database.hold == .all { return }
+        // A server of a forgotten pool is closed at once: for who is left there it would be opened without end.
+        if entry.isForgotten || entry.database.hold == .all { return }
         let wanted = claimPlaces(entry)
         for opened in 0..<wanted {
             guard takePlace(entry) else {

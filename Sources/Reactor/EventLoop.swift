@@ -18,18 +18,27 @@ package struct Interest: OptionSet, Sendable {
 /// A place in the owner's table of connections, with a generation: an event that was queued for a socket which has been
 /// closed since never meets the next socket in the same place.
 package struct Registration: Hashable, Sendable {
-    package let slot: UInt32
+    private static let firstBit: UInt32 = 1 << 31
+
+    private let place: UInt32
     package let generation: UInt32
 
-    package init(slot: UInt32, generation: UInt32) {
-        self.slot = slot
+    /// - Parameter slot: below 2^31.
+    /// - Parameter comesFirst: its events are handled before those of others that are ready at the same time.
+    package init(slot: UInt32, generation: UInt32, comesFirst: Bool = false) {
+        precondition(slot < Self.firstBit, "more connections than a process can have")
+        place = comesFirst ? slot | Self.firstBit : slot
         self.generation = generation
     }
 
-    fileprivate var data: UInt64 { UInt64(generation) << 32 | UInt64(slot) }
+    package var slot: UInt32 { place & ~Self.firstBit }
+
+    fileprivate var comesFirst: Bool { place & Self.firstBit != 0 }
+
+    fileprivate var data: UInt64 { UInt64(generation) << 32 | UInt64(place) }
 
     fileprivate init(data: UInt64) {
-        slot = UInt32(truncatingIfNeeded: data)
+        place = UInt32(truncatingIfNeeded: data)
         generation = UInt32(truncatingIfNeeded: data >> 32)
     }
 }
@@ -71,20 +80,26 @@ package final class EventLoop {
         precondition(result == 0, "epoll_ctl on a descriptor that is not ours to register")
     }
 
-    /// Waits and gives each ready registration to `handle`.
+    /// Waits and gives each ready registration to `handle`, those that come first before all others.
     ///
     /// - Parameter timeoutMillis: -1 waits until something is ready.
     package func wait(timeoutMillis: CInt, _ handle: (Registration, _ readable: Bool, _ writable: Bool) -> Void) {
         let count = epoll_wait(epoll, events, CInt(Self.batchMax), timeoutMillis)
         if count <= 0 { return }  // time, or a signal
-        for index in 0..<Int(count) {
+        give(Int(count), comingFirst: true, handle)
+        give(Int(count), comingFirst: false, handle)
+    }
+
+    private func give(
+        _ count: Int, comingFirst: Bool, _ handle: (Registration, _ readable: Bool, _ writable: Bool) -> Void
+    ) {
+        for index in 0..<count {
+            let registration = Registration(data: godwit_epoll_data(events + index))
+            if registration.comesFirst != comingFirst { continue }
             let ready = godwit_epoll_events(events + index)
             // A hang-up or an error shows itself in the next read or write: treat it as both.
             let broken = ready & (EPOLLERR.rawValue | EPOLLHUP.rawValue) != 0
-            handle(
-                Registration(data: godwit_epoll_data(events + index)),
-                broken || ready & EPOLLIN.rawValue != 0,
-                broken || ready & EPOLLOUT.rawValue != 0)
+            handle(registration, broken || ready & EPOLLIN.rawValue != 0, broken || ready & EPOLLOUT.rawValue != 0)
         }
     }
 }

@@ -183,7 +183,7 @@ package struct CatalogFacts: Sendable {
             SELECT k.contypid AS oid FROM pg_catalog.pg_constraint k
             JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = k.oid
                 AND d.refclassid = 'pg_catalog.pg_proc'::regclass
-            JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid AND p.provolatile = 'v' WHERE k.contypid <> 0
+            JOIN effectful p ON p.oid = d.refobjid WHERE k.contypid <> 0
             UNION
             SELECT contypid FROM pg_catalog.pg_constraint
             WHERE contypid <> 0 AND pg_catalog.pg_get_constraintdef(oid) ~ '\(Self.harmfulText)'

@@ -92,7 +92,7 @@ package enum AnswerComparison {
     /// which order they are added is left open, and each step rounds.
     private static let tolerances: [UInt32: Double] = [700: 1e-4, 701: 1e-9]
 
-    /// The rows, which are sorted alike, differ in nothing but the last digits of sums.
+    /// The rows differ in nothing but the last digits of sums. By what is no sum they find each other.
     private static func areClose(
         _ old: ShadowAnswer, _ onlyOld: [Int], _ new: ShadowAnswer, _ onlyNew: [Int], _ tolerances: [Double?]
     ) -> Bool {
@@ -100,9 +100,22 @@ package enum AnswerComparison {
         func number(_ value: ArraySlice<UInt8>?) -> Double? {
             value.flatMap { Double(String(decoding: $0, as: UTF8.self)) }
         }
-        return zip(onlyOld, onlyNew).allSatisfy { mine, theirs in
-            let pairs = zip(old.values(old.row(mine)), new.values(new.row(theirs)))
-            return zip(pairs, tolerances).allSatisfy { pair, tolerance in
+        func precedes(_ left: [ArraySlice<UInt8>?], _ right: [ArraySlice<UInt8>?]) -> Bool {
+            for place in left.indices where tolerances[place] == nil && left[place] != right[place] {
+                guard let mine = left[place], let theirs = right[place] else { return left[place] == nil }
+                return mine.lexicographicallyPrecedes(theirs)
+            }
+            for place in left.indices where tolerances[place] != nil {
+                let (mine, theirs) = (number(left[place]) ?? -.infinity, number(right[place]) ?? -.infinity)
+                if mine.isNaN != theirs.isNaN { return theirs.isNaN }
+                if mine < theirs || theirs < mine { return mine < theirs }
+            }
+            return false
+        }
+        let mine = onlyOld.map { old.values(old.row($0)) }.sorted(by: precedes)
+        let theirs = onlyNew.map { new.values(new.row($0)) }.sorted(by: precedes)
+        return zip(mine, theirs).allSatisfy { left, right in
+            zip(zip(left, right), tolerances).allSatisfy { pair, tolerance in
                 if pair.0 == pair.1 { return true }
                 guard let tolerance, let left = number(pair.0), let right = number(pair.1) else { return false }
                 return abs(left - right) <= tolerance * max(abs(left), abs(right))

@@ -53,12 +53,13 @@ package struct PairedSnapshots: ~Copyable {
 
     /// - Parameter tables: of OLD; they are locked against TRUNCATE and DDL for as long as the pair lives. Who waits
     ///   for one of them is told by `awaitedTable`.
+    /// - Parameter interrupt: see `Connection`.
     package static func take(
-        old oldTarget: ConnectionString, new newTarget: ConnectionString, tables: [TableName]
+        old oldTarget: ConnectionString, new newTarget: ConnectionString, tables: [TableName], interrupt: CInt = -1
     ) throws(VerifyFailure) -> PairedSnapshots {
-        let control = try connect(oldTarget, "OLD")
-        let old = try connect(oldTarget, "OLD", settings: ["lock_timeout": lockTimeout])
-        let new = try connect(newTarget, "NEW")
+        let control = try connect(oldTarget, "OLD", interrupt: interrupt)
+        let old = try connect(oldTarget, "OLD", settings: ["lock_timeout": lockTimeout], interrupt: interrupt)
+        let new = try connect(newTarget, "NEW", interrupt: interrupt)
         let lock = tables.isEmpty ? "" : "LOCK TABLE "
             + tables.map { $0.sql }.joined(separator: ", ") + " IN ACCESS SHARE MODE;"
         let pairing = try takenPair(control: control, old: old, new: new, lock: lock)
@@ -249,10 +250,11 @@ package struct PairedSnapshots: ~Copyable {
     }
 
     static func connect(
-        _ target: ConnectionString, _ side: String, settings: [String: String] = [:]
+        _ target: ConnectionString, _ side: String, settings: [String: String] = [:], interrupt: CInt = -1
     ) throws(VerifyFailure) -> Connection {
         do throws(PostgresFailure) {
-            return try Connection.open(target, purpose: "verify", settings: settings.merging(["jit": "off"]) { $1 })
+            return try Connection.open(
+                target, purpose: "verify", settings: settings.merging(["jit": "off"]) { $1 }, interrupt: interrupt)
         } catch {
             throw .side(side, error)
         }

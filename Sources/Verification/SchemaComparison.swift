@@ -112,7 +112,8 @@ package enum SchemaComparison {
     }
 
     /// Foreign keys that are away as long as the mirror writes on the side, in a role for which they would fire, with
-    /// those of partitions; and how triggers are enabled that are off so long.
+    /// those of partitions; and how triggers are enabled that are off so long, with their copies: one of a partition
+    /// that came later is off as well, and gets its state back with the nearest that is remembered.
     private static let setAside = """
         WITH away AS (SELECT *, to_regclass(format('%I.%I', schema_name, table_name)) AS relation,
                 CASE WHEN definition LIKE '% NOT VALID' THEN definition || ' NOT VALID' ELSE definition END AS told
@@ -123,6 +124,13 @@ package enum SchemaComparison {
           JOIN pg_namespace n ON n.oid = c.relnamespace
         UNION SELECT 'trigger ' || schema_name || '.' || table_name || '.' || name, 'state', definition
           FROM godwit.aside WHERE kind = 'trigger' AND NOT is_back
+        UNION SELECT 'trigger ' || n.nspname || '.' || c.relname || '.' || t.tgname, 'state', s.definition
+          FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+          CROSS JOIN LATERAL (
+              SELECT a.definition FROM pg_partition_ancestors(c.oid) WITH ORDINALITY p (relation, place)
+                JOIN godwit.aside a ON to_regclass(format('%I.%I', a.schema_name, a.table_name)) = p.relation
+               WHERE a.kind = 'trigger' AND NOT a.is_back AND a.name = t.tgname ORDER BY p.place LIMIT 1) s
+         WHERE t.tgparentid <> 0 AND NOT t.tgisinternal
         """
 
     private static let ours = """

@@ -17,6 +17,8 @@ package struct Verifier {
         package var ledgerPath: String?
         /// Milliseconds between looks whether somebody waits for a table.
         package var lookMillis = 100
+        /// A descriptor that, when readable, ends the comparison with a failure; -1: none.
+        package var interrupt: CInt = -1
         package init() {}
     }
 
@@ -95,7 +97,7 @@ package struct Verifier {
     /// - Returns: nil when one of the tables has gone meanwhile.
     private func take(_ names: [TableName]) throws(VerifyFailure) -> PairedSnapshots? {
         do throws(VerifyFailure) {
-            return try PairedSnapshots.take(old: old, new: new, tables: names)
+            return try PairedSnapshots.take(old: old, new: new, tables: names, interrupt: options.interrupt)
         } catch {
             guard case .side("OLD", let failure) = error, failure.sqlState == "42P01" else { throw error }
             return nil
@@ -307,16 +309,17 @@ private final class PairReader {
         self.process = process
         self.found = found
         self.ledger = ledger
-        old = try Self.join(oldTarget, "OLD", names.old, settings: ["lock_timeout": PairedSnapshots.lockTimeout])
-        new = try Self.join(newTarget, "NEW", names.new, settings: [:])
+        let (patience, interrupt) = (["lock_timeout": PairedSnapshots.lockTimeout], options.interrupt)
+        old = try Self.join(oldTarget, "OLD", names.old, settings: patience, interrupt)
+        new = try Self.join(newTarget, "NEW", names.new, settings: [:], interrupt)
         self.options = options
         self.progress = progress
     }
 
     private static func join(
-        _ target: ConnectionString, _ side: String, _ name: String, settings: [String: String]
+        _ target: ConnectionString, _ side: String, _ name: String, settings: [String: String], _ interrupt: CInt
     ) throws(VerifyFailure) -> Connection {
-        let connection = try PairedSnapshots.connect(target, side, settings: settings)
+        let connection = try PairedSnapshots.connect(target, side, settings: settings, interrupt: interrupt)
         do throws(PostgresFailure) {
             try connection.execute("""
                 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT \(SQL.literal(name))

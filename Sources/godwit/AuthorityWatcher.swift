@@ -316,7 +316,7 @@ private final class AuthorityWatch {
     ///   begins anew.
     private func take(_ found: SwitchRecovery.Outcome, of before: Ownership, _ known: Ownership) {
         guard before == known else { return isUnsettled = true }
-        isUnsettled = !found.notes.isEmpty || found.ownership.standing != .settled
+        isUnsettled = !found.notes.isEmpty || found.isLeft || found.ownership.standing != .settled
         if found.notes != notes {
             notes = found.notes
             for note in found.notes { logger.notice("authority of \"\(sides.database)\": \(note)") }

@@ -43,9 +43,15 @@ final class CaptureDesk {
     }
 
     /// The same, asked by HTTP.
-    func take(_ asked: CaptureAsked, _ snapshot: ProxySnapshot, _ done: @escaping @Sendable (CaptureReply) -> Void) {
+    ///
+    /// - Parameter mayCommand: no other process has taken this one's place, or is about to.
+    func take(
+        _ asked: CaptureAsked, _ snapshot: ProxySnapshot, mayCommand: Bool,
+        _ done: @escaping @Sendable (CaptureReply) -> Void
+    ) {
         do throws(CaptureRefusal) {
             switch asked {
+            case .command where !mayCommand: throw Self.ending
             case .list: done(.success(known.values.sorted { $0.database < $1.database }))
             case .command(let database, .start(let order)):
                 try start(database, order, snapshot)

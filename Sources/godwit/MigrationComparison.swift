@@ -30,6 +30,8 @@ final class MigrationComparison: Sendable {
     private let database: DatabaseSettings
     private let state = Mutex(State())
     private let wake = Mailbox<Bool>()
+    /// Readable from when it is to end: what is under way ends with it.
+    private let end = Mailbox<Bool>()
     private let thread = Mutex<OwnThread?>(nil)
 
     init(_ manifest: MigrationManifest, _ database: DatabaseSettings) {
@@ -42,8 +44,9 @@ final class MigrationComparison: Sendable {
         thread.withLock { $0 = started }
     }
 
-    /// What is under way is waited for.
+    /// What is under way is given up: on large tables it would take hours, for which the next process had to wait.
     func stop() {
+        end.post(true)
         wake.post(false)
         thread.join()
     }
@@ -85,7 +88,7 @@ final class MigrationComparison: Sendable {
 
     private func verify() -> MigrationReadings.Verify {
         state.withLock { $0.findings.isVerifying = true }
-        let found = Self.verify(manifest, database)
+        let found = Self.verify(manifest, database, interrupt: end.descriptor)
         state.withLock { state in
             state.findings.isVerifying = false
             state.findings.verify = found
@@ -93,12 +96,15 @@ final class MigrationComparison: Sendable {
         return found
     }
 
-    /// Every row of both sides. Blocks for as long as it takes.
-    static func verify(_ manifest: MigrationManifest, _ database: DatabaseSettings) -> MigrationReadings.Verify {
+    /// Every row of both sides. Blocks for as long as it takes, or until `interrupt` is readable.
+    static func verify(
+        _ manifest: MigrationManifest, _ database: DatabaseSettings, interrupt: CInt
+    ) -> MigrationReadings.Verify {
         let started = StateStore.now()
         do {
             var options = Verifier.Options()
             options.rowsPerSecond = manifest.verifyRate
+            options.interrupt = interrupt
             let old = try target(database, .old), new = try target(database, .new)
             let mappings = TableMappings(database.mirror)
             let report = try Verifier(old: old, new: new, options: options, mappings: mappings)
@@ -140,7 +146,8 @@ final class MigrationComparison: Sendable {
     /// nil: it could not be told.
     private func compareInvariants() -> [MigrationReadings.Invariant]? {
         do {
-            let pair = try PairedSnapshots.take(old: try target(.old), new: try target(.new), tables: [])
+            let pair = try PairedSnapshots.take(
+                old: try target(.old), new: try target(.new), tables: [], interrupt: end.descriptor)
             let old = try reader(.old, pair.oldName), new = try reader(.new, pair.newName)
             return try manifest.invariants.map { invariant in
                 let left = try answer(old, invariant.sql), right = try answer(new, invariant.sql)
@@ -156,7 +163,8 @@ final class MigrationComparison: Sendable {
     }
 
     private func reader(_ side: Side, _ snapshot: String) throws -> Connection {
-        let connection = try Connection.open(try target(side), purpose: "invariants", settings: ["search_path": ""])
+        let connection = try Connection.open(
+            try target(side), purpose: "invariants", settings: ["search_path": ""], interrupt: end.descriptor)
         try connection.execute("""
             BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT \(SQL.literal(snapshot));
             SET LOCAL search_path = "$user", public

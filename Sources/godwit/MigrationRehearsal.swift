@@ -101,7 +101,7 @@ struct MigrationRehearsal: Sendable {
     private func compared() -> MigrationReadings.Verify? {
         let end = Deadline.now().adding(seconds: Self.verifySeconds)
         while true {
-            let found = MigrationComparison.verify(machine.manifest, database)
+            let found = MigrationComparison.verify(machine.manifest, database, interrupt: stopDescriptor)
             if found.outcome != .unknown || end.hasPassed { return found }
             if wait(cancelMillis: Self.turnMillis, isStopOnly: true) == .stopped { return nil }
         }

@@ -42,6 +42,8 @@ struct ServeAssembly {
     var mirrors: [String: Mirror] = [:]
     /// Another process serves clients as well: what users write there is not known here.
     var withholdsReads: Bool
+    /// Another process has our place, and the mirrors.
+    var hasLeft = false
     /// Who takes the writes, of mirrored databases.
     var ownerships = NameTable<Ownership>()
     /// The file as it was read last, and what SET has put in place of parts of it.
@@ -164,7 +166,7 @@ struct ServeAssembly {
                 case .captureEnded(let session):
                     captures.ended(session)
                 case .captureAsked(let asked, let done):
-                    captures.take(asked, snapshot, done)
+                    captures.take(asked, snapshot, mayCommand: mayChange(lifeCycle), done)
                 case .migration(let order, let done):
                     take(order, server, engine, done)
                     gate.tell(of: snapshot)
@@ -264,7 +266,7 @@ struct ServeAssembly {
     /// Where a side does not answer the likelier one is taken; the fences keep a wrong guess from doing harm.
     private mutating func settleAuthorities(_ settings: Settings) {
         for database in settings.databases where database.mirror.mode != .off && !database.isWildcard {
-            if isFinished(database) {
+            if staysFinished(database) {
                 ownerships[database.name] = Ownership(authority: .new, epoch: 0, standing: .settled)
                 logger.notice("NEW has \"\(database.name)\" for good: name it as old in the file, without a mirror")
                 continue
@@ -314,21 +316,6 @@ struct ServeAssembly {
         healths[database] = nil
         // Whatever made somebody go back, reads do not return to NEW by themselves.
         if next.authority == .old { plan.distrust(database) }
-    }
-
-    private mutating func turnMirror(
-        _ database: String, _ control: Mailbox<ControlMessage>, _ engine: SwitchEngine
-    ) {
-        guard let settings = snapshot.settings.databases.first(where: { $0.name == database }) else { return }
-        let source = ownerships[database]?.authority ?? .old
-        if let running = mirrors[database], running.direction.source == source {
-            // More than one switch was missed, and the last one ended where we were: only the number is another.
-            if let ownership = ownerships[database] { engine.own(ownership, database) }
-            return
-        }
-        mirrors[database]?.stop()
-        mirrors[database] = nil
-        startMirror(settings, control, engine)
     }
 
     /// SET: as if the file said so, until it is read again.
@@ -382,9 +369,7 @@ struct ServeAssembly {
                 } catch {
                     logger.warning("SET \(override.key) of the process before does not go on: \(error.withoutPlace)")
                 }
-            case .traffic(let database, let record):
-                plan.restore(record, for: database)
-                state.memory.note(record, of: database)
+            case .traffic(let database, let record): takeOver(record, of: database)
             case .mirror(let database, let order): handed.mirrors[database] = order
             case .gate(let standing): handed.gate = standing
             }

@@ -73,8 +73,11 @@ struct ServeCommand: ParsableCommand {
         // To the end: the last figures of a drain can be read, unless somebody else answers there.
         defer { http?.stop() }
         lifeCycle.onLeave {
-            http?.stop()
-            runner?.leave()
+            // An order that is under way waits for the control thread; and until it is answered the runner has to stay.
+            _ = OwnThread(name: "godwit-http-end") {
+                http?.stop()
+                runner?.leave()
+            }
         }
         for address in server.addresses { logger.notice("listening on \(address)") }
         let control = server.control

@@ -66,6 +66,7 @@ extension ServeAssembly {
                 withholdsReads = false
                 allowReads()
             case .leave:
+                hasLeft = true
                 state.memory.leave()
                 // The next one mirrors as soon as it has the lock. It may take a while until a batch ends.
                 let running = Array(mirrors.values)

@@ -179,8 +179,26 @@ extension ServeAssembly {
     /// NEW has it for good, and the file still names both as they were. Earlier versions have stored the texts of the
     /// conninfos.
     func isFinished(_ settings: DatabaseSettings) -> Bool {
-        guard let finished = plan.record(of: settings.name).finishedPair else { return false }
-        return finished == Self.pair(settings) || finished == Self.digits([settings.old, settings.new])
+        let record = plan.record(of: settings.name)
+        guard let finished = record.finishedPair else { return false }
+        let pair = Self.pair(settings)
+        return finished == pair || record.finishedPlaces == pair
+            || finished == Self.digits([settings.old, settings.new])
+    }
+
+    /// The same. While the texts are those that were stored it is noted where both are: the next ones may be others.
+    mutating func staysFinished(_ settings: DatabaseSettings) -> Bool {
+        guard isFinished(settings) else { return false }
+        plan.locateFinished(settings.name, at: Self.pair(settings))
+        remember(settings.name)
+        return true
+    }
+
+    /// What the process before this one goes by, which may be of an earlier version.
+    mutating func takeOver(_ record: TrafficPlan.Record, of database: String) {
+        plan.restore(record, for: database)
+        if let settings = snapshot.settings.database(named: database) { _ = staysFinished(settings) }
+        remember(database)
     }
 
     mutating func startMirrors(_ control: Mailbox<ControlMessage>, _ engine: SwitchEngine) {
@@ -210,5 +228,22 @@ extension ServeAssembly {
             old: old, new: new, ownership: ownership, horizon: horizon, orders: mirror.orders,
             bell: SwitchEngine.BatchBell(horizon), connectionsNeeded: settings.pool.size,
             mappings: TableMappings(settings.mirror), isSynchronous: settings.mirror.mode == .sync))
+    }
+
+    /// Behind a switch the mirror goes the other way.
+    mutating func turnMirror(
+        _ database: String, _ control: Mailbox<ControlMessage>, _ engine: SwitchEngine
+    ) {
+        guard let settings = snapshot.settings.databases.first(where: { $0.name == database }) else { return }
+        let source = ownerships[database]?.authority ?? .old
+        // More than one switch was missed, and the last one ended where we were: only the number is another. Or the
+        // process that has our place mirrors, and one of ours would keep the lock from it.
+        if hasLeft || mirrors[database]?.direction.source == source {
+            if let ownership = ownerships[database] { engine.own(ownership, database) }
+            return
+        }
+        mirrors[database]?.stop()
+        mirrors[database] = nil
+        startMirror(settings, control, engine)
     }
 }

@@ -60,6 +60,24 @@ import Testing
         try waitUntil { try godwit.console("SHOW MIRROR").first?["state"] == "mirroring" }
     }
 
+    @Test func `the writes do not move to a side that is still to get a DDL`() throws {
+        // No row needs it, so the mirror goes on.
+        let dying = try dieBetween(["ALTER TABLE t ALTER COLUMN id SET DEFAULT 4"])
+        // Nobody can make it there: somebody reads the table.
+        let reader = try WireClient(port: servers.new.port, database: database, user: PostgresCluster.superuser)
+        _ = try reader.query("BEGIN; SELECT FROM t")
+        let godwit = try GodwitProcess(resuming: dying)
+        func rail() throws -> String? {
+            try godwit.console("CUTOVER \(database) DRY RUN").first { $0["name"] == "unfinished_ddl" }?["ok"]
+        }
+        // Where it is just being tried, that is in the way, and no more is looked at.
+        try waitUntil { try rail() == "no" }
+        _ = try reader.query("COMMIT")
+        try waitUntil { try rail() == "yes" }
+        let defaults = "SELECT count(*) FROM pg_attrdef WHERE adrelid = 't'::regclass"
+        #expect(try servers.new.psql(defaults, database: database) == "1")
+    }
+
     @Test func `what was left is made good although clients go on sending DDL`() throws {
         let dying = try dieBetween([Self.add])
         let coordinator = try WireClient(

@@ -158,6 +158,20 @@ import Testing
             """)
     }
 
+    /// What the session on OLD has is said to NEW in UTF-8.
+    @Test func `a name that is no ASCII is the same on NEW, whatever its database's texts are in`() throws {
+        let database = try servers.makeDatabase(
+            #"CREATE SCHEMA U&"l\00e4den"; CREATE TABLE firm (id int PRIMARY KEY)"#)
+        try servers.old.psql(#"ALTER DATABASE \#(database) SET search_path = U&"l\00e4den""#)
+        try servers.new.psql("ALTER DATABASE \(database) SET client_encoding = 'LATIN1'")
+        let client = try client(try mirroring(database), database)
+        #expect(try state(client, "CREATE TABLE goods (id int PRIMARY KEY)") == "ok I")
+        #expect(try servers.new.psql(#"""
+            SELECT nspname = U&'l\00e4den' FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+             WHERE relname = 'goods'
+            """#, database: database) == "t")
+    }
+
     @Test func `drivers' batches run as queries do`() throws {
         let database = try servers.makeDatabase(SwitchTests.schema)
         let godwit = try mirroring(database)

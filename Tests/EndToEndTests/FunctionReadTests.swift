@@ -31,6 +31,8 @@ import Testing
         CREATE FUNCTION of_lock_body() RETURNS bigint STABLE LANGUAGE sql
             BEGIN ATOMIC SELECT count(*) FROM held WHERE pg_try_advisory_xact_lock_shared(7); END;
         CREATE FUNCTION by_volatile() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT of_volatile()';
+        CREATE FUNCTION is_noted(int) RETURNS boolean STABLE LANGUAGE plpgsql AS 'BEGIN RETURN noted(); END';
+        CREATE DOMAIN checked AS int CHECK (is_noted(VALUE));
         CREATE FUNCTION noted_word() RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) AS noted FROM held';
         """
 
@@ -46,17 +48,19 @@ import Testing
         }
         let godwit = try servers.godwit(database) { $0.database.readsPercent = "100" }
         try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
-        let client = try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", "7")])
-        defer { client.close() }
-        for (sql, answer) in [
-            // First: who may have written reads on OLD from then on.
+        for (number, (sql, answer)) in [
             ("SELECT of_held()", "2"), ("SELECT unlike_name()", "2"), ("SELECT noted_word()", "2"),
             ("SELECT of_own()", "1"), ("SELECT public.of_own()", "1"), ("SELECT of_odd()", "1"),
             ("SELECT of_totals()", "1"), ("SELECT by_another()", "1"), ("SELECT made_up('n')", "1"),
             ("SELECT n FROM over_function", "1"), ("SELECT (2 >>>> 0)::int", "1"),
             ("SELECT of_volatile()", "1"), ("SELECT of_volatile_body()", "1"), ("SELECT of_lock()", "1"),
             ("SELECT of_lock_body()", "1"), ("SELECT by_volatile()", "1"),
-        ] {
+            ("SELECT count(*)::checked FROM held", "1"),
+        ].enumerated() {
+            // Another user each: who may have written reads on OLD from then on.
+            let client = try WireClient(
+                port: godwit.port, database: database, parameters: [("godwit.user", "\(number)")])
+            defer { client.close() }
             #expect(try client.query(sql).first { $0.type == "D" }?.columns == [answer], "\(sql)")
         }
     }

@@ -355,6 +355,19 @@ import Testing
             """)
     }
 
+    @Test func `a query that comes together with the end of an idle server goes to another`() throws {
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
+        #expect(try client.value("SELECT 1") == "1")
+        // What happens while it is stopped it finds at once, and the query first.
+        try godwit.suspend()
+        defer { godwit.process.send(SIGCONT) }
+        client.send(Frame.query("INSERT INTO t VALUES (80, 0) RETURNING id"))
+        try terminateBackends()
+        godwit.process.send(SIGCONT)
+        #expect(try client.readToReady().first { $0.type == "D" }?.columns == ["80"])
+    }
+
     @Test func `a server that vanishes in a transaction closes its client with an error`() throws {
         let godwit = try godwit(size: 2)
         let client = try connect(godwit)

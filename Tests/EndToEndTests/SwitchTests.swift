@@ -182,6 +182,30 @@ import Testing
         #expect(try authority(godwit) == "new")
     }
 
+    @Test func `what a switch has left is made good when its lock is free, however late`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.mirror = ["mode": "async"]
+        #expect(try servers.mirroring(database).terminate() == .code(0))
+        let dying = try GodwitProcess(configuration, environment: ["GODWIT_DIE_BEFORE": "hand_over"])
+        try waitForMirror(dying)
+        #expect(throws: (any Error).self) { try dying.console("CUTOVER \(database) DEADLINE 10000 WITHOUT VERIFY") }
+        #expect(dying.process.wait() == .signal(SIGKILL))
+        // As the session of a machine that is gone has it until the server finds out.
+        let lingering = try WireClient(port: servers.new.port, database: database)
+        _ = try lingering.query("SELECT pg_advisory_lock(7451605422)")
+        let godwit = try GodwitProcess(configuration)
+        #expect(try authority(godwit) == "new")
+        // Its watch has looked, more than once.
+        let signs = "SELECT seen FROM godwit.proxy WHERE id LIKE '\(godwit.process.pid)-%'"
+        for _ in 0..<3 {
+            let sign = try servers.new.psql(signs, database: database)
+            try waitUntil { try servers.new.psql(signs, database: database) != sign }
+        }
+        lingering.close()
+        try waitForMirror(godwit)
+    }
+
     @Test func `after a cutover the breakers have changed their roles`() throws {
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let (old, new) = (try TCPRelay(to: servers.old.port), try TCPRelay(to: servers.new.port))

@@ -224,6 +224,24 @@ import Testing
         _ = try stranger.readToEnd()
     }
 
+    @Test func `a process that has left mirrors nothing behind a switch of the next one's`() throws {
+        let name = try servers.makeDatabase("CREATE TABLE item (id int PRIMARY KEY, word text)")
+        let godwit = try servers.mirroring(name) { $0.listen["takeover_wait"] = "100000" }
+        let stays = try WireClient(port: godwit.port, database: name)
+        let next = try GodwitProcess(takingOverFrom: godwit)
+        func isMirroring() throws -> Bool { try next.console("SHOW MIRROR").first?["state"] == "mirroring" }
+        for verb in ["CUTOVER", "ROLLBACK", "CUTOVER", "ROLLBACK"] {
+            try waitUntil { try isMirroring() }
+            _ = try next.console("\(verb) \(name) WITHOUT VERIFY DEADLINE 10000")
+            // The old process's client is on the side that has the writes now, as soon as it has followed.
+            #expect(try stays.query("INSERT INTO item VALUES (1, '') ON CONFLICT DO NOTHING").first?.type == "C")
+        }
+        try waitUntil { try isMirroring() }
+        #expect(godwit.log.lines.count { $0.contains("state=starting") } == 1)
+        stays.close()
+        #expect(godwit.process.wait() == .code(0))
+    }
+
     @Test func `the mirror goes over early, and reads stay on OLD until the old process has ended`() throws {
         let name = try servers.makeDatabase("CREATE TABLE item (id int PRIMARY KEY, word text)")
         let godwit = try servers.mirroring(name) { $0.database.readsPercent = "100" }

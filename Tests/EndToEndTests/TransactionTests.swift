@@ -187,6 +187,40 @@ import Testing
         #expect(try servers.old.psql("SELECT count(*) FROM t", database: database) == "0")
     }
 
+    @Test func `what was looked at for a refusal on NEW that did not come to it is no other message's`() throws {
+        let (godwit, database) = try readOnNew()
+        let client = try begunOnNew(godwit, database, "ahead")
+        // The query ends the batch, and with it the unit that LISTEN was noted in.
+        client.send(FrameBuilder.parse("SELECT 1") + FrameBuilder.bind() + FrameBuilder.execute()
+            + FrameBuilder.query("SELECT 2") + FrameBuilder.query("LISTEN a_channel_with_quite_a_long_name"))
+        #expect(try client.readToReady().last?.transactionStatus == "T")
+        #expect(try client.readToReady().compactMap(\.sqlState) == ["0A000"])
+        // From the INSERT on it has its server, and messages go as they come.
+        for sql in ["ROLLBACK", "BEGIN", "INSERT INTO t VALUES (1)", "SET statement_timeout = 4321", "COMMIT"] {
+            #expect(try client.query(sql).compactMap(\.sqlState) == [], "\(sql)")
+        }
+        #expect(try client.value("SHOW statement_timeout") == "4321ms")
+        let other = try WireClient(port: godwit.port, database: database, user: "app")
+        #expect(try other.value("SHOW statement_timeout") == "0")
+    }
+
+    @Test func `who reads no answers has no more asked for on NEW`() throws {
+        let (godwit, database) = try readOnNew()
+        let queries = 1000
+        let greedy = try WireClient(
+            port: godwit.port, database: database, user: "app", parameters: [("godwit.user", "greedy")])
+        greedy.sendMeanwhile((0..<queries).flatMap { _ in FrameBuilder.query("SELECT repeat('x', 50000)") })
+        var unsent = -1
+        try waitUntil {
+            let before = unsent
+            unsent = try godwit.console("SHOW SOCKETS").filter { $0["database"] == database }
+                .compactMap { Int($0["send_remain"] ?? "") }.max() ?? 0
+            return unsent > 0 && unsent == before
+        }
+        #expect(unsent < 1 << 20)
+        for _ in 0..<queries { #expect(try greedy.readToReady().contains { $0.type == "C" }) }
+    }
+
     private func readOnNew() throws -> (GodwitProcess, String) {
         let database = try servers.makeMarkedDatabase("CREATE TABLE t (n int)")
         let godwit = try servers.godwit(database) { $0.database.readsPercent = "100" }

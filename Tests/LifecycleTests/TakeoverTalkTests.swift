@@ -138,7 +138,7 @@ import Testing
             } catch {
                 Issue.record("\(error)")
             }
-            #expect(throws: TakeoverFailure.lost) { try claim.serving { _ in } }
+            #expect(throws: TakeoverFailure.lost) { try claim.serving(patienceMillis: 0) { _ in } }
         }
         do {
             let running = HandOverChannel(owning: accept(listening, nil, nil))
@@ -153,6 +153,33 @@ import Testing
         }
         // For the thread to go on.
         _ = try HandOverChannel.connect(to: address)
+        thread.join()
+    }
+
+    @Test func `one whose predecessor was killed in between serves all the same`() throws {
+        let listening = try HandOverChannel.listen(address)
+        defer { close(listening) }
+        let steps = steps
+        let thread = claim { claim, _ in
+            do {
+                #expect(try claim.ready() == [])
+                var ended = pollfd(fd: listening, events: Int16(POLLIN), revents: 0)
+                _ = poll(&ended, 1, -1)
+                try claim.serving { steps.post($0) }
+            } catch {
+                Issue.record("\(error)")
+            }
+        }
+        do {
+            let running = HandOverChannel(owning: accept(listening, nil, nil))
+            _ = running.receive(millis: -1)
+            running.send("sockets")
+            _ = running.receive(millis: -1)
+            running.send("go")
+        }
+        // Its end of the connection is closed: the thread may go on.
+        _ = try HandOverChannel.connect(to: address)
+        #expect(next() == .predecessorEnded)
         thread.join()
     }
 

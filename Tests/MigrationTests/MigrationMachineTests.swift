@@ -357,6 +357,19 @@ struct Drive {
         #expect(drive.machine.state.work == nil)
     }
 
+    @Test func `what could be removed in part only is prepared again before it goes on`() {
+        var drive = Drive(manifest { $0.phases[.shift] = .init(soakSeconds: 100) })
+        let now = drive.walk(to: .shift)
+        drive.command(.abort(reason: "no"), at: now)
+        drive.command(.advance, at: now + 1)
+        drive.handle(.failed(.remove, reason: "OLD does not answer", now: (now + 2) * 1_000_000))
+        #expect(drive.machine.state.standing == .aborted)
+        drive.command(.resume, at: now + 3)
+        #expect(drive.actions.contains(.perform(.install)))
+        drive.handle(.worked(.install, now: (now + 4) * 1_000_000))
+        #expect(drive.machine.state.isPrepared)
+    }
+
     static let limits = [
         Spoiled(.shift, "errors") { r in
             r.new?.errors = 101

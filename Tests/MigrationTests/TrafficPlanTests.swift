@@ -32,6 +32,16 @@ import Testing
         #expect(rollBack(&plan) == [])
     }
 
+    @Test func `where a finished pair is outlives the texts that an earlier version has stored`() {
+        var plan = TrafficPlan()
+        plan.finish("shop", pair: "texts")
+        plan.locateFinished("shop", at: "places")
+        #expect(plan.record(of: "shop").finishedPair == "texts", "that version still knows it")
+        #expect(plan.record(of: "shop").finishedPlaces == "places")
+        plan.locateFinished("other", at: "places")
+        #expect(plan.record(of: "other") == TrafficPlan.Record())
+    }
+
     @Test func `a share that was left too soon is not safe`() {
         var plan = plan([(1000, 100), (5000, 699)])
         #expect(rollBack(&plan) == [5000, 0])

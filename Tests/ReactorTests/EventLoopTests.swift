@@ -18,8 +18,10 @@ import Testing
 
     @Test(arguments: [
         Registration(slot: 0, generation: 0), Registration(slot: 1, generation: 0),
-        Registration(slot: 0, generation: 1), Registration(slot: .max, generation: .max),
-        Registration(slot: .max, generation: 0), Registration(slot: 0x8000_0000, generation: 0x8000_0001),
+        Registration(slot: 0, generation: 1), Registration(slot: 0x7fff_ffff, generation: .max),
+        Registration(slot: 0x7fff_ffff, generation: 0), Registration(slot: 0x4000_0000, generation: 0x8000_0001),
+        Registration(slot: 0, generation: 0, comesFirst: true),
+        Registration(slot: 0x7fff_ffff, generation: .max, comesFirst: true),
     ])
     func `an event names the registration it was made for`(registration: Registration) {
         let loop = EventLoop()
@@ -89,6 +91,17 @@ import Testing
         loop.register(near.raw, [.read], as: registration)
         #expect(ready(loop) == [Event(registration: registration, isReadable: true, isWritable: true)])
         #expect(near.receiveBytes().outcome == .closed)
+    }
+
+    @Test func `what comes first is handled before what was ready before it`() {
+        let loop = EventLoop()
+        let early = SocketPair(), late = SocketPair()
+        loop.register(early.near.raw, [.read], as: Registration(slot: 7, generation: 1))
+        loop.register(late.near.raw, [.read], as: Registration(slot: 8, generation: 1, comesFirst: true))
+        _ = early.far.sendBytes([1])
+        #expect(ready(loop).map(\.registration.slot) == [7])
+        _ = late.far.sendBytes([1])
+        #expect(ready(loop).map(\.registration.slot) == [8, 7])
     }
 
     @Test func `more descriptors than one batch are all served`() {

@@ -96,6 +96,20 @@ import Testing
         let ordered = "SELECT id, sum(v) AS v FROM t GROUP BY id ORDER BY v"
         let (old, new) = ([["1", "12345678.9"], ["2", "12345678.9"]], [["2", "12345678.9"], ["1", "12345678.901"]])
         #expect(try compare(old, new, 701, ordered) == .equal)
+        // A sum that stands first does not say which rows belong together, nor does the length of its text.
+        func leading(_ old: [[String?]], _ new: [[String?]]) throws -> AnswerComparison.Verdict {
+            func answer(_ rows: [[String?]]) -> ShadowAnswer {
+                var answer = self.answer(rows)
+                answer.describe([.init(name: "sum", type: 700), .init(name: "region", type: 25)])
+                return answer
+            }
+            let traits = try #require(ComparisonTraits(Array("SELECT sum(v), region FROM t GROUP BY region".utf8)))
+            return AnswerComparison.compare(answer(old), answer(new), traits)
+        }
+        let sums: [[String?]] = [["50321.3", "north"], ["49887.254", "south"]]
+        #expect(try leading(sums, [["50321.305", "north"], ["49887.25", "south"]]) == .equal)
+        #expect(kind(try leading(sums, [["50321.305", "south"], ["49887.25", "north"]])) == .rows)
+        #expect(try leading([["1", "a"], ["2", "a"]], [["2.0001", "a"], ["1.0000001", "a"]]) == .equal)
     }
 
     @Test func `columns and errors are compared`() throws {

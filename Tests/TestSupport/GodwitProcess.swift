@@ -124,6 +124,18 @@ package final class GodwitProcess: Sendable {
         return text.hasSuffix("\n") ? String(text.dropLast()) : text
     }
 
+    /// SIGSTOP: from here on it does nothing, until it gets SIGCONT.
+    package func suspend() throws {
+        process.send(SIGSTOP)
+        // The others go on until one has taken the signal.
+        let threads = "/proc/\(process.pid)/task"
+        try waitUntil("all threads to stop") {
+            try FileManager.default.contentsOfDirectory(atPath: threads).allSatisfy {
+                try String(contentsOfFile: "\(threads)/\($0)/status", encoding: .utf8).contains("State:\tT")
+            }
+        }
+    }
+
     /// A console command's rows, each as a dictionary by column name.
     package func console(_ command: String, user: String = "godwit") throws -> [[String: String]] {
         let text = try ChildProcess.run([

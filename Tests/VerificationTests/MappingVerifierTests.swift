@@ -95,4 +95,30 @@ import Testing
         let after = try SchemaComparison.run(old: old, new: new, mappings: Self.mappings).map(\.description)
         #expect(after == ["column public.customers.tag: nullability is NULL on OLD, NOT NULL on NEW"])
     }
+
+    /// A partition that comes while triggers are set aside has its copy off from the start, and nobody remembers it.
+    @Test func `triggers that are set aside are no difference, nor are their copies on later partitions`() throws {
+        let pair = try MirroredPair(schema: """
+            CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+            CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
+            CREATE TRIGGER noted AFTER INSERT ON parts FOR EACH ROW EXECUTE FUNCTION note()
+            """)
+        let old = try ConnectionString(parsing: pair.oldConninfo), new = try ConnectionString(parsing: pair.newConninfo)
+        try Self.connect(pair.newConninfo).execute("""
+            CREATE SCHEMA godwit; CREATE TABLE godwit.aside (
+                kind text, schema_name text, table_name text, name text, definition text, is_back boolean);
+            INSERT INTO godwit.aside VALUES ('trigger', 'public', 'parts', 'noted', 'O', false);
+            ALTER TABLE public.parts DISABLE TRIGGER noted
+            """)
+        for side in [pair.oldConninfo, pair.newConninfo] {
+            try Self.connect(side).execute("""
+                CREATE TABLE public.parts_1 PARTITION OF public.parts FOR VALUES FROM (0) TO (10)
+                """)
+        }
+        #expect(try SchemaComparison.run(old: old, new: new) == [])
+        try Self.connect(pair.oldConninfo).execute("ALTER TABLE public.parts_1 DISABLE TRIGGER noted")
+        #expect(try SchemaComparison.run(old: old, new: new).map(\.description) == [
+            "trigger public.parts_1.noted: state is D on OLD, O on NEW"
+        ])
+    }
 }

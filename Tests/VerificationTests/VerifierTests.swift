@@ -89,6 +89,27 @@ import Testing
         #expect(try verifier.run().outcome == .equal)
     }
 
+    @Test func `a comparison that is told to end does so, however long it would take`() throws {
+        let side = try Side()
+        try side.prepare()
+        side.mirror.start()
+        try side.waitUntilReadable()
+        let end = Mailbox<Bool>()
+        var options = Verifier.Options()
+        options.rangeRows = 1000
+        // An hour.
+        options.rowsPerSecond = 3
+        options.interrupt = end.descriptor
+        let verifier = Verifier(
+            old: try ConnectionString(parsing: side.pair.oldConninfo),
+            new: try ConnectionString(parsing: side.pair.newConninfo), options: options
+        ) { line in
+            // Both sides are at one moment.
+            if line.contains("held by the running mirror") { end.post(true) }
+        }
+        #expect(throws: VerifyFailure.self) { try verifier.run() }
+    }
+
     @Test func `under write load both sides are equal, every time`() throws {
         let side = try Side()
         try side.prepare()
