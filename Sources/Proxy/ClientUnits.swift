@@ -44,6 +44,7 @@ extension ClientConnection {
             unit.endsWithReady = endsWithSync
             if answerLocally(batch: bytes, end: end) || answerLazily(batch: bytes, end: end) {
                 startNextUnit()
+                if worker.isDraining { drain() }
                 return end
             }
             if endsWithSync, beginChange(UnsafeRawBufferPointer(rebasing: bytes[..<end])) { return 0 }
@@ -347,10 +348,15 @@ extension ClientConnection {
         request.identity = (unitKey ?? sessionKey)?.identity
         request.rule = unit.notes.outcome
         request.batchNeeded = max(batchNeeded, database.batchNeededByAll)
-        if let identity = request.identity {
+        if let reached = unit.batchReached {
+            // What others of its user have done since it came is promised to those who come later. It would be more
+            // with each wait where one key is everybody's, and nobody would read on NEW again.
+            request.batchNeeded = max(request.batchNeeded, reached)
+        } else if let identity = request.identity {
             request.batchNeeded = max(request.batchNeeded, route.stamps.needed(by: identity.hash))
-            if database.isGloballyConsistent && !unit.hasWaited { request.batchNeeded = horizon.taking + 1 }
         }
+        // Also of what has no key: a rule may send it to NEW.
+        if database.isGloballyConsistent && !unit.hasWaited { request.batchNeeded = horizon.taking + 1 }
         var decision = Router.decide(request, by: table)
         if decision.side != authority {
             // Asked last, for it counts trials and probes.
@@ -365,42 +371,6 @@ extension ClientConnection {
         }
         if decision.reason == .ownWrite && waits(for: request.batchNeeded, database) { return nil }
         return decision
-    }
-
-    /// A read that NEW cannot answer yet goes to the authority; but one after the other would never come back, for the
-    /// authority shows ever more than NEW has. So after a while one waits for NEW instead.
-    private func waits(for batch: UInt64, _ database: DatabaseState) -> Bool {
-        let settings = database.route.settings.reads
-        if unit.hasWaited || settings.consistencyWaitMillis == 0 { return false }
-        if !database.isMirrored || server != nil { return false }
-        // A NEW that is down, or too far behind for a wait to help, must not slow reads that OLD can answer.
-        if worker.now < database.waitsAgainAt || !database.route.horizon.report.state.isCurrent { return false }
-        let since = divertedSince ?? worker.now
-        divertedSince = since
-        let isLong = worker.now.nanoseconds(since: since) > Self.diversionNanosMax
-        guard settings.consistency == .global || isLong else { return false }
-        if database.health.isOtherOpen {
-            // But where every read would have to wait, nothing but one that does can find out that NEW is back.
-            guard database.health.takesProbes(now: worker.now) else { return false }
-            database.waitsAgainAt = worker.now.advanced(byMillis: UInt64(settings.consistencyWaitMillis))
-        }
-        phase = .awaitingHorizon
-        worker.awaitHorizon(self, batch, database, millis: UInt64(settings.consistencyWaitMillis))
-        return true
-    }
-
-    /// NEW has caught up, or has taken too long: the unit is routed again, and does not wait again.
-    func horizonReached(inTime: Bool) {
-        guard phase == .awaitingHorizon else { return }
-        phase = .idle
-        database?.waitsAgainAt = inTime ? worker.now : worker.now.advanced(byMillis: Self.waitPauseMillis)
-        let hasReplayed = unit.isReplay
-        scanner = UnitScanner(packetMax: worker.packetMax)
-        unit = Unit()
-        unit.isReplay = hasReplayed
-        unit.hasWaited = true
-        isForcedToAuthority = !inTime && database?.route.settings.reads.consistency == .global
-        resumeSoon()
     }
 
     /// The text's key, unless the session has one from a source that stands before it.
@@ -492,11 +462,6 @@ extension ClientConnection {
         server.isReadOnly ? settings.withoutReadOnly : settings
     }
 
-    /// Nanoseconds that reads go elsewhere before one waits.
-    private static var diversionNanosMax: UInt64 { 10_000_000 }
-    /// After a wait in vain nobody waits for so long.
-    private static var waitPauseMillis: UInt64 { 1000 }
-
     var isApplyingSettings: Bool { phase == .applyingSettings }
 
     func settingsApplied(on server: ServerConnection, failure: ErrorResponse?) {
@@ -545,6 +510,7 @@ extension ClientConnection {
         phase = .idle
         startNextUnit()
         send(writer.bytes)
+        if worker.isDraining { return drain() }
         resumeSoon()
     }
 
@@ -555,6 +521,8 @@ extension ClientConnection {
     }
 
     func waitTimedOut(_ entry: PoolEntry) {
+        // Nobody needs one of the other side, and OLD may have one.
+        if entry.key.side == entry.database.health.other { return sideFailed(isOwnTrouble: true) }
         let limit = Double(entry.pool.limits.waitMaxNanos) / 1e9
         refuseUnit(ErrorResponse(
             .error, .tooManyConnections,

@@ -469,7 +469,7 @@ final class ServerConnection {
     private func finish(_ relay: inout Relay) {
         guard let client else { return }
         relay.finish(client)
-        if client.hasEnded { worker.resumeLater(client) }
+        if client.hasEnded || worker.isDraining { worker.resumeLater(client) }
         guard state == .leased else { return }
         if session.needsBarrier {
             runQuietly("")

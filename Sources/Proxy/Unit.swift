@@ -47,6 +47,8 @@ struct Unit: ~Copyable {
     var borders = TransactionBorders()
 
     // What few have.
+    /// Batch that it has waited for, and that NEW has got meanwhile.
+    var batchReached: UInt64?
     /// Of its statements that are other users'.
     private(set) var otherKeys: [KeyIdentity] = []
     /// It has more of them than are kept.

@@ -111,6 +111,8 @@ final class Worker {
         let client: ClientConnection
         let batch: UInt64
         let horizon: Horizon
+        /// The client may have given this wait up, and be at another one.
+        let wait: UInt64
     }
 
     private var lastID: UInt64 = 0
@@ -336,7 +338,7 @@ final class Worker {
             if !gate.isSuspended { expireWaiters(entry) }
             serveLater(entry)
         case .horizonWait(let id, let wait):
-            if let client = clients[id], client.horizonWait == wait { client.horizonReached(inTime: false) }
+            if let client = clients[id], client.horizonWait == wait { client.horizonReached(nil) }
         case .cancel(let registration):
             if case .cancel(let cancel) = slots[Int(registration.slot)],
                 generations[Int(registration.slot)] == registration.generation

@@ -78,7 +78,8 @@ extension Worker {
             waitMaxNanos: nanos(settings.queryWaitTimeoutSeconds),
             idleMaxNanos: nanos(settings.serverIdleTimeoutSeconds),
             lifetimeMaxNanos: nanos(settings.serverLifetimeSeconds),
-            retryMaxNanos: nanos(settings.serverLoginRetrySeconds),
+            // Some, whatever is set: what fails at once would be tried for ever within one turn, whose time stands.
+            retryMaxNanos: max(1_000_000, nanos(settings.serverLoginRetrySeconds)),
             serversMin: share(settings.minPoolSize),
             reserveMax: user?.reservePoolSize ?? settings.reservePoolSize,
             reserveAfterNanos: nanos(settings.reservePoolTimeoutSeconds))
@@ -103,6 +104,8 @@ extension Worker {
             scheduleWaitTimer(entry)
             // The first one has other threads asked; they know then for those who come after it.
             if entry.pool.lackingCount == 1 && peers.count > 1 { serveLater(entry) }
+        case .refused where entry.key.side == entry.database.health.other:
+            client.sideFailed(isOwnTrouble: true)
         case .refused:
             client.refuseUnit(ErrorResponse(
                 .error, .tooManyConnections,

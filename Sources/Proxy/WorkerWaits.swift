@@ -1,22 +1,25 @@
 import Configuration
 import Logging
 import Primitives
+import Sessions
 
 /// Units that wait, within bounds, for what another thread finds out.
 extension Worker {
     // MARK: for NEW to have what was committed
 
     func awaitHorizon(_ client: ClientConnection, _ batch: UInt64, _ database: DatabaseState, millis: UInt64) {
-        horizonWaiters.append(HorizonWaiter(client: client, batch: batch, horizon: database.route.horizon))
-        database.route.horizon.kick()
         client.horizonWait = nextToken()
+        horizonWaiters.append(HorizonWaiter(
+            client: client, batch: batch, horizon: database.route.horizon, wait: client.horizonWait))
+        database.route.horizon.kick()
         schedule(.horizonWait(client.id, wait: client.horizonWait), at: now.advanced(byMillis: millis))
         checkHorizons()
     }
 
     func awaitCommit(_ client: ClientConnection, _ batch: UInt64, _ database: DatabaseState) {
-        commitWaiters.append(HorizonWaiter(client: client, batch: batch, horizon: database.route.horizon))
         client.commitWait = nextToken()
+        commitWaiters.append(HorizonWaiter(
+            client: client, batch: batch, horizon: database.route.horizon, wait: client.commitWait))
         let seconds = database.route.settings.mirror.syncWaitSeconds
         schedule(.commitWait(client.id, wait: client.commitWait), at: now.advanced(bySeconds: seconds))
         // Announced before it is looked: a batch that ends in between wakes us again.
@@ -45,9 +48,10 @@ extension Worker {
         horizonWaiters = []
         // Announced before it is looked: a batch that ends in between wakes us again.
         for waiter in waiters { waiter.horizon.announceWaiter() }
-        for waiter in waiters where waiter.client.phase == .awaitingHorizon {
+        for waiter in waiters
+        where waiter.client.phase == .awaitingHorizon && waiter.client.horizonWait == waiter.wait {
             if waiter.horizon.applied >= waiter.batch || !waiter.horizon.readable {
-                waiter.client.horizonReached(inTime: waiter.horizon.applied >= waiter.batch)
+                waiter.client.horizonReached(waiter.horizon.applied >= waiter.batch ? waiter.batch : nil)
             } else {
                 horizonWaiters.append(waiter)
             }
@@ -88,5 +92,52 @@ extension Worker {
         guard database.hold == nil else { return }
         if holdsForLease(database) { return }
         for client in database.held.takeAll() { client.leaveHold() }
+    }
+}
+
+extension ClientConnection {
+    /// Nanoseconds that reads go elsewhere before one waits.
+    private static var diversionNanosMax: UInt64 { 10_000_000 }
+    /// After a wait in vain nobody waits for so long.
+    private static var waitPauseMillis: UInt64 { 1000 }
+
+    /// A read that NEW cannot answer yet goes to the authority; but one after the other would never come back, for the
+    /// authority shows ever more than NEW has. So after a while one waits for NEW instead.
+    func waits(for batch: UInt64, _ database: DatabaseState) -> Bool {
+        let settings = database.route.settings.reads
+        if unit.hasWaited || settings.consistencyWaitMillis == 0 { return false }
+        if !database.isMirrored || server != nil { return false }
+        // A NEW that is down, or too far behind for a wait to help, must not slow reads that OLD can answer.
+        if worker.now < database.waitsAgainAt || !database.route.horizon.report.state.isCurrent { return false }
+        let since = divertedSince ?? worker.now
+        divertedSince = since
+        let isLong = worker.now.nanoseconds(since: since) > Self.diversionNanosMax
+        guard settings.consistency == .global || isLong else { return false }
+        if database.health.isOtherOpen {
+            // But where every read would have to wait, nothing but one that does can find out that NEW is back.
+            guard database.health.takesProbes(now: worker.now) else { return false }
+            database.waitsAgainAt = worker.now.advanced(byMillis: UInt64(settings.consistencyWaitMillis))
+        }
+        phase = .awaitingHorizon
+        worker.awaitHorizon(self, batch, database, millis: UInt64(settings.consistencyWaitMillis))
+        return true
+    }
+
+    /// NEW has caught up, or has taken too long: the unit is routed again, and does not wait again.
+    ///
+    /// - Parameter batch: what it has waited for; nil: NEW has not got it.
+    func horizonReached(_ batch: UInt64?) {
+        guard phase == .awaitingHorizon else { return }
+        phase = .idle
+        let inTime = batch != nil
+        database?.waitsAgainAt = inTime ? worker.now : worker.now.advanced(byMillis: Self.waitPauseMillis)
+        let hasReplayed = unit.isReplay
+        scanner = UnitScanner(packetMax: worker.packetMax)
+        unit = Unit()
+        unit.isReplay = hasReplayed
+        unit.hasWaited = true
+        unit.batchReached = batch
+        isForcedToAuthority = !inTime && database?.route.settings.reads.consistency == .global
+        resumeSoon()
     }
 }

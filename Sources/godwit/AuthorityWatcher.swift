@@ -149,6 +149,8 @@ private final class AuthorityWatch {
     }
 
     func run() {
+        // At once, for a switch waits only for those that have given a sign.
+        look()
         while true {
             var ready = [interrupt, settled.descriptor].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
             _ = poll(&ready, nfds_t(ready.count), pauseMillis)

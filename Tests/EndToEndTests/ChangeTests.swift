@@ -164,8 +164,8 @@ import Testing
             #"CREATE SCHEMA U&"l\00e4den"; CREATE TABLE firm (id int PRIMARY KEY)"#)
         try servers.old.psql(#"ALTER DATABASE \#(database) SET search_path = U&"l\00e4den""#)
         try servers.new.psql("ALTER DATABASE \(database) SET client_encoding = 'LATIN1'")
-        let client = try client(try mirroring(database), database)
-        #expect(try state(client, "CREATE TABLE goods (id int PRIMARY KEY)") == "ok I")
+        let godwit = try mirroring(database)
+        #expect(try state(try client(godwit, database), "CREATE TABLE goods (id int PRIMARY KEY)") == "ok I")
         #expect(try servers.new.psql(#"""
             SELECT nspname = U&'l\00e4den' FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
              WHERE relname = 'goods'

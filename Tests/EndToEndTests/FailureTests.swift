@@ -89,6 +89,25 @@ import Testing
         try waitUntil { try client.value("SELECT side FROM side_marker") == "new" }
     }
 
+    @Test func `who waits in vain for a server of NEW reads on OLD`() throws {
+        var configuration = configuration()
+        configuration.database.pool = ["size": "1", "query_wait_timeout": "0.2"]
+        configuration.database.breaker = ["read_timeout_millis": "0"]
+        let godwit = try GodwitProcess(configuration)
+        let owner = try WireClient(port: servers.new.port, database: database)
+        _ = try owner.query("BEGIN")
+        _ = try owner.query("LOCK TABLE side_marker")
+        let holder = try WireClient(port: godwit.port, database: database)
+        holder.send(FrameBuilder.query("SELECT side FROM side_marker"))
+        try waitUntil {
+            try servers.new.psql("SELECT count(*) FROM pg_locks WHERE NOT granted", database: database) == "1"
+        }
+        let other = try WireClient(port: godwit.port, database: database)
+        #expect(try other.value("SELECT side FROM side_marker") == "old")
+        _ = try owner.query("COMMIT")
+        #expect(try holder.readToReady().contains { $0.columns == ["new"] })
+    }
+
     @Test func `Godwit starts with NEW down, says so, and uses it when it is there`() throws {
         servers.new.kill9()
         let godwit = try GodwitProcess(configuration())
@@ -137,6 +156,34 @@ import Testing
         func readUntilBreaker(is state: String) throws {
             try waitUntil("a breaker that is \(state)") {
                 #expect(try client.value("SELECT count(*) FROM t") == "0")
+                return try godwit.console("SHOW BREAKERS").contains { $0["side"] == "new" && $0["state"] == state }
+            }
+        }
+        try readUntilBreaker(is: "closed")
+        servers.new.kill9()
+        try readUntilBreaker(is: "open")
+        try servers.new.start()
+        try readUntilBreaker(is: "closed")
+    }
+
+    @Test(arguments: ["user", "global"])
+    func `NEW comes back also where one user's clients never stop reading`(consistency: String) throws {
+        let database = try servers.makeDatabase("CREATE TABLE t (n int PRIMARY KEY)")
+        let godwit = try servers.mirroring(database) {
+            $0.database.readsPercent = "100"
+            $0.database.reads = ["consistency": consistency, "consistency_wait_millis": "10000"]
+            $0.database.breaker = ["failures": "3", "held": "0.3", "probes": "2", "memory": "0", "rollback": "off"]
+        }
+        // So many that, while one waits for NEW to have what was read on OLD, others read there.
+        let clients = try (0..<40).map { _ in
+            try WireClient(port: godwit.port, database: database, user: "app", parameters: [("godwit.user", "7")])
+        }
+        func readUntilBreaker(is state: String) throws {
+            try waitUntil("a breaker that is \(state)") {
+                for _ in 0..<10 {
+                    for client in clients { client.send(FrameBuilder.query("SELECT count(*) FROM t")) }
+                    for client in clients { #expect(try client.readToReady().contains { $0.columns == ["0"] }) }
+                }
                 return try godwit.console("SHOW BREAKERS").contains { $0["side"] == "new" && $0["state"] == state }
             }
         }

@@ -187,6 +187,24 @@ import Testing
         #expect(try servers.old.psql("SELECT id FROM side_marker", database: database) == "2")
     }
 
+    @Test func `SIGTERM ends who keeps its server when its query has ended, and who was refused one`() throws {
+        let godwit = try GodwitProcess(changed { $0.pool = ["size": "1", "query_wait_timeout": "2"] })
+        func connect() throws -> WireClient { try WireClient(port: godwit.port, database: database) }
+        let (idle, waiting, pinned) = (try connect(), try connect(), try connect())
+        _ = try pinned.query("LISTEN news")
+        let owner = try WireClient(port: servers.old.port, database: database)
+        _ = try owner.query("SELECT pg_advisory_lock(7)")
+        pinned.send(FrameBuilder.query("SELECT pg_advisory_xact_lock(7)"))
+        waiting.send(FrameBuilder.query("SELECT 1"))
+        try waitUntil { try godwit.console("SHOW CLIENTS").contains { $0["state"] == "waiting" } }
+        godwit.process.send(SIGTERM)
+        #expect(try idle.readToEnd().last?.sqlState == "57P01")
+        #expect(try waiting.readToEnd().compactMap(\.sqlState) == ["53300", "57P01"])
+        _ = try owner.query("SELECT pg_advisory_unlock(7)")
+        #expect(try pinned.readToEnd().last?.sqlState == "57P01")
+        #expect(godwit.process.wait() == .code(0))
+    }
+
     @Test func `clients that come together with SIGTERM do it no harm`() throws {
         let clients = try (0..<60).map { _ in try connect() }
         // The thread has something to look at: what comes meanwhile comes to it at once.

@@ -77,6 +77,26 @@ import Testing
         #expect(try godwit.console("SHOW CACHES").count == 1)
     }
 
+    @Test func `with consistency global NEW answers no read without a key either that lacks a commit`() throws {
+        let database = try servers.makeDatabase(
+            "CREATE TABLE t (id int PRIMARY KEY, v text)", old: "INSERT INTO t VALUES (1, 'before')")
+        let godwit = try servers.mirroring(database) {
+            $0.database.readsKey = "[{comment: user_id}]"
+            $0.database.reads = ["consistency": "global"]
+            $0.database.rules = "[{name: t, table: t, action: new}]"
+            $0.database.mirror["lag_max"] = "3600"
+            $0.database.breaker = ["lag": "0", "read_timeout_millis": "0"]
+        }
+        func connect() throws -> WireClient { try WireClient(port: godwit.port, database: database, user: "app") }
+        let (reader, writer) = (try connect(), try connect())
+        _ = try godwit.console("MIRROR PAUSE \(database)")
+        try waitUntil {
+            try godwit.console("SHOW MIRROR").first { $0["database"] == database }?["state"] == "paused"
+        }
+        _ = try writer.query("UPDATE t SET v = 'after'")
+        #expect(try reader.value("SELECT v FROM t") == "after")
+    }
+
     @Test func `a denied statement fails its transaction`() throws {
         let godwit = try servers.godwit(database) {
             $0.database.rules = "[{name: secret, regex: \"(?i)guarded\", action: deny}]"
