@@ -232,6 +232,9 @@ struct ServeAssembly {
                     .init("percent_before", Double(route.table.hundredths) / 100),
                     .init("percent", Double(hundredths) / 100),
                 ]))
+            if ownerships[database]?.authority == .new {
+                return .noticed("NEW takes the writes, and with them all reads: a share counts while OLD takes them")
+            }
             return .done
         case .shadow(let database, let hundredths):
             guard snapshot.databases[database] != nil else { return .refused("there is no database \"\(database)\"") }

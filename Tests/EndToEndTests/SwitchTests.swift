@@ -221,6 +221,9 @@ import Testing
         #expect(try breaker("old")["role"] == "authority" && breaker("new")["role"] == "other")
         try switchOver(godwit, "CUTOVER", database)
         #expect(try breaker("old")["role"] == "other" && breaker("new")["role"] == "authority")
+        let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
+        let told = try console.query("READS \(database) 50").first { $0.type == "N" }?.fields["M"]
+        #expect(told?.contains("NEW takes the writes") == true, "a share counts for nothing now")
         // OLD is nobody's any more, and what NEW does is told as an authority's failure.
         old.become(.refusing)
         let client = try WireClient(port: godwit.port, database: database)
