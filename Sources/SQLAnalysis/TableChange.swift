@@ -24,7 +24,8 @@ enum TableChange {
     static func isOne(_ statement: SyntaxTree.Message) -> Bool {
         guard let descriptor = statement.pointee.descriptor else { return true }
         switch SyntaxTree.name(of: descriptor) {
-        case "CreateStmt", "AlterEnumStmt", "AlterDomainStmt", "CreateForeignTableStmt", "ImportForeignSchemaStmt":
+        case "CreateStmt", "AlterEnumStmt", "AlterDomainStmt", "CreateForeignTableStmt", "ImportForeignSchemaStmt",
+            "DropOwnedStmt":
             return true
         case "CreateSchemaStmt":
             return SyntaxTree.cast(statement, to: PgQuery__CreateSchemaStmt.self).pointee.n_schema_elts > 0
@@ -91,7 +92,8 @@ extension TableChange {
     static func form(of statement: SyntaxTree.Message) -> BarrierForm {
         guard let descriptor = statement.pointee.descriptor else { return .unfit }
         switch SyntaxTree.name(of: descriptor) {
-        case "CreateTableAsStmt", "ImportForeignSchemaStmt", "CreateForeignTableStmt":
+        // What a role owns may be other things on each side.
+        case "CreateTableAsStmt", "ImportForeignSchemaStmt", "CreateForeignTableStmt", "DropOwnedStmt":
             return isOne(statement) ? .unfit : .notNeeded
         // What tables are made of: the next statement may name it.
         case "CompositeTypeStmt", "CreateEnumStmt", "CreateRangeStmt", "CreateDomainStmt", "CreateSchemaStmt":

@@ -38,7 +38,8 @@ final class CatalogWatcher: Sendable {
             while true {
                 var isComplete = true
                 for database in databases {
-                    guard let catalog = Self.read(database, authority(database.name), requests.descriptor) else {
+                    guard let catalog = Self.read(database, authority(database.name), requests.descriptor, logger)
+                    else {
                         isComplete = isComplete && known[database.name] != nil
                         continue
                     }
@@ -103,14 +104,32 @@ final class CatalogWatcher: Sendable {
         var keyColumnTypes: [String: UInt32]
     }
 
-    /// nil: the authority does not answer.
-    private static func read(_ database: DatabaseSettings, _ authority: Side, _ interrupt: CInt) -> Catalog? {
+    /// nil: the authority does not answer, or not as it should: then that is logged.
+    private static func read(
+        _ database: DatabaseSettings, _ authority: Side, _ interrupt: CInt, _ logger: Logger
+    ) -> Catalog? {
         guard let target = try? ConnectionString(parsing: database.controlOrOwn(authority)),
-            let connection = try? Connection.open(target, purpose: "catalog", interrupt: interrupt),
-            let rows = try? facts(connection, database),
-            let isolation = try? connection.query(isolationQuery, timeoutSeconds: 30),
-            let types = try? connection.query(keyColumnQuery(database), timeoutSeconds: 30)
+            let connection = try? Connection.open(target, purpose: "catalog", interrupt: interrupt)
         else { return nil }
+        do throws(PostgresFailure) {
+            return try read(connection, database)
+        } catch {
+            if error.kind == .timedOut || error.kind == .refused {
+                logger.warning("""
+                    the catalog of "\(database.name)" cannot be read on \(authority.title): \(error); until it is, \
+                    functions and tables count as what was known of them before, and as unfit for NEW where nothing was
+                    """)
+            }
+            return nil
+        }
+    }
+
+    private static func read(
+        _ connection: borrowing Connection, _ database: DatabaseSettings
+    ) throws(PostgresFailure) -> Catalog {
+        let rows = try facts(connection, database)
+        let isolation = try connection.query(isolationQuery, timeoutSeconds: 30)
+        let types = try connection.query(keyColumnQuery(database), timeoutSeconds: 30)
         let facts = (0..<rows.count).map { row in
             CatalogFacts.Row(
                 kind: rows[row, 0] ?? "", schema: rows[row, 1] ?? "", name: rows[row, 2] ?? "",

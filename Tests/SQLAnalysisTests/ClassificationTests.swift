@@ -118,7 +118,7 @@ import Testing
     }
 
     @Test func `DDL is told from other writes`() {
-        for text in ["create table t (a int)", "alter table t add b int", "drop view v", "select 1 into t"] {
+        for text in ["create table t (a int)", "alter table t add b int", "drop view v", "select 1 into t", "drop owned by r"] {
             #expect(analysed(text).classification.changesSchema, "\(text)")
         }
         for text in ["insert into t values (1)", "vacuum", "truncate t", "select 1", "call p()", "refresh materialized view v"] {
@@ -144,7 +144,7 @@ import Testing
         ("alter table t add b int; update t set b = 1", .unfit), ("begin; alter table t add b int; commit", .unfit),
         ("alter table t add b int; create index concurrently on t (b)", .unfit), ("create index on t (a); select 1", .notNeeded),
         ("create temp table t (a int); alter table u add b int", .unfit), ("create foreign table f (a int) server s", .unfit),
-        ("explain analyze create table t as select 1", .unfit), ("create temp table t (a int)", .notNeeded),
+        ("explain analyze create table t as select 1", .unfit), ("drop owned by r", .unfit), ("create temp table t (a int)", .notNeeded),
         ("set constraints all immediate; alter table t drop constraint c", .fits), ("set constraints a deferred", .comesAlong),
         ("create index on t (a)", .comesAlong), ("create view v as select 1", .comesAlong), ("drop index i", .comesAlong),
         ("insert into t values (1)", .notNeeded), ("do $$ begin end $$", .notNeeded), ("truncate t", .notNeeded),
