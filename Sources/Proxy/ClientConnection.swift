@@ -303,7 +303,7 @@ final class ClientConnection {
         if phase == .closed || isClosingAfterFlush { return }
         processInbox()
         adjustReading()
-        if hasEnded { endIfAnswered() } else if worker.isDraining { drain() }
+        if hasEnded { endIfAnswered() } else if worker.isDraining && phase != .held { drain() }
     }
 
     private func processInbox() {
