@@ -107,7 +107,7 @@ final class ClientConnection {
     private(set) var bytesToSkip = 0
     var lazy: LazyTransaction?
     /// Bytes of the unit that waits behind the first part of what was cut: see UnitCut.
-    var restOfCut: Int?
+    var restOfCut: UInt32?
     /// Batch that NEW must have before what waits in `stream` may be sent: see SyncCommit.
     var batchAwaited: UInt64?
     /// Since when the unit has waited, where an operator has held it meanwhile.
@@ -141,7 +141,7 @@ final class ClientConnection {
     /// Where it may have drawn the latest value of a sequence.
     var sequenceServer: ServerID?
     /// Processing goes on when the server owes no more than so many replies.
-    var repliesAwaited: Int?
+    var repliesAwaited: UInt32?
     /// Batch that NEW must have applied before this client may read there.
     var batchNeeded: UInt64 = 0
     var pinnedAt = MonotonicInstant(nanoseconds: 0)
@@ -188,11 +188,11 @@ final class ClientConnection {
     /// It was tried whether it still listens.
     private var hasProbed = false
     /// Bytes that were kept when the server was last asked to send all that it has.
-    private var keptAtFlush: Int?
-    /// Its place among the database's held clients; 0: it has none.
-    var holdToken: UInt64 = 0
+    private var keptAtFlush: UInt32?
     /// It keeps its server, and may not begin another unit while writes are held.
     var isAtBorder = false
+    /// Its place among the database's held clients; 0: it has none.
+    var holdToken: UInt64 = 0
 
     init(_ id: ClientID, _ socket: consuming SocketDescriptor, _ address: SocketAddress, worker: Worker) {
         self.id = id
@@ -375,7 +375,7 @@ final class ClientConnection {
         let end = unit.byteCount
         let parts = inbox.withUnsafeBytes { cut(UnsafeRawBufferPointer(rebasing: $0[..<end])) }
         guard let parts else { return refuseOnNew() }
-        restOfCut = parts.rest.count
+        restOfCut = UInt32(parts.rest.count)
         inbox.replaceSubrange(..<end, with: parts.first + parts.rest)
         startNextUnit()
     }
@@ -524,8 +524,8 @@ final class ClientConnection {
     private func owesAnswer(_ server: ServerConnection) -> Bool {
         if server.isCongested { return true }  // kept messages go on then
         if passToServer > 0 || server.session.awaitsCopyData || server.session.expectedCount == 0 { return false }
-        if !server.session.owesReady && keptAtFlush != inbox.count {
-            keptAtFlush = inbox.count
+        if !server.session.owesReady && keptAtFlush != UInt32(truncatingIfNeeded: inbox.count) {
+            keptAtFlush = UInt32(truncatingIfNeeded: inbox.count)
             server.queue([FrontendTag.flush, 0, 0, 0, 4])
             server.flush()
         }

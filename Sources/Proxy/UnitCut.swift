@@ -37,7 +37,7 @@ extension ClientConnection {
     func endsFirstPart() -> Bool {
         guard let rest = restOfCut else { return false }
         restOfCut = nil
-        if unit.hasFailed { skipUnit(rest) }
+        if unit.hasFailed { skipUnit(Int(rest)) }
         return !unit.hasFailed
     }
 }

@@ -158,7 +158,7 @@ extension ClientConnection {
                 forward(frame, &run, server)
             }
         }
-        if server.session.isFull { repliesAwaited = ServerSession.expectedMax / 2 }
+        if server.session.isFull { repliesAwaited = UInt32(ServerSession.expectedMax / 2) }
     }
 
     private func mustNotRunOnNew(_ server: ServerConnection) -> Bool {
