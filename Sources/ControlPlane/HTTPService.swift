@@ -32,7 +32,7 @@ package final class HTTPService: Sendable {
     private let group: MultiThreadedEventLoopGroup
     private let server: Task<Void, Never>
     private let ended: TaskEnd
-    private let isStopped = Atomic(false)
+    private let isStopped = Mutex(false)
 
     package init(
         on listener: consuming Listener, routes: [HTTPRoute], access: HTTPAccess, encryption: HTTPEncryption,
@@ -60,15 +60,18 @@ package final class HTTPService: Sendable {
         }
     }
 
-    /// Ends what is under way too. Further calls do nothing.
+    /// Ends what is under way too. Further calls wait for the first one's end, and do nothing.
     package func stop() {
-        if isStopped.exchange(true, ordering: .relaxed) { return }
-        server.cancel()
-        // Nothing of it is left to the few threads that run tasks: this may be one, and others may wait like it.
-        ended.wait()
-        let closed = TaskEnd()
-        group.shutdownGracefully(queue: DispatchQueue(label: "godwit-http-end")) { _ in closed.signal() }
-        closed.wait()
+        isStopped.withLock { isStopped in
+            if isStopped { return }
+            isStopped = true
+            server.cancel()
+            // Nothing of it is left to the few threads that run tasks: this may be one, and others may wait like it.
+            ended.wait()
+            let closed = TaskEnd()
+            group.shutdownGracefully(queue: DispatchQueue(label: "godwit-http-end")) { _ in closed.signal() }
+            closed.wait()
+        }
     }
 
     private static func serve(
