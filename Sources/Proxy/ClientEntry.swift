@@ -176,7 +176,7 @@ extension ClientConnection {
         state.clientCount += 1
         limitsChanged()
         take(request.settings, state)
-        if state.greetings.find(poolUser) != nil && !asksBeforeGreeting(state) { return greet() }
+        if let own = state.greetings.find(poolUser), !asksBeforeGreeting(state) { return greet(own) }
         phase = .greeting
         awaitGreeting()
         waitForServer(state.authority)
@@ -217,8 +217,10 @@ extension ClientConnection {
     }
 
     /// ParameterStatus as the authority reports them, with what this client asked for, then the cancel key.
-    func greet() {
-        let own = database?.greetings.find(poolUser)
+    ///
+    /// - Parameter known: its user's own, where it has just been looked up.
+    func greet(_ known: Greeting? = nil) {
+        let own = known ?? database?.greetings.find(poolUser)
         guard let greeting = own ?? database?.greetings.latest else {
             preconditionFailure("a greeting without a server's")
         }

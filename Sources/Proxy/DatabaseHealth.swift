@@ -42,7 +42,7 @@ package final class DatabaseHealth: Sendable {
     func ask(now: MonotonicInstant) -> (verdict: CircuitBreaker.Verdict, decision: HealthMonitor.Decision?) {
         let opensAt = gate.load(ordering: .acquiring)
         if opensAt == 0 { return (.allow, nil) }
-        if opensAt == .max || now.nanoseconds < opensAt { return (.deny, nil) }
+        if !Self.isDue(opensAt, now) { return (.deny, nil) }
         return change { $0.ask(now: now) }
     }
 
@@ -52,9 +52,10 @@ package final class DatabaseHealth: Sendable {
     }
 
     /// Of a breaker that is not closed: it is time to ask it.
-    func takesProbes(now: MonotonicInstant) -> Bool {
-        let opensAt = gate.load(ordering: .relaxed)
-        return opensAt != .max && now.nanoseconds >= opensAt
+    func takesProbes(now: MonotonicInstant) -> Bool { Self.isDue(gate.load(ordering: .relaxed), now) }
+
+    private static func isDue(_ opensAt: UInt64, _ now: MonotonicInstant) -> Bool {
+        opensAt != .max && now.nanoseconds >= opensAt
     }
 
     /// The other side's breaker is not closed.

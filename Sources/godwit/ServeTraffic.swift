@@ -197,8 +197,9 @@ extension ServeAssembly {
     /// What the process before this one goes by, which may be of an earlier version.
     mutating func takeOver(_ record: TrafficPlan.Record, of database: String) {
         plan.restore(record, for: database)
-        if let settings = snapshot.settings.database(named: database) { _ = staysFinished(settings) }
-        remember(database)
+        guard let settings = snapshot.settings.database(named: database), staysFinished(settings) else {
+            return remember(database)
+        }
     }
 
     mutating func startMirrors(_ control: Mailbox<ControlMessage>, _ engine: SwitchEngine) {

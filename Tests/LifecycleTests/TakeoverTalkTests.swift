@@ -48,6 +48,28 @@ import Testing
         }
     }
 
+    /// The running process's part until it has said that the other one may go on, and its end.
+    ///
+    /// - Parameter body: what it does in between.
+    private func sayGo(_ listening: CInt, _ body: (borrowing HandOverChannel) -> Void = { _ in }) throws {
+        do {
+            let running = HandOverChannel(owning: accept(listening, nil, nil))
+            _ = running.receive(millis: -1)
+            running.send("sockets")
+            _ = running.receive(millis: -1)
+            running.send("go")
+            body(running)
+        }
+        // Its end of the connection is closed: see `untilEnd`.
+        _ = try HandOverChannel.connect(to: address)
+    }
+
+    /// Returns when the running process of `sayGo` has ended.
+    private static func untilEnd(_ listening: CInt) {
+        var ended = pollfd(fd: listening, events: Int16(POLLIN), revents: 0)
+        _ = poll(&ended, 1, -1)
+    }
+
     @Test func `sockets are handed over, and cancel requests passed back`() throws {
         let offer = try offer()
         let listener = try Listener(on: .ipv4(address: 0x7F00_0001, port: 0))
@@ -133,26 +155,16 @@ import Testing
         let thread = claim { claim, _ in
             do {
                 #expect(try claim.ready() == [])
-                var ended = pollfd(fd: listening, events: Int16(POLLIN), revents: 0)
-                _ = poll(&ended, 1, -1)
+                Self.untilEnd(listening)
             } catch {
                 Issue.record("\(error)")
             }
             #expect(throws: TakeoverFailure.lost) { try claim.serving(patienceMillis: 0) { _ in } }
         }
-        do {
-            let running = HandOverChannel(owning: accept(listening, nil, nil))
-            _ = running.receive(millis: -1)
-            running.send("sockets")
-            _ = running.receive(millis: -1)
-            running.send("go")
-            guard case .ended = running.receiveOrClose(millis: 0) else {
-                Issue.record("it was there in time")
-                return
-            }
+        try sayGo(listening) { running in
+            if case .ended = running.receiveOrClose(millis: 0) { return }
+            Issue.record("it was there in time")
         }
-        // For the thread to go on.
-        _ = try HandOverChannel.connect(to: address)
         thread.join()
     }
 
@@ -163,22 +175,13 @@ import Testing
         let thread = claim { claim, _ in
             do {
                 #expect(try claim.ready() == [])
-                var ended = pollfd(fd: listening, events: Int16(POLLIN), revents: 0)
-                _ = poll(&ended, 1, -1)
+                Self.untilEnd(listening)
                 try claim.serving { steps.post($0) }
             } catch {
                 Issue.record("\(error)")
             }
         }
-        do {
-            let running = HandOverChannel(owning: accept(listening, nil, nil))
-            _ = running.receive(millis: -1)
-            running.send("sockets")
-            _ = running.receive(millis: -1)
-            running.send("go")
-        }
-        // Its end of the connection is closed: the thread may go on.
-        _ = try HandOverChannel.connect(to: address)
+        try sayGo(listening)
         #expect(next() == .predecessorEnded)
         thread.join()
     }
