@@ -47,8 +47,8 @@ package struct CaptureDecoder {
                 damagedBytes += skipped
                 skipped = 0
                 // A capture that was cut out of another has other numbers; only gaps count.
-                if frame.sequence > nextSequence { missingFrames += frame.sequence - nextSequence }
-                nextSequence = frame.sequence + 1
+                if frame.sequence > nextSequence { addMissing(frame.sequence - nextSequence) }
+                nextSequence = frame.sequence &+ 1
                 hasEnd = frame.kind == .end
                 return frame
             case .incomplete:
@@ -61,6 +61,12 @@ package struct CaptureDecoder {
             }
         }
         return nil
+    }
+
+    /// A checksum keeps nobody from writing any number.
+    private mutating func addMissing(_ count: UInt64) {
+        let (sum, isTooMany) = missingFrames.addingReportingOverflow(count)
+        missingFrames = isTooMany ? .max : sum
     }
 
     private mutating func takeFileHeader() throws(CaptureError) -> Bool {

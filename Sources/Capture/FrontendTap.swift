@@ -8,12 +8,15 @@ struct FrontendTap {
     private var skipped = 0
     /// Of the COPY that is under way.
     private var copyBytes = 0
+    /// Some of it is left out; bytes of that which have not been told.
+    private var isCut = false
     private var omitted: UInt64 = 0
 
     /// - Returns: false when nothing more of this connection can be kept.
     mutating func take(_ bytes: UnsafeRawBufferPointer, _ lane: CaptureLane, _ stamp: RecordStamp) -> Bool {
         if skipped == 0 && pending.isEmpty, let count = Self.countOfOrdinary(bytes) {
             copyBytes = 0
+            isCut = false
             omitted = 0
             return lane.messages(bytes, count: count, stamp)
         }
@@ -29,7 +32,7 @@ struct FrontendTap {
             move(FrameHeader.size - pending.count, from: &rest)
             guard let header = pending.withUnsafeBytes({ FrameHeader.parse($0, at: 0) }) else { return true }
             if isSkipped(header, lane.copyBytesMax) {
-                omitted += UInt64(header.length - 4)
+                if !leaveOut(header, lane, stamp) { return false }
                 skipped = header.frameSize - pending.count
                 pending = []
                 rest = skip(rest)
@@ -55,7 +58,7 @@ struct FrontendTap {
         while let header = FrameHeader.parse(bytes, at: offset) {
             guard header.length >= 4 else { return false }
             if isSkipped(header, lane.copyBytesMax) {
-                omitted += UInt64(header.length - 4)
+                if !leaveOut(header, lane, stamp) { return false }
                 let left = bytes.count - offset
                 if header.frameSize > left {
                     skipped = header.frameSize - left
@@ -116,7 +119,18 @@ struct FrontendTap {
 
     private func isSkipped(_ header: FrameHeader, _ copyBytesMax: Int) -> Bool {
         header.tag == FrontendTag.copyData && header.length >= 4
-            && (omitted > 0 || copyBytes + Int(header.length) > copyBytesMax)
+            && (isCut || copyBytes + Int(header.length) > copyBytesMax)
+    }
+
+    /// The first is told at once: of a COPY that fails an end may not come, and a reader would take it for whole.
+    private mutating func leaveOut(_ header: FrameHeader, _ lane: CaptureLane, _ stamp: RecordStamp) -> Bool {
+        let count = UInt64(header.length - 4)
+        if isCut {
+            omitted += count
+            return true
+        }
+        isCut = true
+        return lane.omitted(count, stamp)
     }
 
     private mutating func keep(
@@ -127,6 +141,7 @@ struct FrontendTap {
             copyBytes += Int(header.length)
         case FrontendTag.copyDone, FrontendTag.copyFail:
             copyBytes = 0
+            isCut = false
             let count = omitted
             omitted = 0
             if count > 0 && !lane.omitted(count, stamp) { return false }
@@ -134,6 +149,7 @@ struct FrontendTap {
             // A password that comes too late, and what the protocol does not have, is not kept.
             if !Self.isOrdinary(header.tag) { return true }
             copyBytes = 0
+            isCut = false
             omitted = 0
         }
         return lane.message(header.tag, body, stamp)

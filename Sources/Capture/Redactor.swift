@@ -1,7 +1,8 @@
 import PGWire
 import SQLAnalysis
 
-/// Takes the values out of records: literals of statements, what comments say, parameters, COPY data, errors' words.
+/// Takes the values out of records: literals of statements, what comments say, parameters, COPY data, errors' words,
+/// digests of rows.
 /// What remains is the same traffic about other values. One thread.
 package struct Redactor {
     private var pseudonyms: Pseudonyms
@@ -35,7 +36,10 @@ package struct Redactor {
             record.content = .message(tag: tag, answers: answers, body: message(tag, body))
         case .error(let state, let isFatal, _):
             record.content = .error(state: state, isFatal: isFatal, message: "")
-        case .disconnect, .omitted, .dropped, .cancel, .ready, .answer:
+        case .answer(var answer):
+            answer.digest = nil
+            record.content = .answer(answer)
+        case .disconnect, .omitted, .dropped, .cancel, .ready:
             break
         }
         return record
@@ -350,8 +354,9 @@ package struct Redactor {
     /// Formats, values, and what stands behind them as it is. What is cut short is left out.
     private mutating func values(_ reader: inout BodyReader) -> [UInt8] {
         let start = reader.offset
-        guard let formatCount = reader.int16(), formatCount >= 0,
-            let formats = reader.bytes(2 * Int(formatCount)), let count = reader.int16()
+        // Both counts are without a sign to the server: up to 65,535.
+        guard let formatCount = reader.int16().map({ Int(UInt16(bitPattern: $0)) }),
+            let formats = reader.bytes(2 * formatCount), let count = reader.int16()
         else { return [0, 0, 0, 0, 0, 0] }
         var made = Array(reader.bytes[start..<reader.offset])
         for index in 0..<Int(UInt16(bitPattern: count)) {
@@ -362,7 +367,7 @@ package struct Redactor {
             if length < 0 { continue }
             guard let value = reader.bytes(Int(length)) else { return made }
             let place = formatCount == 1 ? 0 : index
-            let isBinary = place < Int(formatCount) && formats[2 * place + 1] == 1
+            let isBinary = place < formatCount && formats[2 * place + 1] == 1
             made += isBinary ? binary(Array(value), depth: 0) : pseudonyms.of(Array(value))
         }
         return made + Array(reader.rest())

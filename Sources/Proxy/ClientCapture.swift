@@ -89,7 +89,8 @@ extension ClientConnection {
     private var isBetweenTransactions: Bool {
         switch phase {
         case .idle: lazy == nil
-        case .leased: server.map { $0.session.isQuiet && $0.session.status == .idle && unit.byteCount == 0 } ?? false
+        // A batch that is answered up to its Flush has portals, and a transaction that no ReadyForQuery tells of.
+        case .leased: server.map { $0.session.isFree && unit.byteCount == 0 && passToServer == 0 } ?? false
         case .login, .handshake, .cancelling, .greeting, .waiting, .held, .awaitingHorizon, .changing,
             .applyingSettings, .console, .consoleWaiting, .closed:
             false

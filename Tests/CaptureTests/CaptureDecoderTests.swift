@@ -124,6 +124,25 @@ import Testing
         #expect(throws: CaptureError.damagedRecord) { try read(other) }
     }
 
+    @Test func `a frame may have any number`() throws {
+        func frame(_ number: UInt64) throws -> [UInt8] {
+            var bytes = try FrameEncoder().encode(.records, thread: 0, payload: [])
+            func store(_ value: UInt64, at place: Int) {
+                for index in 0..<8 { bytes[place + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index)) }
+            }
+            store(number, at: 16)
+            let seed = bytes[..<24].withUnsafeBytes { Checksum.of($0) }
+            store(bytes[32...].withUnsafeBytes { Checksum.of($0, seed: seed) }, at: 24)
+            return bytes
+        }
+        var decoder = CaptureDecoder()
+        let file = try FrameEncoder.fileHeader([]) + frame(.max) + frame(0) + frame(.max) + frame(.max)
+        file.withUnsafeBytes { decoder.append($0) }
+        var numbers: [UInt64] = []
+        while let frame = try decoder.next() { numbers.append(frame.sequence) }
+        #expect(numbers == [.max, 0, .max, .max] && decoder.missingFrames == .max && decoder.damagedBytes == 0)
+    }
+
     @Test func `every record comes back as it was`() throws {
         var answer = CapturedAnswer(.complete)
         answer.rows = 1 << 40

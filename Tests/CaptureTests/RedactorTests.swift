@@ -181,6 +181,27 @@ import Testing
         #expect(other.prefix(24) == array.prefix(24) && other[24..<27] != array[24..<27])
     }
 
+    @Test func `a statement may have as many parameters and formats as the protocol counts`() {
+        var redactor = Redactor(key: [7])
+        for count in [32_767, 32_768, 65_535] {
+            var bind = MessageWriter()
+            bind.cString("")
+            bind.cString("")
+            bind.int16(Int16(truncatingIfNeeded: count))
+            for _ in 0..<count { bind.int16(0) }
+            bind.int16(Int16(truncatingIfNeeded: count))
+            for _ in 0..<count {
+                bind.int32(2)
+                bind.raw(Array("ab".utf8))
+            }
+            bind.int16(0)
+            let record = CaptureRecord(
+                connection: 1, micros: 1, content: .message(tag: FrontendTag.bind, answers: 0, body: bind.bytes))
+            guard case .message(_, _, let body) = redactor.redact(record).content else { continue }
+            #expect(body.count == bind.bytes.count && body != bind.bytes, "\(count)")
+        }
+    }
+
     @Test func `the fields of a binary COPY go, however it is cut, and its form stays`() {
         func field(_ bytes: [UInt8]) -> [UInt8] { [0, 0, 0, UInt8(bytes.count)] + bytes }
         let header = Array("PGCOPY\n".utf8) + [0xFF, 0x0D, 0x0A, 0, 0, 0, 0, 0, 0, 0, 0, 0]
@@ -205,6 +226,17 @@ import Testing
             let made = redacted([Array(data.prefix(cut)), Array(data.dropFirst(cut))])
             #expect(made.count == data.count && made.suffix(2) == [0xFF, 0xFF] && made[29..<33] == [0, 0, 0, 6])
         }
+    }
+
+    @Test func `no digest stays, by which a result could be guessed`() {
+        var answer = CapturedAnswer(.complete)
+        answer.rows = 1
+        answer.tag = "SELECT 1"
+        let plain = answer
+        answer.digest = RowDigest.Value(ordered: 1, unordered: 2)
+        var redactor = Redactor(key: [7])
+        let record = redactor.redact(CaptureRecord(connection: 1, micros: 1, content: .answer(answer)))
+        #expect(record.content == .answer(plain))
     }
 
     @Test func `nothing makes it trap, and lengths stay`() {

@@ -229,8 +229,27 @@ extension CaptureTap {
             .message(tag: FrontendTag.query, answers: 0, body: Array("COPY t FROM STDIN".utf8) + [0]),
             .message(tag: FrontendTag.copyData, answers: 0, body: [1, 2, 3, 4, 5, 6]),
             .message(tag: FrontendTag.copyData, answers: 0, body: [1, 2, 3, 4, 5, 6]),
-            .omitted(bytes: 12), .message(tag: FrontendTag.copyDone, answers: 0, body: []),
+            .omitted(bytes: 6), .omitted(bytes: 6), .message(tag: FrontendTag.copyDone, answers: 0, body: []),
         ])
+    }
+
+    @Test func `COPY data that was left out is told of before the COPY fails, whose end may never come`() throws {
+        let bench = TapBench(copyBytesMax: 20)
+        let tap = bench.tap()
+        var writer = MessageWriter()
+        for _ in 0..<4 { writer.message(FrontendTag.copyData) { $0.raw([1, 2, 3, 4, 5, 6]) } }
+        let data = writer.bytes
+        let copied = CaptureRecord.Content.message(tag: FrontendTag.copyData, answers: 0, body: [1, 2, 3, 4, 5, 6])
+        var query = MessageWriter()
+        query.query("SELECT 1")
+        for _ in 0..<2 {
+            tap.received(data)
+            #expect(try bench.contents() == [copied, copied, .omitted(bytes: 6)])
+            tap.received(query.bytes)
+            #expect(try bench.contents() == [
+                .message(tag: FrontendTag.query, answers: 0, body: Array("SELECT 1".utf8) + [0])
+            ])
+        }
     }
 
     @Test func `a writer that does not come costs records and nothing else`() throws {

@@ -228,6 +228,25 @@ import Testing
         #expect(connection.hasUnknownState && (60..<170).contains(connection.settings.count))
     }
 
+    @Test func `a capture does not come into the midst of a batch, nor of its transaction`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let godwit = try capturing(database)
+        let client = try WireClient(port: godwit.port, database: database)
+        client.send(
+            FrameBuilder.parse("SELECT g FROM generate_series(1, 3) AS g") + FrameBuilder.bind()
+                + FrameBuilder.execute(rowsMax: 2) + FrameBuilder.flush)
+        while let message = try client.read(), message.type != "s" {}
+        _ = try godwit.console("CAPTURE \(database) TO 'batch.cap'")
+        client.send(FrameBuilder.execute() + FrameBuilder.sync)
+        _ = try client.readToReady()
+        #expect(try client.value("SELECT 4") == "4")
+        _ = try godwit.console("CAPTURE \(database) STOP")
+        let tags = try records(godwit.directory + "/batch.cap").records.compactMap { record -> UInt8? in
+            if case .message(let tag, _, _) = record.content { tag } else { nil }
+        }
+        #expect(tags == [FrontendTag.query], "an Execute here is of a portal that nobody knows")
+    }
+
     // MARK: replay
 
     /// A capture of sessions that nobody has had.
@@ -282,6 +301,54 @@ import Testing
         #expect(try servers.old.psql("SELECT id FROM person", database: database) == "1")
     }
 
+    @Test func `who waits for a place does not keep the rest of the capture from who has one`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let path = TestResources.uniquePath("made") + ".cap"
+        let file = try CaptureFileWriter(path: path, flags: [])
+        let beginning = CaptureBeginning(wallMicros: 1, database: "made", sampleHundredths: 10_000, writer: "a test")
+        try file.write(.begin, thread: 0, payload: beginning.payload)
+        var number: UInt64 = 0
+        func write(_ connection: UInt64, _ contents: [CaptureRecord.Content]) throws {
+            var buffer = RecordBuffer(capacity: 1 << 16)
+            for content in contents {
+                number += 1
+                buffer.append(CaptureRecord(connection: connection, micros: number, number: number, content: content))
+            }
+            try file.write(buffer, thread: 0)
+        }
+        let who = CapturedConnection(user: "app", database: "made", applicationName: "", settings: [])
+        for connection in [1, 2] as [UInt64] {
+            try write(connection, [.connect(who), query("SELECT 1")] + answered("SELECT 1", rows: 1))
+        }
+        // More than is read ahead, of the second one; only then the first one goes.
+        let long = query("SELECT 2 --" + String(repeating: "x", count: 15 << 20))
+        for _ in 0..<5 { try write(2, [long] + answered("SELECT 1", rows: 1)) }
+        for connection in [1, 2] as [UInt64] { try write(connection, [.disconnect]) }
+        try file.write(.end, thread: 0, payload: [])
+        let run = try replay([
+            "replay", path, "--target", target(servers.old, database), "--speed", "max", "--order", "connection",
+            "--clients", "1", "--for", "60", "--quiet", "--json",
+        ])
+        #expect(run.wait() == .code(0), "\(run.output.text)\(run.errors.text)")
+        #expect(run.output.text.contains("\"sameAsCaptured\" : 7"), "\(run.output.text)")
+    }
+
+    @Test func `a statement that cannot be prepared here does not take the others with it`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        func prepared(_ name: String, _ text: String) -> CaptureRecord.Content {
+            .prepared(body: Array(name.utf8) + [0] + Array(text.utf8) + [0, 0, 0])
+        }
+        let path = try made([("app", [
+            prepared("gone", "SELECT * FROM not_there"), prepared("there", "SELECT 1"),
+            .message(tag: FrontendTag.bind, answers: 0, body: [0] + Array("there".utf8) + [0, 0, 0, 0, 0, 0, 0]),
+            .message(tag: FrontendTag.execute, answers: 0, body: [0, 0, 0, 0, 0]),
+            .message(tag: FrontendTag.sync, answers: 0, body: []),
+        ] + answered("SELECT 1", rows: 1))])
+        let run = try replay(["replay", path, "--target", target(servers.old, database), "--speed", "max", "--quiet"])
+        #expect(run.wait() == .code(0), "\(run.output.text)\(run.errors.text)")
+        #expect(run.output.text.contains("could not be set up as it was: ERROR 42P01"), "\(run.output.text)")
+    }
+
     @Test func `connections that one side refuses while the other is still being asked keep nobody out`() throws {
         let database = try servers.makeDatabase(Self.schema)
         let relay = try TCPRelay(to: servers.new.port)
@@ -300,6 +367,16 @@ import Testing
         #expect(run.wait() == .code(2), "\(run.output.text)\(run.errors.text)")
         #expect(run.output.text.contains("cannot connect") && !run.output.text.contains("has gone"))
         #expect(run.output.text.contains("select ?"), "\(run.output.text)")
+    }
+
+    @Test func `two sides that are alike and not as captured are no replay that went well`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let path = try made([("app", [query("SELECT * FROM not_there")] + answered("SELECT 1", rows: 1))])
+        let sides = ["--target", target(servers.old, database), "--against", target(servers.new, database), "--quiet"]
+        let run = try replay(["replay", path, "--speed", "max"] + sides)
+        #expect(run.wait() == .code(1), "\(run.output.text)\(run.errors.text)")
+        #expect(run.output.text.contains("captured: SELECT 1 | played: ERROR 42P01"), "\(run.output.text)")
+        #expect(try replay(["compare", path] + sides).wait() == .code(0))
     }
 
     @Test func `a capture is followed while it is being written`() throws {

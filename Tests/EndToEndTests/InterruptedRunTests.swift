@@ -143,6 +143,20 @@ import Testing
         CREATE TRIGGER other BEFORE INSERT ON log FOR EACH ROW EXECUTE FUNCTION other()
         """
 
+    @Test func `a run whose progress nobody reads goes on, and its report is written`() throws {
+        let database = try servers.makeDatabase("CREATE TABLE log (n int)")
+        let workload = try TestResources.file("workload", """
+            transactions:
+              - {name: add, sql: "INSERT INTO log VALUES (1)"}
+            """)
+        let report = TestResources.uniquePath("report") + ".json"
+        let command = "\(CaptureTests.loadtest) bench \(workload) --for 3 --output \(report) --target "
+            + "'\(captures.target(servers.old, database))' 2>&1 >/dev/null | head -1"
+        let run = try ChildProcess(["bash", "-c", "set -o pipefail; \(command)"])
+        #expect(run.wait() == .code(0), "\(run.output.text)")
+        #expect(try String(contentsOfFile: report, encoding: .utf8).contains("\"verdict\" : \"equal\""))
+    }
+
     @Test func `a report that cannot be written is told of before the run, and is no difference`() throws {
         let database = try servers.makeDatabase("CREATE TABLE log (n int)")
         let workload = try TestResources.file("workload", """
@@ -157,6 +171,25 @@ import Testing
             #expect(run.errors.text.contains("/nowhere/report.html cannot be written"), "\(run.errors.text)")
         }
         #expect(try servers.old.psql("SELECT count(*) FROM log", database: database) == "0")
+    }
+
+    @Test(arguments: ["0", "50"])
+    func `a bench whose target stands still does not end as measured`(rate: String) throws {
+        let database = try servers.makeDatabase("CREATE TABLE log (n int)")
+        let workload = try TestResources.file("workload", """
+            clients: 2
+            transactions:
+              - {name: add, sql: "INSERT INTO log VALUES (1)"}
+            """)
+        let holder = try ChildProcess(
+            ["psql", "-XqAt", "-d", captures.target(servers.old, database)], keepsInput: true)
+        holder.write("BEGIN; LOCK TABLE log;\n\\echo held\n")
+        try holder.output.waitForLine(containing: "held")
+        let target = captures.target(servers.old, database)
+        let run = try Run(["bench", workload, "--rate", rate, "--for", "3", "--target", target, "--quiet"])
+        let outcome = try run.outcome(.code(2))
+        #expect(outcome.notes.contains { $0.contains("had no answer at the end") }, "\(outcome.notes)")
+        holder.endInput()
     }
 
     // MARK: a target that dies
@@ -191,6 +224,19 @@ import Testing
         #expect(outcome.notes.contains { $0.contains("target has gone") }, "\(outcome.notes)")
         #expect(outcome.findings(0).contains("a connection was lost"), "\(outcome.table)")
         #expect(outcome.table.contains("verdict: incomplete") && outcome.page.contains("has gone"))
+    }
+
+    @Test func `a target that takes connections and says nothing ends the run`() throws {
+        let path = try capture()
+        let relay = try TCPRelay(to: servers.new.port)
+        defer { relay.close() }
+        relay.become(.silent)
+        let run = try Run([
+            "replay", path, "--target", "host=127.0.0.1 port=\(relay.port) user=app connect_timeout=1", "--quiet",
+        ])
+        let outcome = try run.outcome(.code(2))
+        #expect(outcome.findings(0).contains("connect_timeout is over"), "\(outcome.table)")
+        #expect(outcome.sides[0]["connectionsFailed"] as? Int == 1 && outcome.units(0) == 0)
     }
 
     @Test func `a side that dies under compare is told of in the report`() throws {

@@ -205,6 +205,21 @@ import Testing
         #expect(kinds(records) == expected)
     }
 
+    @Test func `what a session has prepared is prepared again when it was forgotten`() {
+        var translator = LogTranslator()
+        var records: [CaptureRecord] = []
+        let execute = LogTranslator.Event.execute(name: bytes("s"), text: bytes("SELECT 1"), parameters: [])
+        let events: [LogTranslator.Event] = [
+            execute, execute, .simple(bytes("/* x */ Discard ALL")), execute, execute,
+            .simple(bytes("SELECT 1; DEALLOCATE s")), execute, .simple(bytes("SELECT discard FROM t")), execute,
+        ]
+        for (index, event) in events.enumerated() {
+            translator.add(event, session: "a", micros: UInt64(index), who: ("app", "shop", "")) { records.append($0) }
+        }
+        translator.finish { records.append($0) }
+        #expect(kinds(records) == "+PBESzBESzQzCPBESzBESzQzCPBESzQzBESz-")
+    }
+
     @Test func `what a capture cannot hold is left out and counted once, and so is its error`() {
         let long = [UInt8](repeating: UInt8(ascii: "1"), count: 17 << 20)
         let insert = bytes("INSERT INTO t VALUES ($1)")

@@ -82,6 +82,19 @@ import Testing
         #expect(steps[2].bytes.isEmpty)
     }
 
+    @Test func `a portal that has a name, or was open before, is not asked again`() {
+        func batch(_ portal: String, opens: Bool) -> [CaptureRecord.Content] {
+            let name = Array(portal.utf8) + [0]
+            let bind = message(FrontendTag.bind, name + [0x73, 0, 0, 0, 0, 0, 0, 0])
+            let execute = message(FrontendTag.execute, name + [0, 0, 0, 50])
+            return (opens ? [bind] : []) + [execute, message(FrontendTag.sync), .ready(.inTransaction)]
+        }
+        let steps = steps(events(
+            batch("", opens: true) + batch("", opens: false) + batch("C_1", opens: true) + batch("C_1", opens: false),
+            apart: 0))
+        #expect(steps.map { $0.unit.repeatable == nil } == [false, true, true, true])
+    }
+
     @Test func `Flush behind a Sync begins nothing`() {
         let steps = steps(events([
             message(FrontendTag.parse, [0, 0, 0, 0]), message(FrontendTag.sync), message(FrontendTag.flush), .ready(.idle),
@@ -179,6 +192,17 @@ import Testing
         }
     }
 
+    @Test func `what is due and has no answer is known, sent or not`() {
+        let player = SessionPlayer(connection: 1)
+        for step in steps(events([query("SELECT 1"), query("SELECT 2"), query("SELECT 3")])) { player.add(step) }
+        func due(_ step: ScriptStep) -> UInt64? { step.micros <= 2 ? step.micros : nil }
+        #expect(player.unanswered(due) == [1, 2])
+        _ = player.send(dueNanos: 1, sentNanos: 7)
+        #expect(player.unanswered(due) == [1, 2])
+        _ = player.handle(.ready(.idle))
+        #expect(player.unanswered(due) == [2])
+    }
+
     @Test func `where nothing is under way no further answer is waited for`() {
         // The captured server had answered twice what this one answers once.
         let player = SessionPlayer(connection: 1)
@@ -254,5 +278,17 @@ import Testing
     ])
     func `the order of rows counts where ORDER BY ends the statement`(text: String, isOrdered: Bool) {
         #expect(StatementBook.hasOrder(Array(text.utf8)[...]) == isOrdered)
+    }
+
+    @Test(arguments: [
+        ("SELECT a FROM t; SELECT a FROM t ORDER BY a", [false, true]),
+        ("SELECT a FROM t ORDER BY a;; SELECT ';' -- order by\n; ", [true, false]),
+        ("SELECT a FROM t ORDER BY a;", [true]), ("", [false]),
+        ("SELECT (SELECT 1 ORDER BY 1); SELECT 2; order by", [false, false, true]),
+    ])
+    func `each statement of a text has an order of its own`(text: String, orders: [Bool]) {
+        let statements = steps(events([query(text), .ready(.idle)])).flatMap(\.unit.statements)
+        #expect(statements.map(\.hasOrder) == orders)
+        #expect(Set(statements.map(\.kind)).count == 1 && Set(statements.map(\.shape)).count == 1)
     }
 }

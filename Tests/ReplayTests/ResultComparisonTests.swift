@@ -60,12 +60,39 @@ import Testing
         #expect(difference(StatementOutcome(state: "22012", message: "x"), StatementOutcome(state: "22012", message: "y")) == nil)
     }
 
+    @Test func `a type that each database has numbered itself is the same one`() {
+        func mood(_ type: UInt32, _ value: String = "sad") -> StatementOutcome {
+            outcome([["1", value]], types: [23, type])
+        }
+        #expect(difference(mood(16_390), mood(24_601)) == nil)
+        #expect(difference(mood(16_390), mood(24_601, "happy")) != nil)
+        for (one, other) in [(16_390, 25), (16_383, 16_384), (25, 1043)] as [(UInt32, UInt32)] {
+            guard case .columns? = difference(mood(one), mood(other)) else {
+                Issue.record("\(one) is \(other)")
+                continue
+            }
+        }
+    }
+
     @Test func `floats are exact unless told otherwise`() {
         let one = outcome([["1", "0.3"], ["2", "5"]], types: [23, 701])
         let other = outcome([["2", "5"], ["1", "0.30000000000000004"]], types: [23, 701])
         #expect(difference(one, other) != nil)
         #expect(difference(one, other, tolerance: 1e-9) == nil)
         #expect(difference(one, outcome([["2", "5"], ["1", "0.31"]], types: [23, 701]), tolerance: 1e-9) != nil)
+    }
+
+    @Test func `what belongs to one server hides no other difference of its batch`() {
+        let book = StatementBook()
+        let unit = ScriptUnit(connection: 1, number: 1)
+        unit.statements = ["SHOW server_version", "SELECT a FROM t"].map { book.statement(Array($0.utf8)[...]) }
+        func found(_ first: [String], _ second: [String]) -> Int? {
+            let sides = [first, second].map { $0.map { outcome([[$0]]) } }
+            return ResultComparison.difference(unit, sides[0], sides[1], ComparisonRules())?.statement
+        }
+        #expect(found(["15", "1"], ["18", "1"]) == 0 && unit.isSideDependent(0))
+        #expect(found(["15", "1"], ["18", "2"]) == 1 && !unit.isSideDependent(1))
+        #expect(found(["15", "1"], ["15", "1"]) == nil && found(["15", "1"], ["18"]) == 0)
     }
 
     @Test func `infinity is near nothing but itself`() {
@@ -100,6 +127,26 @@ import Testing
         var counts: [Int: Int] = [:]
         for _ in 0..<5000 { counts[dice.value(of: workload.variables[0]), default: 0] += 1 }
         #expect(counts.keys.allSatisfy { (1...10).contains($0) } && counts[1] ?? 0 > 3 * (counts[10] ?? 0))
+    }
+
+    @Test func `a statement is prepared once, and again where it is not there`() throws {
+        let workload = try Workload(yaml: "{mode: prepared, transactions: [{sql: SELECT 1}]}")
+        var writer = WorkloadWriter(workload, book: StatementBook(), seed: 1)
+        func tags() -> String {
+            writer.transaction(connection: 1, micros: 0).map { step in
+                var (tags, offset) = ("", 0)
+                step.bytes.withUnsafeBytes { bytes in
+                    while let header = FrameHeader.parse(bytes, at: offset) {
+                        tags.unicodeScalars.append(UnicodeScalar(header.tag))
+                        offset += header.frameSize
+                    }
+                }
+                return tags
+            }.joined()
+        }
+        #expect(tags() == "CPBES" && tags() == "BES")
+        writer.prepareAgain(1)
+        #expect(tags() == "CPBES" && tags() == "BES")
     }
 
     @Test func `a page holds its reports and cannot be broken out of`() throws {

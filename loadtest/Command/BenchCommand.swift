@@ -36,6 +36,10 @@ struct BenchCommand: ParsableCommand {
         if let clients { workload.clients = max(1, clients) }
         if let seconds { workload.seconds = seconds }
         if let rate { workload.rate = rate }
+        // As a workload's own are refused: no time follows from others.
+        for (name, value) in [("for", workload.seconds), ("rate", workload.rate)] where !(0..<1e9).contains(value) {
+            throw ValidationError("--\(name) is a number from 0 on")
+        }
         if let mode { workload.mode = mode }
         let target = try TargetReader.read(target, name: "target")
         try report.prepare()

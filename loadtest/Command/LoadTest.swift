@@ -15,7 +15,7 @@ struct LoadTest: ParsableCommand {
             ReportCommand.self])
 }
 
-func complain(_ words: String) { FileHandle.standardError.write(Data("loadtest: \(words)\n".utf8)) }
+func complain(_ words: String) { Output.tell("loadtest: \(words)\n") }
 
 /// Ctrl-C: the first ends a run with its report, a second one at once.
 enum Interrupt {
@@ -40,14 +40,18 @@ private func interrupted() -> Int { Interrupt.add() }
 /// Where output goes that may be a file. What cannot be written ends with status 2: 1 would be a difference.
 enum Output {
     static func write(_ text: String, to path: String) throws {
-        if path == "-" { return FileHandle.standardOutput.write(Data(text.utf8)) }
         do {
+            // `write(_:)` traps where nobody reads any more, or the disk is full.
+            if path == "-" { return try FileHandle.standardOutput.write(contentsOf: Data(text.utf8)) }
             try Data(text.utf8).write(to: URL(filePath: path))
         } catch {
             complain("\(path) cannot be written: \(error.localizedDescription)")
             throw ExitCode(2)
         }
     }
+
+    /// On standard error, whether anybody listens or not: a run goes on, and its report has other places to go to.
+    static func tell(_ text: String) { try? FileHandle.standardError.write(contentsOf: Data(text.utf8)) }
 
     /// Makes the file if it is not there, and leaves what is in it.
     static func prepare(_ path: String) throws {

@@ -21,9 +21,9 @@ struct ReportOptions: ParsableArguments {
     /// - Throws: ExitCode of the verdict.
     func deliver(_ report: RunReport) throws {
         let text = String(decoding: try report.encoded(), as: UTF8.self) + "\n"
-        try Output.write(json ? text : ReportText.text(report) + "\n", to: "-")
         if let output { try Output.write(text, to: output) }
         if let html { try Output.write(try ReportPage.page([report]), to: html) }
+        try Output.write(json ? text : ReportText.text(report) + "\n", to: "-")
         if report.exitStatus != 0 { throw ExitCode(report.exitStatus) }
     }
 
@@ -37,7 +37,7 @@ struct ReportOptions: ParsableArguments {
         let words = "\(Int(progress.seconds)) s, \(progress.connections) connections\(differences): \(sides)"
         // A line that is longer than the terminal is wide would stay there.
         let line = Self.columns.map { "\r\u{1B}[K\(words.prefix($0 - 1))" } ?? "\(words)\n"
-        FileHandle.standardError.write(Data(line.utf8))
+        Output.tell(line)
     }
 
     /// Of the terminal that standard error is; nil: it is none.
@@ -47,7 +47,7 @@ struct ReportOptions: ParsableArguments {
         return ioctl(2, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 1 ? Int(size.ws_col) : 80
     }
 
-    func endProgress() { if !quiet && isatty(2) == 1 { FileHandle.standardError.write(Data("\n".utf8)) } }
+    func endProgress() { if !quiet && isatty(2) == 1 { Output.tell("\n") } }
 }
 
 /// A side to play on.

@@ -68,6 +68,8 @@ final class PlayedPair {
     let connection: UInt64
     let captured: CapturedConnection
     let prepared: [[UInt8]]
+    /// When it is needed.
+    let opensNanos: UInt64
     var sides: [PlayedConnection] = []
     var isStarted = false
     /// Results of units that not all sides have finished yet.
@@ -77,10 +79,11 @@ final class PlayedPair {
     /// It is in the list of those that wait for a time.
     var timer: UInt64?
 
-    init(connection: UInt64, captured: CapturedConnection, prepared: [[UInt8]]) {
+    init(connection: UInt64, captured: CapturedConnection, prepared: [[UInt8]], opensNanos: UInt64) {
         self.connection = connection
         self.captured = captured
         self.prepared = prepared
+        self.opensNanos = opensNanos
     }
 
     var isGone: Bool { sides.allSatisfy(\.isGone) }

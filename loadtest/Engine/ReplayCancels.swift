@@ -8,7 +8,7 @@ extension ReplayRun {
     /// A request goes out again after so many nanoseconds, then after twice as many, up to the most.
     private static let againNanos: UInt64 = 100_000_000
     private static let againNanosMax: UInt64 = 5_000_000_000
-    private static let queryCancelled = "57014"
+    static let queryCancelled = "57014"
 
     func cancel(_ step: ScriptStep, _ side: PlayedConnection) {
         guard side.player.cancelNanos(step, speed: 1) != nil else { return }

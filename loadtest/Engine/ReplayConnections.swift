@@ -9,10 +9,25 @@ import Replay
 extension ReplayRun {
     // MARK: connections
 
+    /// Nobody begins before somebody ends, and who is there ends by what the source still has.
+    var isFull: Bool {
+        guard let most = options.clientsMax else { return false }
+        return slots.count - 1 - freeSlots.count >= most * targets.count
+    }
+
+    /// So long before it is needed a connection is made, and its login does not count. Not when it is read, far ahead
+    /// of its time: where each transaction has a connection, there would be many more at once than there were.
+    private static let loginNanos: UInt64 = 200_000_000
+
+    /// When the next connection is to be made that need not be yet.
+    var nextStart: UInt64? {
+        guard let pair = startQueue.first, pair.opensNanos > now.nanoseconds + Self.loginNanos else { return nil }
+        return pair.opensNanos - Self.loginNanos
+    }
+
     func startPairs() {
         while let pair = startQueue.first {
-            let live = slots.count - 1 - freeSlots.count
-            if let most = options.clientsMax, live >= most * targets.count { return }
+            if isFull || nextStart != nil { return }
             if connecting.contains(where: { $0 >= Self.connectingMax }) { return }
             startQueue.removeFirst()
             pair.isStarted = true
@@ -31,6 +46,10 @@ extension ReplayRun {
         }
         side.state = .connecting
         connecting[side.side] += 1
+        // 0 and less: as long as it takes, as libpq has it.
+        if let seconds = conninfo.connectTimeoutSeconds, seconds > 0 {
+            logins.add(side, due: now.nanoseconds + UInt64(min(seconds, 1_000_000)) * 1_000_000_000)
+        }
         let slot = freeSlots.popLast() ?? slots.count
         if slot == slots.count {
             slots.append(side)
@@ -77,8 +96,9 @@ extension ReplayRun {
             writer.query(setting.statement)
             side.setUpReplies += 1
         }
-        if !side.pair.prepared.isEmpty {
-            for body in side.pair.prepared { writer.message(FrontendTag.parse) { $0.raw(body) } }
+        // Each by itself: with one that cannot be prepared here all behind it would be passed over.
+        for body in side.pair.prepared {
+            writer.message(FrontendTag.parse) { $0.raw(body) }
             writer.sync()
             side.setUpReplies += 1
         }
@@ -87,6 +107,14 @@ extension ReplayRun {
         if !writer.bytes.isEmpty { send(writer.bytes, to: side) }
         goOn(side.pair)
         closeIfDone(side)
+    }
+
+    /// libpq keeps no time of a login that goes step by step: a server that takes connections and never answers would
+    /// be waited for, and the run with it.
+    func endLongLogins() {
+        while let side = logins.take(dueBy: now.nanoseconds) {
+            if side.state == .connecting { fail(side, "cannot connect: connect_timeout is over") }
+        }
     }
 
     func fail(_ side: PlayedConnection, _ words: String) {

@@ -1,32 +1,40 @@
 import LibPQ
 import PGWire
+import Primitives
 import Replay
 
 /// What a run finds: differences between two sides, and the report.
 extension ReplayRun {
     // MARK: two sides
 
-    func note(_ outcomes: [StatementOutcome], of unit: ScriptUnit, _ side: PlayedConnection) {
+    /// - Returns: whether both sides are asked again: the unit has not ended before `finishRerun`.
+    func note(_ outcomes: [StatementOutcome], of unit: ScriptUnit, _ side: PlayedConnection) -> Bool {
         let pair = side.pair
         var results = pair.results.removeValue(forKey: unit.number) ?? Array(repeating: nil, count: targets.count)
         results[side.side] = outcomes
         guard let first = results[0], let second = results[1] else {
             pair.results[unit.number] = results
-            return
+            return false
         }
         var rules = ComparisonRules()
         rules.floatTolerance = options.floatTolerance
         guard let (statement, difference) = ResultComparison.difference(unit, first, second, rules) else {
-            return comparison.add(unit, .equal)
+            comparison.add(unit, .equal)
+            return false
         }
-        if unit.isSideDependent {
-            return comparison.add(unit, .sideDependent, statement: statement, words: difference.words)
+        if unit.isSideDependent(statement) {
+            comparison.add(unit, .sideDependent, statement: statement, words: difference.words)
+            return false
         }
+        // Of what somebody had ended nobody knows how long it would go on.
         let canRepeat = options.compares && unit.isRead && unit.repeatable?.isEmpty == false && pair.rerun == nil
+            && !(unit.expected + first + second).contains { $0.state == Self.queryCancelled }
             && pair.sides.allSatisfy { $0.player.isIdle && $0.player.status != .failed && $0.state == .open }
         guard canRepeat, let bytes = unit.repeatable else {
-            return comparison.add(unit, .unproven, statement: statement, words: difference.words)
+            comparison.add(unit, .unproven, statement: statement, words: difference.words)
+            return false
         }
+        running += 1
         pair.rerun = PlayedPair.Rerun(
             unit: unit, first: [first, second], statement: statement, difference: difference,
             second: Array(repeating: nil, count: targets.count))
@@ -34,6 +42,7 @@ extension ReplayRun {
             side.rerun = []
             send(bytes, to: side)
         }
+        return true
     }
 
     func rerunHandled(_ event: ResultReader.Event, _ side: PlayedConnection) {
@@ -51,6 +60,8 @@ extension ReplayRun {
     func finishRerun(_ pair: PlayedPair) {
         guard let rerun = pair.rerun else { return }
         pair.rerun = nil
+        running -= 1
+        finishedOnSide(rerun.unit)
         for side in pair.sides { side.rerun = nil }
         var rules = ComparisonRules()
         rules.floatTolerance = options.floatTolerance
@@ -67,10 +78,36 @@ extension ReplayRun {
 
     // MARK: what came of it
 
+    /// What is under way when the time is over, or should be, has no latency yet: it may be what takes longest.
+    func noteUnanswered() {
+        for side in pairs.values.flatMap(\.sides) where !side.isGone {
+            let times = side.player.unanswered { step in
+                // At full speed nothing has a time of its own.
+                if options.pace == .max { return nil }
+                let nanos = dueNanos(step.micros)
+                return nanos <= now.nanoseconds ? nanos : nil
+            }
+            let waited = times.map { now.nanoseconds - min($0, now.nanoseconds) }.max() ?? 0
+            unanswered[side.side].count += times.count
+            unanswered[side.side].micros = max(unanswered[side.side].micros, waited / 1000)
+        }
+    }
+
+    /// Some waited longer than all that had an answer: the latencies are not the whole truth.
+    private func hidesLatencies(_ side: Int) -> Bool {
+        unanswered[side].micros > max(1_000_000, statistics[side].present.max)
+    }
+
     package func report(kind: String, title: String, startedAt: String, stopped: Bool) -> RunReport {
         var notes = source.notes
         if stopped { notes.append("the run was stopped before its end") }
         if let endsEarly { notes.append(endsEarly) }
+        for side in targets.indices where hidesLatencies(side) {
+            let (count, micros) = unanswered[side]
+            notes.append(
+                "\(targets[side].name): \(count) units were due and had no answer at the end, one for "
+                    + "\(ReportText.millis(micros)) ms: the latencies do not have them")
+        }
         if released > 0 { notes.append("the captured order could not be kept at \(released) places") }
         if options.pace != .max {
             let late = ReportText.millis(lateNanosMax / 1000)
@@ -82,12 +119,14 @@ extension ReplayRun {
             kind: kind, title: title, startedAt: startedAt, seconds: seconds,
             captured: hasCaptured ? captured.summary : nil, sides: sides,
             comparison: hasTwo ? comparison.report(source.book) : nil, notes: notes,
-            verdict: verdict(sides, wasCutShort: stopped || endsEarly != nil))
+            verdict: verdict(
+                sides, wasCutShort: stopped || endsEarly != nil || targets.indices.contains(where: hidesLatencies)))
     }
 
     private func verdict(_ sides: [RunReport.Side], wasCutShort: Bool) -> RunReport.Verdict {
-        let isDifferent = targets.count > 1
-            ? comparison.totals.mismatches > 0 : sides.contains { $0.otherThanCaptured > 0 }
+        // A comparison is of the two, whatever the capture has; a replay is of both with the capture, too.
+        let isOther = !options.compares && sides.contains { $0.otherThanCaptured > 0 }
+        let isDifferent = targets.count > 1 && comparison.totals.mismatches > 0 || isOther
         if isDifferent { return .different }
         let hasLosses = sides.contains { $0.unitsLost > 0 || $0.connectionsFailed > 0 || $0.connectionsLost > 0 }
         let isUnproven = targets.count > 1 && comparison.totals.unproven > 0

@@ -23,6 +23,7 @@ package final class ReplayRun {
     /// What comes of a capture that is being written comes by fits and starts: it is played so much later that its times
     /// are kept.
     private static let followNanos: UInt64 = 1_500_000_000
+    private static let invalidStatementName = "26000"
 
     let targets: [ReplayTarget]
     let options: ReplayOptions
@@ -44,6 +45,8 @@ package final class ReplayRun {
     private var awaitingPlace: [UInt64: PlayedPair] = [:]
     var startQueue: [PlayedPair] = []
     var connecting: [Int]
+    /// When a login has taken too long.
+    var logins = DueHeap<PlayedConnection>()
     /// Connections that are being given what their sessions had.
     var settingUp = 0
     var running = 0
@@ -66,6 +69,8 @@ package final class ReplayRun {
     var released: UInt64 = 0
     private var roundOffset: UInt64 = 0
     var endsEarly: String?
+    /// Of each side, when the run ended: units that were due and had no answer, and how long the first had waited.
+    var unanswered: [(count: Int, micros: UInt64)]
 
     var statistics: [SideStatistics]
     var comparison = PairStatistics()
@@ -89,6 +94,7 @@ package final class ReplayRun {
         connecting = Array(repeating: 0, count: targets.count)
         aliveNanos = Array(repeating: 0, count: targets.count)
         isDown = Array(repeating: false, count: targets.count)
+        unanswered = Array(repeating: (0, 0), count: targets.count)
     }
 
     deinit {
@@ -126,6 +132,7 @@ package final class ReplayRun {
             }
         }
         now = .now()
+        noteUnanswered()
         for pair in pairs.values { for side in pair.sides { end(side, as: .closed) } }
         return seconds
     }
@@ -152,7 +159,7 @@ package final class ReplayRun {
 
     private func feed() throws {
         while true {
-            let isIdle = running == 0 && due.isEmpty && startQueue.isEmpty
+            let isIdle = running == 0 && due.isEmpty && (startQueue.isEmpty || isFull)
             if waitingBytes > Self.waitingBytesMax && !isIdle { return }
             let event: ScriptEvent
             if let pending = pendingEvent {
@@ -204,8 +211,9 @@ package final class ReplayRun {
 
     private func take(_ event: ScriptEvent) {
         switch event {
-        case .open(let connection, _, let captured, let prepared):
-            let pair = PlayedPair(connection: connection, captured: captured, prepared: prepared)
+        case .open(let connection, let micros, let captured, let prepared):
+            let pair = PlayedPair(
+                connection: connection, captured: captured, prepared: prepared, opensNanos: dueNanos(micros))
             for side in targets.indices {
                 let bytesMax = options.compares ? 8 << 20 : 0
                 let reader = ResultReader(
@@ -239,7 +247,8 @@ package final class ReplayRun {
     private func learned(_ unit: ScriptUnit) {
         order.learned(unit)
         if !awaitingPlace.isEmpty, let pair = awaitingPlace.removeValue(forKey: unit.number) { goOn(pair) }
-        if unit.latencyMicros > 0 && source.hasTimes {
+        // Also what was answered within the turn that it came in, and nothing that is not played.
+        if unit.isComplete && !unit.isSkipped && source.hasTimes {
             captured.add(unit.latencyMicros)
             hasCaptured = true
         }
@@ -258,7 +267,7 @@ package final class ReplayRun {
 
     // MARK: sending
 
-    private func dueNanos(_ micros: UInt64) -> UInt64 {
+    func dueNanos(_ micros: UInt64) -> UInt64 {
         switch options.pace {
         case .max: return now.nanoseconds
         case .timed(let speed): return startNanos + roundOffset + SessionPlayer.nanos(micros, speed: speed)
@@ -343,8 +352,11 @@ package final class ReplayRun {
 
     private func mayBegin(_ step: ScriptStep, _ side: PlayedConnection) -> Bool {
         if options.effectiveOrder == .connection || step.isCancel { return true }
+        // By its time, a unit whose answer has not been read took longer than is read ahead. To wait for its place would
+        // send it as late as it was answered, less that, and count as its latency.
+        let isAllKnown = !hasMore || isRoundRead || options.pace != .max
         let turn = order.turn(
-            of: step, running: side.player.running, isStrict: options.compares, isAllKnown: !hasMore || isRoundRead)
+            of: step, running: side.player.running, isStrict: options.compares, isAllKnown: isAllKnown)
         switch turn {
         case .now: return true
         case .afterAll(let ordinal): waitForOrder(side, ordinal, in: &causal)
@@ -408,15 +420,16 @@ package final class ReplayRun {
 
     /// The timer fires when the next step is due: to the microsecond, which epoll's own time-out is not.
     private func arm() {
-        guard let next = [due.firstDue, graceEnd].compactMap({ $0 }).min() else { return }
+        guard let next = [due.firstDue, graceEnd, nextStart].compactMap({ $0 }).min() else { return }
         godwit_timerfd_set(timer, max(next, now.nanoseconds + 1))
     }
 
     /// What waits for an order that does not come about, as where locks are taken in another order, is let go.
     private func checkStall() {
+        endLongLogins()
         checkSides()
-        if running == 0 && settingUp == 0 && startQueue.isEmpty && connecting.allSatisfy({ $0 == 0 }), due.isEmpty,
-            let blocked = [ordered.firstDue, causal.firstDue].compactMap({ $0 }).min()
+        if running == 0 && settingUp == 0 && (startQueue.isEmpty || isFull) && connecting.allSatisfy({ $0 == 0 }),
+            due.isEmpty, let blocked = [ordered.firstDue, causal.firstDue].compactMap({ $0 }).min()
         {
             release(blocked)
         } else if now.nanoseconds > lastAnswerNanos + Self.stallNanos,
@@ -517,15 +530,19 @@ package final class ReplayRun {
         let nanos = MonotonicInstant.now().nanoseconds
         let response = nanos - min(nanos, unit.dueNanos)
         let service = nanos - min(nanos, unit.sentNanos)
+        var isAskedAgain = false
         if !unit.unit.isSkipped {
             statistics[side.side].add(
                 unit.unit, unit.outcomes, responseMicros: response / 1000, serviceMicros: service / 1000,
                 at: Double(nanos - min(nanos, startNanos)) / 1e9)
             checkAgainstCapture(unit, side)
-            if targets.count > 1 { note(unit.outcomes, of: unit.unit, side) }
+            if targets.count > 1 { isAskedAgain = note(unit.outcomes, of: unit.unit, side) }
         }
-        finishedOnSide(unit.unit)
-        source.finished(connection: side.pair.connection, micros: (nanos - min(nanos, startNanos)) / 1000)
+        // Until then nothing follows it: a write would make noise of what differs.
+        if !isAskedAgain { finishedOnSide(unit.unit) }
+        source.finished(
+            connection: side.pair.connection, micros: (nanos - min(nanos, startNanos)) / 1000,
+            isUnprepared: unit.outcomes.contains { $0.state == Self.invalidStatementName })
     }
 
     private func checkAgainstCapture(_ unit: SessionPlayer.Running, _ side: PlayedConnection) {

@@ -8,7 +8,9 @@ package protocol ReplaySource: AnyObject {
     /// - Returns: `nothing` when there may be more later, `end` when there is not.
     func next() throws -> SourceStep
     /// A unit of this connection was answered: a closed loop goes on.
-    func finished(connection: UInt64, micros: UInt64)
+    ///
+    /// - Parameter isUnprepared: it asked for a statement that is not there.
+    func finished(connection: UInt64, micros: UInt64, isUnprepared: Bool)
     /// Everything is over after this one: the run may begin it again.
     func rewind() throws
     /// It tells what statements gave.
@@ -112,7 +114,7 @@ package final class CaptureSource: ReplaySource {
         return hasNew || isAll || !events.isEmpty
     }
 
-    package func finished(connection: UInt64, micros: UInt64) {}
+    package func finished(connection: UInt64, micros: UInt64, isUnprepared: Bool) {}
 
     package func rewind() throws {
         reader = try CaptureFileReader(path: path)

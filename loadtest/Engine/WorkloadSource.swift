@@ -37,6 +37,13 @@ package final class WorkloadSource: ReplaySource {
         return lastConnection
     }
 
+    /// It goes when it has its answers.
+    private func end(_ connection: UInt64, at micros: UInt64) {
+        waiting.append(.close(connection: connection, micros: micros))
+        open[connection] = nil
+        writer.forget(connection)
+    }
+
     private func begin(_ connection: UInt64, at micros: UInt64) {
         let steps = writer.transaction(connection: connection, micros: micros)
         open[connection]?.steps += steps.count
@@ -53,15 +60,21 @@ package final class WorkloadSource: ReplaySource {
         place = 0
         if workload.rate == 0 { return .nothing }
         // One arrival at a time: the run asks for no more than it is ahead of the clock.
+        if nextMicros >= workload.seconds * 1e6 { return .end }
         let micros = UInt64(nextMicros)
-        if Double(micros) >= workload.seconds * 1e6 { return .end }
         nextMicros += writer.gap() * 1e6
+        let transactions = open[clients[turn]]?.transactions ?? 0
+        if workload.reconnectAfter > 0 && transactions >= workload.reconnectAfter {
+            end(clients[turn], at: micros)
+            clients[turn] = connect(at: micros)
+        }
         begin(clients[turn], at: micros)
         turn = (turn + 1) % clients.count
         return try next()
     }
 
-    package func finished(connection: UInt64, micros: UInt64) {
+    package func finished(connection: UInt64, micros: UInt64, isUnprepared: Bool) {
+        if isUnprepared { writer.prepareAgain(connection) }
         guard workload.rate == 0, let count = open[connection] else { return }
         open[connection]?.steps -= 1
         // The pipeline is filled up by whole transactions.
@@ -69,9 +82,7 @@ package final class WorkloadSource: ReplaySource {
         if count.steps - 1 >= limit { return }
         if workload.reconnectAfter > 0, count.transactions >= workload.reconnectAfter {
             if count.steps > 1 { return }
-            waiting.append(.close(connection: connection, micros: micros))
-            open[connection] = nil
-            writer.forget(connection)
+            end(connection, at: micros)
             return begin(connect(at: micros), at: micros)
         }
         begin(connection, at: micros)

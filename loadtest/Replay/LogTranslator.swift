@@ -91,17 +91,23 @@ package struct LogTranslator {
             session.open = text
             statements += 1
         }
+        func forgetNames(_ text: [UInt8]) {
+            // They are prepared anew where they are met again, and closed before, lest they are still there.
+            if LogStatement.forgetsNames(text) { session.prepared = session.prepared.mapValues { _ in [] } }
+        }
         switch event {
         case .connect: break
         case .simple(let text):
             endByGuess()
             if mayBePlayed(text, bound: [], &session) { query(text) }
+            forgetNames(text)
         case .execute(let name, let text, let parameters):
             endByGuess()
             if mayBePlayed(text, bound: parameters, &session) {
                 execute(name, text, parameters, &session) { tell($0) }
                 statements += 1
             }
+            forgetNames(text)
         case .duration: end()
         case .error(let state, let message, let text):
             let isCancelled = message.starts(with: "canceling statement due to user request".utf8)
@@ -241,6 +247,16 @@ enum LogStatement {
             isFirst = false
             if isCopy && isFrom && word == "stdin" { return true }
             isFrom = word == "from"
+            return false
+        }
+    }
+
+    /// DISCARD or DEALLOCATE, also as one of several statements: from then on names may stand for nothing.
+    static func forgetsNames(_ text: [UInt8]) -> Bool {
+        var isFirst = true
+        return hasWord(text) { word in
+            if isFirst && (word == "discard" || word == "deallocate") { return true }
+            isFirst = word == ";"
             return false
         }
     }

@@ -198,8 +198,8 @@ package struct MessageFields {
 
     private mutating func takeParameters(_ reader: inout BodyReader) {
         hasParameters = true
-        let formatCount = Int(reader.int16() ?? 0)
-        for _ in 0..<max(0, formatCount) { formats.append(Int(reader.int16() ?? 0)) }
+        let formatCount = Int(UInt16(bitPattern: reader.int16() ?? 0))
+        for _ in 0..<formatCount { formats.append(Int(reader.int16() ?? 0)) }
         let count = Int(UInt16(bitPattern: reader.int16() ?? 0))
         for index in 0..<count {
             guard let length = reader.int32() else { return }

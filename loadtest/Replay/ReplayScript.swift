@@ -10,6 +10,9 @@ package final class ScriptUnit {
         package let shape: Int
         package let kind: StatementKind
         package let hasOrder: Bool
+
+        /// The answer belongs to one server: its catalog, its numbers.
+        package var isSideDependent: Bool { kind == .sideDependent || kind == .show }
     }
 
     package let connection: UInt64
@@ -46,8 +49,10 @@ package final class ScriptUnit {
 
     /// Each of its statements surely is a read.
     package var isRead: Bool { !statements.isEmpty && statements.allSatisfy { $0.kind == .read } }
-    /// The answer belongs to one server: its catalog, its numbers.
-    package var isSideDependent: Bool { statements.contains { $0.kind == .sideDependent || $0.kind == .show } }
+    /// Of what one of its statements has given.
+    package func isSideDependent(_ statement: Int) -> Bool {
+        statement < statements.count && statements[statement].isSideDependent
+    }
     /// The shape that it is counted under: its first statement that is not about transactions or settings.
     package var mainShape: Int { (statements.first { !$0.kind.isFrame } ?? statements.first)?.shape ?? 0 }
 }
@@ -327,8 +332,15 @@ package struct ScriptBuilder {
         return bytes
     }
 
-    /// What has been prepared under a name stays: only the rest is sent again.
+    /// What has been prepared under a name stays: only the rest is sent again. In a transaction a portal stays, too:
+    /// with a name it cannot be opened twice, and one that was open before goes on behind what it gave. Such a unit
+    /// is not asked again: it would be refused, and its transaction with it, or give further rows.
     private func noteRepeatable(_ tag: UInt8, _ body: [UInt8], _ message: [UInt8], _ unit: ScriptUnit) {
+        let hasName = body.first != 0
+        // A Bind makes the unit an extended one.
+        if tag == FrontendTag.bind && hasName || tag == FrontendTag.execute && (hasName || !unit.isExtended) {
+            unit.repeatable = nil
+        }
         if tag == FrontendTag.parse && body.first != 0 || tag == FrontendTag.close {
             if onlyReads { unit.preparations += message }
             return
@@ -339,7 +351,7 @@ package struct ScriptBuilder {
     private func note(_ tag: UInt8, _ body: [UInt8], _ unit: ScriptUnit, _ line: inout Line) {
         switch tag {
         case FrontendTag.query:
-            unit.statements.append(book.statement(body.last == 0 ? body.dropLast() : body[...]))
+            unit.statements += book.statements(body.last == 0 ? body.dropLast() : body[...])
         case FrontendTag.parse: noteParse(body, &line)
         case FrontendTag.bind:
             guard let portalEnd = body.firstIndex(of: 0), let nameEnd = body[(portalEnd + 1)...].firstIndex(of: 0)

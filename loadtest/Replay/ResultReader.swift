@@ -96,7 +96,8 @@ package struct ResultReader: ~Copyable {
         let whole = pending
         pending = []
         let used = whole.withUnsafeBytes { process($0, tell) }
-        if used < whole.count { pending = Array(whole[used...]) }
+        // Of a message that is long and not whole nothing is copied: there may be thousands of pieces.
+        if used == 0 { pending = whole } else if used < whole.count { pending = Array(whole[used...]) }
     }
 
     private mutating func process(_ bytes: UnsafeRawBufferPointer, _ tell: (Event) -> Void) -> Int {

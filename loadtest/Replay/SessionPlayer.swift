@@ -59,6 +59,18 @@ package final class SessionPlayer {
     }
     package var waitingCount: Int { steps.count - first }
 
+    /// When the units that have no answer were to be sent, whether they were or not.
+    ///
+    /// - Parameter due: when a step was to be sent; nil: it is not yet.
+    package func unanswered(_ due: (ScriptStep) -> UInt64?) -> [UInt64] {
+        var times = running.filter { !$0.isOpen }.map(\.dueNanos)
+        for step in steps[first...] where !step.isCancel {
+            guard let nanos = due(step) else { break }
+            if step.endsUnit && !step.unit.isSkipped { times.append(nanos) }
+        }
+        return times
+    }
+
     package func add(_ step: ScriptStep) {
         steps.append(step)
         bytesWaiting += step.bytes.count

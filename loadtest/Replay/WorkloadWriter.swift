@@ -25,6 +25,9 @@ package struct WorkloadWriter {
         readies[connection] = nil
     }
 
+    /// A statement of it is not there: its Parse came when the transaction had failed, as by a deadlock.
+    package mutating func prepareAgain(_ connection: UInt64) { prepared[connection] = [] }
+
     /// One transaction's steps; a later step waits for the answers of the one before.
     package mutating func transaction(connection: UInt64, micros: UInt64) -> [ScriptStep] {
         let chosen = dice.choose(workload.transactions)
@@ -89,6 +92,8 @@ package struct WorkloadWriter {
         let isNamed = workload.mode == .prepared && user == nil
         let name = isNamed ? "s\(key)" : ""
         if !isNamed || prepared[connection, default: []].insert(key).inserted {
+            // Others of the connection may be there.
+            if isNamed { writer.closeStatement(name: name) }
             writer.message(FrontendTag.parse) {
                 $0.cString(name)
                 $0.cString(text)
