@@ -61,6 +61,12 @@ package struct ParameterTypes {
         numbers = reader.bytes(4 * count) ?? UnsafeRawBufferPointer(start: nil, count: 0)
     }
 
+    /// Numbers from here on are given by each server in its own order.
+    private static let ownMin: UInt32 = 16_384
+
+    /// Whether it names one that PostgreSQL has not come with.
+    package var hasOwn: Bool { (1..<(numbers.count / 4 + 1)).contains { self[$0] >= Self.ownMin } }
+
     /// The type of `$number`, as numbered in pg_type; 0: not named.
     package subscript(number: Int) -> UInt32 {
         guard number >= 1, number * 4 <= numbers.count else { return 0 }

@@ -243,6 +243,7 @@ extension ClientConnection {
         var local = SessionSettings()
         for effect in ledger.openEffects {
             switch effect {
+            case .sets(let change) where SessionSettings.isOfMoment(change.name): break
             case .sets(let change):
                 guard let value = change.value else { return nil }
                 local.set(name: change.name, value: value)

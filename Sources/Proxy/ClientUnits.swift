@@ -106,7 +106,7 @@ extension ClientConnection {
             unit.session.note(analysis)
         case FrontendTag.parse:
             guard let name = reader.cString(), let text = reader.cString() else { return unit.addUnknown() }
-            let (analysis, key) = look(at: text, database)
+            let (analysis, key) = DatabaseState.judged(look(at: text, database), types: reader)
             unit.notes.noteParse(name, analysis, key, types: reader)
             noteBegin(analysis, text)
             addStatement(analysis, key, database)
@@ -165,13 +165,16 @@ extension ClientConnection {
             noteKey(unnamed.analysis, unnamed.key, reader, parseBody: unnamed.parseBody, database)
         } else if let id = statements.find(name) ?? names.own.find(name) {
             let statement = database.statement(id)
-            statement.parseBody.withUnsafeBytes {
-                noteBegin(statement.analysis, $0)
-                noteStatement(statement.analysis, $0, database)
+            let (analysis, key) = statement.parseBody.withUnsafeBytes { body in
+                let found = analysedLoosely(UnsafeRawBufferPointer(rebasing: body.prefix { $0 != 0 }), database)
+                    ?? (statement.analysis, statement.key)
+                noteBegin(found.0, body)
+                noteStatement(found.0, body, database)
+                return found
             }
-            addStatement(statement.analysis, statement.key, database)
-            known = statement.analysis
-            noteKey(statement.analysis, statement.key, reader, parseBody: statement.parseBody, database)
+            addStatement(analysis, key, database)
+            known = analysis
+            noteKey(analysis, key, reader, parseBody: statement.parseBody, database)
         } else if unit.parsesNamed {
             noteKey(ofParsed: name, reader, database)
         } else {

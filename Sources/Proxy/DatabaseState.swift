@@ -321,8 +321,16 @@ final class DatabaseState {
     func analyse(parseBody: [UInt8]) -> (AnalysedStatement, StatementKey?) {
         parseBody.withUnsafeBytes { bytes in
             var reader = BodyReader(bytes)
-            return analyse(reader.cString() ?? bytes)
+            let found = analyse(reader.cString() ?? bytes)
+            return Self.judged(found, types: reader)
         }
+    }
+
+    /// - Parameter types: of the Parse, positioned behind its text.
+    static func judged(
+        _ found: (AnalysedStatement, StatementKey?), types: BodyReader
+    ) -> (AnalysedStatement, StatementKey?) {
+        ParameterTypes(types).hasOwn ? (found.0.withForeignTypes, found.1) : found
     }
 
     private func identity(of key: UnsafeRawBufferPointer, _ columnType: UInt32) -> KeyIdentity? {

@@ -65,7 +65,9 @@ extension ClientConnection {
         let key: StatementKey?
         var id: StatementID?
         switch lone.form {
-        case .query, .parsed:
+        case .query: (statement, key) = database.analyse(lone.text)
+        case .parsed:
+            if lone.namesOwnTypes { return false }
             (statement, key) = database.analyse(lone.text)
         case .bound:
             if lone.name.isEmpty {
@@ -119,6 +121,7 @@ extension ClientConnection {
             if next.isOfSameStatement(as: previous) { continue }
             previous = next
             if next.form == .parsed {
+                if next.namesOwnTypes { return nil }
                 last = database.analyse(next.text)
             } else if let id = statements.find(next.name) {
                 last = database.analysis(of: id)
@@ -232,7 +235,7 @@ extension ClientConnection {
     ) -> Bool {
         if let id = known ?? statements.find(lone.name) {
             hasNames = true
-            return server.preparedIn.isEmpty && server.statements.use(id)
+            return server.preparedIn.isEmpty && server.statements.use(id, by: settings)
         }
         guard let unnamed, lone.name.isEmpty else { return false }
         return server.unnamedToken == unnamed.token && server.unnamedPreparedIn == nil

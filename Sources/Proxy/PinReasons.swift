@@ -9,6 +9,8 @@ extension ClientConnection {
     var pin: PinReason? { pins.first }
 
     func pin(_ reason: PinReason) {
+        // What was prepared before may mean something else each time; from then on the server has this client alone.
+        if reason == .untrackedSetting || reason == .unknownStatement { server?.statements.doubtLiterals() }
         if pins.contains(reason) { return }
         if pins.isEmpty { pinnedAt = worker.now }
         // Whatever else there is says more.
@@ -21,7 +23,9 @@ extension ClientConnection {
     // MARK: asking the server
 
     /// A server can be asked whether it still has what they stand for.
-    private static let verifiablePins: Set<PinReason> = [.temporaryTable, .holdCursor, .listen, .advisoryLock]
+    private static let verifiablePins: Set<PinReason> = [
+        .temporaryTable, .holdCursor, .listen, .advisoryLock, .function,
+    ]
     /// Functions may have set it free as well, which nobody sees.
     private static let microsBetween: UInt64 = 10_000_000
 

@@ -79,7 +79,9 @@ extension ClientConnection {
     /// A read whose answer depends on nothing but what is committed and what the session has set.
     private func isComparable(_ statement: AnalysedStatement) -> Bool {
         let classification = statement.classification
-        return statement.kind == .read && classification.statementCount == 1 && classification.copy == nil
+        // Types of a server's own have no number there: see `ShadowSample.portable`.
+        let isRead = statement.kind == .read || classification.reason == .parameterType
+        return isRead && classification.statementCount == 1 && classification.copy == nil
             && !classification.readsSequence && !transaction.hasWritten && ledger.openEffects.isEmpty
             && unit.session.isEmpty && !unit.isReplay && isTextTrusted && (pins.isEmpty || pins == [.poolMode])
             && status != .failed && unit.notes.outcome != .old

@@ -283,7 +283,7 @@ extension ClientConnection {
 
     private func analyseUnnamed(_ database: DatabaseState) {
         guard let parseBody = unnamed?.parseBody else { return }
-        let (analysis, key) = database.analyse(parseBody: parseBody)
+        let (analysis, key) = analyse(parseBody: parseBody, database)
         unnamed?.analysis = analysis
         unnamed?.key = key
         unnamed?.generation = database.statements.generation(of: analysis)

@@ -10,6 +10,7 @@ struct StatementRegistry {
         var serverName: [UInt8]
         /// A Parse message's body behind the name: text, NUL, parameter types.
         var parseBody: [UInt8]
+        let literals: LiteralReading
         var analysis: AnalysedStatement
         /// The routing key that the text carries, and its place among the sources.
         var key: StatementKey?
@@ -66,10 +67,13 @@ struct StatementRegistry {
         }
         lastID &+= 1
         let id = StatementID(lastID)
-        let (analysed, key) = analysis()
+        var types = BodyReader(parseBody)
+        let text = types.cString() ?? parseBody
+        let (analysed, key) = DatabaseState.judged(analysis(), types: types)
         statements[id] = Statement(
-            serverName: Array("\(Self.namePrefix)\(lastID)".utf8) + [0], parseBody: body, analysis: analysed,
-            key: key, generation: generation(of: analysed), uses: 1)
+            serverName: Array("\(Self.namePrefix)\(lastID)".utf8) + [0], parseBody: body,
+            literals: LiteralReading(of: text), analysis: analysed, key: key, generation: generation(of: analysed),
+            uses: 1)
         byBody[body] = id
         return id
     }
@@ -87,6 +91,11 @@ struct StatementRegistry {
     /// The schema has changed: a text may have a result of another type now, which PostgreSQL refuses to those who
     /// prepared it before (0A000) and gives to those who prepare it from now on. They get another statement.
     mutating func retireAll() { byBody = [:] }
+
+    /// The same of one text, for a transaction that has changed the schema and is open.
+    mutating func retire(_ parseBody: UnsafeRawBufferPointer) {
+        if !byBody.isEmpty { byBody[Array(parseBody)] = nil }
+    }
 
     /// What texts are judged by has changed, or where keys come from, or whose they are.
     mutating func outdateAll() { generation += 1 }

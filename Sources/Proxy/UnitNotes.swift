@@ -135,10 +135,32 @@ extension ClientConnection {
 
     /// Analyses a text as it will run: rules are asked first, and may replace names in it.
     func look(at text: UnsafeRawBufferPointer, _ database: DatabaseState) -> (AnalysedStatement, StatementKey?) {
+        if let found = analysedLoosely(text, database) {
+            noteStatement(found.0, text, database)
+            return found
+        }
         let found = worker.takeAnalysed() ?? database.analyse(text)
         noteStatement(found.0, text, database)
         guard let rewritten = database.rewritten(text, found.0, user: user, isCounted: true) else { return found }
         return rewritten.withUnsafeBytes { database.analyse($0) }
+    }
+
+    /// What the text does in a session that lets backslashes escape in plain quotes: it is read nowhere but on the
+    /// authority, yet what it leaves, and whose it is, counts.
+    ///
+    /// - Returns: nil: what it does elsewhere.
+    func analysedLoosely(
+        _ text: @autoclosure () -> UnsafeRawBufferPointer, _ database: DatabaseState
+    ) -> (AnalysedStatement, StatementKey?)? {
+        if hasStandardStrings { return nil }
+        return LooseStrings.standard(text())?.withUnsafeBytes { database.analyse($0) }
+    }
+
+    /// Of a Parse's body, its text as it is read in this session.
+    func analyse(parseBody: [UInt8], _ database: DatabaseState) -> (AnalysedStatement, StatementKey?) {
+        parseBody.withUnsafeBytes { body in
+            analysedLoosely(UnsafeRawBufferPointer(rebasing: body.prefix { $0 != 0 }), database)
+        } ?? database.analyse(parseBody: parseBody)
     }
 
     /// Also for a statement that was prepared before. `text` may go on behind a NUL.
@@ -190,14 +212,15 @@ extension ClientConnection {
     /// The mirror's tables would be others on one side only.
     func isMirrors(_ analysis: AnalysedStatement, _ database: DatabaseState) -> Bool {
         let isChange = analysis.classification.changesTables || analysis.classification.barrier.isNeeded
-        guard isChange, pin != .temporaryTable else { return false }
+        guard isChange, !pins.contains(.temporaryTable) else { return false }
         let settings = database.route.settings.mirror
         let isDenied = switch settings.ddl {
         case .refuse: analysis.classification.changesTables
         case .barrier: true
         case .allow: false
         }
-        return settings.mode != .off && isDenied && !unit.session.pins
+        // No other pin will do: who sends a lock and DDL at once means the mirror's tables.
+        return settings.mode != .off && isDenied && !unit.session.hasEffect { $0 == .pins(.temporaryTable) }
             && !ledger.openEffects.contains(.pins(.temporaryTable))
     }
 

@@ -226,6 +226,11 @@ struct UnitSession {
         }
     }
 
+    /// Whether any of its statements leaves something of that kind.
+    func hasEffect(_ isMeant: (SessionEffect) -> Bool) -> Bool {
+        steps.contains { if case .effect(let effect) = $0.step.action { isMeant(effect) } else { false } }
+    }
+
     /// Whether it gives the setting this value.
     func sets(_ name: String, to value: String) -> Bool {
         steps.contains { step in

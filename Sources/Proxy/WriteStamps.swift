@@ -15,6 +15,10 @@ extension ClientConnection {
         if analysis.isPlainRead { return }
         let classification = analysis.classification
         if let key, classification.mayWrite { transaction.noteWriter(key.identity) }
+        // Who has written in what was prepared, maybe through another connection, nobody remembers.
+        if classification.kind == .preparedTransaction && !classification.preparesTransaction {
+            transaction.isAnybodys = true
+        }
         if let name = classification.objectName, database.route.table.keySettings.contains(name) {
             unit.namesKeySetting = true
         }

@@ -36,6 +36,19 @@ package final class AnalysedStatement: Sendable {
     }
 }
 
+extension AnalysedStatement {
+    /// The same read where its Parse names a type that PostgreSQL has not come with: on another server another type, or
+    /// none, has that number.
+    package var withForeignTypes: AnalysedStatement {
+        if kind != .read { return self }
+        var classification = classification
+        classification.kind = .sideDependent
+        classification.reason = .parameterType
+        return AnalysedStatement(
+            classification, columnKey: columnKey, shape: shape, shapeText: shapeText, relations: relations)
+    }
+}
+
 /// The answer for one text: the verdict, shared by all texts of its shape, and the key of this very text.
 package struct Analysis: Sendable {
     package let statement: AnalysedStatement

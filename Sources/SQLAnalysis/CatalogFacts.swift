@@ -48,6 +48,7 @@ package struct CatalogFacts: Sendable {
     private var relationsAnywhere: [String: Verdict] = [:]
     private var harmfulOperations: Set<String> = []
     private var harmfulTypes: Set<String> = []
+    private var leavingFunctions: Set<String> = []
     /// A cast that nobody writes may call a volatile function: then nothing is surely a read.
     private(set) var hasHarmfulImplicitCast = false
 
@@ -68,6 +69,7 @@ package struct CatalogFacts: Sendable {
             case "operator": harmfulOperations.insert(row.name)
             case "type": harmfulTypes.insert(row.name)
             case "implicit": hasHarmfulImplicitCast = true
+            case "leaves": leavingFunctions.insert(row.name)
             default: break
             }
         }
@@ -106,6 +108,8 @@ package struct CatalogFacts: Sendable {
         return (verdict == .harmful || verdict == .volatile) && isFunction(name)
     }
 
+    /// Of any schema: by its words a call may leave something in its session.
+    func leavesSomething(function: String) -> Bool { leavingFunctions.contains(function) }
     func isHarmful(operation: String) -> Bool { harmfulOperations.contains(operation) }
     func isHarmful(type: String) -> Bool { harmfulTypes.contains(type) }
 
@@ -157,6 +161,9 @@ package struct CatalogFacts: Sendable {
     /// stands in the body as a word, since search_path, aliases and strings leave nothing better to go by. So is one
     /// that calls what is volatile, or a built-in function with effects: a STABLE function may, and its locks and
     /// notifications are not refused by a READ ONLY transaction. There a name counts before a bracket only.
+    ///
+    /// `leaves` are volatile functions that name temporary objects, channels, held cursors or locks of the session, or
+    /// another such function.
     ///
     /// - Parameter unlike: tables that have another shape on the other side.
     package static func query(unlike: [Relation] = []) -> String {
@@ -268,6 +275,10 @@ package struct CatalogFacts: Sendable {
             JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid AND p.provolatile = 'v' WHERE r.is_calm
             UNION
             SELECT l.to_class, l.to_oid, t.detail FROM tainted t JOIN leads l ON l.class = t.class AND l.oid = t.oid
+        ), leaver (oid) AS (
+            SELECT oid FROM routine WHERE NOT is_calm AND source ~ '\(Self.leavingText)'
+            UNION
+            SELECT w.oid FROM leaver l JOIN routine n ON n.oid = l.oid JOIN word w ON w.text = n.name
         ), effectful (oid) AS (
             SELECT oid FROM pg_catalog.pg_proc WHERE provolatile = 'v'
             UNION
@@ -308,6 +319,10 @@ package struct CatalogFacts: Sendable {
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
         UNION ALL
+        SELECT DISTINCT 'leaves', n.nspname::text, p.proname::text, '' FROM leaver l
+        JOIN pg_catalog.pg_proc p ON p.oid = l.oid
+        JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.provolatile = 'v'
+        UNION ALL
         SELECT 'relation', schema, name, 'x' FROM unlike_name WHERE name IS NOT NULL
         """
     }
@@ -315,6 +330,9 @@ package struct CatalogFacts: Sendable {
     private static func literal(_ text: String) -> String {
         " E'\(text.replacing("\\", with: "\\\\").replacing("'", with: "''"))'"
     }
+
+    /// Words of what stays in a session, as a regular expression within a SQL literal.
+    private static let leavingText = "\\m(temp|temporary|pg_temp\\w*|listen|hold|pg_(try_)?advisory_lock\\w*)\\M"
 
     /// Built-in functions with effects, as a regular expression within a SQL literal.
     private static let harmfulText = "\\m(nextval|setval|set_config|pg_notify|pg_(try_)?advisory_\\w+|lo_\\w+"

@@ -144,6 +144,7 @@ package enum ClassificationReason: String, Sendable, CaseIterable {
     case serverState = "reads the state of one server"
     case systemCatalog = "reads system catalogs"
     case systemColumn = "reads a system column"
+    case parameterType = "names a parameter's type by a number that is one server's"
     case unknownNode = "has a form that is not known to be a read"
     case schemaChange = "changes the schema"
     case utility = "utility statement"
@@ -194,6 +195,8 @@ package enum PinReason: String, Sendable, CaseIterable {
     case listen = "LISTEN"
     case advisoryLock = "session advisory lock"
     case library = "LOAD"
+    /// Whether it has left anything its server is asked.
+    case function = "function that may leave something"
     /// Its statements have names in the server's session that SQL can use.
     case preparedInSQL = "PREPARE or EXECUTE in SQL"
     /// It may have called nextval, and its user's sessions have been seen to ask for that value later.

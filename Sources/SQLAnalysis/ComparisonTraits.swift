@@ -145,6 +145,9 @@ package struct ComparisonTraits: Sendable, Equatable {
             }
         case .funcCall: note(SyntaxTree.cast(message, to: PgQuery__FuncCall.self).pointee)
         case .tableSample: leavesChoice = true
+        case .subLink:
+            let link = SyntaxTree.cast(message, to: PgQuery__SubLink.self).pointee
+            if Self.gathersAnyhow(link) { leavesChoice = true }
         case .valueFunction:
             switch SyntaxTree.cast(message, to: PgQuery__SQLValueFunction.self).pointee.op {
             case PG_QUERY__SQLVALUE_FUNCTION_OP__SVFOP_CURRENT_CATALOG,
@@ -157,6 +160,14 @@ package struct ComparisonTraits: Sendable, Equatable {
         default: break
         }
         SyntaxTree.forEachChild(of: message) { visit($0, isOutermost: false, depth: depth + 1, &kinds) }
+    }
+
+    /// `ARRAY(SELECT …)` of rows that are not sorted.
+    private static func gathersAnyhow(_ link: PgQuery__SubLink) -> Bool {
+        guard link.sub_link_type == PG_QUERY__SUB_LINK_TYPE__ARRAY_SUBLINK, let query = link.subselect,
+            query.pointee.node_case == PG_QUERY__NODE__NODE_SELECT_STMT
+        else { return false }
+        return query.pointee.select_stmt?.pointee.n_sort_clause == 0
     }
 
     private mutating func note(_ call: PgQuery__FuncCall) {

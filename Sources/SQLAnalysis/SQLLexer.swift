@@ -24,7 +24,8 @@ package struct SQLToken: Sendable, Equatable {
 
 /// PostgreSQL's scan.l by hand, over raw bytes, without an allocation. A value, one thread.
 ///
-/// It agrees with standard_conforming_strings on, and with encodings in which bytes below 0x80 are ASCII.
+/// It agrees with standard_conforming_strings on, or off where it is told so, and with encodings in which bytes below
+/// 0x80 are ASCII.
 /// Where it is not sure it says `stray`: such a text is never remembered by its shape.
 /// Strings go over `''`, E-strings over `\'`; `'a'` newline `'b'` are two tokens here, but one where the first is an
 /// E-string: backslashes escape in the second as well then.
@@ -33,8 +34,13 @@ package struct SQLLexer {
     private(set) var position = 0
     // unsafe: 256 bytes that live for ever; indexed by a byte only.
     private let classes = ByteClass.table
+    /// Plain quotes are read as E'…' is.
+    private let isLoose: Bool
 
-    package init(_ text: UnsafeRawBufferPointer) { self.text = text }
+    package init(_ text: UnsafeRawBufferPointer, isLoose: Bool = false) {
+        self.text = text
+        self.isLoose = isLoose
+    }
 
     /// The next token; `end` for ever after the last.
     package mutating func next() -> SQLToken {
@@ -49,7 +55,7 @@ package struct SQLLexer {
         switch byte {
         case 0x61...0x7A, 0x41...0x5A, 0x5F, 0x80...0xFF: return word(byte)
         case 0x30...0x39: return number()
-        case 0x27: return quoted(from: position + 1, backslashes: false) ? .string : .unterminated
+        case 0x27: return plain(from: position + 1) ? .string : .unterminated
         case 0x22: return quoted(from: position + 1, by: 0x22, backslashes: false) ? .quotedIdentifier : .unterminated
         case 0x24: return dollar()
         case 0x2E: return dot()
@@ -86,9 +92,9 @@ package struct SQLLexer {
         let second = peek(1)
         if second == 0x27 {
             switch first | 0x20 {
-            case 0x65: return escaped() ? .string : .unterminated
+            case 0x65: return escaped(from: position + 2) ? .string : .unterminated
             case 0x62, 0x78: return quoted(from: position + 2, backslashes: false) ? .bitString : .unterminated
-            case 0x6E: return quoted(from: position + 2, backslashes: false) ? .nationalString : .unterminated
+            case 0x6E: return plain(from: position + 2) ? .nationalString : .unterminated
             default: break
             }
         }
@@ -105,9 +111,13 @@ package struct SQLLexer {
         return .identifier
     }
 
-    /// `E'…'`, with what it goes on with on further lines.
-    private mutating func escaped() -> Bool {
-        var next: Int? = position + 2
+    private mutating func plain(from: Int) -> Bool {
+        isLoose ? escaped(from: from) : quoted(from: from, backslashes: false)
+    }
+
+    /// Behind `E'`, with what it goes on with on further lines.
+    private mutating func escaped(from: Int) -> Bool {
+        var next: Int? = from
         while let from = next {
             if !quoted(from: from, backslashes: true) { return false }
             next = continuation()

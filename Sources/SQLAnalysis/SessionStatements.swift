@@ -71,6 +71,47 @@ enum SessionStatements {
         return Array(body.utf8).withUnsafeBytes { LexicalScan.effects(ofBlock: $0) }
     }
 
+    // MARK: set_config
+
+    /// Calls of set_config that run whatever rows there are: columns of a SELECT without any clause, or the one
+    /// function that it is FROM.
+    static func certainCalls(_ statement: SyntaxTree.Message) -> Int {
+        let node = SyntaxTree.cast(statement, to: PgQuery__SelectStmt.self).pointee
+        guard node.where_clause == nil, node.having_clause == nil, node.limit_count == nil, node.limit_offset == nil,
+            node.with_clause == nil, node.n_group_clause == 0, node.n_distinct_clause == 0, node.n_values_lists == 0,
+            node.op == PG_QUERY__SET_OPERATION__SETOP_NONE
+        else { return 0 }
+        if node.n_from_clause == 1 { return isCall(function(node.from_clause?[0])) ? 1 : 0 }
+        if node.n_from_clause > 0 { return 0 }
+        return (0..<node.n_target_list).count { index in
+            guard let target = node.target_list?[index], target.pointee.node_case == PG_QUERY__NODE__NODE_RES_TARGET
+            else { return false }
+            return isCall(target.pointee.res_target?.pointee.val)
+        }
+    }
+
+    /// The only one of `FROM f()`.
+    private static func function(
+        _ node: UnsafeMutablePointer<PgQuery__Node>?
+    ) -> UnsafeMutablePointer<PgQuery__Node>? {
+        guard let node, node.pointee.node_case == PG_QUERY__NODE__NODE_RANGE_FUNCTION,
+            let range = node.pointee.range_function, range.pointee.n_functions == 1,
+            let first = range.pointee.functions?[0], first.pointee.node_case == PG_QUERY__NODE__NODE_LIST,
+            let list = first.pointee.list, list.pointee.n_items > 0
+        else { return nil }
+        return list.pointee.items?[0]
+    }
+
+    private static func isCall(_ node: UnsafeMutablePointer<PgQuery__Node>?) -> Bool {
+        guard let node else { return false }
+        if node.pointee.node_case == PG_QUERY__NODE__NODE_TYPE_CAST {
+            return isCall(node.pointee.type_cast?.pointee.arg)
+        }
+        guard node.pointee.node_case == PG_QUERY__NODE__NODE_FUNC_CALL, let call = node.pointee.func_call
+        else { return false }
+        return SyntaxTree.strings(call.pointee.funcname, call.pointee.n_funcname).last == "set_config"
+    }
+
     // MARK: SET and RESET
 
     static func set(_ statement: SyntaxTree.Message) -> Classification {

@@ -12,11 +12,13 @@ struct StatementAnalyzer {
 
     private let facts: CatalogFacts
     private let columns: ColumnKeyFinder
+    private let keySettings: [String]
     private var kinds = NodeKinds()
 
     init(facts: CatalogFacts, keyPlan: KeyPlan) {
         self.facts = facts
         columns = ColumnKeyFinder(keyPlan: keyPlan)
+        keySettings = keyPlan.sources.compactMap { if case .setting(let name) = $0 { name } else { nil } }
     }
 
     mutating func analyse(_ text: UnsafeRawBufferPointer) -> Result {
@@ -130,7 +132,11 @@ struct StatementAnalyzer {
         default:
             result = write(statement, .schemaChange, &walk)
             result.changesSchema = true
-            let isTemporary = result.effects.contains { $0 == .pins(.temporaryTable) }
+            var isTemporary = result.effects.contains { $0 == .pins(.temporaryTable) }
+            if !isTemporary && TableChange.isTemporary(statement) {
+                isTemporary = true
+                result.effects.append(.pins(.temporaryTable))
+            }
             result.changesTables = !isTemporary && TableChange.isOne(statement)
             result.barrier = isTemporary ? .notNeeded : TableChange.form(of: statement)
         }
@@ -144,6 +150,7 @@ struct StatementAnalyzer {
         }
         // A bound value's setting is named by a literal.
         let dependsOnLiterals = !isVerdictOnly || !hasOnlyPins || !result.boundSettings.isEmpty
+            || walk.findings.hangsOnLiterals
         return (result, dependsOnLiterals)
     }
 
@@ -154,10 +161,25 @@ struct StatementAnalyzer {
         result.readsSequence = walk.findings.readsSequence
         result.effects = walk.findings.effects
         result.boundSettings = walk.findings.boundSettings
+        if walk.findings.settingCalls > SessionStatements.certainCalls(statement) { doubtSettings(&result) }
         result.changesSchema = walk.findings.reason == .selectInto
         result.changesTables = result.changesSchema
         if result.changesTables { result.barrier = .unfit }
         return result
+    }
+
+    /// A call that rows or conditions decide about: whether it has set anything nobody tells. Of a routing key it
+    /// counts as done, for else nobody would know whose the writes behind it are.
+    private func doubtSettings(_ result: inout Classification) {
+        let count = result.effects.count + result.boundSettings.count
+        result.effects.removeAll { effect in
+            if case .sets(let change) = effect { !change.isLocal && !keySettings.contains(change.name) } else { false }
+        }
+        result.boundSettings.removeAll { !$0.isLocal && !keySettings.contains($0.name) }
+        let isCertain = result.effects.count + result.boundSettings.count == count
+        if !isCertain && !result.effects.contains(.pins(.untrackedSetting)) {
+            result.effects.append(.pins(.untrackedSetting))
+        }
     }
 
     private func write(
@@ -167,6 +189,7 @@ struct StatementAnalyzer {
         var result = Classification(.write, reason)
         result.readsSequence = walk.findings.readsSequence
         result.effects = walk.findings.effects
+        doubtSettings(&result)
         result.statementNames = walk.findings.statementNames
         return result
     }

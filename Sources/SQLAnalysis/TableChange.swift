@@ -21,6 +21,32 @@ enum TableChange {
         }
     }
 
+    /// `CREATE FUNCTION pg_temp.f`, `CREATE TYPE pg_temp.e`: what is no relation and goes with its session.
+    static func isTemporary(_ statement: SyntaxTree.Message) -> Bool {
+        guard let descriptor = statement.pointee.descriptor else { return false }
+        let names: [String]
+        switch SyntaxTree.name(of: descriptor) {
+        case "CreateFunctionStmt":
+            let node = SyntaxTree.cast(statement, to: PgQuery__CreateFunctionStmt.self).pointee
+            names = SyntaxTree.strings(node.funcname, node.n_funcname)
+        case "DefineStmt":
+            let node = SyntaxTree.cast(statement, to: PgQuery__DefineStmt.self).pointee
+            names = SyntaxTree.strings(node.defnames, node.n_defnames)
+        case "CreateEnumStmt":
+            let node = SyntaxTree.cast(statement, to: PgQuery__CreateEnumStmt.self).pointee
+            names = SyntaxTree.strings(node.type_name, node.n_type_name)
+        case "CreateRangeStmt":
+            let node = SyntaxTree.cast(statement, to: PgQuery__CreateRangeStmt.self).pointee
+            names = SyntaxTree.strings(node.type_name, node.n_type_name)
+        case "CreateDomainStmt":
+            let node = SyntaxTree.cast(statement, to: PgQuery__CreateDomainStmt.self).pointee
+            names = SyntaxTree.strings(node.domainname, node.n_domainname)
+        default:
+            return false
+        }
+        return names.count > 1 && (names.first?.hasPrefix("pg_temp") ?? false)
+    }
+
     static func isOne(_ statement: SyntaxTree.Message) -> Bool {
         guard let descriptor = statement.pointee.descriptor else { return true }
         switch SyntaxTree.name(of: descriptor) {

@@ -10,6 +10,10 @@ struct Findings {
     var readsUnmirrored = false
     var statementNames: [String] = []
     var boundSettings: [BoundSetting] = []
+    /// Calls of set_config.
+    var settingCalls = 0
+    /// It is judged by a literal.
+    var hangsOnLiterals = false
 
     mutating func add(_ kind: StatementKind, _ reason: ClassificationReason) {
         guard Findings.severity(kind) > Findings.severity(self.kind) else { return }
@@ -126,6 +130,7 @@ struct TreeWalk {
         }
         let schema = name.count > 1 ? name[name.count - 2] : nil
         if function == "set_config", schema == nil || schema == "pg_catalog" {
+            findings.settingCalls += 1
             if let bound = boundSetting(call) {
                 findings.boundSettings.append(bound)
                 return findings.add(.sideDependent, .sessionState)
@@ -140,7 +145,19 @@ struct TreeWalk {
             }
             return
         }
+        if function == "current_setting", schema == nil || schema == "pg_catalog", namesOwnSetting(call),
+            facts.verdict(function: function, schema: schema) == .harmless
+        {
+            return findings.hangsOnLiterals = true
+        }
         judge(function: function, schema)
+    }
+
+    /// A setting of the application's own is what the session has set. PostgreSQL's have other values on another
+    /// server: its version, where its files are, and that it takes no writes from here.
+    private func namesOwnSetting(_ call: PgQuery__FuncCall) -> Bool {
+        guard call.n_args > 0, let args = call.args, let name = SyntaxTree.constant(args[0]) else { return false }
+        return name.contains(".")
     }
 
     private mutating func judge(function: String, _ schema: String?) {
@@ -151,6 +168,7 @@ struct TreeWalk {
         case .volatile: findings.add(.write, .volatileFunction)
         case .unknown: findings.add(.write, .unknownFunction)
         }
+        if facts.leavesSomething(function: function) { findings.add(.pins(.function)) }
         guard schema == nil || schema == "pg_catalog" else { return }
         switch function {
         case "now", "transaction_timestamp", "age": findings.seesTransactionTime = true
@@ -159,6 +177,9 @@ struct TreeWalk {
         case "pg_advisory_unlock", "pg_advisory_unlock_shared", "pg_advisory_unlock_all":
             findings.add(.unlocks)
         case "currval", "lastval": findings.readsSequence = true
+        case "current_setting":
+            findings.hangsOnLiterals = true
+            findings.add(.sideDependent, .serverState)
         default: break
         }
     }

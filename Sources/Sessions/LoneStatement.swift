@@ -81,9 +81,16 @@ package struct LoneStatement {
         return false
     }
 
-    /// It parses the same text, or binds the statement of the same name.
+    /// It parses the same text with the same types, or binds the statement of the same name.
     package func isOfSameStatement(as other: LoneStatement) -> Bool {
-        form == .parsed ? text.hasSameBytes(as: other.text) : name.hasSameBytes(as: other.name)
+        form == .parsed ? parseBody.hasSameBytes(as: other.parseBody) : name.hasSameBytes(as: other.name)
+    }
+
+    /// Its Parse names a type of its server's own.
+    package var namesOwnTypes: Bool {
+        var types = BodyReader(parseBody)
+        _ = types.cString()
+        return ParameterTypes(types).hasOwn
     }
 
     /// Describe and Execute of the unnamed portal.

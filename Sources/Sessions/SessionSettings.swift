@@ -44,6 +44,16 @@ package struct SessionSettings: Equatable, Sendable {
         entries[index].statement = Self.statement(name, value, isLocal: false)
     }
 
+    /// What SET gives to the open transaction, or does at once, and no session keeps. It cannot be repeated elsewhere:
+    /// another isolation level is refused behind a snapshot, which a SELECT has (25001), and from PostgreSQL 16 on
+    /// RESET is refused as well.
+    package static func isOfMoment(_ name: String) -> Bool {
+        switch name {
+        case "transaction_isolation", "transaction_read_only", "transaction_deferrable", "seed": true
+        default: false
+        }
+    }
+
     /// Puts an entry back as it was.
     package mutating func restore(_ entry: Entry) {
         entries.removeAll { $0.name == entry.name }
@@ -85,6 +95,24 @@ package struct SessionSettings: Equatable, Sendable {
         if one.entries != other.entries { return false }
         if first < second { other = one } else { one = other }
         return true
+    }
+
+    /// Whether a server that prepares a text takes its literals for the same values in both.
+    package func readsLiterals(as other: SessionSettings) -> Bool {
+        if entries == other.entries { return true }
+        let mine = entries.lazy.filter { Self.isOfLiterals($0.name) }
+        let theirs = other.entries.lazy.filter { Self.isOfLiterals($0.name) }
+        return mine.allSatisfy { theirs.contains($0) } && theirs.allSatisfy { mine.contains($0) }
+    }
+
+    /// Which character a byte is, what a backslash does, and what a text in quotes is as a value of its type.
+    package static func isOfLiterals(_ name: String) -> Bool {
+        switch name {
+        case "client_encoding", "standard_conforming_strings", "backslash_quote", "datestyle", "timezone",
+            "timezone_abbreviations", "intervalstyle", "lc_monetary", "array_nulls", "xmloption":
+            true
+        default: false
+        }
     }
 
     /// The SQL that turns a server with `current` settings into one with these; nil when nothing is to do.
@@ -135,16 +163,16 @@ package struct SessionSettings: Equatable, Sendable {
         return user.isEmpty && role.isEmpty ? ["RESET ROLE"] : (user + role).map(\.statement)
     }
 
-    /// By scalars, not characters: a quote with a combining accent behind it is one Character that is no quote.
+    /// In ASCII, for the server takes the text for one in the encoding that another client may have left. Else by its
+    /// bytes: `\U` in a literal is refused where the database has no encoding (SQL_ASCII), and before 13 where that is
+    /// not UTF-8.
     private static func literal(_ text: String) -> String {
-        if !text.utf8.contains(where: { $0 == UInt8(ascii: "'") || $0 == UInt8(ascii: "\\") }) { return "'\(text)'" }
-        let hasBackslash = text.utf8.contains(UInt8(ascii: "\\"))
-        var quoted = hasBackslash ? " E'" : "'"
-        for scalar in text.unicodeScalars {
-            if scalar == "'" || scalar == "\\" { quoted.unicodeScalars.append(scalar) }
-            quoted.unicodeScalars.append(scalar)
+        if text.utf8.contains(where: { $0 >= 0x80 }) {
+            let digits = text.utf8.map { ($0 < 0x10 ? "0" : "") + String($0, radix: 16) }.joined()
+            return "pg_catalog.convert_from(pg_catalog.decode('\(digits)', 'hex'), 'UTF8')"
         }
-        return quoted + "'"
+        let quoted = text.replacing("'", with: "''")
+        return text.contains("\\") ? " E'\(quoted.replacing("\\", with: "\\\\"))'" : "'\(quoted)'"
     }
 
     /// `work_mem`, or `"my"."setting"` part by part.

@@ -99,10 +99,28 @@ package struct StatementMap {
     }
 }
 
+/// By what a server has read the literals of a text when it prepared it.
+package enum LiteralsRead {
+    /// There are none whose meaning hangs on anything.
+    case anyhow
+    case by(SessionSettings)
+    /// Not known, or at a moment that is over.
+    case once
+
+    fileprivate func holds(for session: () -> SessionSettings?) -> Bool {
+        switch self {
+        case .anyhow: true
+        case .by(let settings): session().map(settings.readsLiterals) ?? false
+        case .once: false
+        }
+    }
+}
+
 /// Which statements one server has prepared, the least recently used first to go. Used on its reactor's thread.
 package struct ServerStatements {
     private struct Copy {
         var lastUse: UInt64
+        var literals = LiteralsRead.once
         /// It may not be there: what prepared it, or prepared it again, was skipped.
         var isDoubtful = false
     }
@@ -119,18 +137,24 @@ package struct ServerStatements {
     package var count: Int { copies.count }
 
     /// Whether the server surely has it; if so it is the most recently used now.
-    package mutating func use(_ statement: StatementID) -> Bool {
-        guard let index = copies.index(forKey: statement), !copies.values[index].isDoubtful else { return false }
+    ///
+    /// - Parameter session: what literals are read by now; nil: that is not known.
+    package mutating func use(
+        _ statement: StatementID, by session: @autoclosure () -> SessionSettings? = SessionSettings()
+    ) -> Bool {
+        guard let index = copies.index(forKey: statement), !copies.values[index].isDoubtful,
+            copies.values[index].literals.holds(for: session)
+        else { return false }
         clock += 1
         copies.values[index].lastUse = clock
         return true
     }
 
-    /// The server is being told of it.
+    /// The server is being told of it, and reads its literals.
     ///
     /// - Returns: what to close there before: itself, if it may be there already, or the one that has to go when there
     ///   are too many.
-    package mutating func insert(_ statement: StatementID) -> StatementID? {
+    package mutating func insert(_ statement: StatementID, _ literals: LiteralsRead = .anyhow) -> StatementID? {
         clock += 1
         var victim: StatementID?
         if copies[statement] != nil {
@@ -142,12 +166,19 @@ package struct ServerStatements {
                 evicted.insert(victim)
             }
         }
-        copies[statement] = Copy(lastUse: clock)
+        copies[statement] = Copy(lastUse: clock, literals: literals)
         return victim
     }
 
     /// Whether the server has it is not known any more.
     package mutating func doubt(_ statement: StatementID) { copies[statement]?.isDoubtful = true }
+
+    /// Nobody knows by what the server has read literals so far.
+    package mutating func doubtLiterals() {
+        for (statement, copy) in copies {
+            if case .by = copy.literals { copies[statement]?.literals = .once }
+        }
+    }
 
     /// Everything is answered: what was told to go has gone.
     package mutating func settle() {

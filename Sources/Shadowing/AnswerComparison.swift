@@ -142,12 +142,26 @@ package enum AnswerComparison {
         return positions
     }
 
-    private static func key(_ answer: ShadowAnswer, _ row: Int, _ keys: [Int]) -> [ArraySlice<UInt8>?] {
+    private static func key(_ answer: ShadowAnswer, _ row: Int, _ keys: [Int]) -> [[UInt8]?] {
         let values = answer.values(answer.row(row))
-        return keys.map { values[$0] }
+        return keys.map { place in values[place].map { sorted(as: $0, answer.columns[place].type) } }
     }
 
-    private static func keySequence(_ answer: ShadowAnswer, _ keys: [Int]) -> [[ArraySlice<UInt8>?]] {
+    /// numeric, as numbered in pg_type.
+    private static let numeric: UInt32 = 1700
+
+    /// One text for all values that sort alike: 1.0 and 1.00 do, and so do the cases of a letter in citext, which is no
+    /// type of PostgreSQL's own. Those may come in any order.
+    private static func sorted(as value: ArraySlice<UInt8>, _ type: UInt32) -> [UInt8] {
+        if type >= ShadowSample.typeOfUserMin { return Array(String(decoding: value, as: UTF8.self).lowercased().utf8) }
+        var text = Array(value)
+        guard type == numeric, text.contains(UInt8(ascii: ".")) else { return text }
+        while text.last == UInt8(ascii: "0") { text.removeLast() }
+        if text.last == UInt8(ascii: ".") { text.removeLast() }
+        return text
+    }
+
+    private static func keySequence(_ answer: ShadowAnswer, _ keys: [Int]) -> [[[UInt8]?]] {
         (0..<answer.rowCount).map { key(answer, $0, keys) }
     }
 

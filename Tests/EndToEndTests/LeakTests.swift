@@ -16,7 +16,10 @@ import Testing
             CREATE TABLE t (id serial PRIMARY KEY, v text);
             CREATE SEQUENCE s;
             CREATE FUNCTION sets() RETURNS void LANGUAGE plpgsql
-                AS $$ BEGIN PERFORM set_config('DateStyle', 'German', false); END $$
+                AS $$ BEGIN PERFORM set_config('DateStyle', 'German', false); END $$;
+            CREATE FUNCTION makes(e text) RETURNS void LANGUAGE plpgsql
+                AS $$ BEGIN EXECUTE 'CREATE TEMP TABLE made (a int) ON COMMIT ' || e; END $$;
+            CREATE PROCEDURE makes_all() LANGUAGE plpgsql AS $$ BEGIN PERFORM makes('PRESERVE ROWS'); END $$
             """)
         godwit = try servers.godwit(database) { $0.database.pool = ["size": "1"] }
     }
@@ -34,6 +37,7 @@ import Testing
             'channels', (SELECT string_agg(c, ',') FROM pg_listening_channels() c),
             'locks', (SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'),
             'temporary', (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()),
+            (SELECT count(*) FROM pg_proc WHERE pronamespace = pg_my_temp_schema()),
             'transaction', now() <> statement_timestamp())
         """
 
@@ -50,8 +54,47 @@ import Testing
         ["DO $$ BEGIN PERFORM pg_advisory_lock(3); END $$"],
         ["BEGIN", "SAVEPOINT a", "SET work_mem = '83kB'", "ROLLBACK TO a", "SET enable_sort = off", "COMMIT"],
         ["BEGIN", "INSERT INTO t (v) VALUES ('open')"], ["BEGIN", "SELECT 1 / 0"],
+        ["BEGIN", "SELECT pg_advisory_lock(6)"], ["BEGIN", "SELECT pg_advisory_lock(7)", "SELECT 1 / 0"],
         ["SET work_mem = '84kB'", "SELECT 1 / 0", "SELECT sets()"],
+        ["SET standard_conforming_strings = off", "SELECT 'it\\'s'; SET work_mem = '85kB'"],
+        ["SET standard_conforming_strings = off", "SELECT 'it\\'s' AS a INTO TEMP y"],
+        ["CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'"],
     ]
+
+    @Test func `where backslashes escape in quotes a setting is the session's all the same`() throws {
+        let (client, other) = (try connect(), try connect())
+        _ = try client.query("SET standard_conforming_strings = off")
+        _ = try client.query("SET app.name = 'O\\'Brien'")
+        #expect(try other.value("SELECT coalesce(current_setting('app.name', true), '')") == "")
+        #expect(try client.value("SELECT current_setting('app.name', true)") == "O'Brien")
+    }
+
+    @Test func `a setting that a call would have made for a row that is not there is not made`() throws {
+        let (client, other) = (try connect(), try connect())
+        _ = try client.query("SELECT set_config('app.name', 'x', false) FROM t WHERE false")
+        client.send(Frame.parse("SELECT set_config('app.name', $1, false) FROM t") + Frame.bind(parameters: ["x"])
+            + Frame.execute() + Frame.sync)
+        _ = try client.readToReady()
+        #expect(try client.value("SELECT coalesce(current_setting('app.name', true), '')") == "")
+        client.close()
+        #expect(try other.value("SELECT coalesce(current_setting('app.name', true), '')") == "")
+    }
+
+    @Test(arguments: ["SELECT makes('PRESERVE ROWS')", "CALL makes_all()"])
+    func `what a function has left stays its session's, and one that leaves nothing keeps no server`(
+        call: String
+    ) throws {
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\" read")
+        let client = try connect()
+        _ = try client.query("SELECT makes('DROP')")
+        #expect(try connect().value(Self.inspection) != nil)
+        #expect(try godwit.console("SHOW PINS").isEmpty)
+        _ = try client.query(call)
+        #expect(try godwit.console("SHOW PINS").count == 1)
+        #expect(try client.value("SELECT count(*) FROM made") == "0")
+        client.close()
+        #expect(try connect().value("SELECT to_regclass('made') IS NULL") == "t")
+    }
 
     @Test(arguments: hostile) func `what a session leaves, the next one does not find`(statements: [String]) throws {
         let first = try connect()

@@ -172,6 +172,19 @@ import Testing
         #expect(try servers.old.psql("SELECT count(*) FROM t", database: database) == "0")
     }
 
+    @Test(arguments: ["SELECT pg_advisory_lock(1)", "LISTEN here"])
+    func `what pins a session takes no DDL past the mirror but of temporary tables`(pinning: String) throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let godwit = try servers.mirroring(database)
+        let client = try WireClient(port: godwit.port, database: database)
+        client.send(FrameBuilder.query(pinning) + FrameBuilder.query("ALTER TABLE t ADD COLUMN w int"))
+        #expect(try client.readToReady().allSatisfy { $0.type != "E" })
+        #expect(try client.readToReady().compactMap(\.sqlState) == ["42501"])
+        for sql in ["CREATE TEMP TABLE n (id int)", "ALTER TABLE n ADD COLUMN x int"] {
+            #expect(try client.query(sql).allSatisfy { $0.type != "E" }, "\(sql)")
+        }
+    }
+
     @Test func `a pooler in the place of a server is named`() throws {
         let database = try servers.makeDatabase(Self.schema)
         let pooler = try servers.godwit(database)

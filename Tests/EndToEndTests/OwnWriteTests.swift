@@ -104,6 +104,15 @@ import Testing
         #expect(try client.readToReady().last?.transactionStatus == "I")
     }
 
+    /// Whoever brings it to its end need not be whose writes are in it.
+    @Test func `what was prepared counts for everybody from its commit on`() throws {
+        let owner = try WireClient(port: servers.old.port, database: database, user: "app")
+        for sql in ["BEGIN", Self.update(1), "PREPARE TRANSACTION '\(database)'"] { _ = try owner.query(sql) }
+        #expect(try row(1, to: 1) == "before")
+        #expect(try connect().query("COMMIT PREPARED '\(database)'").contains { $0.commandTag == "COMMIT PREPARED" })
+        #expect(try row(1, to: 1) == "after")
+    }
+
     @Test func `a READ ONLY transaction that begins on NEW leaves it for a user who has written`() throws {
         _ = try connect().query(Self.update(1))
         var sessions = 0

@@ -92,6 +92,26 @@ import Testing
         #expect(try client.value("EXECUTE answer") == "42")
     }
 
+    @Test func `what only a transaction has set is not set on other servers`() throws {
+        let godwit = try godwit(size: 2)
+        let (client, other) = (try connect(godwit), try connect(godwit))
+        for text in ["BEGIN", "SET transaction_isolation = 'serializable'", "SET seed = 0.5", "COMMIT"] {
+            _ = try client.query(text)
+        }
+        for text in ["BEGIN", "SELECT v FROM t FOR UPDATE"] { _ = try other.query(text) }
+        #expect(try client.value("SHOW transaction_isolation") == "read committed")
+    }
+
+    @Test func `a setting is the client's whatever encoding another one has left in the server`() throws {
+        let godwit = try godwit(size: 1)
+        let (client, other) = (try connect(godwit), try connect(godwit))
+        _ = try client.query("SET app.tenant = 'Müller'")
+        for encoding in ["LATIN1", "SJIS"] {
+            _ = try other.query("SET client_encoding = '\(encoding)'")
+            #expect(try client.value("SELECT current_setting('app.tenant')") == "Müller", "\(encoding)")
+        }
+    }
+
     @Test func `what was deallocated in a transaction is prepared again there`() throws {
         let godwit = try godwit(size: 1)
         let client = try connect(godwit)
@@ -394,6 +414,35 @@ import Testing
         #expect(try connect(godwit).value("SELECT 1") == "1")
     }
 
+    @Test func `what was answered before a server vanished holds, and what was not can be sent again`() throws {
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
+        func loseServer() throws {
+            try waitUntil {
+                try servers.old.psql("""
+                    SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = '\(database)' AND wait_event = 'PgSleep'
+                    """) == "1"
+            }
+            try terminateBackends()
+        }
+        // The SET is answered while the next query runs.
+        client.send(Frame.query("SET work_mem = '9MB'") + Frame.query("SELECT pg_sleep(3600)"))
+        #expect(try client.readToReady().map(\.type) == ["C", "Z"])
+        try loseServer()
+        #expect(try client.readToReady().map(\.type) == ["E", "Z"])
+        #expect(try client.value("SHOW work_mem") == "9MB")
+        #expect(try connect(godwit).value("SHOW work_mem") != "9MB")
+        // Its Parse waits behind a query, so that the client never hears of it.
+        let batch = Frame.parse("SELECT 1", name: "again") + Frame.bind(statement: "again") + Frame.execute()
+            + Frame.sync
+        client.send(Frame.parse("SELECT pg_sleep(3600)") + Frame.bind() + Frame.execute() + batch)
+        try loseServer()
+        #expect(try client.readToReady().map(\.type).suffix(2) == ["E", "Z"])
+        client.send(batch)
+        #expect(try client.readToReady().map(\.type) == ["1", "2", "D", "C", "Z"])
+    }
+
     @Test func `an idle server that vanishes is nobody's error`() throws {
         let godwit = try godwit(size: 3)
         let clients = try (0..<3).map { _ in try connect(godwit) }
@@ -402,6 +451,19 @@ import Testing
         for client in clients { _ = try client.query("COMMIT") }
         try terminateBackends()
         for client in clients { #expect(try client.value("SELECT 2") == "2") }
+    }
+
+    @Test func `a server that is lost while it is given a session's settings is nobody's error`() throws {
+        let relay = try TCPRelay(to: servers.old.port)
+        let godwit = try servers.godwit(database) {
+            $0.database.pool = ["size": "1"]
+            $0.database.old = "host=127.0.0.1 port=\(relay.port) dbname=\(database)"
+        }
+        let (client, other) = (try connect(godwit), try connect(godwit))
+        _ = try client.query("SET work_mem = '9MB'")
+        #expect(try other.value("SHOW work_mem") != "9MB")
+        relay.cutAfterAnswer(to: "set_config")
+        #expect(try client.value("SHOW work_mem") == "9MB")
     }
 
     @Test func `a server that says goodbye is nobody's from then on, though its connection goes on`() throws {
@@ -423,6 +485,23 @@ import Testing
         relay.say(Frame.message("E", farewell.flatMap { Array($0.utf8) + [0] } + [0]))
         _ = try client.query("COMMIT")
         #expect(try client.value("SELECT pg_backend_pid()") != second)
+    }
+
+    @Test func `a reload that leads elsewhere gives up what is being opened`() throws {
+        let relay = try TCPRelay(to: servers.old.port)
+        relay.become(.silent)
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        let direct = configuration.database.old
+        configuration.database.pool = ["size": "1", "server_connect_timeout": "60"]
+        configuration.database.old = "host=127.0.0.1 port=\(relay.port) dbname=\(database)"
+        let godwit = try GodwitProcess(configuration)
+        let client = try WireClient(port: godwit.port)
+        client.send(Frame.startup([("user", "app"), ("database", database)]))
+        try waitUntil { try godwit.console("SHOW POOLS").contains { $0["sv_login"] == "1" } }
+        configuration.database.old = direct
+        _ = try godwit.reload(configuration)
+        _ = try client.readToReady()
+        #expect(try client.value("SELECT 1") == "1")
     }
 
     @Test func `a server is nobody else's when a cancel request for it may still arrive`() throws {

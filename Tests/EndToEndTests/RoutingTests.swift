@@ -212,6 +212,25 @@ import Testing
         #expect(answers.last { $0.type == "D" }?.columns.last == "old", "\(answers)")
     }
 
+    @Test(arguments: ["", "named"])
+    func `a read that names a type by its server's number for it stays on that server`(name: String) throws {
+        let enumeration = "CREATE TYPE mood AS ENUM ('low', 'high')"
+        try servers.old.psql(enumeration, database: database)
+        try servers.new.psql("CREATE TYPE first AS ENUM (); \(enumeration)", database: database)
+        let number = try #require(UInt32(try servers.old.psql("SELECT 'mood'::regtype::oid", database: database)))
+        let godwit = try godwit(percent: "100")
+        let client = try connect(godwit)
+        let text = "SELECT side FROM side_marker WHERE $1 IS NOT NULL"
+        for (type, side) in [(number, "old"), (25, "new")] {
+            let types = [0, 1] + withUnsafeBytes(of: type.bigEndian) { Array($0) }
+            let parse = FrameBuilder.message("P", Array("\(name)\0\(text)\0".utf8) + types)
+            let run = FrameBuilder.bind(statement: name, parameters: ["low"]) + FrameBuilder.execute()
+            client.send(FrameBuilder.closeStatement(name) + parse + FrameBuilder.sync + run + FrameBuilder.sync)
+            _ = try client.readToReady()
+            #expect(try client.readToReady().first { $0.type == "D" }?.columns == [side])
+        }
+    }
+
     @Test func `what goes to OLD leaves nothing on NEW`() throws {
         let godwit = try godwit(percent: "100")
         let client = try connect(godwit)

@@ -273,6 +273,59 @@ import Testing
         }
     }
 
+    @Test func `a time in quotes is in the zone of who prepares it, whoever did so before`() throws {
+        let text = "SELECT extract(epoch FROM '2020-01-01'::timestamptz)::int"
+        let (first, second) = (try connect(), try connect())
+        _ = try first.query("SET TimeZone = 'UTC'")
+        _ = try second.query("SET TimeZone = 'Asia/Tokyo'")
+        for round in 0..<2 {
+            for (client, seconds) in [(first, "1577836800"), (second, "1577804400")] {
+                let parse = round == 0 ? Frame.parse(text, name: "s") : []
+                client.send(parse + use("s") + Frame.sync)
+                #expect(try client.readToReady().first { $0.type == "D" }?.columns == [seconds])
+            }
+        }
+        _ = try first.query("BEGIN")
+        _ = try first.query("SET LOCAL TimeZone = 'Asia/Tokyo'")
+        first.send(Frame.parse(text, name: "local") + use("local") + Frame.sync)
+        #expect(try first.readToReady().first { $0.type == "D" }?.columns == ["1577804400"])
+        _ = try first.query("ROLLBACK")
+        first.send(use("s") + Frame.sync)
+        #expect(try first.readToReady().first { $0.type == "D" }?.columns == ["1577836800"])
+    }
+
+    @Test(arguments: ["ROLLBACK", "COMMIT"])
+    func `a transaction that has changed a table prepares for the table as it is there`(end: String) throws {
+        let (other, client) = (try connect(), try connect())
+        _ = try client.query("INSERT INTO t VALUES (1, 'a')")
+        try prepare(other, "SELECT * FROM t", "known")
+        other.send(use("known") + Frame.sync)
+        #expect(try types(other) == "2DCZ")
+        for text in ["BEGIN", "ALTER TABLE t ADD w int"] { _ = try client.query(text) }
+        client.send(Frame.parse("SELECT * FROM t", name: "wide") + use("wide") + Frame.sync)
+        #expect(try client.readToReady().first { $0.type == "D" }?.columns.count == 3)
+        _ = try client.query(end)
+        if end == "COMMIT" { return }
+        // Who prepared it before still has what it had.
+        other.send(use("known") + Frame.sync)
+        #expect(try types(other) == "2DCZ")
+    }
+
+    @Test func `a table made in a transaction stands before one of its name that was known`() throws {
+        let (other, client) = (try connect(), try connect())
+        _ = try client.query("INSERT INTO t VALUES (1, 'of all')")
+        // The session has a schema for temporary tables from now on.
+        for text in ["CREATE TEMP TABLE x (a int)", "DROP TABLE x"] { _ = try client.query(text) }
+        try prepare(other, "SELECT v FROM t", "known")
+        other.send(use("known") + Frame.sync)
+        #expect(try types(other) == "2DCZ")
+        _ = try client.query("BEGIN")
+        _ = try client.query("CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 'own'::text AS v")
+        client.send(Frame.parse("SELECT v FROM t", name: "own") + use("own") + Frame.sync)
+        #expect(try client.readToReady().first { $0.type == "D" }?.columns == ["own"])
+        _ = try client.query("COMMIT")
+    }
+
     @Test func `a client that breaks into its own COPY is told so in PostgreSQL's words`() throws {
         let client = try connect()
         client.send(Frame.query("COPY t FROM STDIN"))

@@ -4,6 +4,14 @@ import Testing
 @testable import SQLAnalysis
 
 @Suite struct AnalysisCacheTests {
+    @Test func `which setting is asked for counts, and no shape hides it`() {
+        let cache = AnalysisCache(facts: .builtIn, keyPlan: KeyPlan([]), seed: 7)
+        for name in ["app.user", "server_version_num", "app.tenant", "port"] {
+            let kind: StatementKind = name.contains(".") ? .read : .sideDependent
+            for _ in 0..<3 { #expect(cache.analyse("select current_setting('\(name)')").kind == kind, "\(name)") }
+        }
+    }
+
     private func cache(_ plan: KeyPlan = KeyPlan([]), _ limits: AnalysisLimits = AnalysisLimits()) -> AnalysisCache {
         AnalysisCache(facts: .builtIn, keyPlan: plan, limits: limits, seed: 99)
     }

@@ -300,6 +300,11 @@ enum Corpus {
         """)
 
     static let sideDependent: [String] = lines("""
+        select current_setting('server_version_num')
+        select current_setting('transaction_read_only', true)
+        select a from t where b = current_setting($1)
+        select current_setting(a) from t
+        select ('work_mem'::text).current_setting
         select set_config('a.b', 'c', false)
         select set_config('search_path', 'x', true)
         select t.a from t where exists (select set_config('a.b', 'c', false))

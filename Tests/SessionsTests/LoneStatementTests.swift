@@ -83,13 +83,12 @@ import Testing
         #expect(raw[start] == FrontendTag.sync)
     }
 
-    @Test func statementsAreTheSameByTextOrByName() throws {
+    @Test func statementsAreTheSameByTextAndTypesOrByName() throws {
         let other = Self.message(FrontendTag.parse, [0] + Self.text("SELECT $1 ") + [0, 0])
-        // With other types of parameters, which do not make it another text.
         let untyped = Self.message(FrontendTag.parse, [0] + Self.text("SELECT $1") + [0, 0])
         let parsed = [Self.parse, Self.parse, untyped, other, Self.parse].flatMap { $0 + Self.bind + Self.execute }
         let bound = [Self.bind, Self.bind, Self.bindNamed, Self.bindNamed, Self.bind].flatMap { $0 + Self.execute }
-        for (bytes, areSame) in [(parsed, [true, true, false, false]), (bound, [true, false, true, false])] {
+        for (bytes, areSame) in [(parsed, [true, false, false, false]), (bound, [true, false, true, false])] {
             try (bytes + Self.sync).withUnsafeBytes { raw in
                 let all = try #require(statements(raw))
                 #expect(zip(all, all.dropFirst()).map { $1.isOfSameStatement(as: $0) } == areSame)

@@ -2,6 +2,11 @@ import PGWire
 import Sessions
 import Testing
 
+/// What is not ASCII, by its bytes.
+private func converted(_ hex: String) -> String {
+    "pg_catalog.convert_from(pg_catalog.decode('\(hex)', 'hex'), 'UTF8')"
+}
+
 @Suite struct SessionSettingsTests {
     private func settings(_ pairs: [(String, String)]) -> SessionSettings {
         var settings = SessionSettings()
@@ -120,9 +125,9 @@ import Testing
 
     @Test(arguments: [
         ("", "''"), ("a b", "'a b'"), ("it's", "'it''s'"), ("'; DROP TABLE t; --", "'''; DROP TABLE t; --'"),
-        ("a\\", " E'a\\\\'"), ("\\'", " E'\\\\'''"), ("'\u{301}", "'''\u{301}'"),
-        ("x'\u{301} y", "'x''\u{301} y'"),
-        ("\\\u{301}'", " E'\\\\\u{301}'''"), ("'\u{200D}'", "'''\u{200D}'''"), ("\r\n'", "'\r\n'''"),
+        ("a\\", " E'a\\\\'"), ("\\'", " E'\\\\'''"), ("'\u{301}", converted("27cc81")),
+        ("x'\u{301} y", converted("7827cc812079")), ("\u{1F600}", converted("f09f9880")),
+        ("\n\u{301}'", converted("0acc8127")), ("'\u{200D}'", converted("27e2808d27")), ("\r\n'", "'\r\n'''"),
         ("\"$user\", public", "'\"$user\", public'"), ("$$'$$", "'$$''$$'"),
     ])
     func `a hostile value stays within its quotes`(value: String, literal: String) {

@@ -100,6 +100,30 @@ extension StatementMap {
         #expect(statements.use(StatementID(3)) == false)
     }
 
+    @Test func `a statement is a session's only where its literals were read as that session does`() {
+        func settings(_ zone: String, _ more: String) -> SessionSettings {
+            var settings = SessionSettings()
+            settings.set(name: "app.tenant", value: more)
+            settings.set(name: "TimeZone", value: zone)
+            return settings
+        }
+        let (utc, tokyo) = (settings("UTC", "1"), settings("Asia/Tokyo", "1"))
+        var statements = ServerStatements(bound: 3)
+        #expect(statements.insert(StatementID(1), .by(utc)) == nil)
+        #expect(statements.insert(StatementID(2), .anyhow) == nil)
+        #expect(statements.insert(StatementID(3), .once) == nil)
+        #expect(statements.use(StatementID(1), by: settings("UTC", "2")) == true)
+        for other in [tokyo, SessionSettings(), nil] { #expect(statements.use(StatementID(1), by: other) == false) }
+        #expect(statements.use(StatementID(2), by: nil) == true)
+        #expect(statements.use(StatementID(3), by: utc) == false)
+        #expect(statements.insert(StatementID(1), .by(tokyo)) == StatementID(1))
+        #expect(statements.use(StatementID(1), by: tokyo) == true)
+        #expect(statements.use(StatementID(1), by: utc) == false)
+        statements.doubtLiterals()
+        #expect(statements.use(StatementID(1), by: tokyo) == false)
+        #expect(statements.use(StatementID(2), by: tokyo) == true)
+    }
+
     @Test(arguments: [(0, 1), (-5, 1), (1, 1), (7, 7)])
     func `a server keeps at least one statement`(bound: Int, kept: Int) {
         var statements = ServerStatements(bound: bound)

@@ -53,6 +53,18 @@ import Testing
         #expect(kind(try verdict([["1", "23"]], [["12", "3"]])) == .rows)
     }
 
+    @Test(arguments: [
+        (["Bob", "bob"], 16_400, true), (["Bob", "bob"], 25, false), (["1.0", "1.00"], 1700, true),
+        (["1.0", "1.01"], 1700, false), (["10", "100"], 1700, false),
+    ] as [([String], UInt32, Bool)])
+    func `values that sort alike may come in any order`(values: [String], type: UInt32, areAlike: Bool) throws {
+        let traits = try #require(ComparisonTraits(Array("SELECT v FROM t ORDER BY v".utf8)))
+        let rows = values.map { [$0] as [String?] }
+        let (old, new) = (answer(rows, ["v"], type: type), answer(rows.reversed(), ["v"], type: type))
+        let found = AnswerComparison.compare(old, new, traits)
+        #expect(areAlike ? found == .equal : kind(found) == .order)
+    }
+
     @Test func `a difference is told by its rows and columns`() throws {
         guard case .differs(let difference) = try verdict(
             [["1", "x"], ["2", "y"]], [["1", "x"], ["2", "z"]])
