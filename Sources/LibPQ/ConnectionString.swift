@@ -8,6 +8,12 @@ package struct ConnectionString: Sendable, Equatable, CustomStringConvertible {
 
     /// - Throws: `ConnectionStringError` in libpq's words: an unknown keyword, a missing "=", a bad URI.
     package init(parsing text: String) throws(ConnectionStringError) {
+        do { try self.init(reading: text) } catch {
+            throw ConnectionStringError(reason: Self.withoutSecrets(error.reason, of: text))
+        }
+    }
+
+    private init(reading text: String) throws(ConnectionStringError) {
         do {
             parameters = try Self.parse(text)
         } catch {
@@ -34,6 +40,18 @@ package struct ConnectionString: Sendable, Equatable, CustomStringConvertible {
         }
         defer { PQconninfoFree(options) }
         return collect(options)
+    }
+
+    /// libpq quotes what it cannot read: a word of a password with blanks in it, or a URI as a whole.
+    private static func withoutSecrets(_ reason: String, of text: String) -> String {
+        guard text.contains(/password|:\/\/.*:.*@/.ignoresCase()) else { return reason }
+        for mark in [": \"", "after \"", "option \"", "found in \""] {
+            guard let start = reason.firstRange(of: mark)?.upperBound, let end = reason.lastIndex(of: "\""),
+                start <= end
+            else { continue }
+            return "\(reason[..<start])***\(reason[end...])"
+        }
+        return reason
     }
 
     /// The text without the word, and its value.

@@ -13,6 +13,18 @@ package final class LogSwitch: Sendable {
     private let limiter = Mutex(LogRateLimit())
     private let hasSuppressed = Atomic<Bool>(false)
     private let descriptor: CInt
+    /// Held while a line is written, so that threads do not mix.
+    private let untaken = Mutex(Untaken())
+
+    /// What there was no room for.
+    private struct Untaken {
+        var lines = 0
+        /// The last one was begun.
+        var isWithinLine = false
+    }
+
+    /// Bytes that a pipe or socket which says that it has room takes without making us wait (PIPE_BUF).
+    private static let pieceBytesMax = 4096
 
     /// - Parameter descriptor: where lines go.
     package init(descriptor: CInt = STDERR_FILENO) { self.descriptor = descriptor }
@@ -66,18 +78,42 @@ package final class LogSwitch: Sendable {
     }
 
     private func write(_ line: LogLine) {
+        let text = written(line)
+        untaken.withLock { untaken in
+            if untaken.lines > 0 {
+                let words = "\(untaken.lines) messages were left out: nobody has taken what was written before them"
+                let summary = written(LogLine(level: .warning, message: words, metadata: [:]))
+                if put(summary, &untaken) { untaken.lines = 0 }
+            }
+            if untaken.lines > 0 || !put(text, &untaken) { untaken.lines += 1 }
+        }
+    }
+
+    private func written(_ line: LogLine) -> String {
         let now = WallClock.micros()
-        let text = isJSON.load(ordering: .relaxed) ? line.json(atMicros: now) : line.text(atMicros: now)
-        // In one write, so that threads do not mix.
-        var bytes = Array((text + "\n").utf8)[...]
+        return isJSON.load(ordering: .relaxed) ? line.json(atMicros: now) : line.text(atMicros: now)
+    }
+
+    /// Waits for nobody: standard error is mostly a pipe, and whoever should read it may hang. The proxy goes on.
+    ///
+    /// - Returns: false: there was no room for all of it, or nobody reads it.
+    private func put(_ text: String, _ untaken: inout Untaken) -> Bool {
+        let start = untaken.isWithinLine ? "\n" : ""
+        var bytes = Array("\(start)\(text)\n".utf8)[...]
         while !bytes.isEmpty {
-            let count = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
+            var room = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+            guard poll(&room, 1, 0) == 1, room.revents & Int16(POLLOUT) != 0 else { return false }
+            let count = bytes.prefix(Self.pieceBytesMax).withUnsafeBytes {
+                Glibc.write(descriptor, $0.baseAddress, $0.count)
+            }
             if count < 0 {
                 if errno == EINTR { continue }
-                return  // nobody reads it, or it is full: the proxy goes on
+                return false
             }
             bytes = bytes.dropFirst(count)
+            untaken.isWithinLine = !bytes.isEmpty
         }
+        return true
     }
 }
 

@@ -33,6 +33,8 @@ package final class TakeoverOffer: Sendable {
     static let patienceMillis: CInt = 60_000
     /// Milliseconds in which who connects must have said what it wants.
     static let helloMillis: CInt = 5000
+    /// Milliseconds after which it is tried again to get a file descriptor.
+    static let noRoomMillis: CInt = 200
     static let hello = "takeover 1"
     /// What words of more than one part begin with.
     static let order = "order "
@@ -74,8 +76,13 @@ package final class TakeoverOffer: Sendable {
             while true {
                 let raw = accept(listener, nil, nil)
                 if raw < 0 {
-                    if errno == EINTR || errno == ECONNABORTED { continue }
-                    return
+                    switch errno {
+                    case EINTR, ECONNABORTED: continue
+                    // Some client's end makes room; who asks waits in the kernel meanwhile.
+                    case EMFILE, ENFILE, ENOBUFS, ENOMEM: _ = poll(nil, 0, Self.noRoomMillis)
+                    default: return
+                    }
+                    continue
                 }
                 _ = fcntl(raw, F_SETFD, FD_CLOEXEC)
                 let conversation = Conversation(HandOverChannel(owning: raw), listener, answers, deliver)

@@ -1,3 +1,5 @@
+import Primitives
+
 /// What a client sends before anything else (protocol-flow, PROTOCOL-FLOW-START-UP). Immutable, any thread.
 package enum StartupPacket: Equatable, Sendable {
     case sslRequest
@@ -12,6 +14,11 @@ package enum StartupPacket: Equatable, Sendable {
         package init(name: String, value: String) {
             self.name = name
             self.value = value
+        }
+
+        /// By bytes: what a client sets in another Unicode form is another value.
+        package static func == (left: Parameter, right: Parameter) -> Bool {
+            left.name.hasSameBytes(as: right.name) && left.value.hasSameBytes(as: right.value)
         }
     }
 

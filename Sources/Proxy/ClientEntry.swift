@@ -42,6 +42,25 @@ extension ClientConnection {
     /// for this very login.
     private static let greetingSeconds = 5.0
 
+    /// One too many is heard nevertheless: it may want a query cancelled, or the console, where an operator finds out
+    /// who all the others are. And an error before its first word is no answer to who asks for TLS.
+    func start(_ admission: ClientCount.Admission) {
+        if admission == .refused { return close(with: Self.tooMany) }
+        let isLocal = if case .unix = address { true } else { false }
+        let snapshot = worker.snapshot
+        login = LoginState(ClientLogin(
+            policy: snapshot.auth, randomBytes: worker.randomBytes.take(ClientLogin.randomByteCount),
+            peer: LoginPeer(address: address.network), encryption: isLocal ? .plain : snapshot.encryption,
+            refusal: admission == .regular ? nil : { snapshot.isConsole($0.database) ? nil : Self.tooMany }))
+        context = isLocal ? nil : snapshot.tls
+        let limit = snapshot.settings.listen.clientLoginTimeoutSeconds
+        if limit > 0 { worker.schedule(.clientLogin(id), at: worker.now.advanced(bySeconds: limit)) }
+    }
+
+    private static let tooMany = ErrorResponse(
+        .fatal, .tooManyConnections, "no more connections allowed (listen.clients_max)",
+        hint: "Raise listen.clients_max, or close connections that are not needed.")
+
     func processLogin(_ bytes: UnsafeRawBufferPointer) -> Int {
         guard let login else { preconditionFailure("a login without its state") }
         var actions: [ClientLogin.Action] = []
@@ -175,6 +194,7 @@ extension ClientConnection {
         database = state
         state.clientCount += 1
         limitsChanged()
+        if let proof { worker.note(proof, of: self, state) }
         take(request.settings, state)
         if let own = state.greetings.find(poolUser), !asksBeforeGreeting(state) { return greet(own) }
         phase = .greeting

@@ -153,6 +153,8 @@ extension ClientConnection {
 
     func terminate(with error: ErrorResponse) {
         if phase == .closed { return }
+        // It has been told before, and does not read it.
+        if isClosingAfterFlush { return close() }
         let isCutOff = server?.isWithinMessage == true
         letGo(of: phase)
         dropHeld()

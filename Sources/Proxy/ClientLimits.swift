@@ -87,6 +87,19 @@ extension ClientConnection {
         }
     }
 
+    /// Seconds in which something must be taken of what is sent to who is told to go.
+    private static let farewellSeconds = 60.0
+
+    /// Who reads nothing never goes, keeps its place among the clients and, maybe, its server, and an end of Godwit
+    /// would wait for it.
+    ///
+    /// - Parameter left: bytes that it had not taken when it was looked at last.
+    func farewellGoesOn(left: Int) {
+        if phase == .closed || !isClosingAfterFlush { return }
+        if stream.isEmpty || stream.count >= left { return close() }
+        worker.schedule(.farewell(id, left: stream.count), at: worker.now.advanced(bySeconds: Self.farewellSeconds))
+    }
+
     private var isIdleInTransaction: Bool {
         guard phase == .leased, let server else { return false }
         return server.session.isQuiet && !server.session.isFree

@@ -78,24 +78,28 @@ package struct ClientLogin {
     /// The user's; nil: there is none.
     private var secret: AuthPolicy.Secret?
     private let randomBytes: [UInt8]
+    private let refusal: ((LoginRequest) -> ErrorResponse?)?
     /// SSLRequest and GSSENCRequest may each come once.
     private var encryptionRequests = 0
 
     package static let randomByteCount = 22
 
-    /// - Parameter randomBytes: `randomByteCount` bytes from a secure generator.
+    /// - Parameters:
+    ///   - randomBytes: `randomByteCount` bytes from a secure generator.
+    ///   - refusal: why who asks for this is not let in, before he has to prove anything; nil: he is.
     package init(
         policy: AuthPolicy, randomBytes: [UInt8], peer: LoginPeer = LoginPeer(address: nil),
-        encryption: EncryptionPolicy = .plain
+        encryption: EncryptionPolicy = .plain, refusal: ((LoginRequest) -> ErrorResponse?)? = nil
     ) {
         precondition(randomBytes.count == Self.randomByteCount, "randomness of the wrong size")
         self.policy = policy
         self.peer = peer
         self.encryption = encryption
         self.randomBytes = randomBytes
+        self.refusal = refusal
     }
 
-    /// Bytes that one login step may need before it can go on; more than this waiting unread is a malformed login.
+    /// Bytes that one login step may need before it can go on: of who has not proven yet who it is no more are kept.
     package static let bufferedMax = WireLimits.authenticationMessageMax + 1
 
     /// Consumes one packet or message from the start of `bytes`.
@@ -231,17 +235,18 @@ package struct ClientLogin {
         if request.database.isEmpty { request.database = request.user }
         request.minor = min(minor, StartupPacket.newestMinor)
         if minor > StartupPacket.newestMinor || !unknownExtensions.isEmpty {
-            actions.append(.send(Self.negotiation(unknownExtensions)))
+            actions.append(.send(Self.negotiation(request.minor, unknownExtensions)))
         }
         return true
     }
 
-    /// NegotiateProtocolVersion: the newest version we speak and the extensions we do not know. libpq's 3.9999, which
-    /// nobody will ever speak, is answered in the same way: it asks for that to find out who answers wrongly.
-    private static func negotiation(_ unknown: [String]) -> [UInt8] {
+    /// NegotiateProtocolVersion: the version that both speak, never above what was asked for, and the extensions that
+    /// we do not know. libpq's 3.9999, which nobody will ever speak, is answered in the same way: it asks for that to
+    /// find out who answers wrongly.
+    private static func negotiation(_ minor: UInt16, _ unknown: [String]) -> [UInt8] {
         var writer = MessageWriter()
         writer.message(BackendTag.negotiateProtocolVersion) { body in
-            body.int32(0x0003_0000 | Int32(StartupPacket.newestMinor))
+            body.int32(0x0003_0000 | Int32(minor))
             body.int32(Int32(unknown.count))
             for name in unknown { body.cString(name) }
         }
@@ -290,6 +295,7 @@ package struct ClientLogin {
     // MARK: proof
 
     private mutating func authenticate(_ actions: inout [Action]) {
+        if let error = refusal?(request) { return finish(.refuse(error), &actions) }
         if let refusal = encryption.refusal(of: peer, user: request.user, policy) {
             return finish(.refuse(refusal), &actions)
         }

@@ -19,14 +19,15 @@ package struct ServerLogin {
             self.scramKeys = scramKeys
         }
 
-        /// What its own conninfo says comes first, then what the client has proven, then the users' file.
+        /// What its own conninfo says comes first, then the users' file, then what the client has proven: that was the
+        /// file's word too, where it has the user, and the file may have been read again since.
         package init(user: String, password: String?, proof: ServerProof?, policy: AuthPolicy) {
             self.init(
                 user: user, password: password ?? policy.plainPassword(of: user),
                 md5Secret: policy.md5Secret(of: user))
             switch proof {
-            case .password(let proven)?: self.password = password ?? proven
-            case .md5(let proven)?: md5Secret = proven
+            case .password(let proven)?: self.password = self.password ?? proven
+            case .md5(let proven)?: md5Secret = md5Secret ?? proven
             case .scram(let proven)?: scramKeys = proven
             case nil: break
             }

@@ -337,7 +337,10 @@ struct ServeAssembly {
             if place.last == "percent", let database = settings.database(named: place[1]), place[2] == "reads" {
                 changed.plan.order(database.reads.hundredths, for: database.name)
             }
-            let readsFiles = ["auth.", "listen.tls.", AdminTLS.key].contains { override.key.hasPrefix($0) }
+            // A database's own auth_user decides, too, whether anybody is looked up at all.
+            let isAccess = place[0] == "databases" && place.dropLast().last == "auth"
+            let readsFiles = isAccess
+                || ["auth.", "listen.tls.", AdminTLS.key].contains { override.key.hasPrefix($0) }
             let built: ProxySnapshot
             do {
                 built = try changed.build(kept, previous: snapshot, readsFiles: readsFiles)
@@ -352,6 +355,7 @@ struct ServeAssembly {
             server.apply(snapshot)
             rememberAll()
             output.set(settings.log)
+            hooks.apply(snapshot.settings.events)
             logger.notice("SET \(override.key): \(words.first ?? "nothing changed")")
             return .done
         } catch {

@@ -37,6 +37,17 @@ import Testing
             let text = (try? String(contentsOfFile: told, encoding: .utf8)) ?? ""
             return text.contains("\"kind\":\"phase\"") && text.contains("\"kind\":\"reload\"")
         }
+        // SET is as good as the file.
+        let other = directory + "/other"
+        try "#!/bin/sh\nexec cat >> \(told)-too\n".write(toFile: other, atomically: true, encoding: .utf8)
+        chmod(other, 0o755)
+        _ = try godwit.console("SET events.hooks = [\(other)]")
+        _ = try godwit.console("READS \(database) 25")
+        try waitUntil {
+            _ = try godwit.console("SHOW VERSION")
+            let text = (try? String(contentsOfFile: told + "-too", encoding: .utf8)) ?? ""
+            return text.contains("-> 25.00")
+        }
         // A hook that cannot be run refuses the reload.
         configuration.sections = "events: {hooks: [/nowhere]}"
         let lines = try godwit.reload(configuration)

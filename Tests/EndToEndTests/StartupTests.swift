@@ -57,6 +57,14 @@ import Testing
         [("options", "-c default_transaction_read_only=1 -c search_path=a,b"), ("client_encoding", "UTF8")],
     ]
 
+    @Test func `a value in another Unicode form than the client's before is the client's own`() throws {
+        let godwit = try godwit()
+        for (value, length) in [("caf\u{E9}", "4"), ("cafe\u{301}", "5"), ("caf\u{E9}", "4")] {
+            let client = try Greeted(port: godwit.port, database, [("app.tenant", value)]).client
+            #expect(try client.value("SELECT length(current_setting('app.tenant'))") == length)
+        }
+    }
+
     @Test(arguments: [1, 2]) func `a client is told what PostgreSQL itself would tell it`(threads: Int) throws {
         let godwit = try godwit(threads: threads, size: 2)
         // The second time what the first has asked is known, and servers have had the settings of all.

@@ -4,6 +4,17 @@ import Testing
 
 @Suite struct ConnectionStringTests {
     @Test(arguments: [
+        "host=db password=my s3cret dbname=shop", "postgresql://app:s3cret%@db/shop",
+        "postgresql://app:s3cret@[::1/shop", "postgresql://db/shop?user=app&password=s3cret%zz",
+        "host=db password=my s3cret=x", "postgresql://app:my/s3cret%@db/shop",
+    ])
+    func `what is wrong is said without the password`(text: String) throws {
+        let error = #expect(throws: ConnectionStringError.self) { try ConnectionString(parsing: text) }
+        let words = try #require(error?.description)
+        #expect(!words.contains("s3cret") && words.contains("***"), "\(words)")
+    }
+
+    @Test(arguments: [
         "host=db.example port=5433 dbname=shop user=app password='it''s' sslmode=require connect_timeout=7",
         "postgresql://app:it%27s@db.example:5433/shop?sslmode=require&connect_timeout=7",
     ])

@@ -151,6 +151,20 @@ private final class Lines {
         #expect(written.contains { $0.contains("suppressed") && $0.contains("storm") }, "\(written)")
     }
 
+    @Test func `a log that nobody reads stops nobody, and tells later how much it lacks`() {
+        let lines = Lines()
+        let output = LogSwitch(descriptor: lines.output)
+        let logger = Logger(label: "test") { _ in LineLogHandler(output, isLimited: false) }
+        // Ten times what a pipe holds; some lines are longer than what goes into it at once.
+        for index in 0..<200 { logger.notice("\(index) \(String(repeating: "x", count: index % 2 == 0 ? 6000 : 60))") }
+        let early = lines.read()
+        #expect(early.count < 200 && early.first?.contains("notice: 0 x") == true)
+        logger.notice("somebody reads again")
+        let late = lines.read()
+        #expect(late.contains { $0.contains("messages were left out") })
+        #expect(late.last?.hasSuffix("notice: somebody reads again") == true)
+    }
+
     @Test func `a logger of decisions is never cut short`() {
         let lines = Lines()
         let output = LogSwitch(descriptor: lines.output)

@@ -99,6 +99,13 @@ import Testing
                     ]))
     }
 
+    @Test func `parameters in another Unicode form are others`() {
+        let composed = StartupPacket.Parameter(name: "app.tenant", value: "caf\u{E9}")
+        #expect(composed != .init(name: "app.tenant", value: "cafe\u{301}"))
+        #expect(StartupPacket.Parameter(name: "\u{E9}.a", value: "") != .init(name: "e\u{301}.a", value: ""))
+        #expect(composed == .init(name: "app.tenant", value: "caf\u{E9}"))
+    }
+
     @Test(arguments: ["user", "database"])
     func `names that are no UTF-8 are not repaired`(name: String) {
         let body = Array("\(name)\u{0}".utf8) + [0xFF, 0, 0]

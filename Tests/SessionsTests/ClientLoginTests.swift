@@ -17,12 +17,14 @@ struct LoginClient {
 
     init(
         _ method: AuthPolicy.Method = .trust, _ secrets: NameTable<String> = [:], isBytewise: Bool = false,
-        encryption: EncryptionPolicy = .plain, maps: IdentFile = .empty, map: String? = nil
+        encryption: EncryptionPolicy = .plain, maps: IdentFile = .empty, map: String? = nil,
+        refusal: ((LoginRequest) -> ErrorResponse?)? = nil
     ) {
         let policy = AuthPolicy(
             method: method, secrets: secrets.mapValues { AuthPolicy.Secret(parsing: $0) }, maps: maps,
             certificateMap: map)
-        login = ClientLogin(policy: policy, randomBytes: Self.randomBytes, encryption: encryption)
+        login = ClientLogin(
+            policy: policy, randomBytes: Self.randomBytes, encryption: encryption, refusal: refusal)
         self.isBytewise = isBytewise
     }
 
@@ -261,7 +263,8 @@ struct LoginClient {
         var client = LoginClient()
         client.start([("user", "ann")] + names.map { ($0, "1") }, minor: minor)
         let list: [UInt8] = names.flatMap { (name: String) -> [UInt8] in Array(name.utf8) + [0] }
-        let negotiation: [UInt8] = [0x76, 0, 0, 0, UInt8(12 + list.count), 0, 3, 0, 2, 0, 0, 0, count] + list
+        let both = UInt8(min(minor, 2))
+        let negotiation: [UInt8] = [0x76, 0, 0, 0, UInt8(12 + list.count), 0, 3, 0, both, 0, 0, 0, count] + list
         #expect(
             client.actions == [
                 .send(negotiation), .send(Self.ok),
@@ -277,6 +280,27 @@ struct LoginClient {
         #expect(client.actions.first == .send(Self.ok))
         #expect(client.request?.minor == UInt16(minor))
         #expect(client.request?.cancelSecretSize == size)
+    }
+
+    @Test func `who may not come in is told so at the startup packet, and cancel requests pass`() {
+        let tooMany = ErrorResponse(.fatal, .tooManyConnections, "no more connections allowed")
+        var memory = StartupMemory()
+        func client(_ database: String?) -> LoginClient {
+            var client = LoginClient(refusal: { $0.database == "godwit" ? nil : tooMany })
+            client.startups = memory
+            client.send([0, 0, 0, 8, 4, 210, 22, 47])
+            if let database {
+                client.start([("user", "ann"), ("database", database)])
+            } else {
+                client.send([0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 7, 1, 2, 3, 4])
+            }
+            memory = client.startups
+            return client
+        }
+        // The second time what the packet says is known.
+        for _ in 0..<2 { #expect(client("shop").actions == [.send([0x4E]), .refuse(tooMany)]) }
+        #expect(client("godwit").request?.database == "godwit")
+        #expect(client(nil).actions == [.send([0x4E]), .cancel(processID: 7, secret: [1, 2, 3, 4])])
     }
 
     @Test func `protocol 2 is refused with a line of text, as its clients read errors`() {

@@ -182,14 +182,22 @@ import Testing
         #expect(client.request == nil)
     }
 
-    @Test func `the conninfo's password comes before what a client has proven`() throws {
-        let policy = AuthPolicy(method: .trust, secrets: ["ann": .plain("file")])
-        func credentials(_ password: String?, _ proof: ServerProof?) -> ServerLogin.Credentials {
-            ServerLogin.Credentials(user: "ann", password: password, proof: proof, policy: policy)
+    @Test func `the conninfo's password comes first, then the users' file, then what a client has proven`() throws {
+        func credentials(
+            _ password: String?, _ proof: ServerProof?, _ secrets: NameTable<AuthPolicy.Secret> = [:]
+        ) -> ServerLogin.Credentials {
+            let policy = AuthPolicy(method: .trust, secrets: secrets)
+            return ServerLogin.Credentials(user: "ann", password: password, proof: proof, policy: policy)
         }
-        #expect(credentials("own", .password("proven")).password == "own")
+        let file = ["ann": .plain("file")] as NameTable<AuthPolicy.Secret>
+        #expect(credentials("own", .password("proven"), file).password == "own")
+        #expect(credentials(nil, .password("proven"), file).password == "file")
+        #expect(credentials(nil, nil, file).password == "file")
         #expect(credentials(nil, .password("proven")).password == "proven")
-        #expect(credentials(nil, nil).password == "file")
+        let md5 = MD5Password.secret(password: "file", user: "ann")
+        for secret in [.plain("file"), .md5(md5)] as [AuthPolicy.Secret] {
+            #expect(credentials(nil, .md5("md5x"), ["ann": secret]).md5Secret == md5)
+        }
         #expect(credentials(nil, .md5("md5x")).md5Secret == "md5x")
     }
 }
