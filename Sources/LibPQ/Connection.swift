@@ -72,6 +72,11 @@ package struct Connection: ~Copyable {
         "standard_conforming_strings": "on", "statement_timeout": "0", "lock_timeout": "0",
         "idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0", "row_security": "off",
         "client_connection_check_interval": "2s", "synchronous_commit": "on", "client_min_messages": "warning",
+        // What others commit while a transaction of ours is open is to be seen, and no failure: a switch's is open from
+        // its reservation to its claim, and the mirror goes on meanwhile.
+        "default_transaction_isolation": "read committed",
+        // A side may be closed to others' writes; and an array that is text on its way keeps its NULLs.
+        "default_transaction_read_only": "off", "array_nulls": "on",
     ]
 
     /// When our machine is gone without a word, its locks are to go within some ten seconds: others wait for them. Both

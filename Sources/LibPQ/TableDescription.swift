@@ -47,12 +47,18 @@ package struct TableDescription: Sendable, Equatable {
         package var identity: Identity
         /// Its order depends on a collation, which may differ between servers.
         package var isCollatable: Bool
-        /// PostgreSQL's own type: ordered the same on both sides unless collatable.
+        /// PostgreSQL's own type.
         package var isBuiltIn: Bool
         /// Its collation, or that of the key's index, takes other texts for the same.
         package var isLoose = false
 
         package var sql: String { SQL.identifier(name) }
+
+        /// Ordered the same on both sides. The texts in a jsonb are in the order of the database's collation, and names
+        /// of the catalog (regclass and its kin) in that of the numbers they have there.
+        package var hasPortableOrder: Bool {
+            isBuiltIn && !isCollatable && !type.hasPrefix("jsonb") && !type.hasPrefix("reg")
+        }
 
         /// As format_type writes them: the types of whole numbers.
         package static let integerTypes: Set = ["smallint", "integer", "bigint"]
@@ -122,7 +128,7 @@ package struct TableDescription: Sendable, Equatable {
     package var keyColumns: [Column] { key.compactMap { column($0) } }
 
     /// True where both sides order the key alike, so that a range of keys is the same set on both.
-    package var hasPortableKeyOrder: Bool { keyColumns.allSatisfy { $0.isBuiltIn && !$0.isCollatable } }
+    package var hasPortableKeyOrder: Bool { keyColumns.allSatisfy(\.hasPortableOrder) }
 }
 
 /// Reads descriptions out of the catalog. Stateless.

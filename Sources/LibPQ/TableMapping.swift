@@ -161,6 +161,9 @@ package struct TableMappings: Sendable, Equatable {
         case let type where type.hasPrefix("character(") && !type.hasSuffix("[]"):
             let length = type.filter(\.isNumber), text = "rtrim(\(sql)::text)"
             return "rpad(\(text), greatest(\(length), length(\(text))))"
+        case let type where type.hasPrefix("character("):
+            let isLong = "(SELECT bool_or(length(rtrim(v)) > \(type.filter(\.isNumber))) FROM unnest(\(sql)::text[]) v)"
+            return "(CASE WHEN \(isLong) THEN \(sql)::bpchar[] ELSE \(sql)::\(type) END)"
         case let type where type.hasPrefix("bit"):
             return sql
         case let type:

@@ -21,7 +21,7 @@ final class BatchReader {
         var holdToken: String?
         /// Of partitioned tables, by OLD's oid: see PartitionTracker.
         var partitions: [UInt32: String]
-        /// By OLD's oid; nil when there are more keys than a small batch takes.
+        /// By OLD's oid; nil when there are more keys than a small batch takes, or such as it does not.
         var dirty: [UInt32: Dirty]?
     }
 
@@ -131,7 +131,7 @@ final class BatchReader {
         return Head(
             snapshot: snapshot, logEnd: answers[0][0, 4] ?? "", epoch: answers[0].integer(0, 1) ?? 0,
             generation: answers[0].integer(0, 2) ?? 0, holdToken: answers[0][0, 3], partitions: partitions,
-            dirty: isLarge ? nil : try collect(keys))
+            dirty: isLarge ? nil : collect(keys))
     }
 
     private func keysQuery(_ applied: LedgerSnapshot, _ keysMax: Int) -> String {
@@ -152,7 +152,9 @@ final class BatchReader {
     /// Journal entries, over the keys of a small batch, that are looked through for them.
     private static let entriesPerKeyMax = 20
 
-    private func collect(_ keys: Rows) throws(PostgresFailure) -> [UInt32: Dirty] {
+    /// - Returns: nil when a key holds a NULL: for a moment its table let that in. A large batch looks first whether it
+    ///   is the table that it was, and finds no row by such a key.
+    private func collect(_ keys: Rows) -> [UInt32: Dirty]? {
         var dirty: [UInt32: Dirty] = [:]
         for row in 0..<keys.count {
             guard let relation = keys[row, 0].flatMap({ UInt32($0) }) else { continue }
@@ -165,9 +167,7 @@ final class BatchReader {
                 guard let text = keys[row, 3 + part] else { break }
                 key.append(text)
             }
-            guard key.count == keyCounts[relation] ?? key.count else {
-                throw PostgresFailure(.refused, sqlState: Self.definitionChanged, "a key of \(relation) holds a NULL")
-            }
+            guard key.count == keyCounts[relation] ?? key.count else { return nil }
             dirty[relation, default: Dirty()].keys.append(key)
         }
         return dirty

@@ -12,6 +12,8 @@ package struct CaptureInstaller {
         case busy(String, tries: Int)
         case preparedForAnother(old: String, new: String)
         case mirrorRuns
+        /// The writes are being moved, or have been since the direction was found.
+        case switching
 
         package var description: String {
             switch self {
@@ -23,6 +25,9 @@ package struct CaptureInstaller {
                 "NEW belongs to another OLD (epoch \(new) there, \(old) here): run prepare --remove for it first"
             case .mirrorRuns:
                 "a mirror applies to NEW now: set mirror.mode to off (or stop that Godwit) and run this again"
+            case .switching:
+                "the writes are just being moved to the other side, or have been: run this again when SHOW AUTHORITY "
+                    + "says who has them"
             }
         }
     }
@@ -80,6 +85,12 @@ package struct CaptureInstaller {
         _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection,
         tables: [TableDescription], names: [TableName], _ bulk: BulkTables?
     ) throws(Failure) -> Report {
+        defer {
+            let end = "SELECT pg_advisory_unlock(\(AuthoritySchema.coordinatorLock))"
+            _ = try? source.execute(end)
+            _ = try? target.execute(end)
+        }
+        try takeTurn(direction, source: source, target: target)
         var report = Report()
         let (mark, targetMark) = (try self.mark(source, direction.source), try self.mark(target, direction.target))
         let schema = "BEGIN; \(CaptureSchema.target) \(CaptureSchema.source) \(AuthoritySchema.tables) COMMIT"
@@ -107,6 +118,33 @@ package struct CaptureInstaller {
             direction, source: source, target: target, tables: tables, names: names, bulk, marks: (mark, targetMark))
         if targetMark != .replica { try setAside(target, direction.target) }
         return report
+    }
+
+    /// Alone among switches and DDL on both sides: what is put in place for one direction would set aside the triggers
+    /// and keys of a side that has taken the writes meanwhile, and have a mirror to it begin.
+    private func takeTurn(
+        _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection
+    ) throws(Failure) {
+        let lock = """
+            BEGIN; SET LOCAL lock_timeout = '\(Int(SwitchSession.patienceSeconds))s';
+            SELECT pg_advisory_lock(\(AuthoritySchema.coordinatorLock)); COMMIT
+            """
+        do throws(Failure) {
+            try run(source, "\(direction.source.title), turn", lock)
+            try run(target, "\(direction.target.title), turn", lock)
+        } catch {
+            if case .postgres(_, let failure) = error, failure.isLockConflict { throw .switching }
+            throw error
+        }
+        let owner: Ownership
+        do throws(PostgresFailure) {
+            let claims = (try AuthorityReader.claim(source), try AuthorityReader.claim(target))
+            let (old, new) = direction.source == .old ? claims : (claims.1, claims.0)
+            owner = Ownership.resolve(old: old ?? .untouched, new: new ?? .untouched)
+        } catch {
+            throw .postgres("godwit.authority", error)
+        }
+        if owner.authority != direction.source || owner.standing != .settled { throw .switching }
     }
 
     private typealias Versions = [UInt32: String]

@@ -135,7 +135,7 @@ enum CaptureSchema {
     /// Types whose text depends on session settings: their capture function pins those at the price of some
     /// time.
     private static let settingDependentTypes = [
-        "date", "time", "timestamp", "interval", "real", "double", "bytea", "money", "xml",
+        "date", "time", "timestamp", "interval", "real", "double", "bytea", "money", "xml", "reg",
     ]
 
     private static func isSettingDependent(_ column: TableDescription.Column) -> Bool {
@@ -146,13 +146,16 @@ enum CaptureSchema {
     /// Types whose equal values have one text: to compare them takes less than to compare what is written down.
     private static let plainTypes: Set = ["smallint", "integer", "bigint", "uuid", "date", "boolean"]
 
-    /// A value's text, whatever casts to text somebody has made for its type.
+    /// A value's text, whatever casts to text somebody has made for its type. Of PostgreSQL's own types, too: the owner
+    /// of a table may give the column one of his, and a cast of his would run with the control user's rights.
     static func keyText(_ column: TableDescription.Column, of record: String) -> String {
         text(column, "\(record).\(column.sql)")
     }
 
     private static func text(_ column: TableDescription.Column, _ value: String) -> String {
-        column.isBuiltIn ? "\(value)::pg_catalog.text" : "pg_catalog.format('%s', \(value))"
+        column.isBuiltIn
+            ? "CASE WHEN \(value) IS NOT NULL THEN pg_catalog.concat(\(value)) END"
+            : "pg_catalog.format('%s', \(value))"
     }
 
     /// Compares what two records say of a part of the key, under any search_path: by their bytes, for the type's or the
@@ -183,7 +186,8 @@ enum CaptureSchema {
     static func pins(_ table: TableDescription) -> String {
         table.keyColumns.contains { isSettingDependent($0) } ? """
             SET DateStyle = 'ISO, YMD' SET IntervalStyle = 'postgres' SET TimeZone = 'UTC' \
-            SET extra_float_digits = '3' SET bytea_output = 'hex' SET lc_monetary = 'C'
+            SET extra_float_digits = '3' SET bytea_output = 'hex' SET lc_monetary = 'C' \
+            SET search_path = pg_catalog, pg_temp
             """ : ""
     }
 
@@ -213,19 +217,31 @@ enum CaptureSchema {
     /// key is NULL, but all are of the record that an event does not have. And it returns a record, because NULL would
     /// be one more expression; nobody looks at what an AFTER trigger returns.
     static func captureBody(_ table: TableDescription) -> String {
-        func row(_ key: String) -> String { "VALUES (pg_catalog.pg_current_xact_id(), \(table.oid), \(key))" }
+        func row(_ key: String) -> String { "VALUES (pg_catalog.pg_current_xact_id(), \(relation(table)), \(key))" }
         let anyKey = table.keyColumns.map { text($0, "coalesce(NEW.\($0.sql), OLD.\($0.sql))") }
         return """
             -- key \(keyMark(table))
             BEGIN
                 \(insert(row("ARRAY[\(anyKey.joined(separator: ", "))]")))
-                IF \(hasTwoKeys(table)) THEN
+                IF \(relation(table)) IS NOT NULL AND (\(hasTwoKeys(table))) THEN
                     \(insert(row(key(table, of: "OLD"))))
                 END IF;
                 RETURN NEW;
             END
             """
     }
+
+    /// What the version before has made of it: casts to text, and the table's number as any other.
+    static func earlier(_ body: String) -> String {
+        body.replacing(/CASE WHEN (.+?) IS NOT NULL THEN pg_catalog\.concat\(\1\) END/) { "\($0.1)::pg_catalog.text" }
+            .replacing(/IF '\d+'::pg_catalog\.oid IS NOT NULL AND \((.*)\) THEN/) { "IF \($0.1) THEN" }
+            .replacing(/'(\d+)'::pg_catalog\.oid/) { $0.1 }
+    }
+
+    /// A constant of this type, in whichever expression, has sessions plan that one anew when the table changes.
+    /// Without one they keep the types that the key's columns had, and each statement of a session that has written
+    /// before fails once ALTER TABLE has made a bigint of an integer.
+    private static func relation(_ table: TableDescription) -> String { "'\(table.oid)'::pg_catalog.oid" }
 
     /// plpgsql: true of an UPDATE that changes the key; false or NULL otherwise.
     private static func hasTwoKeys(_ table: TableDescription) -> String {

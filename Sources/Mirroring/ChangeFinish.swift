@@ -7,7 +7,6 @@ extension SchemaChange {
     ///
     /// - Parameter triesMax: for the lock of each new table.
     func finish(_ record: Record, triesMax: Int = CaptureInstaller().triesMax) throws(Failure) {
-        let mark = try onSide(direction.target) { () throws(PostgresFailure) in try ApplierMark.of(target) }
         let known = "jsonb_array_elements(\(SQL.literal(record.known))::jsonb) k"
         let same = "b.schema_name = k->>1 AND b.table_name = k->>2"
         let isRenamed = """
@@ -16,8 +15,7 @@ extension SchemaChange {
         // Tables may have exchanged names, and each row is looked at by itself: first to names that are too long for
         // any table.
         let between = "repeat('-', 64)"
-        let renamed = try onTarget("""
-            BEGIN;
+        try onTarget("""
             DELETE FROM godwit.backfill b USING \(known)
              WHERE \(same) AND k->>0 IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = (k->>0)::oid);
             UPDATE godwit.backfill b SET table_name = b.table_name || \(between)
@@ -25,22 +23,7 @@ extension SchemaChange {
             UPDATE godwit.backfill b SET schema_name = n.nspname, table_name = c.relname
               FROM \(known), pg_class c, pg_namespace n
              WHERE b.schema_name = k->>1 AND b.table_name = k->>2 || \(between) AND \(isRenamed)
-             RETURNING c.oid::bigint
             """)
-        do throws(Failure) {
-            if let renamed, renamed.count > 0, direction == .forward {
-                let oids = Set((0..<renamed.count).compactMap { renamed[$0, 0].flatMap { UInt32($0) } })
-                let tables = try onSide(direction.target) { () throws(PostgresFailure) in
-                    try CatalogReader.tables(target)
-                }
-                // Whoever else writes there is noted under the table's name.
-                for table in tables where oids.contains(table.oid) { try onTarget(RogueWatch.install(table, mark)) }
-            }
-            try onTarget("COMMIT")
-        } catch {
-            _ = try? onTarget("ROLLBACK")
-            throw error
-        }
         try install(record, triesMax)
         try onSource("""
             BEGIN; UPDATE godwit.control SET generation = generation + 1;

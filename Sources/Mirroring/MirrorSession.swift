@@ -215,7 +215,7 @@ final class MirrorSession {
             if let first = found.first { throw .notReady("\(first)") }
             guard let twin else { preconditionFailure("a missing table is a finding") }
             guard let capture = captured[table.oid] else { throw captureGone(source, table.name) }
-            if !capture.isMade(for: table) { throw captureOfAnother(source, table.name) }
+            if !capture.mayGoOn(for: table) { throw captureOfAnother(source, table.name) }
             pairs.append((table, shape, twin))
         }
         return pairs
@@ -337,11 +337,17 @@ final class MirrorSession {
             try on(target) { () throws(PostgresFailure) in try applier.run(text) }
             let cleared = try clearStale()
             let changes = try applyPartitions(moved)
+            // A TRUNCATE of a root gives all its partitions other files: they are brought anew, with those that came
+            // behind it, and nothing may take them away again.
+            let replaced = Set(changes.filter { !$0.deletions.isEmpty }.map(\.plan.oid))
+            for index in small.indices where replaced.contains(small[index].table.oid) {
+                small[index].isTruncated = false
+            }
             var rest: [UInt8] = []
             BatchApplier.append(small, to: &rest)
             if !rest.isEmpty { try on(target) { () throws(PostgresFailure) in try applier.run(rest) } }
             var touched = (cleared + moved + small.map(\.table)).map(\.newOid)
-            if head.dirty == nil { touched += try applyLarge() }
+            if head.dirty == nil { touched += try applyLarge(replaced) }
             let step = try applyBackfillStep()
             if let step, let plan = planOf[step.name] { touched.append(plan.newOid) }
             let expect = BatchApplier.expectText(touched, definitions)
@@ -368,8 +374,9 @@ final class MirrorSession {
     /// A side's failure in a COPY between both is told apart by nothing: NEW is named, the text says the
     /// rest.
     ///
+    /// - Parameter replaced: OLD's oids of the roots whose partitions this batch has brought.
     /// - Returns: NEW's oids of the tables.
-    private func applyLarge() throws(Failure) -> [UInt32] {
+    private func applyLarge(_ replaced: Set<UInt32>) throws(Failure) -> [UInt32] {
         let tables = try on(source) { () throws(PostgresFailure) in
             try reader.largeTables(after: progress.snapshot)
         }
@@ -378,7 +385,8 @@ final class MirrorSession {
         }
         let entries = tables.reduce(0) { $0 + (plans[$1.relation] == nil ? 0 : $1.entries) }
         let known = tables.compactMap { table -> BacklogFeed.Table? in
-            plans[table.relation].map { ($0, table.isTruncated, reader.unseen(progress.snapshot, table.relation)) }
+            let isTruncated = table.isTruncated && !replaced.contains(table.relation)
+            return plans[table.relation].map { ($0, isTruncated, reader.unseen(progress.snapshot, table.relation)) }
         }
         let inParts = known.filter { $0.plan.comesInParts }
         let isWorthTwo = inParts.count > 1 && entries >= options.aheadEntriesMin
@@ -473,6 +481,7 @@ final class MirrorSession {
         lastHousekeeping = now
         let progress = progress
         try on(source) { () throws(PostgresFailure) in try reader.rotateJournal(progress) }
+        try on(target) { () throws(PostgresFailure) in try applier.dropStaging() }
         guard try isCaptureWhole() else { return false }
         try noticeUncaptured()
         try on(target) { () throws(PostgresFailure) in try sequences.raise(from: reader, on: applier) }

@@ -12,6 +12,7 @@ struct PartitionTracker {
         var stamp: String
         /// The partition's constraint: what a row must satisfy to be in it.
         var condition: String
+        /// nil where we may not read it by itself.
         var name: TableName?
     }
 
@@ -20,8 +21,8 @@ struct PartitionTracker {
         var plan: TablePlan
         /// As SQL conditions on NEW's rows.
         var deletions: [String]
-        /// Partitions to copy; nil: all of the root.
-        var copies: [TableName]?
+        /// Statements that copy partitions; nil: all of the root comes.
+        var copies: [String]?
         var leaves: [UInt32: Leaf]
     }
 
@@ -83,7 +84,8 @@ struct PartitionTracker {
     static func leavesQuery(_ root: UInt32) -> String {
         """
         \(tree([root])) SELECT leaf::bigint, stamp, coalesce(pg_get_partition_constraintdef(leaf), 'true'), n.nspname,
-            l.relname FROM leaves l JOIN pg_namespace n ON n.oid = l.relnamespace
+            l.relname, has_table_privilege(l.leaf, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')
+            FROM leaves l JOIN pg_namespace n ON n.oid = l.relnamespace
         """
     }
 
@@ -92,9 +94,9 @@ struct PartitionTracker {
         var leaves: [UInt32: Leaf] = [:]
         for row in 0..<rows.count {
             guard let leaf = rows[row, 0].flatMap({ UInt32($0) }) else { continue }
+            let name = TableName(schema: rows[row, 3] ?? "", name: rows[row, 4] ?? "")
             leaves[leaf] = Leaf(
-                stamp: rows[row, 1] ?? "", condition: rows[row, 2] ?? "true",
-                name: TableName(schema: rows[row, 3] ?? "", name: rows[row, 4] ?? ""))
+                stamp: rows[row, 1] ?? "", condition: rows[row, 2] ?? "true", name: rows.flag(row, 5) ? name : nil)
         }
         let before = known[plan.oid] ?? [:]
         var change = Change(plan: plan, deletions: [], copies: [], leaves: leaves)
@@ -104,11 +106,13 @@ struct PartitionTracker {
         }
         for (leaf, now) in leaves.sorted(by: { $0.key < $1.key }) where before[leaf]?.stamp != now.stamp {
             change.deletions.append(now.condition)
-            if let name = now.name { change.copies?.append(name) }
+            change.copies?.append(now.name.map { plan.copyPartition($0) } ?? plan.copyRows(where: now.condition))
         }
         // The condition of a hash partition names the table by its number, which NEW does not know; that of a mapped
-        // table OLD's columns.
-        let isForeign = change.deletions.contains { $0.contains("satisfies_hash_partition") }
+        // table OLD's columns; and NEW may have other texts in a range.
+        let isForeign = change.deletions.contains {
+            $0.contains("satisfies_hash_partition") || !plan.hasPortableOrder(in: $0)
+        }
         if isForeign || (plan.isMapped && !change.deletions.isEmpty) {
             change.deletions = ["true"]
             change.copies = nil

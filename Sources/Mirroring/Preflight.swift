@@ -59,6 +59,7 @@ package enum Preflight {
                 }
             }
             found += SchemaMatch.defects(old: shape, new: twin)
+            found += try keyOperators(table, old)
             findings += found
             guard !found.contains(where: { $0.weight == .blocking }) else { continue }
             carried.append(table)
@@ -146,6 +147,28 @@ package enum Preflight {
         return found
     }
 
+    /// Our statements find rows by the key's = and <, which they look for in pg_catalog alone, whatever anybody's
+    /// search_path has before it: types of extensions (ltree, isbn13) have theirs elsewhere.
+    private static func keyOperators(
+        _ table: TableDescription, _ old: borrowing Connection
+    ) throws(PostgresFailure) -> [Finding] {
+        var found: [Finding] = []
+        for column in table.keyColumns where !column.isBuiltIn {
+            do throws(PostgresFailure) {
+                try old.execute("SELECT v = v, v < v FROM (SELECT NULL::\(column.type) WHERE false) t (v)")
+            } catch {
+                guard error.kind == .refused else { throw error }
+                // There is none, or more than one that would do.
+                guard ["42883", "42725"].contains(error.sqlState) else { continue }
+                found.append(blocking(
+                    "OLD \(table.name).\(column.name)",
+                    "is of the key, and PostgreSQL itself has no = and < for its type \(column.type)",
+                    "Give the table a primary key of another type, and this column a unique index"))
+            }
+        }
+        return found
+    }
+
     // MARK: databases
 
     private static func sides(
@@ -164,7 +187,8 @@ package enum Preflight {
             SELECT pg_is_in_recovery(), current_setting('server_encoding'), current_setting('server_version_num')::int,
                    has_database_privilege(current_database(), 'CREATE'), current_user,
                    to_regclass('godwit.\(side == "OLD" ? "control" : "progress")') IS NULL
-                     AND EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('godwit'))
+                     AND EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('godwit')),
+                   has_database_privilege(current_database(), 'TEMPORARY')
             """)
         let user = facts[0, 4] ?? ""
         if facts.flag(0, 0) {
@@ -179,6 +203,11 @@ package enum Preflight {
         if !facts.flag(0, 3) {
             found.append(blocking(
                 side, "\(user) may not create the schema godwit", "GRANT CREATE ON DATABASE ... TO \(user)"))
+        }
+        // For what comes in large batches, and for keys whose order is each side's own; behind a cutover on OLD.
+        if !facts.flag(0, 6) {
+            found.append(blocking(
+                side, "\(user) may not make temporary tables", "GRANT TEMPORARY ON DATABASE ... TO \(user)"))
         }
         if facts.flag(0, 5) {
             found.append(blocking(side, "has a schema godwit that is not ours", "Rename that schema"))
@@ -309,7 +338,25 @@ package enum Preflight {
             let right = onNew[row, 1] ?? ""
             found.append(blocking("NEW \(onNew[row, 0] ?? "")", "we may not \(right)", "GRANT \(right)"))
         }
-        return found
+        return found + (try sequenceRights(old, new))
+    }
+
+    /// The mirror raises those that it can read on OLD.
+    private static func sequenceRights(
+        _ old: borrowing Connection, _ new: borrowing Connection
+    ) throws(PostgresFailure) -> [Finding] {
+        let rows = try old.query(SequenceRaiser.Reading.query)
+        let readable = Set(rows.tableNames).subtracting(SequenceRaiser.Reading(rows).hidden)
+        let closed = try new.query("""
+            SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind = 'S' AND NOT (has_sequence_privilege(c.oid, 'SELECT')
+               AND has_sequence_privilege(c.oid, 'UPDATE') AND has_schema_privilege(n.oid, 'USAGE')) ORDER BY 1, 2
+            """)
+        return closed.tableNames.filter { readable.contains($0) }.map { name in
+            blocking(
+                "NEW \(name)", "we may not raise the sequence",
+                "GRANT SELECT, UPDATE on it, and USAGE on its schema, to the control user")
+        }
     }
 
     /// Rows on NEW that no backfill of ours brought would stay, and be wrong.

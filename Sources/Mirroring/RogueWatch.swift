@@ -23,10 +23,16 @@ enum RogueWatch {
         CREATE TABLE IF NOT EXISTS godwit.rogue (
             id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, schema_name text NOT NULL, table_name text NOT NULL,
             key text[]);
+        -- Not tried each time: whoever has written there and not ended would be waited for, and all behind him.
+        DO $godwit$ BEGIN IF NOT EXISTS (
+                SELECT FROM pg_attribute WHERE attrelid = 'godwit.rogue'::regclass AND attname = 'relation') THEN
+            ALTER TABLE godwit.rogue ADD COLUMN relation oid;
+        END IF; END $godwit$;
         CREATE OR REPLACE FUNCTION godwit.rogue_truncate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
         SET search_path = pg_catalog, pg_temp AS $godwit$
         BEGIN
-            INSERT INTO godwit.rogue (schema_name, table_name) VALUES (TG_ARGV[0], TG_ARGV[1]);
+            INSERT INTO godwit.rogue (schema_name, table_name, relation)
+                VALUES (TG_ARGV[0], TG_ARGV[1], TG_ARGV[2]::oid);
             RETURN NULL;
         END $godwit$;
         """
@@ -35,10 +41,10 @@ enum RogueWatch {
     static func install(_ table: TableDescription, _ mark: ApplierMark) -> String {
         let condition = mark == .replica ? "" : " WHEN (\(mark.isAbsent))"
         let function = "godwit.rogue_\(table.oid)", name = table.name.sql
-        let names = "\(SQL.literal(table.name.schema)), \(SQL.literal(table.name.name))"
+        let who = "\(SQL.literal(table.name.schema)), \(SQL.literal(table.name.name)), '\(table.oid)'"
         func insert(_ record: String) -> String {
             let key = table.keyColumns.map { CaptureSchema.keyText($0, of: record) }.joined(separator: ", ")
-            return "INSERT INTO godwit.rogue (schema_name, table_name, key) VALUES (\(names), ARRAY[\(key)]);"
+            return "INSERT INTO godwit.rogue (schema_name, table_name, relation, key) VALUES (\(who), ARRAY[\(key)]);"
         }
         let body = """
             BEGIN
@@ -55,22 +61,26 @@ enum RogueWatch {
             CREATE OR REPLACE TRIGGER \(rowTrigger) AFTER INSERT OR UPDATE OR DELETE ON \(name)
                 FOR EACH ROW\(condition) EXECUTE FUNCTION \(function)();
             CREATE OR REPLACE TRIGGER \(truncateTrigger) AFTER TRUNCATE ON \(name)
-                FOR EACH STATEMENT\(condition) EXECUTE FUNCTION godwit.rogue_truncate(\(names));
+                FOR EACH STATEMENT\(condition) EXECUTE FUNCTION godwit.rogue_truncate(\(who));
             """
     }
 
-    /// Tables of NEW that are watched already.
+    /// Tables of NEW that are watched already, not by an earlier version's triggers, which know them by their names.
     static func watched(_ mark: ApplierMark) -> String {
         """
         SELECT n.nspname, c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+          JOIN pg_proc p ON p.oid = t.tgfoid AND p.prosrc LIKE '%, relation, key)%'
           JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.tgname = '\(rowTrigger)' AND t.tgparentid = 0
            \(mark == .replica ? "" : "AND \(mark.isKnown(to: "t"))")
         """
     }
 
+    /// A table may have been renamed since. A side that an earlier version has prepared has no `relation` to tell.
     static let keysQuery = """
-        SELECT r.id, schema_name, table_name, key IS NULL, part
+        SELECT r.id, coalesce(nspname, schema_name), coalesce(relname, table_name), key IS NULL, part
           FROM (SELECT * FROM godwit.rogue ORDER BY id LIMIT \(keysMax)) r
+          LEFT JOIN pg_class c ON c.oid = (to_jsonb(r)->>'relation')::oid
+          LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
           LEFT JOIN LATERAL unnest(r.key) WITH ORDINALITY k (part, n) ON true ORDER BY r.id, k.n
         """
 

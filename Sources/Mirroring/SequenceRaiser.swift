@@ -3,7 +3,8 @@ import LibPQ
 /// Keeps NEW's sequences ahead of OLD's by some head room, so that NEW can take over at any time.
 /// Used by the mirror's thread, between batches.
 struct SequenceRaiser {
-    /// Values (times the increment) that OLD may hand out between two raises without passing NEW.
+    /// Values (times the increment) that OLD may hand out between two raises without passing NEW, where NEW's bound is
+    /// far enough.
     static let headRoom: Int64 = 1000
 
     private var seen: [TableName: Int64] = [:]
@@ -22,10 +23,13 @@ struct SequenceRaiser {
             var increment: Int64
         }
 
+        /// Not by to_regclass, which fails where we may not look into the schema.
         static let query = """
-            SELECT schemaname, sequencename, last_value, increment_by, start_value,
-                   has_sequence_privilege(to_regclass(format('%I.%I', schemaname, sequencename)), 'SELECT')
-              FROM pg_sequences WHERE schemaname <> 'godwit' ORDER BY 1, 2
+            SELECT s.schemaname, s.sequencename, s.last_value, s.increment_by, s.start_value,
+                   has_sequence_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')
+              FROM pg_sequences s JOIN pg_namespace n ON n.nspname = s.schemaname
+              JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = s.sequencename
+             WHERE s.schemaname <> 'godwit' ORDER BY 1, 2
             """
 
         private(set) var sequences: [Sequence] = []
@@ -137,15 +141,16 @@ struct SequenceRaiser {
         return found
     }
 
+    /// Of what the sequence has left no more than half is skipped: it is to have values to give, in the source's steps.
     private static func raiseText(_ name: TableName, last: Int64, increment: Int64) -> String {
-        let wanted = last.addingReportingOverflow(increment.multipliedReportingOverflow(by: headRoom).partialValue)
-        let isDown = increment < 0
-        let value = wanted.overflow ? (isDown ? Int64.min : Int64.max) : wanted.partialValue
-        let bounded = isDown ? "greatest(\(value), min_value)" : "least(\(value), max_value)"
+        let (bound, nearer, isBehind) = increment < 0 ? ("min_value", "greatest", ">") : ("max_value", "least", "<")
+        let (from, step) = ("'\(last)'::numeric", "'\(increment)'::numeric")
         return """
-            SELECT setval(to_regclass(\(SQL.literal(name.sql))), \(bounded)) FROM pg_sequences
+            SELECT setval(to_regclass(\(SQL.literal(name.sql))), wanted) FROM pg_sequences,
+                LATERAL (SELECT least(\(headRoom), greatest(0, trunc((\(bound) - \(from)) / 2 / \(step)))) AS steps) s,
+                LATERAL (SELECT \(nearer)(\(from) + steps * \(step), \(bound))::bigint AS wanted) w
              WHERE schemaname = \(SQL.literal(name.schema)) AND sequencename = \(SQL.literal(name.name))
-               AND (last_value IS NULL OR last_value \(isDown ? ">" : "<") \(bounded))
+               AND (last_value IS NULL OR last_value \(isBehind) wanted)
             """
     }
 }

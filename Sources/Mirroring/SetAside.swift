@@ -21,6 +21,19 @@ package enum SetAside {
             kind text, schema_name text, table_name text, name text, definition text NOT NULL, remark text,
             depth int NOT NULL DEFAULT 0, is_back boolean NOT NULL DEFAULT false,
             PRIMARY KEY (kind, schema_name, table_name, name));
+        ALTER TABLE godwit.aside ADD COLUMN IF NOT EXISTS relation oid;
+        -- Those of tables that are gone would stand in the way of one that has such a table's name now. Tables may have
+        -- been renamed, or have exchanged names: first to names that are too long for any table.
+        CREATE OR REPLACE FUNCTION godwit.follow_renamed() RETURNS void LANGUAGE sql
+        SET search_path = pg_catalog, pg_temp AS $godwit$
+            DELETE FROM godwit.aside a WHERE a.relation NOT IN (SELECT oid FROM pg_class);
+            UPDATE godwit.aside a SET table_name = a.table_name || repeat('-', 64)
+              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.oid = a.relation AND (n.nspname <> a.schema_name OR c.relname <> a.table_name);
+            UPDATE godwit.aside a SET schema_name = n.nspname, table_name = c.relname
+              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.oid = a.relation AND (n.nspname <> a.schema_name OR c.relname <> a.table_name);
+        $godwit$;
         CREATE OR REPLACE FUNCTION godwit.members() RETURNS TABLE (relation oid, depth int) LANGUAGE sql
         SET search_path = pg_catalog, pg_temp AS $godwit$
             WITH roots AS (
@@ -50,9 +63,10 @@ package enum SetAside {
             -- A side that the mirror does not write on keeps what it has; and no batch is under way.
             PERFORM FROM godwit.progress FOR UPDATE;
             IF NOT FOUND THEN RETURN 0; END IF;
+            PERFORM godwit.follow_renamed();
             -- Partitions' copies that are not as the trigger they are copies of.
-            INSERT INTO godwit.aside (kind, schema_name, table_name, name, definition, depth)
-                SELECT 'trigger', n.nspname, c.relname, t.tgname, t.tgenabled, m.depth
+            INSERT INTO godwit.aside (kind, schema_name, table_name, name, definition, depth, relation)
+                SELECT 'trigger', n.nspname, c.relname, t.tgname, t.tgenabled, m.depth, c.oid
                   FROM godwit.members() m JOIN pg_trigger t ON t.tgrelid = m.relation
                   JOIN pg_trigger p ON p.oid = t.tgparentid JOIN pg_class c ON c.oid = t.tgrelid
                   JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -61,9 +75,11 @@ package enum SetAside {
             FOR its IN SELECT f.*, n.nspname, c.relname FROM godwit.firing() f JOIN pg_class c ON c.oid = f.relation
                   JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY f.relation, f.kind, f.name
             LOOP
-                INSERT INTO godwit.aside AS a (kind, schema_name, table_name, name, definition, remark, depth)
-                    VALUES (its.kind, its.nspname, its.relname, its.name, its.definition, its.remark, its.depth)
+                INSERT INTO godwit.aside AS a (kind, schema_name, table_name, name, definition, remark, depth, relation)
+                    VALUES (its.kind, its.nspname, its.relname, its.name, its.definition, its.remark, its.depth,
+                        its.relation)
                     ON CONFLICT (kind, schema_name, table_name, name) DO UPDATE SET is_back = false,
+                        relation = excluded.relation,
                         definition = CASE WHEN a.is_back THEN a.definition ELSE excluded.definition END;
                 its_table := format('%I.%I', its.nspname, its.relname);
                 EXECUTE CASE its.kind
@@ -83,7 +99,9 @@ package enum SetAside {
         SET search_path = pg_catalog, pg_temp AS $godwit$
         DECLARE its record; part record; its_table text;
         BEGIN
-            FOR its IN SELECT a.*, c.oid AS relation, c.relkind FROM godwit.aside a
+            PERFORM godwit.follow_renamed();
+            FOR its IN SELECT a.kind, a.schema_name, a.table_name, a.name, a.definition, a.remark, c.oid AS relation,
+                      c.relkind FROM godwit.aside a
                   JOIN pg_namespace n ON n.nspname = a.schema_name
                   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = a.table_name
                  WHERE NOT a.is_back ORDER BY a.kind, a.depth, a.schema_name, a.table_name, a.name
@@ -204,6 +222,10 @@ package enum SetAside {
         _ connection: borrowing Connection, progress: (String) -> Void = { _ in }
     ) throws(PostgresFailure) -> [String] {
         guard try connection.query("SELECT to_regclass('godwit.aside') IS NOT NULL").flag(0, 0) else { return [] }
+        // An earlier version has prepared the side: names are all that it has.
+        if try connection.query("SELECT to_regprocedure('godwit.follow_renamed()') IS NOT NULL").flag(0, 0) {
+            try connection.execute("SELECT godwit.follow_renamed()")
+        }
         let rows = try connection.query("""
             SELECT a.schema_name, a.table_name, a.name, a.definition, a.remark, c.oid::bigint, c.relkind = 'p'
               FROM godwit.aside a LEFT JOIN pg_namespace n ON n.nspname = a.schema_name

@@ -149,8 +149,15 @@ struct InstalledCapture {
     var keyMark: String { CaptureSchema.keyMark(ofBody: body) }
 
     /// False: another version has made it, or it is for another key.
-    func isMade(for table: TableDescription) -> Bool {
-        body == CaptureSchema.captureBody(table)
-            && (statementBody == nil || statementBody == StatementCapture.body(table))
+    func isMade(for table: TableDescription) -> Bool { isMade(for: table) { $0 } }
+
+    /// Also what the version before has made, until `prepare` is run behind the upgrade: it misses no change.
+    func mayGoOn(for table: TableDescription) -> Bool {
+        isMade(for: table) || isMade(for: table, CaptureSchema.earlier)
+    }
+
+    private func isMade(for table: TableDescription, _ form: (String) -> String) -> Bool {
+        body == form(CaptureSchema.captureBody(table))
+            && (statementBody == nil || statementBody == form(StatementCapture.body(table)))
     }
 }

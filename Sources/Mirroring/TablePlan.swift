@@ -56,7 +56,7 @@ package struct TablePlan: Sendable {
         let carried = old.columns.filter { column in new.column(column.name)?.isGenerated == false }
         columnList = carried.map(\.sql).joined(separator: ", ")
         keyList = keys.map(\.sql).joined(separator: ", ")
-        keyTexts = keys.map { "\($0.sql)::text" }.joined(separator: ", ")
+        keyTexts = keys.map { Self.text($0) }.joined(separator: ", ")
         valuesText = Self.values(carried)
         carriedNames = Set(carried.map(\.name))
         sourceNames = old.view?.columns ?? carriedNames
@@ -87,6 +87,9 @@ package struct TablePlan: Sendable {
 
     // MARK: keys
 
+    /// As the captures write it down, and a literal of the type reads it: a cast to text may be anybody's function.
+    private static func text(_ column: TableDescription.Column) -> String { "format('%s', \(column.sql))" }
+
     /// `key IN (...)`: equality is the key type's own, so two texts of one value find one row, once.
     private func condition(_ wanted: [[String]]) -> String {
         if keyCount == 1 {
@@ -107,7 +110,7 @@ package struct TablePlan: Sendable {
 
     /// Key texts, then the row as a parenthesised list of literals: NULL once all so far are beyond `bytesMax`.
     func selectRows(_ wanted: [[String]], bytesMax: Int) -> String {
-        let texts = keys.enumerated().map { "\($1.sql)::text AS k\($0)" }.joined(separator: ", ")
+        let texts = keys.enumerated().map { "\(Self.text($1)) AS k\($0)" }.joined(separator: ", ")
         let names = keys.indices.map { "k\($0)" }.joined(separator: ", ")
         return """
             SELECT \(names), CASE WHEN sum(octet_length(v)) OVER (ROWS UNBOUNDED PRECEDING) <= \(bytesMax) THEN v END \
@@ -206,6 +209,18 @@ package struct TablePlan: Sendable {
         return "COPY (SELECT \(columnList) FROM \(rows ?? oldRows) t) TO STDOUT"
     }
 
+    /// The rows of a partition that we may read through its root only.
+    func copyRows(where condition: String) -> String {
+        "COPY (SELECT \(columnList) FROM \(oldRows) t WHERE \(condition)) TO STDOUT"
+    }
+
+    /// Of a partition's condition; the columns of it are columns of the key. False: it compares values by an order that
+    /// is each side's own.
+    func hasPortableOrder(in condition: String) -> Bool {
+        guard condition.contains("<") || condition.contains(">") else { return true }
+        return keys.allSatisfy { $0.hasPortableOrder || !condition.contains($0.sql.dropFirst().dropLast()) }
+    }
+
     func deletePartition(_ condition: String) -> String { "DELETE FROM \(newRows) WHERE \(condition)" }
 
     func deleteRange(after: [String]?, through: [String]?) -> String {
@@ -252,11 +267,12 @@ package struct TablePlan: Sendable {
     /// Rows that a dirty key brought earlier are right already: every later change made their keys dirty
     /// again.
     var insertMissing: String {
+        let rows = "INSERT INTO \(name.sql) (\(columnList)) OVERRIDING SYSTEM VALUE "
+            + "SELECT \(columnList) FROM \(stagingRows) s"
+        // A key that NEW computes is not among the columns of a staged row.
+        if !keys.allSatisfy({ carriedNames.contains($0.name) }) { return "\(rows) ON CONFLICT (\(keyList)) DO NOTHING" }
         let same = keys.map { "t.\($0.sql) = s.\($0.sql)" }.joined(separator: " AND ")
-        return """
-            INSERT INTO \(name.sql) (\(columnList)) OVERRIDING SYSTEM VALUE SELECT \(columnList) FROM \(stagingRows) s \
-            WHERE NOT EXISTS (SELECT FROM \(newRows) t WHERE \(same))
-            """
+        return "\(rows) WHERE NOT EXISTS (SELECT FROM \(newRows) t WHERE \(same))"
     }
     var copyIntoTable: String { "COPY \(name.sql) (\(columnList)) FROM STDIN" }
 }

@@ -32,16 +32,16 @@ package struct ColumnHash: Sendable {
     private let kind: Kind
     /// What is hashed.
     let value: String
-    /// PostgreSQL's hashes of one number are the same in each size.
-    private let integerHash: String
+    /// Bytes of a whole number: PostgreSQL's hashes of one are the same in each size.
+    private let integerSize: Int
 
     /// - Parameter type: what the column is where it is read, as format_type writes it; nil: not known.
     init(_ column: TableDescription.Column, _ kind: Kind, type: String?) {
         self.kind = kind
-        integerHash = switch type {
-        case "integer": "hashint4extended"
-        case "smallint": "hashint2extended"
-        default: "hashint8extended"
+        integerSize = switch type {
+        case "integer": 4
+        case "smallint": 2
+        default: 8
         }
         value = switch kind {
         case .integer: type == nil ? "\(column.sql)::bigint" : column.sql
@@ -67,7 +67,7 @@ package struct ColumnHash: Sendable {
     /// - Parameter isFirst: of a row's two hashes.
     func hash(_ name: String, seed: Int, isFirst: Bool) -> String {
         let hash = switch kind {
-        case .integer: "\(integerHash)(\(name), \(seed))"
+        case .integer: integerHash(name, seed: seed, isFirst: isFirst)
         case .boolean: "hashint8extended(\(name), \(seed))"
         case .text, .other: "hashtextextended(\(name), \(seed))"
         // It takes no notice of blanks at the end: their number is part of one seed, which is enough to see a change.
@@ -77,5 +77,14 @@ package struct ColumnHash: Sendable {
         case .timestamp, .timestampWithZone: "timestamp_hash_extended(\(name), \(seed))"
         }
         return "coalesce(\(hash), \(seed))"
+    }
+
+    /// PostgreSQL lays the halves of a bigint over each other and hashes that: 1 and 1 << 32, or -1 and 4294967295, are
+    /// one to it, whatever the seed. So the second hash is of the lower half, with the upper one in its seed.
+    private func integerHash(_ name: String, seed: Int, isFirst: Bool) -> String {
+        let function = "hashint\(integerSize)extended"
+        if isFirst { return "\(function)(\(name), \(seed))" }
+        let lower = integerSize == 8 ? "\(name) & 4294967295" : name
+        return "\(function)(\(lower), \(seed) + (\(name) >> \(min(32, integerSize * 8 - 1))))"
     }
 }

@@ -70,8 +70,8 @@ package struct PairedSnapshots: ~Copyable {
         return PairedSnapshots(pairing, old: old, oldName: oldName, new: new, newName: newName, process: process)
     }
 
-    /// Whether somebody waits for a table that `process` has locked.
-    static func awaitedTable(_ process: Int64) -> String {
+    /// Whether somebody waits for a table that `process`, an SQL expression, has locked.
+    static func awaitedTable(_ process: String) -> String {
         """
         SELECT EXISTS (SELECT FROM pg_locks w JOIN pg_locks h ON h.database = w.database AND h.relation = w.relation
             WHERE w.locktype = 'relation' AND NOT w.granted AND w.mode = 'AccessExclusiveLock' AND h.pid = \(process))

@@ -67,7 +67,9 @@ package enum SchemaComparison {
             old = old.filter { !$0.key.hasPrefix("\(kind) \(from)") }
             new = new.filter { !$0.key.hasPrefix("\(kind) \(to)") }
         }
-        let table = old.removeValue(forKey: "table \(mapping.old)")
+        var table = old.removeValue(forKey: "table \(mapping.old)")
+        // Their texts name columns and tables.
+        for name in ["partition key", "parents"] { table?[name] = nil }
         var columns: [String: [String: String]] = [:]
         for (object, properties) in old where object.hasPrefix("column \(from)") {
             columns[String(object.dropFirst("column \(from)".count))] = properties
@@ -82,6 +84,8 @@ package enum SchemaComparison {
                 let object = "column \(to)\(target)"
                 kept.insert(object)
                 var properties = properties
+                // Computed columns come last.
+                properties["place"] = nil
                 if !isSame {
                     for name in ["type", "default", "collation"] {
                         properties[name] = nil
@@ -111,17 +115,13 @@ package enum SchemaComparison {
         return found
     }
 
-    /// Foreign keys that are away as long as the mirror writes on the side, in a role for which they would fire, with
-    /// those of partitions; and how triggers are enabled that are off so long, with their copies: one of a partition
-    /// that came later is off as well, and gets its state back with the nearest that is remembered.
+    /// Foreign keys that are away as long as the mirror writes on the side, in a role for which they would fire; and
+    /// how triggers are enabled that are off so long, with their copies: one of a partition that came later is off as
+    /// well, and gets its state back with the nearest that is remembered.
     private static let setAside = """
-        WITH away AS (SELECT *, to_regclass(format('%I.%I', schema_name, table_name)) AS relation,
-                CASE WHEN definition LIKE '% NOT VALID' THEN definition || ' NOT VALID' ELSE definition END AS told
-            FROM godwit.aside WHERE kind = 'foreign key' AND NOT is_back)
-        SELECT 'constraint ' || schema_name || '.' || table_name || '.' || name, 'definition', told FROM away
-        UNION SELECT 'constraint ' || n.nspname || '.' || c.relname || '.' || a.name, 'definition', a.told
-          FROM away a, pg_partition_tree(a.relation) p JOIN pg_class c ON c.oid = p.relid
-          JOIN pg_namespace n ON n.oid = c.relnamespace
+        SELECT 'constraint ' || schema_name || '.' || table_name || '.' || name, 'definition',
+               CASE WHEN definition LIKE '% NOT VALID' THEN definition || ' NOT VALID' ELSE definition END
+          FROM godwit.aside WHERE kind = 'foreign key' AND NOT is_back
         UNION SELECT 'trigger ' || schema_name || '.' || table_name || '.' || name, 'state', definition
           FROM godwit.aside WHERE kind = 'trigger' AND NOT is_back
         UNION SELECT 'trigger ' || n.nspname || '.' || c.relname || '.' || t.tgname, 'state', s.definition
@@ -144,18 +144,24 @@ package enum SchemaComparison {
         """
     }
 
-    /// Object, property, value. NOT NULL is a column's; that newer versions keep a constraint for it is left out.
+    /// Object, property, value. NOT NULL is a column's; that newer versions keep a constraint for it is left out. So
+    /// are the parts that a foreign key has for partitions: their names hang on the order in which those came and went.
     private static let query = """
         WITH tables AS (
             SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind, c.relpersistence, c.relispartition,
                    CASE WHEN c.relrowsecurity THEN 'on' ELSE 'off' END
-                     || CASE WHEN c.relforcerowsecurity THEN ', for the owner too' ELSE '' END AS row_security
+                     || CASE WHEN c.relforcerowsecurity THEN ', for the owner too' ELSE '' END AS row_security,
+                   coalesce(pg_get_partkeydef(c.oid), 'none') AS partition_key, concat_ws(' ', coalesce((
+                       SELECT string_agg(h.inhparent::regclass::text, ', ' ORDER BY h.inhseqno)
+                         FROM pg_inherits h WHERE h.inhrelid = c.oid), 'none'),
+                       pg_get_expr(c.relpartbound, c.oid)) AS parents
               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND \(ours)
                AND NOT \(ofExtension("pg_class", "c.oid")))
         SELECT 'table ' || name, p.property, p.value FROM tables,
             LATERAL (VALUES ('kind', relkind::text), ('persistence', relpersistence::text),
-                ('row security', row_security)) p (property, value)
+                ('row security', row_security), ('partition key', partition_key), ('parents', parents)
+            ) p (property, value)
         UNION ALL
         SELECT 'column ' || t.name || '.' || a.attname, p.property, p.value
           FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -166,11 +172,15 @@ package enum SchemaComparison {
                 CASE WHEN a.attnotnull THEN 'NOT NULL' ELSE 'NULL' END),
                 ('default', coalesce(pg_get_expr(d.adbin, d.adrelid), 'none')),
                 ('generation', a.attgenerated::text || a.attidentity::text),
+                -- SELECT * and INSERT without names go by it.
+                ('place', (SELECT count(*) FROM pg_attribute b WHERE b.attrelid = a.attrelid AND NOT b.attisdropped
+                    AND b.attnum BETWEEN 1 AND a.attnum)::text),
                 ('collation', coalesce(ln.nspname || '.' || l.collname, 'none'))) p (property, value)
         UNION ALL
         SELECT 'constraint ' || t.name || '.' || k.conname, 'definition', pg_get_constraintdef(k.oid)
                || CASE WHEN k.convalidated THEN '' ELSE ' NOT VALID' END
           FROM tables t JOIN pg_constraint k ON k.conrelid = t.oid AND k.contype IN ('p', 'u', 'f', 'c', 'x')
+           AND NOT (k.contype = 'f' AND k.conparentid <> 0)
         UNION ALL
         SELECT 'index ' || t.name || '.' || x.relname, 'definition', pg_get_indexdef(i.indexrelid)
                || CASE WHEN i.indisvalid THEN '' ELSE ' INVALID' END

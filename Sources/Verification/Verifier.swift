@@ -241,6 +241,10 @@ package struct Verifier {
         if table.key.isEmpty { return "has no primary key" + (table.view == nil ? "" : " that mirror.tables maps") }
         if table.view != nil && table.key != twin.key { return "NEW has another key than mirror.tables gives it" }
         if table.hidesRows || twin.hidesRows { return "row level security hides rows from us" }
+        // Rows without a key are in no range.
+        if let column = table.key.first(where: { twin.column($0)?.isNotNull == false }) {
+            return "the key's column \(column) may be NULL on NEW"
+        }
         if let column = table.lookalike ?? twin.lookalike {
             return "has two columns named \(column) that differ in nothing but their Unicode form"
         }
@@ -396,8 +400,13 @@ private final class PairReader {
         let now = MonotonicInstant.now()
         guard now.nanoseconds(since: lastLook) >= UInt64(options.lookMillis) * 1_000_000 else { return false }
         lastLook = now
-        return try onSide("OLD") { () throws(PostgresFailure) in
-            try old.query(PairedSnapshots.awaitedTable(process)).flag(0, 0)
+        let isOlds = try onSide("OLD") { () throws(PostgresFailure) in
+            try old.query(PairedSnapshots.awaitedTable("\(process)")).flag(0, 0)
+        }
+        if isOlds { return true }
+        // Behind whoever waits for one of NEW's the mirror would wait, and all who read there.
+        return try onSide("NEW") { () throws(PostgresFailure) in
+            try new.query(PairedSnapshots.awaitedTable("pg_backend_pid()")).flag(0, 0)
         }
     }
 
@@ -474,7 +483,9 @@ private final class PairReader {
             var found: [[ExactName]: (hash: String, row: Int)] = [:]
             for row in 0..<rows.count {
                 let key = (0..<plan.keyCount).map { ExactName(rows[row, $0] ?? "") }
-                found[key] = ((rows[row, plan.keyCount] ?? "") + "/" + (rows[row, plan.keyCount + 1] ?? ""), row)
+                let hash = (rows[row, plan.keyCount] ?? "") + "/" + (rows[row, plan.keyCount + 1] ?? "")
+                // A side that lacks the key's index may have a row more than once.
+                found[key] = (found[key].map { $0.hash + " " + hash } ?? hash, row)
             }
             return found
         }

@@ -2,6 +2,7 @@ import ArgumentParser
 import Configuration
 import Glibc
 import LibPQ
+import Migration
 import Mirroring
 import Primitives
 import Proxy
@@ -164,8 +165,15 @@ struct CheckCommand: ParsableCommand {
             report.tell("\(name): OLD is PostgreSQL \(row.old), NEW is PostgreSQL \(row.new)")
             try checkSlots(old, "OLD", entry, &report)
             try checkSlots(new, "NEW", entry, &report)
+            // Behind a cutover what NEW has and OLD has not brought is no leftover.
+            let ownership = Ownership.resolve(
+                old: try AuthorityReader.claim(old) ?? .untouched, new: try AuthorityReader.claim(new) ?? .untouched)
+            let direction = MirrorDirection(from: ownership.authority)
+            if direction != .forward {
+                report.tell("\(name): NEW takes the writes: what is checked is the mirror from NEW to OLD")
+            }
             let result = try Preflight.check(
-                old: old, new: new, mappings: TableMappings(entry.mirror), bulk: entry.mirror.bulkTables,
+                direction, old: old, new: new, mappings: TableMappings(entry.mirror), bulk: entry.mirror.bulkTables,
                 bulkMayCome: entry.mirror.ddl == .barrier)
             for finding in result.findings {
                 report.add(

@@ -10,8 +10,9 @@ struct PrepareCommand: ParsableCommand {
         commandName: "prepare",
         abstract: "Install the capture of changes on OLD and the mirror's progress on NEW, or remove both.",
         discussion: """
-            Checks both sides first and changes nothing when something cannot be carried. Exit status: 0 done, \
-            1 something stands in the way (each with its fix), 2 file invalid or a side cannot be reached.
+            Checks both sides first (with --copy-schema: behind it) and changes nothing when something cannot be \
+            carried. Exit status: 0 done, 1 something stands in the way (each with its fix), 2 file invalid or a side \
+            cannot be reached.
             """)
 
     @Option(name: .long, help: "Configuration file.") var config: String
@@ -23,7 +24,7 @@ struct PrepareCommand: ParsableCommand {
     var copySchema = false
     @Flag(name: .long, help: "After the first copy: bring what --copy-schema left out (indexes, constraints), ANALYZE.")
     var finishSchema = false
-    @Option(name: .long, help: "Folder of pg_dump and pg_restore, no older than OLD; else they are taken from PATH.")
+    @Option(name: .long, help: "Folder of pg_dump, pg_restore, psql, no older than OLD; else those in PATH.")
     var programs = ""
 
     func validate() throws {
@@ -71,7 +72,9 @@ struct PrepareCommand: ParsableCommand {
                 bulkMayCome: targets.database.mirror.ddl == .barrier)
             for finding in result.findings { say("\(finding.weight == .blocking ? "PROBLEM" : "note") \(finding)") }
             guard result.blocking.isEmpty else {
-                complain("\(database): \(result.blocking.count) problems; nothing was changed")
+                complain("\(database): \(result.blocking.count) problems; " + (copySchema
+                    ? "NEW has the schema, and nothing else was changed: mend them, then prepare without --copy-schema"
+                    : "nothing was changed"))
                 throw ExitCode(1)
             }
             let report = try installer.install(

@@ -1,8 +1,8 @@
 import Foundation
 import LibPQ
 
-/// Brings OLD's schema to an empty NEW with pg_dump and pg_restore: first what rows need (tables, types, keys), and
-/// after the first copy what would slow it down (other indexes, constraints, triggers). Used by one thread.
+/// Brings OLD's schema to an empty NEW with pg_dump, pg_restore and psql: first what rows need (tables, types, keys),
+/// and after the first copy what would slow it down (other indexes, constraints, triggers). Used by one thread.
 struct SchemaCopy {
     struct Failure: Error, CustomStringConvertible { var description: String }
 
@@ -11,7 +11,7 @@ struct SchemaCopy {
     private let programs: String
     private let directory: String
 
-    /// - Parameter programs: the folder of pg_dump and pg_restore; empty: they are in PATH.
+    /// - Parameter programs: the folder of pg_dump, pg_restore and psql; empty: they are in PATH.
     init(old: ConnectionString, new: ConnectionString, programs: String) throws {
         self.old = old
         self.new = new
@@ -38,7 +38,8 @@ struct SchemaCopy {
         try dump()
         let keys = try keyNames(onOld)
         let texts = [
-            try script(["--section=pre-data"]), try script(entries: try entries().filter { keys.contains($0) }),
+            try script(["--section=pre-data"], onNew),
+            try script(try entries().filter { keys.contains($0) || $0.hangsOnKeys }, onNew),
         ]
         // Of its own: what pg_restore has a session set is for no other.
         let session = try Connection.open(new, purpose: "prepare")
@@ -90,6 +91,13 @@ struct SchemaCopy {
         /// The line of the list; no part of what makes two equal.
         var line = ""
 
+        /// A view or a function that needs a key to be parsed (GROUP BY of one) comes behind it. Of a view there is a
+        /// stand-in until then, which gives nothing but NULL, and has a rule of the same name.
+        var hangsOnKeys: Bool {
+            ["MATERIALIZED VIEW", "FUNCTION", "PROCEDURE"].contains(kind)
+                || (kind == "RULE" && name.hasSuffix(" _RETURN"))
+        }
+
         static func == (left: Entry, right: Entry) -> Bool { (left.kind, left.name) == (right.kind, right.name) }
 
         func hash(into hasher: inout Hasher) {
@@ -103,7 +111,8 @@ struct SchemaCopy {
         let list = try run("pg_restore", ["--list", "--section=post-data", archive], new)
         let kinds = [
             "INDEX ATTACH", "FK CONSTRAINT", "CHECK CONSTRAINT", "CONSTRAINT", "INDEX", "TRIGGER", "EVENT TRIGGER",
-            "RULE", "POLICY", "ROW SECURITY", "STATISTICS", "MATERIALIZED VIEW DATA", "COMMENT", "DEFAULT",
+            "RULE", "POLICY", "ROW SECURITY", "STATISTICS", "MATERIALIZED VIEW DATA", "MATERIALIZED VIEW", "FUNCTION",
+            "PROCEDURE", "COMMENT", "DEFAULT",
         ]
         var found: [Entry] = []
         for line in list.split(separator: "\n") where !line.hasPrefix(";") {
@@ -120,25 +129,51 @@ struct SchemaCopy {
         return found
     }
 
+    /// Statement by statement, so that what came stays when another one fails.
     private func restore(_ entries: [Entry], _ onNew: borrowing Connection) throws {
         guard !entries.isEmpty else { return }
-        try run("pg_restore", ["--use-list", try listFile(entries), "--exit-on-error"] + target + [archive], new)
+        let file = directory + "/rest"
+        try script(entries, onNew).write(toFile: file, atomically: true, encoding: .utf8)
+        try run("psql", ["-Xq", "--set=ON_ERROR_STOP=1", "--file", file] + target, new)
     }
 
     /// As SQL.
-    private func script(entries: [Entry]) throws -> String {
-        entries.isEmpty ? "" : try script(["--use-list", try listFile(entries)])
+    private func script(_ entries: [Entry], _ onNew: borrowing Connection) throws -> String {
+        entries.isEmpty ? "" : try script(["--use-list", try listFile(entries)], onNew)
     }
 
-    private func script(_ options: [String]) throws -> String {
+    private func script(_ options: [String], _ onNew: borrowing Connection) throws -> String {
         let text = try run("pg_restore", options + ["--file=-", archive], new)
-        // Its head and its foot may have a line for psql alone.
         var lines = text.split(separator: "\n", omittingEmptySubsequences: false)
-        let foot = lines.suffix(10).lastIndex { $0.hasPrefix("\\unrestrict ") }
+        // Its head and its foot may have a line for psql alone.
+        let foot = lines.suffix(Self.headLines).lastIndex { $0.hasPrefix("\\unrestrict ") }
         if let foot { lines.remove(at: foot) }
-        let head = lines.prefix(10).firstIndex { $0.hasPrefix("\\restrict ") }
-        if let head { lines.remove(at: head) }
+        let head = lines.prefix(Self.headLines)
+        let unknown = try unknownSettings(head.compactMap(Self.setting), onNew)
+        lines.replaceSubrange(head.indices, with: head.filter { line in
+            let setting = Self.setting(line)
+            return !line.hasPrefix("\\restrict ") && (setting == nil || !unknown.contains { $0 == setting })
+        })
         return lines.joined(separator: "\n")
+    }
+
+    /// Lines of a script's head and foot, at most.
+    private static let headLines = 25
+
+    /// `SET name = value;`
+    private static func setting(_ line: Substring) -> String? {
+        let words = line.split(separator: " ", maxSplits: 3)
+        return words.count == 4 && words[0] == "SET" && words[2] == "=" ? String(words[1]) : nil
+    }
+
+    /// A pg_restore that is newer than NEW sets for its session what NEW has never heard of.
+    private func unknownSettings(_ names: [String], _ onNew: borrowing Connection) throws -> [String] {
+        if names.isEmpty { return [] }
+        let list = names.map(SQL.literal).joined(separator: ", ")
+        let rows = try onNew.query("""
+            SELECT name FROM unnest(ARRAY[\(list)]) name WHERE current_setting(name, true) IS NULL
+            """)
+        return (0..<rows.count).compactMap { rows[$0, 0] }
     }
 
     private func listFile(_ entries: [Entry]) throws -> String {
@@ -189,6 +224,11 @@ struct SchemaCopy {
             UNION ALL SELECT 'STATISTICS', n.nspname || ' ' || s.stxname FROM pg_statistic_ext s
               JOIN pg_namespace n ON n.oid = s.stxnamespace
             UNION ALL SELECT 'EVENT TRIGGER', '- ' || evtname FROM pg_event_trigger
+            UNION ALL SELECT 'MATERIALIZED VIEW', n.nspname || ' ' || c.relname FROM pg_class c
+              JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'm'
+            UNION ALL SELECT CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END,
+                   format('%s %s(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes))
+              FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid >= 16384
             """)
         var names: Set<Entry> = []
         for row in 0..<rows.count { names.insert(Entry(kind: rows[row, 0] ?? "", name: rows[row, 1] ?? "")) }

@@ -367,6 +367,9 @@ import Testing
         #expect(try state(client, "INSERT INTO fresh VALUES (1)") == "ok I")
         #expect(try state(client, "UPDATE accounts SET a = 9 WHERE id = 3") == "ok I")
         try expectAlike(godwit, database)
+        // What NEW alone has had from its begin on is no leftover of another copy.
+        let check = try GodwitProcess.command(["check", "--config", godwit.configurationPath, database])
+        #expect(check.wait() == .code(0), "\(check.output.text)\(check.errors.text)")
         try one.switchOver(godwit, "ROLLBACK", database)
         try one.waitForMirror(godwit)
         #expect(try state(client, "DROP TABLE fresh") == "ok I")

@@ -17,6 +17,13 @@ import Testing
         CREATE INDEX parts_at ON parts (at);
         CREATE INDEX "Odd index" ON children (lower(v));
         CREATE VIEW names AS SELECT name FROM parents;
+        CREATE VIEW families AS SELECT p.id, p.name, count(c.id) AS children
+            FROM parents p LEFT JOIN children c ON c.parent = p.id GROUP BY p.id;
+        CREATE VIEW large_families AS SELECT name FROM families WHERE children > 0;
+        CREATE MATERIALIZED VIEW stored AS SELECT id, name FROM parents GROUP BY id;
+        CREATE FUNCTION known(integer, text) RETURNS bigint LANGUAGE sql
+            BEGIN ATOMIC SELECT count(*) FROM (SELECT id, name FROM parents GROUP BY id) s; END;
+        CREATE VIEW how_many AS SELECT known(1, '');
         CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.v := ''touched''; RETURN NEW; END';
         CREATE TRIGGER touch BEFORE INSERT ON children FOR EACH ROW EXECUTE FUNCTION touch();
         """
@@ -55,6 +62,9 @@ import Testing
         let late = "SELECT count(*) FROM pg_indexes WHERE indexname IN ('parts_at', 'Odd index', 'parents_name_key')"
         #expect(try servers.new.psql(late, database: database) == "3")
         #expect(try servers.new.psql("SELECT count(*) FROM names", database: database) == "3000")
+        #expect(try servers.new.psql("SELECT count(*) FROM families", database: database) == "3000")
+        #expect(try servers.new.psql("SELECT count(*) FROM large_families", database: database) == "2000")
+        #expect(try servers.new.psql("TABLE how_many", database: database) == "3000")
         let again = try command("prepare", database, ["--finish-schema"])
         #expect(again.wait() == .code(0), "\(again.output.text)\(again.errors.text)")
         #expect(again.output.text.contains(" 0 objects"), "\(again.output.text)")
@@ -67,6 +77,31 @@ import Testing
         try waitUntil { try servers.new.psql("SELECT count(*) FROM parents", database: database) == "2951" }
         let verify = try command("verify", database)
         #expect(verify.wait() == .code(0), "\(verify.output.text)\(verify.errors.text)")
+    }
+
+    /// Theirs set for a session what an older server has never heard of.
+    @Test func `programs newer than both sides bring the schema`() throws {
+        let older = try PostgresCluster(.old15)
+        let database = try servers.makeDatabase(old: Self.schema + Self.rows)
+        try older.psql("CREATE ROLE app LOGIN")
+        try older.psql("CREATE DATABASE \(database) OWNER app")
+        var entry = servers.entry(database)
+        entry.new = older.conninfo(database: database)
+        entry.controlNew = older.conninfo(database: database, user: PostgresCluster.superuser)
+        entry.mirror = ["mode": "async"]
+        let configuration = GodwitConfiguration([entry])
+        let file = try GodwitProcess.makeDirectory(configuration) + "/godwit.yaml"
+        let programs = try PostgresCluster.Version.new18.programs()
+        func prepare(_ what: String) throws -> ChildProcess {
+            try GodwitProcess.command(["prepare", "--config", file, database, what, "--programs", programs])
+        }
+        let copy = try prepare("--copy-schema")
+        #expect(copy.wait() == .code(0), "\(copy.output.text)\(copy.errors.text)")
+        let godwit = try GodwitProcess(configuration)
+        try waitUntil { try godwit.console("SHOW MIRROR").first?["readable"] == "yes" }
+        let finish = try prepare("--finish-schema")
+        #expect(finish.wait() == .code(0), "\(finish.output.text)\(finish.errors.text)")
+        #expect(try older.psql("SELECT count(*) FROM families", database: database) == "3000")
     }
 
     @Test func `what would act on mirrored rows is not brought, and what no dump brings is named`() throws {
@@ -133,6 +168,16 @@ import Testing
             "schema: table public.t: row security is on on OLD, off on NEW",
             "schema: trigger public.t.f: state is O on OLD, D on NEW",
         ])
+    }
+
+    @Test func `what stands in the way behind the schema is told with how to go on`() throws {
+        let tables = "CREATE TABLE keyless (v int); CREATE TABLE t (id int PRIMARY KEY)"
+        let database = try servers.makeDatabase(old: tables)
+        let copy = try command("prepare", database, ["--copy-schema"])
+        #expect(copy.wait() == .code(1), "\(copy.output.text)\(copy.errors.text)")
+        #expect(copy.errors.text.contains("1 problems; NEW has the schema"), "\(copy.errors.text)")
+        try servers.old.psql("DROP TABLE keyless", database: database)
+        #expect(try command("prepare", database).wait() == .code(0))
     }
 
     @Test func `a NEW that has tables is left as it is`() throws {

@@ -1,7 +1,8 @@
 import LibPQ
-import Mirroring
 import TestSupport
 import Testing
+
+@testable import Mirroring
 
 @Suite(.serialized) struct CaptureInstallerTests {
     static let schema = """
@@ -71,6 +72,11 @@ import Testing
         let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY, v int)")
         try harness.connectOld().execute("INSERT INTO public.t SELECT g, g FROM generate_series(1, 500) g")
         try harness.prepare()
+        let table = try #require(try CatalogReader.tables(try harness.connectOld()).first { $0.name.name == "t" })
+        try harness.connectOld().execute("""
+            UPDATE pg_proc SET prosrc = \(SQL.literal(CaptureSchema.earlier(CaptureSchema.captureBody(table))))
+             WHERE oid = (SELECT tgfoid FROM pg_trigger WHERE tgname = 'godwit_capture')
+            """)
         for connect in [harness.connectOld, harness.connectNew] {
             try connect().execute("""
                 DO $$ DECLARE f text := (SELECT tgfoid::regproc::text FROM pg_trigger WHERE tgname = 'godwit_capture'); BEGIN
@@ -134,5 +140,22 @@ import Testing
         #expect(throws: CaptureInstaller.Failure.mirrorRuns) {
             try CaptureInstaller().remove(old: try harness.connectOld(), new: try harness.connectNew())
         }
+    }
+
+    @Test func `nothing is put in place for a direction that is none any more`() throws {
+        let harness = try MirrorHarness(schema: Self.schema)
+        try harness.prepare()
+        let old = try harness.connectOld(), new = try harness.connectNew()
+        let tables = try Preflight.check(old: old, new: new).tables
+        // A switch has been made since the direction was found.
+        try old.execute("UPDATE godwit.authority SET fenced_for = 1")
+        try new.execute("UPDATE godwit.authority SET epoch = 1; DELETE FROM godwit.progress")
+        #expect(throws: CaptureInstaller.Failure.switching) {
+            try CaptureInstaller().install(old: old, new: new, tables: tables)
+        }
+        #expect(try new.query("SELECT count(*) FROM godwit.progress").integer(0, 0) == 0)
+        // Nobody is kept out by what was refused.
+        #expect(try new.query("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
+            .integer(0, 0) == 0)
     }
 }

@@ -181,9 +181,64 @@ import Testing
         #expect(throws: PostgresFailure.self) { try writer.execute("SELECT * FROM godwit.journal_0") }
     }
 
+    @Test func `a partition of somebody else's is read through its root`() throws {
+        let harness = try MirrorHarness(schema: ""), database = harness.pair.database, owner = database + "_owner"
+        for side in [harness.pair.old, harness.pair.new] {
+            try side.psql("CREATE ROLE \(owner) LOGIN; ALTER DATABASE \(database) OWNER TO \(owner);")
+            let parts = side === harness.pair.old ? " PARTITION BY RANGE (id)" : ""
+            try side.psql("CREATE TABLE t (id int PRIMARY KEY)\(parts); ALTER TABLE t OWNER TO \(owner);", database: database)
+        }
+        try harness.pair.new.psql("GRANT SET ON PARAMETER session_replication_role TO \(owner)")
+        let oldTarget = try ConnectionString(parsing: harness.pair.oldConninfo).overriding(["user": owner])
+        let newTarget = try ConnectionString(parsing: harness.pair.newConninfo).overriding(["user": owner])
+        let old = try Connection.open(oldTarget, purpose: "test"), new = try Connection.open(newTarget, purpose: "test")
+        _ = try CaptureInstaller().install(old: old, new: new, tables: try Preflight.check(old: old, new: new).tables)
+        let horizon = Horizon()
+        let mirror = Mirror(
+            database: "t", oldConninfo: oldTarget.text, newConninfo: newTarget.text, settings: MirrorOptions(),
+            horizon: horizon, logger: Logger(label: "test"))
+        mirror.start()
+        defer { mirror.stop() }
+        waitUntil("readable") { horizon.readable }
+        // The administrator's, who is a superuser.
+        try harness.pair.old.psql("""
+            CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (1) TO (100); INSERT INTO t SELECT g FROM generate_series(1, 50) g;
+            """, database: database)
+        waitUntil("the rows") { (try? new.query("SELECT count(*) = 50 FROM public.t").flag(0, 0)) ?? false }
+        #expect(try harness.differences() == [])
+    }
+
+    @Test func `databases whose sessions begin otherwise are mirrored like any other`() throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY, words text[])")
+        for side in [harness.pair.old, harness.pair.new] {
+            for setting in ["default_transaction_isolation = 'serializable'", "array_nulls = off"] {
+                try side.psql("ALTER DATABASE \(harness.pair.database) SET \(setting)")
+            }
+        }
+        try harness.pair.new.psql("ALTER DATABASE \(harness.pair.database) SET default_transaction_read_only = on")
+        try harness.prepare()
+        harness.start(MirrorOptions(pollMillis: 5))
+        try harness.waitUntilReadable()
+        try harness.writer().execute("INSERT INTO t VALUES (1, ARRAY['a', NULL])")
+        try MirrorRegressionTests.expectEqual(harness)
+    }
+
+    @Test func `what a batch has staged on NEW is gone soon, and keeps no transaction number old`() throws {
+        var options = MirrorOptions(pollMillis: 5)
+        options.housekeepingSeconds = 0.05
+        let harness = try MirrorHarness.mirroring("CREATE TABLE t (id text PRIMARY KEY)", options: options)
+        try harness.writer().execute("INSERT INTO t SELECT g::text FROM generate_series(1, 5000) g")
+        try MirrorRegressionTests.expectEqual(harness)
+        let new = try harness.connectNew()
+        try harness.wait(for: "no table of a session's") { _ in
+            try new.query("SELECT NOT EXISTS (SELECT FROM pg_class WHERE relname ~ '^godwit_(keys|rows)_')").flag(0, 0)
+        }
+    }
+
     @Test func `a sequence that does not show where it stands is named`() throws {
         let harness = try MirrorHarness(schema: """
             CREATE SEQUENCE drawn; CREATE SEQUENCE fresh; CREATE SEQUENCE used; CREATE SEQUENCE hidden;
+            CREATE SCHEMA shut; CREATE SEQUENCE shut.away;
             """)
         let old = try harness.connectOld()
         try old.execute("""
@@ -193,7 +248,7 @@ import Testing
             """)
         defer { _ = try? old.execute("RESET ROLE; DROP OWNED BY sequence_reader; DROP ROLE sequence_reader") }
         var reading = SequenceRaiser.Reading(try old.query(SequenceRaiser.Reading.query))
-        #expect(reading.hidden.map(\.name) == ["hidden"])
+        #expect(reading.hidden.map(\.name) == ["hidden", "away"])
         reading.add(uncalled: try old.query(try #require(reading.uncalledQuery)))
         #expect(reading.sequences.map { "\($0.name.name) \($0.last)" } == ["drawn 1", "used 1", "fresh 8"])
     }
@@ -203,9 +258,11 @@ import Testing
             CREATE TABLE s (id bigserial PRIMARY KEY); CREATE SEQUENCE down INCREMENT -2;
             CREATE SEQUENCE small MAXVALUE 50; CREATE SEQUENCE fresh START 7; CREATE SEQUENCE set;
             CREATE SEQUENCE again START 3; CREATE SEQUENCE "Set down" INCREMENT -2;
+            CREATE SEQUENCE lowest AS smallint INCREMENT -1; CREATE SEQUENCE far INCREMENT 9223372036854775807;
             """)
         try harness.connectOld().execute("""
             SELECT setval('public.set', 5001, false), setval('public."Set down"', -50, false), nextval('public.again');
+            SELECT setval('public.lowest', -32760), nextval('public.far');
             ALTER SEQUENCE public.again RESTART WITH 400;
             INSERT INTO public.s SELECT FROM generate_series(1, 10) g; SELECT nextval('public.down'), nextval('public.small');
             SELECT nextval('public.down');
@@ -217,12 +274,15 @@ import Testing
         try waitUntil("sequences") {
             try new.query("SELECT last_value FROM public.s_id_seq").integer(0, 0) == 1010
                 && new.query("SELECT last_value FROM public.down").integer(0, 0) == -2003
-                && new.query("SELECT last_value FROM public.small").integer(0, 0) == 50
+                && new.query("SELECT last_value FROM public.small").integer(0, 0) == 25
                 && new.query("SELECT last_value FROM public.set").integer(0, 0) == 6000
                 && new.query("SELECT last_value FROM public.again").integer(0, 0) == 1399
                 && new.query("SELECT last_value FROM public.\"Set down\"").integer(0, 0) == -2048
         }
         #expect(try new.query("SELECT nextval('public.fresh')").integer(0, 0) == 7)
+        // A bound that is near is not reached by us.
+        #expect(try new.query("SELECT last_value FROM public.lowest").integer(0, 0) == -32764)
+        #expect(try new.query("SELECT nextval('public.small')").integer(0, 0) == 26)
     }
 
     @Test func `a column added behind our back loses no value`() throws {

@@ -212,17 +212,20 @@ import Testing
             CREATE TABLE a (id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, v int, n int GENERATED ALWAYS AS IDENTITY,
                 twice int GENERATED ALWAYS AS (v * 2) STORED);
             CREATE TABLE k (v int, id int GENERATED ALWAYS AS (v + 1) STORED PRIMARY KEY);
+            CREATE TABLE w (v text, n int, low text GENERATED ALWAYS AS (lower(v)) STORED PRIMARY KEY);
             """)
         let old = try harness.writer()
         try old.execute("CREATE TABLE p (id int PRIMARY KEY, v text, up text GENERATED ALWAYS AS (upper(v)) STORED)")
         try harness.connectNew().execute("CREATE TABLE public.p (id int PRIMARY KEY, v text, up text)")
         try old.execute("INSERT INTO a (v) SELECT generate_series(1, 100); INSERT INTO k SELECT generate_series(1, 100)")
+        try old.execute("INSERT INTO w SELECT 'W' || g, g FROM generate_series(1, 3000) g")
         try harness.prepare()
         harness.start(MirrorOptions(pollMillis: 5))
         try harness.waitUntilReadable()
         try old.execute("""
             INSERT INTO p VALUES (1, 'a'), (2, 'b'); UPDATE p SET v = 'c' WHERE id = 2; UPDATE a SET v = v + 1 WHERE id < 50;
             UPDATE k SET v = v + 1000 WHERE v % 2 = 0; INSERT INTO a (v) VALUES (NULL); DELETE FROM a WHERE id = 10;
+            UPDATE w SET v = lower(v) WHERE n < 20; UPDATE w SET v = v || '!' WHERE n BETWEEN 10 AND 30;
             """)
         try Self.expectEqual(harness)
     }

@@ -189,6 +189,16 @@ import Testing
         try Self.expectEqual(harness)
     }
 
+    @Test func `a key that could be NULL for a moment stops nothing`() throws {
+        let harness = try MirrorHarness.mirroring(
+            "CREATE TABLE u (k int NOT NULL UNIQUE, v int)", fill: "INSERT INTO u SELECT g, g FROM generate_series(1, 50) g")
+        try harness.writer().execute("""
+            ALTER TABLE u ALTER k DROP NOT NULL; INSERT INTO u VALUES (NULL, 1), (77, 7); DELETE FROM u WHERE k IS NULL OR k < 5;
+            ALTER TABLE u ALTER k SET NOT NULL
+            """)
+        try MirrorRegressionTests.expectEqual(harness)
+    }
+
     @Test func `triggers that were off for a moment make the table come anew`() throws {
         let harness = try Self.mirroring()
         for table in ["t", "w"] {

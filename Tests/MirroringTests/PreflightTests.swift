@@ -146,4 +146,15 @@ import Testing
         #expect(ours.contains { $0.hasPrefix("NEW: the database has search_path not set, on OLD 'shop, public'") })
         #expect(ours.contains { $0.hasPrefix("NEW: role \(role) has timezone not set, on OLD 'Asia/Tokyo'") })
     }
+
+    @Test func `a key of a type whose operators are an extension's own is named before the mirror meets it`() throws {
+        let harness = try MirrorHarness(schema: """
+            CREATE EXTENSION ltree; CREATE EXTENSION citext; CREATE TYPE mood AS ENUM ('fine');
+            CREATE DOMAIN word AS text NOT NULL; CREATE TABLE paths (path ltree PRIMARY KEY);
+            CREATE TABLE others (c citext, m mood, w word, v ltree, PRIMARY KEY (c, m, w))
+            """)
+        let result = try Preflight.check(old: try harness.connectOld(), new: try harness.connectNew())
+        #expect(result.blocking.map(\.place) == ["OLD public.paths.path"], "\(result.blocking)")
+        #expect(result.tables.map(\.name.name) == ["others"])
+    }
 }

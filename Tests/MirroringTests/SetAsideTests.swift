@@ -179,6 +179,40 @@ import Testing
         #expect(try owner.query("SELECT count(*) FROM godwit.aside WHERE name = 'late'").integer(0, 0) == 2)
     }
 
+    @Test func `what is set aside goes along with a table that is renamed`() throws {
+        let pair = try Pair(newIs15: false, onOld: Self.writes)
+        let before = try pair.catalog()
+        try pair.prepare()
+        let old = try pair.connect(pair.old), new = try pair.connect(pair.new)
+        try new.execute("ALTER TABLE public.parts RENAME TO pieces; ALTER TABLE public.log RENAME TO parts")
+        #expect(try new.query("SELECT godwit.set_aside()").integer(0, 0) == 0)
+        try new.execute("ALTER TABLE public.parts RENAME TO log")
+        try CaptureInstaller().remove(old: old, new: new)
+        #expect(try pair.catalog().sorted() == before.map {
+            $0.replacing("public.parts ", with: "public.pieces ")
+        }.sorted())
+    }
+
+    @Test func `a table that takes the name of one that is gone keeps what is its own`() throws {
+        let pair = try Pair(newIs15: false, onOld: Self.writes)
+        let before = try pair.catalog()
+        try pair.prepare()
+        let old = try pair.connect(pair.old), new = try pair.connect(pair.new)
+        // Both have a trigger of one name.
+        try new.execute("DROP TABLE public.parts; ALTER TABLE public.parents RENAME TO parts")
+        #expect(try new.query("SELECT godwit.set_aside()").integer(0, 0) == 0)
+        try new.execute("ALTER TABLE public.parts RENAME TO parents")
+        try CaptureInstaller().remove(old: old, new: new)
+        #expect(try pair.catalog() == before.filter { !$0.hasPrefix("public.parts") })
+    }
+
+    @Test func `a sequence of NEW's that cannot be raised is named before the mirror meets it`() throws {
+        let pair = try Pair(newIs15: false, onOld: "CREATE SEQUENCE apart; CREATE SEQUENCE alone")
+        try pair.admin(pair.new).execute("CREATE SEQUENCE public.apart; CREATE SEQUENCE public.other")
+        let found = try Preflight.check(old: try pair.connect(pair.old), new: try pair.connect(pair.new)).blocking
+        #expect(found.map { "\($0.place): \($0.problem)" } == ["NEW public.apart: we may not raise the sequence"])
+    }
+
     @Test func `whoever only says that he is the mirror is noticed on NEW`() throws {
         let pair = try Pair(newIs15: true, onOld: Self.writes)
         try pair.prepare()
@@ -273,6 +307,13 @@ import Testing
         try pair.admin(pair.new).execute("ALTER TABLE public.scratch OWNER TO \(pair.role)")
         try pair.prepare()
         #expect(try finding()?.problem == note.problem)
+    }
+
+    @Test func `a control user that may not make temporary tables is told so before it needs one`() throws {
+        let pair = try Pair(newIs15: false)
+        try pair.new.psql("REVOKE TEMPORARY ON DATABASE \(pair.harness.pair.database) FROM PUBLIC, \(pair.role)")
+        let found = try Preflight.check(old: try pair.connect(pair.old), new: try pair.connect(pair.new)).blocking
+        #expect(found.map { "\($0.place): \($0.problem)" } == ["NEW: \(pair.role) may not make temporary tables"])
     }
 
     @Test func `a right that is given or taken later is noticed`() throws {

@@ -180,6 +180,8 @@ import Testing
         ("UPDATE v SET c = 'x    ' WHERE id = 13", ["13"]),
         ("ALTER TABLE v ALTER a TYPE numeric; UPDATE v SET a = a + 0.4 WHERE id = 14", ["14"]),
         ("ALTER TABLE v ALTER a TYPE bigint; UPDATE v SET a = a + 4294967296 WHERE id = 15", ["15"]),
+        ("ALTER TABLE v ALTER a TYPE bigint; UPDATE v SET a = a << 32 WHERE id = 33", ["33"]),
+        ("ALTER TABLE v ALTER a TYPE bigint; UPDATE v SET a = a - 4294967296 WHERE id = 34", ["34"]),
         ("ALTER TABLE v ALTER a TYPE bigint, ALTER b TYPE smallint", []),
         ("UPDATE v SET c = d, d = c WHERE id = 16", ["16"]), ("UPDATE v SET c = c || ' ' WHERE id = 17", ["17"]),
         ("UPDATE v SET h = NULL WHERE id = 18", ["18"]), ("UPDATE v SET h = 'A' WHERE id = 19", ["19"]),
@@ -216,6 +218,22 @@ import Testing
         let report = try verifier.run()
         #expect(report.tables[0].keys.map { $0.key[0] }.sorted() == keys)
         #expect(report.tables[0].rows == 40)
+    }
+
+    @Test func `rows that a NEW without keys has twice, or that have no key, are not equal`() throws {
+        let pair = try MirroredPair(schema: """
+            CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, 'v' FROM generate_series(1, 40) g
+            """)
+        let verifier = Verifier(
+            old: try ConnectionString(parsing: pair.oldConninfo), new: try ConnectionString(parsing: pair.newConninfo))
+        try pair.new.psql("ALTER TABLE t DROP CONSTRAINT t_pkey", database: pair.database)
+        #expect(try verifier.run().outcome == .equal)
+        try pair.new.psql("INSERT INTO t SELECT * FROM t WHERE id IN (7, 8)", database: pair.database)
+        let report = try verifier.run()
+        #expect(report.outcome == .different)
+        #expect(report.tables[0].keys.map { $0.key[0] }.sorted() == ["7", "8"])
+        try pair.new.psql("ALTER TABLE t ALTER id DROP NOT NULL", database: pair.database)
+        #expect(try verifier.run().outcome == .couldNotTell)
     }
 
     @Test func `keys that differ in nothing but their Unicode form are two`() throws {
@@ -371,6 +389,16 @@ import Testing
         let (report, pairs) = try runBeside(
             Waiter(pair.oldConninfo, ddl), old: pair.oldConninfo, new: pair.newConninfo, pairing: "not prepared")
         #expect(pairs == 2 && report.outcome == .equal && report.tables.map(\.rows) == rows)
+    }
+
+    @Test func `whoever waits for a table of NEW's is let in as well`() throws {
+        let pair = try MirroredPair(schema: """
+            CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a SELECT generate_series(1, 2000); ANALYZE
+            """)
+        let (report, pairs) = try runBeside(
+            Waiter(pair.newConninfo, "BEGIN; LOCK TABLE public.a; COMMIT"), old: pair.oldConninfo,
+            new: pair.newConninfo, pairing: "not prepared")
+        #expect(pairs == 2 && report.outcome == .equal && report.tables.map(\.rows) == [2000])
     }
 
     @Test func `a comparison that waits for a table keeps the others from nobody`() throws {
