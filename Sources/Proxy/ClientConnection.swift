@@ -89,6 +89,8 @@ final class ClientConnection {
     var pins: [PinReason] = []
     var unnamed: UnnamedStatement?
     var unnamedBefore: [UnnamedChange] = []
+    /// Bytes of the texts in it.
+    var replacedBytes: UInt32 = 0
     var lastUnnamedChange: UInt32 = 0
     var statements = StatementMap()
     /// What messages in flight changed in `statements`.
@@ -215,21 +217,6 @@ final class ClientConnection {
         giveBackUnit()
     }
 
-    func start(isRefused: Bool) {
-        if isRefused {
-            return close(with: ErrorResponse(
-                .fatal, .tooManyConnections, "no more connections allowed (listen.clients_max)",
-                hint: "Raise listen.clients_max, or close connections that are not needed."))
-        }
-        let isLocal = if case .unix = address { true } else { false }
-        login = LoginState(ClientLogin(
-            policy: worker.snapshot.auth, randomBytes: worker.randomBytes.take(ClientLogin.randomByteCount),
-            peer: LoginPeer(address: address.network), encryption: isLocal ? .plain : worker.snapshot.encryption))
-        context = isLocal ? nil : worker.snapshot.tls
-        let limit = worker.snapshot.settings.listen.clientLoginTimeoutSeconds
-        if limit > 0 { worker.schedule(.clientLogin(id), at: worker.now.advanced(bySeconds: limit)) }
-    }
-
     /// Whom the authority's servers are logged in as for this client.
     var poolUser: String { database.flatMap { $0.route.endpoint($0.authority).user } ?? user }
     /// The side that takes the writes.
@@ -239,7 +226,7 @@ final class ClientConnection {
         guard let database else { return nil }
         if let entry = side == .old ? pools.old : pools.new { return entry }
         let entry = worker.poolEntry(database, user: user, side: side)
-        if let proof, entry.key.user.hasSameBytes(as: user) { entry.proof = proof }
+        if let proof, entry.key.user.hasSameBytes(as: user) { entry.note(proof, of: id) }
         entry.attach()
         if side == .old { pools.old = entry } else { pools.new = entry }
         return entry
@@ -323,17 +310,17 @@ final class ClientConnection {
     /// Reads while what comes can go on, or be kept. Asked of the present state after every step, not at events: a
     /// server's queue that was full in one step may be sent in the next one, and nothing tells of that later.
     func adjustReading() {
-        let mustPause = server?.isCongested == true || isStuffed || inbox.count > Self.parkedBytesMax && isParked
+        let mustPause = server?.isCongested == true || isStuffed || inbox.count > ClientLogin.bufferedMax && isParked
         if mustPause == isReadingPaused || phase == .closed { return }
         isReadingPaused = mustPause
         updateInterest()
     }
 
-    /// What is kept waits for something else than more bytes.
+    /// What is kept waits for something else than more bytes, and is as much as may be kept.
     private var isParked: Bool {
+        if inbox.count <= Self.parkedBytesMax { return phase.isOutside }
         if phase != .leased { return phase != .idle }
-        guard let server else { return false }
-        return repliesAwaited != nil || isAtBorder || holdsNextUnit(server)
+        return server.map { repliesAwaited != nil || isAtBorder || holdsNextUnit($0) } ?? false
     }
 
     private func process(_ bytes: UnsafeRawBufferPointer) -> Int {
@@ -558,7 +545,7 @@ final class ClientConnection {
         isClosingAfterFlush = true
         if isProcessing { hasBrokenOff = true }
         send(farewell)
-        if phase != .closed && stream.isEmpty { close() }
+        farewellGoesOn(left: .max)
     }
 
     /// The client has gone.

@@ -177,7 +177,7 @@ extension ClientConnection {
     private func apply(_ effect: SessionEffect, on server: ServerConnection) {
         switch effect {
         case .sets(let change):
-            if change.isLocal { return }
+            if change.isLocal || SessionSettings.isOfMoment(change.name) { return }
             let isKey = database?.route.table.keySettings.contains(change.name) == true
             if isKey {
                 keyValues.set(change.name, to: change.value)
@@ -293,11 +293,14 @@ extension ClientConnection {
     /// - Parameter isRefused: a Parse that fails has dropped the statement before; one that is skipped has not.
     private func takeBackUnnamed(_ change: UInt32, isRefused: Bool) {
         var before = UnnamedChange(change: change, previousChange: 0, statement: nil)
+        // Of many that are skipped the last comes first: no search through all others for each.
+        var place = 0
         if let index = unnamedBefore.lastIndex(where: { $0.change == change }) {
             before = unnamedBefore.remove(at: index)
             if isRefused { before.statement = nil }
+            place = index
         }
-        if let later = unnamedBefore.firstIndex(where: { $0.previousChange == change }) {
+        if let later = unnamedBefore[place...].firstIndex(where: { $0.previousChange == change }) {
             unnamedBefore[later].statement = before.statement
             unnamedBefore[later].previousChange = before.previousChange
         } else if lastUnnamedChange == change {
@@ -309,15 +312,16 @@ extension ClientConnection {
     private func restoreUnnamed(_ before: UnnamedChange) {
         unnamed = nil
         guard let database, let (parseBody, token) = before.statement else { return }
-        let (analysis, key) = database.analyse(parseBody: parseBody)
+        let (analysis, key) = analyse(parseBody: parseBody, database)
         unnamed = UnnamedStatement(
             parseBody: parseBody, token: token, analysis: analysis, key: key,
             generation: database.statements.generation(of: analysis))
     }
 
     /// Everything is answered: what was taken for done is done.
-    private func settleNames() {
+    func settleNames() {
         unnamedBefore.removeAll(keepingCapacity: true)
+        replacedBytes = 0
         server?.unnamedPreparedIn = nil
         server?.statements.settle()
         if let server, !server.preparedIn.isEmpty { server.preparedIn.removeAll(keepingCapacity: true) }
@@ -438,13 +442,20 @@ extension ClientConnection {
         noteFailure(on: lost.side, database, error.message)
         unit.isProbe = false
         if phase == .greeting { return greetAnyway() }
-        if phase == .applyingSettings && lost.isReadOnly { return sideFailed() }
+        if phase == .applyingSettings { return lostInSetup(lost, error) }
         undefine(lost.session.takeDropped(), on: lost)
         if canRetry { return runAgainOnAuthority() }
+        // The client has not heard that what is unanswered was prepared or closed, and may send it again.
+        undefine(lost.session.unanswered, on: lost)
+        // It has heard of these, and its next server is to have them.
+        for effect in settledEffects { apply(effect, on: lost) }
+        settledEffects = []
         // Whether it was committed is not known: read where the answer is.
         if transaction.hasWritten { stampWrites(.idle, database) }
         let isPlain = lost.session.status == .idle && pin == nil && unit.endsWithReady && !unit.isStreamed
             && !lost.isWithinMessage && passToServer == 0 && lost.session.owesOneReady
+            // A transaction that was begun for it there has failed: to go on would run its rest by itself.
+            && !lost.session.owesOurs
         let lostError = ErrorResponse(
             isPlain ? .error : .fatal, .connectionFailure,
             "the connection to the database was lost: \(error.message)",
@@ -454,15 +465,24 @@ extension ClientConnection {
         if !isPlain {
             return lost.isWithinMessage ? close() : close(with: lostError)
         }
-        let isApplying = phase == .applyingSettings
         phase = .idle
-        if isApplying { skipUnit(unit.byteCount) }
         startNextUnit()
         var writer = MessageWriter()
         lostError.write(to: &writer)
         writer.readyForQuery(.idle)
         send(writer.bytes)
         resumeSoon()
+    }
+
+    /// Nothing of the unit was sent: another server gets it. Two that go are enough to tell the client.
+    private func lostInSetup(_ lost: ServerConnection, _ error: ErrorResponse) {
+        if lost.isReadOnly { return sideFailed() }
+        if unit.hasRetriedSetup {
+            return refuseUnit(ErrorResponse(
+                .error, .connectionFailure, "the connection to the database was lost: \(error.message)"))
+        }
+        routeAgain()
+        unit.hasRetriedSetup = true
     }
 
     /// NEW went away between two reads of a transaction: nothing of it is needed any more, unless it had failed.
@@ -481,9 +501,12 @@ extension ClientConnection {
         leaveFollowed()
         if last == .consoleWaiting { worker.control.post(.consoleGone(worker: worker.index, client: id)) }
         if last == .waiting || last == .greeting { _ = poolEntry(waitingSide)?.pool.abandon(id) }
+        if unit.isProbe, let database {
+            unit.isProbe = false  // who is told to go lets go of it twice
+            worker.tell(database, database.health.other, .probeAbandoned)
+        }
         guard let server else { return }
         self.server = nil
-        if unit.isProbe, let database { worker.tell(database, database.health.other, .probeAbandoned) }
         let isQuiet = server.session.isQuiet && passToServer == 0
         if !isQuiet, let database { stampWrites(.idle, database) }  // a COMMIT may be among what it does not wait for
         if last == .applyingSettings {
@@ -496,7 +519,7 @@ extension ClientConnection {
             if pin == nil { return server.detach() }
             server.statements.removeAll()
             server.settle(with: "DISCARD ALL")
-        } else if isQuiet && pin == nil && unit.byteCount == 0 {
+        } else if isQuiet && pin == nil && unit.byteCount == 0 && !keepsLocks {
             server.settings = ledger.isEmpty ? server.settings : nil
             server.settle(with: "ROLLBACK")
         } else if !isQuiet && passToServer == 0 && !hasBrokenOff && !server.session.awaitsCopyData {
@@ -506,6 +529,13 @@ extension ClientConnection {
             if !server.session.isQuiet { _ = CancelConnection.start(to: server, on: worker, for: nil) }
             server.close()
         }
+    }
+
+    /// What was done so far in the open transaction, or batch, may have left what no ROLLBACK takes away: a lock of the
+    /// session. It pins only with the end of that.
+    private var keepsLocks: Bool {
+        unit.session.pins || ledger.isUncertain
+            || ledger.openEffects.contains { if case .pins = $0 { true } else { false } }
     }
 
     // MARK: from outside

@@ -304,8 +304,8 @@ final class ServerConnection {
             relay.step(to: count, isForwarded: passIsForwarded, client)
         }
         while passRemaining == 0, let header = FrameHeader.parse(bytes, at: relay.offset) {
-            if let error = header.backendError(packetMax: worker.packetMax) { return violated(bytes, error) }
-            if state == .login && Int(header.length) > WireLimits.serverLoginMessageMax { return violated(bytes) }
+            if let error = header.backendError(packetMax: worker.packetMax) { return violated(bytes, &relay, error) }
+            if state == .login, Int(header.length) > WireLimits.serverLoginMessageMax { return violated(bytes, &relay) }
             let end = relay.offset + header.frameSize
             let isWhole = end <= bytes.count
             if !isWhole && wantsBody(header) { break }
@@ -343,15 +343,15 @@ final class ServerConnection {
         }
     }
 
-    private func violated(_ bytes: UnsafeRawBufferPointer, _ error: WireError? = nil) -> Int {
+    private func violated(_ bytes: UnsafeRawBufferPointer, _ relay: inout Relay, _ error: WireError? = nil) -> Int {
+        // The end of a message that the client has a part of comes before what it is told: else that would be its end.
+        if let client { relay.finish(client) }
+        var (state, what) = (SQLState.protocolViolation, "at \(endpoint.host):\(endpoint.port) broke the protocol")
         if case .packetTooLong(let length)? = error {
-            fail(ErrorResponse(
-                .fatal, .programLimitExceeded,
-                "\(side) sent a message of \(length) bytes, which is longer than max_packet_size"))
-            return bytes.count
+            state = .programLimitExceeded
+            what = "sent a message of \(length) bytes, which is longer than max_packet_size"
         }
-        fail(ErrorResponse(
-            .fatal, .protocolViolation, "\(side) at \(endpoint.host):\(endpoint.port) broke the protocol"))
+        fail(ErrorResponse(.fatal, state, "\(side) \(what)"))
         return bytes.count
     }
 
@@ -395,7 +395,7 @@ final class ServerConnection {
             quietWorkEnded(status)
             return false
         case .violation:
-            _ = violated(body)
+            _ = violated(body, &relay)
             return false
         }
     }

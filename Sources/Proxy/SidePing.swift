@@ -32,7 +32,7 @@ final class SidePing {
             worker.loop.register(ping.socket.raw, .write, as: ping.registration)
             worker.schedule(.ping(ping.registration), at: worker.now.advanced(bySeconds: seconds))
         } catch {
-            worker.pingFailed(database, endpoint, error.reason)
+            worker.pingFailed(database, endpoint, error.reason, isLate: false)
         }
     }
 
@@ -68,12 +68,12 @@ final class SidePing {
     }
 
     func timedOut() {
-        if !isDone { fail("no answer, and none from \(endpoint.side) to anything else") }
+        if !isDone { fail("no answer, and none from \(endpoint.side) to anything else", isLate: true) }
     }
 
-    private func fail(_ reason: String) {
+    private func fail(_ reason: String, isLate: Bool = false) {
         end()
-        worker.pingFailed(database, endpoint, reason)
+        worker.pingFailed(database, endpoint, reason, isLate: isLate)
     }
 
     private func end() {
@@ -109,20 +109,32 @@ extension Worker {
     }
 
     private func ping(_ database: DatabaseState) {
-        let settings = database.route.settings.breaker
-        // So many in a row as the breaker wants to see, within the patience that clients are to have.
-        let share = settings.patienceSeconds / Double(settings.failures)
-        let seconds = max(Self.pingSecondsMin, min(Self.silenceSeconds, share))
-        SidePing.start(database, seconds: seconds, on: self)
+        SidePing.start(database, seconds: pingSeconds(database), on: self)
     }
 
-    func pingFailed(_ database: DatabaseState, _ endpoint: ServerEndpoint, _ reason: String) {
+    /// So many in a row as the breaker wants to see, within the patience that clients are to have.
+    private func pingSeconds(_ database: DatabaseState) -> Double {
+        let settings = database.route.settings.breaker
+        let share = settings.patienceSeconds / Double(settings.failures)
+        return max(Self.pingSecondsMin, min(Self.silenceSeconds, share))
+    }
+
+    /// A ping that failed at once is not long ago: see `pingFailed`.
+    func pingAgain(_ database: DatabaseState) {
+        if database.ping == nil && !database.health.isAuthorityDown && isSilent(database) { ping(database) }
+    }
+
+    /// - Parameter isLate: it has taken all its time. One that failed sooner, maybe within `start` (there is no route,
+    ///   or no descriptor), is followed by the next one only when that time is over: at once it would fail again, and
+    ///   the patience that ends this never would, for the time of a turn stands still.
+    func pingFailed(_ database: DatabaseState, _ endpoint: ServerEndpoint, _ reason: String, isLate: Bool) {
         let failure = connectFailure(endpoint, reason)
         tell(
             database, endpoint.side, .failure(isProbe: false),
             because: "all of its servers are silent: \(failure.message)")
         if database.health.isAuthorityDown || databases[database.name] !== database { return }
-        if isSilent(database) { ping(database) }
+        if isLate { return pingAgain(database) }
+        schedule(.pingAgain(database.name), at: now.advanced(bySeconds: pingSeconds(database)))
     }
 
     func pingAnswered(_ database: DatabaseState) {

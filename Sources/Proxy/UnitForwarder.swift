@@ -8,6 +8,10 @@ import Sessions
 extension ClientConnection {
     /// The largest Parse that is kept whole.
     private static let parseBytesMax = 16 << 20
+    /// Notes of a pipeline's units, beyond which it has to be answered whole first.
+    private static let notesMax = 1000
+    /// The same of the bytes of texts that were replaced.
+    private static let replacedBytesMax = 4 << 20
     /// A message larger than this goes on in pieces.
     private static let pieceMin = 32 * 1024
 
@@ -111,6 +115,7 @@ extension ClientConnection {
             if let error = header.frontendError(packetMax: worker.packetMax) { return violated(error) }
             // One unit at a time: see `holdsNextUnit`.
             if server.isReadOnly && server.session.isAtBatchStart && server.session.expectedCount > 0 { return }
+            if waitsToSettle(server) { return }
             let frame = FrontendFrame(tag: header.tag, start: run.offset, end: run.offset + header.frameSize)
             if frame.tag == FrontendTag.terminate {
                 if server.session.isQuiet { return close() }
@@ -122,13 +127,13 @@ extension ClientConnection {
             if server.session.isFree && notedAhead == 0 && FrontendTag.isOfCopy(frame.tag) {
                 return skipUnit(frame.end - frame.start)  // see `UnitScanner.Progress.stray`
             }
+            // Also of one whose head would go on: it begins a unit like any other.
+            if waitsAtBorder(frame.tag, server) || waitsForStartup(frame.tag, server) { return }
             if frame.end > bytes.count {
                 if bytes.count - frame.start < Self.pieceMin || !forwardHead(of: frame, bytes, &run, server) { return }
                 continue
             }
-            if waitsAtBorder(frame.tag, server) { return }
             if waitsForNames(frame, bytes, server) || waitsForChange(frame, bytes, server) { return }
-            if waitsForStartup(frame.tag, server) { return }
             if asksForOthersSequences(frame, bytes, server) {
                 if waitsForAnswers(server) || discardSequences(&run, server) { return }
             }
@@ -159,6 +164,18 @@ extension ClientConnection {
             }
         }
         if server.session.isFull { repliesAwaited = UInt32(ServerSession.expectedMax / 2) }
+    }
+
+    /// What a pipeline's units do to the session is settled when all is answered. A client that always has something in
+    /// flight waits for that now and then, or its notes would grow for ever, and with them the time for each answer.
+    /// What names stood for is settled amid a batch as well.
+    private func waitsToSettle(_ server: ServerConnection) -> Bool {
+        let names = unnamedBefore.count + changes.count
+        let effects = server.session.isAtBatchStart ? unit.session.stepCount + settledEffects.count : 0
+        if names + effects <= Self.notesMax && replacedBytes <= Self.replacedBytesMax { return false }
+        if waitsForAnswers(server) { return true }
+        if server.session.isQuiet { settleNames() }
+        return false
     }
 
     private func mustNotRunOnNew(_ server: ServerConnection) -> Bool {
@@ -208,6 +225,8 @@ extension ClientConnection {
         switch frame.tag {
         case FrontendTag.copyData:
             break
+        case FrontendTag.copyFail:
+            server.session.copyInEnded()
         case FrontendTag.query where followed?.hasChange == true:
             if frame.end - frame.start <= Self.parseBytesMax { return false }
             close(with: FollowedTransaction.tooLong(frame.end - frame.start))
@@ -356,6 +375,8 @@ extension ClientConnection {
             return run.pass(to: frame.end)
         }
         if statements.find(name) != nil { return refuseTaken(frame, parseBody, &run, server) }
+        // What was prepared before has the result that it had, or other tables, and PostgreSQL refuses it (0A000).
+        if hasChangedSchema || unit.notes.changesSchema { database.statements.retire(parseBody) }
         let id = database.statements.intern(parseBody, database.analyse(text))
         guard let definition = statements.define(name, as: id) else {
             database.statements.release(id)
@@ -365,7 +386,7 @@ extension ClientConnection {
                 hint: "Close statements that are not needed any more."))
         }
         changes.note(definition, name, previous: nil)
-        if server.statements.use(id) {
+        if server.statements.use(id, by: literalSettings) {
             if server.session.isSurelyNotFailed {
                 server.session.sent(.answerParse(definition: definition))
                 return run.drop(frame, server)
@@ -405,6 +426,7 @@ extension ClientConnection {
     private func dropUnnamed(_ server: ServerConnection) -> UInt32 {
         let number = statements.nextNumber()
         let statement = unnamed.map { ($0.parseBody, $0.token) }
+        replacedBytes &+= UInt32(truncatingIfNeeded: statement?.0.count ?? 0)
         unnamed = nil
         unnamedBefore.append(UnnamedChange(
             change: number, previousChange: lastUnnamedChange, statement: statement,
@@ -416,7 +438,8 @@ extension ClientConnection {
     func keepUnnamed(
         _ parseBody: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer, _ database: DatabaseState
     ) {
-        let (analysis, key) = unit.unnamed ?? database.analyse(text)
+        let (analysis, key) = unit.unnamed ?? analysedLoosely(text, database)
+            ?? database.analyse(parseBody: Array(parseBody))
         let token = worker.nextToken()
         if unnamed == nil {
             unnamed = UnnamedStatement(
@@ -508,7 +531,7 @@ extension ClientConnection {
     private func prepare(_ id: StatementID, _ run: inout ForwardRun, _ server: ServerConnection) {
         guard let database else { return }
         let statement = database.statements[id]
-        if server.statements.use(id) {
+        if server.statements.use(id, by: literalSettings) {
             // An earlier batch of the pipeline prepares it, and may be skipped before it does.
             guard let batch = server.preparedIn[id], batch != server.session.batchesSent,
                 server.session.isUnanswered(batch), server.session.sent(.quietClose)
@@ -526,7 +549,9 @@ extension ClientConnection {
     }
 
     private func makeRoom(for id: StatementID, _ run: inout ForwardRun, _ server: ServerConnection) {
-        guard let victim = server.statements.insert(id), server.session.sent(.quietClose) else { return }
+        guard let literals = database?.statements[id].literals,
+            let victim = server.statements.insert(id, literalsRead(literals)), server.session.sent(.quietClose)
+        else { return }
         let name = Array("\(StatementRegistry.namePrefix)\(victim.value)".utf8) + [0]
         run.insert(rewritten(FrontendTag.close, [UInt8(ascii: "S")] + name, []), server)
     }

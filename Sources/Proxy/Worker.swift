@@ -30,6 +30,8 @@ final class Worker {
         case housekeeping
         case clientLogin(ClientID)
         case greeting(ClientID)
+        /// A client may have taken nothing of its goodbye.
+        case farewell(ClientID, left: Int)
         case serverLogin(ServerID)
         /// See `retire`.
         case retired(ServerID)
@@ -48,6 +50,8 @@ final class Worker {
         /// By its registration: the timer must not keep a connection, and with it a socket, that has ended.
         case cancel(Registration)
         case ping(Registration)
+        /// The authority is asked once more whether it answers.
+        case pingAgain(String)
         case abandoned(ServerID)
     }
 
@@ -329,6 +333,8 @@ final class Worker {
             clients[id]?.loginTimedOut()
         case .greeting(let id):
             clients[id]?.greetingTimedOut()
+        case .farewell(let id, let left):
+            clients[id]?.farewellGoesOn(left: left)
         case .serverLogin(let id):
             servers[id]?.loginTimedOut()
         case .retired(let id):
@@ -351,6 +357,8 @@ final class Worker {
             {
                 ping.timedOut()
             }
+        case .pingAgain(let name):
+            if let database = databases[name] { pingAgain(database) }
         case .abandoned(let id):
             servers[id]?.cancelAbandoned()
         case .commitWait(let id, let wait):
@@ -493,7 +501,7 @@ final class Worker {
         descriptor.apply(tcpOptions, for: address)
         let client = ClientConnection(ClientID(nextID()), descriptor, address, worker: self)
         clients[client.id] = client
-        client.start(isRefused: !sharedClientCount.enter(max: snapshot.settings.listen.clientsMax))
+        client.start(sharedClientCount.enter(max: snapshot.settings.listen.clientsMax))
         if isDraining { client.drain() }
     }
 

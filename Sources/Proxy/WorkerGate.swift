@@ -45,7 +45,11 @@ extension Worker {
         for database in databases.values { applyHold(to: database) }
         if gate.isSuspended == wasSuspended { return }
         for client in clients.values { client.updateInterest() }
-        for server in servers.values { server.updateInterest() }
+        for server in servers.values {
+            // What it has said meanwhile is heard from now on.
+            server.heardAt = now
+            server.updateInterest()
+        }
         if gate.isSuspended { return }
         for entry in pools.values { serveLater(entry) }
         for client in clients.values { resumeLater(client) }
@@ -196,6 +200,16 @@ extension ServerConnection {
         case .closed: break
         }
         return true
+    }
+
+    /// A reload has changed where it should lead. One that is being opened is given up: it would be somebody's, for as
+    /// long as he keeps it, and those who wait for it need not wait for a host that does not answer.
+    func leadsElsewhere() {
+        isOutdated = true
+        switch state {
+        case .connecting, .negotiating, .login: if !isComing { closeUnlessInUse() }
+        case .warming, .idle, .leased, .settling, .closed: break
+        }
     }
 
     /// Closes it as soon as nobody uses it; new ones may be opened at once.

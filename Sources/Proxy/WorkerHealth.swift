@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import Logging
 import PGWire
 import Pooling
@@ -121,6 +122,8 @@ extension Worker {
     /// bounded time and not a client.
     func checkReads() {
         isWatchingReads = false
+        // Nobody listens to answers now: see `apply`.
+        if gate.isSuspended { return watchReads() }
         var isNeeded = false
         for server in Array(servers.values) where server.side == server.entry.database.health.other {
             let limit = readLimitNanos(server.entry.database)

@@ -17,7 +17,8 @@ final class PoolEntry {
     let database: DatabaseState
     private var failure: (error: ErrorResponse, logins: Int)?
     /// What the latest client of this user has proven at its login.
-    var proof: ServerProof?
+    private(set) var proof: ServerProof?
+    private var provenBy = ClientID(0)
     var isToBeServed = false
     /// Nobody comes to it any more: the thread has another pool of this name, or none.
     var isForgotten = false
@@ -44,6 +45,12 @@ final class PoolEntry {
         set { failure = newValue.map { ($0, places.pool.logins) } }
     }
 
+    /// Who has come in before the latest one says what may not be true any more: its password may have been changed.
+    func note(_ proof: ServerProof, of client: ClientID) {
+        if client.value < provenBy.value { return }
+        (self.proof, provenBy) = (proof, client)
+    }
+
     func attach() {
         clientCount += 1
         pool.keepsMinimum = true
@@ -65,6 +72,15 @@ extension Worker {
         let entry = PoolEntry(key, limits(database.route.settings.pool, key), database, ledger)
         pools[key] = entry
         return entry
+    }
+
+    /// A login opens servers also for those who have come in before it.
+    func note(_ proof: ServerProof, of client: ClientConnection, _ database: DatabaseState) {
+        for side in Side.allCases {
+            let name = database.route.endpoint(side).user ?? client.user
+            guard name.hasSameBytes(as: client.user) else { continue }
+            pools[PoolKey(database: database.name, user: name, side: side)]?.note(proof, of: client.id)
+        }
     }
 
     /// All threads together have as many servers as one may have (see WorkerSharing); what is to be kept open is split
@@ -339,7 +355,7 @@ extension Worker {
                 serveLater(entry)
                 continue
             }
-            for server in servers.values where server.entry === entry { server.isOutdated = true }
+            for server in servers.values where server.entry === entry { server.leadsElsewhere() }
             if before?.authority == state.authority {
                 for id in entry.pool.idleServers { servers[id]?.close() }
             } else {

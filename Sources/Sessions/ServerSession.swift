@@ -147,6 +147,12 @@ import Primitives
         }
     }
 
+    /// Something of ours, of which the client sees nothing, is still to be answered.
+    package var owesOurs: Bool { expected[head...].contains { $0 == .quietQuery || $0 == .quietSync } }
+
+    /// What was sent, and has not come, in order.
+    package var unanswered: [ExpectedReply] { Array(expected[head...]) }
+
     /// The next message is the first of its batch: an error before it does not skip it.
     package var isAtBatchStart: Bool { !isSkipping && !isWithinBatch }
 
@@ -439,23 +445,21 @@ import Primitives
         // Syncs that were sent right behind, before the end of the data, are read and ignored while the server copies.
         // What we answer does not get there: PostgreSQL would end the connection for it.
         var end = head + 1, ignored = 0
-        let dataEnd = copyEnds.first.map { head + ($0 - poppedCount) }
-        while end < expected.count, end + ignored < dataEnd ?? .max {
-            if expected[end] == .sync {
-                expected.remove(at: end)
-                ignored += 1
-            } else if expected[end].isAnsweredByUs {
-                end += 1
-            } else {
-                break
-            }
+        let dataEnd = copyEnds.first.map { head + ($0 - poppedCount) } ?? .max
+        while end < min(expected.count, dataEnd), expected[end] == .sync || expected[end].isAnsweredByUs {
+            if expected[end] == .sync { ignored += 1 }
+            end += 1
+        }
+        // All at once: there may be as many as a server may owe.
+        if ignored > 0 {
+            expected.replaceSubrange((head + 1)..<end, with: expected[(head + 1)..<end].filter { $0 != .sync })
         }
         if ignored > 0 && current == .execute { isWithinBatch = true }
         // What came behind them was numbered with them.
         batchesAnswered &+= UInt32(ignored)
         ignoredSyncs = ignored
         syncsInCopy += ignored
-        if dataEnd == nil {
+        if copyEnds.isEmpty {
             isCopyingIn = true
         } else {
             copyEnds.removeFirst()

@@ -1,7 +1,8 @@
 /// What messages in flight have changed in a client's names, so that it can be taken back for those that the server
 /// refuses or skips: a skipped Parse leaves the name as it was, and so does a skipped Close.
 ///
-/// Bound: the replies that a server may owe. Used on its reactor's thread.
+/// Bound: the replies that a server may owe, and what a pipeline leaves before it is waited for. Used on its
+/// reactor's thread.
 package struct StatementChanges {
     private struct Change {
         let number: UInt32
@@ -17,6 +18,7 @@ package struct StatementChanges {
     package init() {}
 
     package var isEmpty: Bool { changes.isEmpty }
+    package var count: Int { changes.count }
 
     /// - Parameter previous: what the name stood for; it is in use until the change is settled.
     package mutating func note(_ number: UInt32, _ name: UnsafeRawBufferPointer, previous: StatementID?) {

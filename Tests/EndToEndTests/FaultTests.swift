@@ -409,6 +409,29 @@ import Testing
         for client in clients + [late] { #expect(try client.value("SELECT marker()") == "old") }
     }
 
+    @Test func `an OLD that hangs, and to which nobody can connect, is given up after patience as well`() throws {
+        let old = servers.old
+        let godwit = try godwit(["patience": "0.5"]) {
+            $0.database.readsPercent = "0"
+            $0.database.pool["size"] = "2"
+            $0.database.old = "host=\(old.directory) port=\(old.port) dbname=\(database)"
+        }
+        let clients = try (0..<6).map { _ in try WireClient(port: godwit.port, database: database) }
+        for client in clients { #expect(try client.value("SELECT marker()") == "old") }
+        old.pause()
+        defer { old.resume() }
+        // Without its file each attempt fails within the call.
+        let socket = "\(old.directory)/.s.PGSQL.\(old.port)"
+        try FileManager.default.moveItem(atPath: socket, toPath: socket + ".away")
+        for client in clients { client.send(FrameBuilder.query("SELECT marker()")) }
+        try godwit.log.waitForLine(containing: "trip of \(database) old")
+        try FileManager.default.moveItem(atPath: socket + ".away", toPath: socket)
+        old.resume()
+        for client in clients { _ = try client.readToReady() }
+        try waitUntil { try isClosed(godwit) }
+        for client in clients { #expect(try client.value("SELECT marker()") == "old") }
+    }
+
     @Test func `an OLD that is only busy trips nothing, however long its clients wait`() throws {
         let godwit = try godwit(["patience": "0.2"]) {
             $0.database.readsPercent = "0"

@@ -53,6 +53,28 @@ import Testing
         #expect(try residentBytes() - before < 64 << 20)
     }
 
+    @Test func `long texts in one batch are not kept`() throws {
+        let (client, count) = (try connect(), 200)
+        let before = try residentBytes()
+        let text = String(repeating: "x", count: 1_000_000)
+        client.sendMeanwhile((1...count).flatMap {
+            Frame.parse("SELECT \($0), length('\(text)')") + Frame.bind() + Frame.execute()
+        } + Frame.sync)
+        let rows = try client.readToReady().filter { $0.type == "D" }
+        #expect(rows.map(\.columns) == (1...count).map { ["\($0)", "1000000"] })
+        #expect(try residentBytes() - before < 100 << 20)
+    }
+
+    @Test func `settings of a long pipeline are all made, in order, and its last one stays`() throws {
+        let (client, count) = (try connect(), 20_000)
+        client.sendMeanwhile((1...count).flatMap { Frame.query("SELECT set_config('app.number', '\($0)', false)") })
+        for number in 1...count {
+            #expect(try client.readToReady().first { $0.type == "D" }?.columns == ["\(number)"])
+        }
+        #expect(try client.value("SELECT current_setting('app.number')") == "\(count)")
+        #expect(try connect().value("SELECT coalesce(current_setting('app.number', true), '')") == "")
+    }
+
     @Test func `hundreds of megabytes for a client that does not read stay with the server`() throws {
         let slow = try connect()
         let before = try residentBytes()
@@ -116,6 +138,20 @@ import Testing
         client.send(Frame.message("B", [0x78]) + Frame.sync)
         #expect(try other.value("SELECT 1") == "1")
         #expect(try client.readToEnd().last?.sqlState == "08P01")
+    }
+
+    @Test func `who reads nothing, not even that it has to go, is gone when it is killed again`() throws {
+        let client = try connect()
+        try fill(client)
+        func killed() throws -> String? {
+            let row = try godwit.console("SHOW CLIENTS").first { $0["database"] == database }
+            guard let id = row?["id"] else { return nil }
+            _ = try godwit.console("KILL_CLIENT \(id)")
+            return id
+        }
+        let first = try killed()
+        #expect(try first != nil && killed() == first)
+        #expect(try killed() == nil)
     }
 
     @Test func `an error of ours does not come within a message of the server`() throws {

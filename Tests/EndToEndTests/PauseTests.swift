@@ -222,6 +222,8 @@ import Testing
     @Test func `PAUSE WRITES lets reads go on, and no write through`() throws {
         let pinned = try connect()
         _ = try pinned.query("CREATE TEMP TABLE mine (id int)")
+        let longWinded = try connect()
+        _ = try longWinded.query("CREATE TEMP TABLE mine (id int)")
         let writers = try (0..<4).map { _ in try connect() }
         let reader = try connect()
         let busy = try connect()
@@ -237,16 +239,18 @@ import Testing
         // A read, and behind it, before its answer is there, a write.
         writers[3].send(FrameBuilder.query("SELECT pg_sleep(0.05)") + FrameBuilder.query(Self.write))
         pinned.send(FrameBuilder.query(Self.write))
+        // Longer than what is gathered: it would go on in pieces.
+        longWinded.sendMeanwhile(FrameBuilder.query(Self.write + String(repeating: " ", count: 2 << 20)))
         for _ in 0..<20 { #expect(try reader.value("SELECT side FROM side_marker") == "old") }
         #expect(try writers[3].readToReady().contains { $0.commandTag == "SELECT 1" })
         try waiting(4)
         #expect(try count() == "1")
         #expect(try row("SHOW DATABASES")["paused"] == "0")
         #expect(try order("RESUME \(database)") == "RESUME")
-        for client in writers + [pinned] {
+        for client in writers + [pinned, longWinded] {
             #expect(try client.readToReady().allSatisfy { $0.sqlState == nil })
         }
-        #expect(try count() == "6")
+        #expect(try count() == "7")
     }
 
     @Test func `a pause with a lifetime ends by itself`() throws {

@@ -498,6 +498,17 @@ private let parse = ExpectedReply.parse(nil, definition: 0)
         #expect(session.owesOneReady == owesOne)
     }
 
+    @Test func `what is unanswered, and whether something of ours is, is told`() {
+        var session = ServerSession()
+        session.sent(.quietQuery)
+        session.sent(.query)
+        #expect(session.owesOurs && session.unanswered == [.quietQuery, .query])
+        #expect(Script.feed("CZT", &session) == [.swallow, .ready(.inTransaction, isForwarded: false)])
+        #expect(!session.owesOurs && session.unanswered == [.query])
+        #expect(Script.feed("CZT", &session) == [.forwardResult, .ready(.inTransaction, isForwarded: true)])
+        #expect(!session.owesOurs && session.unanswered.isEmpty)
+    }
+
     @Test func `while skipping or copying in, more is owed than a ReadyForQuery`() {
         var session = ServerSession()
         session.sent(.query)
@@ -510,6 +521,17 @@ private let parse = ExpectedReply.parse(nil, definition: 0)
         #expect(Script.feed("E", &skipping) == [.forwardError])
         #expect(skipping.owesOneReady == false)
         #expect(skipping.isQuiet == false)
+    }
+
+    @Test func `a COPY that begins ignores as many Syncs as a server may owe at once`() {
+        var session = ServerSession()
+        session.sent(.execute)
+        session.sent(.answer(0x33))
+        while !session.isFull { session.sent(.sync) }
+        #expect(Script.feed("G", &session) == [.forwardResult])
+        #expect(session.ignoredSyncs == ServerSession.expectedMax - 2)
+        #expect(session.expectedCount == 2)
+        #expect(session.awaitsCopyData == true)
     }
 
     @Test(arguments: [1_023, 1_024, 1_025, 5_000])
