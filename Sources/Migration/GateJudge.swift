@@ -89,6 +89,9 @@ package enum GateJudge {
 
     // MARK: equality
 
+    /// A comparison of later than that was made by a clock that has been set back since: nobody knows how old it is.
+    private static let futureSeconds = 5.0
+
     private static func verified(_ manifest: MigrationManifest, _ readings: MigrationReadings, _ now: Int64) -> Gate {
         let limit = manifest.gates.verifyAgeSeconds
         let threshold = "equal, at most \(text(limit)) s ago"
@@ -102,7 +105,7 @@ package enum GateJudge {
         let detail = verify.detail.isEmpty ? "" : " (\(verify.detail))"
         return Gate(
             "verified", value: "\(found), \(verify.rows) rows, \(text(max(0, age.rounded()))) s ago\(detail)",
-            threshold: threshold, holds: verify.outcome == .equal && age <= limit,
+            threshold: threshold, holds: verify.outcome == .equal && age <= limit && age >= -Self.futureSeconds,
             advice: verify.outcome == .equal
                 ? "wait for the next one" : "godwit verify shows the keys; with --repair it brings them again")
     }

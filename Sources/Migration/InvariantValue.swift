@@ -1,3 +1,5 @@
+import Foundation
+
 /// Answers of a query, as text: rows by newline, columns by `|`. No state, any thread.
 package enum InvariantValue {
     /// Numbers may differ by the tolerance, everything else not at all.
@@ -9,9 +11,17 @@ package enum InvariantValue {
         return zip(ours, theirs).allSatisfy { one, other in
             if one == other { return true }
             guard let first = Double(one), let second = Double(other) else { return false }
+            // Sums have more digits than a Double holds: those behind them are to count, too.
+            if abs(first) < exactMax, abs(second) < exactMax, let ours = Decimal(string: String(one)),
+                let theirs = Decimal(string: String(other)) {
+                return abs(ours - theirs) <= Decimal(tolerance)
+            }
             return abs(first - second) <= tolerance
         }
     }
+
+    /// A Decimal has 38 digits.
+    private static let exactMax = 1e30
 
     private static func cells(_ text: String) -> [Substring] {
         text.split(omittingEmptySubsequences: false) { $0 == "|" || $0 == "\n" }

@@ -86,8 +86,8 @@ package struct MigrationMachine: Sendable {
         let phase = manifest[state.phase]
         var gates: [Gate] = []
         if phase.soakSeconds > 0 {
-            let from = max(state.since, memory.allHoldSince ?? now)
-            let held = memory.allHoldSince == nil ? 0 : Double(now - from) / 1e6
+            // It forgets with each phase and step. When those began is by a clock that may have been set since.
+            let held = memory.allHoldSince.map { Double(now - $0) / 1e6 } ?? 0
             gates.append(Gate(
                 "soak", value: "\(GateJudge.text(held.rounded(.down))) s",
                 threshold: "all of it holds for \(GateJudge.text(phase.soakSeconds)) s",
@@ -147,6 +147,13 @@ package struct MigrationMachine: Sendable {
 
     // MARK: events
 
+    /// Nobody has measured for a while, or the clock was set: whatever holds does so from the next tick on.
+    package mutating func measureAnew() {
+        memory = GateMemory()
+        watch = AbortWatch(manifest.abort)
+        if retryAt != nil { retryAt = .min }
+    }
+
     package mutating func handle(_ event: Event, _ actions: inout [Action]) {
         switch event {
         case .restored(let now): restore(now, &actions)
@@ -192,7 +199,7 @@ package struct MigrationMachine: Sendable {
         }
         guard state.standing == .running || state.standing == .paused else { return }
         memory.take(GateJudge.gates(state, manifest, readings, now: now), now: now)
-        switch watch.judge(judged, readings, now: now) {
+        switch hasRemovedWayBack ? .fine : watch.judge(judged, readings, now: now) {
         case .fine: break
         case .warn(let cause): actions.append(.alarm(cause))
         case .abort(let cause):
@@ -216,6 +223,11 @@ package struct MigrationMachine: Sendable {
         var judged = state
         if isDrillingWhole { judged.isSwitched = readings.isSwitched ?? state.isSwitched }
         return judged
+    }
+
+    /// The mirror back has ended for good, or is just about to.
+    private var hasRemovedWayBack: Bool {
+        state.phase == .cleanup && state.standing != .aborted && (state.work == .remove || !state.isPrepared)
     }
 
     private var isDrillingWhole: Bool { state.work == .drill && state.drill?.isWhole == true }
@@ -270,8 +282,9 @@ package struct MigrationMachine: Sendable {
         case .approve: approve(by, &actions)
         case .drill(let order): drillAsked(order, by, now, &actions)
         case .abort(let reason):
-            if state.work == .remove {
-                return actions.append(.refused("the way back is being removed: it cannot be taken any more"))
+            if hasRemovedWayBack {
+                let tense = state.work == .remove ? "is being removed" : "was removed, in part at least"
+                return actions.append(.refused("the way back \(tense): it cannot be taken any more"))
             }
             abort(reason, by: by, now, &actions)
             actions.append(.accepted(
@@ -357,8 +370,13 @@ package struct MigrationMachine: Sendable {
         guard state.work == .drill else { return }
         state.work = nil
         if state.standing == .returning {
-            // If the writes are NEW's still, the next tick finds it.
-            state.standing = .aborted
+            if isWhole, readings.isSwitched == true {
+                // Or were a moment ago: to order it once more does no harm, to forget it would leave them there.
+                state.isSwitched = true
+                retryAt = lastTick
+            } else {
+                state.standing = .aborted
+            }
             return
         }
         state.cause = "\(result.hasPassed ? "drill passed" : "drill failed"): \(result.words)"
@@ -559,8 +577,9 @@ package struct MigrationMachine: Sendable {
         case (.install, _), (.switchOver, _), (.remove, _), (.drill, _):
             state.cause = "\(work.rawValue) failed: \(reason)"
             state.by = "godwit"
-            // Nobody is to be surprised by a second try.
-            if work == .switchOver, state.standing == .running { state.standing = .paused }
+            if work == .remove { state.isPrepared = false }
+            // Nobody is to be surprised by a second try, or woken each second by one that fails again.
+            if work == .switchOver || work == .remove, state.standing == .running { state.standing = .paused }
             actions.append(.alarm(state.cause))
         }
     }

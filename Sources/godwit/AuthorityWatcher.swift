@@ -95,6 +95,9 @@ private final class AuthorityWatch {
     private static let leaseSeconds = SwitchCall.leaseSeconds - 1
     /// Seconds for which a switch that is near, or under way elsewhere, is looked at often.
     private static let alertSeconds = 20.0
+    /// Seconds for which writes are held for a switch of another one, of which nothing is heard: who lets go before its
+    /// deadline sends its clients' writes into the fence.
+    private static let holdSeconds = Double(SwitchOrder.deadlineMillisMax) / 1000 + 10
     /// Seconds between attempts to settle what another one has left.
     private static let settleSeconds = 2.0
 
@@ -238,10 +241,10 @@ private final class AuthorityWatch {
             heldFor = announced
             nextSettle = Deadline.now().adding(seconds: Self.settleSeconds)
             isHoldReached = false
-            alertEnds = Deadline.now().adding(seconds: Self.alertSeconds)
+            alertEnds = Deadline.now().adding(seconds: Self.holdSeconds)
             _ = replies.take()
             control.post(.switching(
-                .hold(database: sides.database, limitSeconds: Self.alertSeconds, endsPinned: false), reply: replies))
+                .hold(database: sides.database, limitSeconds: Self.holdSeconds, endsPinned: false), reply: replies))
             return
         }
         if let alert = word?.alert, alert > max(known.epoch, lastAlert) {

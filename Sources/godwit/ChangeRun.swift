@@ -97,11 +97,15 @@ final class ChangeRun {
 
     /// Alone among all of this process that change or switch this database, until `engine.end`.
     func takeTurn() throws(ErrorResponse) -> SwitchEngine.Entry {
-        guard let entry = engine.entry(of: database) else { throw Self.notNow("the database has no mirror now") }
-        if engine.begin(database) { return entry }
-        throw Self.notNow(
-            "the writes of the database are being moved",
-            "Nothing was changed. Try again when they have been: SHOW EVENTS on Godwit's console says so.")
+        guard engine.entry(of: database) != nil else { throw Self.notNow("the database has no mirror now") }
+        guard engine.begin(database) else {
+            throw Self.notNow(
+                "the writes of the database are being moved",
+                "Nothing was changed. Try again when they have been: SHOW EVENTS on Godwit's console says so.")
+        }
+        if let entry = engine.entry(of: database) { return entry }
+        engine.end(database)
+        throw Self.notNow("the database has no mirror now")
     }
 
     /// Behind an earlier change whoever sends the next one waits for what is still to be done of it, for `ddl_wait`.

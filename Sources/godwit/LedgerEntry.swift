@@ -38,6 +38,30 @@ final class LedgerEntry {
         self.migration = migration
         self.machine = machine
     }
+
+    /// A roll-back or an operator has put the reads elsewhere, and the migration was paused for it. The operator's word
+    /// is the file's by now if that was read again. What we have ordered may be the step before: it is ordered anew.
+    func isOverruled(_ record: TrafficPlan.Record) -> Bool {
+        if record.ceiling != nil { return true }
+        return !record.isManaged && (record.ordered != nil || machine.state.standing == .paused)
+    }
+}
+
+/// Whether there was a break in measuring: the clock by which times are stored was set, or nobody looked. A value, one
+/// owner.
+struct MeasuredTime {
+    /// Seconds by which a look may be late, or the two clocks differ.
+    private static let slackSeconds = 10.0
+
+    private var last: (micros: Int64, instant: MonotonicInstant)?
+
+    /// - Parameter micros: since 1970.
+    mutating func isBroken(_ micros: Int64, _ instant: MonotonicInstant) -> Bool {
+        defer { last = (micros, instant) }
+        guard let last else { return false }
+        let steady = Double(instant.nanoseconds(since: last.instant)) / 1e9
+        return steady > Self.slackSeconds || abs(Double(micros - last.micros) / 1e6 - steady) > Self.slackSeconds
+    }
 }
 
 extension MigrationLedger {

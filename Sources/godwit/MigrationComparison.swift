@@ -24,6 +24,13 @@ final class MigrationComparison: Sendable {
     private struct State {
         var findings = Findings()
         var isWanted = false
+
+        /// Nobody looks whether it is still so: an old difference would take back whatever is begun again, each time,
+        /// and what has been mended since would never be found. That all was equal counts for as long as gates let it.
+        mutating func forget() {
+            findings.invariants = nil
+            if findings.verify?.outcome != .equal { findings.verify = nil }
+        }
     }
 
     private let manifest: MigrationManifest
@@ -57,7 +64,7 @@ final class MigrationComparison: Sendable {
     func set(isWanted: Bool) {
         let isNew = state.withLock { state in
             defer { state.isWanted = isWanted }
-            if !isWanted { state.findings.invariants = nil }
+            if !isWanted { state.forget() }
             return state.isWanted != isWanted
         }
         if isNew { wake.post(true) }
@@ -92,6 +99,7 @@ final class MigrationComparison: Sendable {
         state.withLock { state in
             state.findings.isVerifying = false
             state.findings.verify = found
+            if !state.isWanted { state.forget() }
         }
         return found
     }

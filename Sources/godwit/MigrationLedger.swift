@@ -22,6 +22,7 @@ final class MigrationLedger {
     private let stopDescriptor: CInt
     private(set) var entries: [LedgerEntry] = []
     private var watch = TermWatch()
+    private var time = MeasuredTime()
     /// As which we run the migrations; nil: another process does.
     var held: Int64? { watch.held }
     /// The store does not answer: by now another process may run them.
@@ -121,10 +122,15 @@ final class MigrationLedger {
         takeOver()
         if held == nil || isAway { return }
         let now = StateStore.now()
+        let isBroken = time.isBroken(now, .now())
         for entry in entries where !entry.machine.state.isOver {
             if !entry.isConfirmed {
                 confirm(entry)
                 continue
+            }
+            if isBroken {
+                entry.machine.measureAnew()
+                entry.guardRailsAt = 0
             }
             save(entry)
             let waiting = entry.pending
@@ -486,7 +492,7 @@ final class MigrationLedger {
     private func moveReads(_ entry: LedgerEntry, _ step: Int, _ keepsRollBack: Bool) {
         let manifest = entry.machine.manifest
         let record = parts.memory.record(of: manifest.database)
-        if keepsRollBack, record.ceiling != nil || record.isManaged { return }
+        if keepsRollBack, entry.isOverruled(record) { return }
         var hundredths = 0
         var cohorts: [String: Int] = [:]
         for taken in manifest.steps.prefix(step + 1) {
@@ -526,7 +532,8 @@ final class MigrationLedger {
     /// - Parameter isRestored: another process has begun it. A switch that did not happen is not made by itself then:
     ///   who ordered it may not be there any more.
     private func perform(_ work: MigrationState.Work, _ entry: LedgerEntry, isRestored: Bool = false) {
-        guard let settings = settings(entry), entry.working.insert(work).inserted else { return }
+        guard let settings = settings(entry) else { return refuse(work, entry) }
+        guard entry.working.insert(work).inserted else { return }
         let (id, machine, parts, inbox) = (entry.migration.id, entry.machine, parts, inbox)
         if work == .drill { return drill(entry, settings, isRestored: isRestored) }
         let (manifest, isSwitched) = (machine.manifest, machine.state.isSwitched)
@@ -567,13 +574,25 @@ final class MigrationLedger {
         }
     }
 
+    /// A reload, or a restart, has taken its database out of the configuration. Unsaid, it would be under way for ever.
+    private func refuse(_ work: MigrationState.Work, _ entry: LedgerEntry) {
+        let (id, now) = (entry.migration.id, StateStore.now())
+        let reason = "the configuration has no database \"\(entry.machine.manifest.database)\" any more"
+        guard work == .drill, let order = entry.machine.state.drill else {
+            return inbox.post(.failed(id, work, reason))
+        }
+        inbox.post(.drilled(id, DrillResult(order, began: now).ending(false, reason, at: now)))
+    }
+
     private func drill(_ entry: LedgerEntry, _ settings: DatabaseSettings, isRestored: Bool) {
         let (id, inbox) = (entry.migration.id, inbox)
         guard let order = entry.machine.state.drill else { preconditionFailure("a drill without its order") }
         entry.drillCancel = Mailbox()
+        let (term, store) = (held, parts.store)
         let rehearsal = MigrationRehearsal(
             machine: entry.machine, database: settings, engine: parts.engine, logger: parts.logger,
-            verify: entry.comparison?.findings.verify, cancel: entry.drillCancel, stopDescriptor: stopDescriptor)
+            verify: entry.comparison?.findings.verify, cancel: entry.drillCancel, stopDescriptor: stopDescriptor,
+            mayGoOn: { term.map { store.term() == .ours($0) } ?? false })
         entry.lane.async {
             if let result = rehearsal.perform(order, isRestored: isRestored) { inbox.post(.drilled(id, result)) }
         }

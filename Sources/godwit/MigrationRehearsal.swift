@@ -24,6 +24,8 @@ struct MigrationRehearsal: Sendable {
     let cancel: Mailbox<Void>
     /// Readable: the process ends.
     let stopDescriptor: CInt
+    /// False: another process has the migrations, and with them the mirror that leads back.
+    let mayGoOn: @Sendable () -> Bool
 
     /// - Parameter isRestored: another process has begun it.
     /// - Returns: nil: this process ends, and the next one goes back.
@@ -61,8 +63,14 @@ struct MigrationRehearsal: Sendable {
 
     private func whole(_ result: DrillResult) -> DrillResult? {
         var result = result
-        let report = engine.perform(MigrationWork.order(.cutover, machine, verify))
-        guard report.isDone || settledAuthority() == .new else {
+        let there = MigrationWork.order(.cutover, machine, verify)
+        let report = engine.perform(there) { [self] in mayGoOn() && wait(cancelMillis: 0) == .over }
+        let isMoved = switch report.outcome {
+        case .done: true
+        case .undecided: MigrationWork.settle(engine, there, database) == nil
+        case .ready, .refused, .resumed: settledAuthority() == .new
+        }
+        guard isMoved else {
             return ended(result, false, "the writes were not moved: \(report.summary)")
         }
         result.cutoverHeldMillis = report.heldMillis

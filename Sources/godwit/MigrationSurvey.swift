@@ -56,19 +56,26 @@ final class MigrationSurvey: Sendable {
     private func run() {
         var old: SurveyedSide?, new: SurveyedSide?
         var heartbeat: Heartbeat?
+        /// The last that was seen.
+        var seen: Heartbeat?
         var turn = 0
         repeat {
             let isSwitched = state.withLock { $0.isSwitched }
             if heartbeat?.isSwitched != isSwitched { heartbeat = nil }
+            if seen?.isSwitched != isSwitched { seen = nil }
+            var isMeasured = false
             do throws(SurveyFailure) {
                 if old == nil { old = try SurveyedSide(.old, database, stopRequest.descriptor) }
                 if new == nil { new = try SurveyedSide(.new, database, stopRequest.descriptor) }
                 guard let old, let new else { continue }
                 let (authority, other) = isSwitched ? (new, old) : (old, new)
                 heartbeat = try beat(heartbeat, isSwitched, authority, other)
+                isMeasured = true
+                if let heartbeat, heartbeat.isSeen { seen = heartbeat }
                 if turn % Self.turnsPerLook == 0 { try look(authority, other, isSwitched) }
                 state.withLock { $0.readings.unreachable = "" }
             } catch {
+                if !isMeasured { miss(seen, error, isSwitched) }
                 if error.isLost {
                     (old, new, heartbeat) = (nil, nil, nil)
                     state.withLock { $0.readings.unreachable = "\(error)" }
@@ -123,6 +130,18 @@ final class MigrationSurvey: Sendable {
         return last
     }
 
+    /// The last figure says nothing of now. Who does not answer is behind by all since the last change that it is known
+    /// to have; of what else goes wrong nobody knows.
+    private func miss(_ seen: Heartbeat?, _ failure: SurveyFailure, _ isSwitched: Bool) {
+        let isBehind = failure.isLost && failure.side == (isSwitched ? .old : .new)
+        let seconds = seen.map { Double(MonotonicInstant.now().nanoseconds(since: $0.sent)) / 1e9 }
+        state.withLock { state in
+            // What was asked for is of the other direction by now.
+            if state.isSwitched != isSwitched { return }
+            state.readings.lagSeconds = isBehind ? seconds : nil
+        }
+    }
+
     // MARK: the rest
 
     private func look(
@@ -141,7 +160,8 @@ final class MigrationSurvey: Sendable {
             SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
                  - count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
             """)
-        let here = try authority.names(Self.sequences), there = Set(try other.names(Self.sequences))
+        let here = try authority.names(sequences(isSwitched ? .new : .old))
+        let there = Set(try other.names(Self.sequences))
         let others = isSwitched ? try other.number("""
             SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
                AND backend_type = 'client backend' AND application_name !~ '^godwit '
@@ -155,9 +175,26 @@ final class MigrationSurvey: Sendable {
         }
     }
 
+    /// Godwit's own are of one side.
     private static let sequences = """
-        SELECT format('%s.%s', schemaname, sequencename) FROM pg_sequences WHERE schemaname !~ '^pg_' ORDER BY 1
+        SELECT format('%s.%s', schemaname, sequencename) FROM pg_sequences s
+         WHERE schemaname !~ '^pg_' AND schemaname <> 'godwit'
         """
+
+    /// Without those of mapped tables, which may have other names on the other side: the switch's own rail knows them.
+    private func sequences(_ side: Side) -> String {
+        let mapped = TableMappings(database.mirror).all.map { side == .old ? $0.old : $0.new }
+            .map { "(\(SQL.literal($0.schema)), \(SQL.literal($0.name)))" }.joined(separator: ", ")
+        return mapped.isEmpty ? Self.sequences : """
+            \(Self.sequences) AND NOT EXISTS (
+                SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                  JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
+                  JOIN pg_class t ON d.refclassid = 'pg_class'::regclass AND t.oid = d.refobjid
+                  JOIN pg_namespace tn ON tn.oid = t.relnamespace
+                 WHERE n.nspname = s.schemaname AND c.relname = s.sequencename
+                   AND (tn.nspname, t.relname) IN (\(mapped)))
+            """
+    }
 }
 
 /// Why a side could not be asked.
@@ -177,11 +214,13 @@ private final class SurveyedSide {
 
     private let side: Side
     private let connection: Connection
+    private let mappings: TableMappings
     /// What heartbeats mark: a mirrored table's number and one of its keys.
     private var pulse: (table: UInt32, key: [String])?
 
     init(_ side: Side, _ database: DatabaseSettings, _ interrupt: CInt) throws(SurveyFailure) {
         self.side = side
+        mappings = TableMappings(database.mirror)
         do {
             let target = try ConnectionString(parsing: database.controlOrOwn(side))
             connection = try Connection.open(
@@ -210,10 +249,16 @@ private final class SurveyedSide {
         return (0..<found.count).compactMap { found[$0, 0] }
     }
 
-    /// - Returns: the number of the transaction that has marked a key; nil: nothing is mirrored yet, or all is empty.
+    /// - Returns: the number of the transaction that has marked a key, or of one that could not, for all is empty; nil:
+    ///   nothing is mirrored yet.
     func mark(mirroredOn other: SurveyedSide) throws(SurveyFailure) -> String? {
         if pulse == nil { pulse = try findPulse(other) }
-        guard let pulse else { return nil }
+        guard let pulse else {
+            guard try other.flag("SELECT to_regclass('godwit.backfill') IS NOT NULL"),
+                try other.flag("SELECT EXISTS (SELECT FROM godwit.backfill)")
+            else { return nil }
+            return try rows("SELECT pg_current_xact_id()::text")[0, 0]
+        }
         do throws(SurveyFailure) {
             let found = try rows("""
                 SELECT godwit.mark_dirty(\(pulse.table), \(SQL.array(pulse.key))), pg_current_xact_id()::text
@@ -237,7 +282,8 @@ private final class SurveyedSide {
             throw SurveyFailure(side: side, failure: error)
         }
         for table in tables.sorted(by: { $0.rowsEstimated < $1.rowsEstimated }) {
-            guard !table.key.isEmpty, !table.isPartition, mirrored.contains("\(table.name.schema).\(table.name.name)")
+            guard !table.key.isEmpty, !table.isPartition, mappings.isCarried(table.name, from: side),
+                let twin = mappings.twinName(table.name, of: side), mirrored.contains("\(twin.schema).\(twin.name)")
             else { continue }
             let key = table.key.map { "format('%s', \(SQL.identifier($0)))" }.joined(separator: ", ")
             let found = try rows("SELECT \(key) FROM \(table.name.sql) LIMIT 1")

@@ -52,6 +52,7 @@ enum MigrationWork {
 
     /// Seconds after the start for mirrors and authorities to be known.
     private static let startSeconds = 30.0
+    private static let settleMicros: UInt32 = 200_000
 
     static func order(
         _ verb: SwitchOrder.Verb, _ machine: MigrationMachine, _ verify: MigrationReadings.Verify?,
@@ -94,9 +95,12 @@ enum MigrationWork {
     static func settle(_ engine: SwitchEngine, _ order: SwitchOrder, _ database: DatabaseSettings) -> String? {
         let end = Deadline.now().adding(seconds: startSeconds)
         var owner = Ownership.initial
-        repeat {
+        while true {
             owner = SwitchRecovery.settle(old: database.controlOrOwn(.old), new: database.controlOrOwn(.new)).ownership
-        } while owner.standing != .settled && !end.hasPassed
+            if owner.standing == .settled || end.hasPassed { break }
+            // A side that refuses connections does so at once, and the other one makes a session for each question.
+            usleep(settleMicros)
+        }
         // This process follows what the databases say.
         while engine.ownership(of: order.database)?.authority != owner.authority, !end.hasPassed { usleep(20_000) }
         return isThere(engine, order)

@@ -36,7 +36,14 @@ final class SwitchEngine: Sendable {
     }
 
     private let entries = Mutex<[String: Entry]>([:])
-    private let busy = Mutex<Set<String>>([])
+    /// Who has the turn of a database.
+    private enum Turn { case moves, changes, looks }
+
+    private let busy = Mutex<[String: Turn]>([:])
+    /// Seconds for which a look at the guard rails is waited for, which comes every few seconds while a migration is
+    /// before its cutover; and for which that waits for DDL.
+    private static let lookSeconds = 5.0
+    private static let lookMicros: UInt32 = 5000
     private let control: Mailbox<ControlMessage>
     private let events: EventLog
     private let logger: Logger
@@ -61,22 +68,37 @@ final class SwitchEngine: Sendable {
     func ownership(of database: String) -> Ownership? { entries.withLock { $0[database]?.ownership } }
 
     /// This process performs a switch of it now.
-    func isBusy(_ database: String) -> Bool { busy.withLock { $0.contains(database) } }
+    func isBusy(_ database: String) -> Bool { busy.withLock { $0[database] != nil } }
 
     // MARK: whoever changes the schema
 
     func entry(of database: String) -> Entry? { entries.withLock { $0[database] } }
 
     /// - Returns: false while a switch of it is under way, which `end` lets begin again.
-    func begin(_ database: String) -> Bool { busy.withLock { $0.insert(database).inserted } }
+    func begin(_ database: String) -> Bool { begin(database, .changes) }
 
-    func end(_ database: String) { busy.withLock { _ = $0.remove(database) } }
+    func end(_ database: String) { busy.withLock { $0[database] = nil } }
+
+    private func begin(_ database: String, _ turn: Turn) -> Bool {
+        let end = Deadline.now().adding(seconds: Self.lookSeconds)
+        while true {
+            let present = busy.withLock { busy in
+                let present = busy[database]
+                if present == nil { busy[database] = turn }
+                return present
+            }
+            guard let present else { return true }
+            let isPassing = present == .looks || present == .changes && turn == .looks
+            if !isPassing || end.hasPassed { return false }
+            usleep(Self.lookMicros)
+        }
+    }
 
     // MARK: whoever wants a switch
 
     /// - Parameter mayGoOn: false: it is given up, unless its commit point is near.
     func perform(_ order: SwitchOrder, mayGoOn: @escaping @Sendable () -> Bool = { true }) -> SwitchReport {
-        guard let entry = entries.withLock({ $0[order.database] }) else {
+        guard var entry = entries.withLock({ $0[order.database] }) else {
             return refused(order, GuardRail(
                 "database", value: "\"\(order.database)\" has no mirror", threshold: "a database with a mirror",
                 isMet: false, advice: "Set mirror.mode and run godwit prepare"))
@@ -87,13 +109,14 @@ final class SwitchEngine: Sendable {
                 "authority", value: "\(side) takes the writes already", threshold: order.verb.authority.other.title,
                 isMet: false, advice: "There is nothing to do"))
         }
-        let isFree = busy.withLock { $0.insert(order.database).inserted }
-        if !isFree {
+        if !begin(order.database, order.isDryRun ? .looks : .moves) {
             return refused(order, GuardRail(
                 "alone", value: "another switch is under way", threshold: "none", isMet: false,
                 advice: "Wait for its end"))
         }
-        defer { busy.withLock { _ = $0.remove(order.database) } }
+        defer { end(order.database) }
+        // It may have been waited for.
+        entry = entries.withLock { $0[order.database] } ?? entry
         let run = SwitchRun(order, entry, control, id: id, mayGoOn: mayGoOn)
         let report = run.perform()
         tell(report)
@@ -190,7 +213,7 @@ private final class SwitchRun {
         dieIfTold(step.rawValue)
         let began = MonotonicInstant.now()
         let event = isGivenUp(before: step)
-            ? .failed(step, reason: "it is another Godwit's to order now") : perform(step)
+            ? .failed(step, reason: "it was given up, or is another Godwit's to order now") : perform(step)
         report.steps.append(.init(step, millis: Double(MonotonicInstant.now().nanoseconds(since: began)) / 1e6))
         return event
     }
@@ -314,8 +337,10 @@ private final class SwitchRun {
 
     /// - Returns: why not; nil: nothing runs that may write, and nothing will begin.
     private func hold() -> String? {
-        let answer = ask(.hold(
-            database: order.database, limitSeconds: Double(order.deadlineMillis) / 1000, endsPinned: order.endsPinned))
+        let limit = Double(order.deadlineMillis) / 1000
+        let answer = ask(
+            .hold(database: order.database, limitSeconds: limit, endsPinned: order.endsPinned),
+            within: limit + Self.replySeconds)
         switch answer {
         case .gate(.done, _), .gate(.doneAlready, _), .done: return nil
         case .gate(.failed(.timedOut(_, let blockers)), _):
@@ -421,9 +446,9 @@ private final class SwitchRun {
     // MARK: the control thread
 
     @discardableResult
-    private func ask(_ request: SwitchRequest) -> SwitchReply? {
+    private func ask(_ request: SwitchRequest, within seconds: Double = SwitchRun.replySeconds) -> SwitchReply? {
         control.post(.switching(request, reply: replies))
-        let limit = Deadline.now().adding(seconds: Self.replySeconds)
+        let limit = Deadline.now().adding(seconds: seconds)
         while !limit.hasPassed {
             if let reply = replies.take().last { return reply }
             var ready = pollfd(fd: replies.descriptor, events: Int16(POLLIN), revents: 0)

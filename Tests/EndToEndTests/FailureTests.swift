@@ -89,6 +89,19 @@ import Testing
         try waitUntil { try client.value("SELECT side FROM side_marker") == "new" }
     }
 
+    @Test func `who has begun a transaction is not left outside of one when its server is lost`() throws {
+        let relay = try TCPRelay(to: servers.old.port)
+        var configuration = configuration()
+        configuration.database.old = "host=127.0.0.1 port=\(relay.port) dbname=\(database)"
+        let godwit = try GodwitProcess(configuration)
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        let client = try WireClient(port: godwit.port, database: database)
+        _ = try client.query("BEGIN /* of a writer */")
+        relay.cutAfterAnswer(to: "of a writer")
+        client.send(FrameBuilder.query("UPDATE side_marker SET side = side"))
+        #expect(try client.readToEnd().last { $0.type == "E" }?.fields["S"] == "FATAL")
+    }
+
     @Test func `who waits in vain for a server of NEW reads on OLD`() throws {
         var configuration = configuration()
         configuration.database.pool = ["size": "1", "query_wait_timeout": "0.2"]

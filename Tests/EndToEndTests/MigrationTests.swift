@@ -113,10 +113,35 @@ import Testing
         #expect(report["writes"] as? String == "new" && report["standing"] as? String == "finished")
     }
 
+    @Test func `a sequence of Godwit's own, which DDL has made on one side, keeps no cutover back`() throws {
+        let drive = try drive { $0.database.mirror = ["mode": "async", "ddl": "barrier"] }
+        try drive.start(manifest(drive, "m", Self.swift))
+        try drive.wait("m", for: "cutover running")
+        try drive.godwit.psql("ALTER TABLE account ADD COLUMN note text", database: drive.database)
+        // What is asked of the servers is asked anew.
+        try drive.crash()
+        try drive.insist("m", "advance")
+        try drive.wait("m", for: "watch running")
+    }
+
     /// A row that is written through Godwit is on this side.
     func expectWrites(_ drive: MigrationDrive, on server: PostgresCluster, id: Int) throws {
         try drive.godwit.psql("INSERT INTO account VALUES (\(id), 1)", database: drive.database)
         #expect(try server.psql("SELECT count(*) FROM account WHERE id = \(id)", database: drive.database) == "1")
+    }
+
+    @Test func `DDL is not refused because the guard rails of the coming cutover are looked at`() throws {
+        let drive = try drive { $0.database.mirror = ["mode": "async", "ddl": "barrier"] }
+        try drive.start(manifest(drive, "m", Self.swift))
+        try drive.wait("m", for: "cutover running")
+        // They are every five seconds.
+        let count = 60
+        for number in 1...count {
+            try drive.godwit.psql("ALTER TABLE account ADD COLUMN note_\(number) text", database: drive.database)
+        }
+        #expect(try servers.new.psql(
+            "SELECT count(*) FROM pg_attribute WHERE attrelid = 'account'::regclass AND attname LIKE 'note%'",
+            database: drive.database) == "\(count)")
     }
 
     @Test func `killed in the midst of the switch it goes on with what came of it`() throws {
@@ -234,9 +259,52 @@ import Testing
         #expect(forced?["reason"] as? String == "known row")
     }
 
+    @Test func `what went back for a difference goes on once that is mended`() throws {
+        let drive = try drive()
+        try drive.start(manifest(drive, "m", Self.byHand + "verify: {every: 1}\nabort: {validation_errors: 1}\n"))
+        for before in ["prepare", "backfill"] {
+            try drive.wait("m", for: "\(before) running")
+            try drive.insist("m", "advance")
+        }
+        try drive.wait("m", for: "mirror running")
+        try waitUntil { try gate(drive, "mirror")["value"] as? String == "mirroring" }
+        func set(_ balance: Int) throws {
+            try servers.new.psql(
+                "SET session_replication_role = replica; UPDATE account SET balance = \(balance) WHERE id = 3",
+                database: drive.database)
+        }
+        try set(7)
+        try drive.insist("m", "advance")
+        try drive.wait("m", for: "validate aborted")
+        try set(100)
+        #expect(try drive.post("/migrations/m/resume").status == 200)
+        try drive.wait("m", for: "mirror running")
+        try drive.insist("m", "advance")
+        try waitUntil { try gate(drive, "verified")["value"] as? String ?? "" != "not yet" }
+        #expect(try drive.place("m") == "validate running")
+        try waitUntil { try (gate(drive, "verified")["value"] as? String ?? "").hasPrefix("equal") }
+    }
+
     func gate(_ drive: MigrationDrive, _ name: String) throws -> [String: Any] {
         let gates = try drive.status("m")["gates"] as? [[String: Any]] ?? []
         return gates.first { $0["name"] as? String == name } ?? [:]
+    }
+
+    @Test func `the lag is measured where each table has another name on NEW`() throws {
+        let table = "account (id int PRIMARY KEY, balance int NOT NULL)"
+        let database = try servers.makeDatabase(
+            old: "CREATE TABLE \(table); INSERT INTO account VALUES (1, 100)",
+            new: "CREATE SCHEMA bank; CREATE TABLE bank.\(table)")
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.mirror = ["mode": "async", "tables": "{public.account: {to: bank.account}}"]
+        let drive = try MigrationDrive(configuration)
+        try drive.start(manifest(drive, "m", Self.byHand))
+        for before in ["prepare", "backfill"] {
+            try drive.wait("m", for: "\(before) running")
+            try drive.insist("m", "advance")
+        }
+        try drive.wait("m", for: "mirror running")
+        try waitUntil { try gate(drive, "lag")["holds"] as? Bool == true }
     }
 
     @Test func `a mirror that stands still takes the reads back by itself`() throws {
@@ -256,6 +324,33 @@ import Testing
         try drive.wait("m", for: "shift running")
     }
 
+    @Test func `where all tables are empty the lag is measured too`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: "SELECT")
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.mirror = ["mode": "async"]
+        let drive = try MigrationDrive(configuration)
+        try drive.start(manifest(drive, "m", Self.byHand))
+        for before in ["prepare", "backfill"] {
+            try drive.wait("m", for: "\(before) running")
+            try drive.insist("m", "advance")
+        }
+        try drive.wait("m", for: "mirror running")
+        try waitUntil { try gate(drive, "lag")["holds"] as? Bool == true }
+    }
+
+    @Test func `a NEW that does not answer falls behind, too`() throws {
+        let drive = try drive()
+        try drive.start(manifest(drive, "m", Self.swift.replacing("shift: {soak: 0}", with: "shift: {soak: 1000}")
+            + "abort: {lag: 2, lag_warn: 1, held: 1}\n"))
+        try drive.wait("m", for: "shift running")
+        try servers.new.psql("ALTER DATABASE \(drive.database) ALLOW_CONNECTIONS false")
+        defer { _ = try? servers.new.psql("ALTER DATABASE \(drive.database) ALLOW_CONNECTIONS true") }
+        try servers.new.psql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '\(drive.database)'")
+        try drive.wait("m", for: "shift aborted")
+        #expect((try drive.status("m")["cause"] as? String)?.contains("behind") == true)
+    }
+
     @Test func `what an operator orders about reads pauses it, and resume takes them back`() throws {
         let drive = try drive()
         try drive.start(manifest(drive, "m", Self.swift.replacing("shift: {soak: 0}", with: "shift: {soak: 1000}")))
@@ -263,8 +358,15 @@ import Testing
         _ = try drive.godwit.console("READS \(drive.database) 3")
         try drive.wait("m", for: "shift paused")
         #expect((try drive.status("m")["cause"] as? String)?.contains("an operator") == true)
+        // Whoever goes on with it behind a restart leaves them where he has put them.
+        drive.godwit.terminate()
+        try drive.crash()
+        try drive.wait("m", for: "shift paused")
+        Awaited.pause()
+        #expect(try drive.godwit.console("SHOW DATABASES").contains { $0.values.contains("3.00") })
         try drive.insist("m", "resume")
         #expect(try drive.place("m") == "shift running")
+        #expect(try drive.godwit.console("SHOW DATABASES").contains { $0.values.contains("10.00") })
     }
 
     @Test func `READS, FORCE and roll-backs outlive a restart`() throws {

@@ -262,6 +262,23 @@ import Testing
         try expectEqual(database)
     }
 
+    @Test func `a database whose transactions are REPEATABLE READ can be switched, there and back`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        for server in [servers.old, servers.new] {
+            try server.psql(
+                "ALTER DATABASE \(database) SET default_transaction_isolation = 'repeatable read'", database: database)
+        }
+        let godwit = try servers.mirroring(database)
+        try switchOver(godwit, "CUTOVER", database)
+        #expect(try authority(godwit) == "new")
+        _ = try godwit.psql("UPDATE accounts SET balance = 5 WHERE id = 5", database: database)
+        try waitForMirror(godwit)
+        try switchOver(godwit, "ROLLBACK", database)
+        #expect(try authority(godwit) == "old")
+        try waitForMirror(godwit)
+        try expectEqual(database)
+    }
+
     @Test func `servers of the coming side are open before anybody is held, and go when no switch is made`() throws {
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let godwit = try servers.mirroring(database)

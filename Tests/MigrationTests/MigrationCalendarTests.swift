@@ -36,6 +36,8 @@ import Testing
     @Test(arguments: [
         ("10", "10", 0.0, true), ("10", "11", 0, false), ("10", "11", 1, true), ("10.5", "9.4", 1, false),
         ("a|10", "a|10.4", 0.5, true), ("a|10", "b|10", 0.5, false), ("1\n2", "1", 5, false), ("NULL", "0", 5, false),
+        ("90071992547409930.25", "90071992547409931.25", 0.5, false),
+        ("90071992547409930.25", "90071992547409930.5", 0.5, true), ("1e40", "1e40 ", 5, false), ("NaN", "1", 5, false),
     ])
     func `numbers may differ by the tolerance`(left: String, right: String, tolerance: Double, isEqual: Bool) {
         #expect(InvariantValue.isEqual(left, right, tolerance: tolerance) == isEqual)

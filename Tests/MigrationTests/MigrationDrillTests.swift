@@ -119,6 +119,24 @@ import Testing
         }
     }
 
+    @Test func `an abort whose drill could not bring the writes back goes on bringing them back`() {
+        let order = DrillOrder(isWhole: true)
+        var (drive, now) = atCutover()
+        drive.command(.drill(order), at: now)
+        var moved = goodReadings()
+        moved.isSwitched = true
+        drive.tick(moved, at: now + 1)
+        drive.command(.abort(reason: "enough"), at: now + 2)
+        drive.tick(moved, at: now + 3)
+        drive.handle(.drilled(result(order, false), now: (now + 4) * 1_000_000))
+        #expect(drive.place == "cutover returning" && drive.machine.state.isSwitched)
+        #expect(drive.tick(moved, at: now + 5) == [.perform(.switchBack)])
+        drive.handle(.failed(.switchBack, reason: "OLD is down", now: (now + 6) * 1_000_000))
+        #expect(drive.tick(moved, at: now + 11) == [.perform(.switchBack)])
+        drive.handle(.worked(.switchBack, now: (now + 12) * 1_000_000))
+        #expect(drive.place == "cutover aborted" && !drive.machine.state.isSwitched)
+    }
+
     @Test func `NEW's errors end it early by themselves`() {
         var (drive, now) = atCutover()
         drive.command(.drill(DrillOrder(isWhole: true, watchSeconds: 3600)), at: now)

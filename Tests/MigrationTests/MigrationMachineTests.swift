@@ -339,6 +339,35 @@ struct Drive {
         #expect(drive.machine.state.isSwitched)
     }
 
+    @Test func `a clock that was set, or a break in measuring, neither soaks nor takes back`() {
+        var drive = Drive(manifest { $0.phases[.shift] = .init(soakSeconds: 100) })
+        let now = drive.walk(to: .shift)
+        var bad = goodReadings()
+        bad.new?.errors = 200
+        drive.tick(bad, at: now)
+        // An hour later by the clock.
+        drive.machine.measureAnew()
+        drive.tick(bad, at: now + 3600)
+        #expect(drive.place == "shift running" && drive.machine.state.step == 0)
+        drive.tick(at: now + 3601)
+        drive.machine.measureAnew()
+        drive.tick(at: now + 7200)
+        #expect(drive.machine.state.step == 0)
+        // And back again: it need not come by there once more.
+        drive.machine.measureAnew()
+        for second in 0...100 { drive.tick(at: now - 3600 + Int64(second)) }
+        #expect(drive.machine.state.step == 1)
+    }
+
+    @Test func `a comparison of tomorrow, by a clock that was set back, says nothing of today`() {
+        var drive = Drive(manifest { $0.phases[.validate] = .init() })
+        drive.walk(to: .mirror)
+        var readings = goodReadings()
+        readings.verify?.at = 86_400_000_000
+        for second in 2_000..<2_010 as Range<Int64> { drive.tick(readings, at: second) }
+        #expect(drive.place == "validate running")
+    }
+
     @Test func `what is being removed cannot be taken back`() {
         var drive = Drive(manifest())
         _ = drive.walk(to: .cleanup)
@@ -346,6 +375,25 @@ struct Drive {
         #expect(drive.machine.state.work == .remove)
         drive.command(.abort(reason: "no"), at: 501)
         #expect(drive.actions == [.refused("the way back is being removed: it cannot be taken any more")])
+    }
+
+    @Test func `no limit goes the way back that is being removed, and none tries to remove each second`() {
+        var drive = Drive(manifest())
+        _ = drive.walk(to: .cleanup)
+        drive.tick(at: 500)
+        #expect(drive.machine.state.work == .remove)
+        var bad = goodReadings()
+        bad.new?.errors = 500
+        for second in 501..<600 as Range<Int64> { #expect(drive.tick(bad, at: second).isEmpty) }
+        drive.handle(.failed(.remove, reason: "OLD does not answer", now: 600_000_000))
+        #expect(drive.place == "cleanup paused")
+        for second in 601..<700 as Range<Int64> { #expect(drive.tick(bad, at: second).isEmpty) }
+        drive.command(.abort(reason: "no"), at: 700)
+        guard case .refused? = drive.actions.first else { return #expect(Bool(false), "\(drive.actions)") }
+        drive.command(.resume, at: 701)
+        #expect(drive.tick(at: 702) == [.perform(.remove)])
+        drive.handle(.worked(.remove, now: 703_000_000))
+        #expect(drive.place == "cleanup finished")
     }
 
     @Test func `an aborted one may begin again, with what it has`() {
