@@ -6,7 +6,9 @@ extension SchemaChange {
     /// The mirror goes on with the tables as they are now. May be repeated.
     ///
     /// - Parameter triesMax: for the lock of each new table.
-    func finish(_ record: Record, triesMax: Int = CaptureInstaller().triesMax) throws(Failure) {
+    func finish(
+        _ record: Record, triesMax: Int = CaptureInstaller().triesMax, before: (Step) -> Void = { _ in }
+    ) throws(Failure) {
         let known = "jsonb_array_elements(\(SQL.literal(record.known))::jsonb) k"
         let same = "b.schema_name = k->>1 AND b.table_name = k->>2"
         let isRenamed = """
@@ -15,20 +17,59 @@ extension SchemaChange {
         // Tables may have exchanged names, and each row is looked at by itself: first to names that are too long for
         // any table.
         let between = "repeat('-', 64)"
+        // Once only: a table that has taken another's name would be taken for that one, and lose its own. What is
+        // under way is one change, whose transaction's number no other one of this side has.
+        let number = SQL.literal(record.targetTransaction)
+        let isNew = "NOT EXISTS (SELECT FROM godwit.renamed WHERE target_xid = \(number))"
         try onTarget("""
+            CREATE TABLE IF NOT EXISTS godwit.renamed (target_xid text PRIMARY KEY);
             DELETE FROM godwit.backfill b USING \(known)
-             WHERE \(same) AND k->>0 IS NOT NULL AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = (k->>0)::oid);
+             WHERE \(same) AND k->>0 IS NOT NULL AND \(isNew)
+               AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = (k->>0)::oid);
             UPDATE godwit.backfill b SET table_name = b.table_name || \(between)
-              FROM \(known), pg_class c, pg_namespace n WHERE \(same) AND \(isRenamed);
+              FROM \(known), pg_class c, pg_namespace n WHERE \(same) AND \(isRenamed) AND \(isNew);
             UPDATE godwit.backfill b SET schema_name = n.nspname, table_name = c.relname
               FROM \(known), pg_class c, pg_namespace n
-             WHERE b.schema_name = k->>1 AND b.table_name = k->>2 || \(between) AND \(isRenamed)
+             WHERE b.schema_name = k->>1 AND b.table_name = k->>2 || \(between) AND \(isRenamed) AND \(isNew);
+            DELETE FROM godwit.renamed;
+            INSERT INTO godwit.renamed VALUES (\(number))
             """)
         try install(record, triesMax)
+        before(.forget)
         try onSource("""
             BEGIN; UPDATE godwit.control SET generation = generation + 1;
             DELETE FROM godwit.change WHERE id = \(record.id); COMMIT
             """)
+    }
+
+    /// What the mirror has set aside on the target is there while the statement runs: it may name it, or change what it
+    /// hangs on. What cannot come back stays away, as before. No batch is under way.
+    func putBack(until deadline: Deadline) throws(Failure) {
+        let isThere = "SELECT to_regclass('godwit.aside') IS NOT NULL"
+        guard try onTarget(isThere)?.flag(0, 0) == true,
+            try onTarget("SELECT EXISTS (SELECT FROM godwit.aside WHERE NOT is_back)")?.flag(0, 0) == true
+        else { return }
+        do throws(Failure) {
+            try onTarget("""
+                SET LOCAL statement_timeout = \(max(1, deadline.millisLeft));
+                SELECT FROM godwit.progress FOR UPDATE; SELECT godwit.put_back()
+                """)
+        } catch {
+            guard case .side(_, let failure) = error, failure.kind == .refused, !failure.isLockConflict else {
+                throw error
+            }
+        }
+    }
+
+    /// What came back goes again: if not now, with the mirror's next batch.
+    func rollBack(_ client: Client) {
+        client.rollBack()
+        let isThere = "SELECT to_regclass('godwit.aside') IS NOT NULL"
+        // Writes are held yet: a side that does not answer is not asked.
+        guard client.connection.isAtRest, (try? onTarget(isThere))?.flag(0, 0) == true,
+            (try? onTarget("SELECT EXISTS (SELECT FROM godwit.aside WHERE is_back)"))?.flag(0, 0) == true
+        else { return }
+        _ = try? onTarget("SELECT godwit.set_aside()")
     }
 
     /// New tables are mirrored, where all were, and captured as `prepare` would have them; new partitions get what

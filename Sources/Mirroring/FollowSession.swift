@@ -76,7 +76,6 @@ final class FollowSession {
                     try MirrorSession.parse(conninfo), purpose: "follower",
                     settings: [
                         "enable_seqscan": "off", "jit": "off", "default_transaction_read_only": "on",
-                        "default_transaction_isolation": "read committed",
                     ], interrupt: stopDescriptor, onSlowWait: onSlowWait))
             }
         }

@@ -57,6 +57,8 @@ package final class SchemaChange {
         case commitSource = "ddl_source"
         case commitTarget = "ddl_target"
         case finish = "ddl_finish"
+        /// The mirror could go on, but for the record that is still there.
+        case forget = "ddl_forget"
     }
 
     /// Where the client's user logs in.
@@ -168,8 +170,11 @@ package final class SchemaChange {
 
         /// Each lock takes no longer than until `locked`, the statement than until `deadline`, and neither longer than
         /// the client's own limits.
-        func begin(locked: Deadline, until deadline: Deadline) throws(PostgresFailure) {
-            try limit(locked: locked, until: deadline, first: "BEGIN; ")
+        ///
+        /// - Parameter isOnTarget: whether it may write there is not asked: a side that is to take no writes of
+        ///   applications often has default_transaction_read_only on.
+        func begin(locked: Deadline, until deadline: Deadline, isOnTarget: Bool) throws(PostgresFailure) {
+            try limit(locked: locked, until: deadline, first: isOnTarget ? "BEGIN READ WRITE; " : "BEGIN; ")
         }
 
         /// The same for what comes next in it.
@@ -243,6 +248,7 @@ package final class SchemaChange {
         var record = clients.record
         let tags: [String]
         do throws(Failure) {
+            try putBack(until: deadline)
             tags = try statement(record.order, clients.source, until: deadline)
             try expect(clients.keys, clients.source)
             _ = try statement(record.order, clients.target, until: deadline)
@@ -254,7 +260,7 @@ package final class SchemaChange {
             record.id = try write(record)
         } catch {
             clients.source.rollBack()
-            clients.target.rollBack()
+            rollBack(clients.target)
             throw error
         }
         before(.commitSource)
@@ -277,7 +283,7 @@ package final class SchemaChange {
             }
             onCommitted()
             before(.finish)
-            try finish(record)
+            try finish(record, before: before)
         } catch {
             return .halfDone(tags, reason: "\(error)")
         }
@@ -288,7 +294,8 @@ package final class SchemaChange {
         _ order: Order, _ client: Client, locked: Deadline? = nil, until deadline: Deadline
     ) throws(Failure) -> [String] {
         try onSide(client.side) { () throws(PostgresFailure) in
-            try client.begin(locked: locked ?? deadline, until: deadline)
+            try client.begin(
+                locked: locked ?? deadline, until: deadline, isOnTarget: client.side == direction.target)
             return try client.run(order.statement, until: deadline)
         }
     }
@@ -319,11 +326,11 @@ package final class SchemaChange {
             switch isCommitted {
             case true?: return
             case false?:
-                clients.target.rollBack()
+                rollBack(clients.target)
                 try forget(record)
                 throw .side(direction.source, error)
             case nil:
-                clients.target.rollBack()
+                rollBack(clients.target)
                 throw .unknown("\(direction.source.title) does not say whether it has it: \(error)")
             }
         }
@@ -368,6 +375,7 @@ package final class SchemaChange {
         do throws(Failure) {
             let client = try client(direction.target, record.order, login)
             let locked = Deadline.now().adding(seconds: Self.patienceSeconds)
+            try putBack(until: locked)
             let deadline = Deadline.now().adding(seconds: Self.repetitionSeconds)
             _ = try statement(record.order, client, locked: locked, until: deadline)
             record.targetTransaction = try targetTransaction(client)

@@ -79,8 +79,9 @@ package enum SetAside {
                     VALUES (its.kind, its.nspname, its.relname, its.name, its.definition, its.remark, its.depth,
                         its.relation)
                     ON CONFLICT (kind, schema_name, table_name, name) DO UPDATE SET is_back = false,
-                        relation = excluded.relation,
-                        definition = CASE WHEN a.is_back THEN a.definition ELSE excluded.definition END;
+                        relation = excluded.relation, definition = CASE WHEN a.is_back
+                            -- Not before it has been validated: only what was valid is kept so long.
+                            THEN regexp_replace(excluded.definition, ' NOT VALID$', '') ELSE excluded.definition END;
                 its_table := format('%I.%I', its.nspname, its.relname);
                 EXECUTE CASE its.kind
                     WHEN 'trigger' THEN format('ALTER TABLE ONLY %s DISABLE TRIGGER %I', its_table, its.name)

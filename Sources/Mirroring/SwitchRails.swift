@@ -148,7 +148,7 @@ extension SwitchSession {
             let healthy = CaptureSchema.healthy(rows)
             for table in tables {
                 let description = isSource ? table.onSource : table.onTarget
-                if healthy[description.oid]?.isMade(for: description) != true {
+                if healthy[description.oid]?.mayGoOn(for: description) != true {
                     wrong.append("\(side.title) \(description.name)")
                 }
             }

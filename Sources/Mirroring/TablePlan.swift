@@ -218,7 +218,11 @@ package struct TablePlan: Sendable {
     /// is each side's own.
     func hasPortableOrder(in condition: String) -> Bool {
         guard condition.contains("<") || condition.contains(">") else { return true }
-        return keys.allSatisfy { $0.hasPortableOrder || !condition.contains($0.sql.dropFirst().dropLast()) }
+        // By whole words, for `id` is a part of `valid_from`. What is no word is written in quotes.
+        let words = Set(condition.split { !($0.isLetter || $0.isNumber || $0 == "_") }.map(String.init))
+        return keys.allSatisfy { key in
+            key.hasPortableOrder || !words.contains(key.name) && !condition.contains(key.sql)
+        }
     }
 
     func deletePartition(_ condition: String) -> String { "DELETE FROM \(newRows) WHERE \(condition)" }

@@ -26,9 +26,14 @@ extension ClientConnection {
         unit.changeBytes = bytes.count
         phase = .changing
         let rewritten = text.withUnsafeBytes { self.rewritten($0, database) } ?? text
-        guard let sql = String(validating: rewritten, as: UTF8.self), !sql.utf8.contains(0) else {
+        guard let sql = String(validating: rewritten, as: UTF8.self), !sql.utf8.contains(0), isSentInUnicode(sql) else {
             changeEnded(.failed(ErrorResponse(
                 .error, .characterNotInRepertoire, "DDL that runs on both sides has to be sent in UTF-8")))
+            return true
+        }
+        // Its sessions would not have it: names would mean other tables there.
+        guard !pins.contains(.untrackedSetting) else {
+            changeEnded(.failed(FollowedTransaction.hasUnknownSetting))
             return true
         }
         worker.control.post(.change(
@@ -52,6 +57,9 @@ extension ClientConnection {
         else { return false }
         return waitsForAnswers(server)
     }
+
+    /// The other side reads it as UTF-8. Words in other encodings may look like that, and be others.
+    func isSentInUnicode(_ text: String) -> Bool { settings.sendsUnicode || text.utf8.allSatisfy { $0 < 0x80 } }
 
     /// There is no server, or it owes nothing and has nothing open.
     private func mayLeaveServer(_ bytes: UnsafeRawBufferPointer) -> Bool {
@@ -139,6 +147,13 @@ extension ClientConnection {
 
     /// Why it does not run on both sides.
     var refusalOfChange: ErrorResponse {
+        if unit.notes.statement?.classification.barrier == .unfit, unit.notes.statement?.kind == .unknown {
+            return ErrorResponse(
+                .error, .featureNotSupported,
+                "this statement cannot run on both sides of database \"\(databaseName)\": Godwit does not know it",
+                detail: "It has a form that PostgreSQL 15 does not have, a mistake, more than 64 KiB, or no UTF-8.",
+                hint: "Change both sides directly and run godwit prepare, or send what is long in several queries.")
+        }
         if unit.notes.statement?.classification.barrier == .unfit {
             return ErrorResponse(
                 .error, .featureNotSupported,

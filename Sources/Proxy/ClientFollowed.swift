@@ -170,11 +170,14 @@ extension ClientConnection {
             }
             if followed.state == .mayCommit { return refused(FollowedTransaction.behindCommit) }
             if isQuery && !server.session.isAtBatchStart { return refused(FollowedTransaction.isMixed) }
-            guard let text, !text.utf8.contains(0) else { return refused(FollowedTransaction.isOtherEncoding) }
+            guard let text, !text.utf8.contains(0), isSentInUnicode(text) else {
+                return refused(FollowedTransaction.isOtherEncoding)
+            }
             if !isTextTrusted { return refused(FollowedTransaction.isUnseen) }
             let ledger = unit.session.settledSoFar(ledger)
             if followed.hasChange && ledger.isUncertain { return refused(FollowedTransaction.isUncertain) }
             guard let local = Self.localSettings(ledger) else { return refused(FollowedTransaction.hasSet) }
+            if pins.contains(.untrackedSetting) { return refused(FollowedTransaction.hasUnknownSetting) }
             followed.standing = ledger.standingChanges
             ask(followed, .statement, ChangeOrder(
                 database: databaseName, user: user, part: .statement, change: followed.change, statement: text,
@@ -231,10 +234,11 @@ extension ClientConnection {
         transaction.hasWritten && (transaction.hasRead || unit.session.completedCount > 1)
     }
 
-    /// It asks for its first DDL in a transaction that has done nothing yet: others' DDL need not wait for its end.
+    /// It asks for its first DDL in a transaction that has done nothing yet, or for one outside of transactions, and
+    /// keeps its server meanwhile: others' DDL need not wait for its end.
     var awaitsTurn: Bool {
-        guard let followed else { return false }
-        return followed.question == .statement && !followed.hasChange && !mayHoldLocks
+        guard let followed, let question = followed.question else { return phase == .changing }
+        return question == .statement && !followed.hasChange && !mayHoldLocks
     }
 
     /// What the open transaction has set, as SQL; nil: it cannot be told.

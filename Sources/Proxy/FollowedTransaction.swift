@@ -110,6 +110,12 @@ extension FollowedTransaction {
         "DDL cannot run on both sides behind a RESET, or a setting that is not known, of its own transaction or batch",
         hint: "SET, or SET LOCAL, with a value and in a query or batch of its own, or do it before the transaction.")
 
+    static let hasUnknownSetting = ErrorResponse(
+        .error, .featureNotSupported,
+        "DDL cannot run on both sides where the session has a setting whose value is not known",
+        detail: "It runs in sessions of its own there, which would not have it.",
+        hint: "SET it with a value, or by set_config with constants, in a connection of its own.")
+
     static let isOtherEncoding = ErrorResponse(
         .error, .characterNotInRepertoire, "DDL that runs on both sides has to be sent in UTF-8")
 

@@ -205,12 +205,13 @@ package final class AnalysisCache {
             return remember(text, hash, isKept, analysis)
         }
         if text.count > limits.parsedBytesMax { return unknown(.tooLong, text) }
-        if parsesLeft == 0 {
+        // DDL comes seldom, and must not pass for want of a look at it.
+        if parsesLeft == 0 && !LexicalScan.mayChangeTables(text) {
             counters.refusals += 1
             return unknown(.parseBudgetSpent, text)
         }
         if LexicalScan.depth(of: text) > limits.depthMax { return unknown(.tooDeep, text) }
-        parsesLeft -= 1
+        parsesLeft = max(0, parsesLeft - 1)
         counters.parses += 1
         let result = analyzer.analyse(text)
         let isByShape = outcome == .shape && result.isByShape
@@ -242,13 +243,15 @@ package final class AnalysisCache {
     private func unknown(_ reason: ClassificationReason, _ scanned: UnsafeRawBufferPointer?) -> Analysis {
         let effects = scanned.map { LexicalScan.effects(of: $0) } ?? []
         let mayMove = scanned.map { LexicalScan.mayMoveBorders($0) } ?? false
+        let mayChange = scanned.map { LexicalScan.mayChangeTables($0) } ?? false
         let key = writer.commentKey
-        if effects.isEmpty, !mayMove, let statement = undecided[reason] {
+        if effects.isEmpty, !mayMove, !mayChange, let statement = undecided[reason] {
             return Analysis(statement: statement, key: key)
         }
         var classification = Classification(.unknown, reason)
         classification.effects = effects
         if !mayMove && reason != .tooLong { classification.borders = .none }
+        if mayChange { TableChange.note(unknown: &classification) }
         return Analysis(statement: AnalysedStatement(classification), key: key)
     }
 

@@ -200,6 +200,46 @@ enum LexicalScan {
         }
     }
 
+    /// Whether a statement of it may be DDL of what tables are made of, as its first words say.
+    static func mayChangeTables(_ text: UnsafeRawBufferPointer) -> Bool {
+        var lexer = SQLLexer(text)
+        var place = DDLPlace.first
+        while true {
+            let token = lexer.next()
+            switch token.kind {
+            case .end, .unterminated: return false
+            case .lineComment, .blockComment: continue
+            case .punctuation where token.isMark(";", in: text): place = .first
+            case .identifier:
+                place = place.next(token, text)
+                if place == .found { return true }
+            case .punctuation, .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString, .integer,
+                .decimal, .parameter, .operation, .stray:
+                place = .behind
+            }
+        }
+    }
+
+    private enum DDLPlace {
+        /// Of a statement.
+        case first
+        /// Behind CREATE, ALTER or DROP: what comes next says of what.
+        case verb
+        case found, behind
+
+        func next(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> DDLPlace {
+            func isOne(of words: StaticString...) -> Bool { words.contains { token.is($0, in: text) } }
+            switch self {
+            case .first: return isOne(of: "create", "alter", "drop") ? .verb : .behind
+            case .verb where isOne(of: "table", "type", "domain", "schema"): return .found
+            // What is temporary is none of the mirror's.
+            case .verb where isOne(of: "or", "replace", "unlogged", "foreign"): return .verb
+            case .verb, .behind: return .behind
+            case .found: return .found
+            }
+        }
+    }
+
     private static func isBorder(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {
         token.is("begin", in: text) || token.is("start", in: text) || token.is("commit", in: text)
             || token.is("rollback", in: text) || token.is("end", in: text) || token.is("abort", in: text)

@@ -39,6 +39,7 @@ struct StatementAnalyzer {
             var refused = Classification(.unknown, .refusedByGrammar)
             refused.effects = LexicalScan.effects(of: text)
             if !LexicalScan.mayMoveBorders(text) { refused.borders = .none }
+            if LexicalScan.mayChangeTables(text) { TableChange.note(unknown: &refused) }
             return Result(classification: refused, columnKey: nil, isByShape: false)
         }
         self.kinds = kinds

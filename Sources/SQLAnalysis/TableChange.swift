@@ -106,12 +106,31 @@ extension TableChange {
         PG_QUERY__ALTER_TABLE_TYPE__AT_AlterColumnType, PG_QUERY__ALTER_TABLE_TYPE__AT_SetRelOptions,
         PG_QUERY__ALTER_TABLE_TYPE__AT_ResetRelOptions, PG_QUERY__ALTER_TABLE_TYPE__AT_AddIdentity,
         PG_QUERY__ALTER_TABLE_TYPE__AT_SetIdentity, PG_QUERY__ALTER_TABLE_TYPE__AT_DropIdentity,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_ChangeOwner, PG_QUERY__ALTER_TABLE_TYPE__AT_ReplicaIdentity,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_ClusterOn, PG_QUERY__ALTER_TABLE_TYPE__AT_DropCluster,
+    ]
+
+    /// What no table is made of, and may be made on both sides with those that are.
+    private static let accompanying: Set<PgQuery__ObjectType> = [
+        PG_QUERY__OBJECT_TYPE__OBJECT_INDEX, PG_QUERY__OBJECT_TYPE__OBJECT_VIEW,
+        PG_QUERY__OBJECT_TYPE__OBJECT_SEQUENCE, PG_QUERY__OBJECT_TYPE__OBJECT_FUNCTION,
+        PG_QUERY__OBJECT_TYPE__OBJECT_PROCEDURE, PG_QUERY__OBJECT_TYPE__OBJECT_ROUTINE,
+        PG_QUERY__OBJECT_TYPE__OBJECT_TRIGGER, PG_QUERY__OBJECT_TYPE__OBJECT_STATISTIC_EXT,
     ]
 
     /// Of several statements of one text.
     static func form(of forms: [BarrierForm]) -> BarrierForm {
-        if !forms.contains(where: \.isNeeded) { return .notNeeded }
+        if !forms.contains(where: \.isNeeded) {
+            return forms.allSatisfy { $0 == .comesAlong } ? .comesAlong : .notNeeded
+        }
         return forms.allSatisfy { $0 == .fits || $0 == .comesAlong } ? .fits : .unfit
+    }
+
+    /// DDL that the grammar does not know, of a later PostgreSQL, or was not asked about.
+    static func note(unknown classification: inout Classification) {
+        classification.changesSchema = true
+        classification.changesTables = true
+        classification.barrier = .unfit
     }
 
     /// Of a statement on what is not temporary.
@@ -128,14 +147,23 @@ extension TableChange {
             let node = SyntaxTree.cast(statement, to: PgQuery__IndexStmt.self).pointee
             return node.concurrent != 0 ? .notNeeded : .comesAlong
         case "CommentStmt", "CreateSeqStmt", "AlterSeqStmt", "ViewStmt", "CreateFunctionStmt", "CreateTrigStmt",
-            "GrantStmt", "CreateStatsStmt", "AlterOwnerStmt":
+            "GrantStmt", "CreateStatsStmt", "AlterOwnerStmt", "AlterFunctionStmt", "AlterDefaultPrivilegesStmt":
             return .comesAlong
+        case "RenameStmt" where !isOne(statement):
+            let type = SyntaxTree.cast(statement, to: PgQuery__RenameStmt.self).pointee.rename_type
+            // The next statement on its table, or domain, may name it.
+            let isConstraint = type == PG_QUERY__OBJECT_TYPE__OBJECT_TABCONSTRAINT
+                || type == PG_QUERY__OBJECT_TYPE__OBJECT_DOMCONSTRAINT
+            return isConstraint ? .fits : accompanying.contains(type) ? .comesAlong : .notNeeded
+        case "AlterObjectSchemaStmt" where !isOne(statement):
+            let type = SyntaxTree.cast(statement, to: PgQuery__AlterObjectSchemaStmt.self).pointee.object_type
+            return accompanying.contains(type) ? .comesAlong : .notNeeded
         case "DropStmt" where !isOne(statement):
             let node = SyntaxTree.cast(statement, to: PgQuery__DropStmt.self).pointee
             return node.concurrent != 0 ? .notNeeded : .comesAlong
         case "AlterTableStmt":
-            guard isOne(statement) else { return .notNeeded }
             let node = SyntaxTree.cast(statement, to: PgQuery__AlterTableStmt.self).pointee
+            guard isOne(statement) else { return accompanying.contains(node.objtype) ? .comesAlong : .notNeeded }
             guard node.objtype == PG_QUERY__OBJECT_TYPE__OBJECT_TABLE, let commands = node.cmds else { return .fits }
             let fits = (0..<node.n_cmds).allSatisfy { index in
                 guard let command = commands[index],

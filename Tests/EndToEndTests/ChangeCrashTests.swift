@@ -23,10 +23,10 @@ import Testing
     private static let add = "ALTER TABLE t ADD COLUMN a int DEFAULT 4"
 
     /// - Returns: what has died when OLD had committed, and NEW not yet.
-    private func dieBetween(_ statements: [String]) throws -> GodwitProcess {
+    private func dieBetween(_ statements: [String], step: String = "ddl_target") throws -> GodwitProcess {
         let mirror = configuration.database.mirror
         _ = try servers.mirroring(database) { $0.database.mirror = mirror }.terminate()
-        let dying = try GodwitProcess(configuration, environment: ["GODWIT_DIE_BEFORE": "ddl_target"])
+        let dying = try GodwitProcess(configuration, environment: ["GODWIT_DIE_BEFORE": step])
         try waitUntil {
             let row = try dying.console("SHOW MIRROR").first
             return row?["state"] == "mirroring" && row?["readable"] == "yes"
@@ -58,6 +58,30 @@ import Testing
         let godwit = try GodwitProcess(resuming: dying)
         try expectAlike("id,a")
         try waitUntil { try godwit.console("SHOW MIRROR").first?["state"] == "mirroring" }
+    }
+
+    /// What has taken a name that another table had is not taken for that one when all is done once more.
+    @Test(arguments: [
+        ["ALTER TABLE t RENAME TO t_old", "CREATE TABLE t (id int PRIMARY KEY, b int)"],
+        ["ALTER TABLE t RENAME TO x", "ALTER TABLE u RENAME TO t", "ALTER TABLE x RENAME TO u"],
+    ])
+    func `a Godwit that dies when all is done but for the record has it done again without harm`(
+        renames: [String]
+    ) throws {
+        for server in [servers.old, servers.new] {
+            try server.psql(
+                "CREATE TABLE u (id int PRIMARY KEY, c text); ALTER TABLE u OWNER TO app", database: database)
+        }
+        let dying = try dieBetween(["BEGIN"] + renames + ["COMMIT"], step: "ddl_forget")
+        let names = "SELECT string_agg(table_name, ',' ORDER BY table_name) FROM godwit.backfill"
+        let before = try servers.new.psql(names, database: database)
+        let godwit = try GodwitProcess(resuming: dying)
+        try waitUntil { try servers.old.psql("SELECT count(*) FROM godwit.change", database: database) == "0" }
+        #expect(try servers.new.psql(names, database: database) == before)
+        try waitUntil {
+            let row = try godwit.console("SHOW MIRROR").first
+            return row?["state"] == "mirroring" && row?["readable"] == "yes"
+        }
     }
 
     @Test func `the writes do not move to a side that is still to get a DDL`() throws {

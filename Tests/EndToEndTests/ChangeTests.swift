@@ -128,6 +128,8 @@ import Testing
             ALTER DATABASE \(database) SET DateStyle = 'SQL, DMY'
             """)
         let godwit = try mirroring(database)
+        // Applications are kept out of NEW until the cutover.
+        try servers.new.psql("ALTER DATABASE \(database) SET default_transaction_read_only = on")
         let client = try client(godwit, database)
         for sql in [
             "ALTER TABLE goods ADD COLUMN a int", "CREATE TABLE bills (id int PRIMARY KEY, at timestamptz DEFAULT '02/03/2026')",
@@ -172,6 +174,25 @@ import Testing
             """#, database: database) == "t")
     }
 
+    /// Its bytes are UTF-8 for another word.
+    @Test func `a text in another encoding runs on neither side, also where it looks like UTF-8`() throws {
+        let database = try servers.makeDatabase(SwitchTests.schema)
+        let godwit = try mirroring(database)
+        let client = try client(godwit, database)
+        let sql = "ALTER TABLE accounts ADD COLUMN \u{e9} int"
+        let before = try contents(servers.old, database)
+        for (sql, wanted) in [
+            ("SET client_encoding = 'LATIN1'", "ok I"), (sql, "22021 I"), ("BEGIN", "ok T"), (sql, "22021 E"),
+            ("ROLLBACK", "ok I"),
+        ] {
+            #expect(try state(client, sql) == wanted, "\(sql)")
+        }
+        #expect(try contents(servers.old, database) == before)
+        #expect(try state(client, "SET client_encoding = 'utf8'") == "ok I")
+        #expect(try state(client, sql) == "ok I")
+        try expectAlike(godwit, database)
+    }
+
     @Test func `drivers' batches run as queries do`() throws {
         let database = try servers.makeDatabase(SwitchTests.schema)
         let godwit = try mirroring(database)
@@ -214,6 +235,24 @@ import Testing
         #expect(try state(keeper, "ALTER TABLE accounts ADD COLUMN b int") == "ok T")
         #expect(try state(keeper, "COMMIT") == "ok I")
         try expectAlike(other, bound)
+    }
+
+    @Test func `of two sessions that keep their servers none waits for the other's turn`() throws {
+        let database = try servers.makeDatabase(SwitchTests.schema, old: SwitchTests.rows)
+        let godwit = try mirroring(database) { $0.database.mirror["ddl_wait"] = "5" }
+        let coordinator = try WireClient(
+            port: servers.old.port, database: database, user: PostgresCluster.superuser)
+        _ = try coordinator.query("SELECT pg_advisory_lock(7451605422)")
+        let clients = try (0..<2).map { _ in try client(godwit, database) }
+        for (index, client) in clients.enumerated() {
+            _ = try client.query("SELECT pg_advisory_lock(\(index))")
+            client.send(FrameBuilder.query("ALTER TABLE accounts ADD COLUMN c\(index) int"))
+        }
+        // Both have come by then.
+        _ = try godwit.console("SHOW CLIENTS")
+        _ = try coordinator.query("SELECT pg_advisory_unlock(7451605422)")
+        for client in clients { #expect(try client.readToReady().compactMap(\.sqlState) == []) }
+        try expectAlike(godwit, database)
     }
 
     @Test func `a text of several is one transaction on both sides`() throws {
@@ -312,6 +351,24 @@ import Testing
         // Not by Godwit's own rights.
         try servers.old.psql("CREATE TABLE foreign_to_app (id int PRIMARY KEY)", database: database)
         #expect(try state(client, "ALTER TABLE public.foreign_to_app ADD COLUMN a int") == "42501 I")
+    }
+
+    @Test func `a session whose settings are not known changes no other schema than its own`() throws {
+        let database = try servers.makeDatabase(SwitchTests.schema + "; CREATE SCHEMA other")
+        let godwit = try mirroring(database)
+        let client = try client(godwit, database)
+        let set = "SELECT set_config('search_path', s, false) FROM (VALUES ('other')) v (s)"
+        for (sql, wanted) in [
+            (set, "ok I"), ("CREATE TABLE here (id int PRIMARY KEY)", "0A000 I"), ("BEGIN", "ok T"),
+            ("CREATE TABLE here (id int PRIMARY KEY)", "0A000 E"), ("ROLLBACK", "ok I"), ("DISCARD ALL", "ok I"),
+            ("CREATE TABLE here (id int PRIMARY KEY)", "ok I"),
+        ] {
+            #expect(try state(client, sql) == wanted, "\(sql)")
+        }
+        for server in [servers.old, servers.new] {
+            let found = try server.psql("SELECT schemaname FROM pg_tables WHERE tablename = 'here'", database: database)
+            #expect(found == "public")
+        }
     }
 
     static let steps = ["ddl_statement", "ddl_record", "ddl_source", "ddl_target", "ddl_finish"]

@@ -98,6 +98,24 @@ import Testing
         }
     }
 
+    @Test func `what comes along does so by several in one text, and renames of it do as well`() throws {
+        let (database, godwit, client) = try setUp()
+        try run(client, [
+            ("BEGIN", "ok T"), (Self.add, "ok T"),
+            ("CREATE UNIQUE INDEX first ON accounts (a, id); COMMENT ON INDEX first IS 'x'", "ok T"),
+            ("ALTER INDEX first RENAME TO second", "ok T"),
+            ("ALTER TABLE accounts ADD CONSTRAINT one CHECK (a > 0)", "ok T"),
+            ("ALTER TABLE accounts RENAME CONSTRAINT one TO two", "ok T"), ("COMMIT", "ok I"),
+            ("ALTER TABLE accounts RENAME CONSTRAINT two TO three", "ok I"),
+            ("ALTER TABLE accounts DROP CONSTRAINT three", "ok I"),
+        ])
+        try changes.expectAlike(godwit, database)
+        for server in [servers.old, servers.new] {
+            let sql = "SELECT obj_description('second'::regclass)"
+            #expect(try server.psql(sql, database: database) == "x")
+        }
+    }
+
     @Test func `a framework's own migrations run through it`() throws {
         let (database, godwit, _) = try setUp()
         try runDriver("django_migrations", [one.conninfo(godwit, database)])

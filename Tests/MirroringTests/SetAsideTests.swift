@@ -193,6 +193,24 @@ import Testing
         }.sorted())
     }
 
+    @Test func `a key that has changed while it was back is set aside as it is then`() throws {
+        let pair = try Pair(newIs15: false, onOld: Self.writes)
+        try pair.prepare()
+        let new = try pair.connect(pair.new)
+        try new.execute("""
+            SELECT godwit.put_back(); ALTER TABLE public.children RENAME COLUMN parent TO mother;
+            ALTER TABLE public.children DROP CONSTRAINT children_previous_fkey;
+            ALTER TABLE public.parents RENAME TO elders
+            """)
+        try new.execute("SELECT godwit.set_aside()")
+        let found = try new.query("""
+            SELECT definition FROM godwit.aside WHERE kind = 'foreign key' AND table_name = 'children'
+            """)
+        #expect(found.count == 1)
+        let wanted = "FOREIGN KEY (mother) REFERENCES public.elders(id) ON DELETE CASCADE"
+        #expect(found.count > 0 && found[0, 0] == wanted)
+    }
+
     @Test func `a table that takes the name of one that is gone keeps what is its own`() throws {
         let pair = try Pair(newIs15: false, onOld: Self.writes)
         let before = try pair.catalog()

@@ -32,6 +32,24 @@ import Testing
     }
 
     @Test(arguments: [
+        ("id text, valid_from date", "valid_from", "'2020-01-01'", true),
+        ("id text, valid_from date", "id", "'a'", false), ("\"of who\" text, id int", "\"of who\"", "'a'", false),
+        ("\"of who\" text, id int", "id", "7", true), ("\"Id\" text, id int", "\"Id\"", "'a'", false),
+    ])
+    func `a partition is brought alone where what it compares has one order on both sides`(
+        columns: String, column: String, bound: String, isPortable: Bool
+    ) throws {
+        let names = columns.split(separator: ", ").map { $0[..<($0.lastIndex(of: " ") ?? $0.endIndex)] }
+        let harness = try MirrorHarness(schema: """
+            CREATE TABLE t (\(columns), PRIMARY KEY (\(names.joined(separator: ", ")))) PARTITION BY RANGE (\(column));
+            CREATE TABLE one PARTITION OF t FOR VALUES FROM (\(bound)) TO (MAXVALUE)
+            """)
+        let condition = try #require(try harness.connectOld().query(
+            "SELECT pg_get_partition_constraintdef('public.one'::regclass)")[0, 0])
+        #expect(try Self.plan(harness, "t").hasPortableOrder(in: condition) == isPortable)
+    }
+
+    @Test(arguments: [
         ("int", true), ("uuid", true), ("text", false), ("varchar(9)", false), ("timestamptz", true), ("jsonb", false),
         ("regclass", false), ("regtype[]", false), ("int[]", true),
     ])

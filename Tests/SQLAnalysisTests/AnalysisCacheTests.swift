@@ -76,6 +76,7 @@ import Testing
         for column in ["a", "b", "c"] { #expect(cache.analyse("select \(column)").kind == .read) }
         #expect(cache.analyse("select d").classification.reason == .parseBudgetSpent)
         #expect(cache.analyse("select a").kind == .read)
+        #expect(cache.analyse("alter table t add b int").classification.barrier == .fits)
         #expect(cache.counters.refusals == 1)
         cache.beginTurn()
         #expect(cache.analyse("select d").kind == .read)

@@ -164,6 +164,20 @@ import Testing
         ("explain analyze create table t as select 1", .unfit), ("drop owned by r", .unfit), ("create temp table t (a int)", .notNeeded),
         ("set constraints all immediate; alter table t drop constraint c", .fits), ("set constraints a deferred", .comesAlong),
         ("create index on t (a)", .comesAlong), ("create view v as select 1", .comesAlong), ("drop index i", .comesAlong),
+        ("create unique index i on t (a); comment on index i is 'x'", .comesAlong),
+        ("alter table t rename constraint c to d", .fits), ("alter domain d rename constraint c to e", .fits),
+        ("alter index i rename to j", .comesAlong), ("alter sequence s rename to r", .comesAlong),
+        ("alter view v rename to w", .comesAlong), ("alter sequence s set schema x", .comesAlong),
+        ("alter sequence s owner to o", .comesAlong), ("alter function f() stable", .comesAlong),
+        ("alter role a rename to b", .notNeeded), ("alter database a rename to b", .notNeeded),
+        ("alter table t owner to o", .fits), ("alter table t replica identity full", .fits),
+        ("create table t (a int); alter table t owner to o; alter table t rename constraint c to d", .fits),
+        // What the grammar does not know.
+        ("alter table t alter b set expression as (a * 2)", .unfit), ("select 1; drop table t syntax of tomorrow", .unfit),
+        ("create /* x */ table t (a int, b int generated always as (a) virtual)", .unfit),
+        ("create temp table t (a int generated always as (1) virtual)", .notNeeded),
+        ("create function f() syntax of tomorrow; select type, table from t", .notNeeded),
+        ("create table t (a int) /* \(String(repeating: "x", count: 70_000)) */", .unfit),
         ("insert into t values (1)", .notNeeded), ("do $$ begin end $$", .notNeeded), ("truncate t", .notNeeded),
     ])
     func `DDL that both sides can run is told`(text: String, form: BarrierForm) {
