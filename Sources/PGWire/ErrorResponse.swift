@@ -39,6 +39,12 @@ package struct SQLState: Hashable, Sendable, CustomStringConvertible {
             || code == "57P01" || code == "57P02" || code == "57P03" || code.hasPrefix("58") || code == "XX001"
             || code == "XX002"
     }
+
+    /// A time that the session itself, or its role, may be idle or in a transaction is over: it ends the connection and
+    /// tells nothing of the server.
+    package var isOfTimeLimit: Bool {
+        self == .idleTransactionTimeout || self == .idleSessionTimeout || self == .transactionTimeout
+    }
 }
 
 /// ErrorResponse and NoticeResponse (PROTOCOL-ERROR-FIELDS). Immutable, any thread.
@@ -61,6 +67,16 @@ package struct ErrorResponse: Equatable, Sendable, Error {
         self.message = message
         self.detail = detail
         self.hint = hint
+    }
+
+    /// Of a connection that has ended on its client's behalf: time limits are told as PostgreSQL tells them.
+    package static func ofLost(
+        _ severity: Severity, because error: ErrorResponse, detail: String? = nil
+    ) -> ErrorResponse {
+        if error.state.isOfTimeLimit { return ErrorResponse(severity, error.state, error.message) }
+        return ErrorResponse(
+            severity, .connectionFailure, "the connection to the database was lost: \(error.message)",
+            detail: detail)
     }
 
     /// Reads the body of an ErrorResponse; a peer may leave any field out, SQLSTATE too (then it is XX000).

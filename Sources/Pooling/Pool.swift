@@ -232,7 +232,7 @@ package struct Pool: ~Copyable {
     package var idleServers: [ServerID] { idle.map(\.server) }
 
     package mutating func apply(_ limits: PoolLimits) {
-        precondition(limits.waitersMax == self.limits.waitersMax, "the waiters' bound is fixed while a pool lives")
+        waiters.set(bound: limits.waitersMax)
         self.limits = limits
     }
 

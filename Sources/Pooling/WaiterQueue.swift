@@ -16,7 +16,7 @@ package struct WaiterQueue {
     /// The entry that counts for each client. Not told by its time: a client may leave and come back in one instant.
     private var live: [ClientID: UInt64] = [:]
     private var lastTicket: UInt64 = 0
-    private let bound: Int
+    private var bound: Int
 
     /// Holes are at most as many as waiters before the queue is swept.
     package init(bound: Int) {
@@ -61,6 +61,14 @@ package struct WaiterQueue {
         return clients
     }
 
+    /// A reload. Who waits already goes on waiting, also where those are more than may from now on.
+    package mutating func set(bound next: Int) {
+        precondition(next > 0, "a queue without room")
+        if next == bound { return }
+        bound = next
+        sweep()
+    }
+
     private func isLive(_ entry: Entry) -> Bool { live[entry.waiter.client] == entry.ticket }
 
     private mutating func skipHoles() {
@@ -68,7 +76,7 @@ package struct WaiterQueue {
     }
 
     private mutating func sweep() {
-        var swept = BoundedQueue<Entry>(bound: bound * 2)
+        var swept = BoundedQueue<Entry>(bound: max(bound * 2, live.count))
         while let entry = queue.popFirst() {
             if isLive(entry) { _ = swept.append(entry) }
         }

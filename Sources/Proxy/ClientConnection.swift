@@ -98,6 +98,8 @@ final class ClientConnection {
     var names = StatementNames()
     var transaction = TransactionFacts()
     private(set) var lastActivity: MonotonicInstant
+    /// When its last unit was over, and the next one could begin.
+    var idleSince = MonotonicInstant(nanoseconds: 0)
     var waitingSince = MonotonicInstant(nanoseconds: 0)
     /// What writes down what it sends and gets; nil: nothing does.
     var tap: CaptureTap?

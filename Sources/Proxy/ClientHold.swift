@@ -26,10 +26,7 @@ extension ClientConnection {
     /// The unit stays where it is, at the front of the input, and is looked at anew when the hold is over: shares,
     /// sides and servers may be others then.
     func hold(_ database: DatabaseState) {
-        if unit.isProbe {
-            worker.tell(database, database.health.other, .probeAbandoned)
-            unit.isProbe = false
-        }
+        abandonProbe()
         if worker.isDraining { return sayGoodbye() }
         if phase == .greeting && !database.greetings.isEmpty { return greet() }
         let since = heldSince ?? (phase == .waiting || phase == .greeting ? waitingSince : worker.now)
@@ -167,7 +164,8 @@ extension ClientConnection {
 struct HeldClients {
     private var queue: [(client: ClientConnection, token: UInt64)] = []
     private(set) var count = 0
-    let bound: Int
+    /// A reload may change it; who waits already goes on.
+    var bound: Int
 
     init(bound: Int) { self.bound = bound }
 

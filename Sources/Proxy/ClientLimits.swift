@@ -68,7 +68,9 @@ extension ClientConnection {
     /// Once a second.
     func checkTime() {
         guard let limits, phase != .closed else { return }
-        let idleNanos = worker.now.nanoseconds(since: lastActivity)
+        // An answer may have taken longer than all of that: nobody is idle meanwhile.
+        let since = max(lastActivity, idleSince, server?.heardAt ?? lastActivity)
+        let idleNanos = worker.now.nanoseconds(since: since)
         if phase == .idle, lazy == nil, Self.isOver(idleNanos, limits.idleSeconds) {
             return end(.idleSessionTimeout, "the connection was idle", "client_idle_timeout", limits.idleSeconds)
         }

@@ -438,8 +438,12 @@ extension ClientConnection {
             if transaction.hasWritten { stampWrites(.idle, database) }
             return close(with: farewell)
         }
-        worker.logger.warning("lost a server of \(lost.side) of \"\(database.name)\" in use: \(error.message)")
-        noteFailure(on: lost.side, database, error.message)
+        if error.state.isOfTimeLimit {
+            worker.answered(database, lost.side, isProbe: unit.isProbe)
+        } else {
+            worker.logger.warning("lost a server of \(lost.side) of \"\(database.name)\" in use: \(error.message)")
+            noteFailure(on: lost.side, database, error.message)
+        }
         unit.isProbe = false
         if phase == .greeting { return greetAnyway() }
         if phase == .applyingSettings { return lostInSetup(lost, error) }
@@ -456,9 +460,8 @@ extension ClientConnection {
             && !lost.isWithinMessage && passToServer == 0 && lost.session.owesOneReady
             // A transaction that was begun for it there has failed: to go on would run its rest by itself.
             && !lost.session.owesOurs
-        let lostError = ErrorResponse(
-            isPlain ? .error : .fatal, .connectionFailure,
-            "the connection to the database was lost: \(error.message)",
+        let lostError = ErrorResponse.ofLost(
+            isPlain ? .error : .fatal, because: error,
             detail: transaction.hasWritten ? "It is not known whether the last statement took effect." : nil)
         transaction = TransactionFacts()
         ledger.removeAll()
@@ -487,11 +490,12 @@ extension ClientConnection {
 
     /// NEW went away between two reads of a transaction: nothing of it is needed any more, unless it had failed.
     private func parkedServerLost(_ lost: ServerConnection, _ database: DatabaseState, _ error: ErrorResponse) {
-        worker.tell(database, lost.side, .failure(isProbe: false), because: error.message)
+        if !error.state.isOfTimeLimit {
+            worker.tell(database, lost.side, .failure(isProbe: false), because: error.message)
+        }
         lazy?.isOnNew = false
         if lost.session.status == .failed || lazy?.isFixed == true {
-            close(with: ErrorResponse(
-                .fatal, .connectionFailure, "the connection to the database was lost: \(error.message)"))
+            close(with: ErrorResponse.ofLost(.fatal, because: error))
         }
     }
 
@@ -501,10 +505,7 @@ extension ClientConnection {
         leaveFollowed()
         if last == .consoleWaiting { worker.control.post(.consoleGone(worker: worker.index, client: id)) }
         if last == .waiting || last == .greeting { _ = poolEntry(waitingSide)?.pool.abandon(id) }
-        if unit.isProbe, let database {
-            unit.isProbe = false  // who is told to go lets go of it twice
-            worker.tell(database, database.health.other, .probeAbandoned)
-        }
+        abandonProbe()
         guard let server else { return }
         self.server = nil
         let isQuiet = server.session.isQuiet && passToServer == 0
@@ -531,6 +532,13 @@ extension ClientConnection {
         }
     }
 
+    /// Once, however often it is let go of.
+    func abandonProbe() {
+        guard unit.isProbe, let database else { return }
+        unit.isProbe = false
+        worker.tell(database, database.health.other, .probeAbandoned)
+    }
+
     /// What was done so far in the open transaction, or batch, may have left what no ROLLBACK takes away: a lock of the
     /// session. It pins only with the end of that.
     private var keepsLocks: Bool {
@@ -549,7 +557,7 @@ extension ClientConnection {
         switch phase {
         case .waiting:
             _ = poolEntry(waitingSide)?.pool.abandon(id)
-            if unit.isProbe, let database { worker.tell(database, database.health.other, .probeAbandoned) }
+            abandonProbe()
             refuseUnit(ErrorResponse(.error, .queryCanceled, "canceling statement due to user request"))
         case .awaitingHorizon, .held:
             refuseUnit(ErrorResponse(.error, .queryCanceled, "canceling statement due to user request"))

@@ -84,6 +84,7 @@ extension ClientConnection {
 
     func startNextUnit() {
         scanner = UnitScanner(packetMax: worker.packetMax)
+        idleSince = worker.now
         renewUnit(isOpen: server != nil)
         if server == nil { giveBackUnit() }
         isForcedToAuthority = false
@@ -117,6 +118,7 @@ extension ClientConnection {
                 unit.unnamed = (analysis, key)
             } else {
                 unit.parsesNamed = true
+                if (statements.find(name) ?? names.own.find(name)) != nil { unit.renamed.insert(Array(name)) }
             }
         case FrontendTag.bind:
             noteBind(&reader, database)
@@ -139,7 +141,10 @@ extension ClientConnection {
             break
         }
         switch frame.tag {
-        case FrontendTag.query, FrontendTag.functionCall, FrontendTag.sync: unit.session.noteBatchEnd()
+        case FrontendTag.query, FrontendTag.functionCall, FrontendTag.sync:
+            unit.session.noteBatchEnd()
+            // From now on the client's own names tell.
+            if !unit.renamed.isEmpty { unit.renamed = [] }
         default: break
         }
         if unit.notes.denials > 0 && unit.notes.deniedStart == nil { unit.notes.deniedStart = frame.start }
@@ -163,7 +168,9 @@ extension ClientConnection {
             addStatement(unnamed.analysis, unnamed.key, database)
             known = unnamed.analysis
             noteKey(unnamed.analysis, unnamed.key, reader, parseBody: unnamed.parseBody, database)
-        } else if let id = statements.find(name) ?? names.own.find(name) {
+        } else if unit.renamed.isEmpty || !unit.renamed.contains(Array(name)),
+            let id = statements.find(name) ?? names.own.find(name)
+        {
             let statement = database.statement(id)
             let (analysis, key) = statement.parseBody.withUnsafeBytes { body in
                 let found = analysedLoosely(UnsafeRawBufferPointer(rebasing: body.prefix { $0 != 0 }), database)

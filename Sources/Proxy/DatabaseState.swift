@@ -91,6 +91,8 @@ final class DatabaseState {
     /// When a server of the authority last answered something to this thread; and who asks whether it still does.
     var authorityAnsweredAt = MonotonicInstant(nanoseconds: 0)
     var ping: SidePing?
+    /// One that has failed at once is followed by the next one in a while, and by none before.
+    var isPingDue = false
     var statements = StatementRegistry()
     /// What new clients are told. Empty until a server of the authority has logged in.
     var greetings = Greetings()
@@ -173,6 +175,7 @@ final class DatabaseState {
     func apply(_ next: DatabaseRoute) {
         let previous = route
         route = next
+        held.bound = next.settings.pool.waitersMax
         noteMirror()
         if previous.table.keyPlan != next.table.keyPlan || previous.facts !== next.facts {
             analysis = Self.makeCache(next)

@@ -323,6 +323,7 @@ extension ClientConnection {
         if phase != .leased { return }
         self.server = nil
         phase = .idle
+        idleSince = worker.now
         giveBackUnit()
         scanner = UnitScanner(packetMax: worker.packetMax)
         server.release()

@@ -561,8 +561,8 @@ final class ServerConnection {
 
     /// The server is gone or broken.
     private func fail(_ error: ErrorResponse, _ failure: ServerEncryption.Failure = .other) {
-        let holder = client
-        let wasLoggingIn = isOpening
+        if state == .closed { return }  // whoever had it was found to be gone, and has closed it
+        let (holder, wasLoggingIn) = (client, isOpening)
         end()
         if wasLoggingIn, let next = endpoint.tls?.encryption.attempt(after: negotiation.attempt, failure) {
             worker.logger.info("\(error.message); trying \(next == .plain ? "without" : "with") TLS")

@@ -92,7 +92,9 @@ extension Worker {
 
     /// Once a second, and after each ping that failed.
     func watchSilence() {
-        for database in databases.values where database.ping == nil && isSilent(database) { ping(database) }
+        for database in databases.values where database.ping == nil && !database.isPingDue && isSilent(database) {
+            ping(database)
+        }
     }
 
     /// Somebody waits, all servers are at work, and nothing comes.
@@ -121,6 +123,7 @@ extension Worker {
 
     /// A ping that failed at once is not long ago: see `pingFailed`.
     func pingAgain(_ database: DatabaseState) {
+        database.isPingDue = false
         if database.ping == nil && !database.health.isAuthorityDown && isSilent(database) { ping(database) }
     }
 
@@ -134,6 +137,7 @@ extension Worker {
             because: "all of its servers are silent: \(failure.message)")
         if database.health.isAuthorityDown || databases[database.name] !== database { return }
         if isLate { return pingAgain(database) }
+        database.isPingDue = true
         schedule(.pingAgain(database.name), at: now.advanced(bySeconds: pingSeconds(database)))
     }
 

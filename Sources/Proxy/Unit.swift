@@ -56,6 +56,8 @@ struct Unit: ~Copyable {
     /// A statement that may write was not looked at, for want of time: its columns may have a key.
     var hidesColumns = false
     var parsesNamed = false
+    /// Names that had a statement and that the batch itself gives to another one, behind a Close.
+    var renamed: Set<[UInt8]> = []
     /// SQL's PREPARE is in it.
     var prepares = false
     /// SET, RESET or SHOW of a setting that is a routing key is in it.

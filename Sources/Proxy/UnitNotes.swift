@@ -106,7 +106,11 @@ struct UnitNotes {
     mutating func noteParse(
         _ name: UnsafeRawBufferPointer, _ analysis: AnalysedStatement, _ key: StatementKey?, types: BodyReader
     ) {
-        guard analysis.hasBoundKey else { return }
+        guard analysis.hasBoundKey else {
+            // Most of a pipeline have the same name, none.
+            if !parsed.isEmpty { parsed.removeAll { $0.name.elementsEqual(name) } }
+            return
+        }
         var types = types
         let entry = Parsed(name: Array(name), analysis: analysis, key: key, types: Array(types.rest()))
         if let index = parsed.firstIndex(where: { $0.name == entry.name }) {

@@ -345,8 +345,7 @@ extension Worker {
                 for id in entry.pool.idleServers { servers[id]?.close() }
                 continue
             }
-            var next = limits(state.route.settings.pool, key)
-            next.waitersMax = entry.pool.limits.waitersMax
+            let next = limits(state.route.settings.pool, key)
             entry.pool.apply(next)
             let spare = entry.places.pool.taken - next.serversMax - next.reserveMax
             for id in entry.pool.idleServers.prefix(max(0, spare)) { servers[id]?.close() }

@@ -7,7 +7,7 @@ import Primitives
 package struct LoginRequest: Equatable, Sendable {
     package var user: String
     package var database: String
-    /// Every other parameter of the startup packet and every `-c` of its `options`, in order.
+    /// Every `-c` of the startup packet's `options`, then every other parameter of it, in order.
     package var settings: [StartupPacket.Parameter]
     /// The minor version of protocol 3 that both speak.
     package var minor: UInt16
@@ -226,7 +226,8 @@ package struct ClientLogin {
             default: request.settings.append(parameter)
             }
         }
-        request.settings += options
+        // PostgreSQL takes them first: what the packet says itself comes over them, wherever they stand in it.
+        request.settings = options + request.settings
         if request.user.isEmpty {
             finish(.refuse(ErrorResponse(
                 .fatal, .invalidAuthorization, "no PostgreSQL user name specified in startup packet")), &actions)

@@ -54,6 +54,14 @@ package struct SessionSettings: Equatable, Sendable {
         }
     }
 
+    /// Texts are UTF-8, as servers of ours read them by themselves, or are not converted.
+    package var sendsUnicode: Bool {
+        guard let entry = entries.first(where: { $0.name == "client_encoding" }) else { return true }
+        return ["UTF8", "UTF-8", "UNICODE", "SQL_ASCII"].contains {
+            Self.statement(entry.name, $0, isLocal: false).lowercased() == entry.statement.lowercased()
+        }
+    }
+
     /// Puts an entry back as it was.
     package mutating func restore(_ entry: Entry) {
         entries.removeAll { $0.name == entry.name }
@@ -97,12 +105,30 @@ package struct SessionSettings: Equatable, Sendable {
         return true
     }
 
-    /// Whether a server that prepares a text takes its literals for the same values in both.
+    /// Whether a server that prepares a text takes its literals for the same values in both, and its names for the same
+    /// things.
     package func readsLiterals(as other: SessionSettings) -> Bool {
+        agrees(with: other) { Self.isOfLiterals($0) || Self.isOfNames($0) }
+    }
+
+    /// The same of a text that has no such literals.
+    package func readsNames(as other: SessionSettings) -> Bool { agrees(with: other, on: Self.isOfNames) }
+
+    private func agrees(with other: SessionSettings, on isMeant: (String) -> Bool) -> Bool {
         if entries == other.entries { return true }
-        let mine = entries.lazy.filter { Self.isOfLiterals($0.name) }
-        let theirs = other.entries.lazy.filter { Self.isOfLiterals($0.name) }
-        return mine.allSatisfy { theirs.contains($0) } && theirs.allSatisfy { mine.contains($0) }
+        let mine = entries.filter { isMeant($0.name) }
+        let theirs = other.entries.filter { isMeant($0.name) }
+        return mine.count == theirs.count && mine.allSatisfy { theirs.contains($0) }
+    }
+
+    /// Which table, function or type a name is, and so of what type a parameter: `$user` in the path is the role. And
+    /// what the grammar's own words are taken for. PostgreSQL looks names up again when the path is another one, but
+    /// keeps the types of parameters, and refuses the statement (0A000) where its result is of another type.
+    package static func isOfNames(_ name: String) -> Bool {
+        switch name {
+        case "search_path", authorization, role, "transform_null_equals": true
+        default: false
+        }
     }
 
     /// Which character a byte is, what a backslash does, and what a text in quotes is as a value of its type.

@@ -99,10 +99,12 @@ package struct StatementMap {
     }
 }
 
-/// By what a server has read the literals of a text when it prepared it.
+/// By what a server has read a text when it prepared it: its names, and its literals.
 package enum LiteralsRead {
-    /// There are none whose meaning hangs on anything.
+    /// Nothing in it hangs on anything.
     case anyhow
+    /// It has no literals whose meaning hangs on the session.
+    case names(SessionSettings)
     case by(SessionSettings)
     /// Not known, or at a moment that is over.
     case once
@@ -110,6 +112,7 @@ package enum LiteralsRead {
     fileprivate func holds(for session: () -> SessionSettings?) -> Bool {
         switch self {
         case .anyhow: true
+        case .names(let settings): session().map(settings.readsNames) ?? false
         case .by(let settings): session().map(settings.readsLiterals) ?? false
         case .once: false
         }
@@ -138,7 +141,7 @@ package struct ServerStatements {
 
     /// Whether the server surely has it; if so it is the most recently used now.
     ///
-    /// - Parameter session: what literals are read by now; nil: that is not known.
+    /// - Parameter session: what texts are read by now; nil: that is not known.
     package mutating func use(
         _ statement: StatementID, by session: @autoclosure () -> SessionSettings? = SessionSettings()
     ) -> Bool {
@@ -173,10 +176,13 @@ package struct ServerStatements {
     /// Whether the server has it is not known any more.
     package mutating func doubt(_ statement: StatementID) { copies[statement]?.isDoubtful = true }
 
-    /// Nobody knows by what the server has read literals so far.
+    /// Nobody knows by what the server has read texts so far.
     package mutating func doubtLiterals() {
         for (statement, copy) in copies {
-            if case .by = copy.literals { copies[statement]?.literals = .once }
+            switch copy.literals {
+            case .names, .by: copies[statement]?.literals = .once
+            case .anyhow, .once: break
+            }
         }
     }
 

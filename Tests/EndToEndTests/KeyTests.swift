@@ -184,6 +184,23 @@ import Testing
         #expect(try batch([old, new]) == ["old", "old"])
     }
 
+    @Test func `of a batch's unnamed statements each has its own key, or none`() throws {
+        let (new, old) = try sides(percent: 50)
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "50"
+            $0.database.readsKey = "[{comment: none}, {column: user_id}]"
+        }
+        let client = try connect(godwit)
+        for (other, expected) in [("id", "new"), ("user_id", "old")] {
+            client.send([("user_id", new), (other, old)].flatMap { column, value -> [UInt8] in
+                let text = "SELECT (\(Self.read)) FROM generate_series(1, 20) t(\(column)) WHERE \(column) = $1"
+                return FrameBuilder.parse(text) + FrameBuilder.bind(parameters: [value]) + FrameBuilder.execute()
+            } + FrameBuilder.sync)
+            let answers = try client.readToReady().filter { $0.type == "D" }.map { $0.columns.first ?? nil }
+            #expect(answers == [expected, expected])
+        }
+    }
+
     /// The grammar has a word of its own in `user`.
     @Test(arguments: ["RESET ALL", "DISCARD ALL", #"RESET godwit."user""#, #"SET godwit."user" TO DEFAULT"#])
     func `a key that a setting gave ends with it`(reset: String) throws {

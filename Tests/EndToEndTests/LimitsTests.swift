@@ -223,6 +223,33 @@ import Testing
         }
     }
 
+    @Test func `a session's own time limit is told as PostgreSQL tells it, and is no failure of the side`() throws {
+        let name = try makeDatabase()
+        let godwit = try godwit(name, pool: [:])
+        let client = try WireClient(port: godwit.port, database: name)
+        _ = try client.query("SET idle_in_transaction_session_timeout = 100")
+        _ = try client.query("BEGIN; SELECT txid_current()")
+        let told = try error(client)
+        #expect(told.state == "25P03" && told.message.contains("idle-in-transaction timeout"))
+        #expect(try client.read() == nil)
+        #expect(try godwit.console("SHOW BREAKERS").allSatisfy { $0["failures_in_row"] == "0" })
+    }
+
+    @Test(arguments: [("client_idle_timeout", ""), ("idle_transaction_timeout", "BEGIN")])
+    func `who waits for an answer is not idle`(setting: String, begin: String) throws {
+        let name = try makeDatabase()
+        let godwit = try godwit(name, pool: [setting: "2"])
+        let client = try WireClient(port: godwit.port, database: name)
+        let other = try WireClient(port: godwit.port, database: name)
+        _ = try client.query(begin)
+        for text in ["SELECT pg_sleep(2.5)", "SELECT pg_sleep(2.5), txid_current()"] {
+            _ = try client.query(text)
+            // In that time the limits are looked at.
+            _ = try other.query("SELECT pg_sleep(1.1)")
+        }
+        #expect(try client.value("SELECT 1") == "1")
+    }
+
     // MARK: sizes
 
     @Test func `what comes before a message that is too long comes whole`() throws {

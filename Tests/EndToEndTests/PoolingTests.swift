@@ -487,6 +487,23 @@ import Testing
         #expect(try client.value("SELECT pg_backend_pid()") != second)
     }
 
+    @Test func `a client that vanishes as its server breaks the protocol takes nobody with it`() throws {
+        let relay = try TCPRelay(to: servers.old.port)
+        let godwit = try servers.godwit(database) {
+            $0.database.old = "host=127.0.0.1 port=\(relay.port) dbname=\(database)"
+        }
+        let client = try connect(godwit)
+        _ = try client.query("CREATE TABLE gone (v text)")
+        client.send(Frame.query("COPY gone FROM STDIN"))
+        #expect(try client.read()?.type == "G")
+        // Its end, and a notice for it with nonsense behind that, are found at the same time.
+        try godwit.suspend()
+        client.reset()
+        relay.say(Frame.message("N", [0]) + Frame.message("x"))
+        godwit.process.send(SIGCONT)
+        #expect(try connect(godwit).value("SELECT 1") == "1")
+    }
+
     @Test func `a reload that leads elsewhere gives up what is being opened`() throws {
         let relay = try TCPRelay(to: servers.old.port)
         relay.become(.silent)

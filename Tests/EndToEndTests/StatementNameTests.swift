@@ -273,6 +273,21 @@ import Testing
         }
     }
 
+    /// Npgsql gives the names of statements that it prepares by itself to others, with Close and Parse in one batch.
+    @Test func `a name that is given anew within its batch stands for the new statement alone`() throws {
+        let (client, other) = (try connect(), try connect())
+        client.send(Frame.parse("SELECT set_config('app.tenant', $1, false)", name: "s") + Frame.sync)
+        #expect(try types(client) == "1Z")
+        client.send(Frame.bind(statement: "s", parameters: ["7"]) + Frame.execute() + Frame.sync)
+        #expect(try types(client) == "2DCZ")
+        client.send(Frame.closeStatement("s") + Frame.parse("SELECT $1::text", name: "s")
+            + Frame.bind(statement: "s", parameters: ["42"]) + Frame.execute() + Frame.sync)
+        #expect(try types(client) == "312DCZ")
+        // What it has set is set again behind another client.
+        _ = try other.query("SET app.tenant = 'other'")
+        #expect(try client.value("SELECT current_setting('app.tenant')") == "7")
+    }
+
     @Test func `a time in quotes is in the zone of who prepares it, whoever did so before`() throws {
         let text = "SELECT extract(epoch FROM '2020-01-01'::timestamptz)::int"
         let (first, second) = (try connect(), try connect())
@@ -292,6 +307,32 @@ import Testing
         _ = try first.query("ROLLBACK")
         first.send(use("s") + Frame.sync)
         #expect(try first.readToReady().first { $0.type == "D" }?.columns == ["1577836800"])
+    }
+
+    @Test func `a table is the one in the path of who prepares, whoever did so before`() throws {
+        let (first, second) = (try connect(), try connect())
+        for text in [
+            "CREATE SCHEMA one", "CREATE TABLE one.s (code int)", "INSERT INTO one.s VALUES (1)",
+            "CREATE SCHEMA two", "CREATE TABLE two.s (code text, w int)", "INSERT INTO two.s VALUES ('x', 2)",
+        ] { _ = try first.query(text) }
+        _ = try first.query("SET search_path = one")
+        _ = try second.query("SET search_path = two")
+        for round in 0..<2 {
+            for (client, columns) in [(first, ["1"]), (second, ["x", "2"])] {
+                let parse = round == 0 ? Frame.parse("SELECT * FROM s", name: "s") : []
+                client.send(parse + use("s") + Frame.sync)
+                #expect(try client.readToReady().first { $0.type == "D" }?.columns == columns)
+            }
+        }
+        for _ in 0..<2 {
+            _ = try first.query("BEGIN")
+            _ = try first.query("SET LOCAL search_path = two")
+            first.send(Frame.parse("SELECT * FROM s", name: "local") + use("local") + Frame.sync)
+            #expect(try first.readToReady().first { $0.type == "D" }?.columns == ["x", "2"])
+            _ = try first.query("ROLLBACK")
+            first.send(use("s") + Frame.closeStatement("local") + Frame.sync)
+            #expect(try first.readToReady().first { $0.type == "D" }?.columns == ["1"])
+        }
     }
 
     @Test(arguments: ["ROLLBACK", "COMMIT"])

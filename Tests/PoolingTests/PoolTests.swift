@@ -27,6 +27,20 @@ import Testing
         return pool
     }
 
+    @Test func `a reload changes how many may wait, and who waits already goes on`() {
+        var pool = Pool(limits: Self.limits(waiters: 2))
+        for client in 0..<2 { #expect(pool.acquire(ClientID(UInt64(client)), now: at(0)) == .wait) }
+        #expect(pool.acquire(ClientID(2), now: at(0)) == .refused)
+        pool.apply(Self.limits(waiters: 5))
+        for client in 2..<5 { #expect(pool.acquire(ClientID(UInt64(client)), now: at(0)) == .wait) }
+        #expect(pool.acquire(ClientID(5), now: at(0)) == .refused)
+        pool.apply(Self.limits(waiters: 1))
+        #expect(pool.acquire(ClientID(6), now: at(0)) == .refused)
+        #expect(pool.takeAllWaiters() == (0..<5).map { ClientID(UInt64($0)) })
+        #expect(pool.acquire(ClientID(7), now: at(0)) == .wait)
+        #expect(pool.acquire(ClientID(8), now: at(0)) == .refused)
+    }
+
     @Test func `a client waits until a server has been opened for it`() {
         var pool = Pool(limits: Self.limits())
         #expect(pool.acquire(ClientID(1), now: at(0)) == .wait)

@@ -377,9 +377,12 @@ struct LoginClient {
         #expect(client.refusal?.state == .invalidParameterValue)
     }
 
-    @Test func `options come behind the other parameters`() {
+    /// The last one of a name counts.
+    @Test(arguments: [true, false])
+    func `options come before the other parameters`(areFirst: Bool) {
         var client = LoginClient()
-        client.start([("options", "-c a=1"), ("user", "ann"), ("a", "2")])
-        #expect(client.request?.settings.map(\.value) == ["2", "1"])
+        let (options, other) = (("options", "-c TimeZone=UTC"), ("TimeZone", "Asia/Tokyo"))
+        client.start([("user", "ann")] + (areFirst ? [options, other] : [other, options]))
+        #expect(client.request?.settings.map(\.value) == ["UTC", "Asia/Tokyo"])
     }
 }

@@ -124,6 +124,29 @@ extension StatementMap {
         #expect(statements.use(StatementID(2), by: tokyo) == true)
     }
 
+    @Test func `a statement is a session's only where its names lead to the same`() {
+        func settings(path: String?, zone: String) -> SessionSettings {
+            var settings = SessionSettings()
+            settings.set(name: "TimeZone", value: zone)
+            if let path { settings.set(name: "search_path", value: path) }
+            return settings
+        }
+        var statements = ServerStatements(bound: 3)
+        #expect(statements.insert(StatementID(1), .names(settings(path: "a", zone: "UTC"))) == nil)
+        #expect(statements.insert(StatementID(2), .by(settings(path: "a", zone: "UTC"))) == nil)
+        #expect(statements.use(StatementID(1), by: settings(path: "a", zone: "CET")) == true)
+        #expect(statements.use(StatementID(2), by: settings(path: "a", zone: "CET")) == false)
+        for other in [settings(path: "b", zone: "UTC"), settings(path: nil, zone: "UTC"), nil] {
+            #expect(statements.use(StatementID(1), by: other) == false)
+            #expect(statements.use(StatementID(2), by: other) == false)
+        }
+        var role = settings(path: "a", zone: "UTC")
+        role.set(name: "role", value: "other")
+        #expect(statements.use(StatementID(1), by: role) == false)
+        statements.doubtLiterals()
+        #expect(statements.use(StatementID(1), by: settings(path: "a", zone: "UTC")) == false)
+    }
+
     @Test(arguments: [(0, 1), (-5, 1), (1, 1), (7, 7)])
     func `a server keeps at least one statement`(bound: Int, kept: Int) {
         var statements = ServerStatements(bound: bound)
