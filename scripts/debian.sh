@@ -27,20 +27,30 @@ missing_packages() {
 }
 
 # Installs those of the named packages that are missing; says nothing when none is.
-install_packages() {
+install_packages() { install_missing "$@" || exit 1; }
+
+# In a shell of its own: what holds services back goes with it however it ends, by Ctrl-C too, or no package would ever
+# start its service on this machine again.
+install_missing() (
     command -v apt-get > /dev/null || fail "no apt-get here; install by hand: $*"
     local missing
     mapfile -t missing < <(missing_packages "$@")
-    [[ ${#missing[@]} == 0 ]] && return
+    [[ ${#missing[@]} == 0 ]] && exit
     say "installing ${missing[*]}"
     # Debian's packages would make a cluster on port 5432 and start it and PgBouncer: not here, where others may run.
     local hold=/etc/postgresql-common/createcluster.d/godwit-setup.conf policy=/usr/sbin/policy-rc.d made_policy=false
+    let_go() {
+        as_root rm -f "$hold"
+        if $made_policy; then as_root rm -f "$policy"; fi
+    }
+    trap let_go EXIT
+    trap 'exit 130' INT TERM HUP
     as_root mkdir -p "$(dirname "$hold")"
     echo "create_main_cluster = false" | as_root tee "$hold" > /dev/null
     if [[ ! -e $policy ]]; then
+        made_policy=true
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" > /dev/null
         as_root chmod 755 "$policy"
-        made_policy=true
     fi
     local status=0
     {
@@ -48,7 +58,6 @@ install_packages() {
             && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
                 -o DPkg::Lock::Timeout=120 "${missing[@]}"
     } < /dev/null >&2 || status=$?
-    as_root rm -f "$hold"
-    if $made_policy; then as_root rm -f "$policy"; fi
-    [[ $status == 0 ]] || fail "apt-get could not install ${missing[*]}"
-}
+    [[ $status == 0 ]] || fail "apt-get could not install ${missing[*]}: Debian 12 has them all, and" \
+        "https://wiki.postgresql.org/wiki/Apt has PostgreSQL 15 for others"
+)

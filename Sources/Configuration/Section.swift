@@ -30,7 +30,9 @@ struct Section {
             let full = Section.join(key, scalar.string)
             let known = aliases[scalar.string] ?? scalar.string
             if let keys, !keys.contains(known) {
-                let suggestion = Spelling.closest(to: scalar.string, among: keys)
+                // Who comes from PgBouncer writes its names.
+                let suggestion = SettingName.pgBouncer[scalar.string]
+                    ?? Spelling.closest(to: scalar.string, among: keys)
                 throw SettingsError(path: path, line: place, key: full, .unknownKey(suggestion: suggestion))
             }
             if entries.updateValue(value, forKey: known) != nil {

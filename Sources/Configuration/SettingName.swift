@@ -6,6 +6,7 @@ package enum SettingName {
         "admin_users": "admin.users", "auth_file": "auth.users_file", "auth_hba_file": "auth.hba_file",
         "auth_ident_file": "auth.ident_file", "auth_type": "auth.method", "client_tls_ca_file": "listen.tls.client_ca",
         "client_tls_cert_file": "listen.tls.certificate", "client_tls_ciphers": "listen.tls.ciphers",
+        "client_tls13_ciphers": "listen.tls.cipher_suites",
         "client_tls_key_file": "listen.tls.key", "client_tls_sslmode": "listen.tls.mode",
         "default_pool_size": "pool.size", "listen_addr": "listen.address", "listen_port": "listen.port",
         "max_client_conn": "listen.clients_max", "unix_socket_dir": "listen.unix_socket_directory",

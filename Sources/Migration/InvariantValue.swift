@@ -12,8 +12,7 @@ package enum InvariantValue {
             if one == other { return true }
             guard let first = Double(one), let second = Double(other) else { return false }
             // Sums have more digits than a Double holds: those behind them are to count, too.
-            if abs(first) < exactMax, abs(second) < exactMax, let ours = Decimal(string: String(one)),
-                let theirs = Decimal(string: String(other)) {
+            if abs(first) < exactMax, abs(second) < exactMax, let ours = exact(one), let theirs = exact(other) {
                 return abs(ours - theirs) <= Decimal(tolerance)
             }
             return abs(first - second) <= tolerance
@@ -22,6 +21,12 @@ package enum InvariantValue {
 
     /// A Decimal has 38 digits.
     private static let exactMax = 1e30
+
+    /// - Parameter number: what a Double takes. Of hexadecimal digits a Decimal would read the zero before the `x`.
+    private static func exact(_ number: Substring) -> Decimal? {
+        if number.utf8.contains(where: { $0 | 0x20 == UInt8(ascii: "x") }) { return nil }
+        return Decimal(string: String(number)).flatMap { $0.isNaN ? nil : $0 }
+    }
 
     private static func cells(_ text: String) -> [Substring] {
         text.split(omittingEmptySubsequences: false) { $0 == "|" || $0 == "\n" }

@@ -94,7 +94,8 @@ package struct MirrorStateMachine {
             state = .finished
             setReadable(false, &actions)
             actions.append(.close)
-            actions.append(.report(.stopped, reason: "told to stop"))
+            // Off, and not stopped: that wakes somebody up, and this was wanted (the end of a migration, a takeover).
+            actions.append(.report(.off, reason: "told to stop"))
             actions.append(.finish)
         case (.stopped, .stop):
             state = .finished

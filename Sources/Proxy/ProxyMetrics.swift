@@ -206,13 +206,16 @@ package struct ProxyMetrics {
                 }
             }
         }
-        writer.begin("godwit_breaker_state", .gauge, "Breaker of a side: 1 at the state that it is in.")
+        // The role, for a switch exchanges them: an authority that is gone stops everybody, the other side nobody.
+        writer.begin("godwit_breaker_state", .gauge, "Breaker of a side, and its role: 1 at the state that it is in.")
         for row in databases {
             for health in row.counts.health {
                 for phase in CircuitBreaker.Phase.allCases {
                     writer.sample(
-                        [("database", row.name), ("side", health.side.description), ("state", phase.rawValue)],
-                        UInt64(health.phase == phase ? 1 : 0))
+                        [
+                            ("database", row.name), ("side", health.side.description), ("role", health.role.rawValue),
+                            ("state", phase.rawValue),
+                        ], UInt64(health.phase == phase ? 1 : 0))
                 }
             }
         }
@@ -251,7 +254,9 @@ package struct ProxyMetrics {
     // MARK: the mirror
 
     private func behindSeconds(_ report: MirrorReport) -> Double? {
-        if report.lastAppliedNanos == 0 { return nil }
+        // One that has ended as it was told is not behind, however long ago that was; and in standby it is another
+        // Godwit's to say.
+        if report.lastAppliedNanos == 0 || report.state == .off || report.state == .standby { return nil }
         return Double(now.nanoseconds(since: MonotonicInstant(nanoseconds: report.lastAppliedNanos))) / 1e9
     }
 

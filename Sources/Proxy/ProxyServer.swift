@@ -28,7 +28,7 @@ package final class ProxyServer: Sendable {
     /// Where clients are to connect. Resolves a name, which blocks.
     package static func addresses(_ listen: ListenSettings) -> [SocketAddress] {
         var wanted: [SocketAddress] = []
-        if let address = SocketAddress.resolve(host: listen.address, port: listen.port) { wanted.append(address) }
+        if let address = SocketAddress.resolve(listening: listen.address, port: listen.port) { wanted.append(address) }
         if !listen.unixSocketDirectory.isEmpty {
             wanted.append(.unix(path: "\(listen.unixSocketDirectory)/.s.PGSQL.\(listen.port)"))
         }

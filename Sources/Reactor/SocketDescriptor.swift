@@ -191,8 +191,13 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
         resolveAll(host: host, port: port).first
     }
 
-    /// As above, where an address is known already: it stays for as long as it is one of the name's, and while nobody
-    /// can say which these are.
+    /// Where to listen: `*` is every address of this machine, which the resolver would take for a loopback address.
+    package static func resolve(listening host: String, port: UInt16) -> SocketAddress? {
+        resolve(host: host == "*" ? "0.0.0.0" : host, port: port)
+    }
+
+    /// Of a name of which an address is known already: that stays for as long as it is one of the name's, and while
+    /// nobody can say which these are.
     ///
     /// - Parameter resolver: see `resolveAll`.
     package static func resolve(

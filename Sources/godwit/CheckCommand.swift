@@ -69,12 +69,14 @@ struct CheckCommand: ParsableCommand {
             let tls = try AdminTLS.read(settings.admin.http, at: nil)
             if let tls { tell(tls, AdminTLS.key, &report) }
             for database in settings.databases {
-                for (word, text) in [("old", database.old), ("new", database.new)] {
-                    let key = "databases.\(database.name).\(word)"
-                    let tls = try ServerTLSReader.read(try ConnectionString(parsing: text), key: key)
+                for side in Side.allCases {
+                    let key = SideConninfo.key(database, side)
+                    let tls = try ServerTLSReader.read(try SideConninfo.read(database, side), key: key)
                     if let tls { tell(tls.context, key, &report) }
                 }
             }
+        } catch let refusal as SideConninfo.Refusal {
+            report.add(.unknown, "file", "\(refusal)")
         } catch {
             report.add(.unknown, "TLS", "\(error)")
         }
@@ -84,7 +86,7 @@ struct CheckCommand: ParsableCommand {
     private func checkHTTP(_ settings: HTTPSettings, _ report: inout CheckReport) {
         do {
             if settings.port > 0 {
-                let address = SocketAddress.resolve(host: settings.address, port: settings.port)
+                let address = SocketAddress.resolve(listening: settings.address, port: settings.port)
                 if address == nil { report.add(.unknown, "admin.http", "\(settings.address) cannot be resolved") }
                 try AdminTLS.checkTokens(settings, at: address)
             }

@@ -21,7 +21,11 @@ final class MirrorEvents: Sendable {
         let isNew = state.withLock { state in
             switch report.state {
             // It tries again and again: that is no news, the reason is.
-            case .off, .starting: return false
+            case .off:
+                // Told to end, which is its orderer's news. When it goes on that is told again.
+                state.told = .off
+                return false
+            case .starting: return false
             case .waiting, .stopped: if state.told == report.state && state.reason == report.reason { return false }
             case .backfill, .mirroring, .following, .paused, .standby: if state.told == report.state { return false }
             }

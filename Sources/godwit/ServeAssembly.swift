@@ -324,7 +324,8 @@ struct ServeAssembly {
     /// SET: as if the file said so, until it is read again.
     private mutating func set(_ key: String, _ value: String, _ server: ProxyServer) -> ControlOutcome {
         guard let place = SettingName.path(of: key, databases: snapshot.settings.databases.map(\.name)) else {
-            return .refused("there is no setting \"\(key)\"; SHOW CONFIG has all of them")
+            return .refused("there is no setting \"\(key)\"; SHOW CONFIG has all, and docs/CONSOLE.md says what stands "
+                + "for those of PgBouncer's that are not among them")
         }
         let override = SettingOverride(path: place, value: value)
         if ReloadPolicy.effect(of: override.key) != .reload { return .refused("\(override.key) needs a restart") }

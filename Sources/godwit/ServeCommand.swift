@@ -18,7 +18,7 @@ struct ServeCommand: ParsableCommand {
             SIGHUP reads the configuration again, all or nothing. SIGTERM lets transactions end and then exits, SIGINT \
             (or a second SIGTERM) exits at once. SIGURG starts the program anew with --takeover; SIGUSR2 does \
             so, too, or ends a PAUSE of all databases. \
-            Exit status: 0 ended as told, 1 cannot listen or take over, 2 configuration invalid.
+            Exit status: 0 ended as told, 1 cannot listen, take over or use its state, 2 configuration invalid.
             """)
 
     @Option(name: .long, help: "Configuration file.") var config: String

@@ -17,8 +17,7 @@ extension ServeAssembly {
     }
 
     private func serverTLS(_ settings: DatabaseSettings, _ side: Side) throws -> ServerTLS? {
-        let parsed = try ConnectionString(parsing: side == .old ? settings.old : settings.new)
-        return try ServerTLSReader.read(parsed, key: "databases.\(settings.name).\(side == .old ? "old" : "new")")
+        try ServerTLSReader.read(try SideConninfo.read(settings, side), key: SideConninfo.key(settings, side))
     }
 
     /// Resolves names, which blocks: on the control thread only. In between neither is a name asked for that was known,
@@ -30,7 +29,7 @@ extension ServeAssembly {
     func endpoint(
         _ settings: DatabaseSettings, _ side: Side, _ running: DatabaseRoute?, readsFiles: Bool
     ) throws -> ServerEndpoint {
-        let parsed = try ConnectionString(parsing: side == .old ? settings.old : settings.new)
+        let parsed = try SideConninfo.read(settings, side)
         let host = parsed.hostaddr ?? parsed.host ?? "/var/run/postgresql"
         let port = parsed.port ?? 5432
         // Both sides need a restart to be others: what is known is of this host.
@@ -43,5 +42,38 @@ extension ServeAssembly {
             options: parsed.options,
             tls: try readsFiles ? serverTLS(settings, side) : running.map { $0.endpoint(side).tls }
                 ?? serverTLS(settings, side))
+    }
+}
+
+/// `old` and `new` of a database, as clients' servers are reached by them. No state.
+enum SideConninfo {
+    /// What libpq would do with it and the proxy does not: the mirror would be with another server than the clients.
+    struct Refusal: Error, CustomStringConvertible {
+        var description: String
+    }
+
+    static func key(_ settings: DatabaseSettings, _ side: Side) -> String {
+        "databases.\(settings.name).\(side == .old ? "old" : "new")"
+    }
+
+    /// - Throws: what is wrong about it, with its key.
+    static func read(_ settings: DatabaseSettings, _ side: Side) throws -> ConnectionString {
+        let parsed: ConnectionString
+        do { parsed = try ConnectionString(parsing: side == .old ? settings.old : settings.new) } catch {
+            throw Refusal(description: "\(key(settings, side)): \(error)")
+        }
+        if let reason = obstacle(parsed) { throw Refusal(description: "\(key(settings, side)): \(reason)") }
+        return parsed
+    }
+
+    private static func obstacle(_ parsed: ConnectionString) -> String? {
+        for word in ["host", "hostaddr", "port"] where parsed[word]?.contains(",") == true {
+            return "\(word) has several, and Godwit connects to one: name the one that takes the writes"
+        }
+        if parsed["service"] != nil { return "service: no service file is read; write out what it says" }
+        if let port = parsed["port"], !port.isEmpty, UInt16(port) ?? 0 == 0 {
+            return "port: expected a number from 1 to 65535, found \"\(port)\""
+        }
+        return nil
     }
 }

@@ -46,10 +46,14 @@ struct ServeStart {
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] { unsetenv(name) }
         let listen = settings.listen
         let given = try Self.say("what was handed over") { () throws(SocketError) in try sockets.take(.postgres) }
-        listeners = isActivated
-            ? given : try Self.open(ProxyServer.addresses(listen), from: given, backlog: listen.backlog)
-        if listeners.isEmpty {
-            complain("\(listen.address):\(listen.port): the address of listen.address cannot be resolved")
+        let wanted = isActivated ? [] : ProxyServer.addresses(listen)
+        listeners = isActivated ? given : try Self.open(wanted, from: given, backlog: listen.backlog)
+        // Clients would look for it there, and find the Unix socket only.
+        let isUnresolved = !isActivated && !listen.address.isEmpty
+            && wanted.count < (listen.unixSocketDirectory.isEmpty ? 1 : 2)
+        if listeners.isEmpty || isUnresolved {
+            complain("\(listen.address):\(listen.port): the address of listen.address cannot be resolved; give one "
+                + "name or address of this machine, or \"*\" for all")
             throw ExitCode(1)
         }
         http = try Self.http(settings.admin.http, &sockets)
@@ -60,7 +64,7 @@ struct ServeStart {
         let name = "admin.http \(settings.address):\(settings.port)"
         let given = try say(name) { () throws(SocketError) in try sockets.take(.http) }
         if settings.port == 0 { return given.first }
-        guard let address = SocketAddress.resolve(host: settings.address, port: settings.port) else {
+        guard let address = SocketAddress.resolve(listening: settings.address, port: settings.port) else {
             complain("\(name): the address cannot be resolved; give one of this machine, as 127.0.0.1")
             throw ExitCode(1)
         }

@@ -129,6 +129,8 @@ private func refusal(_ text: String) -> String {
         ("auth: {method: trust}\ndatabases:\n  shop:", "g.yaml:3: databases.shop: expected a mapping (key: value), found nothing"),
         (file("auth: {method: md5}"), "g.yaml:1: auth.users_file: is missing"),
         (file("listen: {prot: 1}"), "g.yaml:2: listen.prot: unknown key, did you mean 'port'?"),
+        (file("listen: {listen_port: 1}"), "g.yaml:2: listen.listen_port: unknown key, did you mean 'listen.port'?"),
+        (file("listen: {tls: {client_tls13_ciphers: x}}"), "g.yaml:2: listen.tls.client_tls13_ciphers: unknown key, did you mean 'listen.tls.cipher_suites'?"),
         (file("listen:\n  port: 65536"), "g.yaml:3: listen.port: expected a whole number from 0 to 65535, found \"65536\""),
         (file("listen: {port: \"1\"}"), "g.yaml:2: listen.port: expected a whole number from 0 to 65535, found \"1\""),
         (file("listen: {port: 1.5}"), "g.yaml:2: listen.port: expected a whole number from 0 to 65535, found \"1.5\""),

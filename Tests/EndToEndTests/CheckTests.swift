@@ -98,4 +98,23 @@ import Testing
         #expect(try json(file)["outcome"] as? String == "unknown")
         #expect(try check(GodwitConfiguration([servers.entry(name)]), ["nowhere"]).wait() == .code(2))
     }
+
+    /// libpq goes by all of these, the proxy does not: the mirror and the clients would be with different servers.
+    @Test(arguments: [
+        ("host=127.0.0.1,127.0.0.2 dbname=shop", "host has several"), ("service=shop", "no service file"),
+        ("host=127.0.0.1 port=5432,5433 dbname=shop", "port has several"),
+        ("host=127.0.0.1 port=65536 dbname=shop", "1 to 65535"),
+    ])
+    func `where clients would not come to what libpq comes to is refused`(conninfo: String, words: String) throws {
+        var configuration = GodwitConfiguration([servers.entry("shop")])
+        configuration.database.new = conninfo
+        let process = try check(configuration, ["--offline"])
+        #expect(process.wait() == .code(2))
+        let errors = process.errors.text
+        #expect(errors.contains("databases.shop.new: ") && errors.contains(words), "\(errors)")
+        let serve = try GodwitProcess.command([
+            "serve", "--config", try GodwitProcess.makeDirectory(configuration) + "/godwit.yaml",
+        ])
+        #expect(serve.wait() == .code(2) && serve.errors.text.contains(words), "\(serve.errors.text)")
+    }
 }

@@ -63,7 +63,7 @@ import Testing
         #expect(after["migration_progress_percent{\(name),phase=\"reads\",table=\"\"}"] == 100)
         #expect(after["godwit_clients{state=\"ready\"}"] == 2)
         #expect(after["godwit_pool_clients{\(name),user=\"app\",side=\"old\",state=\"active\"}"] == 2)
-        #expect(after["godwit_breaker_state{\(name),side=\"new\",state=\"closed\"}"] == 1)
+        #expect(after["godwit_breaker_state{\(name),side=\"new\",role=\"other\",state=\"closed\"}"] == 1)
         #expect(after["godwit_query_seconds_bucket{\(name),side=\"new\",kind=\"read\",le=\"+Inf\"}"] == 10)
         let wait = try #require(after["godwit_wait_seconds_count{\(name),side=\"new\",kind=\"read\"}"])
         #expect(wait == 10)

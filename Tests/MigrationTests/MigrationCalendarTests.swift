@@ -38,6 +38,7 @@ import Testing
         ("a|10", "a|10.4", 0.5, true), ("a|10", "b|10", 0.5, false), ("1\n2", "1", 5, false), ("NULL", "0", 5, false),
         ("90071992547409930.25", "90071992547409931.25", 0.5, false),
         ("90071992547409930.25", "90071992547409930.5", 0.5, true), ("1e40", "1e40 ", 5, false), ("NaN", "1", 5, false),
+        ("0x10", "0x20", 5, false), ("0X10", "0X11", 5, true), ("1e-300", "7", 5, false),
     ])
     func `numbers may differ by the tolerance`(left: String, right: String, tolerance: Double, isEqual: Bool) {
         #expect(InvariantValue.isEqual(left, right, tolerance: tolerance) == isEqual)

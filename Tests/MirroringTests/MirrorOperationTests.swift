@@ -33,7 +33,7 @@ import Testing
         orders.isPaused = true
         try harness.wait(for: "the pause") { $0.state == .paused }
         harness.stop()
-        #expect(harness.horizon.report.state == .stopped)
+        #expect(harness.horizon.report.state == .off)
     }
 
     @Test func `the copy rests while the operator's query says so or fails, changes do not`() throws {

@@ -83,7 +83,10 @@ import Testing
 
     @Test func `a stop ends it in every state`() {
         for events in [[.start], Self.mirroring, Self.mirroring + [.failed(reason: "r", at: Self.at(3))]] {
-            #expect(Self.actions(after: events + [.stop]).last == .finish)
+            let actions = Self.actions(after: events + [.stop])
+            #expect(actions.last == .finish)
+            // Nobody is woken up for what was ordered.
+            #expect(actions.contains(.report(.off, reason: "told to stop")))
         }
     }
 

@@ -35,6 +35,12 @@ import Testing
         #expect(SocketAddress(host: text, port: 1) == nil)
     }
 
+    @Test(arguments: ["*", "0.0.0.0"]) func `to listen on all addresses is not to listen on loopback`(text: String) {
+        let address = SocketAddress.resolve(listening: text, port: 7)
+        #expect(address == .ipv4(address: 0, port: 7))
+        #expect(address?.isLoopback == false)
+    }
+
     @Test func `what is known of a name stays while the resolver knows nothing else`() throws {
         let known = try #require(SocketAddress(host: "10.0.0.1", port: 7))
         let other = try #require(SocketAddress(host: "10.0.0.2", port: 7))
