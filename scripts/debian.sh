@@ -26,12 +26,11 @@ missing_packages() {
     done
 }
 
-# Installs those of the named packages that are missing; says nothing when none is.
-install_packages() { install_missing "$@" || exit 1; }
-
-# In a shell of its own: what holds services back goes with it however it ends, by Ctrl-C too, or no package would ever
-# start its service on this machine again.
-install_missing() (
+# Installs those of the named packages that are missing; says nothing when none is. In a shell of its own: what holds
+# services back goes with it however it ends, by Ctrl-C too, or no package would ever start its service on this machine
+# again. Not to be called with `||` behind it, which takes `set -e` away from it: without the two files nothing is
+# installed.
+install_packages() (
     command -v apt-get > /dev/null || fail "no apt-get here; install by hand: $*"
     local missing
     mapfile -t missing < <(missing_packages "$@")

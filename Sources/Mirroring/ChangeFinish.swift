@@ -42,36 +42,6 @@ extension SchemaChange {
             """)
     }
 
-    /// What the mirror has set aside on the target is there while the statement runs: it may name it, or change what it
-    /// hangs on. What cannot come back stays away, as before. No batch is under way.
-    func putBack(until deadline: Deadline) throws(Failure) {
-        let isThere = "SELECT to_regclass('godwit.aside') IS NOT NULL"
-        guard try onTarget(isThere)?.flag(0, 0) == true,
-            try onTarget("SELECT EXISTS (SELECT FROM godwit.aside WHERE NOT is_back)")?.flag(0, 0) == true
-        else { return }
-        do throws(Failure) {
-            try onTarget("""
-                SET LOCAL statement_timeout = \(max(1, deadline.millisLeft));
-                SELECT FROM godwit.progress FOR UPDATE; SELECT godwit.put_back()
-                """)
-        } catch {
-            guard case .side(_, let failure) = error, failure.kind == .refused, !failure.isLockConflict else {
-                throw error
-            }
-        }
-    }
-
-    /// What came back goes again: if not now, with the mirror's next batch.
-    func rollBack(_ client: Client) {
-        client.rollBack()
-        let isThere = "SELECT to_regclass('godwit.aside') IS NOT NULL"
-        // Writes are held yet: a side that does not answer is not asked.
-        guard client.connection.isAtRest, (try? onTarget(isThere))?.flag(0, 0) == true,
-            (try? onTarget("SELECT EXISTS (SELECT FROM godwit.aside WHERE is_back)"))?.flag(0, 0) == true
-        else { return }
-        _ = try? onTarget("SELECT godwit.set_aside()")
-    }
-
     /// New tables are mirrored, where all were, and captured as `prepare` would have them; new partitions get what
     /// theirs have.
     private func install(_ record: Record, _ triesMax: Int) throws(Failure) {

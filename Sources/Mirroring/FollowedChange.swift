@@ -63,7 +63,6 @@ package final class FollowedChange {
     ) throws(SchemaChange.Failure) {
         let index = pieces.count
         pieces.append(Piece(hasSavepoint: mayGoBack, settingsBefore: self.localSettings))
-        if !hasBegun { try change.putBack(until: deadline) }
         pieces[index].tags = try onSide(client.side) { () throws(PostgresFailure) in
             if !hasBegun { try client.begin(locked: deadline, until: deadline, isOnTarget: true) }
             hasBegun = true
@@ -150,5 +149,5 @@ package final class FollowedChange {
     }
 
     /// The target keeps nothing of it.
-    package func rollBack() { if client.connection.isAtRest { change.rollBack(client) } }
+    package func rollBack() { if client.connection.isAtRest { client.rollBack() } }
 }

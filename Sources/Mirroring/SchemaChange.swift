@@ -248,7 +248,6 @@ package final class SchemaChange {
         var record = clients.record
         let tags: [String]
         do throws(Failure) {
-            try putBack(until: deadline)
             tags = try statement(record.order, clients.source, until: deadline)
             try expect(clients.keys, clients.source)
             _ = try statement(record.order, clients.target, until: deadline)
@@ -260,7 +259,7 @@ package final class SchemaChange {
             record.id = try write(record)
         } catch {
             clients.source.rollBack()
-            rollBack(clients.target)
+            clients.target.rollBack()
             throw error
         }
         before(.commitSource)
@@ -326,11 +325,11 @@ package final class SchemaChange {
             switch isCommitted {
             case true?: return
             case false?:
-                rollBack(clients.target)
+                clients.target.rollBack()
                 try forget(record)
                 throw .side(direction.source, error)
             case nil:
-                rollBack(clients.target)
+                clients.target.rollBack()
                 throw .unknown("\(direction.source.title) does not say whether it has it: \(error)")
             }
         }
@@ -375,7 +374,6 @@ package final class SchemaChange {
         do throws(Failure) {
             let client = try client(direction.target, record.order, login)
             let locked = Deadline.now().adding(seconds: Self.patienceSeconds)
-            try putBack(until: locked)
             let deadline = Deadline.now().adding(seconds: Self.repetitionSeconds)
             _ = try statement(record.order, client, locked: locked, until: deadline)
             record.targetTransaction = try targetTransaction(client)

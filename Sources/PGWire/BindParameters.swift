@@ -65,7 +65,11 @@ package struct ParameterTypes {
     private static let ownMin: UInt32 = 16_384
 
     /// Whether it names one that PostgreSQL has not come with.
-    package var hasOwn: Bool { (1..<(numbers.count / 4 + 1)).contains { self[$0] >= Self.ownMin } }
+    package var hasOwn: Bool {
+        // Most drivers name none.
+        if numbers.isEmpty { return false }
+        return (1...(numbers.count / 4)).contains { self[$0] >= Self.ownMin }
+    }
 
     /// The type of `$number`, as numbered in pg_type; 0: not named.
     package subscript(number: Int) -> UInt32 {

@@ -8,9 +8,10 @@ extension ClientConnection {
     /// What the server reads texts by now; nil: what is on its way may have changed it, or the open transaction has, in
     /// a way that is not known.
     var literalSettings: SessionSettings? {
+        // Nearly always.
+        if ledger.isEmpty && settledEffects.isEmpty && unit.session.isEmpty { return settings }
         if ledger.isUncertain || settledEffects.contains(where: Self.changesLiterals)
             || unit.session.hasEffect(Self.changesLiterals) { return nil }
-        if ledger.isEmpty { return settings }
         // Many applications give each transaction its path (SET LOCAL).
         var open = settings
         for effect in ledger.openEffects where Self.changesLiterals(effect) {

@@ -438,8 +438,9 @@ extension ClientConnection {
     func keepUnnamed(
         _ parseBody: UnsafeRawBufferPointer, _ text: UnsafeRawBufferPointer, _ database: DatabaseState
     ) {
+        let types = BodyReader(UnsafeRawBufferPointer(rebasing: parseBody[(text.count + 1)...]))
         let (analysis, key) = unit.unnamed ?? analysedLoosely(text, database)
-            ?? database.analyse(parseBody: Array(parseBody))
+            ?? DatabaseState.judged(database.analyse(text), types: types)
         let token = worker.nextToken()
         if unnamed == nil {
             unnamed = UnnamedStatement(

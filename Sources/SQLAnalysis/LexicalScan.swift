@@ -200,19 +200,22 @@ enum LexicalScan {
         }
     }
 
-    /// Whether a statement of it may be DDL of what tables are made of, as its first words say.
+    /// Whether a statement of it may be DDL of what tables are made of, as its first words say. Where one makes what is
+    /// temporary the others may mean that: as with texts that the grammar knows, the mirror notices if they do not.
     static func mayChangeTables(_ text: UnsafeRawBufferPointer) -> Bool {
         var lexer = SQLLexer(text)
         var place = DDLPlace.first
+        var isFound = false
         while true {
             let token = lexer.next()
             switch token.kind {
-            case .end, .unterminated: return false
+            case .end, .unterminated: return isFound
             case .lineComment, .blockComment: continue
             case .punctuation where token.isMark(";", in: text): place = .first
             case .identifier:
                 place = place.next(token, text)
-                if place == .found { return true }
+                if place == .temporary { return false }
+                if place == .found { isFound = true }
             case .punctuation, .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString, .integer,
                 .decimal, .parameter, .operation, .stray:
                 place = .behind
@@ -225,7 +228,7 @@ enum LexicalScan {
         case first
         /// Behind CREATE, ALTER or DROP: what comes next says of what.
         case verb
-        case found, behind
+        case found, temporary, behind
 
         func next(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> DDLPlace {
             func isOne(of words: StaticString...) -> Bool { words.contains { token.is($0, in: text) } }
@@ -233,9 +236,9 @@ enum LexicalScan {
             case .first: return isOne(of: "create", "alter", "drop") ? .verb : .behind
             case .verb where isOne(of: "table", "type", "domain", "schema"): return .found
             // What is temporary is none of the mirror's.
-            case .verb where isOne(of: "or", "replace", "unlogged", "foreign"): return .verb
-            case .verb, .behind: return .behind
-            case .found: return .found
+            case .verb where isOne(of: "temp", "temporary"): return .temporary
+            case .verb where isOne(of: "or", "replace", "unlogged", "foreign", "local", "global"): return .verb
+            case .verb, .found, .temporary, .behind: return .behind
             }
         }
     }

@@ -88,9 +88,7 @@ package struct LoneStatement {
 
     /// Its Parse names a type of its server's own.
     package var namesOwnTypes: Bool {
-        var types = BodyReader(parseBody)
-        _ = types.cString()
-        return ParameterTypes(types).hasOwn
+        ParameterTypes(BodyReader(UnsafeRawBufferPointer(rebasing: parseBody[(text.count + 1)...]))).hasOwn
     }
 
     /// Describe and Execute of the unnamed portal.

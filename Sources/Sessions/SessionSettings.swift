@@ -116,9 +116,14 @@ package struct SessionSettings: Equatable, Sendable {
 
     private func agrees(with other: SessionSettings, on isMeant: (String) -> Bool) -> Bool {
         if entries == other.entries { return true }
-        let mine = entries.filter { isMeant($0.name) }
-        let theirs = other.entries.filter { isMeant($0.name) }
-        return mine.count == theirs.count && mine.allSatisfy { theirs.contains($0) }
+        // Asked with each Bind of clients that differ in anything, as their names: without memory for it. Each has a
+        // name once.
+        var mine = 0
+        for entry in entries where isMeant(entry.name) {
+            if !other.entries.contains(entry) { return false }
+            mine += 1
+        }
+        return mine == other.entries.count { isMeant($0.name) }
     }
 
     /// Which table, function or type a name is, and so of what type a parameter: `$user` in the path is the role. And

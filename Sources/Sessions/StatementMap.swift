@@ -112,9 +112,11 @@ package enum LiteralsRead {
     fileprivate func holds(for session: () -> SessionSettings?) -> Bool {
         switch self {
         case .anyhow: true
-        case .names(let settings): session().map(settings.readsNames) ?? false
-        case .by(let settings): session().map(settings.readsLiterals) ?? false
         case .once: false
+        case .names(let settings):
+            if let session = session() { settings.readsNames(as: session) } else { false }
+        case .by(let settings):
+            if let session = session() { settings.readsLiterals(as: session) } else { false }
         }
     }
 }

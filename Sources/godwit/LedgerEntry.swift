@@ -39,6 +39,17 @@ final class LedgerEntry {
         self.machine = machine
     }
 
+    var isMoving: Bool { machine.state.standing == .running || machine.state.standing == .paused }
+
+    /// Sees to it that both sides are compared, or not any more.
+    func compareIfWanted() {
+        let state = machine.state, readings = machine.readings
+        comparison?.set(
+            isWanted: isMoving && !state.isSwitched && state.work != .drill
+                && state.phase.position >= MigrationPhase.validate.position
+                && readings.mirror == .mirroring && readings.tablesLeft == 0)
+    }
+
     /// A roll-back or an operator has put the reads elsewhere, and the migration was paused for it. The operator's word
     /// is the file's by now if that was read again. What we have ordered may be the step before: it is ordered anew.
     func isOverruled(_ record: TrafficPlan.Record) -> Bool {

@@ -138,6 +138,8 @@ final class MigrationLedger {
             for event in waiting { handle(entry, event) }
             observe(entry, now)
             handle(entry, .tick(readings(entry, now), now: now))
+            // What has just gone back may be resumed before the next second.
+            entry.compareIfWanted()
             storeReadings(entry, now)
         }
         if let failure = parts.store.health.failure {
@@ -165,13 +167,8 @@ final class MigrationLedger {
         let isDrilling = state.work == .drill
         // Both are told where the writes are, also while a drill has moved them.
         entry.survey?.set(isSwitched: isDrilling ? entry.machine.readings.isSwitched ?? false : state.isSwitched)
-        let isMoving = state.standing == .running || state.standing == .paused
-        let readings = entry.machine.readings
-        entry.comparison?.set(
-            isWanted: isMoving && !state.isSwitched && !isDrilling
-                && state.phase.position >= MigrationPhase.validate.position
-                && readings.mirror == .mirroring && readings.tablesLeft == 0)
-        guard isMoving, state.phase == .cutover, state.work == nil else {
+        entry.compareIfWanted()
+        guard entry.isMoving, state.phase == .cutover, state.work == nil else {
             entry.guardRails = nil
             return
         }

@@ -96,18 +96,19 @@ import Testing
         let harness = try MirrorHarness(schema: "")
         let old = try harness.writer(), new = try harness.connectNew()
         try old.execute("""
-            CREATE TABLE p (name text PRIMARY KEY, v int) PARTITION BY RANGE (name);
-            CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (MINVALUE) TO ('a');
-            CREATE TABLE p2 PARTITION OF p FOR VALUES FROM ('a') TO (MAXVALUE);
+            CREATE TABLE p (name text COLLATE "und-x-icu" PRIMARY KEY, v int) PARTITION BY RANGE (name);
+            CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (MINVALUE) TO ('m');
+            CREATE TABLE p2 PARTITION OF p FOR VALUES FROM ('m') TO (MAXVALUE);
             INSERT INTO p VALUES ('Bob', 1), ('Zoe', 2), ('adam', 3), ('zoe', 4)
             """)
-        try new.execute("CREATE TABLE public.p (name text COLLATE \"und-x-icu\" PRIMARY KEY, v int)")
+        // All that begins with a capital is before 'm' there.
+        try new.execute("CREATE TABLE public.p (name text PRIMARY KEY, v int)")
         try harness.prepare()
         harness.start(MirrorOptions(pollMillis: 5))
         try harness.waitUntilReadable()
-        try old.execute("TRUNCATE p2; INSERT INTO p VALUES ('eve', 5)")
+        try old.execute("TRUNCATE p1; INSERT INTO p VALUES ('eve', 5)")
         try MirrorRegressionTests.expectEqual(harness)
-        #expect(try new.query("SELECT EXISTS (SELECT FROM public.p WHERE name = 'Bob')").flag(0, 0))
+        #expect(try new.query("SELECT EXISTS (SELECT FROM public.p WHERE name = 'Zoe')").flag(0, 0))
     }
 
     @Test func `a partition whose condition names a label that has another name now is found by it no more`() throws {

@@ -148,10 +148,25 @@ import Testing
     }
 
     @Test func `a key of a type whose operators are an extension's own is named before the mirror meets it`() throws {
+        let operators = [("<", "lt"), ("<=", "le"), ("=", "eq"), (">=", "ge"), (">", "gt")]
+        let made = operators.map { sign, name in
+            """
+            CREATE FUNCTION trail_\(name)(trail, trail) RETURNS bool LANGUAGE internal IMMUTABLE STRICT AS 'int4\(name)';
+            CREATE OPERATOR \(sign) (LEFTARG = trail, RIGHTARG = trail, FUNCTION = trail_\(name));
+            """
+        }.joined()
+        let members = operators.enumerated().map { "OPERATOR \($0 + 1) \($1.0)" }.joined(separator: ", ")
         let harness = try MirrorHarness(schema: """
-            CREATE EXTENSION ltree; CREATE EXTENSION citext; CREATE TYPE mood AS ENUM ('fine');
-            CREATE DOMAIN word AS text NOT NULL; CREATE TABLE paths (path ltree PRIMARY KEY);
-            CREATE TABLE others (c citext, m mood, w word, v ltree, PRIMARY KEY (c, m, w))
+            CREATE TYPE trail;
+            CREATE FUNCTION trail_in(cstring) RETURNS trail LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
+            CREATE FUNCTION trail_out(trail) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'int4out';
+            CREATE TYPE trail (INPUT = trail_in, OUTPUT = trail_out, LIKE = int);
+            \(made)
+            CREATE FUNCTION trail_cmp(trail, trail) RETURNS int LANGUAGE internal IMMUTABLE STRICT AS 'btint4cmp';
+            CREATE OPERATOR CLASS trail_ops DEFAULT FOR TYPE trail USING btree AS
+                \(members), FUNCTION 1 trail_cmp(trail, trail);
+            CREATE TYPE mood AS ENUM ('fine'); CREATE DOMAIN word AS text NOT NULL;
+            CREATE TABLE paths (path trail PRIMARY KEY); CREATE TABLE others (m mood, w word, v trail, PRIMARY KEY (m, w))
             """)
         let result = try Preflight.check(old: try harness.connectOld(), new: try harness.connectNew())
         #expect(result.blocking.map(\.place) == ["OLD public.paths.path"], "\(result.blocking)")

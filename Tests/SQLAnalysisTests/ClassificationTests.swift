@@ -176,6 +176,8 @@ import Testing
         ("alter table t alter b set expression as (a * 2)", .unfit), ("select 1; drop table t syntax of tomorrow", .unfit),
         ("create /* x */ table t (a int, b int generated always as (a) virtual)", .unfit),
         ("create temp table t (a int generated always as (1) virtual)", .notNeeded),
+        ("drop table if exists t; create local temp table t (a int) syntax of tomorrow; drop table t", .notNeeded),
+        ("create temp table t (a int); insert into t values (\(String(repeating: "1", count: 70_000))); drop table t", .notNeeded),
         ("create function f() syntax of tomorrow; select type, table from t", .notNeeded),
         ("create table t (a int) /* \(String(repeating: "x", count: 70_000)) */", .unfit),
         ("insert into t values (1)", .notNeeded), ("do $$ begin end $$", .notNeeded), ("truncate t", .notNeeded),
