@@ -430,7 +430,7 @@ import Testing
         client.send(Frame.query("SET work_mem = '9MB'") + Frame.query("SELECT pg_sleep(3600)"))
         #expect(try client.readToReady().map(\.type) == ["C", "Z"])
         try loseServer()
-        #expect(try client.readToReady().map(\.type) == ["E", "Z"])
+        #expect(try client.readToReady().map(\.type).suffix(2) == ["E", "Z"])
         #expect(try client.value("SHOW work_mem") == "9MB")
         #expect(try connect(godwit).value("SHOW work_mem") != "9MB")
         // Its Parse waits behind a query, so that the client never hears of it.
@@ -502,23 +502,6 @@ import Testing
         relay.say(Frame.message("N", [0]) + Frame.message("x"))
         godwit.process.send(SIGCONT)
         #expect(try connect(godwit).value("SELECT 1") == "1")
-    }
-
-    @Test func `a reload that leads elsewhere gives up what is being opened`() throws {
-        let relay = try TCPRelay(to: servers.old.port)
-        relay.become(.silent)
-        var configuration = GodwitConfiguration([servers.entry(database)])
-        let direct = configuration.database.old
-        configuration.database.pool = ["size": "1", "server_connect_timeout": "60"]
-        configuration.database.old = "host=127.0.0.1 port=\(relay.port) dbname=\(database)"
-        let godwit = try GodwitProcess(configuration)
-        let client = try WireClient(port: godwit.port)
-        client.send(Frame.startup([("user", "app"), ("database", database)]))
-        try waitUntil { try godwit.console("SHOW POOLS").contains { $0["sv_login"] == "1" } }
-        configuration.database.old = direct
-        _ = try godwit.reload(configuration)
-        _ = try client.readToReady()
-        #expect(try client.value("SELECT 1") == "1")
     }
 
     @Test func `a server is nobody else's when a cancel request for it may still arrive`() throws {
