@@ -57,6 +57,5 @@ install_packages() (
             && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
                 -o DPkg::Lock::Timeout=120 "${missing[@]}"
     } < /dev/null >&2 || status=$?
-    [[ $status == 0 ]] || fail "apt-get could not install ${missing[*]}: Debian 12 has them all, and" \
-        "https://wiki.postgresql.org/wiki/Apt has PostgreSQL 15 for others"
+    [[ $status == 0 ]] || fail "apt-get could not install ${missing[*]}: Debian 12 has them all"
 )
