@@ -24,27 +24,19 @@ enum TableChange {
     /// `CREATE FUNCTION pg_temp.f`, `CREATE TYPE pg_temp.e`: what is no relation and goes with its session.
     static func isTemporary(_ statement: SyntaxTree.Message) -> Bool {
         guard let descriptor = statement.pointee.descriptor else { return false }
-        let names: [String]
-        switch SyntaxTree.name(of: descriptor) {
-        case "CreateFunctionStmt":
-            let node = SyntaxTree.cast(statement, to: PgQuery__CreateFunctionStmt.self).pointee
-            names = SyntaxTree.strings(node.funcname, node.n_funcname)
-        case "DefineStmt":
-            let node = SyntaxTree.cast(statement, to: PgQuery__DefineStmt.self).pointee
-            names = SyntaxTree.strings(node.defnames, node.n_defnames)
-        case "CreateEnumStmt":
-            let node = SyntaxTree.cast(statement, to: PgQuery__CreateEnumStmt.self).pointee
-            names = SyntaxTree.strings(node.type_name, node.n_type_name)
-        case "CreateRangeStmt":
-            let node = SyntaxTree.cast(statement, to: PgQuery__CreateRangeStmt.self).pointee
-            names = SyntaxTree.strings(node.type_name, node.n_type_name)
-        case "CreateDomainStmt":
-            let node = SyntaxTree.cast(statement, to: PgQuery__CreateDomainStmt.self).pointee
-            names = SyntaxTree.strings(node.domainname, node.n_domainname)
-        default:
-            return false
+        typealias Words = UnsafeMutablePointer<UnsafeMutablePointer<PgQuery__Node>?>?
+        func isTemporary<Node>(_ type: Node.Type, _ name: (Node) -> (Words, Int)) -> Bool {
+            let (words, count) = name(SyntaxTree.cast(statement, to: type).pointee)
+            return count > 1 && (SyntaxTree.strings(words, count).first?.hasPrefix("pg_temp") ?? false)
         }
-        return names.count > 1 && (names.first?.hasPrefix("pg_temp") ?? false)
+        return switch SyntaxTree.name(of: descriptor) {
+        case "CreateFunctionStmt": isTemporary(PgQuery__CreateFunctionStmt.self) { ($0.funcname, $0.n_funcname) }
+        case "DefineStmt": isTemporary(PgQuery__DefineStmt.self) { ($0.defnames, $0.n_defnames) }
+        case "CreateEnumStmt": isTemporary(PgQuery__CreateEnumStmt.self) { ($0.type_name, $0.n_type_name) }
+        case "CreateRangeStmt": isTemporary(PgQuery__CreateRangeStmt.self) { ($0.type_name, $0.n_type_name) }
+        case "CreateDomainStmt": isTemporary(PgQuery__CreateDomainStmt.self) { ($0.domainname, $0.n_domainname) }
+        default: false
+        }
     }
 
     static func isOne(_ statement: SyntaxTree.Message) -> Bool {
