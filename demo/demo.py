@@ -1,4 +1,4 @@
-"""A migration under load, from PostgreSQL 15 to 18, in four minutes: run by `make demo` and `make demo-keep`.
+"""A migration under load, from PostgreSQL 15 to 18, in three minutes: run by `make demo` and `make demo-keep`.
 
 Ends with status 0 only if no client saw an error, each step sent the expected share of the reads to NEW, NEW's death
 went unnoticed, the writes moved to NEW, back, and to NEW again, and both databases are equal after each move.

@@ -36,7 +36,8 @@ package struct HandOverMachine {
         case serving
         case asked(process: Int32)
         case paused(process: Int32)
-        case left(process: Int32, drainsAt: MonotonicInstant)
+        /// - Parameter drainsAt: nil: its clients have been told to go.
+        case left(process: Int32, drainsAt: MonotonicInstant?)
         case ending
     }
 
@@ -102,10 +103,11 @@ package struct HandOverMachine {
         case (.left(let process, _), .step(.lost(let why), _)):
             actions.append(.warn("process \(process), which took over: \(why)"))
         case (.left(let process, let drainsAt), .elapsed(let now)):
-            guard drainsAt <= now else { return }
-            state = .ending
+            guard let drainsAt, drainsAt <= now else { return }
+            // It stays one that has left: its end is not the service's, and what is ordered is not its to take.
+            state = .left(process: process, drainsAt: nil)
             actions += [.drain, .tell("the clients that are still here, and not with process \(process), are let go")]
-        case (.asked, .ending), (.serving, .ending), (.paused, .ending), (.left, .ending):
+        case (.asked, .ending), (.serving, .ending), (.paused, .ending):
             if case .paused = state { actions.append(.allowReads) }
             state = .ending
         case (.ending, .step(.asked, _)):
@@ -118,7 +120,7 @@ package struct HandOverMachine {
             guard status != 0 else { return }
             actions.append(.warn("process \(process), started to take over, ended with status \(status)"))
         case (.serving, .elapsed), (.asked, .elapsed), (.paused, .elapsed), (.ending, .elapsed), (.ending, .ending),
-            (.serving, .step), (.asked, .step), (.paused, .step), (.left, .step), (.ending, .step):
+            (.left, .ending), (.serving, .step), (.asked, .step), (.paused, .step), (.left, .step), (.ending, .step):
             break
         }
     }

@@ -17,6 +17,8 @@ package struct MirrorOptions: Sendable, Equatable {
     /// Milliseconds from the start of one batch to the start of the next at least: several commits share a
     /// batch.
     package var batchIntervalMillis: UInt64 = 2
+    /// The same where nobody waits for a batch: each takes processor and disk from those who write.
+    package var quietIntervalMillis: UInt64 = 5
 
     /// Seconds between raises of sequences, rotations of the journal and looks at the catalogs and triggers.
     package var housekeepingSeconds = 2.0

@@ -238,10 +238,13 @@ final class MirrorSession {
     /// Until there may be something to do. - Returns: false when told to stop.
     func waitForWork(kick: CInt, stop: CInt) -> Bool {
         // A short pause lets commits share a batch.
-        let sinceBatch = MonotonicInstant.now().nanoseconds(since: batchBegan) / 1_000_000
-        if sinceBatch < options.batchIntervalMillis {
-            let rest = CInt(options.batchIntervalMillis - sinceBatch)
-            if MirrorLoop.isReadable([stop], millis: rest)[0] { return false }
+        while true {
+            let sinceBatch = MonotonicInstant.now().nanoseconds(since: batchBegan) / 1_000_000
+            let isQuiet = backfill.isComplete && !horizon.isAwaited
+            guard sinceBatch < (isQuiet ? options.quietIntervalMillis : options.batchIntervalMillis) else { break }
+            // Behind the short one somebody may begin to wait.
+            let rest = sinceBatch < options.batchIntervalMillis ? options.batchIntervalMillis - sinceBatch : 1
+            if MirrorLoop.isReadable([stop], millis: CInt(rest))[0] { return false }
         }
         let idle = (backfill.isComplete || isCopyResting) && wasEmpty
         return !MirrorLoop.isReadable([stop, kick], millis: idle ? CInt(options.pollMillis) : 0)[0]

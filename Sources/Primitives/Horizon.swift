@@ -65,6 +65,9 @@ package final class Horizon: Sendable {
     /// Somebody waits for the next batch: its end is to be told. To be said again after each wake-up.
     package func announceWaiter() { hasWaiters.store(true, ordering: .sequentiallyConsistent) }
 
+    /// Somebody waits for a batch that has not ended. Any thread.
+    package var isAwaited: Bool { hasWaiters.load(ordering: .sequentiallyConsistent) }
+
     // MARK: commits that wait for NEW (mirror.mode: sync)
 
     /// False while waiting would be in vain: NEW is being copied to, too far behind, or was late for a commit and has

@@ -538,9 +538,17 @@ extension ClientConnection {
             .error, .tooManyConnections,
             "no server of database \"\(entry.key.database)\" became free within query_wait_timeout (\(limit) s)",
             detail: entry.lastFailure?.message,
-            hint: entry.lastFailure == nil
-                ? "All \(entry.pool.limits.serversMax) servers are in use: raise pool.size, or end long transactions."
-                : "Godwit goes on trying to connect."))
+            hint: entry.lastFailure == nil ? Self.advice(entry) : "Godwit goes on trying to connect."))
+    }
+
+    /// What keeps the pool from one server more: its own size, or a limit over several pools.
+    private static func advice(_ entry: PoolEntry) -> String {
+        let (taken, size) = (entry.places.pool.taken, entry.pool.limits.serversMax)
+        return taken < size
+            ? "The pool has \(taken) of its \(size) servers: raise max_db_connections or max_user_connections, or end "
+                + "long transactions."
+            : "All \(size) servers are in use: raise pool.size (the user's own pool_size, where it has one), or end "
+                + "long transactions."
     }
 
     /// The authority has refused our login for good.

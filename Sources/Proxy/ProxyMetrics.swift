@@ -305,12 +305,13 @@ package struct ProxyMetrics {
 
     /// The names that guides to migrations give these figures.
     private func guideNames(_ writer: inout ExpositionWriter) {
-        writer.begin("migration_replication_lag_seconds", .gauge, "Time since NEW last equalled OLD.")
+        writer.begin(
+            "migration_replication_lag_seconds", .gauge, "Time since the mirror's target last equalled its source.")
         for (route, report) in mirrors {
             guard let behind = behindSeconds(report) else { continue }
+            let (source, target) = (route.endpoint(route.authority), route.endpoint(route.authority.other))
             writer.sample(
-                [("database", route.name), ("source_db", route.old.database), ("target_db", route.new.database)],
-                behind)
+                [("database", route.name), ("source_db", source.database), ("target_db", target.database)], behind)
         }
         writer.begin(
             "migration_validation_errors_total", .counter, "Differences: mended by the mirror, or in compared reads.")

@@ -89,8 +89,8 @@ final class GateDesk {
     /// What the process that takes over holds and has disabled from the start; nil: see `obstacle`.
     var standing: GateStanding? { control.standing(now: .now()) }
 
-    /// The end was ordered.
-    var isShuttingDown: Bool { control.shutdown != nil }
+    /// The end that was ordered; nil: none was.
+    var shutdown: GateCommand.Shutdown? { control.shutdown }
 
     /// Something is held that RESUME without a name, and so SIGUSR2, lets go.
     var isHolding: Bool { control.gate.everything != nil || control.gate.isSuspended }

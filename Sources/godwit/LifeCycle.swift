@@ -1,5 +1,6 @@
 import ArgumentParser
 import Console
+import Dispatch
 import Foundation
 import Glibc
 import Lifecycle
@@ -12,6 +13,8 @@ import Reactor
 /// one after it. Used on the control thread.
 final class LifeCycle {
     private static let statusSeconds = 10.0
+    /// For how long the control thread may be at one thing.
+    private static let busySeconds = 600.0
 
     private let path: String
     private let notifier: ServiceNotifier
@@ -121,6 +124,28 @@ final class LifeCycle {
         }
     }
 
+    /// Does what may take its time: names that no resolver answers for, large files of cohorts. Clients are served
+    /// meanwhile, and a supervisor that got no sign would end them with us. So it gets the other threads'.
+    func keepingSigns<Outcome>(_ server: ProxyServer, _ body: () -> Outcome) -> Outcome {
+        guard let seconds = notifier.watchdogSeconds, !machine.hasLeft, !isEnded else { return body() }
+        let end = DispatchSemaphore(value: 0)
+        let notifier = notifier
+        let signs = OwnThread(name: "godwit-signs") {
+            // The last sign may be half of the time old.
+            let pause = seconds / 4
+            var left = Self.busySeconds
+            while left > 0, end.wait(timeout: .now() + pause) == .timedOut {
+                left -= pause
+                server.collectFigures { _ in notifier.tell(.watchdog) }
+            }
+        }
+        defer {
+            end.signal()
+            signs.join()
+        }
+        return body()
+    }
+
     // MARK: reload and end
 
     func isReloading() { if !machine.hasLeft { notifier.tell(.reloading(.now())) } }
@@ -128,12 +153,16 @@ final class LifeCycle {
     func hasReloaded() { if !machine.hasLeft { notifier.tell(.ready) } }
 
     /// The end was ordered, by whatever way. Told once to the supervisor, unless another process is the service.
-    func isEnding() {
+    ///
+    /// - Parameter waitsForClients: they go when they like. A supervisor that hears of an end gives it so long
+    ///   (TimeoutStopSec), and then kills who serves them: so it hears of it when they have gone.
+    func isEnding(waitsForClients: Bool) {
         if isEnded || machine.hasLeft { return }
-        isEnded = true
-        notifier.tell(.stopping, .status("draining"))
         var nothing: [HandOverMachine.Action] = []
         machine.handle(.ending, now: .now(), waitSeconds: 0, &nothing)
+        if waitsForClients { return }
+        isEnded = true
+        notifier.tell(.stopping, .status("draining"))
     }
 
     // MARK: the one after

@@ -144,7 +144,7 @@ struct ServeAssembly {
                         gate.answer(worker: worker, client: client, outcome)
                     }
                 case .request(let request, let worker, let client):
-                    let outcome = perform(request, server)
+                    let outcome = lifeCycle.keepingSigns(server) { perform(request, server) }
                     gate.tell(of: snapshot)
                     gate.answer(worker: worker, client: client, outcome)
                 case .standing(let watch, let worker, let blockers, let at):
@@ -172,7 +172,7 @@ struct ServeAssembly {
                     gate.tell(of: snapshot)
                 case .signal(SIGHUP):
                     lifeCycle.isReloading()
-                    _ = reload(server)
+                    _ = lifeCycle.keepingSigns(server) { reload(server) }
                     gate.tell(of: snapshot)
                     lifeCycle.hasReloaded()
                 case .signal(SIGUSR2) where !gate.isHolding:

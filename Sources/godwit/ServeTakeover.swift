@@ -46,7 +46,7 @@ extension ServeAssembly {
     mutating func checkLifeCycle(_ lifeCycle: LifeCycle, _ server: ProxyServer, _ gate: GateDesk) {
         lifeCycle.checkTime(server)
         state.memory.writeAgain()
-        if gate.isShuttingDown { lifeCycle.isEnding() }
+        if let shutdown = gate.shutdown { lifeCycle.isEnding(waitsForClients: shutdown == .waitForClients) }
         let now = MonotonicInstant.now()
         if let deadline = lifeCycle.machine.deadline, deadline <= now {
             perform(.elapsed(now: now), lifeCycle, server, gate)

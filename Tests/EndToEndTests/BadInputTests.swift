@@ -148,6 +148,7 @@ import Testing
 
     @Test func `random bytes do no harm`() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
+        print("random bytes: seed \(seed)")
         var generator = Splitmix(state: seed)
         for turn in 0..<100 {
             let bytes = (0..<Int.random(in: 1...300, using: &generator)).map { _ in

@@ -60,6 +60,9 @@ import Testing
             print("before it is shrunk: \(difference.description)")
             Issue.record("\(bench.shrunk(difference))\n\(bench.godwit.log.text.suffix(2000))")
         }
+        let onNew = try bench.godwit.console("SHOW ROUTES").filter { $0["side"] == "new" && $0["kind"] == "read" }
+            .reduce(0) { $0 + (Int($1["units"] ?? "") ?? 0) }
+        #expect(readsPercent == "0" ? onNew == 0 : onNew > 0 || Self.sequences < 100, "\(onNew) reads on NEW")
     }
 }
 

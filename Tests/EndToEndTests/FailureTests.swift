@@ -211,6 +211,8 @@ import Testing
                 ["pgbench", "-n", "-c", "4", "-t", "2000", "-M", "prepared", "-s", "1"] + kind
                     + [godwit.conninfo(database: database)])
         }
+        // Not before writes have come to NEW.
+        try waitUntil { try servers.new.psql("SELECT count(*) > 0 FROM pgbench_history", database: database) == "t" }
         servers.new.kill9()
         try servers.new.start()
         for load in loads { #expect(try load.waitForSuccess().contains("number of failed transactions: 0 ")) }

@@ -186,12 +186,12 @@ import Testing
         try end(reader)
     }
 
-    @Test func `no read fails while NEW comes and goes for a minute`() throws {
+    @Test func `no read fails while NEW comes and goes, a dozen times`() throws {
         let godwit = try godwit()
         let reader = try reader(godwit)
-        let end = MonotonicInstant.now().advanced(bySeconds: 60)
-        var (flaps, away, back) = (0, [Double](), [Double]())
-        while MonotonicInstant.now() < end {
+        let flaps = 12
+        var (away, back) = ([Double](), [Double]())
+        for _ in 0..<flaps {
             for relayed in [TCPRelay.Mode.refusing, .passing] {
                 _ = try reader.ask("mark")
                 relay.become(relayed)
@@ -202,10 +202,8 @@ import Testing
                 let turn = MonotonicInstant.now().advanced(bySeconds: 2)
                 _ = try reader.wait { _ in MonotonicInstant.now() >= turn }
             }
-            flaps += 1
         }
         print("\(flaps) flaps; on OLD after \(away.max() ?? 0) ms at most, on NEW again after \(back.max() ?? 0) ms at most")
-        #expect(flaps > 5)
         try self.end(reader)
     }
 

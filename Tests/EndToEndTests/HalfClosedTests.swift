@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import Synchronization
 import TestSupport
 import Testing
 
@@ -16,8 +17,13 @@ import Testing
             $0.database.readsPercent = "100"
             $0.database.pool = ["size": "1"]
         }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
         return Wholeness(godwit: godwit, servers: servers, database: database)
     }
+
+    /// Each client is another user: whoever has written reads on OLD for good where nothing is mirrored.
+    private static let users = Atomic<Int>(0)
+    private static var nextUser: String { "half_closed_\(users.add(1, ordering: .relaxed).newValue)" }
 
     let whole: Wholeness
     var servers: Servers { whole.servers }
@@ -26,7 +32,9 @@ import Testing
 
     init() throws { whole = try Self.stage.get() }
 
-    func connect() throws -> WireClient { try WireClient(port: godwit.port, database: database) }
+    func connect() throws -> WireClient {
+        try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", Self.nextUser)])
+    }
 
     static let batch = Frame.parse("SELECT $1") + Frame.bind(parameters: ["a"]) + Frame.execute()
 
@@ -126,34 +134,36 @@ import Testing
     }
 
     /// Until PostgreSQL runs the query of this database that sleeps for an hour.
-    func waitForSleeper(_ isThere: Bool) throws {
+    func waitForSleeper(_ isThere: Bool, on server: PostgresCluster) throws {
         try waitUntil {
             let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = '\(database)' AND wait_event = 'PgSleep'"
-            let sleepers = try [servers.old, servers.new].map { try $0.psql(count) }
-            return sleepers.contains("1") == isThere
+            return try server.psql(count) == (isThere ? "1" : "0")
         }
     }
 
     @Test(arguments: ["FIN", "RST", "signal 9"], ["SELECT pg_sleep(3600)", "SELECT pg_sleep(3600) FROM txid_current()"])
     func `the query of a client that is gone is ended at once`(how: String, sql: String) throws {
+        let server = sql.contains("txid") ? servers.old : servers.new
         if how == "signal 9" {
-            let psql = try ChildProcess(["psql", "-X", "-d", godwit.conninfo(database: database), "-c", sql])
-            try waitForSleeper(true)
+            let psql = try ChildProcess(
+                ["psql", "-X", "-d", godwit.conninfo(database: database), "-c", sql],
+                environment: ["PGOPTIONS": "-c godwit.user=\(Self.nextUser)"])
+            try waitForSleeper(true, on: server)
             psql.send(SIGKILL)
         } else {
             let client = try connect()
             client.send(Frame.query(sql))
-            try waitForSleeper(true)
+            try waitForSleeper(true, on: server)
             how == "FIN" ? client.close() : client.reset()
         }
-        try waitForSleeper(false)
+        try waitForSleeper(false, on: server)
         try whole.check()
     }
 
     @Test func `who goes altogether later leaves a clean server when the answer finds nobody`() throws {
         let client = try connect()
         client.send(Frame.query("BEGIN; INSERT INTO t VALUES (78); SELECT pg_sleep(3600)"))
-        try waitForSleeper(true)
+        try waitForSleeper(true, on: servers.old)
         client.endSending()
         // It is asked whether it still listens, and does.
         #expect(try client.read()?.type == "S")

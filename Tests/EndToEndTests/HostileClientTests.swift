@@ -1,5 +1,6 @@
 import Foundation
 import Primitives
+import Synchronization
 import TestSupport
 import Testing
 
@@ -8,7 +9,9 @@ import Testing
 @Suite(.serialized) struct HostileClientTests {
     typealias Frame = FrameBuilder
 
-    /// A Godwit with few servers, before a database whose reads go to NEW until somebody has written.
+    private static let users = Atomic<Int>(0)
+
+    /// A Godwit with few servers, before a database whose reads go to NEW.
     struct Stage: Sendable {
         let servers: Servers
         let database: String
@@ -27,7 +30,11 @@ import Testing
             whole = Wholeness(godwit: godwit, servers: servers, database: database)
         }
 
-        func connect() throws -> WireClient { try WireClient(port: godwit.port, database: database) }
+        /// Another user each time: whoever has written reads on OLD for good where nothing is mirrored.
+        func connect() throws -> WireClient {
+            let user = HostileClientTests.users.add(1, ordering: .relaxed).newValue
+            return try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", "hostile \(user)")])
+        }
 
         var startup: [UInt8] { Frame.startup([("user", "app"), ("database", database)]) }
     }
@@ -230,6 +237,7 @@ import Testing
     @Test(arguments: State.allCases)
     func `any messages in any state do no harm`(state: State) throws {
         let seed = UInt64.random(in: 0...UInt64.max)
+        print("hostile messages, \(state): seed \(seed)")
         var generator = SeededGenerator(seed: seed)
         for turn in 0..<25 {
             let picked = (0..<Int.random(in: 1...6, using: &generator)).map { _ in
@@ -470,6 +478,7 @@ import Testing
     /// GODWIT_HOSTILE_SECONDS: how long; otherwise a few hundred.
     @Test func `clients that vanish at random leave whole pools`() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
+        print("clients that vanish: seed \(seed)")
         var generator = SeededGenerator(seed: seed)
         let seconds = ProcessInfo.processInfo.environment["GODWIT_HOSTILE_SECONDS"].flatMap { Double($0) }
         let end = Date(timeIntervalSinceNow: seconds ?? 0)
@@ -491,6 +500,9 @@ import Testing
             try #require(!stage.godwit.process.hasEnded, "\(what)")
             count += 1
         }
+        let onNew = try stage.godwit.console("SHOW ROUTES").filter { $0["side"] == "new" }
+            .reduce(0) { $0 + (Int($1["units"] ?? "") ?? 0) }
+        #expect(onNew > 0, "seed \(seed)")
         for client in living { client.reset() }
         do { try stage.whole.check() } catch { Issue.record("seed \(seed), after \(count) clients: \(error)") }
     }

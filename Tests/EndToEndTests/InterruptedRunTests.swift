@@ -10,7 +10,11 @@ import Testing
     private static let schema = "CREATE TABLE log (n int PRIMARY KEY, note text)"
     /// While somebody else holds this lock, a run stands here.
     private static let lock = "SELECT pg_advisory_lock(4711)"
-    private static let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    /// In this database: others of the server's wait for locks of their own.
+    private static let waiting = """
+        SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        """
 
     init() throws { captures = try CaptureTests() }
 

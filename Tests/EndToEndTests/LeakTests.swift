@@ -21,6 +21,10 @@ import Testing
                 AS $$ BEGIN EXECUTE 'CREATE TEMP TABLE made (a int) ON COMMIT ' || e; END $$;
             CREATE PROCEDURE makes_all() LANGUAGE plpgsql AS $$ BEGIN PERFORM makes('PRESERVE ROWS'); END $$
             """)
+        // A role that one who is no superuser may take.
+        try servers.old.psql("""
+            DO $$ BEGIN CREATE ROLE leaky ROLE app; EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$
+            """)
         godwit = try servers.godwit(database) { $0.database.pool = ["size": "1"] }
     }
 
@@ -44,7 +48,7 @@ import Testing
     static let hostile: [[String]] = [
         ["SET work_mem = '77kB'"], ["BEGIN", "SET work_mem = '78kB'", "COMMIT"],
         ["SELECT 1; SET work_mem = '79kB'; SELECT 2"], ["SELECT set_config('work_mem', '80kB', false)"],
-        ["SELECT sets()"], ["SET ROLE pg_monitor"], ["SET SESSION AUTHORIZATION app"], ["SET search_path = nowhere"],
+        ["SELECT sets()"], ["SET ROLE leaky"], ["SET SESSION AUTHORIZATION app"], ["SET search_path = nowhere"],
         ["SET TIME ZONE 'Asia/Tokyo'"], ["SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"],
         ["PREPARE p AS SELECT 1"], ["LISTEN here"], ["SELECT pg_advisory_lock(1)"],
         ["SELECT pg_try_advisory_lock_shared(2)"], ["CREATE TEMP TABLE x (a int)"], ["SELECT 1 AS a INTO TEMP y"],
@@ -101,7 +105,11 @@ import Testing
         let clean = try #require(try first.value(Self.inspection))
         first.close()
         let hostile = try connect()
-        for sql in statements { _ = try hostile.query(sql) }
+        for sql in statements {
+            // What is refused leaves nothing.
+            let isRefused = try hostile.query(sql).contains { $0.type == "E" }
+            #expect(isRefused == sql.contains("1 / 0"), "\(sql)")
+        }
         hostile.close()
         #expect(try connect().value(Self.inspection) == clean)
         #expect(try connect().value("SELECT count(*) FROM t") == "0")

@@ -65,6 +65,48 @@ import Testing
         #expect(godwit.process.wait() == .code(0))
     }
 
+    @Test func `while clients are waited for the supervisor hears signs of life, and of no end`() throws {
+        let (descriptor, path) = try supervisor()
+        defer { close(descriptor) }
+        let godwit = try GodwitProcess(
+            configuration, environment: ["NOTIFY_SOCKET": path, "WATCHDOG_USEC": "300000"])
+        let client = try WireClient(port: godwit.port, database: database)
+        _ = try godwit.console("SHUTDOWN WAIT_FOR_CLIENTS")
+        // What is told of the order comes before what is told of the signal.
+        godwit.process.send(SIGHUP)
+        var told = ""
+        repeat {
+            told = wait(for: "=1", on: descriptor)
+            #expect(!told.contains("STOPPING"))
+        } while !told.contains("RELOADING")
+        #expect(wait(for: "WATCHDOG=1", on: descriptor) == "WATCHDOG=1")
+        #expect(try client.value("SELECT 1") == "1")
+        client.close()
+        #expect(godwit.process.wait() == .code(0))
+    }
+
+    @Test func `a reload that takes its time is no thread that hangs`() throws {
+        let (descriptor, path) = try supervisor()
+        defer { close(descriptor) }
+        let godwit = try GodwitProcess(
+            configuration, environment: ["NOTIFY_SOCKET": path, "WATCHDOG_USEC": "300000"])
+        // Read to its end, which comes when somebody has written it.
+        let keys = godwit.directory + "/keys"
+        try #require(mkfifo(keys, 0o600) == 0)
+        var changed = configuration
+        changed.databases[0].reads = ["cohorts": "[{name: slow, file: \"\(keys)\", percent: 0}]"]
+        try changed.text(directory: godwit.directory)
+            .write(toFile: godwit.configurationPath, atomically: true, encoding: .utf8)
+        godwit.process.send(SIGHUP)
+        _ = wait(for: "RELOADING=1", on: descriptor)
+        // One may have been asked for before.
+        for _ in 0..<3 { #expect(wait(for: "=1", on: descriptor) == "WATCHDOG=1") }
+        let writer = try #require(FileHandle(forWritingAtPath: keys))
+        try writer.write(contentsOf: Data("7\n".utf8))
+        try writer.close()
+        #expect(wait(for: "READY=1", on: descriptor) == "READY=1")
+    }
+
     @Test func `the supervisor follows to the process that has taken over`() throws {
         let (descriptor, path) = try supervisor()
         defer { close(descriptor) }
@@ -72,13 +114,34 @@ import Testing
         let next = try GodwitProcess(takingOverFrom: godwit)
         #expect(wait(for: "MAINPID", on: descriptor) == "MAINPID=\(next.process.pid)")
         #expect(godwit.process.wait() == .code(0))
-        // Nothing of an end: the service goes on.
+        expectNoEnd(on: descriptor)
+    }
+
+    /// The service goes on.
+    private func expectNoEnd(on descriptor: CInt) {
         var buffer = [UInt8](repeating: 0, count: 4096)
         while true {
             let count = recv(descriptor, &buffer, buffer.count, CInt(MSG_DONTWAIT))
             if count <= 0 { break }
             #expect(!String(decoding: buffer.prefix(count), as: UTF8.self).contains("STOPPING"))
         }
+    }
+
+    @Test func `one that lets its last clients go behind a takeover does not end the service`() throws {
+        let (descriptor, path) = try supervisor()
+        defer { close(descriptor) }
+        var configuration = configuration
+        configuration.listen["takeover_wait"] = "0.2"
+        let godwit = try GodwitProcess(configuration, environment: ["NOTIFY_SOCKET": path])
+        let client = try WireClient(port: godwit.port, database: database)
+        _ = try client.query("BEGIN")
+        _ = try client.query("UPDATE side_marker SET id = 4")
+        let next = try GodwitProcess(takingOverFrom: godwit)
+        #expect(wait(for: "MAINPID", on: descriptor) == "MAINPID=\(next.process.pid)")
+        try godwit.log.waitForLine(containing: "are let go")
+        #expect(try client.query("COMMIT").first?.commandTag == "COMMIT")
+        #expect(godwit.process.wait() == .code(0))
+        expectNoEnd(on: descriptor)
     }
 
     private func listening() throws -> (descriptor: CInt, port: UInt16) {
@@ -172,8 +235,15 @@ import Testing
         let sql = """
             SELECT 'l1teral-1'; INSERT INTO side_marker VALUES (1, 'l1teral-2'); SELECT 'l1teral-3'::int;
             """
-        for statement in sql.split(separator: ";") {
-            _ = try? godwit.psql(String(statement), database: database, password: "s3cr3t-of-app")
+        // The first is answered, and the errors of the others repeat what they had.
+        let statements = sql.split(separator: ";").map(String.init)
+        let answer = try godwit.psql(statements[0], database: database, password: "s3cr3t-of-app")
+        #expect(answer == "l1teral-1")
+        for (statement, words) in zip(statements.dropFirst(), ["duplicate key", "l1teral-3"]) {
+            let error = #expect(throws: TestFailure.self) {
+                try godwit.psql(statement, database: database, password: "s3cr3t-of-app")
+            }
+            #expect(error.map { "\($0)".contains(words) } == true, "\(statement)")
         }
         _ = try? godwit.psql("SELECT 1", database: database, password: "s3cr3t-that-is-wrong")
         let console = godwit.conninfo(database: "godwit", user: "godwit", password: "s3cr3t-of-admin")

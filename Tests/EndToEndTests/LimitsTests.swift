@@ -105,6 +105,19 @@ import Testing
         #expect((1...2).contains(open))
     }
 
+    @Test(arguments: [("max_db_connections", "raise max_db_connections"), ("size", "raise pool.size")])
+    func `who waits in vain is told of the limit that was in the way`(limit: String, words: String) throws {
+        let name = try makeDatabase()
+        let pool = ["size": "4", "query_wait_timeout": "0.2"].merging([limit: "1"]) { $1 }
+        let godwit = try godwit(name, pool: pool)
+        let holder = try WireClient(port: godwit.port, database: name)
+        _ = try holder.query("BEGIN; SELECT txid_current()")
+        let late = try WireClient(port: godwit.port, database: name)
+        late.send(Frame.query("BEGIN; SELECT txid_current()"))
+        let hint = try late.readToError()?.fields["H"] ?? ""
+        #expect(hint.contains(words), "\(hint)")
+    }
+
     @Test func `max_user_connections holds over databases`() throws {
         let names = try (0..<2).map { _ in try makeDatabase() }
         let servers = try Servers.shared.get()

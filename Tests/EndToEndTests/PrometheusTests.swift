@@ -19,12 +19,11 @@ import Testing
         return (answer["data"] as? [String: Any])?["result"] as? [[String: Any]] ?? []
     }
 
-    @Test func `Prometheus scrapes all series, finds the target up, and loads the rules`() throws {
-        let prometheus = TestResources.packageRoot + "/.build/prometheus"
-        guard FileManager.default.isExecutableFile(atPath: prometheus) else {
-            print("no .build/prometheus (make promtool): not checked")
-            return
-        }
+    private static let program = TestResources.packageRoot + "/.build/prometheus"
+    private static let isThere = FileManager.default.isExecutableFile(atPath: program)
+
+    @Test(.enabled(if: Self.isThere, "make promtool brings it"))
+    func `Prometheus scrapes all series, finds the target up, and loads the rules`() throws {
         let servers = try Servers.shared.get()
         let database = try servers.makeMarkedDatabase()
         let port = try FreePort.find()
@@ -48,7 +47,7 @@ import Testing
         try file.write(toFile: folder + "/prometheus.yml", atomically: true, encoding: .utf8)
         let own = try FreePort.find()
         let process = try ChildProcess([
-            prometheus, "--config.file", folder + "/prometheus.yml", "--storage.tsdb.path", folder + "/data",
+            Self.program, "--config.file", folder + "/prometheus.yml", "--storage.tsdb.path", folder + "/data",
             "--web.listen-address", "127.0.0.1:\(own)",
         ])
         try process.errors.waitForLine(containing: "Server is ready to receive web requests")

@@ -24,6 +24,14 @@ import Testing
         try server.psql("SELECT count(*) FROM t", database: database)
     }
 
+    /// Transactions that clients have there.
+    private func transactions(_ server: PostgresCluster, _ database: String) throws -> String {
+        try server.psql("""
+            SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app'
+               AND state = 'idle in transaction'
+            """, database: database)
+    }
+
     /// Statements that leave a transaction without a snapshot: PostgreSQL may still make it READ WRITE then.
     @Test(arguments: [
         ["SAVEPOINT a", "RELEASE a"], ["SAVEPOINT a", "nonsense", "ROLLBACK TO a", "RELEASE a"],
@@ -63,13 +71,20 @@ import Testing
                 _ = try? client.readToReady()
             },
         ]
-        for form in forms {
-            let client = try WireClient(port: godwit.port, database: database)
-            _ = try client.query("BEGIN READ ONLY")
-            try form(client)
-            _ = try? client.query("COMMIT")
-            client.close()
-            #expect(try count(servers.new, database) == "0")
+        let begins = [Self.begunOnServer, Frame.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")]
+        for (number, begin) in begins.enumerated() {
+            for (index, form) in forms.enumerated() {
+                // Of another user each: whoever has written reads on OLD for good where nothing is mirrored.
+                let client = try WireClient(
+                    port: godwit.port, database: database, parameters: [("godwit.user", "\(number) \(index)")])
+                client.send(begin)
+                #expect(try client.readToReady().last?.transactionStatus == "T")
+                #expect(try transactions(servers.new, database) == "1", "it is not on NEW")
+                try form(client)
+                _ = try? client.query("COMMIT")
+                client.close()
+                #expect(try count(servers.new, database) == "0")
+            }
         }
     }
 
@@ -234,7 +249,14 @@ import Testing
             "SET CONSTRAINTS ALL DEFERRED", "NOTIFY x", "START TRANSACTION READ ONLY", "ABORT", "DISCARD PLANS",
         ]
         for round in 0..<400 {
-            guard let client = try? WireClient(port: godwit.port, database: database) else { continue }
+            // Of another user each: whoever has written reads on OLD for good where nothing is mirrored.
+            guard let client = try? WireClient(
+                port: godwit.port, database: database, parameters: [("godwit.user", "\(round)")])
+            else { continue }
+            if round % 2 == 0 {
+                client.send(Self.begunOnServer)
+                _ = try? client.readToReady()
+            }
             var readies = 0
             for _ in 0..<Int.random(in: 0..<8, using: &random) + 2 {
                 let chosen = (0..<Int.random(in: 0..<4, using: &random) + 1).map { _ in texts[Int.random(in: 0..<texts.count, using: &random)] }
@@ -259,5 +281,8 @@ import Testing
             if round % 50 == 49 { #expect(try count(servers.new, database) == "0", "round \(round) of seed \(seed)") }
         }
         #expect(!godwit.process.hasEnded)
+        let onNew = try godwit.console("SHOW ROUTES").filter { $0["side"] == "new" }
+            .reduce(0) { $0 + (Int($1["units"] ?? "") ?? 0) }
+        #expect(onNew > 100, "seed \(seed) was hardly on NEW")
     }
 }

@@ -45,10 +45,11 @@ import Testing
                        AND application_name = 'godwit mirror' AND wait_event_type = 'Lock'
                     """, database: database) == "1"
             }
-            first.process.send(SIGSTOP)
+            // Before the lock is let go: else the batch might be committed after all.
+            try first.suspend()
             _ = try lock.query("ROLLBACK")
         } else {
-            first.process.send(SIGSTOP)
+            try first.suspend()
         }
         defer { first.process.send(SIGCONT) }
         var configuration = GodwitConfiguration([servers.entry(database)])

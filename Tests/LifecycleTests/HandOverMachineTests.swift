@@ -32,6 +32,20 @@ import Testing
         #expect(run(&machine, .elapsed(now: now.advanced(bySeconds: 59))) == [])
         #expect(run(&machine, .elapsed(now: now.advanced(bySeconds: 60))) == [.drain])
         #expect(machine.deadline == nil)
+        #expect(run(&machine, .elapsed(now: now.advanced(bySeconds: 61))) == [])
+    }
+
+    @Test func `one that has left stays so while its last clients are let go`() {
+        var machine = HandOverMachine()
+        _ = run(&machine, step(.asked(process: 7)))
+        _ = run(&machine, step(.ready))
+        _ = run(&machine, step(.serving(process: 7)))
+        _ = run(&machine, .elapsed(now: now.advanced(bySeconds: 60)))
+        // What it said of an end would be taken for the service's, and orders are the other one's.
+        #expect(machine.hasLeft)
+        #expect(machine.successor == 7)
+        #expect(run(&machine, .ending) == [])
+        #expect(machine.hasLeft)
     }
 
     @Test func `one that is lost before it serves has changed nothing`() {

@@ -52,6 +52,7 @@ import Testing
     /// that the two words name.
     @Test func `whoever dies where, no two sides take writes, and what is settled is so for everybody`() {
         let seed = UInt64.random(in: 0 ... .max)
+        print("ownership: seed \(seed)")
         var generator = SeededGenerator(seed: seed)
         for _ in 0..<500 {
             var sides: [Side: SideClaim] = [.old: SideClaim(), .new: SideClaim()]

@@ -70,6 +70,7 @@ import Testing
 
     @Test func `no sequence of outcomes makes both a taken-back and a made switch`() {
         let seed = UInt64.random(in: 0 ... .max)
+        print("switches: seed \(seed)")
         var generator = SeededGenerator(seed: seed)
         for _ in 0..<2000 {
             var machine = SwitchMachine(isDryRun: false)

@@ -241,9 +241,15 @@ import Testing
     @Test(arguments: names.filter { $0 != "godwit_capture_alone" }, ["DISABLE", "ENABLE", "ENABLE REPLICA", "ENABLE ALWAYS"])
     func `a trigger that is enabled otherwise stops the mirror`(trigger: String, state: String) throws {
         let isRight = state == (trigger == "godwit_capture" ? "ENABLE REPLICA" : "ENABLE ALWAYS")
-        let harness = try MirrorHarness(schema: Self.schema)
-        try Self.prepare(harness, bulk: ["t"])
-        try harness.connectOld().execute("ALTER TABLE public.t \(state) TRIGGER \(trigger)")
+        let harness = try Self.mirroring()
+        try harness.connectOld().execute("ALTER TABLE public.t \(state) TRIGGER \(trigger); UPDATE public.t SET v = 0")
+        if isRight {
+            try MirrorRegressionTests.expectEqual(harness)
+        } else {
+            try harness.wait(for: "the stop") { $0.state == .stopped }
+            #expect(harness.horizon.report.reason.contains("public.t: the capture triggers are gone or disabled"))
+        }
+        harness.stop()
         #expect(try Self.prepare(harness, bulk: ["t"]).suspect == (isRight ? [] : [Self.name("t")]))
         #expect(try Self.triggers(try harness.connectOld()) == Self.byStatement)
     }

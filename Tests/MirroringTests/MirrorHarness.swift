@@ -103,6 +103,7 @@ final class MirrorHarness {
     /// Tables whose rows differ, with the lines that only one side has.
     func differences() throws -> [String] {
         let old = try Self.contents(try connectOld()), new = try Self.contents(try connectNew())
+        if old.isEmpty { return ["OLD has no table to compare"] }
         return old.keys.sorted().compactMap { table in
             let left = old[table] ?? "", right = new[table] ?? ""
             if left.hasSameBytes(as: right), new[table] != nil { return nil }

@@ -73,12 +73,20 @@ import Testing
             CREATE TABLE parent (id int PRIMARY KEY, v text);
             CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE ON UPDATE CASCADE);
             """, fill: "INSERT INTO parent SELECT g, 'p' FROM generate_series(1, 10) g")
-        let one = try harness.writer(), two = try harness.writer("SET lock_timeout = '50ms'")
+        let one = try harness.writer(), two = try harness.writer(), three = try harness.writer()
+        let process = try two.query("SELECT pg_backend_pid()").integer(0, 0) ?? 0
+        func waits() throws -> Bool {
+            try three.query("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = \(process))").flag(0, 0)
+        }
         try one.execute("BEGIN; DELETE FROM parent WHERE id = 1")
-        #expect(throws: PostgresFailure.self) { try two.execute("INSERT INTO child VALUES (1, 1)") }
-        try two.execute("INSERT INTO child VALUES (2, 2), (3, 3)")
+        try two.send("INSERT INTO child VALUES (1, 1)")
+        try harness.wait(for: "the writer to wait") { _ in try waits() }
+        try three.execute("INSERT INTO child VALUES (2, 2), (3, 3)")
         try Self.expectEqual(harness, "while it waits")
-        try one.execute("ROLLBACK; INSERT INTO child VALUES (1, 1); UPDATE parent SET id = id + 100; DELETE FROM parent WHERE id = 102")
+        #expect(try waits())
+        try one.execute("ROLLBACK")
+        try two.finish()
+        try one.execute("UPDATE parent SET id = id + 100; DELETE FROM parent WHERE id = 102")
         try Self.expectEqual(harness)
     }
 
@@ -139,7 +147,10 @@ import Testing
             let stamp = harness.horizon.taking
             try two.execute("INSERT INTO w SELECT coalesce(max(id), 0) + 1 FROM w")
             try harness.wait(for: "the mirror to wait for the lock") { _ in
-                try two.query("SELECT count(*) FROM pg_locks WHERE NOT granted").integer(0, 0) ?? 0 > 0
+                try two.query("""
+                    SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 't'::regclass
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+                    """).flag(0, 0)
             }
             #expect(harness.horizon.applied <= stamp + 1)
             #expect(try harness.connectNew().query("SELECT count(*) FROM public.t").integer(0, 0) == 100)
@@ -159,7 +170,8 @@ import Testing
             harness.horizon.kick()
             try harness.wait(for: "the mirror to meet b") { _ in
                 try two.query("""
-                    SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'b'::regclass)
+                    SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'b'::regclass
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
                     """).flag(0, 0)
             }
         }

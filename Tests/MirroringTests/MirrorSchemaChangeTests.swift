@@ -106,6 +106,42 @@ import Testing
         #expect(try others() == 1)
     }
 
+    /// The batch stands still in its midst: a table of NEW's is somebody's for the moment.
+    @Test(arguments: [Side.old, .new])
+    func `DDL in the midst of a batch, on either side, loses no value`(side: Side) throws {
+        let harness = try Self.mirroring()
+        let holder = try harness.connectNew(), beside = try side == .old ? harness.connectOld() : harness.connectNew()
+        try holder.execute("BEGIN; LOCK TABLE public.w IN EXCLUSIVE MODE")
+        try harness.connectOld().execute("BEGIN; UPDATE public.t SET v = -v; UPDATE public.w SET v = -v; COMMIT")
+        try harness.wait(for: "the batch to wait") { _ in
+            try holder.query("""
+                SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'public.w'::regclass
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+                """).flag(0, 0)
+        }
+        let add = "ALTER TABLE public.t ADD COLUMN c int", fill = "UPDATE public.t SET c = id"
+        let changing = try side == .old ? harness.connectOld() : harness.connectNew()
+        let process = try changing.query("SELECT pg_backend_pid()").integer(0, 0) ?? 0
+        try changing.send(side == .old ? "\(add); \(fill)" : add)
+        // Done, or behind the batch.
+        try harness.wait(for: "the DDL") { _ in
+            try beside.query("""
+                SELECT query LIKE 'ALTER TABLE%' AND (state = 'idle' OR coalesce(wait_event_type = 'Lock', false))
+                  FROM pg_stat_activity WHERE pid = \(process)
+                """).flag(0, 0)
+        }
+        try holder.execute("COMMIT")
+        try changing.finish()
+        if side == .old {
+            try harness.connectNew().execute(add)
+        } else {
+            try harness.connectOld().execute("\(add); \(fill)")
+        }
+        try Self.expectEqual(harness)
+        let found = try harness.connectNew().query("SELECT count(*) FROM public.t WHERE c = id AND v = -id")
+        #expect(found.integer(0, 0) == 500)
+    }
+
     /// Rows that came meanwhile have the default that it had then.
     @Test func `a column that NEW had before is brought row by row`() throws {
         let harness = try Self.mirroring()
@@ -135,15 +171,16 @@ import Testing
 
     @Test func `VACUUM FULL and CLUSTER copy nothing anew`() throws {
         let harness = try Self.mirroring()
-        for connect in [harness.connectOld, harness.connectNew] {
-            let side = try connect()
-            try side.execute("VACUUM FULL public.t")
-            try side.execute("CLUSTER public.w USING w_pkey")
-            try side.execute("CREATE INDEX ON public.t (v)")
+        for change in ["VACUUM FULL public.t", "CLUSTER public.t USING t_pkey", "CREATE INDEX ON public.t (v)"] {
+            let isAnew = try Self.copiesAnew(harness) {
+                for connect in [harness.connectOld, harness.connectNew] { try connect().execute(change) }
+                let batches = harness.horizon.report.batches
+                try harness.wait(for: "some looks") { $0.batches > batches + 100 }
+            }
+            #expect(!isAnew, "\(change)")
+            try harness.connectOld().execute("DELETE FROM public.t WHERE id = 2000")
+            try harness.settle()
         }
-        let batches = harness.horizon.report.batches
-        try harness.wait(for: "some looks") { $0.batches > batches + 200 }
-        #expect(harness.horizon.readable)
         try harness.connectOld().execute("UPDATE public.t SET v = 9")
         try harness.settle()
         #expect(try harness.differences() == [])

@@ -74,6 +74,7 @@ import Testing
 
     @Test func `a cache that has learned templates says what one says that has not`() {
         let seed = UInt64.random(in: 0 ... .max)
+        print("templates: seed \(seed)")
         var generator = SeededGenerator(seed: seed)
         let pieces = [
             "1", "23", "-4", "- 5", "1.5", "1234567890", "'x'", "''", "'it''s'", "'a' 'b'", "E'\\''", "$$q$$", "$1",

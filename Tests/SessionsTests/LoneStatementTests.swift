@@ -119,6 +119,7 @@ import Testing
     /// Whatever byte changes, what is found still lies within the bytes.
     @Test func readsWithinItsBytes() {
         let seed = UInt64.random(in: .min ... .max)
+        print("lone statements: seed \(seed)")
         var random = Splitmix(state: seed)
         for (bytes, _, _, _) in Self.lone {
             for _ in 0..<2000 {

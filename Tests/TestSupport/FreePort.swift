@@ -1,13 +1,18 @@
 import Glibc
+import Synchronization
 
 package enum FreePort {
-    /// A port of 127.0.0.1 that nobody listens on, outside the range the kernel gives to outgoing connections.
+    /// Those that were given away: whoever has one may not listen on it yet.
+    private static let given = Mutex<Set<UInt16>>([])
+
+    /// A port of 127.0.0.1 that nobody listens on, outside the range the kernel gives to outgoing connections. No other
+    /// test of this process gets the same one.
     ///
     /// Another process may take it before it is used: whoever starts a server on it tries again with another one.
     package static func find() throws -> UInt16 {
         for _ in 0..<200 {
             let port = UInt16.random(in: 20_000..<32_000)
-            if isFree(port) { return port }
+            if isFree(port), given.withLock({ $0.insert(port).inserted }) { return port }
         }
         throw TestFailure("no free port in 200 tries")
     }

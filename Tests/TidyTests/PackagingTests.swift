@@ -27,7 +27,7 @@ import Testing
     @Test func `the unit runs the program as its user, and a reload is what the program takes for one`() throws {
         let unit = try Tree.text("conf/systemd/godwit.service")
         for line in [
-            "ExecStart=/usr/bin/godwit serve --config /etc/godwit/godwit.yaml", "Type=notify-reload", "User=godwit",
+            "ExecStart=/usr/bin/godwit serve --config /etc/godwit/godwit.yaml", "Type=notify", "User=godwit",
             "ExecReload=/bin/kill -HUP $MAINPID", "NotifyAccess=all", "ProtectSystem=strict", "NoNewPrivileges=yes",
             "StartLimitIntervalSec=0", "TimeoutStartSec=2h", "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
         ] {
@@ -98,7 +98,9 @@ import Testing
     }
 
     @Test func `what the documents say is shown in full comes with the package`() throws {
-        for file in ["conf/godwit.yaml", "conf/migration.yaml", "conf/users.example", "conf/prometheus-rules.yaml"] {
+        for file in [
+            "conf/godwit.yaml", "conf/migration.yaml", "conf/users.example", "conf/prometheus-rules.yaml", "docs/openapi.yaml",
+        ] {
             #expect(try Tree.text("scripts/deb").contains(file), "\(file)")
         }
     }
