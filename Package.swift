@@ -161,7 +161,7 @@ let package = Package(
         ]),
         tests("LifecycleTests", ["Lifecycle", "Configuration", "Primitives", "Reactor", logging]),
         tests("LibPQTests", ["LibPQ", "Primitives", "TestSupport"]),
-        tests("MirroringTests", ["Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
+        tests("MirroringTests", ["Mirroring", "Migration", "LibPQ", "Primitives", "TestSupport", logging]),
         tests("VerificationTests", ["Verification", "Mirroring", "LibPQ", "Primitives", "TestSupport", logging]),
 
         // What parses untrusted bytes: the fuzzer's targets, and a test that runs them over all that was found.

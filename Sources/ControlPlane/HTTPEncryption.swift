@@ -53,7 +53,14 @@ final class HTTPTLSHandler: ChannelDuplexHandler {
             plaintext.writeWithUnsafeMutableBytes(minimumWritableBytes: Self.plaintextBytes) { room in
                 part.withUnsafeReadableBytes { stream.decrypt($0, into: room) }
             }
-            if let answer = output(context) { context.writeAndFlush(wrapOutboundOut(answer), promise: nil) }
+            if let answer = output(context) {
+                // To a peer that does not read what it is answered, and asks on: all of it would be kept for it.
+                if !context.channel.isWritable {
+                    hasEnded = true
+                    return context.close(promise: nil)
+                }
+                context.writeAndFlush(wrapOutboundOut(answer), promise: nil)
+            }
             if plaintext.readableBytes > 0 { context.fireChannelRead(wrapInboundOut(plaintext)) }
             switch stream.state {
             case .handshaking, .open: break

@@ -294,4 +294,9 @@ extension StateStore {
                 """, .text(key), .integer(now), .text(answer.request), .integer(Int64(answer.status)),
                 .text(answer.body)))
     }
+
+    /// The key may be used again.
+    package func forget(key: String) throws(Failure) {
+        try write(StateStatement("DELETE FROM answer WHERE key = ?", .text(key)))
+    }
 }

@@ -37,6 +37,8 @@ package struct MigrationRoutes: Sendable {
     private static let nameBytesMax = 100
     private static let reasonBytesMax = 2000
     private static let keyBytesMax = 200
+    /// Of what is not answered yet.
+    private static let begunStatus = 0
     /// No words: any.
     private static let advanceOptions = ["dry_run": ["0", "1", "false", "true"], "from": []]
     private static let eventsMax = 1000
@@ -286,11 +288,24 @@ package struct MigrationRoutes: Sendable {
                 throw HTTPProblem(
                     422, "this Idempotency-Key was for something else", "give each request one of its own")
             }
+            if known.status == Self.begunStatus {
+                throw HTTPProblem(
+                    409, "a request with this Idempotency-Key was begun, and what came of it is not known",
+                    "it runs yet, or Godwit ended in its midst: look at the status; the next request needs another key")
+            }
             var response = Response(known.status, "application/json", Array(known.body.utf8))
             if let name = HTTPField.Name("Idempotent-Replayed") { response.headers[name] = "true" }
             return response
         }
-        let made = try await perform()
+        // Noted before: whoever is killed in its midst is not to do it again.
+        let begun = StateStore.StoredAnswer(request: print, status: Self.begunStatus, body: "")
+        _ = try? await asked { try $0.keep(begun, key: key) }
+        let made: HTTPAnswer
+        do { made = try await perform() } catch {
+            // Nothing was done.
+            _ = try? await asked { try $0.forget(key: key) }
+            throw error
+        }
         let answer = StateStore.StoredAnswer(
             request: print, status: made.status, body: String(decoding: made.body, as: UTF8.self))
         // It was done, and that is what is told, also where the store does not take the answer.

@@ -28,11 +28,10 @@ final class SQLiteState: StateBackend {
             var settings = GRDB.Configuration()
             settings.busyMode = .timeout(5)
             settings.label = "godwit-state"
-            settings.prepareDatabase { database in
-                // A decision that was told is on the disk.
-                if !database.configuration.readonly { try database.execute(sql: "PRAGMA synchronous = FULL") }
-            }
             database = try DatabasePool(path: path, configuration: settings)
+            // A decision that was told is on the disk. Said behind the pool's own word, which is NORMAL: that keeps the
+            // file whole when the power goes, and forgets what was written last.
+            try database.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") }
             let verdict = try database.read { try String.fetchOne($0, sql: "PRAGMA quick_check(1)") }
             if verdict != "ok" {
                 throw StateStore.Failure(path: path, what: "is damaged (\(verdict ?? "no answer")): \(Self.advice)")

@@ -160,8 +160,11 @@ package final class StateStore: EventSink {
         }
     }
 
-    /// Waits until all that was given before is written.
-    package func flush() { _ = try? write(StateStatement("SELECT 1")) }
+    /// Waits until all that was given before is written, or cannot be: see `health`. That the wait itself succeeds says
+    /// nothing of it, for it needs no room on the disk.
+    package func flush() {
+        do throws(Failure) { _ = try backend.write([StateStatement("SELECT 1")], term: nil) } catch { note(error) }
+    }
 
     package struct StoredEvent: Sendable, Equatable {
         package var number: Int64

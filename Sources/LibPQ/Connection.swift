@@ -25,6 +25,7 @@ package struct Connection: ~Copyable {
     ///
     /// - Parameter purpose: goes behind `godwit ` in application_name.
     /// - Parameter settings: further run-time settings, e.g. `["lock_timeout": "2s"]`.
+    /// - Parameter connectTimeoutSeconds: where the target has none: nobody here waits without an end.
     /// - Parameter isPlain: nothing is pinned: the session is as any client's of this user, but for `settings`.
     package static func open(
         _ target: ConnectionString, purpose: String, settings: [String: String] = [:], isPlain: Bool = false,
@@ -46,8 +47,12 @@ package struct Connection: ~Copyable {
         let calls = pinned.sorted { $0.key < $1.key }.map { name, value in
             "pg_catalog.set_config(\(SQL.literal(name)), \(SQL.literal(value)), false)"
         }
-        let answer = try connection.query(
+        let answer = try connection.execute(
             "SELECT " + (calls + ["pg_catalog.pg_backend_pid()"]).joined(separator: ", "), timeoutSeconds: seconds)
+        // Who speaks the protocol need not be PostgreSQL.
+        guard let answer, answer.count == 1, answer.columns == calls.count + 1 else {
+            throw PostgresFailure(.connecting, "\(target) does not answer as PostgreSQL does")
+        }
         // A pooler gives its clients numbers of its own, and their sessions to others.
         guard answer.integer(0, calls.count) == Int64(PQbackendPID(raw)) else {
             throw PostgresFailure(
@@ -176,7 +181,12 @@ package struct Connection: ~Copyable {
                 switch reply {
                 case .rows(let rows): last = rows
                 case .done: break
-                case .copyIn, .copyOut: preconditionFailure("COPY through execute")
+                case .copyIn:
+                    try refuseCopy(until: deadline)
+                    first = first ?? Self.copyRefusal
+                case .copyOut:
+                    try dropCopy(until: deadline)
+                    first = first ?? Self.copyRefusal
                 }
             } catch {
                 guard error.kind == .refused, PQstatus(raw) == CONNECTION_OK else { throw first ?? error }
@@ -233,6 +243,30 @@ package struct Connection: ~Copyable {
             try flush(until: nil)
         }
         try flush(until: nil)
+    }
+
+    static let copyRefusal = PostgresFailure(.refused, "a COPY has no place here: use a SELECT")
+
+    /// Takes what a COPY sends and nobody has asked for: an operator's statement (an invariant, a throttle) may be one.
+    borrowing func dropCopy(until deadline: Deadline?) throws(PostgresFailure) {
+        while true {
+            var buffer: UnsafeMutablePointer<CChar>?
+            let length = PQgetCopyData(raw, &buffer, 1)
+            PQfreemem(buffer)
+            if length == -1 { return }
+            if length < 0 { throw lost() }
+            if length == 0 { try consume(until: deadline) }
+        }
+    }
+
+    /// The same of one that waits for rows: it fails.
+    borrowing func refuseCopy(until deadline: Deadline?) throws(PostgresFailure) {
+        while true {
+            let queued = PQputCopyEnd(raw, "no rows come here")
+            if queued == 1 { return try flush(until: deadline) }
+            guard queued == 0 else { throw lost() }
+            try flush(until: deadline)
+        }
     }
 
     // MARK: waits

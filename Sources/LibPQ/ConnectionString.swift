@@ -73,7 +73,10 @@ package struct ConnectionString: Sendable, Equatable, CustomStringConvertible {
     package var options: String? { value("options") }
     /// Any other keyword's value.
     package subscript(keyword: String) -> String? { value(keyword) }
-    package var connectTimeoutSeconds: Int? { value("connect_timeout").flatMap { Int($0) } }
+    /// nil: none is said, or none is wanted (0 and less, as libpq has it). More than a day is a mistake in the unit.
+    package var connectTimeoutSeconds: Int? {
+        value("connect_timeout").flatMap { Int($0) }.flatMap { $0 > 0 ? min($0, 86_400) : nil }
+    }
 
     private func value(_ keyword: String) -> String? { parameters[keyword] }
 

@@ -55,6 +55,14 @@ extension Connection {
                 if !take(Rows(owning: result)) { return false }
             case PGRES_COMMAND_OK, PGRES_EMPTY_QUERY:
                 PQclear(result)
+            case PGRES_COPY_IN:
+                PQclear(result)
+                try refuseCopy(until: deadline)
+                refusal = refusal ?? Self.copyRefusal
+            case PGRES_COPY_OUT:
+                PQclear(result)
+                try dropCopy(until: deadline)
+                refusal = refusal ?? Self.copyRefusal
             default:
                 defer { PQclear(result) }
                 let failure = failure(of: result)

@@ -51,6 +51,8 @@ package struct TableDescription: Sendable, Equatable {
         package var isBuiltIn: Bool
         /// Its collation, or that of the key's index, takes other texts for the same.
         package var isLoose = false
+        /// Of a domain: what it is made of, without a length.
+        package var baseType: String? = nil
 
         package var sql: String { SQL.identifier(name) }
 
@@ -77,7 +79,8 @@ package struct TableDescription: Sendable, Equatable {
     package var inheritsFrom: String?
     /// A partition, at any depth, is a foreign or an unlogged table.
     package var hasUnfitPartition: Bool
-    /// Unique and exclusion constraints besides the key; also those that only partitions have.
+    /// Unique and exclusion constraints besides the key; also those that only partitions have, and the key's own where
+    /// it is WITHOUT OVERLAPS: rows of other keys are in each other's way then, and ON CONFLICT does not know it.
     package var otherUniqueIndexes: Int
     package var isKeyDeferrable: Bool
     package var columns: [Column]
@@ -150,8 +153,8 @@ package enum CatalogReader {
                CASE c.relkind WHEN 'p' THEN (SELECT coalesce(sum(greatest(l.reltuples, 0)), 0)::bigint
                    FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid WHERE p.isleaf)
                    ELSE greatest(c.reltuples, 0)::bigint END,
-               (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid AND i.indexrelid IS DISTINCT FROM k.indexrelid
-                 AND (i.indisunique OR i.indisexclusion))
+               (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid
+                 AND (i.indisexclusion OR i.indisunique AND i.indexrelid IS DISTINCT FROM k.indexrelid))
                + CASE c.relkind WHEN 'p' THEN (SELECT count(*) FROM pg_partition_tree(c.oid) p
                      JOIN pg_index i ON i.indrelid = p.relid
                     WHERE p.relid <> c.oid AND (i.indisunique OR i.indisexclusion)
@@ -175,7 +178,11 @@ package enum CatalogReader {
                CASE WHEN array_position(k.attributes, a.attnum) < k.indnkeyatts
                     THEN array_position(k.attributes, a.attnum) END,
                EXISTS (SELECT FROM pg_collation l WHERE NOT l.collisdeterministic
-                   AND l.oid IN (a.attcollation, k.collations[array_position(k.attributes, a.attnum)]))
+                   AND l.oid IN (a.attcollation, k.collations[array_position(k.attributes, a.attnum)])),
+               CASE t.typtype WHEN 'd' THEN (WITH RECURSIVE base (oid) AS (SELECT t.typbasetype
+                       UNION ALL SELECT d.typbasetype FROM base b JOIN pg_type d ON d.oid = b.oid WHERE d.typtype = 'd')
+                   SELECT format_type(b.oid, -1) FROM base b JOIN pg_type d ON d.oid = b.oid WHERE d.typtype <> 'd')
+                   END
           FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
           JOIN pg_type t ON t.oid = a.atttypid
           \(keyIndex)
@@ -196,7 +203,8 @@ package enum CatalogReader {
                 name: name, type: columns[row, 2] ?? "", isNotNull: columns.flag(row, 3),
                 hasDefault: columns.flag(row, 4), isGenerated: columns.flag(row, 5),
                 identity: TableDescription.Identity(rawValue: columns[row, 6] ?? "") ?? .none,
-                isCollatable: columns.flag(row, 7), isBuiltIn: columns.flag(row, 8), isLoose: columns.flag(row, 10)))
+                isCollatable: columns.flag(row, 7), isBuiltIn: columns.flag(row, 8), isLoose: columns.flag(row, 10),
+                baseType: columns[row, 11]))
             if let position = columns.integer(row, 9) { keysOf[table, default: []].append((position, name)) }
         }
         return (0..<rows.count).map { row in

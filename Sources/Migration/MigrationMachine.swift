@@ -172,6 +172,8 @@ package struct MigrationMachine: Sendable {
     private mutating func restore(_ now: Int64, _ actions: inout [Action]) {
         lastTick = now
         memory = GateMemory()
+        // It was aborted, and ended with the process: nobody tells any more what has come of it.
+        if state.work != .drill { state.drill = nil }
         if let work = state.work { actions.append(.perform(work)) }
         switch state.standing {
         case .running, .paused:

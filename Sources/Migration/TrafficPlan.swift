@@ -110,8 +110,15 @@ package struct TrafficPlan: Sendable {
     /// What must outlive the process.
     package func record(of database: String) -> Record { records[database] ?? Record() }
 
-    /// As it was before the process began.
-    package mutating func restore(_ record: Record, for database: String) { records[database] = record }
+    /// As it was before the process began, or as another one says. That a migration is over nobody takes back: who says
+    /// nothing of it has not heard of it yet.
+    package mutating func restore(_ record: Record, for database: String) {
+        var record = record
+        if record.finishedPair == nil, let before = records[database] {
+            (record.finishedPair, record.finishedPlaces) = (before.finishedPair, before.finishedPlaces)
+        }
+        records[database] = record
+    }
 
     /// This share is in force from now on.
     package mutating func runs(

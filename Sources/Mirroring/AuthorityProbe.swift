@@ -22,6 +22,8 @@ package final class AuthorityProbe {
     private let conninfo: String
     private let interrupt: CInt
     private var session: Session?
+    /// What was asked last is not there.
+    package private(set) var isUnprepared = false
     private static let answerSeconds = 3.0
     /// Seconds after its last sign for which another Godwit is still reckoned with.
     private static let companySeconds = 30
@@ -65,8 +67,10 @@ package final class AuthorityProbe {
                     try ConnectionString(parsing: conninfo), purpose: "authority", connectTimeoutSeconds: 3,
                     interrupt: interrupt))
             }
+            isUnprepared = false
             return try session?.connection.execute(sql, timeoutSeconds: Self.answerSeconds)
         } catch let failure as PostgresFailure where failure.kind == .refused {
+            isUnprepared = failure.sqlState == "42P01"
             return nil
         } catch {
             session = nil

@@ -109,7 +109,8 @@ final class BatchReader {
             SELECT pg_current_snapshot(), epoch, generation, hold_token, pg_current_wal_insert_lsn()
               FROM godwit.control;
             \(partitionsQuery)
-            \(keysQuery(applied, keysMax))
+            SET LOCAL max_parallel_workers_per_gather = 0; \(keysQuery(applied, keysMax));
+            SET LOCAL max_parallel_workers_per_gather TO DEFAULT
             """)
         var answers: [Rows] = []
         do throws(PostgresFailure) {
@@ -134,6 +135,8 @@ final class BatchReader {
             dirty: isLarge ? nil : collect(keys))
     }
 
+    /// Without statistics the planner takes a third of the journal for unseen: where that is large it would start
+    /// workers for some keys, in each batch.
     private func keysQuery(_ applied: LedgerSnapshot, _ keysMax: Int) -> String {
         let parts = (1...keyParts).map { "key[\($0)]" }.joined(separator: ", ")
         // A backlog is not sorted out only to learn that it is one.
@@ -445,7 +448,9 @@ final class BatchReader {
     /// Runs the operator's own query, which may do no harm and take no longer than five seconds.
     func askOperator(_ query: String) throws(PostgresFailure) -> Rows? {
         do throws(PostgresFailure) {
-            return try barrier.execute("BEGIN READ ONLY; SET LOCAL statement_timeout = '5s'; \(query); COMMIT")
+            // On a line of its own: a comment at the query's end would take the COMMIT with it, and nothing of what the
+            // barrier has to commit would be committed any more.
+            return try barrier.execute("BEGIN READ ONLY; SET LOCAL statement_timeout = '5s'; \(query)\n; COMMIT")
         } catch {
             if error.kind == .refused { try barrier.execute("ROLLBACK") }
             throw error

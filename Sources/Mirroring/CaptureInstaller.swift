@@ -347,8 +347,10 @@ package struct CaptureInstaller {
         try takeApplierLock(new, "NEW")
         let isSwitched = try isNewAuthority(old: old, new: new)
         let keepsFence = isSwitched && !isAll
+        // The side that has the writes last: alone, the other one's word would be that they are its own, or were.
+        if !isSwitched { try clear(new, "NEW", fence: .gone) }
         try clear(old, "OLD", fence: keepsFence ? .kept : .gone)
-        try clear(new, "NEW", fence: keepsFence ? .authority : .gone)
+        if isSwitched { try clear(new, "NEW", fence: keepsFence ? .authority : .gone) }
         return keepsFence
     }
 

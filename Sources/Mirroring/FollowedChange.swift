@@ -20,7 +20,8 @@ package final class FollowedChange {
         /// A savepoint was set before it: the source may go back to one that it had there.
         var hasSavepoint: Bool
         var settingsBefore: String
-        var texts: [String] = []
+        /// What the transaction has set, if that has changed, and the statement.
+        var texts: [String]
         /// The commands' tags.
         var tags: [String] = []
     }
@@ -61,21 +62,35 @@ package final class FollowedChange {
     package func run(
         _ statement: String, localSettings: String, mayGoBack: Bool, until deadline: Deadline
     ) throws(SchemaChange.Failure) {
-        let index = pieces.count
-        pieces.append(Piece(hasSavepoint: mayGoBack, settingsBefore: self.localSettings))
-        pieces[index].tags = try onSide(client.side) { () throws(PostgresFailure) in
-            if !hasBegun { try client.begin(locked: deadline, until: deadline, isOnTarget: true) }
-            hasBegun = true
-            if mayGoBack { _ = try client.run("SAVEPOINT \(Self.savepoint(index))", until: deadline) }
-            if localSettings != self.localSettings {
-                _ = try client.run(localSettings, until: deadline)
-                pieces[index].texts.append(localSettings)
-                self.localSettings = localSettings
-            }
-            try client.limit(locked: deadline, until: deadline)
-            return try client.run(statement, until: deadline)
+        var next = pieces.count
+        let settings = localSettings == self.localSettings ? [] : [localSettings]
+        pieces.append(Piece(
+            hasSavepoint: mayGoBack, settingsBefore: self.localSettings, texts: settings + [statement]))
+        self.localSettings = localSettings
+        if try change.isAway(for: statement) {
+            // Our own locks would be in its way: what ran before runs again, behind it.
+            if hasBegun { client.rollBack() }
+            hasBegun = false
+            next = 0
+            try change.putBack(for: statement, until: deadline)
         }
-        pieces[index].texts.append(statement)
+        for index in next..<pieces.count {
+            pieces[index].tags = try onSide(client.side) { () throws(PostgresFailure) in
+                try perform(index, until: deadline)
+            }
+        }
+    }
+
+    private func perform(_ index: Int, until deadline: Deadline) throws(PostgresFailure) -> [String] {
+        if !hasBegun { try client.begin(locked: deadline, until: deadline, isOnTarget: true) }
+        hasBegun = true
+        if pieces[index].hasSavepoint { _ = try client.run("SAVEPOINT \(Self.savepoint(index))", until: deadline) }
+        var tags: [String] = []
+        for text in pieces[index].texts {
+            try client.limit(locked: deadline, until: deadline)
+            tags = try client.run(text, until: deadline)
+        }
+        return tags
     }
 
     private static func savepoint(_ index: Int) -> String { "godwit_\(index)" }

@@ -60,6 +60,7 @@ package enum Preflight {
             }
             found += SchemaMatch.defects(old: shape, new: twin)
             found += try keyOperators(table, old)
+            found += try keyIndex(table, old)
             findings += found
             guard !found.contains(where: { $0.weight == .blocking }) else { continue }
             carried.append(table)
@@ -167,6 +168,33 @@ package enum Preflight {
             }
         }
         return found
+    }
+
+    /// An index on the key need not serve that `=`: an extension's type (citext) has an equality of its own in it, and
+    /// one with another collation than its column finds nothing by the column's.
+    private static func keyIndex(
+        _ table: TableDescription, _ old: borrowing Connection
+    ) throws(PostgresFailure) -> [Finding] {
+        guard table.kind == .ordinary, table.keyColumns.contains(where: { !$0.isBuiltIn || $0.isCollatable }) else {
+            return []
+        }
+        let condition = table.keyColumns.map { "\($0.sql) = (SELECT NULL::\($0.type))" }.joined(separator: " AND ")
+        do throws(PostgresFailure) {
+            let plan = try old.execute("""
+                BEGIN; SET LOCAL enable_seqscan = off; EXPLAIN SELECT FROM \(table.rows) t WHERE \(condition); ROLLBACK
+                """)
+            guard let plan, !(0..<plan.count).contains(where: { plan[$0, 0]?.contains("Index Cond") ?? false }) else {
+                return []
+            }
+        } catch {
+            guard error.kind == .refused else { throw error }
+            try old.execute("ROLLBACK")
+            return []
+        }
+        return [note(
+            "OLD \(table.name)", "no index finds a row by its key as PostgreSQL's own = and the column's collation "
+                + "compare it: each batch with a change of the table reads all of it, on both sides",
+            "Where it is large, give it a primary key of another type, or a unique index in the column's collation")]
     }
 
     // MARK: databases

@@ -250,6 +250,8 @@ package final class SchemaChange {
         do throws(Failure) {
             tags = try statement(record.order, clients.source, until: deadline)
             try expect(clients.keys, clients.source)
+            // Not for what the source refuses.
+            try putBack(for: record.order.statement, until: deadline)
             _ = try statement(record.order, clients.target, until: deadline)
             record.sourceTransaction = try onSide(direction.source) { () throws(PostgresFailure) in
                 try clients.source.transaction()
@@ -374,6 +376,7 @@ package final class SchemaChange {
         do throws(Failure) {
             let client = try client(direction.target, record.order, login)
             let locked = Deadline.now().adding(seconds: Self.patienceSeconds)
+            try putBack(for: record.order.statement, until: locked)
             let deadline = Deadline.now().adding(seconds: Self.repetitionSeconds)
             _ = try statement(record.order, client, locked: locked, until: deadline)
             record.targetTransaction = try targetTransaction(client)

@@ -75,13 +75,26 @@ package enum SetAside {
             FOR its IN SELECT f.*, n.nspname, c.relname FROM godwit.firing() f JOIN pg_class c ON c.oid = f.relation
                   JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY f.relation, f.kind, f.name
             LOOP
-                INSERT INTO godwit.aside AS a (kind, schema_name, table_name, name, definition, remark, depth, relation)
-                    VALUES (its.kind, its.nspname, its.relname, its.name, its.definition, its.remark, its.depth,
-                        its.relation)
-                    ON CONFLICT (kind, schema_name, table_name, name) DO UPDATE SET is_back = false,
-                        relation = excluded.relation, definition = CASE WHEN a.is_back
-                            -- Not before it has been validated: only what was valid is kept so long.
-                            THEN regexp_replace(excluded.definition, ' NOT VALID$', '') ELSE excluded.definition END;
+                -- Not before it has been validated, under whatever name: only what was valid is kept so long.
+                IF its.definition LIKE '% NOT VALID' AND EXISTS (SELECT FROM godwit.aside a WHERE a.is_back
+                    AND a.schema_name = its.nspname AND a.table_name = its.relname
+                    AND (a.name = its.name OR NOT EXISTS (
+                        SELECT FROM pg_constraint WHERE conrelid = its.relation AND conname = a.name)))
+                THEN its.definition := left(its.definition, -length(' NOT VALID')); END IF;
+                -- What is on its way back to a partitioned table is its partitions' so far, and is as theirs is now.
+                UPDATE godwit.aside SET is_back = false,
+                       definition = regexp_replace(its.definition, ' NOT VALID$', '')
+                 WHERE kind = 'foreign key' AND its.kind = kind AND name = its.name
+                   AND to_regclass(format('%I.%I', schema_name, table_name)) IN (
+                       SELECT relid FROM pg_partition_ancestors(its.relation) WHERE relid <> its.relation);
+                IF NOT FOUND THEN
+                    INSERT INTO godwit.aside (
+                            kind, schema_name, table_name, name, definition, remark, depth, relation)
+                        VALUES (its.kind, its.nspname, its.relname, its.name, its.definition, its.remark, its.depth,
+                            its.relation)
+                        ON CONFLICT (kind, schema_name, table_name, name) DO UPDATE SET is_back = false,
+                            relation = excluded.relation, definition = excluded.definition;
+                END IF;
                 its_table := format('%I.%I', its.nspname, its.relname);
                 EXECUTE CASE its.kind
                     WHEN 'trigger' THEN format('ALTER TABLE ONLY %s DISABLE TRIGGER %I', its_table, its.name)
@@ -89,14 +102,24 @@ package enum SetAside {
                     ELSE format('ALTER TABLE %s DROP CONSTRAINT %I', its_table, its.name) END;
                 its_count := its_count + 1;
             END LOOP;
-            -- Those that were on their way back to a partitioned table were its partitions' so far.
-            DELETE FROM godwit.aside a WHERE a.is_back AND NOT EXISTS (SELECT FROM pg_class c
-                JOIN pg_namespace n ON n.oid = c.relnamespace
-                WHERE n.nspname = a.schema_name AND c.relname = a.table_name AND c.relkind = 'p');
-            UPDATE godwit.aside SET is_back = false WHERE is_back;
+            -- What was on its way back and is nowhere now was dropped.
+            DELETE FROM godwit.aside WHERE is_back;
             RETURN its_count;
         END $godwit$;
-        CREATE OR REPLACE FUNCTION godwit.put_back() RETURNS void LANGUAGE plpgsql
+        -- Whether a statement may name this foreign key, or take away or rename what it hangs on: then it names a table
+        -- of it, or the schema. NULL: everything meets what takes the writes.
+        CREATE OR REPLACE FUNCTION godwit.is_met(a godwit.aside, statement text) RETURNS boolean LANGUAGE sql
+        SET search_path = pg_catalog, pg_temp AS $godwit$
+            SELECT statement IS NULL OR a.kind = 'foreign key'
+               AND statement ~* 'drop|rename|constraint|references|schema' AND EXISTS (
+                   SELECT FROM substring(a.definition FROM ' REFERENCES ([^(]*)') t (place), LATERAL (VALUES
+                       (true, replace(a.table_name, '"', '""')),
+                       (true, btrim(regexp_replace(place, '^.*[.]', ''), '"')),
+                       (statement ~* 'schema', replace(a.schema_name, '"', '""')),
+                       (statement ~* 'schema', btrim(split_part(place, '.', 1), '"'))) n (counts, name)
+                    WHERE counts AND strpos(lower(statement), lower(n.name)) > 0)
+        $godwit$;
+        CREATE OR REPLACE FUNCTION godwit.put_back(statement text) RETURNS void LANGUAGE plpgsql
         SET search_path = pg_catalog, pg_temp AS $godwit$
         DECLARE its record; part record; its_table text;
         BEGIN
@@ -105,7 +128,8 @@ package enum SetAside {
                       c.relkind FROM godwit.aside a
                   JOIN pg_namespace n ON n.nspname = a.schema_name
                   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = a.table_name
-                 WHERE NOT a.is_back ORDER BY a.kind, a.depth, a.schema_name, a.table_name, a.name
+                 WHERE NOT a.is_back AND godwit.is_met(a, statement)
+                 ORDER BY a.kind, a.depth, a.schema_name, a.table_name, a.name
             LOOP
                 its_table := format('%I.%I', its.schema_name, its.table_name);
                 IF its.kind = 'trigger' THEN
@@ -131,15 +155,26 @@ package enum SetAside {
                                 SELECT FROM pg_class WHERE oid = part.leaf AND (relkind <> 'p'
                                     OR current_setting('server_version_num')::int >= 180000))
                                 THEN '' ELSE ' NOT VALID' END);
+                        -- Whoever reads there would be in the way when it has to go again, and the mirror with it.
+                        IF statement IS NOT NULL THEN
+                            EXECUTE (SELECT format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE',
+                                         string_agg(c.oid::regclass::text, ', '))
+                                FROM pg_constraint k JOIN pg_class c ON c.oid IN (k.conrelid, k.confrelid)
+                               WHERE k.conrelid = part.leaf AND k.conname = its.name
+                                 AND pg_has_role(c.relowner, 'USAGE'));
+                        END IF;
                         IF part.leaf = its.relation AND its.remark IS NOT NULL THEN
                             EXECUTE format('COMMENT ON CONSTRAINT %I ON %s IS %L', its.name, its_table, its.remark);
                         END IF;
                     END LOOP;
                 END IF;
             END LOOP;
-            DELETE FROM godwit.aside WHERE kind <> 'foreign key' OR definition LIKE '% NOT VALID';
-            UPDATE godwit.aside SET is_back = true WHERE NOT is_back;
+            DELETE FROM godwit.aside a WHERE (kind <> 'foreign key' OR definition LIKE '% NOT VALID')
+               AND godwit.is_met(a, statement);
+            UPDATE godwit.aside a SET is_back = true WHERE NOT is_back AND godwit.is_met(a, statement);
         END $godwit$;
+        CREATE OR REPLACE FUNCTION godwit.put_back() RETURNS void LANGUAGE sql
+        SET search_path = pg_catalog, pg_temp AS $godwit$ SELECT godwit.put_back(NULL) $godwit$;
         """
 
     /// What is set aside now, by kind.
@@ -329,4 +364,34 @@ package enum SetAside {
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
            AND usename = current_user AND application_name = 'godwit \(validationPurpose)'
         """
+}
+
+/// DDL and what is set aside on the target.
+extension SchemaChange {
+    /// Whether something is away that this statement may name, or whose text it would leave wrong.
+    func isAway(for statement: String) throws(Failure) -> Bool {
+        // The target may have been prepared by an earlier version.
+        let isThere = "SELECT to_regprocedure('godwit.put_back(text)') IS NOT NULL"
+        guard try onTarget(isThere)?.flag(0, 0) == true else { return false }
+        return try onTarget("""
+            SELECT EXISTS (SELECT FROM godwit.aside a
+                WHERE NOT a.is_back AND godwit.is_met(a, \(SQL.literal(statement))))
+            """)?.flag(0, 0) == true
+    }
+
+    /// Foreign keys that the statement may meet are on the target while it runs there. The mirror, which stands, sets
+    /// them aside again when it goes on, as they are then. What cannot come back stays away.
+    func putBack(for statement: String, until deadline: Deadline) throws(Failure) {
+        guard try isAway(for: statement) else { return }
+        do throws(Failure) {
+            try onTarget("""
+                SET LOCAL statement_timeout = \(max(1, deadline.millisLeft));
+                SELECT FROM godwit.progress FOR UPDATE; SELECT godwit.put_back(\(SQL.literal(statement)))
+                """)
+        } catch {
+            guard case .side(_, let failure) = error, failure.kind == .refused, !failure.isLockConflict else {
+                throw error
+            }
+        }
+    }
 }

@@ -61,6 +61,7 @@ enum StampKeeper {
             // What happens to the files of OLD's partitions is seen batch by batch: see PartitionTracker.
             if plan.isPartitioned { stamp.old.files = [:] }
             stamp.new = new?[plan.newOid] ?? TableStamp.Side()
+            if !plan.isMapped { stamp.notePairs() }
             stamp.triggers = triggers[plan.oid] ?? [:]
             stamp.key = (captures[plan.oid]?.keyMark ?? "") + plan.mappingMark
             stamps[plan.name] = stamp

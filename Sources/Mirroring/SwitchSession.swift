@@ -59,7 +59,11 @@ package final class SwitchSession {
     ) throws(Failure) -> SwitchSession {
         let (sourceInfo, targetInfo) = direction.ends(old: old, new: new)
         let session = SwitchSession(
-            direction, mappings, (sourceInfo, targetInfo), try connect(sourceInfo, direction.source, interrupt),
+            direction, mappings, (sourceInfo, targetInfo),
+            // The journal has no statistics, and all of it would be read while writes are held.
+            try connect(
+                sourceInfo, direction.source, interrupt,
+                settings: ["enable_seqscan": "off", "max_parallel_workers_per_gather": "0"]),
             try connect(targetInfo, direction.target, interrupt))
         try session.begin()
         return session

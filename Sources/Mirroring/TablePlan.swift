@@ -51,7 +51,12 @@ package struct TablePlan: Sendable {
         oldRows = old.rows
         oldLocked = old.storedRows
         newRows = new.rows
-        keys = old.keyColumns
+        // What a row that is gone had for its key may be none of the domain's values any more.
+        keys = old.keyColumns.map { column in
+            var key = column
+            key.type = column.baseType ?? column.type
+            return key
+        }
         keyCount = keys.count
         let carried = old.columns.filter { column in new.column(column.name)?.isGenerated == false }
         columnList = carried.map(\.sql).joined(separator: ", ")
@@ -93,8 +98,9 @@ package struct TablePlan: Sendable {
     /// `key IN (...)`: equality is the key type's own, so two texts of one value find one row, once.
     private func condition(_ wanted: [[String]]) -> String {
         if keyCount == 1 {
-            // The parser takes an untyped literal for the column's type, but for composite types.
-            let type = keys[0].isBuiltIn ? "" : "::\(keys[0].type)"
+            // The parser takes an untyped literal for the column's type, but for composite types, and for regclass and
+            // its kin, which are compared as numbers: it would have to be one.
+            let type = keys[0].isBuiltIn && !keys[0].type.hasPrefix("reg") ? "" : "::\(keys[0].type)"
             return "\(keyList) IN (\(wanted.map { SQL.literal($0[0]) + type }.joined(separator: ",")))"
         }
         let tuples = wanted.map { "(" + typed($0) + ")" }
@@ -114,8 +120,15 @@ package struct TablePlan: Sendable {
         let names = keys.indices.map { "k\($0)" }.joined(separator: ", ")
         return """
             SELECT \(names), CASE WHEN sum(octet_length(v)) OVER (ROWS UNBOUNDED PRECEDING) <= \(bytesMax) THEN v END \
-            FROM (SELECT \(texts), \(valuesText) AS v FROM \(oldRows) t WHERE \(condition(wanted)) OFFSET 0) s
+            FROM (SELECT \(once)\(texts), \(valuesText) AS v FROM \(oldRows) t WHERE \(condition(wanted)) OFFSET 0) s
             """
+    }
+
+    /// Where a collation takes several texts for one, PostgreSQL tells those that are looked for apart by another
+    /// collation before it looks, and finds a row by each of them.
+    private var once: String {
+        guard keys.contains(where: \.isLoose) else { return "" }
+        return "DISTINCT ON (\(keys.map { Self.text($0) + " COLLATE \"C\"" }.joined(separator: ", "))) "
     }
 
     private func distinctKeys(_ unseen: String) -> String {
@@ -144,8 +157,9 @@ package struct TablePlan: Sendable {
         if keys.contains(where: \.isCollatable) {
             let parts = keys.enumerated().map { "key[\($0 + 1)]::\($1.type)" }.joined(separator: ", ")
             return """
-                COPY (SELECT \(columnList) FROM \(oldRows) t WHERE (\(keyList)) IN \
-                (SELECT \(parts) FROM (\(unseen)) j WHERE key IS NOT NULL) ORDER BY \(keyList)) TO STDOUT
+                COPY (SELECT \(once)\(columnList) FROM \(oldRows) t WHERE (\(keyList)) IN \
+                (SELECT \(parts) FROM (\(unseen)) j WHERE key IS NOT NULL)\
+                \(once.isEmpty ? " ORDER BY \(keyList)" : "")) TO STDOUT
                 """
         }
         let columns = carried.map { "t.\($0.sql)" }.joined(separator: ", ")
@@ -249,7 +263,10 @@ package struct TablePlan: Sendable {
     /// Session-local and emptied at each commit.
     var createStaging: String {
         "CREATE TEMP TABLE IF NOT EXISTS godwit_keys_\(oid) ON COMMIT DELETE ROWS AS "
-            + "SELECT \(keyList) FROM \(newRows) WITH NO DATA"
+            + "SELECT \(stagedKeys) FROM \(newRows) WITH NO DATA"
+    }
+    private var stagedKeys: String {
+        keys.map { $0.baseType == nil ? $0.sql : "\($0.sql)::\($0.type) AS \($0.sql)" }.joined(separator: ", ")
     }
     var copyIntoStaging: String { "COPY \(staging) FROM STDIN" }
     var deleteStaged: String {

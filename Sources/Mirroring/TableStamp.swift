@@ -34,6 +34,9 @@ struct TableStamp: Equatable {
 
     var old = Side()
     var new = Side()
+    /// The carried columns by their numbers: OLD's, and NEW's of the same name. Empty: an earlier version has not noted
+    /// them, or a mapping, which is a part of `key`, says which goes where.
+    var pairs: [UInt32: String] = [:]
     /// Versions of the capture triggers' catalog rows, by trigger: one that was off for a moment has another.
     var triggers: [UInt32: String] = [:]
     /// The columns whose values the triggers write down; on a second line how a mapping reads the rows.
@@ -59,6 +62,10 @@ struct TableStamp: Equatable {
         let haveSame = haveSameNewColumns(before, now)
         if let reason = breach(before.old, now.old, haveSame) { return "\(source)'s table \(reason)" }
         if let reason = breach(before.new, now.new, haveSame) { return "\(target)'s table \(reason)" }
+        // Names that were exchanged on one side, or that a dropped column had before: no row was written.
+        if now.pairs.contains(where: { (before.pairs[$0.key] ?? $0.value) != $0.value }) {
+            return "a column's name is another column's on \(source) or \(target)"
+        }
         let leaves = before.new.files.count > 1 || now.new.files.count > 1
         if leaves, before.new.files.contains(where: { now.new.files[$0.key] != $0.value }) {
             return "a partition on \(target) was emptied, rewritten or taken away"
@@ -102,8 +109,8 @@ struct TableStamp: Equatable {
     /// As NEW keeps it. The key comes last: its names may hold any character.
     var text: String {
         [
-            old.numbers, Self.text(old.files), old.attributes, new.numbers, Self.text(new.files), new.attributes,
-            Self.text(triggers), key,
+            old.numbers + (pairs.isEmpty ? "" : "/" + Self.text(pairs)), Self.text(old.files), old.attributes,
+            new.numbers, Self.text(new.files), new.attributes, Self.text(triggers), key,
         ].joined(separator: "|")
     }
 
@@ -115,6 +122,8 @@ struct TableStamp: Equatable {
             return nil
         }
         (old, new) = (ofOld, ofNew)
+        let numbers = parts[0].split(separator: "/", maxSplits: 2)
+        if numbers.count == 3 { pairs = Self.map(numbers[2]) }
         (old.files, old.attributes) = (Self.map(parts[1]), String(parts[2]))
         (new.files, new.attributes) = (Self.map(parts[4]), String(parts[5]))
         triggers = Self.map(parts[6])
@@ -167,6 +176,13 @@ struct TableStamp: Equatable {
         return found
     }
 
+    /// By what is read of both sides.
+    mutating func notePairs() {
+        for (name, column) in old.columns {
+            if let twin = new.columns[name] { pairs[UInt32(column.number)] = "\(twin.number)" }
+        }
+    }
+
     /// Table (of partitions: the root's), trigger and its version, of all capture triggers.
     static let triggersQuery = """
         WITH RECURSIVE ours (root, trigger) AS (
@@ -189,12 +205,12 @@ struct TableStamp: Equatable {
 }
 
 extension TableStamp.Side {
-    /// `5/7`, from earlier versions `5`.
+    /// `5/7`, from earlier versions `5`; of OLD the pairs may follow.
     fileprivate init?(numbers: Substring) {
-        let parts = numbers.split(separator: "/", maxSplits: 1)
+        let parts = numbers.split(separator: "/", maxSplits: 2)
         guard let last = parts.first.flatMap({ Int($0) }) else { return nil }
         lastColumn = last
-        width = parts.count == 2 ? Int(parts[1]) : nil
+        width = parts.count > 1 ? Int(parts[1]) : nil
     }
 
     fileprivate var numbers: String { "\(lastColumn)" + (width.map { "/\($0)" } ?? "") }

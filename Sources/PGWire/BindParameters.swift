@@ -42,6 +42,15 @@ package struct BindParameters {
         return nil
     }
 
+    /// Whether the body goes on to that value's end: of a message that comes in pieces the first one may not.
+    package func reaches(_ number: Int) -> Bool {
+        var reader = values
+        for _ in 0..<max(0, min(number, count)) {
+            guard let length = reader.int32(), length < 0 || reader.bytes(Int(length)) != nil else { return false }
+        }
+        return true
+    }
+
     /// No format code: text; one: that of all; otherwise each has its own.
     private func isBinary(_ number: Int) -> Bool {
         let index = formatCount == 1 ? 0 : number - 1

@@ -18,6 +18,7 @@ package final class OwnThread: Sendable {
     }
 
     private let thread: pthread_t
+    private let isJoined = Atomic<Bool>(false)
 
     /// - Parameter name: as top and gdb show it; cut at 15 bytes.
     package init(name: String, _ run: @escaping @Sendable () -> Void) {
@@ -40,8 +41,14 @@ package final class OwnThread: Sendable {
         thread = made
     }
 
+    /// Of a thread that nobody will join the system keeps nothing behind its end, its stack above all.
+    deinit { if !isJoined.load(ordering: .relaxed) { pthread_detach(thread) } }
+
     /// Blocks until the thread has ended. Call once.
-    package func join() { pthread_join(thread, nil) }
+    package func join() {
+        isJoined.store(true, ordering: .relaxed)
+        pthread_join(thread, nil)
+    }
 }
 
 extension Mutex<OwnThread?> {

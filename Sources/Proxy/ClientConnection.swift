@@ -72,7 +72,7 @@ final class ClientConnection {
     private(set) var isProcessing = false
     /// Something happened while bytes were looked at that lets them go on.
     private var hasMoved = false
-    private var isReadingPaused = false
+    private(set) var isReadingPaused = false
     private(set) var isClosingAfterFlush = false
     /// The client sends no more (FIN, or close_notify), and may still listen to what it has asked for.
     private(set) var hasEnded = false
@@ -312,7 +312,9 @@ final class ClientConnection {
     /// Reads while what comes can go on, or be kept. Asked of the present state after every step, not at events: a
     /// server's queue that was full in one step may be sent in the next one, and nothing tells of that later.
     func adjustReading() {
-        let mustPause = server?.isCongested == true || isStuffed || inbox.count > ClientLogin.bufferedMax && isParked
+        // Who has a server gets answers of ours, too (ParseComplete, CloseComplete), which that need not send first.
+        let isFilled = server?.isCongested == true || stream.count > SendQueue.highWater
+        let mustPause = isFilled || inbox.count > ClientLogin.bufferedMax && isParked
         if mustPause == isReadingPaused || phase == .closed { return }
         isReadingPaused = mustPause
         updateInterest()
@@ -372,10 +374,12 @@ final class ClientConnection {
     /// The unit at the front of what was kept is not run after all.
     func skipUnit(_ count: Int) { bytesToSkip = count }
 
-    /// Puts a unit back to be run again, before what came behind it. Not while bytes are being processed.
-    func putBack(_ unit: [UInt8]) {
+    /// Puts what a server has of a unit back to be run again, before what came behind it: once, for the next server may
+    /// be lost before it has anything. Not while bytes are being processed.
+    func putBackReplay() {
         precondition(!isProcessing, "a unit put back into bytes that are being processed")
-        inbox = unit + inbox
+        inbox = replay + inbox
+        replay = []
     }
 
     /// Goes on with kept bytes: in the loop that is at them, or at the end of the batch.
@@ -501,7 +505,7 @@ final class ClientConnection {
         case .handshake, .idle, .console:
             close()
         case .leased:
-            if let server, owesAnswer(server) { probe() } else { close() }
+            if let server, isAtBorder || owesAnswer(server) { probe() } else { close() }
         case .waiting, .held, .awaitingHorizon, .changing, .applyingSettings, .consoleWaiting:
             probe()
         case .cancelling, .greeting, .closed:
@@ -511,7 +515,7 @@ final class ClientConnection {
 
     /// Whether more comes of the server by itself. What it owes without a Sync it sends when it is told to flush.
     private func owesAnswer(_ server: ServerConnection) -> Bool {
-        if server.isCongested { return true }  // kept messages go on then
+        if server.isCongested || server.isWithinMessage { return true }  // kept messages go on then, or the rest comes
         if passToServer > 0 || server.session.awaitsCopyData || server.session.expectedCount == 0 { return false }
         if !server.session.owesReady && keptAtFlush != UInt32(truncatingIfNeeded: inbox.count) {
             keptAtFlush = UInt32(truncatingIfNeeded: inbox.count)

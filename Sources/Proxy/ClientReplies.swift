@@ -419,7 +419,7 @@ extension ClientConnection {
     private func runAgainOnAuthority() {
         dropHeld()
         takeBackNames()
-        putBack(replay)
+        putBackReplay()
         unit.isReplay = true
         sideFailed()
     }

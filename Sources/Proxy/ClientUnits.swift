@@ -218,6 +218,7 @@ extension ClientConnection {
             return true
         }
         guard unit.statementCount == 1, let effect = unit.session.onlyEffect, let database else { return false }
+        if status != .idle { keyValues.setInTransaction() }
         switch (unit.kind, effect) {
         case (.set, .sets(let change))
         where !change.isLocal && KeyValues.isOurs(change.name)
@@ -238,6 +239,11 @@ extension ClientConnection {
             return false
         }
         return true
+    }
+
+    /// What a transaction has set without a server goes with it.
+    func keysSettled(isRolledBack: Bool) {
+        if keyValues.transactionEnded(isRolledBack: isRolledBack) { routingChanged() }
     }
 
     /// What the session's key is from now on it is at once: see `noteUsers(ofEffects:)`.

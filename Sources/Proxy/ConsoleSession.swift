@@ -82,7 +82,8 @@ extension ClientConnection {
 
     /// There is room again for answers: whoever makes them goes on, a server or we ourselves.
     func sourceGoesOn() {
-        if let server { server.resumeReading() } else if hasParkedBytes { worker.resumeLater(self) }
+        server?.resumeReading()
+        if server == nil ? hasParkedBytes : isReadingPaused { worker.resumeLater(self) }
     }
 
     // MARK: the extended protocol

@@ -133,6 +133,10 @@ final class DatabaseState {
     var findsKeysInColumns: Bool {
         route.table.keyPlan.sources.contains { if case .column = $0 { true } else { false } }
     }
+    /// Texts may say whose they are.
+    var findsKeysInTexts: Bool {
+        findsKeysInColumns || route.table.keyPlan.sources.contains { if case .comment = $0 { true } else { false } }
+    }
     /// DDL runs on both sides. Kept, for it is asked for each message of a client that has a server.
     private(set) var followsDDL = false
     /// Reads on the other side see all that was acknowledged before.
@@ -360,6 +364,13 @@ final class DatabaseState {
             key = bytes
         }
         return key.flatMap { resolver.identity(of: $0) }.map { StatementKey(source: column.source, identity: $0) }
+    }
+
+    /// The key is in a part of the Bind that has not come yet.
+    func isBoundKeyToCome(_ statement: AnalysedStatement, _ reader: BodyReader) -> Bool {
+        guard case .parameters(let numbers)? = statement.columnKey?.value else { return false }
+        guard let parameters = BindParameters(reader) else { return true }
+        return !numbers.allSatisfy { parameters.reaches($0) }
     }
 
     // MARK: rules, cohorts, shapes

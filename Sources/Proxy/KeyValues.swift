@@ -5,6 +5,8 @@ import SQLAnalysis
 struct KeyValues {
     private(set) var current: [String: String] = [:]
     private var startup: [String: String] = [:]
+    /// As they were before the open transaction set any that no server knows of; nil: it has not.
+    private var before: [String: String]?
 
     /// Only Godwit needs to know it; any other one is the application's, and means something to servers as well.
     static func isOurs(_ name: String) -> Bool { name.hasPrefix("godwit.") }
@@ -31,6 +33,17 @@ struct KeyValues {
         if current == startup { return false }
         current = startup
         return true
+    }
+
+    /// What is set from now on goes with the transaction if that is rolled back, as PostgreSQL has it.
+    mutating func setInTransaction() { before = before ?? current }
+
+    /// - Returns: whether they may be others now.
+    mutating func transactionEnded(isRolledBack: Bool) -> Bool {
+        guard let before else { return false }
+        self.before = nil
+        if isRolledBack { current = before }
+        return isRolledBack
     }
 
     /// The values once the effect counts.

@@ -93,6 +93,7 @@ extension ClientConnection {
         case .commit, .rollback:
             guard lazy != nil, server == nil, !unit.chains else { return nil }
             lazy = nil
+            keysSettled(isRolledBack: unit.kind == .rollback)
             return unit.kind == .commit ? "COMMIT" : "ROLLBACK"
         default:
             return nil
@@ -190,7 +191,9 @@ extension ClientConnection {
         guard let sql = text.cString() else { return }
         if name.isEmpty { return keepUnnamed(parseBody, sql, database) }
         let id = database.statements.intern(parseBody, database.analyse(sql))
-        if statements.define(name, as: id) == nil { database.statements.release(id) }
+        guard let definition = statements.define(name, as: id) else { return database.statements.release(id) }
+        // Where NEW fails, the client has not heard of it, and the authority gets this Parse as well.
+        if isHolding { changes.note(definition, name, previous: nil) }
     }
 
     // MARK: on its way
@@ -274,6 +277,20 @@ extension ClientConnection {
         else { return }
         server.queueQuietly("SELECT")
         transaction.isSurelyReadOnly = true
+    }
+
+    /// What was noted of the unit.
+    func mustNotRunOnNew(_ server: ServerConnection) -> Bool {
+        unit.borders.goesOn || unit.session.pins || unit.readsUnmirrored && server.session.status != .failed
+    }
+
+    /// The same of a message that goes on before it is whole.
+    ///
+    /// - Returns: whether it must not run there; the connection is closed then.
+    func refusesOnNew(_ server: ServerConnection) -> Bool {
+        guard server.isReadOnly, !server.session.skipsNext, mustNotRunOnNew(server) else { return false }
+        refuseOnNew()
+        return true
     }
 
     /// A transaction that was declared READ ONLY has its snapshot on NEW; what follows it must not run there.

@@ -43,7 +43,8 @@ extension ClientConnection {
     /// A unit has ended outside of transactions.
     func verifyPins(on server: ServerConnection) {
         let isDue = maySetFree || worker.now.microseconds(since: pinsVerifiedAt) >= Self.microsBetween
-        guard isDue, !isVerifyingPins, server.session.isFree, limits?.mode != .session,
+        // Not within a message of the client's: behind a COPY that has failed more of its data may be on its way.
+        guard isDue, !isVerifyingPins, passToServer == 0, server.session.isFree, limits?.mode != .session,
             pins.contains(where: Self.verifiablePins.contains)
         else { return }
         maySetFree = false

@@ -61,8 +61,9 @@ extension ClientConnection {
     func asksForOthersSequences(
         _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection
     ) -> Bool {
+        // Behind an error the server runs nothing up to the Sync, and would not answer what we ask in between.
         guard server.sequences.isForeign(to: id), !transaction.hasWritten, server.session.status != .failed,
-            let database
+            !server.session.skipsNext, let database
         else { return false }
         if keepsServer && server.session.isQuiet { return true }
         var reader = BodyReader(UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart..<frame.end]))

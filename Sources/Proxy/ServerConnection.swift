@@ -136,7 +136,6 @@ final class ServerConnection {
         worker.loop.register(stream.socket.raw, interest, as: registration)
     }
 
-    var side: Side { endpoint.side }
     var processID: Int32 { login.processID }
     var cancelSecret: [UInt8] { login.cancelSecret }
 
@@ -168,8 +167,6 @@ final class ServerConnection {
 
     var isCongested: Bool { stream.count > SendQueue.highWater }
     var hasUnsentBytes: Bool { !stream.isEmpty }
-    var isSettling: Bool { state == .settling }
-    var pointer: String { "s\(worker.index).\(id.value)" }
 
     func updateInterest() {
         let isFrozen = worker.gate.isSuspended && !isOpening
@@ -303,7 +300,10 @@ final class ServerConnection {
             passRemaining -= count
             relay.step(to: count, isForwarded: passIsForwarded, client)
         }
-        while passRemaining == 0, let header = FrameHeader.parse(bytes, at: relay.offset) {
+        while passRemaining == 0 {
+            // Behind what came before, and not within it: the rest of a message may be still to come.
+            while let tag = session.nextAnswer() { relay.insert(tag, client) }
+            guard let header = FrameHeader.parse(bytes, at: relay.offset) else { break }
             if let error = header.backendError(packetMax: worker.packetMax) { return violated(bytes, &relay, error) }
             if state == .login, Int(header.length) > WireLimits.serverLoginMessageMax { return violated(bytes, &relay) }
             let end = relay.offset + header.frameSize
@@ -324,7 +324,6 @@ final class ServerConnection {
                 passIsForwarded = isForwarded
             }
             relay.step(to: min(end, bytes.count), isForwarded: isForwarded, client)
-            while let tag = session.nextAnswer() { relay.insert(tag, client) }
         }
         finish(&relay)
         return relay.offset
@@ -470,7 +469,8 @@ final class ServerConnection {
         guard let client else { return }
         relay.finish(client)
         if client.hasEnded || worker.isDraining { worker.resumeLater(client) }
-        guard state == .leased else { return }
+        // A message counts with its head, and the client has it only with its end.
+        guard state == .leased, passRemaining == 0 else { return }
         if session.needsBarrier {
             runQuietly("")
         } else if session.isFree && client.mayGiveBack {

@@ -7,6 +7,10 @@ extension ServerConnection {
     /// Times that the end of what nobody waits for is asked for, a second apart, before the connection is just closed.
     private static let abandonedCancelsMax = 60
 
+    var side: Side { endpoint.side }
+    var isSettling: Bool { state == .settling }
+    var pointer: String { "s\(worker.index).\(id.value)" }
+
     func lease(to client: ClientConnection) {
         precondition(state == .idle && self.client == nil, "a server with two clients")
         state = .leased

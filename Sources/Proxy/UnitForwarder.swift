@@ -178,10 +178,6 @@ extension ClientConnection {
         return false
     }
 
-    private func mustNotRunOnNew(_ server: ServerConnection) -> Bool {
-        unit.borders.goesOn || unit.session.pins || unit.readsUnmirrored && server.session.status != .failed
-    }
-
     /// Looks at the message, if that was not done before.
     ///
     /// - Returns: whether it is denied.
@@ -237,6 +233,7 @@ extension ClientConnection {
             unit.executes = true
             unit.addUnknown()
             unit.session.pin(.unknownStatement)
+            if deniesHead(UnsafeRawBufferPointer(rebasing: bytes[frame.bodyStart...])) { return false }
             if server.isReadOnly {
                 close(with: ErrorResponse(
                     .fatal, .featureNotSupported,
@@ -244,6 +241,7 @@ extension ClientConnection {
                     hint: "Godwit looks at texts of up to \(Self.unitBytesMax) bytes; send values as parameters."))
                 return false
             }
+            if database?.findsKeysInTexts == true { transaction.isAnybodys = true }  // of whose key nobody knows
             openTransaction()
             server.session.sent(.query)
         case FrontendTag.functionCall:
@@ -276,8 +274,11 @@ extension ClientConnection {
             violated(.malformedBody(tag: frame.tag))
             return false
         }
+        let head = FrontendFrame(tag: frame.tag, start: frame.start, end: bytes.count)
+        if waitsForNames(head, bytes, server) { return false }
         var noted = BodyReader(body)
         if let database { noteBind(&noted, database) }
+        if refusesOnNew(server) { return false }
         openTransaction()
         bind(portal, name, rest: reader.rest(), bodySize: frame.end - frame.bodyStart, frame, &run, server)
         run.passIfAt(frame.start, to: bytes.count)
@@ -589,7 +590,7 @@ extension ClientConnection {
     /// Answers that need no server, when it is their turn.
     private func pumpAnswers(_ server: ServerConnection) {
         var hasAnswers = false
-        while let tag = server.session.nextAnswer() {
+        while !server.isWithinMessage, let tag = server.session.nextAnswer() {
             queueAnswer(tag)
             hasAnswers = true
         }

@@ -179,6 +179,18 @@ extension ClientConnection {
         unit.notes.add(analysis, match, deniedBy: denial ?? mirrorDenial)
     }
 
+    /// A Query that goes on before it is whole is met by what has come of it.
+    ///
+    /// - Returns: whether it is denied. The connection is closed then: its end may never come.
+    func deniesHead(_ text: UnsafeRawBufferPointer) -> Bool {
+        guard let database else { return false }
+        let denials = unit.notes.denials
+        noteStatement(database.analysis.analyse(head: text), text, database)
+        guard unit.notes.denials > denials, let denial = unit.notes.deniedBy else { return false }
+        close(with: fatal(refusal(denial)))
+        return true
+    }
+
     private func refusal(_ denial: UnitNotes.Denial) -> ErrorResponse {
         switch denial {
         case .onNew: return refusalOnNew(.error)
@@ -282,7 +294,11 @@ extension ClientConnection {
         _ analysis: AnalysedStatement, _ textKey: StatementKey?, _ reader: BodyReader, types: ParameterTypes,
         _ database: DatabaseState
     ) {
-        guard analysis.hasBoundKey, let found = database.boundKey(analysis, reader, types: types) else { return }
+        guard analysis.hasBoundKey else { return }
+        guard let found = database.boundKey(analysis, reader, types: types) else {
+            if database.isBoundKeyToCome(analysis, reader) { unit.hidesColumns = true }
+            return
+        }
         if textKey == nil { unit.note(found) }
         if analysis.classification.mayWrite { transaction.noteWriter(found.identity) }
     }
@@ -310,8 +326,10 @@ extension ClientConnection {
 
     // MARK: the end of a unit
 
-    /// Before `unit` is reset: its shape's figures, and whether the catalog has to be read again.
+    /// Before `unit` is reset: its shape's figures, what its transaction takes back, and whether the catalog has to be
+    /// read again.
     func noteEnd(_ status: TransactionStatus, on side: Side, micros: UInt64, _ database: DatabaseState) {
+        if status == .idle || unit.chains { keysSettled(isRolledBack: unit.session.wasRolledBack) }
         if unit.statementCount == 1, let statement = unit.notes.statement, statement.kind == .read, unit.executes {
             database.shapes.record(
                 statement, on: side, micros: micros, rows: unit.notes.rows, isError: unit.hasFailed, now: worker.now)

@@ -48,6 +48,8 @@ struct UnitSession {
     private var rolledBackBits: UInt64 = 0
     private var borderTagCount = 0
     var hasFailed = false
+    /// The last end of a transaction that was answered with the batch took back what that had done.
+    private(set) var wasRolledBack = false
 
     /// The only step of a unit of one statement.
     var onlyEffect: SessionEffect? {
@@ -127,11 +129,15 @@ struct UnitSession {
 
     private static func effects(of settings: [BoundSetting], _ reader: BodyReader) -> [SessionEffect] {
         if settings.isEmpty { return [] }
-        guard let values = BindParameters(reader) else { return [.pins(.untrackedSetting)] }
+        // Each value is looked for from the first parameter on.
+        guard settings.count <= followedMax, let values = BindParameters(reader) else {
+            return [.pins(.untrackedSetting)]
+        }
         return settings.map { setting in
             // NULL is the default. Text is the same in both formats.
             let text = values.value(setting.parameter).map { String(validating: $0.bytes, as: UTF8.self) }
             if case .some(nil) = text { return .pins(.untrackedSetting) }
+            if text == nil && !values.reaches(setting.parameter) { return .pins(.untrackedSetting) }
             return .sets(SettingChange(name: setting.name, value: text ?? nil, isLocal: setting.isLocal))
         }
     }
@@ -296,6 +302,7 @@ struct UnitSession {
     ///
     /// - Returns: what stays for good, in order.
     mutating func batchEnded(_ status: TransactionStatus, _ ledger: inout SessionLedger) -> [SessionEffect] {
+        wasRolledBack = borderTagCount > 0 ? rolledBackBits >> UInt64(borderTagCount - 1) & 1 == 1 : hasFailed
         defer {
             readyCount += 1
             completedCount = 0

@@ -17,7 +17,7 @@ final class ListenerBox {
 /// Whether clients are accepted.
 struct Listening {
     var isPaused = false
-    /// There was no file descriptor for the last one, or no memory.
+    /// There was no file descriptor for the last one, or no memory; or those that are left are kept for other things.
     var lacksRoom = false
 
     var isOn: Bool { !isPaused && !lacksRoom }
@@ -38,9 +38,17 @@ extension Worker {
 
     /// From time to time: somebody may have gone, and left room.
     func listenAgain() {
-        if !listening.lacksRoom { return }
+        if !listening.lacksRoom || lacksDescriptors { return }
         listening.lacksRoom = false
         listeningChanged()
+    }
+
+    /// The next one would be of the last, or there is none.
+    private var lacksDescriptors: Bool {
+        guard let box = listeners.first else { return false }
+        guard let free = box.listener.duplicate() else { return true }
+        let probe = SocketDescriptor(owning: free)
+        return DescriptorReserve.has(probe.raw)
     }
 
     /// The kernel keeps those who connect meanwhile.
@@ -65,22 +73,34 @@ extension Worker {
         for _ in 0..<64 {
             switch listener.accept() {
             case .client(let descriptor, let address):
+                let isLast = DescriptorReserve.has(descriptor.raw)
                 if nextAdopter == index {
                     adopt(descriptor, address)
                 } else {
                     peers[nextAdopter].post(.adopt(descriptor: descriptor.release(), address: address))
                 }
                 nextAdopter = (nextAdopter + 1) % peers.count
+                if isLast {
+                    return waitForRoom(
+                        "no more clients for now: the last file descriptors are kept for servers and our own needs"
+                            + Self.limitHint)
+                }
             case .none:
                 return
             case .failed(let code):
-                let hint = code == EMFILE ? " (LimitNOFILE= of the unit, ulimit -n)" : ""
-                logger.warning(
+                let hint = code == EMFILE ? Self.limitHint : ""
+                return waitForRoom(
                     "cannot accept a client: \(SocketError(operation: .accept, errno: code).reason)\(hint)")
-                // The loop would be told of the same client again at once, and serve nobody else.
-                listening.lacksRoom = true
-                return listeningChanged()
             }
         }
+    }
+
+    private static let limitHint = " (LimitNOFILE= of the unit, ulimit -n)"
+
+    /// The loop would be told of the same client again at once, and serve nobody else.
+    private func waitForRoom(_ reason: String) {
+        logger.warning("\(reason)")
+        listening.lacksRoom = true
+        listeningChanged()
     }
 }

@@ -79,8 +79,12 @@ package struct ByteStream: ~Copyable {
         let wasOpen = isOpen
         let count = tls.decrypt(UnsafeRawBufferPointer(rebasing: input[..<received]), into: buffer)
         if !tls.scratch.output.isEmpty {
-            // Answers to a peer that does not read them: it is not one of ours.
-            if out.count > SendQueue.highWater { return .failed(errno: EPROTO) }
+            // Answers to a peer that does not read them: it is not one of ours. Nor are they for whoever of the thread
+            // encrypts next, as its server may, when it is let go of.
+            if out.count > SendQueue.highWater {
+                tls.scratch.clearOutput()
+                return .failed(errno: EPROTO)
+            }
             _ = sendOutput(tls)
         } else if !wasOpen && isOpen && count == 0 {
             // The end of a handshake is not answered: a peer that waits for that (Nagle's algorithm) is not to wait for

@@ -8,6 +8,8 @@ package final class AnalysedStatement: Sendable {
     package let shapeText: String
     /// The tables that it names, in the order of the grammar's tree; none when it was not analysed.
     package let relations: [RelationReference]
+    /// It may change the rows of a user whom its columns name, and nobody has found out whom.
+    package let hidesKey: Bool
     /// It does nothing to its session or transaction, and uses no name of one: most are so. Kept, for to ask the
     /// classification from another module copies it.
     package let isWithoutTrace: Bool
@@ -21,9 +23,10 @@ package final class AnalysedStatement: Sendable {
 
     package init(
         _ classification: Classification, columnKey: ColumnKey? = nil, shape: ShapeID? = nil, shapeText: String = "",
-        relations: [RelationReference] = []
+        relations: [RelationReference] = [], hidesKey: Bool = false
     ) {
         self.classification = classification
+        self.hidesKey = hidesKey
         self.columnKey = columnKey
         self.shape = shape
         self.shapeText = shapeText
@@ -115,6 +118,8 @@ package final class AnalysisCache {
     package private(set) var counters = AnalysisCounters()
 
     private let keyPlan: KeyPlan
+    /// Columns are among its sources.
+    private let hasColumns: Bool
     private let limits: AnalysisLimits
     private let seed: UInt64
     private let texts: TextTable<Analysis>
@@ -134,6 +139,7 @@ package final class AnalysisCache {
     package init(facts: CatalogFacts, keyPlan: KeyPlan, limits: AnalysisLimits = AnalysisLimits(), seed: UInt64) {
         precondition(limits.parsedBytesMax <= limits.textBytesMax, "more parsed than looked at")
         self.keyPlan = keyPlan
+        hasColumns = keyPlan.sources.contains { if case .column = $0 { true } else { false } }
         self.limits = limits
         self.seed = seed
         texts = TextTable(entriesMax: limits.textEntriesMax, bytesMax: limits.tableBytesMax)
@@ -215,12 +221,21 @@ package final class AnalysisCache {
         counters.parses += 1
         let result = analyzer.analyse(text)
         let isByShape = outcome == .shape && result.isByShape
+        let column = columnKey(result.columnKey)
+        let isUnknown = result.classification.kind == .unknown
         let statement = AnalysedStatement(
-            result.classification, columnKey: columnKey(result.columnKey),
+            result.classification, columnKey: column,
             shape: isByShape ? ShapeID(writer.shape) : nil, shapeText: isByShape ? ShapeID.text(writer.shape) : "",
-            relations: references(result.relations, text))
+            relations: references(result.relations, text),
+            hidesKey: isUnknown ? mayHideKey(text) : result.writesForUser && column == nil)
         if isByShape { shapes.insert(writer.shape, hash: shapeHash, statement) }
         return remember(text, hash, isKept, Analysis(statement: statement, key: key(statement.columnKey, text)))
+    }
+
+    /// Of a text that goes on before it is whole.
+    package func analyse(head: UnsafeRawBufferPointer) -> AnalysedStatement {
+        _ = writer.write(head)
+        return unknown(.tooLong, head).statement
     }
 
     // MARK: memory
@@ -244,16 +259,20 @@ package final class AnalysisCache {
         let effects = scanned.map { LexicalScan.effects(of: $0) } ?? []
         let mayMove = scanned.map { LexicalScan.mayMoveBorders($0) } ?? false
         let mayChange = scanned.map { LexicalScan.mayChangeTables($0) } ?? false
+        let hidesKey = scanned.map { mayHideKey($0) } ?? false
         let key = writer.commentKey
-        if effects.isEmpty, !mayMove, !mayChange, let statement = undecided[reason] {
+        if effects.isEmpty, !mayMove, !mayChange, !hidesKey, let statement = undecided[reason] {
             return Analysis(statement: statement, key: key)
         }
         var classification = Classification(.unknown, reason)
         classification.effects = effects
         if !mayMove && reason != .tooLong { classification.borders = .none }
         if mayChange { TableChange.note(unknown: &classification) }
-        return Analysis(statement: AnalysedStatement(classification), key: key)
+        return Analysis(statement: AnalysedStatement(classification, hidesKey: hidesKey), key: key)
     }
+
+    /// Of a text that the grammar has not told of.
+    private func mayHideKey(_ text: UnsafeRawBufferPointer) -> Bool { hasColumns && LexicalScan.mayChangeRows(text) }
 
     /// Where the tables' names stand, by the number of the word: texts of one shape have the same words.
     private func references(_ found: [FoundRelation], _ text: UnsafeRawBufferPointer) -> [RelationReference] {
@@ -277,7 +296,7 @@ package final class AnalysisCache {
 
     /// A list whose length the shape does not show has a key when it has one element; a shape that shows more has none.
     private func columnKey(_ candidate: ColumnCandidate?) -> ColumnKey? {
-        guard let candidate else { return nil }
+        guard let candidate, !candidate.values.isEmpty else { return nil }
         var places: [Int] = []
         var numbers: [Int] = []
         for value in candidate.values {

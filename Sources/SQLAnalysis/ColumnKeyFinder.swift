@@ -18,6 +18,7 @@ struct ColumnCandidate: Equatable {
     }
 
     var source: Int
+    /// Empty: there are more rows than are looked at.
     var values: [Value]
 }
 
@@ -145,7 +146,7 @@ struct ColumnKeyFinder {
     private func find(insert node: PgQuery__InsertStmt) -> ColumnCandidate? {
         guard let cols = node.cols, let rows = node.select_stmt,
             rows.pointee.node_case == PG_QUERY__NODE__NODE_SELECT_STMT, let select = rows.pointee.select_stmt,
-            (1...Self.rowsMax).contains(select.pointee.n_values_lists), let lists = select.pointee.values_lists
+            select.pointee.n_values_lists > 0, let lists = select.pointee.values_lists
         else { return nil }
         for (source, name) in columns {
             let place = (0..<node.n_cols).first { index in
@@ -154,6 +155,7 @@ struct ColumnKeyFinder {
                 return SyntaxTree.string(target.pointee.res_target?.pointee.name) == name
             }
             guard let place else { continue }
+            if select.pointee.n_values_lists > Self.rowsMax { return ColumnCandidate(source: source, values: []) }
             var values: [ColumnCandidate.Value] = []
             for row in 0..<select.pointee.n_values_lists {
                 guard let list = lists[row], list.pointee.node_case == PG_QUERY__NODE__NODE_LIST,

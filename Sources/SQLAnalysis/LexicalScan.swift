@@ -135,16 +135,23 @@ enum LexicalScan {
 
     /// The body of a block in PL/pgSQL: a pin when its statements could leave something in the session. What EXECUTE
     /// runs may be anything.
-    static func effects(ofBlock text: UnsafeRawBufferPointer) -> [SessionEffect] {
+    ///
+    /// - Parameter leaves: whether a call of the function may leave something.
+    static func effects(
+        ofBlock text: UnsafeRawBufferPointer, leaves: (_ function: String) -> Bool
+    ) -> [SessionEffect] {
         var lexer = SQLLexer(text)
         var isFirst = true
+        var callsLeaving = false
         while true {
             let token = lexer.next()
             switch token.kind {
-            case .end: return []
+            case .end: return callsLeaving ? [.pins(.function)] : []
             case .unterminated: return [.pins(.unknownStatement)]
             case .lineComment, .blockComment: continue
             case .identifier:
+                let name = String(decoding: text[token.start..<token.end], as: UTF8.self).lowercased()
+                if leaves(name) { callsLeaving = true }
                 if isSuspicious(token, text) || token.is("execute", in: text)
                     || isFirst && isSuspiciousFirst(token, text)
                 {
@@ -154,7 +161,11 @@ enum LexicalScan {
                     || token.is("loop", in: text)
             case .punctuation: isFirst = token.isMark(";", in: text)
             case .operation: isFirst = text[token.end - 1] == UInt8(ascii: ">")  // of a label
-            case .quotedIdentifier, .string, .unicodeString, .bitString, .nationalString, .integer, .decimal,
+            case .quotedIdentifier:
+                let name = String(decoding: text[(token.start + 1)..<(token.end - 1)], as: UTF8.self)
+                if leaves(name) { callsLeaving = true }
+                isFirst = false
+            case .string, .unicodeString, .bitString, .nationalString, .integer, .decimal,
                 .parameter, .stray:
                 isFirst = false
             }
@@ -243,6 +254,20 @@ enum LexicalScan {
         }
     }
 
+    /// Whether one of its words is one by which rows are changed.
+    static func mayChangeRows(_ text: UnsafeRawBufferPointer) -> Bool {
+        var lexer = SQLLexer(text)
+        while true {
+            let token = lexer.next()
+            if token.kind == .end || token.kind == .unterminated { return false }
+            if token.is("insert", in: text) || token.is("update", in: text) || token.is("delete", in: text)
+                || token.is("merge", in: text)
+            {
+                return true
+            }
+        }
+    }
+
     private static func isBorder(_ token: SQLToken, _ text: UnsafeRawBufferPointer) -> Bool {
         token.is("begin", in: text) || token.is("start", in: text) || token.is("commit", in: text)
             || token.is("rollback", in: text) || token.is("end", in: text) || token.is("abort", in: text)
@@ -255,7 +280,7 @@ enum LexicalScan {
         {
             return true
         }
-        guard token.end - token.start > 7 else { return false }
+        guard token.end - token.start >= 7 else { return false }
         let isOfServer = (text[token.start] | 0x20) == 0x70 && (text[token.start + 1] | 0x20) == 0x67
         return isOfServer && contains("advisory", text, token) || contains("pg_temp", text, token)
     }

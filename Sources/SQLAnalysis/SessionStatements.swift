@@ -58,7 +58,7 @@ enum SessionStatements {
     // MARK: DO
 
     /// In another language than PL/pgSQL a block is not read.
-    static func effects(ofBlock statement: SyntaxTree.Message) -> [SessionEffect] {
+    static func effects(ofBlock statement: SyntaxTree.Message, _ facts: CatalogFacts) -> [SessionEffect] {
         let node = SyntaxTree.cast(statement, to: PgQuery__DoStmt.self).pointee
         var body = ""
         for option in SyntaxTree.options(node.args, node.n_args) {
@@ -68,7 +68,9 @@ enum SessionStatements {
             default: return [.pins(.unknownStatement)]
             }
         }
-        return Array(body.utf8).withUnsafeBytes { LexicalScan.effects(ofBlock: $0) }
+        return Array(body.utf8).withUnsafeBytes {
+            LexicalScan.effects(ofBlock: $0, leaves: facts.leavesSomething(function:))
+        }
     }
 
     // MARK: set_config

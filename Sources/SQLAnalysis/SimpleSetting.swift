@@ -97,8 +97,12 @@ package struct SimpleSetting {
     /// '…' without a backslash, an integer, or, where PostgreSQL leaves the meaning to us, a word.
     private func plain(_ token: SQLToken, isWordAllowed: Bool) -> String? {
         switch token.kind {
-        case .integer: return string(token.start..<token.end)
-        case .identifier: return isWordAllowed ? string(token.start..<token.end).lowercased() : nil
+        // The grammar's number has no leading zeros, by which `set_config` would read it as an octal one.
+        case .integer: return Int(string(token.start..<token.end)).map { String($0) }
+        // It folds the letters of ASCII only.
+        case .identifier:
+            guard isWordAllowed, text[token.start..<token.end].allSatisfy({ $0 < 0x80 }) else { return nil }
+            return string(token.start..<token.end).lowercased()
         case .string:
             guard text[token.start] == 0x27 else { return nil }
             let inner = text[(token.start + 1)..<(token.end - 1)]

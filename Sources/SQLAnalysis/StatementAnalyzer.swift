@@ -5,6 +5,8 @@ struct StatementAnalyzer {
     struct Result {
         var classification: Classification
         var columnKey: ColumnCandidate?
+        /// A statement that may write has a column that is a key.
+        var writesForUser = false
         /// The verdict would be the same for every text of the same shape.
         var isByShape: Bool
         var relations: [FoundRelation] = []
@@ -24,6 +26,7 @@ struct StatementAnalyzer {
     mutating func analyse(_ text: UnsafeRawBufferPointer) -> Result {
         var statements: [Classification] = []
         var columnKey: ColumnCandidate?
+        var writesForUser = false
         var isByShape = true
         var relations: [FoundRelation] = []
         var kinds = self.kinds
@@ -31,7 +34,9 @@ struct StatementAnalyzer {
             try SyntaxTree.parse(text) { statement, _ in
                 let (one, dependsOnLiterals) = classify(statement, &kinds)
                 relations += TableFinder.relations(in: statement, &kinds)
-                if statements.isEmpty { columnKey = columns.find(in: statement, &kinds) }
+                let candidate = columns.find(in: statement, &kinds)
+                if statements.isEmpty { columnKey = candidate }
+                if candidate != nil && one.mayWrite { writesForUser = true }
                 statements.append(one)
                 isByShape = isByShape && !dependsOnLiterals
             }
@@ -45,7 +50,7 @@ struct StatementAnalyzer {
         self.kinds = kinds
         return Result(
             classification: combine(statements), columnKey: statements.count == 1 ? columnKey : nil,
-            isByShape: isByShape, relations: relations)
+            writesForUser: writesForUser, isByShape: isByShape, relations: relations)
     }
 
     // MARK: several statements
@@ -120,6 +125,8 @@ struct StatementAnalyzer {
                 // When a prepared statement runs, nobody looks at it.
                 let effects = walk.effectsUnbound
                 result.effects += kind == .prepareStmt && !effects.isEmpty ? [.pins(.unknownStatement)] : effects
+                // FETCH calls what is in a cursor.
+                if kind == .declareCursorStmt { doubtSettings(&result) }
             }
         case .notifyStmt, .lockStmt, .constraintsSetStmt, .checkPointStmt, .vacuumStmt, .clusterStmt, .reindexStmt,
             .refreshMatViewStmt, .alterSystemStmt, .callStmt:
@@ -128,7 +135,7 @@ struct StatementAnalyzer {
             if kind == .constraintsSetStmt { result.barrier = .comesAlong }
         case .doStmt:
             result = write(statement, .utility, &walk)
-            result.effects += SessionStatements.effects(ofBlock: statement)
+            result.effects += SessionStatements.effects(ofBlock: statement, facts)
             return (result, dependsOnLiterals: true)  // the block is one
         default:
             result = write(statement, .schemaChange, &walk)
@@ -163,7 +170,7 @@ struct StatementAnalyzer {
         result.effects = walk.findings.effects
         result.boundSettings = walk.findings.boundSettings
         if walk.findings.settingCalls > SessionStatements.certainCalls(statement) { doubtSettings(&result) }
-        result.changesSchema = walk.findings.reason == .selectInto
+        result.changesSchema = walk.findings.makesTable
         result.changesTables = result.changesSchema
         if result.changesTables { result.barrier = .unfit }
         return result
@@ -215,6 +222,7 @@ struct StatementAnalyzer {
         result.seesTransactionTime = walk.findings.seesTransactionTime
         result.readsSequence = walk.findings.readsSequence
         result.effects = walk.findings.effects
+        doubtSettings(&result)
         result.copy = .toStdout
         return result
     }

@@ -133,25 +133,36 @@ extension TableChange {
         case "CreateTableAsStmt", "ImportForeignSchemaStmt", "CreateForeignTableStmt", "DropOwnedStmt":
             return isOne(statement) ? .unfit : .notNeeded
         // What tables are made of: the next statement may name it.
-        case "CompositeTypeStmt", "CreateEnumStmt", "CreateRangeStmt", "CreateDomainStmt", "CreateSchemaStmt":
+        case "CompositeTypeStmt", "CreateEnumStmt", "CreateRangeStmt", "CreateDomainStmt", "CreateSchemaStmt",
+            "CreateSeqStmt":
             return .fits
+        case "AlterSeqStmt":
+            let node = SyntaxTree.cast(statement, to: PgQuery__AlterSeqStmt.self).pointee
+            // Where it stands is brought by the mirror.
+            let restarts = SyntaxTree.options(node.options, node.n_options).allSatisfy { $0.name == "restart" }
+            return restarts ? .comesAlong : .fits
         case "IndexStmt":
             let node = SyntaxTree.cast(statement, to: PgQuery__IndexStmt.self).pointee
             return node.concurrent != 0 ? .notNeeded : .comesAlong
-        case "CommentStmt", "CreateSeqStmt", "AlterSeqStmt", "ViewStmt", "CreateFunctionStmt", "CreateTrigStmt",
-            "GrantStmt", "CreateStatsStmt", "AlterOwnerStmt", "AlterFunctionStmt", "AlterDefaultPrivilegesStmt":
+        case "CommentStmt", "ViewStmt", "CreateFunctionStmt", "CreateTrigStmt", "GrantStmt", "CreateStatsStmt",
+            "AlterOwnerStmt", "AlterFunctionStmt", "AlterDefaultPrivilegesStmt":
             return .comesAlong
         case "RenameStmt" where !isOne(statement):
             let type = SyntaxTree.cast(statement, to: PgQuery__RenameStmt.self).pointee.rename_type
-            // The next statement on its table, or domain, may name it.
-            let isConstraint = type == PG_QUERY__OBJECT_TYPE__OBJECT_TABCONSTRAINT
+            // The next statement on its table, or domain, or for its column may name it.
+            let isNamed = type == PG_QUERY__OBJECT_TYPE__OBJECT_TABCONSTRAINT
                 || type == PG_QUERY__OBJECT_TYPE__OBJECT_DOMCONSTRAINT
-            return isConstraint ? .fits : accompanying.contains(type) ? .comesAlong : .notNeeded
+                || type == PG_QUERY__OBJECT_TYPE__OBJECT_SEQUENCE
+            return isNamed ? .fits : accompanying.contains(type) ? .comesAlong : .notNeeded
         case "AlterObjectSchemaStmt" where !isOne(statement):
             let type = SyntaxTree.cast(statement, to: PgQuery__AlterObjectSchemaStmt.self).pointee.object_type
+            if type == PG_QUERY__OBJECT_TYPE__OBJECT_SEQUENCE { return .fits }
             return accompanying.contains(type) ? .comesAlong : .notNeeded
         case "DropStmt" where !isOne(statement):
             let node = SyntaxTree.cast(statement, to: PgQuery__DropStmt.self).pointee
+            if node.remove_type == PG_QUERY__OBJECT_TYPE__OBJECT_SEQUENCE && !hasOnlyTemporaryNames(node) {
+                return .fits
+            }
             return node.concurrent != 0 ? .notNeeded : .comesAlong
         case "AlterTableStmt":
             let node = SyntaxTree.cast(statement, to: PgQuery__AlterTableStmt.self).pointee

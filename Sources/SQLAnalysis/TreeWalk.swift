@@ -6,6 +6,8 @@ struct Findings {
     private(set) var reason: ClassificationReason = .surelyRead
     private(set) var effects: [SessionEffect] = []
     var seesTransactionTime = false
+    /// SELECT INTO.
+    var makesTable = false
     var readsSequence = false
     var readsUnmirrored = false
     var statementNames: [String] = []
@@ -22,6 +24,8 @@ struct Findings {
     }
 
     mutating func add(_ effect: SessionEffect) {
+        // Of settings the last counts, also where it says again what an earlier one has said.
+        if case .sets = effect { return effects.append(effect) }
         if !effects.contains(effect) { effects.append(effect) }
     }
 
@@ -67,14 +71,17 @@ struct TreeWalk {
         case .selectStmt where facts.hasHarmfulImplicitCast: findings.add(.write, .harmfulOperator)
         case .insertStmt, .updateStmt, .deleteStmt, .mergeStmt: findings.add(.write, .dataModifyingCTE)
         case .lockingClause: findings.add(.write, .lockingClause)
-        case .intoClause: findings.add(.write, .selectInto)
+        case .intoClause:
+            findings.makesTable = true
+            findings.add(.write, .selectInto)
         case .funcCall: judge(call: SyntaxTree.cast(message, to: PgQuery__FuncCall.self).pointee)
         case .rangeVar: judge(relation: SyntaxTree.cast(message, to: PgQuery__RangeVar.self).pointee)
         case .columnRef: judge(column: SyntaxTree.cast(message, to: PgQuery__ColumnRef.self).pointee)
         case .indirection:
             let node = SyntaxTree.cast(message, to: PgQuery__AIndirection.self).pointee
-            for name in SyntaxTree.strings(node.indirection, node.n_indirection) where facts.isFunction(name) {
-                judge(function: name, nil)
+            for name in SyntaxTree.strings(node.indirection, node.n_indirection) {
+                if Self.systemColumns.contains(name) { findings.add(.sideDependent, .systemColumn) }
+                if facts.isFunction(name) { judge(function: name, nil) }
             }
         case .expression:
             let node = SyntaxTree.cast(message, to: PgQuery__AExpr.self).pointee
@@ -230,13 +237,17 @@ struct TreeWalk {
         }
     }
 
+    /// Also of a whole row: `(t).xmin`.
+    private static let systemColumns: Set<String> = ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"]
+
     /// `t.f` is the column f of t, or else the function f(t); t may also be single values, of a function in FROM.
     /// Columns bear many names that functions have, so only those count whose call would do something.
     private mutating func judge(column: PgQuery__ColumnRef) {
         guard let name = SyntaxTree.strings(column.fields, column.n_fields).last else { return }
-        switch name {
-        case "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid": findings.add(.sideDependent, .systemColumn)
-        default: if column.n_fields > 1, facts.hasEffects(attribute: name) { judge(function: name, nil) }
+        if Self.systemColumns.contains(name) {
+            findings.add(.sideDependent, .systemColumn)
+        } else if column.n_fields > 1, facts.hasEffects(attribute: name) {
+            judge(function: name, nil)
         }
     }
 

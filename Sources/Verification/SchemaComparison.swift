@@ -39,6 +39,14 @@ package enum SchemaComparison {
         for mapping in mappings.all { map(mapping, &old, &new, &moved) }
         old.merge(moved) { $1 }
         for object in except { (old[object], new[object]) = (nil, nil) }
+        if !mappings.all.isEmpty {
+            // They may name tables that are others on NEW.
+            func isCompared(_ object: String) -> Bool {
+                !["view ", "materialized view ", "function "].contains { object.hasPrefix($0) }
+            }
+            old = old.filter { isCompared($0.key) }
+            new = new.filter { isCompared($0.key) }
+        }
         var found: [Difference] = []
         for (object, properties) in old {
             guard let twins = new[object] else {
@@ -209,6 +217,36 @@ package enum SchemaComparison {
                string_agg(e.enumlabel, ', ' ORDER BY e.enumsortorder)
           FROM pg_enum e JOIN pg_type y ON y.oid = e.enumtypid JOIN pg_namespace n ON n.oid = y.typnamespace
          WHERE NOT \(ofExtension("pg_type", "y.oid")) GROUP BY n.nspname, y.typname
+        UNION ALL
+        SELECT 'type ' || n.nspname || '.' || c.relname, 'attributes',
+               string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+         WHERE c.relkind = 'c' AND \(ours) AND NOT \(ofExtension("pg_type", "c.reltype"))
+         GROUP BY n.nspname, c.relname
+        UNION ALL
+        SELECT 'domain ' || n.nspname || '.' || y.typname, 'definition', concat_ws(' ',
+               format_type(y.typbasetype, y.typtypmod), 'COLLATE ' || l.collname,
+               CASE WHEN y.typnotnull THEN 'NOT NULL' END, 'DEFAULT ' || y.typdefault,
+               (SELECT string_agg(k.conname || ' ' || pg_get_constraintdef(k.oid), ', ' ORDER BY k.conname COLLATE "C")
+                  FROM pg_constraint k WHERE k.contypid = y.oid AND k.contype = 'c'))
+          FROM pg_type y JOIN pg_namespace n ON n.oid = y.typnamespace
+          LEFT JOIN pg_collation l ON l.oid = y.typcollation
+         WHERE y.typtype = 'd' AND \(ours) AND NOT \(ofExtension("pg_type", "y.oid"))
+        UNION ALL
+        -- What they select each version writes in its own way.
+        SELECT CASE c.relkind WHEN 'v' THEN 'view ' ELSE 'materialized view ' END || n.nspname || '.' || c.relname,
+               'columns', string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+         WHERE c.relkind IN ('v', 'm') AND \(ours) AND NOT \(ofExtension("pg_class", "c.oid"))
+         GROUP BY n.nspname, c.relname, c.relkind
+        UNION ALL
+        SELECT 'function ' || n.nspname || '.' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')',
+               'definition', concat_ws(' ', pg_get_function_result(p.oid), g.lanname, p.provolatile::text,
+               CASE WHEN p.prosecdef THEN 'SECURITY DEFINER' END, p.proconfig::text, 'body ' || md5(p.prosrc))
+          FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language g ON g.oid = p.prolang
+         WHERE \(ours) AND NOT \(ofExtension("pg_proc", "p.oid"))
         UNION ALL
         SELECT 'database', 'encoding', pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()
         """

@@ -173,13 +173,16 @@ private final class AuthorityWatch {
 
     private func look() {
         let settled = endOfSettling()
-        guard let taken = engine.ownership(of: sides.database) else { return }
+        // Its mirror has ended.
+        guard let taken = engine.ownership(of: sides.database) else { return rest() }
         if let settled { take(settled.found, of: settled.known, newer(taken)) }
         let known = newer(taken)
         isBusy = engine.isBusy(sides.database)
         askedAt = MonotonicInstant.now()
         let word = probe(known.authority).ask()
         isAnswered = word != nil
+        // What was Godwit's there is gone, by another one's hand.
+        if probe(known.authority).isUnprepared { rest() }
         let isCalm = word.map { $0.claim.fencedFor == nil && $0.claim.epoch == known.epoch } ?? false
         let isKnown = isCalm && known == taken
         if !isBusy { follow(known, word, isSure: isKnown) }
@@ -196,6 +199,12 @@ private final class AuthorityWatch {
         }
         if isCalm ? isUnsettled : heldFor == nil { settle(known) }
         if isCalm { validation.look(known.epoch, sides.conninfo(known.authority)) }
+    }
+
+    /// Nobody moves its writes, and no sign of ours is taken or waited for. Switches that come are numbered anew.
+    private func rest() {
+        lease.giveUp()
+        (lastAlert, lastHeld) = (0, 0)
     }
 
     /// What the control thread has taken, or what we have found since.

@@ -106,9 +106,9 @@ struct CheckCommand: ParsableCommand {
     private func checkMachine(_ settings: Settings, _ report: inout CheckReport) {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
-        // Each client and each server is one; the rest is ours.
+        // Each client and each server is one; the rest is ours, and half of it is kept from clients.
         let servers = settings.databases.reduce(0) { $0 + 2 * $1.pool.size }
-        let wanted = UInt64(settings.listen.clientsMax + servers + 100)
+        let wanted = UInt64(settings.listen.clientsMax + servers + 200)
         if UInt64(limit.rlim_max) < wanted {
             report.add(
                 .note, "open files",

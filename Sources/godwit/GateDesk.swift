@@ -83,8 +83,10 @@ final class GateDesk {
         if control.shutdown != nil { return "it is shutting down" }
         if control.gate.isSuspended { return "it is suspended: RESUME first" }
         if control.isWaiting { return "an operator's command waits to come true" }
-        return standing == nil ? "a switch of the authority is under way" : nil
+        return standing == nil ? Self.switchObstacle : nil
     }
+
+    static let switchObstacle = "a switch of the authority is under way"
 
     /// What the process that takes over holds and has disabled from the start; nil: see `obstacle`.
     var standing: GateStanding? { control.standing(now: .now()) }
@@ -115,6 +117,13 @@ final class GateDesk {
         } else {
             server.order(action)
         }
+    }
+
+    /// The process that has our place has ended: nobody could let go what it holds, for orders are refused here.
+    func successorEnded() {
+        guard follower != nil else { return }
+        follower?.gate = TrafficGate()
+        server.order(.apply(effective(control.gate)))
     }
 
     /// - Returns: what the process that has our place is to hear.

@@ -19,7 +19,7 @@ final class LedgerEntry {
     let lane = DispatchQueue(label: "godwit-work")
     /// What happened and could not be stored yet.
     var pending: [MigrationMachine.Event] = []
-    /// The state in memory is ahead of the stored one.
+    /// The stored state may be another one than that in memory, which counts.
     var isUnsaved = false
     /// Gates as they were stored last: what they said, and when that was.
     var stored: [String: (value: String, holds: Bool?, at: Int64)] = [:]

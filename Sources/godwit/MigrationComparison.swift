@@ -180,14 +180,24 @@ final class MigrationComparison: Sendable {
         return connection
     }
 
-    /// One statement only: with parameters the server takes no second one.
+    /// Rows of an answer that are compared.
+    private static let rowsMax = 100
+
+    /// One statement only: by the extended protocol the server takes no second one. Rows come one by one, and what is
+    /// not compared is not kept: the answer may be a whole table.
     private func answer(_ connection: borrowing Connection, _ sql: String) throws -> String {
-        guard let rows = try connection.query(sql, parameters: [], timeoutSeconds: Self.timeoutSeconds) else {
-            return "no rows"
+        try connection.send(statement: Array(sql.utf8), values: [])
+        var lines: [String]?
+        _ = try connection.takeRows(until: .now().adding(seconds: Self.timeoutSeconds)) { rows in
+            var kept = lines ?? []
+            lines = nil
+            for row in 0..<rows.count where kept.count < Self.rowsMax {
+                kept.append((0..<rows.columns).map { rows[row, $0] ?? "NULL" }.joined(separator: "|"))
+            }
+            lines = kept
+            return true
         }
-        return (0..<min(rows.count, 100)).map { row in
-            (0..<rows.columns).map { rows[row, $0] ?? "NULL" }.joined(separator: "|")
-        }.joined(separator: "\n")
+        return lines?.joined(separator: "\n") ?? "no rows"
     }
 }
 

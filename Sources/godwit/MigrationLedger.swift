@@ -143,7 +143,7 @@ final class MigrationLedger {
             storeReadings(entry, now)
         }
         if let failure = parts.store.health.failure {
-            complain("\(parts.store.path) cannot be written: \(failure); going back is the only step that is taken")
+            complain("the state in \(parts.store.path) \(failure); going back is the only step that is taken")
         } else {
             lastComplaint = ""
         }
@@ -156,8 +156,9 @@ final class MigrationLedger {
 
     /// Sees to it that somebody measures.
     private func observe(_ entry: LedgerEntry, _ now: Int64) {
-        guard let settings = settings(entry) else { return }
         let state = entry.machine.state
+        // What looks at the two sides has been told to end: see `perform`. Nobody would end another one.
+        guard state.work != .remove, let settings = settings(entry) else { return }
         if entry.survey == nil {
             entry.survey = MigrationSurvey(settings)
             entry.survey?.start()
@@ -395,7 +396,8 @@ final class MigrationLedger {
             entry.isUnsaved = true
             if let failure = save(entry), !Self.isWayBack(after) {
                 entry.machine = before
-                entry.isUnsaved = false
+                // Only the answer may have been lost: what counts is said again when it can be.
+                entry.isUnsaved = !failure.isSuperseded
                 if case .command = event {
                     return [.refused("nothing was changed, for it could not be stored: \(failure)")]
                 }
@@ -443,7 +445,6 @@ final class MigrationLedger {
             entry.isUnsaved = false
             return nil
         } catch {
-            complain("\(error)")
             return error
         }
     }
@@ -554,9 +555,11 @@ final class MigrationLedger {
                 survey?.stop()
                 comparison?.stop()
                 let name = manifest.database
-                failure = traffic(isSwitched ? .finish(database: name) : .mirror(database: name, runs: false))
-                    ?? MigrationWork.isStored(parts.store) ?? MigrationWork.remove(settings)
-                    ?? DrillCanary.remove(settings, DrillCanary.name(of: id, settings))
+                failure = MigrationWork.alone(parts.engine, name) {
+                    traffic(isSwitched ? .finish(database: name) : .mirror(database: name, runs: false))
+                        ?? MigrationWork.isStored(parts.store) ?? MigrationWork.remove(settings)
+                        ?? DrillCanary.remove(settings, DrillCanary.name(of: id, settings))
+                }
             case .switchOver:
                 let order = MigrationWork.order(.cutover, machine, verify)
                 failure = isRestored

@@ -48,6 +48,14 @@ enum MigrationWork {
         }
     }
 
+    /// No switch begins meanwhile, and none is under way: one that ended behind the word that NEW has all for good
+    /// would have put the writes elsewhere, and nothing in the databases would say so any more.
+    static func alone(_ engine: SwitchEngine, _ database: String, _ body: () -> String?) -> String? {
+        guard engine.begin(database) else { return "the writes are just being moved, or DDL runs on both sides" }
+        defer { engine.end(database) }
+        return body()
+    }
+
     // MARK: the switch
 
     /// Seconds after the start for mirrors and authorities to be known.

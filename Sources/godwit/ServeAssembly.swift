@@ -182,7 +182,7 @@ struct ServeAssembly {
                 case .signal(let number):
                     gate.take(signal: number)
                 case .takeover, .strayCancel, .canceled:
-                    handle(message, lifeCycle, server, gate)
+                    handle(message, lifeCycle, server, gate, engine)
                 }
             }
             comparisons.follow(snapshot)
@@ -300,6 +300,8 @@ struct ServeAssembly {
             let next = Ownership(authority: side, epoch: epoch, standing: .settled)
             if ownerships[database] != next, snapshot.databases[database] != nil {
                 own(next, database)
+                // That nobody reads on NEW behind a way back outlives us; who has the mirrors says it for all.
+                if state.duty.isOurs { remember(database) }
                 apply(snapshot.settings, server)
             }
             gate.take(.barrier, then: letsGo ? .letGo(ExactName(database)) : nil, for: reply)

@@ -36,12 +36,27 @@ extension ServeAssembly {
         let known = running?.endpoint(side).address
         let address = readsFiles ? nil : known
         return ServerEndpoint(
-            side: side, address: address ?? SocketAddress.resolve(host: host, port: port, known: known),
+            side: side, address: address ?? Self.address(of: host, port, known, isRunning: running != nil),
             host: parsed.host ?? host, port: port,
             database: parsed.dbname ?? settings.name, user: parsed.user, password: parsed.password,
             options: parsed.options,
             tls: try readsFiles ? serverTLS(settings, side) : running.map { $0.endpoint(side).tls }
                 ?? serverTLS(settings, side))
+    }
+}
+
+extension ServeAssembly {
+    private static let resolver = BoundedResolver()
+
+    /// While clients are served the resolver is not waited for long: a RELOAD of many names, when its servers are away,
+    /// would keep the supervisor from its sign and a migration from being aborted for minutes.
+    private static func address(
+        of host: String, _ port: UInt16, _ known: SocketAddress?, isRunning: Bool
+    ) -> SocketAddress? {
+        if !isRunning { return SocketAddress.resolve(host: host, port: port) }
+        return SocketAddress.resolve(host: host, port: port, known: known) {
+            resolver.addresses(host: $0, port: $1)
+        }
     }
 }
 

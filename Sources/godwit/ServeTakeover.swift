@@ -11,7 +11,8 @@ import Proxy
 /// The control thread's part of taking over and being taken over.
 extension ServeAssembly {
     mutating func handle(
-        _ message: ControlMessage, _ lifeCycle: LifeCycle, _ server: ProxyServer, _ gate: GateDesk
+        _ message: ControlMessage, _ lifeCycle: LifeCycle, _ server: ProxyServer, _ gate: GateDesk,
+        _ engine: SwitchEngine
     ) {
         switch message {
         case .takeover(.canceled(let number)): lifeCycle.passedOn(number, server)
@@ -21,13 +22,16 @@ extension ServeAssembly {
             if let word = HandOverText.value(GateWord.self, text) { gate.follow(word) }
         case .takeover(.gateStanding(let text)):
             if let reply = HandOverText.value(GateReply.self, text) { gate.stoodThere(reply) }
+        case .takeover(.lost(let why)):
+            gate.successorEnded()
+            perform(.step(.lost(why), obstacle: nil), lifeCycle, server, gate)
         case .takeover(.predecessorEnded):
             lifeCycle.predecessorEnded(server)
             gate.predecessorEnded()
             withholdsReads = false
             allowReads()
         case .takeover(let step):
-            perform(.step(step, obstacle: obstacle(lifeCycle, gate)), lifeCycle, server, gate)
+            perform(.step(step, obstacle: obstacle(lifeCycle, gate, engine)), lifeCycle, server, gate)
         case .strayCancel(let processID, let secret, let canceller):
             lifeCycle.passOn(processID: processID, secret: secret, by: canceller, server)
         case .canceled(let number): lifeCycle.canceled(number: number)
@@ -38,9 +42,10 @@ extension ServeAssembly {
     }
 
     /// A chain of three would leave the first without anybody who knows of it.
-    private func obstacle(_ lifeCycle: LifeCycle, _ gate: GateDesk) -> String? {
+    private func obstacle(_ lifeCycle: LifeCycle, _ gate: GateDesk, _ engine: SwitchEngine) -> String? {
         if lifeCycle.hasPredecessor { return "the process before it has not ended yet" }
-        return gate.obstacle
+        // Before it holds anybody, too: it would do so in vain, for the mirror goes over.
+        return gate.obstacle ?? (engine.isMoving ? GateDesk.switchObstacle : nil)
     }
 
     mutating func checkLifeCycle(_ lifeCycle: LifeCycle, _ server: ProxyServer, _ gate: GateDesk) {
@@ -89,8 +94,8 @@ extension ServeAssembly {
     private func orders(_ gate: GateDesk) -> [String] {
         var orders = overrides.map { StandingOrder.set($0) }
         for database in snapshot.settings.databases where !database.isWildcard {
-            let record = plan.record(of: database.name)
-            if record != TrafficPlan.Record() { orders.append(.traffic(database: database.name, record)) }
+            // Also where the file counts: it may have been read again since the next process has read what is stored.
+            orders.append(.traffic(database: database.name, plan.record(of: database.name)))
             guard let ordered = mirrors[database.name]?.orders else { continue }
             let order = HandedOrders.Mirroring(
                 isPaused: ordered.isPaused,

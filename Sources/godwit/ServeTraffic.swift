@@ -119,6 +119,8 @@ extension ServeAssembly {
     ) {
         let before = plan.record(of: database)
         plan.restore(record, for: database)
+        // Whoever said it is to hear what it has not heard of.
+        remember(database)
         guard let settings = snapshot.settings.database(named: database), !settings.isWildcard else {
             return done(.done)
         }

@@ -70,6 +70,9 @@ final class SwitchEngine: Sendable {
     /// This process performs a switch of it now.
     func isBusy(_ database: String) -> Bool { busy.withLock { $0[database] != nil } }
 
+    /// It performs a switch of some database, of which others see nothing yet.
+    var isMoving: Bool { busy.withLock { $0.values.contains(.moves) } }
+
     // MARK: whoever changes the schema
 
     func entry(of database: String) -> Entry? { entries.withLock { $0[database] } }

@@ -115,6 +115,22 @@ import Testing
         #expect(try stage.post("/migrations/m/abort", key: "k").status == 422)
     }
 
+    @Test func `what was begun when Godwit was killed is not done again`() throws {
+        // Where it ends between the order and its answer.
+        try stage.store.write(StateStatement(
+            "CREATE TRIGGER killed BEFORE UPDATE ON answer BEGIN SELECT RAISE(ABORT, 'killed'); END"))
+        #expect(try stage.post("/migrations/m/advance", key: "k").status == 200)
+        let left = try #require(try stage.store.answer(key: "k"))
+        #expect(left.body.isEmpty)
+        try stage.store.write(StateStatement("DROP TRIGGER killed"))
+        // The next process knows what is stored.
+        #expect(try stage.post("/migrations/m/advance", key: "l").status == 200)
+        try stage.store.keep(left, key: "l")
+        let again = try stage.post("/migrations/m/advance", key: "l")
+        #expect(again.status == 409 && again.body.contains("not known"), "\(again.body)")
+        #expect(stage.orders.all.count == 2)
+    }
+
     @Test func `who waits for the store keeps nobody else waiting`() throws {
         let lock = try ChildProcess(
             [

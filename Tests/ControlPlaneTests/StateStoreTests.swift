@@ -41,6 +41,12 @@ import Testing
         #expect(rights == 0o600)
     }
 
+    @Test func `what is written to the file is on the disk`() throws {
+        let store = try StateStore(path: path())
+        // FULL.
+        #expect(try store.write(StateStatement("PRAGMA synchronous")).map { $0.integer(0) } == [2])
+    }
+
     @Test(arguments: StatePlace.allCases)
     func `who reads sequences is known to the next process`(place: StatePlace) throws {
         let open = try place.opener()
@@ -104,6 +110,19 @@ import Testing
             store.flush()
         }
         #expect(try open().traffic() == ["shop": .init(number: 2, record: record)])
+    }
+
+    @Test func `what could not be kept is known behind the wait for it`() throws {
+        let store = try StateStore(path: path())
+        try store.write(StateStatement(
+            "CREATE TRIGGER full BEFORE INSERT ON traffic BEGIN SELECT RAISE(ABORT, 'no room'); END"))
+        store.remember(TrafficPlan.Record(), of: "shop")
+        store.flush()
+        #expect(store.health.failure != nil)
+        try store.write(StateStatement("DROP TRIGGER full"))
+        store.remember(TrafficPlan.Record(), of: "shop")
+        store.flush()
+        #expect(store.health.failure == nil)
     }
 
     @Test(arguments: StatePlace.allCases)

@@ -102,6 +102,27 @@ import Testing
         #expect(try client.readToEnd().last { $0.type == "E" }?.fields["S"] == "FATAL")
     }
 
+    @Test func `a transaction whose BEGIN has a name begins on OLD where NEW fails its first read`() throws {
+        typealias Frame = FrameBuilder
+        let relay = try TCPRelay(to: servers.new.port)
+        var configuration = configuration()
+        configuration.database.new = "host=127.0.0.1 port=\(relay.port) dbname=\(database)"
+        let godwit = try GodwitProcess(configuration)
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        let client = try WireClient(port: godwit.port, database: database)
+        #expect(try client.value("SELECT side FROM side_marker") == "new")
+        relay.cutAfterAnswer(to: "of a reader")
+        // In one batch, as pgjdbc sends it.
+        let begin = Frame.parse("BEGIN", name: "S_1") + Frame.bind(statement: "S_1") + Frame.execute()
+        let read = Frame.parse("SELECT side FROM side_marker /* of a reader */") + Frame.bind() + Frame.execute()
+        client.send(begin + read + Frame.sync)
+        let answers = try client.readToReady()
+        #expect(answers.map(\.type) == ["1", "2", "C", "1", "2", "D", "C", "Z"])
+        #expect(answers.first { $0.type == "D" }?.columns == ["old"])
+        #expect(answers.last?.transactionStatus == "T")
+        #expect(try client.query("COMMIT").first?.commandTag == "COMMIT")
+    }
+
     @Test func `who waits in vain for a server of NEW reads on OLD`() throws {
         var configuration = configuration()
         configuration.database.pool = ["size": "1", "query_wait_timeout": "0.2"]

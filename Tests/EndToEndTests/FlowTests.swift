@@ -109,10 +109,54 @@ import Testing
         #expect(try residentBytes() - before < 16 << 20)
     }
 
+    /// A query whose description is longer than what is received at once.
+    private static let wide = "SELECT "
+        + (100..<1000).map { "\($0) AS \(String(repeating: "c", count: 60))\($0)" }.joined(separator: ", ")
+
+    @Test(arguments: ["", "wide"])
+    func `a description that comes in pieces is whole for who asks for it by Flush`(name: String) throws {
+        let client = try connect()
+        client.send(Frame.parse(Self.wide, name: name) + Frame.describeStatement(name) + Frame.flush)
+        let answers = try (0..<3).compactMap { _ in try client.read() }
+        #expect(answers.map(\.type) == ["1", "t", "T"])
+        #expect(answers.last?.columnNames.count == 900)
+        client.send(Frame.bind(statement: name) + Frame.execute() + Frame.sync)
+        #expect(try client.readToReady().map(\.type) == ["2", "D", "C", "Z"])
+    }
+
+    @Test func `what Godwit answers itself does not come within a description`() throws {
+        let client = try connect()
+        client.send(Frame.parse(Self.wide, name: "a") + Frame.parse("SELECT 1", name: "b") + Frame.sync)
+        #expect(try client.readToReady().map(\.type) == ["1", "1", "Z"])
+        // The server has both texts: it gets no Parse, and no Close.
+        client.send(Frame.parse(Self.wide, name: "c") + Frame.describeStatement("c")
+            + Frame.parse("SELECT 1", name: "d") + Frame.describeStatement("d")
+            + Frame.closeStatement("d") + Frame.sync)
+        let answers = try client.readToReady()
+        #expect(answers.map(\.type) == ["1", "t", "T", "1", "t", "T", "3", "Z"])
+        #expect(answers.filter { $0.type == "T" }.map(\.columnNames.count) == [900, 1])
+    }
+
     /// What Godwit keeps for its clients.
     private func unsentBytes() throws -> Int {
         try godwit.console("SHOW SOCKETS").filter { $0["type"] == "C" && $0["database"] == database }
             .reduce(0) { $0 + (Int($1["send_remain"] ?? "") ?? 0) }
+    }
+
+    @Test func `who reads nothing of what Godwit itself answers is not read, and costs no memory`() throws {
+        let client = try connect()
+        // Nobody has such a statement, and without Flush or Sync no server says anything.
+        let close = Frame.closeStatement("x")
+        client.sendMeanwhile((0..<5_000_000).flatMap { _ in close })
+        var unsent = -1
+        try waitUntil {
+            let before = unsent
+            unsent = try unsentBytes()
+            return unsent > 0 && unsent == before
+        }
+        #expect(unsent < 1 << 20)
+        #expect(try connect().value("SELECT 1") == "1")
+        client.endSending()
     }
 
     /// Leaves answers unread until some of what the client is sent stays with Godwit; all of them are whole there.

@@ -125,4 +125,21 @@ import Testing
         let next = try WireClient(port: new.port, database: database)
         #expect(try next.value("SELECT id FROM side_marker") == "2")
     }
+
+    @Test func `what the next process holds ends with it, for the clients of the process before as well`() throws {
+        let database = try servers.makeMarkedDatabase()
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.listen["takeover_wait"] = "100000"
+        configuration.threads = 2
+        let old = try GodwitProcess(configuration)
+        let client = try WireClient(port: old.port, database: database)
+        #expect(try client.value("SELECT side FROM side_marker") == "old")
+        let new = try GodwitProcess(takingOverFrom: old)
+        // Answered when it is true of both.
+        _ = try new.console("PAUSE \(database)")
+        client.send(FrameBuilder.query("SELECT side FROM side_marker"))
+        new.process.send(SIGKILL)
+        new.process.wait()
+        #expect(try client.readToReady().contains { $0.columns == ["old"] })
+    }
 }

@@ -55,7 +55,7 @@ import Testing
         ["BEGIN", "DECLARE c CURSOR WITH HOLD FOR SELECT 1", "COMMIT"],
         ["DO $$ BEGIN EXECUTE 'SET work_mem = 81'; END $$"], ["DO $$ BEGIN SET work_mem = '82kB'; END $$"],
         ["DO $$ BEGIN EXECUTE 'PREPARE q AS SELECT 1'; END $$"], ["DO $$ BEGIN CREATE TEMP TABLE z (a int); END $$"],
-        ["DO $$ BEGIN PERFORM pg_advisory_lock(3); END $$"],
+        ["DO $$ BEGIN PERFORM pg_advisory_lock(3); END $$"], ["DO $$ BEGIN CREATE TABLE pg_temp.z (a int); END $$"],
         ["BEGIN", "SAVEPOINT a", "SET work_mem = '83kB'", "ROLLBACK TO a", "SET enable_sort = off", "COMMIT"],
         ["BEGIN", "INSERT INTO t (v) VALUES ('open')"], ["BEGIN", "SELECT 1 / 0"],
         ["BEGIN", "SELECT pg_advisory_lock(6)"], ["BEGIN", "SELECT pg_advisory_lock(7)", "SELECT 1 / 0"],
@@ -73,6 +73,17 @@ import Testing
         #expect(try client.value("SELECT current_setting('app.name', true)") == "O'Brien")
     }
 
+    /// It goes on to the server before it is whole.
+    @Test func `a setting whose long value comes in pieces is the session's all the same`() throws {
+        let client = try connect()
+        client.send(Frame.parse("SELECT set_config('app.name', $1, false)")
+            + Frame.bind(parameters: [String(repeating: "x", count: 3 << 20)]) + Frame.execute() + Frame.sync)
+        #expect(try client.readToReady().contains { $0.type == "D" })
+        #expect(try client.value("SELECT length(current_setting('app.name'))") == "\(3 << 20)")
+        client.close()
+        #expect(try connect().value("SELECT coalesce(current_setting('app.name', true), '')") == "")
+    }
+
     @Test func `a setting that a call would have made for a row that is not there is not made`() throws {
         let (client, other) = (try connect(), try connect())
         _ = try client.query("SELECT set_config('app.name', 'x', false) FROM t WHERE false")
@@ -84,7 +95,9 @@ import Testing
         #expect(try other.value("SELECT coalesce(current_setting('app.name', true), '')") == "")
     }
 
-    @Test(arguments: ["SELECT makes('PRESERVE ROWS')", "CALL makes_all()"])
+    @Test(arguments: [
+        "SELECT makes('PRESERVE ROWS')", "CALL makes_all()", "DO $$ BEGIN PERFORM makes('PRESERVE ROWS'); END $$",
+    ])
     func `what a function has left stays its session's, and one that leaves nothing keeps no server`(
         call: String
     ) throws {
@@ -267,6 +280,17 @@ import Testing
         let value = try client.value("SELECT nextval('s')")
         #expect(try client.value("SELECT currval('s')") == value)
         _ = try client.query("COMMIT")
+    }
+
+    @Test func `a question for a sequence's value that an error skips keeps nobody waiting`() throws {
+        _ = try connect().query("SELECT nextval('s')")
+        let client = try connect()
+        _ = try client.query("BEGIN")
+        client.send(Frame.parse("SELECT nothing")
+            + Frame.parse("SELECT lastval()") + Frame.bind() + Frame.execute() + Frame.sync)
+        #expect(try client.readToReady().compactMap(\.sqlState) == ["42703"])
+        _ = try client.query("ROLLBACK")
+        #expect(try client.query("SELECT lastval()").first { $0.type == "E" }?.sqlState == "55000")
     }
 
     @Test func `a server that nobody else has used since tells a client of its own value`() throws {

@@ -1,3 +1,4 @@
+import Foundation
 import TestSupport
 import Testing
 
@@ -74,6 +75,22 @@ import Testing
         try allowFiles(1024)
         #expect(try late.readToReady().last?.transactionStatus == "I")
         #expect(try late.value("SELECT 3") == "3")
+    }
+
+    @Test func `the last file descriptors are not for clients`() throws {
+        let name = try makeDatabase()
+        let godwit = try godwit(name, pool: [:])
+        let client = try WireClient(port: godwit.port, database: name)
+        #expect(try client.value("SELECT 1") == "1")
+        // Of 200 the last fifty are kept.
+        try ChildProcess.run(["prlimit", "--pid", "\(godwit.process.pid)", "--nofile=200:"])
+        let flood = try (0..<200).map { _ in try WireClient(port: godwit.port) }
+        try godwit.log.waitForLine(containing: "the last file descriptors are kept")
+        let open = try FileManager.default.contentsOfDirectory(atPath: "/proc/\(godwit.process.pid)/fd").count
+        #expect(open >= 100 && open < 170, "\(open)")
+        for one in flood { one.close() }
+        let late = try WireClient(port: godwit.port, database: name)
+        #expect(try late.value("SELECT 2") == "2")
     }
 
     @Test(arguments: [1, 2])

@@ -332,6 +332,34 @@ import Testing
         #expect(try first.godwit.psql("SELECT balance FROM accounts WHERE id = 7", database: company.database) == "0")
     }
 
+    @Test func `no write waits for a word about a migration that is over`() throws {
+        let company = try company()
+        let (first, database) = (company.first, company.database)
+        try first.start(tests.manifest(first, "m", MigrationTests.byHand))
+        for drive in company.both { try drive.wait("m", for: "prepare running") }
+        // Each reckons with the other one.
+        try waitUntil {
+            let found = try servers.old.psql("SELECT to_regclass('godwit.proxy') IS NOT NULL", database: database)
+            return try found == "t" && servers.old.psql("SELECT count(*) FROM godwit.proxy", database: database) == "2"
+        }
+        let began = try servers.old.psql("SELECT clock_timestamp()", database: database)
+        try waitUntil {
+            try servers.old.psql("SELECT bool_and(seen > '\(began)') FROM godwit.proxy", database: database) == "t"
+        }
+        try first.insist("m", "abort")
+        try first.insist("m", "advance")
+        for drive in company.both { try drive.wait("m", for: "prepare removed") }
+        // For longer than a word may be late.
+        for _ in 0..<150 {
+            for drive in company.both {
+                _ = try drive.godwit.psql("UPDATE account SET balance = 7 WHERE id = 1", database: database)
+            }
+        }
+        for drive in company.both {
+            #expect(!drive.godwit.log.text.contains("other Godwits have had no sign"), "\(drive.godwit.log.text)")
+        }
+    }
+
     @Test func `while the state's server is away traffic goes on and nothing is decided, then it goes on by itself`() throws {
         let server = try PostgresCluster(.new18)
         let company = try company(state: server)
@@ -352,6 +380,28 @@ import Testing
         // Both ask to be the one: who was it for a moment may have lost it again.
         try waitUntil { try company.runner().post("/migrations/m/advance").status == 200 }
         for drive in company.both { try drive.wait("m", for: "backfill running") }
+    }
+
+    @Test func `an order that was refused, for its answer was lost, is not in force behind a restart`() throws {
+        let relay = try TCPRelay(to: servers.new.port)
+        let database = try servers.makeDatabase(MigrationTests.schema, old: MigrationTests.rows)
+        let state = "state_\(database)"
+        try servers.new.psql("CREATE DATABASE \(state)")
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.mirror = ["mode": "async"]
+        configuration.state["url"] = "\"host=127.0.0.1 port=\(relay.port) dbname=\(state) user=\(PostgresCluster.superuser)\""
+        let drive = try MigrationDrive(configuration)
+        try waitUntil { try drive.isRunner() }
+        try drive.start(tests.manifest(drive, "m", MigrationTests.byHand))
+        try drive.wait("m", for: "prepare running")
+        try waitUntil { try drive.status("m")["go"] as? Bool == true }
+        relay.cutAfterAnswer(to: "\"phase\":\"backfill\"")
+        #expect(try drive.post("/migrations/m/advance").status == 409)
+        #expect(relay.cuts == 1)
+        let phases = "SELECT string_agg(json::json->>'phase', ' ' ORDER BY number) FROM godwit_state.state"
+        try waitUntil { try servers.new.psql(phases, database: state).hasSuffix(" backfill prepare") }
+        try drive.crash()
+        try drive.wait("m", for: "prepare running")
     }
 
     @Test func `who begins while the state's server is away serves by what the databases say, until they do not`() throws {

@@ -365,6 +365,28 @@ import Testing
         #expect(try drive.godwit.console("SHOW DATABASES").contains { $0.values.contains("10.00") })
     }
 
+    @Test func `nobody looks any more at the two sides of a migration that is over`() throws {
+        let drive = try drive()
+        try drive.start(manifest(drive, "m", Self.byHand))
+        try waitUntil { try drive.status("m")["go"] as? Bool == true }
+        try drive.insist("m", "abort")
+        let reader = try WireClient(port: servers.old.port, database: drive.database)
+        _ = try reader.query("BEGIN; SELECT id FROM account")
+        try drive.insist("m", "advance")
+        // The removal takes longer than from one look to the next.
+        try waitUntil {
+            try servers.old.psql("""
+                SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'account'::regclass
+                """, database: drive.database) == "1"
+        }
+        _ = try reader.query("ROLLBACK")
+        try drive.wait("m", for: "prepare removed")
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'godwit migration' AND datname = "
+        for server in [servers.old, servers.new] {
+            try waitUntil { try server.psql("\(sessions)'\(drive.database)'") == "0" }
+        }
+    }
+
     @Test func `READS, FORCE and roll-backs outlive a restart`() throws {
         let drive = try drive()
         _ = try drive.godwit.console("READS \(drive.database) 12.5")

@@ -12,21 +12,27 @@ import Testing
 
     init() throws {
         servers = try Servers.shared.get()
-        database = try servers.makeDatabase(
+        (database, godwit) = try Self.start(servers)
+    }
+
+    /// - Parameter key: where keys come from; nil: as everywhere.
+    private static func start(_ servers: Servers, key: String? = nil) throws -> (String, GodwitProcess) {
+        let name = try servers.makeDatabase(
             "CREATE TABLE t (id int PRIMARY KEY, v text)",
             old: "INSERT INTO t SELECT g, 'before' FROM generate_series(1, 9) g")
-        godwit = try servers.mirroring(database) {
+        let godwit = try servers.mirroring(name) {
+            if let key { $0.database.readsKey = key }
             $0.database.readsPercent = "100"
             $0.database.pool = ["size": "4"]
             // However long the machine takes, NEW goes on answering others.
             $0.database.mirror["lag_max"] = "3600"
             $0.database.breaker = ["lag": "0", "read_timeout_millis": "0"]
         }
-        _ = try godwit.console("MIRROR PAUSE \(database)")
-        let (own, name) = (godwit, database)
+        _ = try godwit.console("MIRROR PAUSE \(name)")
         try waitUntil {
-            try own.console("SHOW MIRROR").first { $0["database"] == name }?["state"] == "paused"
+            try godwit.console("SHOW MIRROR").first { $0["database"] == name }?["state"] == "paused"
         }
+        return (name, godwit)
     }
 
     private func connect() throws -> WireClient { try WireClient(port: godwit.port, database: database) }
@@ -59,6 +65,22 @@ import Testing
         }
     }
 
+    /// A long message goes on before it is whole: whose it is may be behind the long value.
+    @Test(arguments: [false, true]) func `who is bound behind a long value has written`(isOpen: Bool) throws {
+        let (name, godwit) = try Self.start(servers, key: "[{comment: none}, {column: id}]")
+        func row() throws -> String? {
+            try WireClient(port: godwit.port, database: name).value("SELECT v FROM t WHERE id = 1")
+        }
+        #expect(try row() == "before")
+        let client = try WireClient(port: godwit.port, database: name)
+        if isOpen { for sql in ["BEGIN ISOLATION LEVEL SERIALIZABLE", "SELECT 1"] { _ = try client.query(sql) } }
+        let long = String(repeating: "x", count: 3 << 20)
+        client.send(batch("UPDATE t SET v = left($1, 5) WHERE id = $2", parameters: [long, "1"]) + Frame.sync)
+        #expect(try client.readToReady().contains { $0.commandTag == "UPDATE 1" })
+        if isOpen { _ = try client.query("COMMIT") }
+        #expect(try row() == "xxxxx")
+    }
+
     /// The grammar has a word of its own in `user`.
     @Test(arguments: [
         #"SET godwit."user" = '42'"#, #"SET LOCAL godwit."user" = '42'"#, "", #"RESET godwit."user""#, "RESET ALL",
@@ -82,6 +104,15 @@ import Testing
             _ = try reader.query("SET godwit.user = '\(user)'")
             #expect(try reader.value("SELECT v FROM t WHERE id = 1") == value, "user \(user)")
         }
+    }
+
+    /// Its user's name may be in what nobody has seen when it goes on.
+    @Test func `a write that is too long to be gathered is anybody's`() throws {
+        #expect(try row(1, to: 1) == "before")
+        let client = try connect()
+        client.send(Frame.query(Self.update(1) + " -- " + String(repeating: "x", count: 3 << 20)))
+        #expect(try client.readToReady().contains { $0.commandTag == "UPDATE 1" })
+        #expect(try row(1, to: 1) == "after")
     }
 
     /// The texts of a transaction whose COMMIT is answered long before what the client has asked for with it.

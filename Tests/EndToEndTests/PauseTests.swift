@@ -253,6 +253,19 @@ import Testing
         #expect(try count() == "7")
     }
 
+    @Test func `what a session has sent before it ended its side is done when the writes go on`() throws {
+        let pinned = try connect()
+        _ = try pinned.query("CREATE TEMP TABLE mine (id int)")
+        #expect(try order("PAUSE \(database) WRITES") == "PAUSE")
+        pinned.send(FrameBuilder.query(Self.write))
+        pinned.endSending()
+        // It is asked whether it still listens, and waits.
+        #expect(try pinned.read()?.type == "S")
+        #expect(try order("RESUME \(database)") == "RESUME")
+        #expect(Self.outcome(try pinned.readToEnd()) == "INSERT 0 1")
+        #expect(try count() == "1")
+    }
+
     @Test func `a pause with a lifetime ends by itself`() throws {
         let client = try connect()
         #expect(try order("PAUSE \(database) 5 WRITES FOR 0.2") == "PAUSE")

@@ -298,6 +298,21 @@ import Testing
         }
     }
 
+    @Test func `what a pinned client's server is asked does not come within what a COPY leaves over`() throws {
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
+        // It is pinned when all is answered, and asked at once whether the lock is there.
+        client.send(Frame.query("SELECT pg_advisory_lock(1)") + Frame.query("COPY t FROM STDIN"))
+        #expect(try client.readToReady().contains { $0.commandTag == "SELECT 1" })
+        #expect(try client.read()?.type == "G")
+        let large = Frame.message("d", [UInt8](repeating: 0x78, count: 3_000_000))
+        client.send(Frame.message("d", Array("no number\n".utf8)) + large.prefix(60_000))
+        #expect(try client.readToReady().first?.sqlState == "22P02")
+        client.send(large.dropFirst(60_000) + Frame.message("c"))
+        #expect(try client.value("SELECT 2") == "2")
+        #expect(try godwit.console("SHOW PINS").count == 1)
+    }
+
     func read(_ client: WireClient, to type: Character) throws {
         while let message = try client.read(), message.type != type {}
     }

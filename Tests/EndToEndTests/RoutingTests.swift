@@ -156,6 +156,26 @@ import Testing
         #expect(try client.value("SELECT side FROM side_marker") == "old")
     }
 
+    /// Wherever the transaction was by then: nowhere yet, on OLD, or on NEW.
+    @Test(arguments: ["", "SAVEPOINT a", "SELECT side FROM side_marker"])
+    func `a key that a transaction has set goes with its rollback`(then: String) throws {
+        let godwit = try godwit(percent: "50")
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        let buckets = try buckets((1...100).map { "\($0)" })
+        let low = try #require(buckets.first { $0.value.whole < 50 }?.key)
+        let high = try #require(buckets.first { $0.value.whole >= 50 }?.key)
+        for (own, other, side, otherSide) in [(low, high, "new", "old"), (high, low, "old", "new")] {
+            let client = try connect(godwit)
+            _ = try client.query("SET godwit.user = '\(own)'")
+            for (end, expected) in [("ROLLBACK", side), ("COMMIT", otherSide)] {
+                for sql in ["BEGIN", "SET godwit.user = '\(other)'", then, end] where !sql.isEmpty {
+                    #expect(try client.query(sql).allSatisfy { $0.type != "E" }, "\(sql)")
+                }
+                #expect(try client.value("SELECT side FROM side_marker") == expected, "\(end)")
+            }
+        }
+    }
+
     @Test func `a key that is a setting of the application's is one on the servers as well`() throws {
         let godwit = try servers.godwit(database) {
             $0.database.readsPercent = "100"

@@ -54,6 +54,18 @@ import Testing
         }
     }
 
+    @Test(arguments: [0, 3 << 20]) func `what is denied is denied at any length`(padding: Int) throws {
+        let godwit = try servers.godwit(database) {
+            $0.database.rules = "[{name: secret, regex: \"(?i)guarded\", action: deny}]"
+        }
+        let client = try connect(godwit)
+        client.send(FrameBuilder.query(
+            "INSERT INTO t VALUES (1, 'guarded') -- " + String(repeating: "x", count: padding)))
+        // A connection that is closed may not get to read why.
+        _ = try? client.readToReady()
+        #expect(try servers.old.psql("SELECT count(*) FROM t", database: database) == "0")
+    }
+
     @Test func `rules choose the side, deny and rename, and are counted`() throws {
         let godwit = try servers.godwit(database) {
             $0.database.readsPercent = "0"

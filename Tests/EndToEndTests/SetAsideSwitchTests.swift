@@ -23,7 +23,9 @@ import Testing
         CREATE TRIGGER noted AFTER INSERT ON entries FOR EACH ROW EXECUTE FUNCTION note()
         """
 
-    private func mirroring(_ database: String) throws -> GodwitProcess {
+    private func mirroring(
+        _ database: String, _ change: (inout GodwitConfiguration) -> Void = { _ in }
+    ) throws -> GodwitProcess {
         let role = "ctl_\(database)"
         for server in [servers.old, servers.new] {
             try server.createRole(role)
@@ -32,6 +34,7 @@ import Testing
         return try servers.mirroring(database) { configuration in
             configuration.database.controlOld = servers.old.conninfo(database: database, user: role)
             configuration.database.controlNew = servers.new.conninfo(database: database, user: role)
+            change(&configuration)
         }
     }
 
@@ -111,6 +114,39 @@ import Testing
         let state = try WireClient(port: godwit.port, database: database)
             .query("INSERT INTO entries VALUES (999, 1)").compactMap(\.sqlState).first
         #expect(state == "23503")
+    }
+
+    @Test func `DDL meets the keys that are set aside, and a cutover brings them back as they are then`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: SwitchTests.rows)
+        let godwit = try mirroring(database, ChangeTests.barrier)
+        let client = try WireClient(port: godwit.port, database: database)
+        for statements in [
+            ["ALTER TABLE parts RENAME COLUMN account TO payer"],
+            ["ALTER TABLE entries RENAME CONSTRAINT whose TO theirs"],
+            ["ALTER TABLE accounts RENAME TO people"],
+            // By then the transaction has the table's lock on NEW itself.
+            ["BEGIN", "ALTER TABLE parts ADD COLUMN more int", "ALTER TABLE parts DROP CONSTRAINT part_of", "COMMIT"],
+        ] {
+            for sql in statements { #expect(try client.query(sql).compactMap(\.sqlState) == [], "\(sql)") }
+            #expect(try acting(servers.new, database) == [])
+            try switches.waitForMirror(godwit)
+        }
+        let columns = """
+            SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute
+             WHERE attrelid = 'parts'::regclass AND attnum > 0
+            """
+        #expect(try servers.new.psql(columns, database: database) == "id at payer more")
+        // Who reads at a key's other end would keep the mirror from going on. What meets no key does not ask.
+        let report = try WireClient(port: servers.new.port, database: database, user: PostgresCluster.superuser)
+        _ = try report.query("BEGIN")
+        _ = try report.query("SELECT count(*) FROM people")
+        let refused = try client.query("ALTER TABLE entries DROP CONSTRAINT theirs")
+        #expect(refused.compactMap(\.sqlState).first == "55P03", "\(refused)")
+        #expect(try client.query("ALTER TABLE log ADD COLUMN more int").compactMap(\.sqlState) == [])
+        _ = try report.query("COMMIT")
+        try switches.waitForMirror(godwit)
+        try switches.switchOver(godwit, "CUTOVER", database)
+        try waitUntil { try acting(servers.new, database) == ["entries noted", "entries theirs t"] }
     }
 
     @Test func `a key that does not hold is named behind the cutover, and its new rows are checked`() throws {

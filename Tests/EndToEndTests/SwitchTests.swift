@@ -241,6 +241,24 @@ import Testing
         try waitUntil { try breaker("new")["state"] == "closed" }
     }
 
+    @Test func `after a rollback nobody reads on NEW until READS, also behind a restart`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let first = try servers.mirroring(database) { $0.database.readsPercent = "100" }
+        func percent(_ godwit: GodwitProcess) throws -> String? {
+            try godwit.console("SHOW DATABASES").first { $0["name"] == database && $0["side"] == "new" }?["reads_percent"]
+        }
+        #expect(try percent(first) == "100.00")
+        try switchOver(first, "CUTOVER", database)
+        try waitForMirror(first)
+        try switchOver(first, "ROLLBACK", database)
+        #expect(try percent(first) == "0.00")
+        #expect(first.terminate() == .code(0))
+        let again = try GodwitProcess(resuming: first)
+        #expect(try percent(again) == "0.00")
+        _ = try again.console("READS \(database) 50")
+        #expect(try percent(again) == "50.00")
+    }
+
     @Test func `an open transaction outlasts the deadline, and everything goes on as it was`() throws {
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let godwit = try servers.mirroring(database)

@@ -117,6 +117,27 @@ import Testing
         #expect(try WireClient(port: next.port, database: database).value("SELECT 1") == "1")
     }
 
+    @Test func `while a switch is under way nobody takes over, also before it holds anybody`() throws {
+        let name = try servers.makeDatabase("CREATE TABLE item (id int PRIMARY KEY, word text)")
+        let godwit = try servers.mirroring(name)
+        // Whoever settles an earlier switch is waited for.
+        let settling = try WireClient(port: servers.old.port, database: name)
+        _ = try settling.query("SELECT pg_advisory_lock(7451605422)")
+        let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
+        console.send(FrameBuilder.query("CUTOVER \(name) WITHOUT VERIFY DEADLINE 10000"))
+        try waitUntil {
+            try servers.old.psql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                + " AND database = (SELECT oid FROM pg_database WHERE datname = '\(name)')") == "1"
+        }
+        let refused = try GodwitProcess.command(["serve", "--takeover", "--config", godwit.configurationPath])
+        #expect(refused.wait() == .code(1))
+        #expect(refused.errors.text.contains("switch of the authority"), "\(refused.errors.text)")
+        _ = try settling.query("SELECT pg_advisory_unlock(7451605422)")
+        _ = try console.readToReady()
+        let next = try GodwitProcess(takingOverFrom: godwit)
+        #expect(try next.console("SHOW AUTHORITY").contains { $0["database"] == name })
+    }
+
     @Test func `clients of the old process stay until they leave, and are told to after takeover_wait`() throws {
         var configuration = configuration
         configuration.listen["takeover_wait"] = "100000"

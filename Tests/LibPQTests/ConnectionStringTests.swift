@@ -26,6 +26,13 @@ import Testing
         #expect(target.connectTimeoutSeconds == 7 && target.hostaddr == nil && target.options == nil)
     }
 
+    @Test(arguments: [
+        ("1", 1), ("0", nil), ("-1", nil), ("86401", 86_400), ("99999999999", 86_400), ("soon", nil),
+    ] as [(String, Int?)])
+    func `a time to connect is one that can be waited for`(said: String, seconds: Int?) throws {
+        #expect(try ConnectionString(parsing: "host=h connect_timeout=\(said)").connectTimeoutSeconds == seconds)
+    }
+
     @Test func `text made from parameters means the same again`() throws {
         let odd = try ConnectionString(parsing: "host=/tmp dbname=x").overriding([
             "password": "a b'c\\d=é'\u{301}", "options": "-c search_path=a,b", "dbname": "",

@@ -17,6 +17,13 @@ import Testing
         try Connection.open(try target(), purpose: "test", interrupt: interrupt)
     }
 
+    @Test(arguments: ["0", "99999999999"])
+    func `a connection whose time to connect has no end is made`(seconds: String) throws {
+        let target = try Self.target().overriding(["connect_timeout": seconds])
+        let connection = try Connection.open(target, purpose: "test")
+        #expect(try connection.query("SELECT 1")[0, 0] == "1")
+    }
+
     @Test func `sessions pin what a value's text depends on`() throws {
         let connection = try Self.open()
         let rows = try connection.query("""
@@ -49,6 +56,23 @@ import Testing
         }
         #expect(try connection.query("SELECT $1::int + 1", parameters: ["41"])?[0, 0] == "42")
         #expect(try connection.query("SELECT $1::text IS NULL", parameters: [nil])?.flag(0, 0) == true)
+    }
+
+    @Test(arguments: ["COPY (SELECT 1) TO STDOUT", "COPY copied FROM STDIN"])
+    func `a COPY among an operator's statements is refused, and the session lives on`(copy: String) throws {
+        let connection = try Self.open()
+        try connection.execute("CREATE TEMP TABLE copied (n int)")
+        let simple = #expect(throws: PostgresFailure.self) { try connection.execute("SELECT 1; \(copy)") }
+        #expect(simple?.kind == .refused)
+        let extended = #expect(throws: PostgresFailure.self) { try connection.query(copy, parameters: []) }
+        #expect(extended?.kind == .refused)
+        let streamed = #expect(throws: PostgresFailure.self) {
+            try connection.send(statement: Array(copy.utf8), values: [])
+            _ = try connection.takeRows(until: .now().adding(seconds: 60)) { _ in true }
+        }
+        #expect(streamed?.kind == .refused)
+        #expect(try connection.query("SELECT 2")[0, 0] == "2")
+        #expect(try connection.query("SELECT $1", parameters: ["3"])?[0, 0] == "3")
     }
 
     @Test func `a lost session is told from a refused statement`() throws {

@@ -49,6 +49,19 @@ import Testing
         }
     }
 
+    @Test func `one that was aborted, and ended with its process, is in nobody's way`() {
+        var drive = Drive(Self.byHand)
+        drive.handle(.worked(.install, now: 1))
+        let order = DrillOrder(isWhole: false)
+        drive.command(.drill(order), at: 5)
+        #expect(drive.command(.abort(reason: "tea"), at: 6).contains(.cancelDrill))
+        drive.machine = MigrationMachine(drive.machine.manifest, state: drive.machine.state)
+        drive.handle(.restored(now: 7_000_000))
+        drive.command(.resume, at: 8)
+        drive.handle(.worked(.install, now: 9_000_000))
+        #expect(drive.command(.drill(order), at: 10).contains(.perform(.drill)))
+    }
+
     @Test func `a whole one begins only where the gates of the cutover hold`() {
         let order = DrillOrder(isWhole: true, watchSeconds: 5)
         var early = Drive(manifest { $0.phases[.shift] = .init(soakSeconds: 100) })

@@ -91,4 +91,18 @@ import Testing
         other.manage(1000, cohorts: [:], for: "shop")
         #expect(other.share(of: "shop", inFile: 9000) == 1000)
     }
+
+    @Test func `that a migration is over is not taken back by who has not heard of it`() {
+        var plan = TrafficPlan()
+        plan.finish("shop", pair: "places")
+        var other = TrafficPlan()
+        other.order(500, for: "shop")
+        plan.restore(other.record(of: "shop"), for: "shop")
+        #expect(plan.record(of: "shop").finishedPair == "places")
+        #expect(plan.share(of: "shop", inFile: 0) == 500)
+        // Another one that is over is the last word.
+        other.finish("shop", pair: "others")
+        plan.restore(other.record(of: "shop"), for: "shop")
+        #expect(plan.record(of: "shop").finishedPair == "others")
+    }
 }

@@ -161,6 +161,24 @@ import Testing
         }
     }
 
+    /// OLD alone has a collation for which the texts before and behind the change are one.
+    @Test func `a row that several texts of its key find comes once`() throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (k text, id int, v int, PRIMARY KEY (k, id))")
+        let old = try harness.writer()
+        try old.execute("""
+            CREATE COLLATION caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+            ALTER TABLE t ALTER k TYPE text COLLATE caseless;
+            INSERT INTO t SELECT 'Key' || g, 1, g FROM generate_series(1, 3000) g; ANALYZE t
+            """)
+        try harness.prepare()
+        harness.start(MirrorOptions(pollMillis: 5))
+        try harness.waitUntilReadable()
+        try old.execute("UPDATE t SET k = upper(k) WHERE v <= 5")
+        try MirrorRegressionTests.expectEqual(harness, "few")
+        try old.execute("UPDATE t SET k = lower(k)")
+        try MirrorRegressionTests.expectEqual(harness, "many")
+    }
+
     /// As citext has it: to the index and to DISTINCT 'A' and 'a' are one, to `=` under our search path they are two.
     @Test func `keys of a type that has an equality of its own`() throws {
         let compare = ["lt": "<", "le": "<=", "eq": "=", "ge": ">=", "gt": ">"].sorted { $0.key < $1.key }

@@ -260,6 +260,16 @@ import Testing
         try MirrorRegressionTests.expectEqual(harness)
     }
 
+    @Test func `a key that is a name of the catalog`() throws {
+        let harness = try MirrorHarness.mirroring(
+            "CREATE TABLE t (r regclass PRIMARY KEY, v int); CREATE TABLE other (id int PRIMARY KEY)",
+            fill: "INSERT INTO t VALUES ('t', 1), ('other', 2)")
+        try harness.writer().execute("""
+            UPDATE t SET v = 3 WHERE r = 't'::regclass; DELETE FROM t WHERE r = 'other'::regclass
+            """)
+        try MirrorRegressionTests.expectEqual(harness)
+    }
+
     @Test func `transactions take turns with two tables of the journal`() throws {
         let harness = try MirrorHarness(schema: "CREATE TABLE t (id bigint PRIMARY KEY)")
         try harness.prepare()

@@ -44,9 +44,16 @@ import Testing
         }
         try rests("true")
         var options = MirrorOptions(pollMillis: 5, backfillRows: 100)
-        options.throttleQuery = "SELECT public.rests()"
+        options.throttleQuery = "SELECT public.rests() -- a comment at its end"
         harness.start(options)
         try harness.wait(for: "the reason") { $0.copyHeld.contains("throttle_query says so") }
+        // No transaction stays open behind it.
+        try harness.wait(for: "the query's end") { _ in
+            try harness.connectOld().query("""
+                SELECT FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name = 'godwit mirror barrier' AND state = 'idle'
+                """).count == 1
+        }
         let copied = harness.horizon.report.rowsCopied
         try harness.connectOld().execute("UPDATE public.t SET v = -7 WHERE id = 1999")
         try harness.wait(for: "the change") { _ in

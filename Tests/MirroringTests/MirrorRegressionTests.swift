@@ -68,6 +68,28 @@ import Testing
         try Self.expectEqual(harness)
     }
 
+    @Test func `a primary key that is WITHOUT OVERLAPS on NEW`() throws {
+        let harness = try MirrorHarness(schema: """
+            CREATE TABLE t (r int4range, during int4range, v int, PRIMARY KEY (r, during))
+            """)
+        try harness.connectNew().execute("""
+            ALTER TABLE public.t DROP CONSTRAINT t_pkey;
+            ALTER TABLE public.t ADD PRIMARY KEY (r, during WITHOUT OVERLAPS)
+            """)
+        let old = try harness.writer()
+        try old.execute("INSERT INTO t SELECT int4range(g, g + 1), '[1,5)', g FROM generate_series(1, 50) g")
+        try harness.prepare()
+        harness.start(MirrorOptions(pollMillis: 5))
+        try harness.waitUntilReadable()
+        try old.execute("UPDATE t SET v = -v; INSERT INTO t SELECT r, '[5,9)', v FROM t WHERE v < -40")
+        try Self.expectEqual(harness)
+        // The first period grows into what the second one was.
+        try old.execute("""
+            UPDATE t SET during = CASE lower(during) WHEN 1 THEN int4range(1, 7) ELSE int4range(7, 9) END WHERE v < -40
+            """)
+        try Self.expectEqual(harness)
+    }
+
     @Test func `a writer that waits for a foreign key's row does not stop the mirror`() throws {
         let harness = try MirrorHarness.mirroring("""
             CREATE TABLE parent (id int PRIMARY KEY, v text);

@@ -52,6 +52,32 @@ import Testing
         return !isThere
     }
 
+    @Test func `columns that take each other's names on one side first leave no row with the other's values`() throws {
+        let harness = try Self.mirroring(
+            "CREATE TABLE t (id int PRIMARY KEY, v int, a int, b int)",
+            fill: "INSERT INTO t SELECT g, g, g, -g FROM generate_series(1, 500) g")
+        let swap = """
+            BEGIN; ALTER TABLE public.t RENAME a TO c; ALTER TABLE public.t RENAME b TO a;
+            ALTER TABLE public.t RENAME c TO b; COMMIT
+            """
+        try harness.connectOld().execute(swap)
+        try harness.connectOld().execute("INSERT INTO public.t (id, a, b) VALUES (501, -501, 501)")
+        try harness.wait(for: "each value under its name") { _ in
+            let found = "SELECT count(*) FROM public.t WHERE a = -id AND b = id"
+            return try harness.connectNew().query(found).integer(0, 0) == 501
+        }
+        try harness.connectNew().execute(swap)
+        try Self.expectEqual(harness)
+        // Where nothing is carried between the two, they are what they were.
+        let isCopied = try Self.copiesAnew(harness) {
+            harness.stop()
+            try harness.connectOld().execute(swap)
+            try harness.connectNew().execute(swap)
+            harness.start()
+        }
+        #expect(!isCopied)
+    }
+
     @Test(arguments: [
         "int", "int DEFAULT 5", "text NOT NULL DEFAULT 'a,b|c'", "date DEFAULT '2020-02-01'", "text[] DEFAULT '{x,NULL}'",
     ])
@@ -211,6 +237,35 @@ import Testing
         try Self.expectEqual(harness)
     }
 
+    /// No row is written for it, no file is another, and no column is newer than it was.
+    @Test(arguments: [
+        "ALTER TABLE public.t RENAME a TO c; ALTER TABLE public.t RENAME b TO a; ALTER TABLE public.t RENAME c TO b",
+        "ALTER TABLE public.t DROP a; ALTER TABLE public.t RENAME b TO a",
+    ])
+    func `a name that another column has had on one side has the table copied anew`(change: String) throws {
+        let harness = try Self.mirroring(
+            "CREATE TABLE t (id int PRIMARY KEY, a int, b int)",
+            fill: "INSERT INTO t SELECT g, g, -g FROM generate_series(1, 500) g")
+        let old = try harness.connectOld(), new = try harness.connectNew()
+        try old.execute("BEGIN; \(change); COMMIT")
+        // By their names: the columns are in another order there.
+        let values = "SELECT string_agg(id || ' ' || a, ',' ORDER BY id) FROM public.t"
+        let expected = try old.query(values)[0, 0]
+        try harness.wait(for: "the other column's values") { _ in try new.query(values)[0, 0] == expected }
+    }
+
+    @Test func `a column that is renamed alike on both sides is the one that it was`() throws {
+        let harness = try Self.mirroring(
+            "CREATE TABLE t (id int PRIMARY KEY, v int, a int)",
+            fill: "INSERT INTO t SELECT g, g, -g FROM generate_series(1, 500) g")
+        let isAnew = try Self.copiesAnew(harness) {
+            for connect in [harness.connectOld, harness.connectNew] {
+                try connect().execute("ALTER TABLE public.t RENAME a TO c")
+            }
+        }
+        #expect(!isAnew)
+    }
+
     @Test func `a key that becomes another`() throws {
         let harness = try Self.mirroring(
             "CREATE TABLE t (a int PRIMARY KEY, b int NOT NULL, v int)",
@@ -224,6 +279,24 @@ import Testing
         try Self.expectEqual(harness)
         try harness.connectOld().execute("UPDATE public.t SET b = b + 5000 WHERE a < 200; UPDATE public.t SET a = 1")
         try Self.expectEqual(harness)
+    }
+
+    @Test func `keys that a domain does not allow any more are taken away`() throws {
+        let harness = try Self.mirroring("""
+            CREATE DOMAIN word AS text; CREATE DOMAIN code AS word; CREATE TABLE one (k code PRIMARY KEY, v int);
+            CREATE TABLE two (id int, k code, v int, PRIMARY KEY (k, id))
+            """, fill: """
+            INSERT INTO one SELECT 'k' || g, g FROM generate_series(1, 3000) g;
+            INSERT INTO two SELECT g, 'k' || g, g FROM generate_series(1, 3000) g
+            """)
+        let old = try harness.writer()
+        for (kept, name) in [(2990, "few"), (1000, "many")] {
+            try old.execute("""
+                BEGIN; DELETE FROM one WHERE v > \(kept); DELETE FROM two WHERE v > \(kept);
+                ALTER DOMAIN word ADD CHECK (substr(VALUE, 2)::int <= \(kept)); COMMIT
+                """)
+            try MirrorRegressionTests.expectEqual(harness, name)
+        }
     }
 
     @Test func `a key that could be NULL for a moment stops nothing`() throws {

@@ -115,6 +115,16 @@ import Testing
         #expect(try Preflight.check(old: new, new: old).blocking.isEmpty, "OLD's keys may be fewer")
     }
 
+    @Test func `a key by which no index finds a row is told`() throws {
+        let harness = try MirrorHarness(schema: """
+            CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TABLE found (k varchar(9), m mood, PRIMARY KEY (m, k));
+            CREATE TABLE sought (k text NOT NULL); CREATE UNIQUE INDEX ON sought (k COLLATE "POSIX")
+            """)
+        let result = try Preflight.check(old: try harness.connectOld(), new: try harness.connectNew())
+        #expect(result.blocking.isEmpty)
+        #expect(result.findings.filter { $0.problem.contains("no index") }.map(\.place) == ["OLD public.sought"])
+    }
+
     @Test func `settings of one side only, and rows of extensions, are told`() throws {
         let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY)")
         let old = try harness.connectOld(), database = harness.pair.database

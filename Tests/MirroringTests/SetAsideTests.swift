@@ -211,6 +211,39 @@ import Testing
         #expect(found.count > 0 && found[0, 0] == wanted)
     }
 
+    @Test(arguments: [false, true])
+    func `DDL meets the keys of the tables that it names, and they go again as they are then`(newIs15: Bool) throws {
+        let pair = try Pair(newIs15: newIs15, onOld: Self.writes)
+        try pair.prepare()
+        let new = try pair.connect(pair.new)
+        func keys(behind statements: String...) throws -> [String] {
+            for sql in statements {
+                try new.execute("SELECT godwit.put_back($ddl$\(sql)$ddl$)")
+                try new.execute(sql)
+                try new.execute("SELECT godwit.set_aside()")
+            }
+            let rows = try new.query("""
+                SELECT format('%s %s %s', table_name, name, definition) FROM godwit.aside
+                 WHERE kind = 'foreign key' ORDER BY 1
+                """)
+            return (0..<rows.count).map { rows[$0, 0] ?? "" }
+        }
+        // One of another name is validated as well when it comes back.
+        #expect(try keys(behind:
+            "ALTER TABLE public.parts RENAME COLUMN parent TO mother",
+            "ALTER TABLE public.children RENAME CONSTRAINT of TO whose",
+            "ALTER TABLE public.children DROP COLUMN previous"
+        ) == [
+            "children whose FOREIGN KEY (parent) REFERENCES public.parents(id) ON DELETE CASCADE",
+            "parts parts_parent_fkey FOREIGN KEY (mother) REFERENCES public.parents(id) ON DELETE CASCADE",
+            "scratch scratch_parent_fkey FOREIGN KEY (parent) REFERENCES public.parents(id)",
+        ])
+        // What has nothing to do with keys brings none back.
+        try new.execute("SELECT godwit.put_back('ALTER TABLE public.children ADD COLUMN more int')")
+        #expect(try new.query("SELECT count(*) FROM godwit.firing()").integer(0, 0) == 0)
+        #expect(try keys(behind: "DROP TABLE public.parents CASCADE") == [])
+    }
+
     @Test func `a table that takes the name of one that is gone keeps what is its own`() throws {
         let pair = try Pair(newIs15: false, onOld: Self.writes)
         let before = try pair.catalog()

@@ -1,4 +1,5 @@
 import COpenSSL
+import Glibc
 import TestSupport
 import Testing
 
@@ -48,5 +49,37 @@ import Testing
         // The alert no_renegotiation, in a record of its own; the connection itself goes on.
         #expect(pair.server.outgoing.first == 0x15)
         #expect(pair.server.stream.state == .open)
+    }
+
+    @Test func `what was to answer a peer that does not read is nobody else's`() throws {
+        let sockets = SocketPair(bufferBytes: 4_096)
+        var server = ByteStream(SocketDescriptor(owning: dup(sockets.near.raw)))
+        var client = ByteStream(SocketDescriptor(owning: dup(sockets.far.raw)))
+        // The server's is its thread's: whoever encrypts next sends what is in it.
+        let scratch = TLSScratch(plaintextBytes: 65_536)
+        var options = try TestCertificates.clientOptions()
+        options.most = .v12
+        let peer = TLSStream(
+            try TLSContext(.client, options), TLSScratch(plaintextBytes: 65_536), serverName: "localhost")
+        let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
+        let context = try TLSContext(.server, TestCertificates.serverOptions())
+        _ = server.startTLS(TLSStream(context, scratch), received: nothing)
+        _ = client.startTLS(peer, received: nothing)
+        let room = UnsafeMutableRawBufferPointer.allocate(byteCount: 65_536, alignment: 16)
+        defer { room.deallocate() }
+        while !client.isOpen || !server.isOpen {
+            _ = server.receive(into: room)
+            _ = client.receive(into: room)
+            _ = server.flush()
+            _ = client.flush()
+        }
+        let answer = [UInt8](repeating: 1, count: 2 * SendQueue.highWater)
+        _ = answer.withUnsafeBytes { server.send($0) }
+        SSL_clear_options(peer.raw, 1 << 30)
+        #expect(SSL_renegotiate(peer.raw) == 1)
+        _ = answer[..<1].withUnsafeBytes { client.send($0) }
+        let outcome = server.receive(into: room)
+        #expect(outcome == .failed(errno: EPROTO))
+        #expect(scratch.output.isEmpty)
     }
 }

@@ -308,6 +308,7 @@ enum Corpus {
         select set_config('a.b', 'c', false)
         select set_config('search_path', 'x', true)
         select t.a from t where exists (select set_config('a.b', 'c', false))
+        select (t).xmin from t
         select * from pg_class
         select * from pg_catalog.pg_type
         select * from pg_stat_activity

@@ -57,6 +57,27 @@ import Testing
         #expect(key(text, columns) == expected)
     }
 
+    /// Beyond what is looked at the user is not found, and yet his rows are changed.
+    static let hidden: [(String, Bool)] = [
+        ("insert into t (user_id) values " + Array(repeating: "(7)", count: 64).joined(separator: ", "), false),
+        ("insert into t (user_id) values " + Array(repeating: "(7)", count: 65).joined(separator: ", "), true),
+        ("insert into t (a) values " + Array(repeating: "(7)", count: 65).joined(separator: ", "), false),
+        ("update t set " + (1...63).map { "c\($0) = 1" }.joined(separator: ", ") + " where user_id = 7", false),
+        ("update t set " + (1...64).map { "c\($0) = 1" }.joined(separator: ", ") + " where user_id = 7", true),
+        ("select " + (1...64).map { "\($0)" }.joined(separator: ", ") + " from t where user_id = 7", false),
+        ("update t set a = 1 where user_id = 7", false), ("update t set a = 1", false),
+        ("update t set a = 1 where user_id = $1", false),
+        ("update t set a = 1 where user_id = 7; update t set b = 1 where user_id = 7", true),
+        ("insert into t (user_id, a) values (7, '\(String(repeating: "x", count: 64 << 10))')", true),
+        ("select * from t where a in (1\(String(repeating: ", 1", count: 32 << 10)))", false),
+        ("merge into t using u on t.a = u.a when matched then update set b = 1 returning nothing at all", true),
+    ]
+
+    @Test(arguments: hidden) func `a write whose columns hide their user is told`(text: String, isHidden: Bool) {
+        #expect(analysed(text, plan: columns).statement.hidesKey == isHidden)
+        #expect(!analysed(text).statement.hidesKey, "no columns are asked for")
+    }
+
     @Test(arguments: [
         "select * from t where user_id > 42", "select * from t where user_id = 1 or a = 2", "select user_id from t",
         "select * from t where user_id = null", "insert into t values (42)", "insert into t (user_id) values (1), (2)",

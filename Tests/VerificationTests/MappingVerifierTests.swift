@@ -151,6 +151,29 @@ import Testing
         ])
     }
 
+    @Test func `types, domains, views and functions that one side lacks, or has otherwise, are told`() throws {
+        let pair = try MirroredPair(schema: """
+            CREATE DOMAIN amount AS int CHECK (VALUE > 0); CREATE TYPE pair AS (a int, b int);
+            CREATE TABLE t (id int, v amount, p pair); CREATE VIEW shown AS SELECT id, v FROM t;
+            CREATE MATERIALIZED VIEW kept AS SELECT id FROM t;
+            CREATE FUNCTION twice(x int) RETURNS int LANGUAGE sql AS 'SELECT x * 2';
+            CREATE PROCEDURE nothing() LANGUAGE plpgsql AS 'BEGIN END'
+            """)
+        let old = try ConnectionString(parsing: pair.oldConninfo), new = try ConnectionString(parsing: pair.newConninfo)
+        #expect(try SchemaComparison.run(old: old, new: new) == [])
+        try Self.connect(pair.newConninfo).execute("""
+            ALTER DOMAIN public.amount DROP CONSTRAINT amount_check; ALTER TYPE public.pair RENAME ATTRIBUTE a TO c;
+            DROP VIEW public.shown; DROP MATERIALIZED VIEW public.kept; DROP PROCEDURE public.nothing();
+            CREATE OR REPLACE FUNCTION public.twice(x int) RETURNS int LANGUAGE sql AS 'SELECT x + x'
+            """)
+        let found = try SchemaComparison.run(old: old, new: new).map { "\($0.object) \($0.property)" }
+        #expect(found == [
+            "domain public.amount definition", "function public.nothing() ",
+            "function public.twice(x integer) definition",
+            "materialized view public.kept ", "type public.pair attributes", "view public.shown ",
+        ])
+    }
+
     @Test func `the order of columns, what a partition holds and of what, are part of the schema`() throws {
         let pair = try MirroredPair(schema: """
             CREATE TABLE parts (id int, n int) PARTITION BY RANGE (id); CREATE TABLE base (id int);
