@@ -22,7 +22,7 @@ deb: setup  ## a Debian package: .build/godwit_<version>_<architecture>.deb
 test-deb: deb  ## installs the package, starts it, upgrades it under a client, removes it (root)
 	@scripts/test-deb
 
-test: setup  ## every test, with real PostgreSQL 15 and 18
+test: setup promtool  ## every test, with real PostgreSQL 15 and 18
 	@scripts/test
 
 test-drivers: build  ## the drivers of other languages, as Debian has them: a table of language and case

@@ -183,6 +183,9 @@ package final class CaptureLane {
     private let thread: Int
     var buffer = RecordBuffer(capacity: CaptureSession.chunkBytes)
     private var lastConnection: UInt64 = 0
+    /// Connections of which nothing more is kept and that are not marked so, for there was no room.
+    private var untold: [UInt64] = []
+    private var lastMicros: UInt64 = 0
     private var hasEnded = false
     let withDigest: Bool
     let isRedacted: Bool
@@ -235,16 +238,35 @@ package final class CaptureLane {
         return true
     }
 
+    /// Nothing more of this connection is kept. It is marked so when there is room: by then it may be gone, and whoever
+    /// plays it would hold it open, with all that its transaction has locked.
+    func tellDropped(_ connection: UInt64, _ micros: UInt64) {
+        if !session.isRunning { return }
+        lastMicros = micros
+        untold.append(connection)
+        tellDropped()
+    }
+
+    private func tellDropped() {
+        while let connection = untold.last, append(dropped(connection)) { untold.removeLast() }
+    }
+
+    private func dropped(_ connection: UInt64) -> CaptureRecord {
+        CaptureRecord(connection: connection, micros: lastMicros, number: session.nextNumber(), content: .dropped)
+    }
+
     /// What has gathered goes to the file though it is little: somebody may follow it.
     package func flush() {
-        if buffer.records == 0 || hasEnded { return }
-        if let next = session.handOver(buffer, of: thread) { buffer = next }
+        if hasEnded { return }
+        if buffer.records > 0, let next = session.handOver(buffer, of: thread) { buffer = next }
+        tellDropped()
     }
 
     /// The last records; nothing may be added any more.
     package func end() {
         if hasEnded { return }
         hasEnded = true
+        for connection in untold { buffer.append(dropped(connection)) }
         session.laneEnded(buffer, of: thread)
         buffer = RecordBuffer(capacity: 0)
     }

@@ -93,9 +93,8 @@ package final class CaptureTap {
     private let number: UInt64
     private var frontend = FrontendTap()
     private var backend: BackendTap
-    /// Nothing more is kept; it was told, or is to be told when there is room.
+    /// Nothing more is kept.
     private var isDropped = false
-    private var isDropTold = false
 
     /// Writes down who it is.
     ///
@@ -113,13 +112,14 @@ package final class CaptureTap {
             records.append(CaptureRecord(
                 connection: number, micros: micros, number: place, content: .prepared(body: body)))
         }
-        for record in records where !isDropped { isDropped = !lane.append(record) }
-        if isDropped { lane.countDropped() }
+        for record in records where !isDropped {
+            if !lane.append(record) { drop(micros) }
+        }
     }
 
     package func received(_ bytes: UnsafeRawBufferPointer, at now: MonotonicInstant) {
         let micros = lane.micros(now)
-        if isDropped { return tellDropped(micros) }
+        if isDropped { return }
         if !frontend.take(bytes, lane, stamp(micros)) { drop(micros) }
     }
 
@@ -142,19 +142,13 @@ package final class CaptureTap {
 
     package func ended(at now: MonotonicInstant) {
         let micros = lane.micros(now)
-        if isDropped { return tellDropped(micros) }
-        _ = append(.disconnect, micros)
+        if !isDropped && !append(.disconnect, micros) { drop(micros) }
     }
 
     private func drop(_ micros: UInt64) {
         isDropped = true
         lane.countDropped()
-        tellDropped(micros)
-    }
-
-    private func tellDropped(_ micros: UInt64) {
-        if isDropTold { return }
-        isDropTold = append(.dropped, micros)
+        lane.tellDropped(number, micros)
     }
 
     private func append(_ content: CaptureRecord.Content, _ micros: UInt64) -> Bool {

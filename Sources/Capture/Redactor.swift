@@ -376,7 +376,9 @@ package struct Redactor {
     /// Types are often not named: told by the size, a value becomes another of its size.
     private mutating func binary(_ value: [UInt8], depth: Int) -> [UInt8] {
         switch value.count {
-        case 0, 1: return value
+        case 0: return value
+        // Of a boolean, or a small number; anything else is a text of one letter.
+        case 1: return value[0] < 0x20 ? value : pseudonyms.of(value)
         case 2, 4, 8: return integer(value)
         default: break
         }

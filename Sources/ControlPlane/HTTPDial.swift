@@ -21,7 +21,7 @@ package struct HTTPDial: ~Copyable {
         }
     }
 
-    /// Seconds for which nothing is sent or received at most.
+    /// Milliseconds for which nothing is sent or received at most.
     private static let silenceMillis: CInt = 60_000
     private static let bufferBytes = 64 * 1024
 

@@ -273,9 +273,7 @@ package struct MigrationRoutes: Sendable {
         guard !key.isEmpty, key.utf8.count <= Self.keyBytesMax else {
             throw HTTPProblem(422, "the Idempotency-Key cannot be used", "1 to \(Self.keyBytesMax) bytes")
         }
-        let print = Digest.sha256(Array(request.utf8)).map { byte in
-            (byte < 16 ? "0" : "") + String(byte, radix: 16)
-        }.joined()
+        let print = Digest.sha256(Array(request.utf8)).hex
         // From here to its end nobody else has the key: what is looked up is not overtaken.
         guard keys.begin(key) else {
             throw HTTPProblem(409, "a request with this Idempotency-Key is under way", "ask again in a moment")

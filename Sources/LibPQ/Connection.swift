@@ -118,6 +118,13 @@ package struct Connection: ~Copyable {
         return rows
     }
 
+    /// - Parameter name: of a table, a view or the like, as SQL has it.
+    package borrowing func hasRelation(
+        _ name: String, timeoutSeconds: Double? = nil
+    ) throws(PostgresFailure) -> Bool {
+        try query("SELECT to_regclass(\(SQL.literal(name))) IS NOT NULL", timeoutSeconds: timeoutSeconds).flag(0, 0)
+    }
+
     /// One statement with text parameters `$1`...
     package borrowing func query(
         _ sql: String, parameters: [String?], timeoutSeconds: Double? = nil
@@ -317,7 +324,8 @@ package struct Connection: ~Copyable {
         }
     }
 
-    private static func start(_ parameters: [String: String]) -> OpaquePointer? {
+    /// - Returns: nil: out of memory. Whoever has it finishes it.
+    static func start(_ parameters: [String: String]) -> OpaquePointer? {
         let pairs = parameters.map { (strdup($0.key), strdup($0.value)) }
         defer {
             for (keyword, value) in pairs {

@@ -64,6 +64,12 @@ package struct TableDescription: Sendable, Equatable {
 
         /// As format_type writes them: the types of whole numbers.
         package static let integerTypes: Set = ["smallint", "integer", "bigint"]
+
+        /// Types of one family have the same texts for the same values, in the same order.
+        package static func family(of type: String) -> String {
+            if integerTypes.contains(type) { return "integer" }
+            return type.hasPrefix("character varying") && !type.hasSuffix("[]") ? "text" : type
+        }
     }
 
     package var oid: UInt32

@@ -30,18 +30,7 @@ package final class WireSession {
     /// - Parameter target: `gssencmode` is switched off: its encryption is libpq's own to speak.
     package init(_ target: ConnectionString) throws(PostgresFailure) {
         let parameters = target.overriding(["gssencmode": "disable"]).parameters
-        let pairs = parameters.map { (strdup($0.key), strdup($0.value)) }
-        defer {
-            for (keyword, value) in pairs {
-                free(keyword)
-                free(value)
-            }
-        }
-        let keywords: [UnsafePointer<CChar>?] = pairs.map { $0.0.map { UnsafePointer($0) } } + [nil]
-        let values: [UnsafePointer<CChar>?] = pairs.map { $0.1.map { UnsafePointer($0) } } + [nil]
-        guard let raw = PQconnectStartParams(keywords, values, 0) else {
-            throw PostgresFailure(.connecting, "out of memory")
-        }
+        guard let raw = Connection.start(parameters) else { throw PostgresFailure(.connecting, "out of memory") }
         self.raw = raw
         _ = PQsetNoticeProcessor(raw, { _, _ in }, nil)
         if PQstatus(raw) == CONNECTION_BAD { throw PostgresFailure(.connecting, errorText) }
@@ -75,7 +64,6 @@ package final class WireSession {
     // MARK: bytes
 
     package var hasUnsent: Bool { unsentStart < unsent.count }
-    package var unsentCount: Int { unsent.count - unsentStart }
 
     /// Sends what the kernel takes; the rest waits for `flush`.
     package func send(_ bytes: [UInt8]) -> Outcome {

@@ -50,10 +50,8 @@ package final class TakeoverOffer: Sendable {
         let whole = realpath(path, nil)
         defer { free(whole) }
         let name = whole.map { String(cString: $0) } ?? path
-        let digits = Digest.md5(Array(name.utf8)).prefix(8).map { byte in
-            (byte < 16 ? "0" : "") + String(byte, radix: 16)
-        }
-        return .unix(path: "@godwit-takeover-\(geteuid())-\(digits.joined())")
+        let digits = Digest.md5(Array(name.utf8)).prefix(8).hex
+        return .unix(path: "@godwit-takeover-\(geteuid())-\(digits)")
     }
 
     /// - Parameters:
@@ -200,8 +198,7 @@ private final class Conversation {
 /// `cancel <number> <process> <secret in hex>`
 enum CancelWord {
     static func text(_ number: UInt64, _ processID: Int32, _ secret: [UInt8]) -> String {
-        let hex = secret.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
-        return "cancel \(number) \(processID) \(hex)"
+        "cancel \(number) \(processID) \(secret.hex)"
     }
 
     static func parse(_ text: String) -> (number: UInt64, processID: Int32, secret: [UInt8])? {

@@ -205,7 +205,7 @@ package struct MigrationMachine: Sendable {
         case .fine: break
         case .warn(let cause): actions.append(.alarm(cause))
         case .abort(let cause):
-            abort("by itself: \(cause.words)", by: "godwit", now, &actions)
+            abort("by itself: \(cause.words)", by: "godwit", &actions)
             state.abortCause = cause
             return
         }
@@ -288,7 +288,7 @@ package struct MigrationMachine: Sendable {
                 let tense = state.work == .remove ? "is being removed" : "was removed, in part at least"
                 return actions.append(.refused("the way back \(tense): it cannot be taken any more"))
             }
-            abort(reason, by: by, now, &actions)
+            abort(reason, by: by, &actions)
             actions.append(.accepted(
                 state.standing == .aborted ? "reads and writes are OLD's" : "the writes go back to OLD"))
         }
@@ -508,9 +508,7 @@ package struct MigrationMachine: Sendable {
         }
     }
 
-    private mutating func abort(
-        _ reason: String, by: String, _ now: Int64, _ actions: inout [Action]
-    ) {
+    private mutating func abort(_ reason: String, by: String, _ actions: inout [Action]) {
         actions.append(.holdReads)
         retryAt = nil
         if state.work == .drill { actions.append(.cancelDrill) }

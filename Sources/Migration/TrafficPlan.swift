@@ -99,9 +99,8 @@ package struct TrafficPlan: Sendable {
 
     package func share(ofCohort name: String, of database: String, inFile hundredths: Int) -> Int {
         let record = records[database]
-        // Nothing was safe: then nobody reads there, whatever group he is in.
-        if record?.ceiling == 0 { return 0 }
-        return record?.cohorts[name] ?? hundredths
+        // What was safe is the greatest share that anybody had, whatever group he is in.
+        return min(record?.cohorts[name] ?? hundredths, record?.ceiling ?? 10_000)
     }
 
     /// What a roll-back has left of the reads; nil: there was none, or an operator has ended it.

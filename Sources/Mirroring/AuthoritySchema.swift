@@ -8,6 +8,13 @@ enum AuthoritySchema {
     static let fenceTruncateTrigger = "godwit_fence_truncate"
     /// pg_advisory_lock(this) on both sides: one switch at a time.
     static let coordinatorLock = "7451605422"
+    /// Waits so many seconds for it at most; the session keeps it.
+    static func takeCoordinatorLock(seconds: Double) -> String {
+        """
+        BEGIN; SET LOCAL lock_timeout = '\(Int(seconds))s';
+        SELECT pg_advisory_lock(\(coordinatorLock)); COMMIT
+        """
+    }
     /// Raised by godwit.claim when the switch may not make this side the authority any more.
     static let voidState = "GW004"
     /// Raised by godwit.claim when somebody else has written on this side.
@@ -121,7 +128,7 @@ enum AuthoritySchema {
 package enum AuthorityReader {
     /// - Returns: nil where no Godwit has prepared the database, which is `SideClaim.untouched`.
     package static func claim(_ connection: borrowing Connection) throws(PostgresFailure) -> SideClaim? {
-        guard try connection.query("SELECT to_regclass('godwit.authority') IS NOT NULL").flag(0, 0) else { return nil }
+        guard try connection.hasRelation("godwit.authority") else { return nil }
         let rows = try connection.query("SELECT epoch, void_epoch, fenced_for FROM godwit.authority")
         guard rows.count == 1 else { return nil }
         return SideClaim(

@@ -94,7 +94,7 @@ final class BatchApplier {
 
     /// - Returns: nil when this NEW was never prepared.
     func progress() throws(PostgresFailure) -> Progress? {
-        guard try target.query("SELECT to_regclass('godwit.progress') IS NOT NULL").flag(0, 0) else { return nil }
+        guard try target.hasRelation("godwit.progress") else { return nil }
         let rows = try target.query("SELECT epoch, batch, snapshot, source FROM godwit.progress")
         guard rows.count == 1, let epoch = rows.integer(0, 0), let batch = rows.integer(0, 1),
             let snapshot = rows[0, 2].flatMap({ LedgerSnapshot($0) })

@@ -125,10 +125,7 @@ package struct CaptureInstaller {
     private func takeTurn(
         _ direction: MirrorDirection, source: borrowing Connection, target: borrowing Connection
     ) throws(Failure) {
-        let lock = """
-            BEGIN; SET LOCAL lock_timeout = '\(Int(SwitchSession.patienceSeconds))s';
-            SELECT pg_advisory_lock(\(AuthoritySchema.coordinatorLock)); COMMIT
-            """
+        let lock = AuthoritySchema.takeCoordinatorLock(seconds: SwitchSession.patienceSeconds)
         do throws(Failure) {
             try run(source, "\(direction.source.title), turn", lock)
             try run(target, "\(direction.target.title), turn", lock)
@@ -408,7 +405,11 @@ package struct CaptureInstaller {
         let (ours, theirs) = (direction.source.title, direction.target.title)
         let known = try rows(target, "\(theirs), godwit.progress", "SELECT epoch FROM godwit.progress")
         let claimed = try rows(source, "\(ours), godwit.authority", "SELECT epoch FROM godwit.authority")
-        let wasSwitched = claimed.integer(0, 0) ?? 0 > 0
+        // Whom a switch has left is fenced. Who is not was cleared since, by a removal that did not come to its end:
+        // what the switch has written down of its tables is of yesterday, and nobody has watched them.
+        let fenced = try rows(
+            target, "\(theirs), godwit.authority", "SELECT fenced_for IS NOT NULL FROM godwit.authority")
+        let wasSwitched = claimed.integer(0, 0) ?? 0 > 0 && fenced.flag(0, 0)
         if known.count == 0 && !wasSwitched {
             // A NEW that starts from nothing ends what any earlier NEW of this OLD could go on from.
             try run(source, "\(ours), godwit.control", """

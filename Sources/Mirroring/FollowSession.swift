@@ -82,7 +82,7 @@ final class FollowSession {
         let (source, target) = (direction.source, direction.target)
         let targetEnd = try connect(target, targetConninfo)
         let isPrepared = try on(target) { () throws(PostgresFailure) in
-            try targetEnd.connection.query("SELECT to_regclass('godwit.progress') IS NOT NULL").flag(0, 0)
+            try targetEnd.connection.hasRelation("godwit.progress")
         }
         guard isPrepared, let found = try Self.look(targetEnd, target, hasRoots: false) else {
             throw .notReady("\(target.title) is not prepared: run godwit prepare")

@@ -181,12 +181,14 @@ package enum Preflight {
         let condition = table.keyColumns.map { "\($0.sql) = (SELECT NULL::\($0.type))" }.joined(separator: " AND ")
         do throws(PostgresFailure) {
             let plan = try old.execute("""
-                BEGIN; SET LOCAL enable_seqscan = off; EXPLAIN SELECT FROM \(table.rows) t WHERE \(condition); ROLLBACK
+                BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL lock_timeout = '1s';
+                EXPLAIN SELECT FROM \(table.rows) t WHERE \(condition); ROLLBACK
                 """)
             guard let plan, !(0..<plan.count).contains(where: { plan[$0, 0]?.contains("Index Cond") ?? false }) else {
                 return []
             }
         } catch {
+            // Also where somebody has the table for himself: he is not waited for.
             guard error.kind == .refused else { throw error }
             try old.execute("ROLLBACK")
             return []
@@ -392,7 +394,7 @@ package enum Preflight {
         _ new: borrowing Connection, _ tables: [TableDescription]
     ) throws(PostgresFailure) -> [Finding] {
         var known: Set<TableName> = []
-        if try new.query("SELECT to_regclass('godwit.backfill') IS NOT NULL").flag(0, 0) {
+        if try new.hasRelation("godwit.backfill") {
             let rows = try new.query("SELECT schema_name, table_name FROM godwit.backfill")
             for row in 0..<rows.count { known.insert(TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "")) }
         }

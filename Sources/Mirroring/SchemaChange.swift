@@ -129,10 +129,7 @@ package final class SchemaChange {
     }
 
     private func beAlone() throws(Failure) {
-        let lock = """
-            BEGIN; SET LOCAL lock_timeout = '\(Int(Self.patienceSeconds))s';
-            SELECT pg_advisory_lock(\(AuthoritySchema.coordinatorLock)); COMMIT
-            """
+        let lock = AuthoritySchema.takeCoordinatorLock(seconds: Self.patienceSeconds)
         do throws(Failure) {
             try onSource(lock)
             try onTarget(lock)
@@ -402,8 +399,7 @@ package final class SchemaChange {
 
     /// Something is left half done.
     package static func isPending(_ connection: borrowing Connection) throws(PostgresFailure) -> Bool {
-        let exists = "SELECT to_regclass('godwit.change') IS NOT NULL"
-        guard try connection.query(exists, timeoutSeconds: patienceSeconds).flag(0, 0) else { return false }
+        guard try connection.hasRelation("godwit.change", timeoutSeconds: patienceSeconds) else { return false }
         let any = "SELECT EXISTS (SELECT FROM godwit.change)"
         return try connection.query(any, timeoutSeconds: patienceSeconds).flag(0, 0)
     }

@@ -91,10 +91,6 @@ package enum SchemaMatch {
         _ column: TableDescription.Column, by twin: TableDescription.Column, of table: TableDescription
     ) -> Bool {
         guard table.view != nil, table.key.contains(column.name) else { return false }
-        func family(_ type: String) -> String {
-            if TableDescription.Column.integerTypes.contains(type) { return "integer" }
-            return type.hasPrefix("character varying") && !type.hasSuffix("[]") ? "text" : type
-        }
-        return family(column.type) == family(twin.type)
+        return TableDescription.Column.family(of: column.type) == TableDescription.Column.family(of: twin.type)
     }
 }

@@ -80,8 +80,8 @@ struct SequenceRaiser {
     }
 
     /// One statement for each.
-    static func raiseTexts(_ reading: Reading, renamed: [TableName: TableName] = [:]) -> [String] {
-        reading.sequences.map { raiseText(renamed[$0.name] ?? $0.name, last: $0.last, increment: $0.increment) }
+    static func raiseTexts(_ sequences: [Reading.Sequence], renamed: [TableName: TableName]) -> [String] {
+        sequences.map { raiseText(renamed[$0.name] ?? $0.name, last: $0.last, increment: $0.increment) }
     }
 
     /// Raises what has moved on OLD since the last call. A sequence that NEW lacks is passed over.
@@ -94,10 +94,7 @@ struct SequenceRaiser {
         }
         let moved = reading.sequences.filter { seen[$0.name] != $0.last }
         if !moved.isEmpty {
-            let statements = moved.map {
-                Self.raiseText(renamed[$0.name] ?? $0.name, last: $0.last, increment: $0.increment)
-            }
-            _ = try applier.query(statements.joined(separator: ";\n"))
+            _ = try applier.query(Self.raiseTexts(moved, renamed: renamed).joined(separator: ";\n"))
         }
         for sequence in moved { seen[sequence.name] = sequence.last }
         uncalled = reading.uncalledNames

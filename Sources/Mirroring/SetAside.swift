@@ -85,6 +85,8 @@ package enum SetAside {
                 UPDATE godwit.aside SET is_back = false,
                        definition = regexp_replace(its.definition, ' NOT VALID$', '')
                  WHERE kind = 'foreign key' AND its.kind = kind AND name = its.name
+                   -- A partition may have one of its own by that name.
+                   AND (is_back OR definition = regexp_replace(its.definition, ' NOT VALID$', ''))
                    AND to_regclass(format('%I.%I', schema_name, table_name)) IN (
                        SELECT relid FROM pg_partition_ancestors(its.relation) WHERE relid <> its.relation);
                 IF NOT FOUND THEN
@@ -228,7 +230,7 @@ package enum SetAside {
                    AND (conrelid IN (SELECT member FROM members) OR confrelid IN (SELECT member FROM members))
                 """))
         }
-        if try connection.query("SELECT to_regclass('godwit.aside') IS NOT NULL").flag(0, 0) {
+        if try connection.hasRelation("godwit.aside") {
             found.append(try connection.query(counts))
         }
         return describe(found)
@@ -257,7 +259,7 @@ package enum SetAside {
     package static func validate(
         _ connection: borrowing Connection, progress: (String) -> Void = { _ in }
     ) throws(PostgresFailure) -> [String] {
-        guard try connection.query("SELECT to_regclass('godwit.aside') IS NOT NULL").flag(0, 0) else { return [] }
+        guard try connection.hasRelation("godwit.aside") else { return [] }
         // An earlier version has prepared the side: names are all that it has.
         if try connection.query("SELECT to_regprocedure('godwit.follow_renamed()') IS NOT NULL").flag(0, 0) {
             try connection.execute("SELECT godwit.follow_renamed()")
@@ -273,7 +275,7 @@ package enum SetAside {
             let table = TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? ""), name = rows[row, 2] ?? ""
             var isValid = true
             if let oid = rows.integer(row, 5) {
-                isValid = try validate(connection, table, name, oid: oid) { broken.append($0) }
+                isValid = try validate(connection, name, oid: oid) { broken.append($0) }
                 if isValid, rows.flag(row, 6) {
                     try complete(connection, table, name, rows[row, 3] ?? "", rows[row, 4])
                 }
@@ -292,7 +294,7 @@ package enum SetAside {
     static func unvalidated(
         _ connection: borrowing Connection, _ side: Side
     ) throws(PostgresFailure) -> [Preflight.Finding] {
-        guard try connection.query("SELECT to_regclass('godwit.aside') IS NOT NULL").flag(0, 0) else { return [] }
+        guard try connection.hasRelation("godwit.aside") else { return [] }
         let rows = try connection.query("""
             SELECT schema_name, table_name, name FROM godwit.aside
              WHERE is_back AND kind = 'foreign key' ORDER BY 1, 2, 3
@@ -308,7 +310,7 @@ package enum SetAside {
 
     /// - Returns: it holds, of all parts.
     private static func validate(
-        _ connection: borrowing Connection, _ table: TableName, _ name: String, oid: Int64, _ tell: (String) -> Void
+        _ connection: borrowing Connection, _ name: String, oid: Int64, _ tell: (String) -> Void
     ) throws(PostgresFailure) -> Bool {
         let parts = try connection.query("""
             SELECT k.conrelid::regclass FROM pg_constraint k
@@ -383,6 +385,9 @@ extension SchemaChange {
     /// them aside again when it goes on, as they are then. What cannot come back stays away.
     func putBack(for statement: String, until deadline: Deadline) throws(Failure) {
         guard try isAway(for: statement) else { return }
+        // However this ends: before its next batch the mirror opens anew, and clears its way. A row that it deletes and
+        // writes again would take others with it (CASCADE), of which nobody would ever know.
+        try onSource("UPDATE godwit.control SET generation = generation + 1")
         do throws(Failure) {
             try onTarget("""
                 SET LOCAL statement_timeout = \(max(1, deadline.millisLeft));

@@ -81,8 +81,7 @@ package enum SwitchRecovery {
         guard try isAlone(owner, authority) else { return false }
         do throws(PostgresFailure) {
             // Nobody announces anything any more.
-            let isPrepared = try owner.query("SELECT to_regclass('godwit.proxy') IS NOT NULL").flag(0, 0)
-            if isPrepared {
+            if try owner.hasRelation("godwit.proxy") {
                 try owner.execute("""
                     UPDATE godwit.authority SET alert = NULL, announced = NULL
                      WHERE alert IS NOT NULL OR announced IS NOT NULL

@@ -107,10 +107,7 @@ package final class SwitchSession {
     /// One switch at a time. Whoever settles what an earlier one has left has the lock for some moments too, and
     /// nothing is held yet: so it is waited for. What the other one has changed is read behind it.
     private func beAlone() throws(Failure) {
-        let lock = """
-            BEGIN; SET LOCAL lock_timeout = '\(Int(Self.patienceSeconds))s';
-            SELECT pg_advisory_lock(\(AuthoritySchema.coordinatorLock)); COMMIT
-            """
+        let lock = AuthoritySchema.takeCoordinatorLock(seconds: Self.patienceSeconds)
         do throws(Failure) {
             try onSource(lock, until: .now().adding(seconds: Self.patienceSeconds))
             try onTarget(lock, until: .now().adding(seconds: Self.patienceSeconds))
@@ -208,7 +205,7 @@ package final class SwitchSession {
         if let query = reading.uncalledQuery, let uncalled = try onSource(query, until: deadline) {
             reading.add(uncalled: uncalled)
         }
-        let statements = SequenceRaiser.raiseTexts(reading, renamed: sequenceNames)
+        let statements = SequenceRaiser.raiseTexts(reading.sequences, renamed: sequenceNames)
         if !statements.isEmpty { try onTarget(statements.joined(separator: ";\n"), until: deadline) }
     }
 

@@ -54,7 +54,9 @@ package struct TablePlan: Sendable {
         // What a row that is gone had for its key may be none of the domain's values any more.
         keys = old.keyColumns.map { column in
             var key = column
-            key.type = column.baseType ?? column.type
+            // Of one name on both sides, as the domain is: a type of an extension may be in another schema there.
+            if let base = column.baseType, new.column(column.name)?.baseType == base { key.type = base }
+            if old.view != nil { key.type = Self.wide(key.type) }
             return key
         }
         keyCount = keys.count
@@ -95,12 +97,20 @@ package struct TablePlan: Sendable {
     /// As the captures write it down, and a literal of the type reads it: a cast to text may be anybody's function.
     private static func text(_ column: TableDescription.Column) -> String { "format('%s', \(column.sql))" }
 
+    /// A mapping may give a key a wider type on one side. What only that one holds is asked for as well: it is extra
+    /// there, or is gone by now, and the narrower type would refuse it, or cut it off, each time anew.
+    private static func wide(_ type: String) -> String {
+        if TableDescription.Column.integerTypes.contains(type) { return "bigint" }
+        return type.hasPrefix("character varying(") && !type.hasSuffix("[]") ? "character varying" : type
+    }
+
     /// `key IN (...)`: equality is the key type's own, so two texts of one value find one row, once.
     private func condition(_ wanted: [[String]]) -> String {
         if keyCount == 1 {
             // The parser takes an untyped literal for the column's type, but for composite types, and for regclass and
             // its kin, which are compared as numbers: it would have to be one.
-            let type = keys[0].isBuiltIn && !keys[0].type.hasPrefix("reg") ? "" : "::\(keys[0].type)"
+            let isKnown = keys[0].isBuiltIn && !keys[0].type.hasPrefix("reg") && !isMapped
+            let type = isKnown ? "" : "::\(keys[0].type)"
             return "\(keyList) IN (\(wanted.map { SQL.literal($0[0]) + type }.joined(separator: ",")))"
         }
         let tuples = wanted.map { "(" + typed($0) + ")" }
@@ -266,7 +276,9 @@ package struct TablePlan: Sendable {
             + "SELECT \(stagedKeys) FROM \(newRows) WITH NO DATA"
     }
     private var stagedKeys: String {
-        keys.map { $0.baseType == nil ? $0.sql : "\($0.sql)::\($0.type) AS \($0.sql)" }.joined(separator: ", ")
+        keys.map { key in
+            key.baseType == nil && !isMapped ? key.sql : "\(key.sql)::\(key.type) AS \(key.sql)"
+        }.joined(separator: ", ")
     }
     var copyIntoStaging: String { "COPY \(staging) FROM STDIN" }
     var deleteStaged: String {

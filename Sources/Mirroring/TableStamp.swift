@@ -63,7 +63,10 @@ struct TableStamp: Equatable {
         if let reason = breach(before.old, now.old, haveSame) { return "\(source)'s table \(reason)" }
         if let reason = breach(before.new, now.new, haveSame) { return "\(target)'s table \(reason)" }
         // Names that were exchanged on one side, or that a dropped column had before: no row was written.
-        if now.pairs.contains(where: { (before.pairs[$0.key] ?? $0.value) != $0.value }) {
+        // Of either one: what was carried from nowhere before, for both sides computed it, is another partner, too.
+        if now.pairs.contains(where: { pair in
+            before.pairs.contains { ($0.key == pair.key) != ($0.value == pair.value) }
+        }) {
             return "a column's name is another column's on \(source) or \(target)"
         }
         let leaves = before.new.files.count > 1 || now.new.files.count > 1

@@ -1,3 +1,5 @@
+import Primitives
+
 /// The values of one Bind message, found by number without copying. Lives no longer than the bytes.
 ///
 /// - Protocol: protocol-message-formats, PROTOCOL-MESSAGE-FORMATS-BIND
@@ -70,14 +72,11 @@ package struct ParameterTypes {
         numbers = reader.bytes(4 * count) ?? UnsafeRawBufferPointer(start: nil, count: 0)
     }
 
-    /// Numbers from here on are given by each server in its own order.
-    private static let ownMin: UInt32 = 16_384
-
     /// Whether it names one that PostgreSQL has not come with.
     package var hasOwn: Bool {
         // Most drivers name none.
         if numbers.isEmpty { return false }
-        return (1...(numbers.count / 4)).contains { self[$0] >= Self.ownMin }
+        return (1...(numbers.count / 4)).contains { self[$0] >= ObjectNumber.userMin }
     }
 
     /// The type of `$number`, as numbered in pg_type; 0: not named.

@@ -1,7 +1,6 @@
 /// Builds messages at the end of a byte array. A value of its owner's thread.
 package struct MessageWriter {
     package private(set) var bytes: [UInt8]
-    private var lengthAt = 0
 
     package init(reserving capacity: Int = 0) {
         bytes = []

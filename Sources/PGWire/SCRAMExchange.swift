@@ -1,4 +1,5 @@
 import Digests
+import Primitives
 
 /// The SASL mechanisms of PostgreSQL; `plus` binds the exchange to the channel by tls-server-end-point (RFC 5929).
 package enum SCRAMMechanism: String, Sendable {
@@ -241,16 +242,11 @@ package struct SCRAMClient {
 package enum MD5Password {
     /// What pg_authid keeps: `md5` and the digest of password and user name.
     package static func secret(password: String, user: String) -> String {
-        "md5" + hex(Digest.md5(Array(password.utf8) + Array(user.utf8)))
+        "md5" + Digest.md5(Array(password.utf8) + Array(user.utf8)).hex
     }
 
     /// What a client answers: `md5` and the digest of the secret's 32 digits and the salt.
     package static func response(secret: String, salt: [UInt8]) -> String {
-        "md5" + hex(Digest.md5(Array(secret.utf8.dropFirst(3)) + salt))
-    }
-
-    private static func hex(_ bytes: [UInt8]) -> String {
-        let digits = Array("0123456789abcdef".utf8)
-        return String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
+        "md5" + Digest.md5(Array(secret.utf8.dropFirst(3)) + salt).hex
     }
 }

@@ -10,8 +10,6 @@
     @inlinable package static var smallMessageMax: Int { 10_000 }
     /// Bytes that we read of a server's message before login is done.
     @inlinable package static var serverLoginMessageMax: Int { 65_535 }
-    /// Bytes of a statement or portal name; PostgreSQL truncates identifiers at 63, protocol names are not bounded.
-    @inlinable package static var nameMax: Int { 4096 }
 }
 
 /// What was wrong with bytes from a peer. Numbers, not sentences; `ErrorResponse` makes the sentence.

@@ -11,8 +11,10 @@ package final class SharedCount: Sendable {
     package var value: Int { count.load(ordering: .relaxed) }
     package var isWanted: Bool { wanted.load(ordering: .relaxed) }
 
-    /// Counts one in; false, and nothing changes, when there are `max` already. 0: any number.
-    package func enter(max: Int) -> Bool {
+    /// Counts one in; false when there are `max` already. 0: any number.
+    ///
+    /// - Parameter waits: who is refused is to be told when one has left; else nothing changes.
+    package func enter(max: Int, waits: Bool = true) -> Bool {
         if max == 0 {
             count.add(1, ordering: .relaxed)
             return true
@@ -24,6 +26,7 @@ package final class SharedCount: Sendable {
             if done { return true }
             present = found
         }
+        if !waits { return false }
         wanted.store(true, ordering: .sequentiallyConsistent)
         // One that left between the look and the mark would not have seen the mark.
         return count.load(ordering: .sequentiallyConsistent) < max ? enter(max: max) : false
@@ -49,13 +52,7 @@ package final class ConnectionLedger: Sendable {
 
     private struct State {
         var counts = WeakTable<Key, SharedCount>()
-        var places = WeakTable<PoolName, SharedPlaces>()
-    }
-
-    private struct PoolName: Hashable {
-        let database: ExactName
-        let user: ExactName
-        let side: Side
+        var places = WeakTable<PoolKey, SharedPlaces>()
     }
 
     /// Entries that nobody holds are forgotten now and then.
@@ -89,9 +86,8 @@ package final class ConnectionLedger: Sendable {
         state.withLock { $0.counts.entry(key) { SharedCount() } }
     }
 
-    /// Likewise of one pool: one side of one database, logged in as one user.
-    package func places(database: String, user: String, side: Side) -> SharedPlaces {
-        let name = PoolName(database: ExactName(database), user: ExactName(user), side: side)
-        return state.withLock { $0.places.entry(name) { SharedPlaces(threads: threads) } }
+    /// Likewise of one pool.
+    package func places(_ key: PoolKey) -> SharedPlaces {
+        state.withLock { $0.places.entry(key) { SharedPlaces(threads: threads) } }
     }
 }

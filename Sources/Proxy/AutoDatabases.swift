@@ -3,8 +3,8 @@ import Primitives
 import Routing
 import Synchronization
 
-/// The databases that the entry `*` has made on demand, shared by all reactors: each has one horizon and one table of
-/// stamps, whichever thread its clients are on. Any thread; its lock is taken when a thread meets a name for the first
+/// The databases that the entry `*` has made on demand, shared by all reactors: each has one table of stamps,
+/// whichever thread its clients are on. Any thread; its lock is taken when a thread meets a name for the first
 /// time, at reloads, and when the name is forgotten.
 package final class AutoDatabases: Sendable {
     enum Outcome {
@@ -32,7 +32,8 @@ package final class AutoDatabases: Sendable {
                 if entries.count >= bound { return .full }
                 entries[name] = Entry(
                     route: template.named(
-                        name, horizon: .unmirrored(), stamps: ReadStamps(),
+                        // None of them has a mirror, and what withholds its reads withholds those of all.
+                        name, horizon: template.horizon, stamps: ReadStamps(),
                         sequenceReaders: SequenceReaders(),
                         health: DatabaseHealth(template.settings.breaker, seed: .random(in: 0 ... .max))),
                     template: template, holders: 0)
@@ -65,16 +66,15 @@ package final class AutoDatabases: Sendable {
         }
     }
 
-    var count: Int { entries.withLock { $0.count } }
-}
+    /// nil: there is none of this name now.
+    package func health(of name: String) -> DatabaseHealth? { entries.withLock { $0[name]?.route.health } }
 
-extension Horizon {
-    /// Of a NEW that is kept by other means than our mirror.
-    package static func unmirrored() -> Horizon {
-        let horizon = Horizon()
-        horizon.setReadable(true)
-        return horizon
+    /// Of all that there are now.
+    package var healths: [(name: String, value: DatabaseHealth)] {
+        entries.withLock { $0.mapValues(\.route.health).pairs }
     }
+
+    var count: Int { entries.withLock { $0.count } }
 }
 
 extension DatabaseRoute {
@@ -93,7 +93,9 @@ extension DatabaseRoute {
         settings.name = name
         return DatabaseRoute(
             settings: settings, old: old.named(name), new: new.named(name), facts: facts, horizon: horizon,
-            stamps: stamps, sequenceReaders: sequenceReaders, health: health, lookUp: lookUp?.named(name))
+            stamps: stamps, sequenceReaders: sequenceReaders, health: health, lookUp: lookUp?.named(name),
+            // Lists of keys are long, and names many.
+            table: table)
     }
 }
 

@@ -69,7 +69,9 @@ extension ClientConnection {
     func checkTime() {
         guard let limits, phase != .closed else { return }
         // An answer may have taken longer than all of that: nobody is idle meanwhile.
-        let since = max(lastActivity, idleSince, server?.heardAt ?? lastActivity)
+        // What stood still by order has not run out of time: it begins anew with RESUME.
+        let resumedAt = worker.resumedAt
+        let since = max(lastActivity, idleSince, server?.heardAt ?? lastActivity, resumedAt)
         let idleNanos = worker.now.nanoseconds(since: since)
         if phase == .idle, lazy == nil, Self.isOver(idleNanos, limits.idleSeconds) {
             return end(.idleSessionTimeout, "the connection was idle", "client_idle_timeout", limits.idleSeconds)
@@ -79,11 +81,14 @@ extension ClientConnection {
                 .idleTransactionTimeout, "the transaction was idle", "idle_transaction_timeout",
                 limits.idleTransactionSeconds)
         }
-        if isRunning, Self.isOver(worker.now.nanoseconds(since: unit.startedAt), limits.querySeconds) {
+        if isRunning,
+            Self.isOver(worker.now.nanoseconds(since: max(unit.startedAt, resumedAt)), limits.querySeconds)
+        {
             return end(.queryCanceled, "the query ran", "query_timeout", limits.querySeconds)
         }
         if isInTransaction,
-            Self.isOver(worker.now.nanoseconds(since: transaction.startedAt), limits.transactionSeconds)
+            Self.isOver(
+                worker.now.nanoseconds(since: max(transaction.startedAt, resumedAt)), limits.transactionSeconds)
         {
             return end(.transactionTimeout, "the transaction took", "transaction_timeout", limits.transactionSeconds)
         }

@@ -140,12 +140,13 @@ extension ConsoleTables {
                 + integers("pool_size", "min_pool_size", "reserve_pool") + [.init("pool_mode")]
                 + integers("max_connections", "current_connections", "paused", "disabled"),
             ours: [.init("side"), .init("reads_percent", .numeric), .init("hold")]))
+        let rows = rowsByDatabase
         for route in served {
             let pool = route.settings.pool
             let hold = gate.hold(of: route.name)
             for side in speaksPgBouncer ? [route.authority] : Side.allCases {
                 let endpoint = route.endpoint(side)
-                let open = reports.flatMap(\.databases).filter { $0.name.hasSameBytes(as: route.name) }.reduce(0) {
+                let open = (rows[route.name] ?? []).reduce(0) {
                     $0 + (speaksPgBouncer ? $1.serverCounts.values.reduce(0, +) : $1.serverCounts[side] ?? 0)
                 }
                 let share = side == route.authority ? 10_000 - route.table.hundredths : route.table.hundredths
@@ -184,7 +185,7 @@ extension ConsoleTables {
         // Counted in one go: with a user for each of ten thousand clients the thread would stand still for seconds.
         let servers = countsByUser(reports.flatMap(\.servers)), clients = countsByUser(reports.flatMap(\.clients))
         for name in userNames {
-            let user = snapshot.settings.user(named: name)
+            let user = snapshot.users[name]
             let ours = [
                 user?.poolSize.map { "\($0)" }, user?.reservePoolSize.map { "\($0)" },
                 "\(user?.maxUserConnections ?? limits.maxUserConnections)", "\(servers[ExactName(name)] ?? 0)",
@@ -209,11 +210,8 @@ extension ConsoleTables {
         ].map { "\($0)" }
     }
 
-    private func figures(of database: String?) -> (totals: [String], averages: [String]) {
-        let rows = reports.flatMap(\.databases).filter { row in
-            database.map { $0.hasSameBytes(as: row.name) } ?? true
-        }
-        return (
+    private func figures(of rows: [WorkerReport.DatabaseRow]) -> (totals: [String], averages: [String]) {
+        (
             figures(rows.reduce(DatabaseCounters()) { $0 + $1.counts.counters }),
             figures(rows.reduce(DatabaseCounters()) { $0 + $1.averages })
         )
@@ -225,8 +223,9 @@ extension ConsoleTables {
         var table = ConsoleReport(
             [.init("database")]
                 + (Self.figureNames.map { "total_\($0)" } + averages + ["total_requests"]).map { .init($0, .numeric) })
+        let rows = rowsByDatabase
         for route in served {
-            let (total, average) = figures(of: route.name)
+            let (total, average) = figures(of: rows[route.name] ?? [])
             table.append([route.name] + total + average + [total[1]])
         }
         return table
@@ -236,19 +235,21 @@ extension ConsoleTables {
 
     func statsTotals() -> ConsoleReport {
         var table = ConsoleReport([.init("database")] + Self.shortNames.map { .init($0, .numeric) })
-        for route in served { table.append([route.name] + figures(of: route.name).totals) }
+        let rows = rowsByDatabase
+        for route in served { table.append([route.name] + figures(of: rows[route.name] ?? []).totals) }
         return table
     }
 
     func statsAverages() -> ConsoleReport {
         var table = ConsoleReport([.init("database")] + Self.shortNames.map { .init($0, .numeric) })
-        for route in served { table.append([route.name] + figures(of: route.name).averages) }
+        let rows = rowsByDatabase
+        for route in served { table.append([route.name] + figures(of: rows[route.name] ?? []).averages) }
         return table
     }
 
     func totals() -> ConsoleReport {
         var table = ConsoleReport([.init("name"), .init("value", .numeric)])
-        let (totals, averages) = figures(of: nil)
+        let (totals, averages) = figures(of: reports.flatMap(\.databases))
         let names = Self.figureNames.map { name in
             name == "received" ? "client_bytes" : name == "sent" ? "server_bytes" : name
         }

@@ -28,11 +28,12 @@ extension ConsoleTables {
             .init("database"), .init("cohort"), .init("kind"), .init("keys", .bigint), .init("percent", .numeric),
             .init("units", .bigint),
         ])
+        let rows = rowsByDatabase
         for settings in snapshot.settings.databases {
             for (index, cohort) in settings.reads.cohorts.enumerated() {
                 table.append([
                     settings.name, cohort.name, cohort.members.kind, cohort.members.count.map { "\($0)" },
-                    Self.percent(cohort.hundredths), "\(sum(settings.name, index, \.cohortUnits))",
+                    Self.percent(cohort.hundredths), "\(sum(rows[settings.name] ?? [], index, \.cohortUnits))",
                 ])
             }
         }
@@ -43,20 +44,22 @@ extension ConsoleTables {
         var table = ConsoleReport([
             .init("database"), .init("rule"), .init("match"), .init("action"), .init("units", .bigint),
         ])
+        let rows = rowsByDatabase
         for settings in snapshot.settings.databases {
             for (index, rule) in settings.rules.enumerated() {
                 table.append([
                     settings.name, rule.name, rule.matchText, rule.actionName,
-                    "\(sum(settings.name, index, \.ruleUnits))",
+                    "\(sum(rows[settings.name] ?? [], index, \.ruleUnits))",
                 ])
             }
         }
         return table
     }
 
-    private func sum(_ database: String, _ index: Int, _ units: KeyPath<WorkerReport.DatabaseRow, [UInt64]>) -> UInt64 {
-        reports.flatMap(\.databases).filter { $0.name.hasSameBytes(as: database) }
-            .reduce(0) { $0 + (index < $1[keyPath: units].count ? $1[keyPath: units][index] : 0) }
+    private func sum(
+        _ rows: [WorkerReport.DatabaseRow], _ index: Int, _ units: KeyPath<WorkerReport.DatabaseRow, [UInt64]>
+    ) -> UInt64 {
+        rows.reduce(0) { $0 + (index < $1[keyPath: units].count ? $1[keyPath: units][index] : 0) }
     }
 
     /// Each reactor thread judges by what it has seen itself.

@@ -76,6 +76,13 @@ package struct ConsoleTables {
         }
     }
 
+    /// Of all threads: in one go, for there may be thousands of databases, and a thread that serves clients does it.
+    var rowsByDatabase: NameTable<[WorkerReport.DatabaseRow]> {
+        var rows = NameTable<[WorkerReport.DatabaseRow]>()
+        for report in reports { for row in report.databases { rows[row.name] = (rows[row.name] ?? []) + [row] } }
+        return rows
+    }
+
     package static func percent(_ hundredths: Int) -> String {
         let fraction = hundredths % 100
         return "\(hundredths / 100).\(fraction < 10 ? "0" : "")\(fraction)"

@@ -103,7 +103,13 @@ package final class DatabaseHealth: Sendable {
         return change { $0.handle(.forced(wanted), on: other, now: now) }
     }
 
-    package var isLatched: Bool { state.withLock { $0.monitor.breaker(of: other).isLatched } }
+    /// It waits for an operator, who has not said anything of it yet.
+    package var isLatched: Bool {
+        state.withLock { state in
+            let breaker = state.monitor.breaker(of: other)
+            return breaker.isLatched && breaker.force == .auto
+        }
+    }
 
     /// What is known of the side's latest failure.
     func lastCause(_ side: Side) -> String { state.withLock { $0.causes[side] ?? "" } }

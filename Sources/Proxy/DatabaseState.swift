@@ -78,6 +78,7 @@ final class DatabaseState {
     /// When this thread first saw that others may have moved the writes (see `WriteLease`); nil: that is not so.
     var lapseSeenAt: MonotonicInstant?
     var awaitsLease = false
+    private let turns: AnalysisTurns
     private(set) var analysis: AnalysisCache
     private(set) var resolver: KeyResolver
     /// Of the plan's `column` sources, by their places in it; 0: not known, or no column.
@@ -144,13 +145,14 @@ final class DatabaseState {
 
     var name: String { route.name }
 
-    init(_ route: DatabaseRoute) {
+    init(_ route: DatabaseRoute, _ turns: AnalysisTurns) {
         self.route = route
-        analysis = Self.makeCache(route)
+        self.turns = turns
+        analysis = Self.makeCache(route, turns)
         resolver = KeyResolver(table: route.table)
         shapes = ShapeStatistics(route.settings.reads)
         held = HeldClients(bound: route.settings.pool.waitersMax)
-        resetUnits()
+        keepUnits(of: nil)
         findKeyColumnTypes()
         shadow = ShadowSampler(route)
         noteLoneReads()
@@ -170,9 +172,16 @@ final class DatabaseState {
         }
     }
 
-    private func resetUnits() {
-        ruleUnits = Array(repeating: 0, count: route.settings.rules.count)
-        cohortUnits = Array(repeating: 0, count: route.settings.reads.cohorts.count)
+    /// What there was before goes on being counted, wherever it stands now.
+    private func keepUnits(of before: DatabaseSettings?) {
+        func kept(_ units: [UInt64], _ names: [String]?, _ now: [String]) -> [UInt64] {
+            let known = NameTable(zip(names ?? [], units).map { ($0, $1) })
+            return now.map { known[$0] ?? 0 }
+        }
+        let settings = route.settings
+        ruleUnits = kept(ruleUnits, before?.rules.map(\.name), settings.rules.map(\.name))
+        cohortUnits = kept(
+            cohortUnits, before?.reads.cohorts.map(\.name), settings.reads.cohorts.map(\.name))
     }
 
     /// A reload: what depends on what changed is made anew, the rest goes on.
@@ -182,11 +191,12 @@ final class DatabaseState {
         held.bound = next.settings.pool.waitersMax
         noteMirror()
         if previous.table.keyPlan != next.table.keyPlan || previous.facts !== next.facts {
-            analysis = Self.makeCache(next)
+            analysis = Self.makeCache(next, turns)
             findKeyColumnTypes()
         }
         if previous.table !== next.table {
             resolver = KeyResolver(table: next.table)
+            keepUnits(of: previous.settings)
             if isMirrored { batchNeededByAll = route.horizon.taking + 1 }
         }
         if previous.table !== next.table || previous.facts !== next.facts { statements.outdateAll() }
@@ -202,9 +212,10 @@ final class DatabaseState {
         noteLoneReads()
     }
 
-    private static func makeCache(_ route: DatabaseRoute) -> AnalysisCache {
+    private static func makeCache(_ route: DatabaseRoute, _ turns: AnalysisTurns) -> AnalysisCache {
         let seed = Digest.randomBytes(8).withUnsafeBytes { $0.loadUnaligned(as: UInt64.self) }
-        return AnalysisCache(facts: route.facts.facts, keyPlan: route.table.keyPlan, seed: seed)
+        return AnalysisCache(
+            facts: route.facts.facts, keyPlan: route.table.keyPlan, seed: seed, turns: turns)
     }
 
     func count(_ decision: RouteDecision, isRead: Bool) {

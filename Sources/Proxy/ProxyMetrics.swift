@@ -108,7 +108,7 @@ package struct ProxyMetrics {
     private func pools(_ writer: inout ExpositionWriter) {
         var sums: [PoolKey: WorkerReport.PoolRow] = [:]
         for row in figures.threads.flatMap(\.pools) { sums[row.key] = sums[row.key].map { $0.adding(row) } ?? row }
-        let sorted = sums.values.sorted { Self.order($0.key) < Self.order($1.key) }
+        let sorted = sums.values.sorted { Self.order($0) < Self.order($1) }
         let told = sorted.prefix(Self.poolsMax).map { row in
             (row, [("database", row.key.database), ("user", row.key.user), ("side", row.key.side.description)])
         }
@@ -130,7 +130,10 @@ package struct ProxyMetrics {
         for (row, labels) in told { writer.sample(labels, Double(row.longestWaitMicros) / 1e6) }
     }
 
-    private static func order(_ key: PoolKey) -> (String, String, UInt8) { (key.database, key.user, key.side.rawValue) }
+    /// Those whose clients wait come first, so that none of them is left out for one whose do not.
+    private static func order(_ row: WorkerReport.PoolRow) -> (UInt8, String, String, UInt8) {
+        (row.clientsWaiting > 0 ? 0 : 1, row.key.database, row.key.user, row.key.side.rawValue)
+    }
 
     // MARK: traffic
 

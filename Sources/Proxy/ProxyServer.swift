@@ -23,6 +23,8 @@ package final class ProxyServer: Sendable {
     /// Where it listens: the ports are the kernel's choice where 0 was asked for.
     package let addresses: [SocketAddress]
 
+    /// What `*` has made.
+    package let autoDatabases: AutoDatabases
     private let predecessor: Predecessor
 
     /// Where clients are to connect. Resolves a name, which blocks.
@@ -59,6 +61,7 @@ package final class ProxyServer: Sendable {
         self.lookUps = lookUps
         let ledger = ConnectionLedger(threads: listen.threads)
         let autoDatabases = AutoDatabases()
+        self.autoDatabases = autoDatabases
         self.mailboxes = mailboxes
         let lastFigures = LastFigures()
         self.lastFigures = lastFigures

@@ -130,6 +130,8 @@ package final class ProxySnapshot: Sendable {
     /// Our certificate and key; nil: no TLS towards clients.
     package let tls: TLSContext?
     package let databases: NameTable<DatabaseRoute>
+    /// What single users have: asked for each client and pool, of which there may be as many as users.
+    let users: NameTable<UserSettings>
     /// What serves all other names; its own name is `*`.
     package let wildcard: DatabaseRoute?
     /// What there is of migrations; every snapshot has the same one.
@@ -147,6 +149,7 @@ package final class ProxySnapshot: Sendable {
         self.tls = tls
         self.databases = NameTable(databases.filter { !$0.settings.isWildcard }.map { ($0.name, $0) })
         wildcard = databases.first { $0.settings.isWildcard }
+        users = NameTable(settings.users.map { ($0.name, $0) })
     }
 
     /// Of an entry of the configuration, `*` among them.

@@ -16,15 +16,22 @@ extension ProxyFigures {
 /// `GET /readyz`: whether clients should be sent here, and why not. Immutable, any thread.
 package struct Readiness {
     private let figures: ProxyFigures
+    /// Of all threads: in one go, for there may be a thousand databases, and who asks waits for a second at most.
+    private let rows: NameTable<[ThreadFigures.Database]>
 
-    package init(_ figures: ProxyFigures) { self.figures = figures }
+    package init(_ figures: ProxyFigures) {
+        self.figures = figures
+        var rows = NameTable<[ThreadFigures.Database]>()
+        for row in figures.threads.flatMap(\.databases) { rows[row.name] = (rows[row.name] ?? []) + [row] }
+        self.rows = rows
+    }
 
     private var isDraining: Bool { figures.threads.contains(where: \.isDraining) }
 
     /// Of a database's OLD: with the authority away nothing can be served.
     private func reach(_ database: String) -> ThreadFigures.Reach {
         var known = ThreadFigures.Reach.unknown
-        for row in figures.threads.flatMap(\.databases) where row.name.hasSameBytes(as: database) {
+        for row in rows[database] ?? [] {
             switch row.old {
             case .unknown: break
             case .reached: return .reached  // threads differ while it goes or comes: one that reaches it is enough
@@ -41,7 +48,7 @@ package struct Readiness {
     }
 
     private func health(_ database: String) -> [HealthMonitor.Figures] {
-        figures.threads.flatMap(\.databases).first { $0.name.hasSameBytes(as: database) }?.counts.health ?? []
+        rows[database]?.first?.counts.health ?? []
     }
 
     /// The mirror's state is told and decides nothing: without it OLD answers.

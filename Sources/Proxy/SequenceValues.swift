@@ -56,9 +56,17 @@ extension ClientConnection {
     /// From now on nobody else's values come to the server: what the client will have drawn there, it may ask for.
     private var keepsServer: Bool { !pins.isEmpty || unit.session.pins }
 
+    /// - Returns: whether the message has to wait: others' values are there, and are discarded first.
+    func waitsForValues(
+        _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ run: inout ForwardRun, _ server: ServerConnection
+    ) -> Bool {
+        guard asksForOthersSequences(frame, bytes, server) else { return false }
+        return waitsForAnswers(server) || discardSequences(&run, server)
+    }
+
     /// The message asks for a value within a transaction that has drawn none, or may be the first to draw one, while
     /// the server has others' values.
-    func asksForOthersSequences(
+    private func asksForOthersSequences(
         _ frame: FrontendFrame, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection
     ) -> Bool {
         // Behind an error the server runs nothing up to the Sync, and would not answer what we ask in between.
@@ -92,7 +100,7 @@ extension ClientConnection {
     /// Everything before it is answered, and what follows waits for its answer.
     ///
     /// - Returns: false when it cannot be done now.
-    func discardSequences(_ run: inout ForwardRun, _ server: ServerConnection) -> Bool {
+    private func discardSequences(_ run: inout ForwardRun, _ server: ServerConnection) -> Bool {
         // A query would end a batch outside of transactions.
         guard server.session.isBetweenUnits || server.session.status == .inTransaction else { return false }
         var writer = MessageWriter()

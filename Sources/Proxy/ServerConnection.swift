@@ -390,8 +390,8 @@ final class ServerConnection {
             return !isPart
         case .surplusReady:
             return client != nil
-        case .ready(let status, isForwarded: false):
-            quietWorkEnded(status)
+        case .ready(_, isForwarded: false):
+            quietWorkEnded()
             return false
         case .violation:
             _ = violated(body, &relay)
@@ -471,7 +471,7 @@ final class ServerConnection {
         if client.hasEnded || worker.isDraining { worker.resumeLater(client) }
         // A message counts with its head, and the client has it only with its end.
         guard state == .leased, passRemaining == 0 else { return }
-        if session.needsBarrier {
+        if session.needsBarrier && client.passToServer == 0 {
             runQuietly("")
         } else if session.isFree && client.mayGiveBack {
             client.giveBack(self)

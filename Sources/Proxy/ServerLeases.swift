@@ -104,7 +104,7 @@ extension ServerConnection {
         queue(writer.bytes)
     }
 
-    func quietWorkEnded(_ status: TransactionStatus) {
+    func quietWorkEnded() {
         let failure = quietFailure
         quietFailure = nil
         if let client {

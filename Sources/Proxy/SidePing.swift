@@ -92,22 +92,21 @@ extension Worker {
 
     /// Once a second, and after each ping that failed.
     func watchSilence() {
-        for database in databases.values where database.ping == nil && !database.isPingDue && isSilent(database) {
-            ping(database)
-        }
+        // One pass over the pools, however many databases there are.
+        var silent: [ObjectIdentifier: DatabaseState] = [:]
+        for entry in pools.values where isSilent(entry) { silent[ObjectIdentifier(entry.database)] = entry.database }
+        for database in silent.values where database.ping == nil && !database.isPingDue { ping(database) }
     }
 
     /// Somebody waits, all servers are at work, and nothing comes.
-    private func isSilent(_ database: DatabaseState) -> Bool {
-        let limit = Self.silenceSeconds
-        if now < database.authorityAnsweredAt.advanced(bySeconds: limit) { return false }
-        return pools.values.contains { entry in
-            guard entry.database === database, entry.key.side == database.authority, entry.pool.idleCount == 0,
-                entry.pool.leasedCount == entry.pool.serverCount, hasServersAtWork(entry)
-            else { return false }
-            if database.health.isAuthorityDown { return true }
-            return entry.pool.oldestWaiter().map { now >= $0.advanced(bySeconds: limit) } ?? false
-        }
+    private func isSilent(_ entry: PoolEntry) -> Bool {
+        let (database, limit) = (entry.database, Self.silenceSeconds)
+        guard entry.key.side == database.authority, entry.pool.idleCount == 0,
+            entry.pool.leasedCount == entry.pool.serverCount, hasServersAtWork(entry),
+            now >= database.authorityAnsweredAt.advanced(bySeconds: limit)
+        else { return false }
+        if database.health.isAuthorityDown { return true }
+        return entry.pool.oldestWaiter().map { now >= $0.advanced(bySeconds: limit) } ?? false
     }
 
     private func ping(_ database: DatabaseState) {
@@ -124,7 +123,8 @@ extension Worker {
     /// A ping that failed at once is not long ago: see `pingFailed`.
     func pingAgain(_ database: DatabaseState) {
         database.isPingDue = false
-        if database.ping == nil && !database.health.isAuthorityDown && isSilent(database) { ping(database) }
+        guard database.ping == nil, !database.health.isAuthorityDown else { return }
+        if pools.values.contains(where: { $0.database === database && isSilent($0) }) { ping(database) }
     }
 
     /// - Parameter isLate: it has taken all its time. One that failed sooner, maybe within `start` (there is no route,

@@ -21,7 +21,7 @@ struct StatementRegistry {
 
     private var statements: [StatementID: Statement] = [:]
     private var byBody: [[UInt8]: StatementID] = [:]
-    private var lastID: UInt32 = 0
+    private var lastID: UInt64 = 0
     /// What was analysed in an earlier one may mean something else now: see `outdateAll`.
     private(set) var generation: UInt32 = 1
 
@@ -65,7 +65,7 @@ struct StatementRegistry {
             statements[id]?.uses += 1
             return id
         }
-        lastID &+= 1
+        lastID += 1
         let id = StatementID(lastID)
         var types = BodyReader(parseBody)
         let text = types.cString() ?? parseBody

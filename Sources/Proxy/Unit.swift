@@ -53,7 +53,9 @@ struct Unit: ~Copyable {
     private(set) var otherKeys: [KeyIdentity] = []
     /// It has more of them than are kept.
     private(set) var hasMoreKeys = false
-    /// Its columns may have a key that was not found, for want of time or by the bounds of what is looked at.
+    /// A statement may have a key that was not found, by the bounds of what is looked at.
+    var hidesKey = false
+    /// The same of its columns alone, for want of time.
     var hidesColumns = false
     var parsesNamed = false
     /// Names that had a statement and that the batch itself gives to another one, behind a Close.
@@ -126,7 +128,8 @@ struct Unit: ~Copyable {
         if classification.kind == .begin && classification.transaction.readOnly == false { mayLiftReadOnly = true }
         borders.append(classification.borders, isRead: classification.kind == .read)
         if let key { note(key) }
-        if analysis.hidesKey && key == nil || classification.reason == .parseBudgetSpent { hidesColumns = true }
+        if analysis.hidesKey && key == nil { hidesKey = true }
+        if classification.reason == .parseBudgetSpent { hidesColumns = true }
         if classification.mayLiftReadOnly { mayLiftReadOnly = true }
         note(classification.kind, mayWrite: classification.mayWrite)
     }

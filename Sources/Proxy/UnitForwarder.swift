@@ -30,6 +30,7 @@ extension ClientConnection {
         run.finish(server)
         askForNames(server)
         pumpAnswers(server)
+        if passToServer == 0 && server.session.needsBarrier { server.runQuietly("") }  // not within a message
         // The queue went out just now: the bytes that waited for it go on.
         if wasCongested && !server.isCongested { resumeSoon() }
         // The last that went there was what a COPY that has failed leaves over: nothing comes that would give it back.
@@ -98,7 +99,8 @@ extension ClientConnection {
         guard unit.mayWrite else { return }
         noteDraws()
         transaction.hasWritten = true
-        if unit.hidesColumns, database?.findsKeysInColumns == true { transaction.isAnybodys = true }
+        let hidesColumns = unit.hidesColumns && database?.findsKeysInColumns == true
+        if unit.hidesKey || hidesColumns { transaction.isAnybodys = true }
         if let key = unitKey ?? sessionKey { transaction.noteWriter(key.identity) }
     }
 
@@ -134,9 +136,7 @@ extension ClientConnection {
                 continue
             }
             if waitsForNames(frame, bytes, server) || waitsForChange(frame, bytes, server) { return }
-            if asksForOthersSequences(frame, bytes, server) {
-                if waitsForAnswers(server) || discardSequences(&run, server) { return }
-            }
+            if waitsForValues(frame, bytes, &run, server) { return }
             switch follow(frame, bytes, &run, server, isNoted: notedAhead > 0) {
             case .passes: break
             case .waits: return
@@ -275,10 +275,8 @@ extension ClientConnection {
             return false
         }
         let head = FrontendFrame(tag: frame.tag, start: frame.start, end: bytes.count)
-        if waitsForNames(head, bytes, server) { return false }
-        var noted = BodyReader(body)
-        if let database { noteBind(&noted, database) }
-        if refusesOnNew(server) { return false }
+        if waitsForNames(head, bytes, server) || waitsForValues(head, bytes, &run, server) { return false }
+        if deniesHead(ofBind: body) || refusesOnNew(server) { return false }
         openTransaction()
         bind(portal, name, rest: reader.rest(), bodySize: frame.end - frame.bodyStart, frame, &run, server)
         run.passIfAt(frame.start, to: bytes.count)

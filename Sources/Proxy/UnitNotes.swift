@@ -56,6 +56,8 @@ struct UnitNotes {
     private static let parsedMax = 64
 
     private(set) var parsed: [Parsed] = []
+    /// There were further ones: what is bound to a name that is not among them may have a key.
+    private(set) var hidesKeys = false
     /// The first statement.
     private(set) var statement: AnalysedStatement?
     /// The strictest word of the rules: `new` only where they say it of every statement.
@@ -117,6 +119,8 @@ struct UnitNotes {
             parsed[index] = entry
         } else if parsed.count < Self.parsedMax {
             parsed.append(entry)
+        } else {
+            hidesKeys = true
         }
     }
 
@@ -186,6 +190,19 @@ extension ClientConnection {
         guard let database else { return false }
         let denials = unit.notes.denials
         noteStatement(database.analysis.analyse(head: text), text, database)
+        return closesIfDenied(since: denials)
+    }
+
+    /// The same of a Bind: what it binds may have been prepared when no rule met it.
+    func deniesHead(ofBind body: UnsafeRawBufferPointer) -> Bool {
+        guard let database else { return false }
+        let denials = unit.notes.denials
+        var reader = BodyReader(body)
+        noteBind(&reader, database)
+        return closesIfDenied(since: denials)
+    }
+
+    private func closesIfDenied(since denials: Int) -> Bool {
         guard unit.notes.denials > denials, let denial = unit.notes.deniedBy else { return false }
         close(with: fatal(refusal(denial)))
         return true
@@ -305,7 +322,10 @@ extension ClientConnection {
 
     /// A Bind to a statement that this very unit prepares.
     func noteKey(ofParsed name: UnsafeRawBufferPointer, _ reader: BodyReader, _ database: DatabaseState) {
-        guard let parsed = unit.notes.parsed.first(where: { $0.name.elementsEqual(name) }) else { return }
+        guard let parsed = unit.notes.parsed.first(where: { $0.name.elementsEqual(name) }) else {
+            if unit.notes.hidesKeys { unit.hidesColumns = true }
+            return
+        }
         parsed.types.withUnsafeBytes {
             noteKey(parsed.analysis, parsed.key, reader, types: ParameterTypes(BodyReader($0)), database)
         }

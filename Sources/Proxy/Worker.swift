@@ -74,6 +74,8 @@ final class Worker {
     private var generations: [UInt32] = []
     private var freeSlot = -1
     private var timers: TimerWheel<TimerToken>
+    /// Batches of events, by which statements are analysed.
+    private let turns = AnalysisTurns()
     /// The time when the present batch of events was taken.
     private(set) var now = MonotonicInstant.now()
 
@@ -95,6 +97,8 @@ final class Worker {
     var consoleRequests = ConsoleRequests()
     /// What operators hold, and what they wait for.
     var gate = TrafficGate()
+    /// When it last ended that nothing is read.
+    var resumedAt = MonotonicInstant(nanoseconds: 0)
     var watches: [UInt64: GateCondition] = [:]
     /// What auth_query has answered.
     var secrets: SecretCache
@@ -206,7 +210,7 @@ final class Worker {
 
     private func beginBatch() {
         now = MonotonicInstant.now()
-        for database in databases.values { database.analysis.beginTurn() }
+        turns.begin()
     }
 
     /// Servers are handed on and clients go on once per batch: fewer wake-ups, and no recursion between connections.
@@ -454,6 +458,10 @@ final class Worker {
                 if state.isAuto { autoDatabases.leave(name) }
                 state.isAuto = false
                 state.apply(route)
+                // Behind a switch it is another mirror's, and knows nobody yet.
+                if route.horizon !== routes[name]?.horizon {
+                    route.horizon.wakeAfterBatches(peers[index].descriptor)
+                }
             } else if state.isAuto, let template = next.wildcard, let route = autoDatabases.route(name, template) {
                 state.apply(route)
             } else {
@@ -478,7 +486,7 @@ final class Worker {
     }
 
     func add(_ route: DatabaseRoute) -> DatabaseState {
-        let state = DatabaseState(route)
+        let state = DatabaseState(route, turns)
         state.onSchemaChange = { [control] name in control.post(.schemaChanged(database: name)) }
         databases[route.name] = state
         state.hold = gate.hold(of: route.name)

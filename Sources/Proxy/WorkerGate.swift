@@ -42,7 +42,7 @@ extension Worker {
     private func apply(_ next: TrafficGate) {
         let wasSuspended = gate.isSuspended
         gate = next
-        for database in databases.values { applyHold(to: database) }
+        applyHolds()
         if gate.isSuspended == wasSuspended { return }
         for client in clients.values { client.updateInterest() }
         for server in servers.values {
@@ -51,26 +51,37 @@ extension Worker {
             server.updateInterest()
         }
         if gate.isSuspended { return }
+        resumedAt = now
         for entry in pools.values { serveLater(entry) }
         for client in clients.values { resumeLater(client) }
     }
 
-    func applyHold(to database: DatabaseState) {
+    /// One pass over clients and servers, however many databases are held or let go at once.
+    private func applyHolds() {
+        let changed = databases.values.filter { gate.hold(of: $0.name) != $0.hold }
+        if changed.isEmpty { return }
+        var clientsOf: [ObjectIdentifier: [ClientConnection]] = [:]
+        for database in changed { clientsOf[ObjectIdentifier(database)] = [] }
+        for client in clients.values {
+            if let database = client.database { clientsOf[ObjectIdentifier(database)]?.append(client) }
+        }
+        for database in changed { applyHold(to: database, clientsOf[ObjectIdentifier(database)] ?? []) }
+        for server in servers.values where server.entry.database.hold == .all {
+            if clientsOf[ObjectIdentifier(server.entry.database)] != nil { server.closeUnlessInUse() }
+        }
+    }
+
+    private func applyHold(to database: DatabaseState, _ own: [ClientConnection]) {
         let hold = gate.hold(of: database.name)
-        if hold == database.hold { return }
         database.hold = hold
-        let own = clients.values.filter { $0.database === database }
         for client in own where client.isAtBorder {
             client.isAtBorder = false
             resumeLater(client)
         }
         // In their order; who must go on waiting is held again.
         for client in database.held.takeAll() { client.leaveHold() }
-        guard let hold else { return }
+        if hold == nil { return }
         for client in own.sorted(by: { $0.waitingSince < $1.waitingSince }) { client.moveIntoHold(database) }
-        if hold == .all {
-            for server in servers.values where server.entry.database === database { server.closeUnlessInUse() }
-        }
     }
 
     private func reconnect(_ scope: GateScope) {

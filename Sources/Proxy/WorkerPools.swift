@@ -157,8 +157,10 @@ extension Worker {
         // A server of a forgotten pool is closed at once: for who is left there it would be opened without end.
         if entry.isForgotten || entry.database.hold == .all { return }
         let wanted = claimPlaces(entry)
+        // What is to be there although nobody waits takes no other's place: two pools would take each other's for ever.
+        let awaited = max(entry.pool.waitingCount, entry.pool.keepsTrying ? 1 : 0)
         for opened in 0..<wanted {
-            guard takePlace(entry) else {
+            guard opened < awaited ? takePlace(entry) : takeFreePlace(entry) else {
                 for _ in opened..<wanted { entry.pool.openForbidden() }
                 return settlePlaces(entry)
             }
@@ -338,6 +340,8 @@ extension Worker {
 
     /// After a reload: limits as they are now, and no server that leads to another place than new ones would.
     func retireServers(previous: NameTable<DatabaseRoute>) {
+        // When it is needed, and in one go: at a switch all clients wait for this.
+        lazy var serversOf = Dictionary(grouping: servers.values) { ObjectIdentifier($0.entry) }
         for (key, entry) in pools {
             guard let state = databases[key.database], entry.database === state else {
                 pools[key] = nil
@@ -354,7 +358,7 @@ extension Worker {
                 serveLater(entry)
                 continue
             }
-            for server in servers.values where server.entry === entry { server.leadsElsewhere() }
+            for server in serversOf[ObjectIdentifier(entry)] ?? [] { server.leadsElsewhere() }
             if before?.authority == state.authority {
                 for id in entry.pool.idleServers { servers[id]?.close() }
             } else {
@@ -402,10 +406,8 @@ extension Worker {
 
     // MARK: limits over all threads
 
-    /// What the settings say of one user. To ask them would copy them whole, with a count for all that is in them.
-    func userSettings(_ name: String) -> UserSettings? {
-        snapshot.settings.users.first { $0.name.hasSameBytes(as: name) }
-    }
+    /// What the settings say of one user.
+    func userSettings(_ name: String) -> UserSettings? { snapshot.users[name] }
 
     private func maxUserConnections(_ user: String) -> Int {
         userSettings(user)?.maxUserConnections ?? snapshot.settings.limits.maxUserConnections
@@ -428,10 +430,10 @@ extension Worker {
 
     /// The same, where nobody has to give one up for it.
     func takeFreePlace(_ entry: PoolEntry) -> Bool {
-        let places = entry.places
-        if !places.databaseServers.enter(max: entry.database.route.settings.pool.maxDBConnections) { return false }
-        if places.userServers.enter(max: maxUserConnections(entry.key.user)) { return true }
-        _ = places.databaseServers.leave()
+        let (places, databaseMax) = (entry.places, entry.database.route.settings.pool.maxDBConnections)
+        if !places.databaseServers.enter(max: databaseMax, waits: false) { return false }
+        if places.userServers.enter(max: maxUserConnections(entry.key.user), waits: false) { return true }
+        if places.databaseServers.leave() { tellOfFreePlace() }
         return false
     }
 

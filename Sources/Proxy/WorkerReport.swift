@@ -100,7 +100,6 @@ struct WorkerReport: Sendable {
     var servers: [ConnectionRow] = []
     var databases: [DatabaseRow] = []
     var clientsInLogin = 0
-    var takenAt: MonotonicInstant
 }
 
 /// Clients by pool. Most of those that follow each other are of one, so most names are compared and not hashed.
@@ -135,12 +134,17 @@ private struct PoolCount {
 
 extension Worker {
     func makeReport() -> WorkerReport {
-        var report = WorkerReport(worker: index, takenAt: now)
+        var report = WorkerReport(worker: index)
         report.pools = poolRows()
         report.clients = clients.values.compactMap(clientRow)
         report.clientsInLogin = clients.values.count { $0.phase.isOutside }
         report.servers = servers.values.map(serverRow)
-        report.databases = databases.values.map(databaseRow)
+        // One pass over the pools, however many databases there are.
+        var open: [ObjectIdentifier: [Side: Int]] = [:]
+        for entry in pools.values {
+            open[ObjectIdentifier(entry.database), default: [:]][entry.key.side, default: 0] += entry.pool.serverCount
+        }
+        report.databases = databases.values.map { databaseRow($0, open[ObjectIdentifier($0)] ?? [:]) }
         return report
     }
 
@@ -184,7 +188,7 @@ extension Worker {
         var row = WorkerReport.PoolRow(key: entry.key)
         row.clientsActive = active[entry.key] ?? 0
         row.clientsWaiting = entry.pool.waitingCount
-        row.mode = snapshot.settings.user(named: entry.key.user)?.poolMode ?? entry.database.route.settings.pool.mode
+        row.mode = userSettings(entry.key.user)?.poolMode ?? entry.database.route.settings.pool.mode
         row.serversActive = entry.pool.leasedCount
         row.serversIdle = entry.pool.idleCount
         row.serversLogin = entry.pool.connectingCount
@@ -238,13 +242,9 @@ extension Worker {
         return row
     }
 
-    private func databaseRow(_ state: DatabaseState) -> WorkerReport.DatabaseRow {
-        var counts: [Side: Int] = [:]
-        for entry in pools.values where entry.database === state {
-            counts[entry.key.side, default: 0] += entry.pool.serverCount
-        }
-        return WorkerReport.DatabaseRow(
-            counts: state.counts(now: now), averages: state.averages, serverCounts: counts,
+    private func databaseRow(_ state: DatabaseState, _ open: [Side: Int]) -> WorkerReport.DatabaseRow {
+        WorkerReport.DatabaseRow(
+            counts: state.counts(now: now), averages: state.averages, serverCounts: open,
             ruleUnits: state.ruleUnits, cohortUnits: state.cohortUnits, shapes: state.shapes.figures,
             caches: WorkerReport.CacheRow(
                 textEntries: state.analysis.textEntries, shapeEntries: state.analysis.shapeEntries,

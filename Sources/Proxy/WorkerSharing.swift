@@ -30,7 +30,7 @@ struct PoolPlaces {
     init(_ key: PoolKey, _ ledger: ConnectionLedger) {
         databaseServers = ledger.count(.databaseServers(ExactName(key.database), key.side))
         userServers = ledger.count(.userServers(ExactName(key.user), key.side))
-        pool = ledger.places(database: key.database, user: key.user, side: key.side)
+        pool = ledger.places(key)
     }
 }
 

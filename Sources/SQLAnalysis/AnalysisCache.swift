@@ -8,7 +8,7 @@ package final class AnalysedStatement: Sendable {
     package let shapeText: String
     /// The tables that it names, in the order of the grammar's tree; none when it was not analysed.
     package let relations: [RelationReference]
-    /// It may change the rows of a user whom its columns name, and nobody has found out whom.
+    /// It may change the rows of a user whom its columns, or comments that nobody has looked at, name.
     package let hidesKey: Bool
     /// It does nothing to its session or transaction, and uses no name of one: most are so. Kept, for to ask the
     /// classification from another module copies it.
@@ -80,11 +80,10 @@ package struct AnalysisLimits: Sendable {
     package var textBytesMax = 1 << 20
     /// Longest text that the grammar is asked about.
     package var parsedBytesMax = 64 << 10
-    /// Deepest nesting that the grammar is asked about; its functions and ours recurse some kilobytes a level.
+    /// Deepest nesting that the grammar is asked about; its functions and ours recurse some kilobytes a level. It takes
+    /// between 1 and 2 MiB of stack (measured), of which an `OwnThread` has enough.
     package var depthMax = 200
-    /// Stack that the thread of an `AnalysisCache` must have for `depthMax` (measured: between 1 and 2 MiB).
-    package static let stackBytesMin = 4 << 20
-    /// Times that the grammar is asked between two `beginTurn()`.
+    /// Times that the grammar is asked between two `beginTurn()`, or in a turn of the reactor.
     package var parsesPerTurnMax = 64
 
     package init() {}
@@ -113,13 +112,24 @@ package struct AnalysisCounters: Sendable, Equatable {
     }
 }
 
+/// Turns of one reactor's loop. Its caches look at it when they need to: to tell each of them would cost every turn as
+/// much as there are databases. Used on its thread.
+package final class AnalysisTurns {
+    fileprivate private(set) var number: UInt64 = 0
+
+    package init() {}
+
+    package func begin() { number += 1 }
+}
+
 /// Text to verdict, remembered by exact text and by shape. One per database and reactor thread; never shared.
 package final class AnalysisCache {
     package private(set) var counters = AnalysisCounters()
 
     private let keyPlan: KeyPlan
-    /// Columns are among its sources.
+    /// Columns are among its sources, or comments.
     private let hasColumns: Bool
+    private let hasComments: Bool
     private let limits: AnalysisLimits
     private let seed: UInt64
     private let texts: TextTable<Analysis>
@@ -127,7 +137,10 @@ package final class AnalysisCache {
     private let templates = TemplateTable()
     private let writer: ShapeWriter
     private var analyzer: StatementAnalyzer
+    private let turns: AnalysisTurns
+    /// In the turn of this number.
     private var parsesLeft: Int
+    private var turn: UInt64
     /// Hashes of texts seen once: a text is kept whole at its second sight, so that a stream of texts that never
     /// come back does not push out those that do.
     private var seenOnce: [UInt64]
@@ -135,17 +148,25 @@ package final class AnalysisCache {
 
     private static let seenOnceCount = 4096
 
-    /// - Parameter seed: of the tables' hash; any number, best one that clients do not know.
-    package init(facts: CatalogFacts, keyPlan: KeyPlan, limits: AnalysisLimits = AnalysisLimits(), seed: UInt64) {
+    /// - Parameters:
+    ///   - seed: of the tables' hash; any number, best one that clients do not know.
+    ///   - turns: of the reactor that has it.
+    package init(
+        facts: CatalogFacts, keyPlan: KeyPlan, limits: AnalysisLimits = AnalysisLimits(), seed: UInt64,
+        turns: AnalysisTurns = AnalysisTurns()
+    ) {
         precondition(limits.parsedBytesMax <= limits.textBytesMax, "more parsed than looked at")
         self.keyPlan = keyPlan
         hasColumns = keyPlan.sources.contains { if case .column = $0 { true } else { false } }
+        hasComments = keyPlan.sources.contains { if case .comment = $0 { true } else { false } }
         self.limits = limits
         self.seed = seed
         texts = TextTable(entriesMax: limits.textEntriesMax, bytesMax: limits.tableBytesMax)
         shapes = TextTable(entriesMax: limits.shapeEntriesMax, bytesMax: limits.tableBytesMax)
         writer = ShapeWriter(keyPlan: keyPlan)
         analyzer = StatementAnalyzer(facts: facts, keyPlan: keyPlan)
+        self.turns = turns
+        turn = turns.number
         parsesLeft = limits.parsesPerTurnMax
         seenOnce = Array(repeating: 0, count: AnalysisCache.seenOnceCount)
         let reasons: [ClassificationReason] = [.tooLong, .tooDeep, .notText, .unterminated, .parseBudgetSpent]
@@ -157,7 +178,7 @@ package final class AnalysisCache {
     }
 
     /// A new loop turn of the reactor: the parsing budget is whole again.
-    package func beginTurn() { parsesLeft = limits.parsesPerTurnMax }
+    package func beginTurn() { turns.begin() }
 
     /// The catalog was read again: everything remembered is forgotten.
     package func replace(facts: CatalogFacts) {
@@ -195,7 +216,7 @@ package final class AnalysisCache {
         } else if text.count > limits.textBytesMax {
             let head = UnsafeRawBufferPointer(rebasing: text[0..<limits.cachedTextBytesMax])
             _ = writer.write(head)                   // for its comments: a write needs its key also when it is long
-            return unknown(.tooLong, head)
+            return unknown(.tooLong, head, hidesComments: hasComments)
         }
         let outcome = writer.write(text)
         if !PlainText.isValid(text) { return unknown(.notText, text) }
@@ -211,6 +232,7 @@ package final class AnalysisCache {
             return remember(text, hash, isKept, analysis)
         }
         if text.count > limits.parsedBytesMax { return unknown(.tooLong, text) }
+        if turn != turns.number { (turn, parsesLeft) = (turns.number, limits.parsesPerTurnMax) }
         // DDL comes seldom, and must not pass for want of a look at it.
         if parsesLeft == 0 && !LexicalScan.mayChangeTables(text) {
             counters.refusals += 1
@@ -255,11 +277,13 @@ package final class AnalysisCache {
 
     /// - Parameter scanned: the part of the text whose words are looked at; nil: they cannot be told apart, and the
     ///   server will refuse the text as well.
-    private func unknown(_ reason: ClassificationReason, _ scanned: UnsafeRawBufferPointer?) -> Analysis {
+    private func unknown(
+        _ reason: ClassificationReason, _ scanned: UnsafeRawBufferPointer?, hidesComments: Bool = false
+    ) -> Analysis {
         let effects = scanned.map { LexicalScan.effects(of: $0) } ?? []
         let mayMove = scanned.map { LexicalScan.mayMoveBorders($0) } ?? false
         let mayChange = scanned.map { LexicalScan.mayChangeTables($0) } ?? false
-        let hidesKey = scanned.map { mayHideKey($0) } ?? false
+        let hidesKey = hidesComments || scanned.map { mayHideKey($0) } ?? false
         let key = writer.commentKey
         if effects.isEmpty, !mayMove, !mayChange, !hidesKey, let statement = undecided[reason] {
             return Analysis(statement: statement, key: key)

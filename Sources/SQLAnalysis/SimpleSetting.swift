@@ -94,11 +94,15 @@ package struct SimpleSetting {
             || name.hasSuffix("_preload_libraries")
     }
 
-    /// '…' without a backslash, an integer, or, where PostgreSQL leaves the meaning to us, a word.
+    /// '…' without a backslash, digits, or, where PostgreSQL leaves the meaning to us, a word.
     private func plain(_ token: SQLToken, isWordAllowed: Bool) -> String? {
         switch token.kind {
-        // The grammar's number has no leading zeros, by which `set_config` would read it as an octal one.
-        case .integer: return Int(string(token.start..<token.end)).map { String($0) }
+        // The grammar's number has no leading zeros, by which `set_config` would read it as an octal one. What is none
+        // of four bytes it keeps as it is written.
+        case .integer, .decimal:
+            let digits = string(token.start..<token.end)
+            guard digits.utf8.allSatisfy({ 0x30...0x39 ~= $0 }) else { return nil }
+            return Int32(digits).map { String($0) } ?? digits
         // It folds the letters of ASCII only.
         case .identifier:
             guard isWordAllowed, text[token.start..<token.end].allSatisfy({ $0 < 0x80 }) else { return nil }

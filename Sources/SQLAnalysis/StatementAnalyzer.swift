@@ -114,7 +114,7 @@ struct StatementAnalyzer {
         case .insertStmt, .updateStmt, .deleteStmt, .mergeStmt, .truncateStmt:
             result = write(statement, .dataModifying, &walk)
         case .copyStmt: result = copy(statement, &walk)
-        case .explainStmt: return explain(statement, &walk, &kinds)
+        case .explainStmt: return explain(statement, &kinds)
         case .transactionStmt: result = SessionStatements.transaction(statement)
         case .variableSetStmt: result = SessionStatements.set(statement)
         case .variableShowStmt, .prepareStmt, .executeStmt, .deallocateStmt, .declareCursorStmt, .fetchStmt,
@@ -229,7 +229,7 @@ struct StatementAnalyzer {
 
     /// EXPLAIN plans, and runs nothing unless ANALYZE says so; planning evaluates no volatile function.
     private func explain(
-        _ statement: SyntaxTree.Message, _ walk: inout TreeWalk, _ kinds: inout NodeKinds
+        _ statement: SyntaxTree.Message, _ kinds: inout NodeKinds
     ) -> (Classification, dependsOnLiterals: Bool) {
         let node = SyntaxTree.cast(statement, to: PgQuery__ExplainStmt.self).pointee
         guard let query = SyntaxTree.content(of: node.query) else {

@@ -3,9 +3,9 @@ import Primitives
 
 /// A statement text that servers know under our own name; the Worker's registry gives the numbers.
 @usableFromInline @frozen package struct StatementID: CheaplyHashed {
-    @usableFromInline package let number: UInt32
-    @inlinable package init(_ number: UInt32) { self.number = number }
-    @inlinable package var value: UInt64 { UInt64(number) }
+    /// It never comes again: 32 bits would be used up within weeks by clients that prepare for each query.
+    @usableFromInline package let value: UInt64
+    @inlinable package init(_ value: UInt64) { self.value = value }
 }
 
 /// What the server still owes, in the order in which we sent it.

@@ -199,8 +199,7 @@ package struct SessionSettings: Equatable, Sendable {
     /// not UTF-8.
     private static func literal(_ text: String) -> String {
         if text.utf8.contains(where: { $0 >= 0x80 }) {
-            let digits = text.utf8.map { ($0 < 0x10 ? "0" : "") + String($0, radix: 16) }.joined()
-            return "pg_catalog.convert_from(pg_catalog.decode('\(digits)', 'hex'), 'UTF8')"
+            return "pg_catalog.convert_from(pg_catalog.decode('\(text.utf8.hex)', 'hex'), 'UTF8')"
         }
         let quoted = text.replacing("'", with: "''")
         return text.contains("\\") ? " E'\(quoted.replacing("\\", with: "\\\\"))'" : "'\(quoted)'"

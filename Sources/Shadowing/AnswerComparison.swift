@@ -1,3 +1,4 @@
+import Primitives
 import SQLAnalysis
 
 /// Two answers to one read, held against each other. Pure, any thread.
@@ -51,8 +52,8 @@ package enum AnswerComparison {
         if old.count != new.count { return "\(old.count) and \(new.count) columns" }
         for (mine, theirs) in zip(old, new) {
             if mine.name != theirs.name { return "column \(mine.name) is \(theirs.name)" }
-            let areOwn = mine.type < ShadowSample.typeOfUserMin && theirs.type < ShadowSample.typeOfUserMin
-            if areOwn && mine.type != theirs.type {
+            let areBuiltIn = max(mine.type, theirs.type) < ObjectNumber.userMin
+            if areBuiltIn && mine.type != theirs.type {
                 return "column \(mine.name) has type \(mine.type) and \(theirs.type) of pg_type"
             }
         }
@@ -153,7 +154,7 @@ package enum AnswerComparison {
     /// One text for all values that sort alike: 1.0 and 1.00 do, and so do the cases of a letter in citext, which is no
     /// type of PostgreSQL's own. Those may come in any order.
     private static func sorted(as value: ArraySlice<UInt8>, _ type: UInt32) -> [UInt8] {
-        if type >= ShadowSample.typeOfUserMin { return Array(String(decoding: value, as: UTF8.self).lowercased().utf8) }
+        if type >= ObjectNumber.userMin { return Array(String(decoding: value, as: UTF8.self).lowercased().utf8) }
         var text = Array(value)
         guard type == numeric, text.contains(UInt8(ascii: ".")) else { return text }
         while text.last == UInt8(ascii: "0") { text.removeLast() }

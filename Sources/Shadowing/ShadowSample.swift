@@ -1,3 +1,4 @@
+import Primitives
 import SQLAnalysis
 
 /// One read that a client has sent, with all that its answer depends on. Immutable, any thread.
@@ -48,13 +49,10 @@ package struct ShadowSample: Sendable {
         parameters.reduce(256 + text.count + settings.utf8.count) { $0 + 16 + ($1.bytes?.count ?? 0) }
     }
 
-    /// Types with numbers above PostgreSQL's own have others on the other side.
-    package static let typeOfUserMin: UInt32 = 16_384
-
     /// The same with types that both sides know by one number; nil: a value's form depends on another one.
     package var portable: ShadowSample? {
         var sample = self
-        for index in types.indices where types[index] >= Self.typeOfUserMin {
+        for index in types.indices where types[index] >= ObjectNumber.userMin {
             if index < parameters.count && parameters[index].isBinary { return nil }
             sample.types[index] = 0
         }

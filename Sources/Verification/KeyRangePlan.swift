@@ -72,14 +72,19 @@ package struct KeyRangePlan: Sendable {
 
     private var keyHash: String { "hashtextextended(ROW(\(keyList))::text COLLATE \"C\", 13)" }
 
-    private func condition(_ slice: KeySlice) -> String {
+    /// - Parameter slices: of one range, with as many bits.
+    private func condition(_ slices: [KeySlice]) -> String {
+        guard let slice = slices.first else { return "false" }
         func typed(_ key: [String]) -> String {
             zip(key, keys).map { "\(SQL.literal($0))::\($1.type)" }.joined(separator: ", ")
         }
         var parts: [String] = []
         if let after = slice.after { parts.append("(\(keyList)) > (\(typed(after)))") }
         if let through = slice.through { parts.append("(\(keyList)) <= (\(typed(through)))") }
-        if slice.bits > 0 { parts.append("(\(keyHash) & \((1 << slice.bits) - 1)) = \(slice.bucket)") }
+        if slice.bits > 0 {
+            let buckets = slices.map { "\($0.bucket)" }.joined(separator: ",")
+            parts.append("(\(keyHash) & \((1 << slice.bits) - 1)) IN (\(buckets))")
+        }
         return parts.isEmpty ? "true" : parts.joined(separator: " AND ")
     }
 
@@ -88,17 +93,19 @@ package struct KeyRangePlan: Sendable {
     package func rangeEnd(after: [String]?, rows: Int) -> String {
         """
         SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")) FROM \(source) t \
-        WHERE \(condition(KeySlice(after: after))) ORDER BY \(keys.map { "t.\($0.sql)" }.joined(separator: ", ")) \
+        WHERE \(condition([KeySlice(after: after)])) ORDER BY \(keys.map { "t.\($0.sql)" }.joined(separator: ", ")) \
         OFFSET \(rows - 1) LIMIT 1
         """
     }
 
-    /// Bucket, rows, and two sums of hashes for each part of the slice by `more` further bits of the key's
+    /// Bucket, rows, and two sums of hashes for each part of the slices by `more` further bits of the key's
     /// hash.
-    package func digest(_ slice: KeySlice, more: Int) -> String {
-        let all = slice.bits + more
+    ///
+    /// - Parameter slices: of one range, with as many bits.
+    package func digest(_ slices: [KeySlice], more: Int) -> String {
+        let all = (slices.first?.bits ?? 0) + more
         let sums = "count(*), " + rowHashes.map { "sum(\($0))" }.joined(separator: ", ")
-        let rest = "FROM \(source) t WHERE \(condition(slice))\(once)"
+        let rest = "FROM \(source) t WHERE \(condition(slices))\(once)"
         // Groups take a fifth of the time.
         return all == 0 ? "SELECT 0, \(sums) FROM (SELECT \(valueList) \(rest)) s" : """
             SELECT b, \(sums) FROM (SELECT \(keyHash) & \((1 << all) - 1) b, \(valueList) \(rest)) s GROUP BY b
@@ -115,12 +122,12 @@ package struct KeyRangePlan: Sendable {
     /// Characters of a row's text that are shown of a difference.
     package static let shownMax = 500
 
-    /// Key texts, both hashes, and the start of the text of every row of the slice.
-    package func rows(_ slice: KeySlice) -> String {
+    /// Key texts, both hashes, and the start of the text of every row of the slices.
+    package func rows(_ slices: [KeySlice]) -> String {
         """
         SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")), hashtextextended(\(rowText), 0), \
         hashtextextended(\(rowText), 4417), left(\(rowText), \(Self.shownMax)) FROM \(source) t \
-        WHERE \(condition(slice))
+        WHERE \(condition(slices))
         """
     }
 }

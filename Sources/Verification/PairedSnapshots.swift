@@ -10,7 +10,7 @@ import LibPQ
 /// checks made here:
 /// 1. OLD's reader imports the exported snapshot, and so sees what the batch saw;
 /// 2. after it has locked the tables the snapshot can be imported once more: the mirror's transaction still
-///    lived, with    its own locks on the tables, so no TRUNCATE came in between;
+///    lived, with its own locks on the tables, so no TRUNCATE came in between;
 /// 3. NEW's reader finds, inside its own snapshot, godwit.progress at exactly that source snapshot.
 package struct PairedSnapshots: ~Copyable {
     package let pairing: VerifyReport.Pairing
@@ -25,7 +25,7 @@ package struct PairedSnapshots: ~Copyable {
 
     private static let applierLock = "7451605421"
     /// Who wants the mirror to hold has this one on the authority: it holds for one at a time.
-    private static let askerLock = "7451605422"
+    private static let askerLock = "7451605424"
     private static let silenceSecondsMax = 15
     private static let triesMax = 5
     /// A table that somebody wants for himself is left to him, and all others meanwhile: see BatchReader.
@@ -45,7 +45,7 @@ package struct PairedSnapshots: ~Copyable {
         self.new = new
     }
 
-    private static func export(_ connection: borrowing Connection, _ side: String) throws(VerifyFailure) -> String {
+    static func export(_ connection: borrowing Connection, _ side: String) throws(VerifyFailure) -> String {
         try onSide(side) { () throws(PostgresFailure) in
             try connection.query("SELECT pg_export_snapshot()")[0, 0] ?? ""
         }
@@ -231,10 +231,10 @@ package struct PairedSnapshots: ~Copyable {
         _ old: borrowing Connection, _ new: borrowing Connection
     ) throws(VerifyFailure) -> Bool {
         let onOld = try onSide("OLD") { () throws(PostgresFailure) in
-            try old.query("SELECT to_regclass('godwit.control') IS NOT NULL").flag(0, 0)
+            try old.hasRelation("godwit.control")
         }
         let onNew = try onSide("NEW") { () throws(PostgresFailure) in
-            try new.query("SELECT to_regclass('godwit.progress') IS NOT NULL").flag(0, 0)
+            try new.hasRelation("godwit.progress")
         }
         return onOld && onNew
     }

@@ -111,7 +111,7 @@ package enum SchemaComparison {
     ) throws(VerifyFailure) -> [String: [String: String]] {
         let connection = try PairedSnapshots.connect(target, side)
         let (rows, away) = try onSide(side) { () throws(PostgresFailure) in
-            let isKept = try connection.query("SELECT to_regclass('godwit.aside') IS NOT NULL").flag(0, 0)
+            let isKept = try connection.hasRelation("godwit.aside")
             return (try connection.query(query), isKept ? try connection.query(setAside) : nil)
         }
         var found: [String: [String: String]] = [:]
@@ -227,7 +227,7 @@ package enum SchemaComparison {
         UNION ALL
         SELECT 'domain ' || n.nspname || '.' || y.typname, 'definition', concat_ws(' ',
                format_type(y.typbasetype, y.typtypmod), 'COLLATE ' || l.collname,
-               CASE WHEN y.typnotnull THEN 'NOT NULL' END, 'DEFAULT ' || y.typdefault,
+               CASE WHEN y.typnotnull THEN 'NOT NULL' END, 'DEFAULT ' || pg_get_expr(y.typdefaultbin, 0),
                (SELECT string_agg(k.conname || ' ' || pg_get_constraintdef(k.oid), ', ' ORDER BY k.conname COLLATE "C")
                   FROM pg_constraint k WHERE k.contypid = y.oid AND k.contype = 'c'))
           FROM pg_type y JOIN pg_namespace n ON n.oid = y.typnamespace

@@ -44,17 +44,11 @@ final class ShadowPair {
             if try PairedSnapshots.join(
                 control: control, old: source, new: target, lock: lock, patienceSeconds: Self.patienceSeconds) != nil
             {
-                return (try export(source, "OLD"), try export(target, "NEW"))
+                return (try PairedSnapshots.export(source, "OLD"), try PairedSnapshots.export(target, "NEW"))
             }
             try release()
         }
         throw .pairingLost(tries: Self.triesMax)
-    }
-
-    private func export(_ connection: borrowing Connection, _ side: String) throws(VerifyFailure) -> String {
-        try onSide(side) { () throws(PostgresFailure) in
-            try connection.query("SELECT pg_export_snapshot()")[0, 0] ?? ""
-        }
     }
 
     func release() throws(VerifyFailure) {
@@ -76,8 +70,7 @@ final class ShadowPair {
     /// Of all that is mirrored: TRUNCATE would empty a table under an older snapshot.
     private func lockStatement() throws(VerifyFailure) -> String {
         let tables = try onSide("NEW") { () throws(PostgresFailure) -> Rows? in
-            let isKnown = try target.query("SELECT to_regclass('godwit.backfill') IS NOT NULL").flag(0, 0)
-            if !isKnown { return nil }
+            guard try target.hasRelation("godwit.backfill") else { return nil }
             return try target.query("SELECT schema_name, table_name, is_copied FROM godwit.backfill ORDER BY 1, 2")
         }
         guard let tables else { throw .notPrepared }

@@ -61,7 +61,7 @@ package struct Verifier {
         for (target, side) in [(old, "OLD"), (new, "NEW")] {
             let connection = try PairedSnapshots.connect(target, side)
             let rows = try onSide(side) { () throws(PostgresFailure) -> Rows? in
-                let known = try connection.query("SELECT to_regclass('godwit.authority') IS NOT NULL").flag(0, 0)
+                let known = try connection.hasRelation("godwit.authority")
                 return known ? try connection.query("SELECT epoch FROM godwit.authority") : nil
             }
             epochs.append(rows.flatMap { $0.count == 1 ? $0.integer(0, 0) : nil } ?? 0)
@@ -79,6 +79,8 @@ package struct Verifier {
             // Before they were locked somebody may have changed them.
             let (tables, incomparable) = try comparable(from: side, only, progress)
             guard tables.map(\.shape.storedName) == names else { continue }
+            // The mirror leads the other way from a switch on: rows of before it would be held against rows of now.
+            if try isReversed() { throw .writesMoved }
             let pairingNow = pair.pairing
             progress(Self.describe(pairingNow))
             pairing = pairing?.followed(by: pairingNow) ?? pairingNow
@@ -137,7 +139,9 @@ package struct Verifier {
 
     /// Marks differing keys dirty on the authority: the mirror brings them with its next batch.
     package func repair(_ report: VerifyReport) throws(VerifyFailure) -> Int {
-        let (source, side) = try isReversed() ? (new, "NEW") : (old, "OLD")
+        let (source, side) = report.authority == .new ? (new, "NEW") : (old, "OLD")
+        // Tables have other numbers on the other side, and its rows are those that count now.
+        if try isReversed() != (report.authority == .new) { throw .writesMoved }
         let connection = try PairedSnapshots.connect(source, side)
         var marked = 0
         for table in report.tables {
@@ -430,15 +434,15 @@ private final class PairReader {
         if looksAhead, let through = slice.through {
             ahead = (newPlan ?? plan).rangeEnd(after: through, rows: options.rangeRows)
         }
-        let (left, right, end) = try digests(plan, slice, more, ahead: ahead)
-        result.rows += bisection.record(slice, more: more, old: left, new: right)
+        let (left, right, end) = try digests(plan, [slice], more, ahead: ahead)
+        result.rows += bisection.record([slice], more: more, old: left, new: right)
         while let step = bisection.next() {
             switch step {
-            case .split(let slice, let more):
-                let (left, right, _) = try digests(plan, slice, more)
-                bisection.record(slice, more: more, old: left, new: right)
-            case .compareRows(let slice):
-                try compareRows(plan, slice, &result)
+            case .split(let slices, let more):
+                let (left, right, _) = try digests(plan, slices, more)
+                bisection.record(slices, more: more, old: left, new: right)
+            case .compareRows(let slices):
+                try compareRows(plan, slices, &result)
             }
         }
         return end
@@ -465,9 +469,9 @@ private final class PairReader {
 
     /// - Parameter ahead: the question for the end of the next range.
     private func digests(
-        _ plan: KeyRangePlan, _ slice: KeySlice, _ more: Int, ahead: String? = nil
+        _ plan: KeyRangePlan, _ slices: [KeySlice], _ more: Int, ahead: String? = nil
     ) throws(VerifyFailure) -> (old: [UInt64: RangeDigest], new: [UInt64: RangeDigest], end: [String]?) {
-        let (left, right, next) = try both(plan, ahead: ahead) { $0.digest(slice, more: more) }
+        let (left, right, next) = try both(plan, ahead: ahead) { $0.digest(slices, more: more) }
         return (RangeDigest.collect(left), RangeDigest.collect(right), next.flatMap { Self.key($0, plan) })
     }
 
@@ -476,9 +480,9 @@ private final class PairReader {
     }
 
     private func compareRows(
-        _ plan: KeyRangePlan, _ slice: KeySlice, _ result: inout VerifyReport.Table
+        _ plan: KeyRangePlan, _ slices: [KeySlice], _ result: inout VerifyReport.Table
     ) throws(VerifyFailure) {
-        let (left, right, _) = try both(plan) { $0.rows(slice) }
+        let (left, right, _) = try both(plan) { $0.rows(slices) }
         func collect(_ rows: Rows) -> [[ExactName]: (hash: String, row: Int)] {
             var found: [[ExactName]: (hash: String, row: Int)] = [:]
             for row in 0..<rows.count {

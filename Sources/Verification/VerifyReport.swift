@@ -1,4 +1,5 @@
 import LibPQ
+import Primitives
 
 /// What a comparison of both sides found. Immutable, any thread.
 package struct VerifyReport: Sendable {
@@ -57,6 +58,8 @@ package struct VerifyReport: Sendable {
     package var pairing: Pairing
     /// By name.
     package var tables: [Table]
+    /// Which side had the writes; the tables' numbers are its own.
+    package var authority = Side.old
 
     /// Differences count as found only where the pairing was exact.
     package var outcome: Outcome {
@@ -75,6 +78,7 @@ extension VerifyReport {
     /// What was compared with the sides swapped, as it is.
     var swapped: VerifyReport {
         var report = self
+        report.authority = authority.other
         report.tables = tables.map { table in
             var table = table
             table.problem = table.problem.map { swappingSides($0) }
@@ -97,7 +101,7 @@ extension VerifyFailure {
     var swapped: VerifyFailure {
         switch self {
         case .side(let side, let failure): .side(swappingSides(side), failure)
-        case .backfilling, .mirrorSilent, .pairingLost, .tableTaken, .ledger, .notPrepared, .schema: self
+        case .backfilling, .mirrorSilent, .pairingLost, .tableTaken, .writesMoved, .ledger, .notPrepared, .schema: self
         }
     }
 }
@@ -114,6 +118,8 @@ package enum VerifyFailure: Error, CustomStringConvertible {
     case mirrorSilent(seconds: Int)
     case pairingLost(tries: Int)
     case tableTaken(seconds: Int)
+    /// A cutover or a rollback came in between.
+    case writesMoved
     /// The file in which its progress is kept.
     case ledger(VerifyLedger.Failure)
     /// Nothing that could be paired: `godwit prepare` has not been here.
@@ -132,6 +138,7 @@ package enum VerifyFailure: Error, CustomStringConvertible {
             "the mirror went on before all readers were attached, \(tries) times: is this machine overloaded?"
         case .tableTaken(let seconds):
             "for \(seconds) s somebody had, or wanted, a table for himself (pg_locks says who): try again later"
+        case .writesMoved: "the writes have moved to the other side meanwhile: compare again"
         case .ledger(let failure): "\(failure)"
         case .schema(let reason): "the schemas cannot be compared: \(reason)"
         case .notPrepared: "there is no mirror that could hold both sides at one moment: run godwit prepare"

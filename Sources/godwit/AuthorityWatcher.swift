@@ -350,4 +350,9 @@ extension DatabaseSettings {
         case .new: controlNew.isEmpty ? new : controlNew
         }
     }
+
+    /// The same, taken apart.
+    func controlTarget(_ side: Side) throws(ConnectionStringError) -> ConnectionString {
+        try ConnectionString(parsing: controlOrOwn(side))
+    }
 }

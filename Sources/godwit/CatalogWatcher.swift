@@ -87,13 +87,14 @@ final class CatalogWatcher: Sendable {
 
     /// Godwit starts when a side is down, and says so.
     private static func reportReachability(_ database: DatabaseSettings, _ logger: Logger, _ interrupt: CInt) {
-        for (side, text) in [("OLD", database.controlOrOwn(.old)), ("NEW", database.controlOrOwn(.new))] {
+        for side in Side.allCases {
+            let name = "\(side.title) of \"\(database.name)\""
             do {
-                let target = try ConnectionString(parsing: text)
-                let connection = try Connection.open(target, purpose: "check", interrupt: interrupt)
-                logger.info("\(side) of \"\(database.name)\" is PostgreSQL \(connection.serverVersion / 10_000)")
+                let connection = try Connection.open(
+                    try database.controlTarget(side), purpose: "check", interrupt: interrupt)
+                logger.info("\(name) is PostgreSQL \(connection.serverVersion / 10_000)")
             } catch {
-                logger.warning("\(side) of \"\(database.name)\" cannot be reached: \(error); going on without it")
+                logger.warning("\(name) cannot be reached: \(error); going on without it")
             }
         }
     }
@@ -108,7 +109,7 @@ final class CatalogWatcher: Sendable {
     private static func read(
         _ database: DatabaseSettings, _ authority: Side, _ interrupt: CInt, _ logger: Logger
     ) -> Catalog? {
-        guard let target = try? ConnectionString(parsing: database.controlOrOwn(authority)),
+        guard let target = try? database.controlTarget(authority),
             let connection = try? Connection.open(target, purpose: "catalog", interrupt: interrupt)
         else { return nil }
         do throws(PostgresFailure) {

@@ -244,7 +244,7 @@ final class ChangeRun {
                 }
             }
             entry.horizon.announceWaiter()
-            ring(entry, atMost: min(20, max(1, deadline.millisLeft)))
+            entry.bell.wait(atMost: min(20, deadline.millisLeft))
         }
     }
 
@@ -287,7 +287,7 @@ final class ChangeRun {
             // Announced before it is looked: a batch that ends in between rings again.
             entry.horizon.announceWaiter()
             if entry.horizon.applied >= needed { break }
-            ring(entry, atMost: max(1, deadline.millisLeft))
+            entry.bell.wait(atMost: deadline.millisLeft)
         }
     }
 
@@ -304,13 +304,6 @@ final class ChangeRun {
     }
 
     private static let standMicros: UInt32 = 2000
-
-    /// Until a batch has ended, or the time is over.
-    private func ring(_ entry: SwitchEngine.Entry, atMost millis: CInt) {
-        var bell = pollfd(fd: entry.bell.descriptor, events: Int16(POLLIN), revents: 0)
-        _ = poll(&bell, 1, millis)
-        Primitives.drain(eventDescriptor: entry.bell.descriptor)
-    }
 
     @discardableResult
     func ask(
@@ -332,18 +325,12 @@ final class ChangeRun {
 
     // MARK: logins
 
-    /// As the clients' servers do it; a password is known where the users' file has it in plain text.
     func login(_ side: Side, _ user: String) throws(PostgresFailure) -> ConnectionString {
         let snapshot = server.snapshot
         guard let settings = snapshot.databases[database]?.settings,
-            var target = try? ConnectionString(parsing: side == .old ? settings.old : settings.new)
+            let target = try? ConnectionString(parsing: side == .old ? settings.old : settings.new)
         else { throw PostgresFailure(.connecting, "the database was taken out of the configuration") }
-        if target.dbname == nil { target = target.overriding(["dbname": database]) }
-        if target.user == nil { target = target.overriding(["user": user]) }
-        if target.password == nil, let password = snapshot.auth.plainPassword(of: target.user ?? user) {
-            target = target.overriding(["password": password])
-        }
-        return target
+        return target.ofClient(user, of: database, snapshot.auth)
     }
 
     // MARK: what was left half done

@@ -2,6 +2,7 @@ import ArgumentParser
 import Configuration
 import Foundation
 import LibPQ
+import Primitives
 
 /// What every command needs that talks to one database's two sides: the checked file, and where OLD and NEW
 /// are.
@@ -23,10 +24,8 @@ struct ControlTargets {
 
     init(_ database: DatabaseSettings, failure code: ExitCode) throws {
         self.database = database
-        old = try Self.parse(
-            database.controlOld.isEmpty ? database.old : database.controlOld, "\(database.name).old", code)
-        new = try Self.parse(
-            database.controlNew.isEmpty ? database.new : database.controlNew, "\(database.name).new", code)
+        old = try Self.target(database, .old, code)
+        new = try Self.target(database, .new, code)
     }
 
     static func load(_ path: String, failure code: ExitCode) throws -> Settings {
@@ -38,26 +37,26 @@ struct ControlTargets {
         }
     }
 
-    private static func parse(_ text: String, _ key: String, _ code: ExitCode) throws -> ConnectionString {
+    private static func target(
+        _ database: DatabaseSettings, _ side: Side, _ code: ExitCode
+    ) throws -> ConnectionString {
         do throws(ConnectionStringError) {
-            return try ConnectionString(parsing: text)
+            return try database.controlTarget(side)
         } catch {
-            complain("databases.\(key): \(error)")
+            complain("databases.\(database.name).\(side): \(error)")
             throw code
         }
     }
 
-    func connect(_ side: ControlSide, purpose: String, failure code: ExitCode) throws -> Connection {
+    func connect(_ side: Side, purpose: String, failure code: ExitCode) throws -> Connection {
         do throws(PostgresFailure) {
             return try Connection.open(side == .old ? old : new, purpose: purpose)
         } catch {
-            complain("\(database.name), \(side.rawValue): \(error)")
+            complain("\(database.name), \(side.title): \(error)")
             throw code
         }
     }
 }
-
-enum ControlSide: String { case old = "OLD", new = "NEW" }
 
 /// One line on standard error.
 func complain(_ line: String) { FileHandle.standardError.write(Data("godwit: \(line)\n".utf8)) }

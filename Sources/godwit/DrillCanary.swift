@@ -40,11 +40,9 @@ struct DrillCanary {
             (try? ConnectionString(parsing: database.controlOrOwn(side)))?.dbname ?? database.name
         }
         let all = ([migration] + names).joined(separator: "\u{0}")
-        let digits = Digest.sha256(Array(all.utf8)).prefix(8).map { byte in
-            (byte < 16 ? "0" : "") + String(byte, radix: 16)
-        }
+        let digits = Digest.sha256(Array(all.utf8)).prefix(8).hex
         let plain = names[0].lowercased().filter { $0.isASCII && ($0.isLetter || $0.isNumber) }.prefix(nameLettersMax)
-        return "godwit_drill_\(plain)_\(digits.joined())"
+        return "godwit_drill_\(plain)_\(digits)"
     }
 
     // MARK: databases of ours
@@ -54,8 +52,7 @@ struct DrillCanary {
         var failures: [String] = []
         for side in Side.allCases {
             do {
-                let admin = try Connection.open(
-                    try ConnectionString(parsing: database.controlOrOwn(side)), purpose: "drill")
+                let admin = try Connection.open(try database.controlTarget(side), purpose: "drill")
                 let rows = try admin.query("SELECT FROM pg_database WHERE datname = \(SQL.literal(name))")
                 if rows.count == 0 { continue }
                 let force = admin.serverVersion >= 130_000 ? " WITH (FORCE)" : ""
@@ -68,15 +65,14 @@ struct DrillCanary {
     }
 
     private func target(_ side: Side) throws -> ConnectionString {
-        try ConnectionString(parsing: database.controlOrOwn(side)).overriding(["dbname": name])
+        try database.controlTarget(side).overriding(["dbname": name])
     }
 
     private func make() throws {
         if let failure = Self.remove(database, name) { throw Failure(description: failure) }
         for side in Side.allCases {
             do {
-                let admin = try Connection.open(
-                    try ConnectionString(parsing: database.controlOrOwn(side)), purpose: "drill")
+                let admin = try Connection.open(try database.controlTarget(side), purpose: "drill")
                 try admin.execute("CREATE DATABASE \(SQL.identifier(name)) TEMPLATE template0")
                 let ours = try Connection.open(try target(side), purpose: "drill")
                 try ours.execute("""

@@ -7,7 +7,7 @@ extension MappedSchemaCatalog {
 
     /// Of a policy the definition is what follows its table.
     static func actions(_ tables: [String], _ on: borrowing Connection) throws -> [Object] {
-        let isKept = try on.query("SELECT to_regclass('godwit.aside') IS NOT NULL").flag(0, 0)
+        let isKept = try on.hasRelation("godwit.aside")
         let aside = isKept ? """
             (SELECT definition FROM godwit.aside s WHERE s.kind = 'trigger' AND NOT s.is_back AND s.name = t.tgname
                 AND s.schema_name = n.nspname AND s.table_name = c.relname)

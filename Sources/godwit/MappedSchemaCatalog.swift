@@ -45,6 +45,12 @@ enum MappedSchemaCatalog {
         /// Of the unique index that it needs.
         var index: String
         var comment: String?
+
+        /// - Parameter child: nil: its table is the same on both sides.
+        func obstacle(_ child: MappedSchemaRest.Pair?) -> String? {
+            let isPlain = !rest.contains("(") || columns.allSatisfy { child?.columns[$0] ?? $0 == $0 }
+            return isPlain ? nil : "its ON DELETE names columns that have other names on NEW"
+        }
     }
 
     typealias Relation = (oid: String, name: String)
@@ -188,7 +194,7 @@ enum MappedSchemaCatalog {
 
     /// NEW's, and those that are set aside until it takes the writes: table and name.
     static func presentForeignKeys(_ onNew: borrowing Connection) throws -> Set<String> {
-        let isKept = try onNew.query("SELECT to_regclass('godwit.aside') IS NOT NULL").flag(0, 0)
+        let isKept = try onNew.hasRelation("godwit.aside")
         let rows = try onNew.query("""
             SELECT n.nspname || '.' || c.relname || ' ' || k.conname FROM pg_constraint k
               JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE contype = 'f'

@@ -207,8 +207,7 @@ struct MappedSchemaComparison {
             return reason
         }
         if parent?.isFiltered == true { return "`where` of mirror.tables may leave out rows that it refers to" }
-        let isPlain = !key.rest.contains("(") || key.columns.allSatisfy { child?.columns[$0] ?? $0 == $0 }
-        return isPlain ? nil : "its ON DELETE names columns that have other names on NEW"
+        return key.obstacle(child)
     }
 
     private func shown(_ key: MappedSchemaCatalog.ForeignKey) -> String {

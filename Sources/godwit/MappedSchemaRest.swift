@@ -40,11 +40,7 @@ struct MappedSchemaRest {
             guard let from = old.column(column)?.type,
                 let to = columns[column].flatMap({ new.column($0)?.type })
             else { return false }
-            func family(_ type: String) -> String {
-                if TableDescription.Column.integerTypes.contains(type) { return "integer" }
-                return type.hasPrefix("character varying") && !type.hasSuffix("[]") ? "text" : type
-            }
-            return family(from) == family(to)
+            return TableDescription.Column.family(of: from) == TableDescription.Column.family(of: to)
         }
     }
 
@@ -259,8 +255,7 @@ struct MappedSchemaRest {
             func list(_ columns: [String], _ pair: Pair?) -> String {
                 columns.map { SQL.identifier(pair?.columns[$0] ?? $0) }.joined(separator: ", ")
             }
-            let isPlain = !key.rest.contains("(") || key.columns.allSatisfy { child?.columns[$0] ?? $0 == $0 }
-            if reason == nil, !isPlain { reason = "its ON DELETE names columns that have other names on NEW" }
+            reason = reason ?? key.obstacle(child)
             if let reason {
                 left.append("foreign key \(key.name) of \(key.childName): \(reason). OLD has: ALTER TABLE "
                     + "\(key.childName.sql) ADD CONSTRAINT \(SQL.identifier(key.name)) \(key.definition)")

@@ -15,7 +15,6 @@ final class MigrationSurvey: Sendable {
     /// Milliseconds from one look for a heartbeat to the next, and looks of one turn.
     private static let lookMillis: CInt = 10
     private static let looksMax = 20
-    private static let timeoutSeconds = 5.0
 
     private struct State {
         var readings = MigrationReadings()
@@ -205,7 +204,7 @@ struct SurveyFailure: Error, CustomStringConvertible {
     /// The session is of no more use.
     var isLost: Bool { failure.kind != .refused }
 
-    var description: String { "\(side == .old ? "OLD" : "NEW"): \(failure)" }
+    var description: String { "\(side.title): \(failure)" }
 }
 
 /// A session on one side, and what is asked there. Stays on the survey's thread.
@@ -222,9 +221,9 @@ private final class SurveyedSide {
         self.side = side
         mappings = TableMappings(database.mirror)
         do {
-            let target = try ConnectionString(parsing: database.controlOrOwn(side))
             connection = try Connection.open(
-                target, purpose: "migration", settings: ["lock_timeout": "2s"], interrupt: interrupt)
+                try database.controlTarget(side), purpose: "migration", settings: ["lock_timeout": "2s"],
+                interrupt: interrupt)
         } catch let failure as PostgresFailure {
             throw SurveyFailure(side: side, failure: failure)
         } catch {

@@ -48,10 +48,19 @@ enum MigrationWork {
         }
     }
 
+    /// Longer than writes are held by either, as a rule.
+    private static let aloneSeconds = 30.0
+
     /// No switch begins meanwhile, and none is under way: one that ended behind the word that NEW has all for good
     /// would have put the writes elsewhere, and nothing in the databases would say so any more.
+    ///
+    /// What is under way is waited for: a client's DDL is no reason to pause a migration, and wake somebody.
     static func alone(_ engine: SwitchEngine, _ database: String, _ body: () -> String?) -> String? {
-        guard engine.begin(database) else { return "the writes are just being moved, or DDL runs on both sides" }
+        let end = Deadline.now().adding(seconds: aloneSeconds)
+        while !engine.begin(database) {
+            if end.hasPassed { return "the writes are just being moved, or DDL runs on both sides" }
+            usleep(100_000)
+        }
         defer { engine.end(database) }
         return body()
     }
@@ -128,6 +137,6 @@ enum MigrationWork {
     }
 
     private static func connect(_ database: DatabaseSettings, _ side: Side) throws -> Connection {
-        try Connection.open(try ConnectionString(parsing: database.controlOrOwn(side)), purpose: "prepare")
+        try Connection.open(try database.controlTarget(side), purpose: "prepare")
     }
 }

@@ -3,6 +3,7 @@ import Configuration
 import LibPQ
 import Migration
 import Mirroring
+import Primitives
 
 /// Puts onto OLD and NEW what the mirror needs, or takes it away. May be repeated.
 struct PrepareCommand: ParsableCommand {
@@ -101,7 +102,7 @@ struct PrepareCommand: ParsableCommand {
     private func finish(
         _ targets: ControlTargets, _ old: borrowing Connection, _ new: borrowing Connection
     ) throws {
-        let isPrepared = try new.query("SELECT to_regclass('godwit.backfill') IS NOT NULL").flag(0, 0)
+        let isPrepared = try new.hasRelation("godwit.backfill")
         let left = try isPrepared
             ? new.query("SELECT count(*) FROM godwit.backfill WHERE NOT is_copied").integer(0, 0) ?? 0 : 0
         guard isPrepared, left == 0 else {

@@ -232,7 +232,7 @@ struct SchemaCopy {
             """)
         var names: Set<Entry> = []
         for row in 0..<rows.count { names.insert(Entry(kind: rows[row, 0] ?? "", name: rows[row, 1] ?? "")) }
-        if try onNew.query("SELECT to_regclass('godwit.aside') IS NOT NULL").flag(0, 0) {
+        if try onNew.hasRelation("godwit.aside") {
             let away = try onNew.query("""
                 SELECT schema_name || ' ' || table_name || ' ' || name FROM godwit.aside WHERE kind = 'foreign key'
                 """)

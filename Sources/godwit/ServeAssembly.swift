@@ -189,6 +189,7 @@ struct ServeAssembly {
             changes.follow(snapshot)
             if snapshot.settings.databases != watched {
                 watched = snapshot.settings.databases
+                for database in watched { engine.need(connections: database.pool.size, database.name) }
                 watcher.watch(watched)
                 authorities.watch(watched)
             }
@@ -226,6 +227,7 @@ struct ServeAssembly {
             let before = ConsoleTables.percent(route.table.hundredths)
             let after = ConsoleTables.percent(hundredths)
             apply(snapshot.settings, server)
+            if route.settings.isWildcard, hundredths > route.table.hundredths { unlatchAutoDatabases(server) }
             events.append(EventRecord(
                 .phase, database: database, side: .new, cause: "READS \(database): \(before) -> \(after)",
                 figures: [
@@ -250,14 +252,7 @@ struct ServeAssembly {
         case .set(let key, let value):
             return set(key, value, server)
         case .force(let database, let order):
-            guard let route = snapshot.route(database), !route.settings.isWildcard else {
-                return .refused("there is no database \"\(database)\"")
-            }
-            let toOther = route.health.other == .new ? ForceOrder.new : .old
-            tell(route.health.force(order == .auto ? .auto : order == toOther ? .closed : .open), database)
-            plan.noteForced(order == .auto ? nil : order.rawValue, for: database)
-            remember(database)
-            return .done
+            return force(database, order, server)
         case .gate, .switchOver, .capture:
             preconditionFailure("desks answer what is held and captured, and switches have threads of their own")
         }
@@ -390,6 +385,7 @@ struct ServeAssembly {
             // Breakers begin as they are forced.
             healths = NameTable()
             snapshot = try build(settings, previous: nil, readsFiles: true)
+            encryption.set(adminTLS)
             output.set(settings.log)
         } catch {
             overrides = []
@@ -425,7 +421,8 @@ struct ServeAssembly {
             remember(route.name)
             events.append(EventRecord(
                 .rollback, database: database, side: route.health.other,
-                cause: "reads \(before) -> \(ConsoleTables.percent(to)) until READS \(database): \(cause)",
+                cause: "reads \(ConsoleTables.percent(from)) -> \(ConsoleTables.percent(to)) until READS \(database): "
+                    + cause,
                 figures: figures + [
                     .init("percent_before", Double(from) / 100), .init("percent", Double(to) / 100),
                 ]))

@@ -1,4 +1,5 @@
 import Configuration
+import Console
 import ControlPlane
 import Digests
 import LibPQ
@@ -112,6 +113,27 @@ extension ServeAssembly {
         done(.done)
     }
 
+    /// An operator's word about the breaker of a database, also of one that `*` has made.
+    mutating func force(_ database: String, _ order: ForceOrder, _ server: ProxyServer) -> ControlOutcome {
+        let route = snapshot.route(database)
+        let configured = route?.settings.isWildcard == true ? nil : route?.health
+        guard let health = configured ?? server.autoDatabases.health(of: database) else {
+            return .refused("there is no database \"\(database)\"")
+        }
+        let toOther = health.other == .new ? ForceOrder.new : .old
+        tell(health.force(order == .auto ? .auto : order == toOther ? .closed : .open), database)
+        // What `*` has made is forgotten when nobody uses it, and so is what was said of it.
+        if configured == nil { return .done }
+        plan.noteForced(order == .auto ? nil : order.rawValue, for: database)
+        remember(database)
+        return .done
+    }
+
+    /// A higher share of `*` is one of all that it has made.
+    func unlatchAutoDatabases(_ server: ProxyServer) {
+        for (name, health) in server.autoDatabases.healths where health.isLatched { tell(health.force(.auto), name) }
+    }
+
     /// Another Godwit with the same state has decided it.
     private mutating func adopt(
         _ record: TrafficPlan.Record, _ database: String, _ server: ProxyServer, _ engine: SwitchEngine,
@@ -173,9 +195,7 @@ extension ServeAssembly {
     }
 
     private static func digits(_ texts: [String]) -> String {
-        Digest.sha256(Array(texts.joined(separator: "\u{0}").utf8)).map { byte in
-            (byte < 16 ? "0" : "") + String(byte, radix: 16)
-        }.joined()
+        Digest.sha256(Array(texts.joined(separator: "\u{0}").utf8)).hex
     }
 
     /// NEW has it for good, and the file still names both as they were. Earlier versions have stored the texts of the

@@ -83,24 +83,32 @@ final class ShadowDesk {
             })
     }
 
-    /// As the clients' servers do it; a password is known where the users' file has it in plain text.
     private static func login(
         _ terms: Terms, _ database: String, _ side: Side, _ user: String, _ snapshot: ProxySnapshot
     ) -> ConnectionString {
         let (own, clients) = side == .old ? (terms.shadow.old, terms.old) : (terms.shadow.new, terms.new)
         // Both were taken apart when the configuration was taken.
-        guard var target = try? ConnectionString(parsing: own.isEmpty ? clients : own) else {
+        guard let target = try? ConnectionString(parsing: own.isEmpty ? clients : own) else {
             preconditionFailure("a conninfo that was not refused")
         }
-        if target.dbname == nil { target = target.overriding(["dbname": database]) }
-        if target.user == nil { target = target.overriding(["user": user]) }
-        if target.password == nil, let password = snapshot.auth.plainPassword(of: target.user ?? user) {
-            target = target.overriding(["password": password])
-        }
-        return target
+        return target.ofClient(user, of: database, snapshot.auth)
     }
 
     private func end(_ name: String) { running.removeValue(forKey: name)?.runner.stop() }
 
     func stop() { for name in running.keys { end(name) } }
+}
+
+extension ConnectionString {
+    /// With a client's user and database where it has none, as the clients' servers are logged in to; a password is
+    /// known where the users' file has it in plain text.
+    func ofClient(_ user: String, of database: String, _ auth: AuthPolicy) -> ConnectionString {
+        var target = self
+        if target.dbname == nil { target = target.overriding(["dbname": database]) }
+        if target.user == nil { target = target.overriding(["user": user]) }
+        if target.password == nil, let password = auth.plainPassword(of: target.user ?? user) {
+            target = target.overriding(["password": password])
+        }
+        return target
+    }
 }

@@ -30,9 +30,15 @@ final class SwitchEngine: Sendable {
     /// Wakes who waits for a batch of one horizon.
     final class BatchBell: Sendable {
         private let mailbox = Mailbox<Bool>()
-        var descriptor: CInt { mailbox.descriptor }
 
         init(_ horizon: Horizon) { horizon.wakeAfterBatches(mailbox.descriptor) }
+
+        /// Until a batch has ended, or the time is over.
+        func wait(atMost millis: CInt) {
+            var ready = pollfd(fd: mailbox.descriptor, events: Int16(POLLIN), revents: 0)
+            _ = poll(&ready, 1, max(1, millis))
+            drain(eventDescriptor: mailbox.descriptor)
+        }
     }
 
     private let entries = Mutex<[String: Entry]>([:])
@@ -59,6 +65,11 @@ final class SwitchEngine: Sendable {
     // MARK: the control thread
 
     func set(_ database: String, _ entry: Entry?) { entries.withLock { $0[database] = entry } }
+
+    /// A reload: pools have another size.
+    func need(connections: Int, _ database: String) {
+        entries.withLock { $0[database]?.connectionsNeeded = connections }
+    }
 
     func own(_ ownership: Ownership, _ database: String) {
         entries.withLock { $0[database]?.ownership = ownership }
@@ -306,15 +317,8 @@ private final class SwitchRun {
         }
         while !isThere(), !end.hasPassed {
             entry.horizon.announceWaiter()
-            ring(atMost: min(50, end.millisLeft))
+            entry.bell.wait(atMost: min(50, end.millisLeft))
         }
-    }
-
-    /// Until a batch has ended, or the time is over.
-    private func ring(atMost millis: CInt) {
-        var bell = pollfd(fd: entry.bell.descriptor, events: Int16(POLLIN), revents: 0)
-        _ = poll(&bell, 1, max(1, millis))
-        drain(eventDescriptor: entry.bell.descriptor)
     }
 
     /// Other Godwits of the database are to hold at the same time: they look each second, and often once they know.
@@ -371,7 +375,7 @@ private final class SwitchRun {
             if applied >= batches.fenced { return true }
             if applied >= batches.reserved, try need().isJournalEmpty(until: deadline) { return true }
             if deadline.hasPassed { return false }
-            if entry.horizon.applied == applied { ring(atMost: deadline.millisLeft) }
+            if entry.horizon.applied == applied { entry.bell.wait(atMost: deadline.millisLeft) }
         }
     }
 

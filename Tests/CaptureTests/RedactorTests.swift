@@ -177,6 +177,8 @@ import Testing
         let number = changed([0, 0, 0x12, 0x34])  // 4660
         let value = number.reduce(0) { $0 << 8 | Int($1) }
         #expect(value != 4660 && (1000...9999).contains(value))
+        // Of one byte: true and false are that, and a letter is a text.
+        #expect(changed([0]) == [0] && changed([1]) == [1] && changed(Array("M".utf8)) != Array("M".utf8))
         // An array of two texts.
         let array: [UInt8] = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 25, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 0x61, 0x62, 0x63,
             0, 0, 0, 3, 0x64, 0x65, 0x66]

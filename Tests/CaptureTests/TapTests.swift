@@ -295,6 +295,29 @@ extension CaptureTap {
         #expect(bench.session.dropped.load(ordering: .relaxed) == 1)
     }
 
+    @Test func `whoever goes while there is no room is marked when there is some`() throws {
+        let bench = TapBench()
+        let first = bench.tap()
+        var writer = MessageWriter()
+        writer.query(String(repeating: "x", count: 1000))
+        while bench.session.dropped.load(ordering: .relaxed) == 0 { first.received(writer.bytes) }
+        let others = (0..<500).map { _ in bench.tap() }
+        for tap in [first] + others { tap.ended(at: TapBench.instant(9)) }
+        var last: [UInt64: CaptureRecord.Content] = [:]
+        // The first makes room, the second has the marks written, the third hands them over.
+        for _ in 0..<3 {
+            bench.lane.flush()
+            var (chunks, _) = bench.session.take()
+            for index in chunks.indices {
+                for record in try RecordReader.records(of: chunks[index].buffer.bytes) {
+                    last[record.connection] = record.content
+                }
+                bench.session.giveBack(&chunks[index])
+            }
+        }
+        #expect(last.count == 501 && last.values.allSatisfy { $0 == .dropped || $0 == .disconnect })
+    }
+
     @Test func `an answer comes before what is asked after it, though the clocks of two reactors say otherwise`() throws {
         let session = CaptureSession(
             database: "shop", path: "", options: CaptureOptions(), beganAt: MonotonicInstant(nanoseconds: 0), seed: 1,

@@ -250,7 +250,11 @@ import Testing
     // MARK: replay
 
     /// A capture of sessions that nobody has had.
-    private func made(_ contents: [(user: String, contents: [CaptureRecord.Content])]) throws -> String {
+    ///
+    /// - Parameter pause: microseconds before the last one.
+    private func made(
+        _ contents: [(user: String, contents: [CaptureRecord.Content])], pause: UInt64 = 0
+    ) throws -> String {
         let path = TestResources.uniquePath("made") + ".cap"
         let file = try CaptureFileWriter(path: path, flags: [])
         let beginning = CaptureBeginning(wallMicros: 1, database: "made", sampleHundredths: 10_000, writer: "a test")
@@ -261,8 +265,9 @@ import Testing
             let who = CapturedConnection(user: user, database: "made", applicationName: "", settings: [])
             for content in [.connect(who)] + contents + [.disconnect] {
                 number += 1
+                let micros = number + (index == contents.count - 1 ? pause : 0)
                 buffer.append(CaptureRecord(
-                    connection: UInt64(index + 1), micros: number, number: number, content: content))
+                    connection: UInt64(index + 1), micros: micros, number: number, content: content))
             }
         }
         try file.write(buffer, thread: 0)
@@ -367,6 +372,19 @@ import Testing
         #expect(run.wait() == .code(2), "\(run.output.text)\(run.errors.text)")
         #expect(run.output.text.contains("cannot connect") && !run.output.text.contains("has gone"))
         #expect(run.output.text.contains("select ?"), "\(run.output.text)")
+    }
+
+    @Test func `a connection that the server closes, as it did in the capture, is no target that has gone`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let fatal = CaptureRecord.Content.error(state: "57P01", isFatal: true, message: "")
+        let path = try made([
+            ("app", [query("SELECT pg_terminate_backend(pg_backend_pid())"), fatal]),
+            ("app", [query("SELECT 2")] + answered("SELECT 1", rows: 1)),
+        ], pause: 7_000_000)
+        let run = try replay(["replay", path, "--target", target(servers.old, database), "--quiet", "--json"])
+        #expect(run.wait() == .code(2), "\(run.output.text)\(run.errors.text)")
+        #expect(!run.output.text.contains("has gone"))
+        #expect(run.output.text.contains("\"sameAsCaptured\" : 1"), "\(run.output.text)")
     }
 
     @Test func `two sides that are alike and not as captured are no replay that went well`() throws {

@@ -302,6 +302,10 @@ import Testing
         #expect(metrics.contains("godwit_breaker_latched{database=\"\(database)\",side=\"new\"} 1"))
         _ = try reader.ask("mark")
         #expect(try !reader.ask("?").back)
+        // A higher share takes the latch off, but not what an operator has forced.
+        _ = try godwit.console("FORCE \(database) OLD")
+        _ = try godwit.console("READS \(database) 60")
+        #expect(try row()["forced"] == "yes" && row()["state"] == "open")
         _ = try godwit.console("FORCE \(database) AUTO")
         _ = try reader.wait { $0.back }
         try waitUntil { try isClosed(godwit) }

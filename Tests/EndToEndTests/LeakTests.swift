@@ -282,6 +282,22 @@ import Testing
         _ = try client.query("COMMIT")
     }
 
+    /// It goes on to the server before it is whole.
+    @Test func `nor is one whose first write has a long value`() throws {
+        let (first, client) = (try connect(), try connect())
+        // From now on others' values are gone before anybody writes.
+        _ = try client.query("SELECT lastval()")
+        client.send(Frame.parse("INSERT INTO t VALUES (-1, left($1, 1))", name: "w") + Frame.sync)
+        _ = try client.readToReady()
+        _ = try first.query("SELECT nextval('s')")
+        _ = try client.query("BEGIN")
+        client.send(Frame.bind(statement: "w", parameters: [String(repeating: "x", count: 3 << 20)])
+            + Frame.execute() + Frame.sync)
+        #expect(try client.readToReady().contains { $0.commandTag == "INSERT 0 1" })
+        #expect(try client.query("SELECT currval('s')").first { $0.type == "E" }?.sqlState == "55000")
+        _ = try client.query("ROLLBACK")
+    }
+
     @Test func `a question for a sequence's value that an error skips keeps nobody waiting`() throws {
         _ = try connect().query("SELECT nextval('s')")
         let client = try connect()

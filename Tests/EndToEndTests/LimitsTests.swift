@@ -58,6 +58,26 @@ import Testing
         try waitUntil { try backends(name) == 0 }
     }
 
+    @Test func `servers that are kept open for nobody take no other's place`() throws {
+        let name = try makeDatabase()
+        let servers = try Servers.shared.get()
+        let users = ["limit_kept_a", "limit_kept_b"]
+        for user in users { for server in [servers.old, servers.new] { try server.createRole(user) } }
+        let godwit = try godwit(name, pool: ["min_pool_size": "2", "max_db_connections": "2"]) { $0.threads = 1 }
+        let clients = try users.map { try WireClient(port: godwit.port, database: name, user: $0) }
+        for client in clients { #expect(try client.value("SELECT 1") == "1") }
+        func processes() throws -> String {
+            try servers.old.psql("SELECT string_agg(pid::text, ',' ORDER BY pid) FROM pg_stat_activity "
+                + "WHERE datname = '\(name)' AND application_name <> 'psql' AND usename LIKE 'limit_kept_%'")
+        }
+        // Nobody asks for anything: once each has one, the next seconds change nothing.
+        try waitUntil { try processes().split(separator: ",").count == 2 }
+        let before = try processes()
+        _ = try servers.old.psql("SELECT pg_sleep(3.5)")
+        #expect(try processes() == before)
+        withExtendedLifetime(clients) {}
+    }
+
     @Test func `a client for whom there is no file descriptor comes in when there is one`() throws {
         let name = try makeDatabase()
         let godwit = try godwit(name, pool: [:])
@@ -208,6 +228,21 @@ import Testing
     }
 
     // MARK: time
+
+    @Test func `nobody runs out of time for what stood still by SUSPEND`() throws {
+        let name = try makeDatabase()
+        let old = try Servers.shared.get().old
+        let godwit = try godwit(name, pool: ["transaction_timeout": "5", "client_idle_timeout": "5"])
+        let clients = try (0..<2).map { _ in try WireClient(port: godwit.port, database: name) }
+        _ = try clients[0].query("BEGIN; SELECT txid_current()")
+        #expect(try clients[1].value("SELECT 1") == "1")
+        _ = try godwit.console("SUSPEND")
+        _ = try old.psql("SELECT pg_sleep(6)")
+        _ = try godwit.console("RESUME")
+        // Clients are looked at once a second.
+        _ = try old.psql("SELECT pg_sleep(1.5)")
+        for client in clients { #expect(try client.value("SELECT 2") == "2") }
+    }
 
     @Test func `query_timeout ends the query, and says so`() throws {
         let name = try makeDatabase()
@@ -380,11 +415,18 @@ import Testing
             #expect(try client.value("SELECT v FROM side FOR UPDATE") == "old")
             #expect(try godwit.console("SHOW DATABASES").contains { $0["name"] == name && $0["database"] == name })
         }
+        // Each has a breaker of its own, of which an operator has the last word.
+        let forced = try WireClient(port: godwit.port, database: names[1], user: "postgres")
+        for (order, side) in [("OLD", "old"), ("AUTO", "new")] {
+            _ = try godwit.console("FORCE \(names[1]) \(order)")
+            #expect(try forced.value("SELECT v FROM side") == side)
+        }
+        #expect(throws: TestFailure.self) { try godwit.console("FORCE * OLD") }
         // What is said of * is said of all that it makes.
         _ = try godwit.console("READS * 0")
         let again = try WireClient(port: godwit.port, database: names[0], user: "postgres")
         #expect(try again.value("SELECT v FROM side") == "old")
-        for client in clients + [again] { client.close() }
+        for client in clients + [again, forced] { client.close() }
         let client = try WireClient(port: godwit.port)
         client.send(Frame.startup([("user", "app"), ("database", "nowhere")]))
         let told = try error(client)

@@ -108,6 +108,23 @@ import Testing
         try expectEqual(database)
     }
 
+    @Test func `behind a switch a commit is answered as soon as the other side has it`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let godwit = try servers.mirroring(database) {
+            $0.database.mirror = ["mode": "sync", "sync_wait": "600"]
+        }
+        for (verb, sides) in [("CUTOVER", [servers.new, servers.old]), ("ROLLBACK", [servers.old, servers.new])] {
+            let rows = try godwit.console("\(verb) \(database) WITHOUT VERIFY DEADLINE 10000")
+            #expect(rows.last?["kind"] == "outcome" && rows.last?["ok"] == "yes", "\(rows)")
+            try waitUntil { try row(godwit, database)["sync"] == "on" }
+            // Who were woken only by the end of sync_wait would stand here.
+            for _ in 1...20 { try godwit.psql("INSERT INTO t SELECT count(*), 'a' FROM t", database: database) }
+            let counts = try sides.map { try $0.psql("SELECT count(*) FROM t", database: database) }
+            #expect(counts[0] == counts[1])
+            #expect(try row(godwit, database)["sync_late"] == "0")
+        }
+    }
+
     @Test func `a commit that NEW has not in time is answered, counted, and others wait for NEW again when it is back`()
         throws
     {

@@ -81,6 +81,22 @@ import Testing
         #expect(try row() == "xxxxx")
     }
 
+    @Test func `who is bound to one of very many statements of a batch has written`() throws {
+        let (name, godwit) = try Self.start(servers, key: "[{comment: none}, {column: id}]")
+        func row(_ id: Int) throws -> String? {
+            try WireClient(port: godwit.port, database: name).value("SELECT v FROM t WHERE id = \(id)")
+        }
+        #expect(try row(9) == "before")
+        let client = try WireClient(port: godwit.port, database: name)
+        let parses = (1...70).flatMap { Frame.parse("UPDATE t SET v = 'after' WHERE id = $1", name: "u\($0)") }
+        let binds = (1...70).flatMap {
+            Frame.bind(statement: "u\($0)", parameters: [$0 == 70 ? "9" : "1"]) + Frame.execute()
+        }
+        client.send(parses + binds + Frame.sync)
+        #expect(try client.readToReady().filter { $0.commandTag == "UPDATE 1" }.count == 70)
+        for id in [1, 9] { #expect(try row(id) == "after") }
+    }
+
     /// The grammar has a word of its own in `user`.
     @Test(arguments: [
         #"SET godwit."user" = '42'"#, #"SET LOCAL godwit."user" = '42'"#, "", #"RESET godwit."user""#, "RESET ALL",
@@ -106,11 +122,14 @@ import Testing
         }
     }
 
-    /// Its user's name may be in what nobody has seen when it goes on.
-    @Test func `a write that is too long to be gathered is anybody's`() throws {
+    /// Its user's name may be in what nobody has seen when it goes on, or behind what is looked at.
+    @Test(arguments: [false, true])
+    func `a write that is too long to be gathered is anybody's`(isExtended: Bool) throws {
         #expect(try row(1, to: 1) == "before")
         let client = try connect()
-        client.send(Frame.query(Self.update(1) + " -- " + String(repeating: "x", count: 3 << 20)))
+        let text = "UPDATE t SET v = 'after' WHERE id = 1 AND '\(String(repeating: "x", count: 3 << 20))' <> ''"
+            + " /* user_id=1 */"
+        client.send(isExtended ? batch(text) + Frame.sync : Frame.query(text))
         #expect(try client.readToReady().contains { $0.commandTag == "UPDATE 1" })
         #expect(try row(1, to: 1) == "after")
     }

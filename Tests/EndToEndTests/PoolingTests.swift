@@ -313,6 +313,18 @@ import Testing
         #expect(try godwit.console("SHOW PINS").count == 1)
     }
 
+    @Test func `nor does what is asked behind a COPY that has had a Sync in its data`() throws {
+        let godwit = try godwit(size: 1)
+        let client = try connect(godwit)
+        client.send(Frame.query("COPY t FROM STDIN"))
+        #expect(try client.read()?.type == "G")
+        let large = Frame.message("d", [UInt8](repeating: 0x78, count: 3_000_000))
+        client.send(Frame.sync + Frame.message("d", Array("no number\n".utf8)) + large.prefix(60_000))
+        #expect(try client.readToReady().first?.sqlState == "22P02")
+        client.send(large.dropFirst(60_000) + Frame.message("c"))
+        #expect(try client.value("SELECT 2") == "2")
+    }
+
     func read(_ client: WireClient, to type: Character) throws {
         while let message = try client.read(), message.type != type {}
     }

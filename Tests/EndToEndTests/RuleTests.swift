@@ -66,6 +66,23 @@ import Testing
         #expect(try servers.old.psql("SELECT count(*) FROM t", database: database) == "0")
     }
 
+    @Test(arguments: [1, 3 << 20])
+    func `a rule that comes later meets what was prepared before, whatever is bound`(length: Int) throws {
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        let godwit = try GodwitProcess(configuration)
+        let client = try connect(godwit)
+        client.send(FrameBuilder.parse("INSERT INTO t VALUES (1, $1)", name: "i") + FrameBuilder.sync)
+        #expect(try client.readToReady().map(\.type) == ["1", "Z"])
+        configuration.database.rules = "[{name: secret, regex: \"(?i)insert\", action: deny}]"
+        try godwit.reload(configuration)
+        client.send(
+            FrameBuilder.bind(statement: "i", parameters: [String(repeating: "x", count: length)])
+                + FrameBuilder.execute() + FrameBuilder.sync)
+        // A connection that is closed may not get to read why.
+        _ = try? client.readToReady()
+        #expect(try servers.old.psql("SELECT count(*) FROM t", database: database) == "0")
+    }
+
     @Test func `rules choose the side, deny and rename, and are counted`() throws {
         let godwit = try servers.godwit(database) {
             $0.database.readsPercent = "0"
@@ -207,6 +224,26 @@ import Testing
         _ = try client.query("ROLLBACK")
         client.send(FrameBuilder.bind(statement: "g") + FrameBuilder.execute() + FrameBuilder.sync)
         #expect(try summary(client.readToReady()) == "E42501 ZI")
+    }
+
+    @Test func `a rule goes on being counted behind a reload that puts another one before it`() throws {
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.readsPercent = "0"
+        configuration.database.readsKey = "[{session: user}]"
+        configuration.database.rules = "[{name: secret, table: guarded, action: deny}]"
+        let godwit = try GodwitProcess(configuration)
+        let client = try connect(godwit)
+        func units() throws -> [String] {
+            try godwit.console("SHOW RULES").map { "\($0["rule"] ?? "") \($0["units"] ?? "")" }
+        }
+        #expect(try client.query("SELECT * FROM guarded").map(\.type) == ["E", "Z"])
+        #expect(try units() == ["secret 1"])
+        configuration.database.rules = "[{name: marker, shape: SELECT side FROM side_marker, action: new}, "
+            + "{name: secret, table: guarded, action: deny}]"
+        _ = try godwit.reload(configuration)
+        #expect(try client.query("SELECT * FROM guarded").map(\.type) == ["E", "Z"])
+        #expect(try client.value("SELECT side FROM side_marker") == "new")
+        #expect(try units() == ["marker 1", "secret 2"])
     }
 
     @Test func `what the catalog says of policies and domains keeps reads on OLD`() throws {

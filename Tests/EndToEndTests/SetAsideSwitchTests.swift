@@ -149,6 +149,21 @@ import Testing
         try waitUntil { try acting(servers.new, database) == ["entries noted", "entries theirs t"] }
     }
 
+    @Test func `a key that is there for DDL which is rolled back takes no row along`() throws {
+        // Something besides the key is unique: rows of accounts are deleted on NEW and written again.
+        let database = try servers.makeDatabase(
+            Self.schema + "; ALTER TABLE accounts ADD UNIQUE (id, balance)",
+            old: "\(SwitchTests.rows); INSERT INTO entries SELECT n, 1 FROM generate_series(1, 20) n")
+        let godwit = try mirroring(database, ChangeTests.barrier)
+        let client = try WireClient(port: godwit.port, database: database)
+        for sql in [
+            "BEGIN", "ALTER TABLE entries RENAME CONSTRAINT whose TO theirs", "ROLLBACK",
+            "UPDATE accounts SET balance = balance + 1",
+        ] { #expect(try client.query(sql).compactMap(\.sqlState) == [], "\(sql)") }
+        try switches.expectEqual(database)
+        try waitUntil { try acting(servers.new, database) == [] }
+    }
+
     @Test func `a key that does not hold is named behind the cutover, and its new rows are checked`() throws {
         let database = try servers.makeDatabase(Self.schema, old: """
             ALTER TABLE entries DROP CONSTRAINT whose; \(SwitchTests.rows); INSERT INTO entries VALUES (77, 1)

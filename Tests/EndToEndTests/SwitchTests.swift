@@ -458,6 +458,10 @@ import Testing
         let missing = try godwit.console("CUTOVER \(database) DRY RUN DEADLINE 10000 WITHOUT VERIFY")
         #expect(missing.contains { $0["name"] == "sequences" && $0["ok"] == "no" }, "\(missing)")
         #expect(try godwit.console("ROLLBACK \(database) DRY RUN").contains { $0["ok"] == "no" })
+        // What it advises to change, and a reload does, is what it goes by.
+        _ = try godwit.console("SET databases.\(database).pool.size = 3")
+        let fewer = try godwit.console("CUTOVER \(database) DRY RUN DEADLINE 10000 WITHOUT VERIFY")
+        #expect(fewer.first { $0["name"] == "connections" }?["threshold"] == "3, as the pools need", "\(fewer)")
         #expect(try authority(godwit) == "old")
     }
 }

@@ -282,4 +282,22 @@ import Testing
         #expect(godwit.process.wait() == .code(0))
         try waitUntil { try mirror()?["readable"] == "yes" }
     }
+
+    @Test func `reads of what * has made stay on OLD as well until the old process has ended`() throws {
+        var configuration = configuration
+        var every = servers.entry(database)
+        (every.name, every.readsPercent, every.readsKey) = ("\"*\"", "100", "[{session: user}]")
+        configuration.databases.append(every)
+        let godwit = try GodwitProcess(configuration)
+        let read = "SELECT side FROM side_marker"
+        let stays = try WireClient(port: godwit.port, database: "on_demand")
+        #expect(try stays.value(read) == "new")
+        let next = try GodwitProcess(takingOverFrom: godwit)
+        try next.log.waitForLine(containing: "has taken over and serves new clients")
+        let client = try WireClient(port: next.port, database: "on_demand")
+        for one in [stays, client] { #expect(try one.value(read) == "old") }
+        stays.close()
+        #expect(godwit.process.wait() == .code(0))
+        try waitUntil { try client.value(read) == "new" }
+    }
 }

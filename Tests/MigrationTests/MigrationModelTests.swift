@@ -69,7 +69,10 @@ import Testing
                     machine = MigrationMachine(wanted, state: after)
                     var again: [MigrationMachine.Action] = []
                     machine.handle(.restored(now: now), &again)
-                    #expect(machine.state == after)
+                    // But for a drill that was aborted, and whose process is gone.
+                    var expected = after
+                    if after.work != .drill { expected.drill = nil }
+                    #expect(machine.state == expected)
                     if let work = after.work { #expect(again.contains(.perform(work))) }
                     if after.standing == .aborted || after.standing == .returning { #expect(again.contains(.holdReads)) }
                 }
@@ -85,7 +88,11 @@ import Testing
     ) {
         #expect(after.isSwitched == hasSwitched)
         if before.isOver { #expect(after == before) }
-        if case .restored = event { #expect(after == before) }
+        if case .restored = event {
+            var expected = before
+            if before.work != .drill { expected.drill = nil }
+            #expect(after == expected)
+        }
         // Every phase is passed, in its order.
         if after.phase.position > before.phase.position { #expect(after.phase.position == before.phase.position + 1) }
         if after.phase.position < before.phase.position { #expect(before.standing == .aborted) }

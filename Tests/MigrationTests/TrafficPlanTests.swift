@@ -42,6 +42,20 @@ import Testing
         #expect(plan.record(of: "other") == TrafficPlan.Record())
     }
 
+    @Test func `a roll-back lowers the shares of cohorts as well`() {
+        var plan = TrafficPlan()
+        // Half of all users, then a cohort as a whole: the greatest share is what runs.
+        for (hundredths, second) in [(0, 0), (5000, 1), (10_000, 700)] as [(Int, Double)] {
+            plan.runs(hundredths, of: "shop", now: at(second), safeAfterSeconds: 600)
+        }
+        #expect(rollBack(&plan) == [10_000, 5000])
+        #expect(plan.share(ofCohort: "staff", of: "shop", inFile: 10_000) == 5000)
+        #expect(plan.share(ofCohort: "free", of: "shop", inFile: 100) == 100)
+        #expect(plan.share(of: "shop", inFile: 5000) == 5000)
+        plan.order(5000, for: "shop")
+        #expect(plan.share(ofCohort: "staff", of: "shop", inFile: 10_000) == 10_000)
+    }
+
     @Test func `a share that was left too soon is not safe`() {
         var plan = plan([(1000, 100), (5000, 699)])
         #expect(rollBack(&plan) == [5000, 0])

@@ -42,7 +42,7 @@ import Testing
         for side in [Side.new, .old] {
             let holder: Connection
             if side == .old { holder = try harness.connectOld() } else { holder = try harness.connectNew() }
-            try holder.execute("BEGIN; LOCK TABLE public.item")
+            try holder.execute("BEGIN; LOCK TABLE public.item IN ACCESS SHARE MODE")
             #expect(throws: CaptureInstaller.Failure.self) { try installer.remove(old: old, new: new) }
             // As a Godwit that is started now finds it.
             let found = SwitchRecovery.settle(old: harness.pair.oldConninfo, new: harness.pair.newConninfo).ownership
@@ -53,5 +53,28 @@ import Testing
         let there = "SELECT count(*) FROM pg_namespace WHERE nspname = 'godwit'"
         #expect(try old.query(there).integer(0, 0) == 0)
         #expect(try new.query(there).integer(0, 0) == 0)
+    }
+
+    @Test func `who prepares again behind half a removal begins with a copy`() throws {
+        let harness = try MirrorHarness.mirroring(
+            "CREATE TABLE item (id int PRIMARY KEY)", fill: "INSERT INTO item SELECT generate_series(1, 500)")
+        harness.stop()
+        try Self.moveAndBack(harness)
+        let old = try harness.connectOld(), new = try harness.connectNew(), holder = try harness.connectOld()
+        var installer = CaptureInstaller()
+        installer.lockTimeoutMillis = 20
+        installer.triesMax = 1
+        try holder.execute("BEGIN; LOCK TABLE public.item IN ACCESS SHARE MODE")
+        #expect(throws: CaptureInstaller.Failure.self) { try installer.remove(old: old, new: new) }
+        try holder.execute("ROLLBACK")
+        // As the preflight wants it of whoever goes on.
+        try new.execute("TRUNCATE public.item")
+        try harness.prepare()
+        let found = SwitchRecovery.settle(old: harness.pair.oldConninfo, new: harness.pair.newConninfo).ownership
+        #expect(found.authority == .old)
+        harness.start(MirrorOptions(pollMillis: 5))
+        try harness.wait(for: "all rows") { _ in
+            try new.query("SELECT count(*) FROM public.item").integer(0, 0) == 500
+        }
     }
 }

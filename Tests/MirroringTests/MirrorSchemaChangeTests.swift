@@ -254,6 +254,20 @@ import Testing
         try harness.wait(for: "the other column's values") { _ in try new.query(values)[0, 0] == expected }
     }
 
+    @Test func `a column that was computed and takes another one's name has the table copied anew`() throws {
+        let harness = try Self.mirroring(
+            "CREATE TABLE t (id int PRIMARY KEY, g int GENERATED ALWAYS AS (-id) STORED, a int)",
+            fill: "INSERT INTO t (id, a) SELECT n, n FROM generate_series(1, 500) n")
+        let old = try harness.connectOld(), new = try harness.connectNew()
+        try old.execute("""
+            BEGIN; ALTER TABLE public.t ALTER g DROP EXPRESSION; ALTER TABLE public.t DROP a;
+            ALTER TABLE public.t RENAME g TO a; COMMIT
+            """)
+        try harness.wait(for: "the other column's values") { _ in
+            try new.query("SELECT count(*) FROM public.t WHERE a = -id").integer(0, 0) == 500
+        }
+    }
+
     @Test func `a column that is renamed alike on both sides is the one that it was`() throws {
         let harness = try Self.mirroring(
             "CREATE TABLE t (id int PRIMARY KEY, v int, a int)",

@@ -125,6 +125,18 @@ import Testing
         #expect(result.findings.filter { $0.problem.contains("no index") }.map(\.place) == ["OLD public.sought"])
     }
 
+    @Test func `a table that somebody has for himself is not waited for`() throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (k text PRIMARY KEY)")
+        let other = try harness.connectOld()
+        // It ends by itself, so that nothing would hang here.
+        try other.execute("""
+            SET idle_in_transaction_session_timeout = '20s'; BEGIN; LOCK TABLE public.t IN ACCESS EXCLUSIVE MODE
+            """)
+        let result = try Preflight.check(old: try harness.connectOld(), new: try harness.connectNew())
+        #expect(result.tables.map(\.name.name) == ["t"])
+        try other.execute("ROLLBACK")
+    }
+
     @Test func `settings of one side only, and rows of extensions, are told`() throws {
         let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY)")
         let old = try harness.connectOld(), database = harness.pair.database

@@ -244,6 +244,27 @@ import Testing
         #expect(try keys(behind: "DROP TABLE public.parents CASCADE") == [])
     }
 
+    @Test(arguments: [false, true])
+    func `a partition's own key takes no other one's place`(newIs15: Bool) throws {
+        let pair = try Pair(newIs15: newIs15, onOld: Self.writes)
+        try pair.prepare()
+        let new = try pair.connect(pair.new)
+        try new.execute("SELECT godwit.put_back(NULL)")
+        // It has the name that the partitioned table's has.
+        try new.execute("""
+            CREATE TABLE public.parts_3 (id int, at int, parent int CONSTRAINT parts_parent_fkey
+                REFERENCES public.children, PRIMARY KEY (id, at));
+            ALTER TABLE public.parts ATTACH PARTITION public.parts_3 FOR VALUES FROM (20) TO (30)
+            """)
+        try new.execute("SELECT godwit.set_aside()")
+        let kept = try new.query("""
+            SELECT string_agg(format('%s %s', table_name, definition), ', ' ORDER BY table_name) FROM godwit.aside
+             WHERE name = 'parts_parent_fkey'
+            """)
+        #expect(kept[0, 0] == "parts FOREIGN KEY (parent) REFERENCES public.parents(id) ON DELETE CASCADE, "
+            + "parts_3 FOREIGN KEY (parent) REFERENCES public.children(id)")
+    }
+
     @Test func `a table that takes the name of one that is gone keeps what is its own`() throws {
         let pair = try Pair(newIs15: false, onOld: Self.writes)
         let before = try pair.catalog()

@@ -1,5 +1,6 @@
 import Digests
 import PGWire
+import Primitives
 import Testing
 
 @Suite struct SCRAMSecretTests {
@@ -56,17 +57,12 @@ import Testing
     /// What PostgreSQL itself keeps and asks for: user `ann`, password `secret`.
     @Test func `the md5 method gives PostgreSQL's digests`() {
         let secret = MD5Password.secret(password: "secret", user: "ann")
-        #expect(secret == "md5" + Self.hex(Digest.md5(Array("secretann".utf8))))
+        #expect(secret == "md5" + Digest.md5(Array("secretann".utf8)).hex)
         #expect(MD5Password.secret(password: "md5_password", user: "md5_user") == "md5" + Self.knownMD5)
         let salt: [UInt8] = [1, 2, 3, 0xFF]
         let digits = Array(secret.utf8.dropFirst(3))
-        #expect(
-            MD5Password.response(secret: secret, salt: salt) == "md5" + Self.hex(Digest.md5(digits + salt)))
+        #expect(MD5Password.response(secret: secret, salt: salt) == "md5" + Digest.md5(digits + salt).hex)
     }
 
     private static let knownMD5 = "45e967027b297f53940769c57cd02768"
-
-    private static func hex(_ bytes: [UInt8]) -> String {
-        bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
-    }
 }

@@ -13,6 +13,14 @@ import Testing
         #expect(count.value == 0)
     }
 
+    @Test func `who does not wait is refused as well, and nobody is told of a free place`() {
+        let count = SharedCount()
+        #expect(count.enter(max: 1, waits: false))
+        #expect(!count.enter(max: 1, waits: false) && !count.isWanted)
+        #expect(!count.leave())
+        #expect(count.value == 0)
+    }
+
     @Test func `no limit is no limit, and one that comes later counts those who are in`() {
         let count = SharedCount()
         for _ in 0..<5 { #expect(count.enter(max: 0)) }
@@ -30,10 +38,10 @@ import Testing
         #expect(ledger.count(.userServers("caf\u{E9}", .old)) !== ledger.count(.userServers("cafe\u{301}", .old)))
         for number in 0..<5000 { _ = ledger.count(.userClients(ExactName("u\(number)"))) }
         #expect(ledger.count(.databaseServers("d", .old)) === one, "it outlives the sweeps")
-        let places = ledger.places(database: "d", user: "u", side: .old)
-        #expect(ledger.places(database: "d", user: "u", side: .old) === places)
-        #expect(ledger.places(database: "u", user: "d", side: .old) !== places)
-        #expect(ledger.places(database: "d", user: "u", side: .new) !== places)
+        let places = ledger.places(PoolKey(database: "d", user: "u", side: .old))
+        #expect(ledger.places(PoolKey(database: "d", user: "u", side: .old)) === places)
+        #expect(ledger.places(PoolKey(database: "u", user: "d", side: .old)) !== places)
+        #expect(ledger.places(PoolKey(database: "d", user: "u", side: .new)) !== places)
     }
 
     @Test func `several threads together never go beyond the limit, and no refusal is forgotten`() {

@@ -74,6 +74,21 @@ import Testing
         #expect(throws: LogError.self) { try StderrLog(prefix: "%u ") }
     }
 
+    @Test func `further lines of an entry that is nobody's belong to no statement`() throws {
+        let text = """
+            2024-01-31 12:00:00.500 UTC [7] app@shop LOG:  statement: UPDATE t
+            \t SET a = 1
+            2024-01-31 12:00:00.700 UTC [9] LOG:  automatic vacuum of table "shop.public.t": index scans: 0
+            \tpages: 0 removed, 1 remain
+            2024-01-31 12:00:01.000 UTC [7] app@shop LOG:  statement: SELECT 1
+            """
+        var entries: [LogEntry] = []
+        try StderrLog(prefix: "%m [%p] %q%u@%d ").entries(bytes(text)) { entries.append($0) }
+        #expect(entries.map { String(decoding: $0.message, as: UTF8.self) } == [
+            "statement: UPDATE t\n SET a = 1", "statement: SELECT 1",
+        ])
+    }
+
     // MARK: pgreplay
 
     private func item(_ session: Int32, _ type: UInt8, _ body: (inout MessageWriter) -> Void = { _ in }) -> [UInt8] {

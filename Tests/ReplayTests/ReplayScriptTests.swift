@@ -170,7 +170,7 @@ import Testing
             #expect(bytes.first == tags[0] && (tags.count == 1 || bytes.suffix(5) == [FrontendTag.sync, 0, 0, 0, 4]))
             #expect(player.endOfCopy() == nil, "once")
             _ = player.handle(.outcome(StatementOutcome(state: "57014", message: "")))
-            guard case .finished(let unit, _)? = player.handle(.ready(.idle)) else {
+            guard case .finished(let unit)? = player.handle(.ready(.idle)) else {
                 Issue.record("\(contents) is not finished")
                 continue
             }

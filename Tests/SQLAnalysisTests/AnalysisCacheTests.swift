@@ -82,6 +82,23 @@ import Testing
         #expect(cache.analyse("select d").kind == .read)
     }
 
+    @Test func `all caches of a reactor have their budget anew with its next turn`() {
+        var limits = AnalysisLimits()
+        limits.parsesPerTurnMax = 1
+        let turns = AnalysisTurns()
+        var caches: [AnalysisCache] = []
+        for seed: UInt64 in [1, 2] {
+            caches.append(AnalysisCache(
+                facts: .builtIn, keyPlan: KeyPlan([]), limits: limits, seed: seed, turns: turns))
+        }
+        for cache in caches {
+            #expect(cache.analyse("select a").kind == .read)
+            #expect(cache.analyse("select b").classification.reason == .parseBudgetSpent)
+        }
+        turns.begin()
+        for cache in caches { #expect(cache.analyse("select b").kind == .read) }
+    }
+
     @Test func `a SET of ever new values never asks the grammar`() {
         let cache = cache()
         for user in 0..<1000 { #expect(cache.analyse("SET godwit.user = '\(user)'").kind == .set) }

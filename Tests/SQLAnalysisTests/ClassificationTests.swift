@@ -59,6 +59,11 @@ import Testing
         ("/* x */ set session work_mem = 64", [.sets(SettingChange(name: "work_mem", value: "64", isLocal: false))]),
         ("set work_mem = 0100", [.sets(SettingChange(name: "work_mem", value: "100", isLocal: false))]),
         ("set a.b = 007", [.sets(SettingChange(name: "a.b", value: "7", isLocal: false))]),
+        ("set a.b = 00000000000007", [.sets(SettingChange(name: "a.b", value: "7", isLocal: false))]),
+        ("set a.b = 02147483648", [.sets(SettingChange(name: "a.b", value: "02147483648", isLocal: false))]),
+        ("set godwit.user = 3000000000", [
+            .sets(SettingChange(name: "godwit.user", value: "3000000000", isLocal: false))
+        ]),
         ("set a.b = ÉCOLE", [.sets(SettingChange(name: "a.b", value: "École", isLocal: false))]),
         ("set work_mem to default", [.sets(SettingChange(name: "work_mem", value: nil, isLocal: false))]),
         ("set search_path to a, \"B\"", [.sets(SettingChange(name: "search_path", value: "a, \"B\"", isLocal: false))]),

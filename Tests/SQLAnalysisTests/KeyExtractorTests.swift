@@ -78,6 +78,12 @@ import Testing
         #expect(!analysed(text).statement.hidesKey, "no columns are asked for")
     }
 
+    @Test func `a comment behind what is looked at hides a user as well`() {
+        let long = "insert into t values ('\(String(repeating: "x", count: 1 << 20))')"
+        #expect(analysed(long + " /* user_id=7 */").statement.hidesKey)
+        #expect(!analysed(long, plan: KeyPlan([])).statement.hidesKey)
+    }
+
     @Test(arguments: [
         "select * from t where user_id > 42", "select * from t where user_id = 1 or a = 2", "select user_id from t",
         "select * from t where user_id = null", "insert into t values (42)", "insert into t (user_id) values (1), (2)",

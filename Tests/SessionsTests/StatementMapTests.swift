@@ -6,7 +6,7 @@ import Testing
 extension StatementMap {
     fileprivate func find(_ name: String) -> StatementID? { Array(name.utf8).withUnsafeBytes { find($0) } }
 
-    fileprivate mutating func define(_ name: String, _ statement: UInt32) -> UInt32? {
+    fileprivate mutating func define(_ name: String, _ statement: UInt64) -> UInt32? {
         Array(name.utf8).withUnsafeBytes { define($0, as: StatementID(statement)) }
     }
 
@@ -20,7 +20,7 @@ extension StatementMap {
     func `the map does what a dictionary does`(seed: UInt64) {
         var random = SeededGenerator(seed: seed)
         var map = StatementMap()
-        var model: [String: (statement: UInt32, definition: UInt32)] = [:]
+        var model: [String: (statement: UInt64, definition: UInt32)] = [:]
         var definitions: [UInt32] = [999_999]
         for step in 0..<5_000 {
             let name = ["", "s", "S", "é", "a\u{301}", "á"].randomElement(using: &random) ?? ""
@@ -28,35 +28,45 @@ extension StatementMap {
             let full = name + "\(step % 7)"
             switch Int.random(in: 0..<100, using: &random) {
             case 0..<45:
-                guard let definition = map.define(full, UInt32(step)) else {
+                guard let definition = map.define(full, UInt64(step)) else {
                     Issue.record("refused: seed \(seed), step \(step)")
                     continue
                 }
                 #expect(!definitions.contains(definition), "seed \(seed), step \(step)")
                 definitions.append(definition)
-                model[key] = (UInt32(step), definition)
+                model[key] = (UInt64(step), definition)
             case 45..<70:
                 let removed = model.removeValue(forKey: key)
-                #expect(map.remove(full)?.number == removed?.statement, "seed \(seed), step \(step)")
+                #expect(map.remove(full)?.value == removed?.statement, "seed \(seed), step \(step)")
             case 70..<98:
                 // Mostly of late ones, some of which were replaced or removed since.
                 let definition = definitions.suffix(20).randomElement(using: &random) ?? 0
                 let owner = model.first { $0.value.definition == definition }
                 #expect(
-                    map.undefine(definition)?.number == owner?.value.statement, "seed \(seed), step \(step)")
+                    map.undefine(definition)?.value == owner?.value.statement, "seed \(seed), step \(step)")
                 if let owner { model[owner.key] = nil }
             default:
-                #expect(Set(map.removeAll().map(\.number)) == Set(model.values.map(\.statement)))
+                #expect(Set(map.removeAll().map(\.value)) == Set(model.values.map(\.statement)))
                 model = [:]
             }
             #expect(map.count == model.count, "seed \(seed), step \(step)")
-            #expect(map.find(full)?.number == model[key]?.statement, "seed \(seed), step \(step)")
+            #expect(map.find(full)?.value == model[key]?.statement, "seed \(seed), step \(step)")
         }
+    }
+
+    @Test func `a statement that was named four thousand million statements ago is another one`() {
+        let (first, later) = (StatementID(7), StatementID(7 + (1 << 32)))
+        var statements = ServerStatements(bound: 2)
+        #expect(statements.insert(first) == nil)
+        #expect(statements.use(first) == true)
+        #expect(statements.use(later) == false)
+        #expect(statements.insert(later) == nil)
+        #expect(statements.count == 2)
     }
 
     @Test func `a client may name as many statements as the bound and not one more`() {
         var map = StatementMap()
-        for number in 0..<StatementMap.namesMax { _ = map.define("s\(number)", UInt32(number)) }
+        for number in 0..<StatementMap.namesMax { _ = map.define("s\(number)", UInt64(number)) }
         #expect(map.count == StatementMap.namesMax)
         #expect(map.define("one more", 1) == nil)
         #expect(map.find("one more") == nil)
@@ -150,7 +160,7 @@ extension StatementMap {
     @Test(arguments: [(0, 1), (-5, 1), (1, 1), (7, 7)])
     func `a server keeps at least one statement`(bound: Int, kept: Int) {
         var statements = ServerStatements(bound: bound)
-        for number in 0..<20 { _ = statements.insert(StatementID(UInt32(number))) }
+        for number in 0..<20 { _ = statements.insert(StatementID(UInt64(number))) }
         #expect(statements.count == kept)
     }
 
@@ -162,7 +172,7 @@ extension StatementMap {
         var model: [StatementID] = []
         var doubtful: Set<StatementID> = []
         for step in 0..<3_000 {
-            let statement = StatementID(UInt32.random(in: 0..<15, using: &random))
+            let statement = StatementID(UInt64.random(in: 0..<15, using: &random))
             let place = model.firstIndex(of: statement)
             if Int.random(in: 0..<10, using: &random) == 0 {
                 statements.doubt(statement)

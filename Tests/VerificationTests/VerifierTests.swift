@@ -391,6 +391,29 @@ import Testing
         #expect(pairs == 2 && report.outcome == .equal && report.tables.map(\.rows) == rows)
     }
 
+    @Test func `a comparison that meets a switch does not hold rows of before it against rows of now`() throws {
+        let pair = try MirroredPair(schema: """
+            CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a SELECT generate_series(1, 2000); ANALYZE a;
+            CREATE SCHEMA godwit; CREATE TABLE godwit.authority (epoch bigint); INSERT INTO godwit.authority VALUES (0)
+            """)
+        // NEW is ahead from then on, as it is behind a cutover.
+        let waiter = Waiter(
+            pair.oldConninfo, "BEGIN; LOCK TABLE public.a; UPDATE godwit.authority SET epoch = -1; COMMIT")
+        defer { waiter.join() }
+        let error = #expect(throws: VerifyFailure.self) {
+            try runBeside(waiter, old: pair.oldConninfo, new: pair.newConninfo, pairing: "not prepared")
+        }
+        guard case .writesMoved? = error else {
+            Issue.record("\(String(describing: error))")
+            return
+        }
+        // What was found before a switch is not marked behind it.
+        let verifier = Verifier(
+            old: try ConnectionString(parsing: pair.oldConninfo), new: try ConnectionString(parsing: pair.newConninfo))
+        #expect(throws: VerifyFailure.self) { try verifier.repair(VerifyReport(pairing: .unprepared, tables: [])) }
+        #expect(try verifier.run().authority == .new)
+    }
+
     @Test func `whoever waits for a table of NEW's is let in as well`() throws {
         let pair = try MirroredPair(schema: """
             CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a SELECT generate_series(1, 2000); ANALYZE

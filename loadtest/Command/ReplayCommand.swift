@@ -111,6 +111,8 @@ struct ReplayCommand: ParsableCommand {
         options.onlyReads = readOnly
         options.seconds = seconds
         if loop && follow { throw ValidationError("--loop begins again at an end that --follow waits for") }
+        // Of standard input nothing can be read twice, and whoever waits for more of it sends nothing meanwhile.
+        if file == "-" && (loop || follow) { throw ValidationError("--loop and --follow are for files") }
         if let clients, clients < 1 { throw ValidationError("--clients is at least 1") }
         var targets = [try TargetReader.read(target, name: against == nil ? "target" : "first")]
         if let against { targets.append(try TargetReader.read(against, name: "second")) }

@@ -71,7 +71,6 @@ final class PlayedPair {
     /// When it is needed.
     let opensNanos: UInt64
     var sides: [PlayedConnection] = []
-    var isStarted = false
     /// Results of units that not all sides have finished yet.
     var results: [UInt64: [[StatementOutcome]?]] = [:]
     /// Both sides are asked again, and nothing else goes on meanwhile.

@@ -30,7 +30,6 @@ extension ReplayRun {
             if isFull || nextStart != nil { return }
             if connecting.contains(where: { $0 >= Self.connectingMax }) { return }
             startQueue.removeFirst()
-            pair.isStarted = true
             // Where sides go in step, one that could not even begin has taken the other with it.
             for side in pair.sides where !side.isGone { connect(side) }
         }
@@ -126,7 +125,8 @@ extension ReplayRun {
 
     func lose(_ side: PlayedConnection, _ words: String) {
         if side.isGone { return }
-        isDown[side.side] = true
+        // One that ends in the capture as well may have been closed there, too, and the next may come much later.
+        if !side.player.isClosing { isDown[side.side] = true }
         statistics[side.side].side.connectionsLost += 1
         statistics[side.side].found("a connection was lost: \(words)")
         end(side, as: .lost)

@@ -515,7 +515,7 @@ package final class ReplayRun {
         if side.rerun != nil { return rerunHandled(event, side) }
         if case .outcome(let outcome) = event, outcome.kind == .failed { side.farewell = outcome.summary }
         switch side.player.handle(event) {
-        case .finished(let unit, let status): finished(unit, status, side)
+        case .finished(let unit): finished(unit, side)
         case .unexpected:
             if case .violation = event { return lose(side, "the server breaks the protocol") }
             if case .outcome(let outcome) = event { statistics[side.side].found(outcome.summary) }
@@ -523,7 +523,7 @@ package final class ReplayRun {
         }
     }
 
-    private func finished(_ unit: SessionPlayer.Running, _ status: TransactionStatus, _ side: PlayedConnection) {
+    private func finished(_ unit: SessionPlayer.Running, _ side: PlayedConnection) {
         running -= 1
         lastMoveNanos = now.nanoseconds
         side.farewell = nil

@@ -32,19 +32,16 @@ package final class CaptureSource: ReplaySource {
     private let path: String
     private let follows: Bool
     private let onlyReads: Bool
-    private let database: String?
     private var reader: CaptureFileReader
     private var merger = RecordMerger()
     private var builder: ScriptBuilder
     private var waiting: [ScriptEvent] = []
     private var place = 0
     private var hasEnded = false
-    private var isRead = false
     /// Micros of the first record: the run begins with it.
     private var origin: UInt64?
     private var lastMicros: UInt64 = 0
     package let book = StatementBook()
-    private var rounds: UInt64 = 0
     private var droppedConnections = 0
     /// When the capture had something new.
     private var grewAt = MonotonicInstant.now()
@@ -54,7 +51,6 @@ package final class CaptureSource: ReplaySource {
         self.path = path
         self.follows = follows
         self.onlyReads = onlyReads
-        database = nil
         reader = try CaptureFileReader(path: path)
         builder = ScriptBuilder(book: book, onlyReads: onlyReads)
     }
@@ -63,8 +59,6 @@ package final class CaptureSource: ReplaySource {
     package var flags: CaptureFormat.Flags { reader.flags }
     package var hasOutcomes: Bool { !reader.flags.contains(.withoutOutcomes) }
     package var hasTimes: Bool { !reader.flags.contains(.withoutTimes) }
-    /// Units left out by `onlyReads`.
-    package var skipped: UInt64 { builder.skipped }
 
     package func next() throws -> SourceStep {
         while true {
@@ -124,7 +118,6 @@ package final class CaptureSource: ReplaySource {
         place = 0
         hasEnded = false
         origin = nil
-        rounds += 1
     }
 
     package var notes: [String] {

@@ -175,7 +175,11 @@ package struct StderrLog {
                 }
                 continue
             }
-            guard var entry = match(line) else { continue }
+            guard var entry = match(line) else {
+                // As of a process without a client, behind %q: lines of its own may follow, such as autovacuum's.
+                part = .other
+                continue
+            }
             switch entry.severity {
             case "DETAIL":
                 present?.detail = entry.message

@@ -1,6 +1,7 @@
 import Capture
 import Foundation
 import PGWire
+import Primitives
 
 /// A record for people, and as one line of JSON. Pure.
 package enum RecordText {
@@ -209,10 +210,7 @@ package struct MessageFields {
             }
             guard let value = reader.bytes(Int(length)) else { return }
             let format = formats.count == 1 ? formats[0] : index < formats.count ? formats[index] : 0
-            parameters.append(
-                format == 0
-                    ? String(wire: value)
-                    : "\\x" + value.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined())
+            parameters.append(format == 0 ? String(wire: value) : "\\x" + value.hex)
         }
     }
 }

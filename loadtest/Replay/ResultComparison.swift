@@ -1,6 +1,7 @@
 import Foundation
 import Capture
 import PGWire
+import Primitives
 
 /// How rows are compared. Immutable, any thread.
 package struct ComparisonRules: Sendable {
@@ -139,12 +140,8 @@ package enum ResultComparison {
         let isText = !isBinary && value.allSatisfy { $0 >= 0x20 && $0 != 0x7F || $0 == 0x09 || $0 == 0x0A }
         let text = isText
             ? String(decoding: value, as: UTF8.self).replacing("\n", with: "")
-            : "\\x" + value.prefix(20).map(hex).joined()
+            : "\\x" + value.prefix(20).hex
         return text.count > 80 ? text.prefix(80) + "…" : text
-    }
-
-    private static func hex(_ byte: UInt8) -> String {
-        String(byte >> 4, radix: 16) + String(byte & 15, radix: 16)
     }
 
     private static let floats: Set<UInt32> = [700, 701]

@@ -29,7 +29,7 @@ package final class SessionPlayer {
     }
 
     package enum Event {
-        case finished(Running, TransactionStatus)
+        case finished(Running)
         /// A ReadyForQuery or answer that belongs to nothing that was sent.
         case unexpected
     }
@@ -182,7 +182,7 @@ package final class SessionPlayer {
             hasFailed = false
             if running.isEmpty { return .unexpected }
             finished += 1
-            return .finished(running.removeFirst(), status)
+            return .finished(running.removeFirst())
         case .violation: return .unexpected
         }
     }
