@@ -26,6 +26,14 @@ void godwit_timerfd_set(int timer, uint64_t nanoseconds) {
     timerfd_settime(timer, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
+ssize_t godwit_receive(int socket, void *bytes, size_t count) {
+    return syscall(SYS_recvfrom, socket, bytes, count, 0, NULL, NULL);
+}
+
+ssize_t godwit_send(int socket, const void *bytes, size_t count) {
+    return syscall(SYS_sendto, socket, bytes, count, MSG_NOSIGNAL, NULL, 0);
+}
+
 int godwit_epoll_ctl(int epoll, int operation, int descriptor, uint32_t events, uint64_t data) {
     struct epoll_event event = {.events = events, .data = {.u64 = data}};
     return epoll_ctl(epoll, operation, descriptor, &event);

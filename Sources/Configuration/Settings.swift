@@ -382,7 +382,8 @@ package struct ReadSettings: Sendable, Equatable {
 
     /// What a read on NEW is sure to see (`consistency`).
     package enum Consistency: String, Sendable, CaseIterable {
-        /// Everything that its user, or its connection, has written or read before.
+        /// Everything that its user, or its connection, has written or read before, but for what the connection has
+        /// read for users beyond the share.
         case user
         /// Every commit that was acknowledged through this process before it began.
         case global

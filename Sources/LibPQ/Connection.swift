@@ -96,6 +96,9 @@ package struct Connection: ~Copyable {
 
     package var isInTransaction: Bool { PQtransactionStatus(raw) != PQTRANS_IDLE }
 
+    /// Nothing has been heard of its end.
+    package var isConnected: Bool { PQstatus(raw) == CONNECTION_OK }
+
     /// No statement is at work on it.
     package var isAtRest: Bool { PQtransactionStatus(raw) != PQTRANS_ACTIVE && PQstatus(raw) == CONNECTION_OK }
 

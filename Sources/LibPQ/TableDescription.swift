@@ -89,6 +89,8 @@ package struct TableDescription: Sendable, Equatable {
     /// it is WITHOUT OVERLAPS: rows of other keys are in each other's way then, and ON CONFLICT does not know it.
     package var otherUniqueIndexes: Int
     package var isKeyDeferrable: Bool
+    /// It has a rule for UPDATE, enabled or not: PostgreSQL refuses INSERT ... ON CONFLICT on it in any role.
+    package var hasUpdateRule = false
     package var columns: [Column]
     /// Names of the key's columns in its order; empty: none. The primary key, or else a unique index that tells
     /// rows apart as well: no column of it may be NULL, it is immediate, and has neither predicate nor expression.
@@ -142,13 +144,16 @@ package struct TableDescription: Sendable, Equatable {
 
 /// Reads descriptions out of the catalog. Stateless.
 package enum CatalogReader {
+    /// A column that is NOT NULL may hold NULLs from before all the same, where that is NOT VALID (18 and later).
     private static let keyIndex = """
         LEFT JOIN LATERAL (SELECT i.indexrelid, i.indkey::int2[] AS attributes, i.indnkeyatts, i.indimmediate,
                  i.indcollation::oid[] AS collations
             FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
            WHERE i.indrelid = c.oid AND (i.indisprimary OR (i.indisunique AND i.indimmediate AND i.indisvalid
                  AND i.indpred IS NULL AND i.indexprs IS NULL AND NOT EXISTS (SELECT FROM pg_attribute a
-                     WHERE a.attrelid = c.oid AND NOT a.attnotnull
+                     WHERE a.attrelid = c.oid AND (NOT a.attnotnull OR EXISTS (SELECT FROM pg_constraint v
+                             WHERE v.conrelid = c.oid AND v.contype = 'n' AND NOT v.convalidated
+                               AND v.conkey[1] = a.attnum))
                        AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))))
            ORDER BY i.indisprimary DESC, i.indnkeyatts, x.relname LIMIT 1) k ON true
         """
@@ -169,7 +174,8 @@ package enum CatalogReader {
                CASE WHEN NOT c.relispartition THEN (SELECT string_agg(h.inhparent::regclass::text, ', ')
                    FROM pg_inherits h WHERE h.inhrelid = c.oid) END,
                c.relkind = 'p' AND EXISTS (SELECT FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid
-                   WHERE l.relkind = 'f' OR l.relpersistence = 'u')
+                   WHERE l.relkind = 'f' OR l.relpersistence = 'u'),
+               c.relhasrules AND EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '2')
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \(keyIndex)
          WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
            AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'godwit') AND n.nspname !~ '^pg_(toast|temp)'
@@ -222,7 +228,7 @@ package enum CatalogReader {
                 isOwned: rows.flag(row, 7), rowsEstimated: rows.integer(row, 8) ?? 0,
                 inheritsFrom: rows[row, 11], hasUnfitPartition: rows.flag(row, 12),
                 otherUniqueIndexes: Int(rows.integer(row, 9) ?? 0), isKeyDeferrable: rows.flag(row, 10),
-                columns: columnsOf[oid] ?? [],
+                hasUpdateRule: rows.flag(row, 13), columns: columnsOf[oid] ?? [],
                 key: (keysOf[oid] ?? []).sorted { $0.position < $1.position }.map(\.name))
         }
     }

@@ -173,7 +173,7 @@ package struct MigrationMachine: Sendable {
         lastTick = now
         memory = GateMemory()
         // It was aborted, and ended with the process: nobody tells any more what has come of it.
-        if state.work != .drill { state.drill = nil }
+        if state.work != .drill, !state.isOver { state.drill = nil }
         if let work = state.work { actions.append(.perform(work)) }
         switch state.standing {
         case .running, .paused:

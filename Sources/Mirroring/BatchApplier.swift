@@ -25,6 +25,8 @@ final class BatchApplier {
 
     init(target: consuming Connection) { self.target = target }
 
+    var isConnected: Bool { target.isConnected }
+
     /// - Parameter mayEndOthers: the mirror is this Godwit's to run, whoever runs it.
     /// - Returns: false when another Godwit applies to this NEW.
     func lock(mayEndOthers: Bool = false) throws(PostgresFailure) -> Bool {
@@ -69,7 +71,7 @@ final class BatchApplier {
     func setAside() throws(PostgresFailure) -> Int64 {
         if mark == .replica { return 0 }
         do throws(PostgresFailure) {
-            try target.execute("BEGIN; SET LOCAL lock_timeout = '1s'")
+            try target.execute("BEGIN; SET LOCAL lock_timeout = '\(SetAside.lockTimeout)'")
             let count = try target.query("SELECT godwit.set_aside()").integer(0, 0) ?? 0
             try target.execute("COMMIT")
             return count

@@ -44,8 +44,9 @@ package struct CaptureInstaller {
     }
 
     /// Milliseconds to wait for one table's lock, and how often to try; the pause between doubles up to a
-    /// second.
-    package var lockTimeoutMillis = 1000
+    /// second. Longer than deadlock_timeout (1 s): only then PostgreSQL cancels an autovacuum that is in the way, which
+    /// may take hours for a large table.
+    package var lockTimeoutMillis = 1200
     package var triesMax = 20
     private let progress: (String) -> Void
 
@@ -95,9 +96,10 @@ package struct CaptureInstaller {
         let (mark, targetMark) = (try self.mark(source, direction.source), try self.mark(target, direction.target))
         let schema = "BEGIN; \(CaptureSchema.target) \(CaptureSchema.source) \(AuthoritySchema.tables) COMMIT"
         try run(target, "\(direction.target.title), schema godwit", schema)
-        let mirrored = try self.names(target, "SELECT schema_name, table_name FROM godwit.backfill")
+        let mirrored = Set(try self.names(target, "SELECT schema_name, table_name FROM godwit.backfill"))
         try run(source, "\(direction.source.title), schema godwit", schema)
-        let captured = try capture(source, direction.source, tables, bulk, mark) {
+        let present = try captures(source, direction.source, mark)
+        let captured = try capture(source, direction.source, tables, bulk, mark, present) {
             (table, before, after) throws(Failure) in
             let name = zip(tables, names).first { $0.0.name == table }?.1 ?? table
             return try tell(target, direction.target, name, before, after)
@@ -105,7 +107,8 @@ package struct CaptureInstaller {
         report.installed = captured.installed
         report.present = captured.present
         report.exchanged = captured.exchanged
-        report.suspect = zip(tables, names).filter { mirrored.contains($1) && captured.installed.contains($0.name) }
+        let installed = Set(captured.installed)
+        report.suspect = zip(tables, names).filter { mirrored.contains($1) && installed.contains($0.name) }
             .map { $0.0.name }
         if direction == .forward { try watch(target, names: names, targetMark) }
         try recordStart(direction, source: source, target: target, names: names)
@@ -146,20 +149,35 @@ package struct CaptureInstaller {
 
     private typealias Versions = [UInt32: String]
 
+    /// What a side has of ours, by the tables' oids: see CaptureSchema.
+    private struct Captures {
+        var whole: [UInt32: InstalledCapture]
+        var knowing: Set<UInt32>
+        var byStatement: Set<UInt32>
+    }
+
+    /// Of all tables at once: it reads each trigger of the side.
+    private func captures(
+        _ connection: borrowing Connection, _ side: Side, _ mark: ApplierMark
+    ) throws(Failure) -> Captures {
+        let found = try rows(connection, "\(side.title), triggers", CaptureSchema.capturedTables)
+        return Captures(
+            whole: CaptureSchema.healthy(found), knowing: CaptureSchema.knowing(mark, found),
+            byStatement: CaptureSchema.byStatement(found))
+    }
+
     /// Triggers that write down what changes. Those that are as they should be are left alone.
     ///
     /// - Parameter tell: of a table, and the versions of its triggers before and after they are exchanged; false when
     ///   the table is to be copied anew.
     private func capture(
         _ connection: borrowing Connection, _ side: Side, _ tables: [TableDescription], _ bulk: BulkTables?,
-        _ mark: ApplierMark, tell: (TableName, Versions, Versions) throws(Failure) -> Bool
+        _ mark: ApplierMark, _ present: Captures, tell: (TableName, Versions, Versions) throws(Failure) -> Bool
     ) throws(Failure) -> (installed: [TableName], present: [TableName], exchanged: [TableName]) {
         var outcome: (installed: [TableName], present: [TableName], exchanged: [TableName]) = ([], [], [])
-        let found = try rows(connection, "\(side.title), triggers", CaptureSchema.capturedTables)
-        let captured = CaptureSchema.healthy(found), knowing = CaptureSchema.knowing(mark, found)
-        let byStatement = CaptureSchema.byStatement(found)
+        let (knowing, byStatement) = (present.knowing, present.byStatement)
         for table in tables {
-            let capture = captured[table.oid], isSameKey = capture?.keyMark == CaptureSchema.keyMark(table)
+            let capture = present.whole[table.oid], isSameKey = capture?.keyMark == CaptureSchema.keyMark(table)
             let stays = bulk?.keepsPresent != false && (capture != nil || byStatement.contains(table.oid))
             let isBulk = stays ? byStatement.contains(table.oid) : bulk?.names(table.name, on: side) ?? false
             let obstacle = isBulk ? StatementCapture.obstacle(table) : nil
@@ -239,17 +257,18 @@ package struct CaptureInstaller {
         tables: [TableDescription], names: [TableName], _ bulk: BulkTables?,
         marks: (source: ApplierMark, target: ApplierMark)
     ) throws(Failure) {
-        let twins: [TableDescription]
+        let twins: [TableDescription], wanted = Set(names)
         do throws(PostgresFailure) {
-            twins = try CatalogReader.tables(target).filter { names.contains($0.name) && !$0.key.isEmpty }
+            twins = try CatalogReader.tables(target).filter { wanted.contains($0.name) && !$0.key.isEmpty }
         } catch {
             throw .postgres("\(direction.target.title), tables", error)
         }
+        let present = try captures(target, direction.target, marks.target)
         for twin in twins {
             try unlessForbidden("capture \(direction.target.title)'s \(twin.name): no switch is possible") {
                 () throws(Failure) in
                 // What the mirror back has to know it is told by the switch: see Handover.
-                _ = try capture(target, direction.target, [twin], bulk, marks.target) { _, _, _ in true }
+                _ = try capture(target, direction.target, [twin], bulk, marks.target, present) { _, _, _ in true }
             }
         }
         try fence(source, direction.source, tables, marks.source)
@@ -262,11 +281,11 @@ package struct CaptureInstaller {
         let missing = try rows(connection, "\(side.title), fences", AuthoritySchema.missingFences(mark))
         let state = try rows(
             connection, "\(side.title), godwit.authority", "SELECT fenced_for IS NOT NULL FROM godwit.authority")
-        let isFenced = state.count == 1 && state.flag(0, 0)
+        let isFenced = state.count == 1 && state.flag(0, 0), fenced = Set(tables.map(\.name))
         for row in 0..<missing.count {
             let name = TableName(schema: missing[row, 0] ?? "", name: missing[row, 1] ?? "")
             let isTruncate = missing[row, 2] == AuthoritySchema.fenceTruncateTrigger
-            guard isTruncate || tables.contains(where: { $0.name == name }) else { continue }
+            guard isTruncate || fenced.contains(name) else { continue }
             let text = isTruncate
                 ? AuthoritySchema.createTruncateFence(name.sql, isFenced: isFenced, mark)
                 : AuthoritySchema.createFence(name, isFenced: isFenced, mark)
@@ -294,7 +313,8 @@ package struct CaptureInstaller {
         } catch {
             throw .postgres("NEW, tables", error)
         }
-        for table in twins where names.contains(table.name) && !watched.contains(table.name) {
+        let wanted = Set(names)
+        for table in twins where wanted.contains(table.name) && !watched.contains(table.name) {
             try unlessForbidden("put a trigger on NEW's \(table.name): writes there will not be noticed") {
                 () throws(Failure) in try underLock(new, table.name, RogueWatch.install(table, mark))
             }

@@ -201,6 +201,10 @@ final class MirrorLoop {
         case .side(direction.target, let postgres)
         where postgres.sqlState == CaptureSchema.missedState && !duty.isShared:
             .refused(reason: "\(postgres.message): this one stops. Find the other Godwit, then restart this one")
+        // What answers there next may be a standby, or a backup, that has less than this one had.
+        case .side(direction.target, let postgres)
+        where postgres.isConnectionClass && session?.hasLostSourceAlone != true:
+            .lost(reason: "\(direction.target.title): \(postgres)", at: .now())
         case .side(let side, let postgres): .failed(reason: "\(side.title): \(postgres)", at: .now())
         case .notReady(let reason): .failed(reason: reason, at: .now())
         case .wrongHistory(let reason): .suspended(reason: reason)
@@ -275,4 +279,9 @@ final class MirrorLoop {
         }
         return polled.map { $0.revents != 0 }
     }
+}
+
+extension MirrorSession {
+    /// Of rows that travel from one side to the other the target is named, whichever has gone.
+    fileprivate var hasLostSourceAlone: Bool { !reader.source.isConnected && applier.isConnected }
 }

@@ -17,8 +17,8 @@ final class MirrorSession {
     private let direction: MirrorDirection
     private var source: Side { direction.source }
     private var target: Side { direction.target }
-    private let reader: BatchReader
-    private let applier: BatchApplier
+    let reader: BatchReader
+    let applier: BatchApplier
     private let options: MirrorOptions
     private let horizon: Horizon
     private let generation: Int64
@@ -46,7 +46,7 @@ final class MirrorSession {
 
     private var batchBegan = MonotonicInstant.now()
     private var lastAdvanced = MonotonicInstant.now()
-    private var lastHousekeeping: MonotonicInstant?
+    private var nextHousekeeping: MonotonicInstant?
     private var lastReported: MonotonicInstant?
     private var wasEmpty = false
     /// Few keys, but their rows are too large to be held in memory at once.
@@ -291,7 +291,7 @@ final class MirrorSession {
         var export: String?
         let moved = partitions.changed(head.partitions, Array(plans.values))
         if !wasEmpty || token != nil || !backfill.isComplete || isStale || !moved.isEmpty {
-            guard let applied = try apply(head, moved, isHeld: token != nil) else { return .applied }
+            guard let applied = try apply(head, moved, isHeld: token != nil) else { return try runBatch() }
             export = applied
             lastAdvanced = began
             let micros = MonotonicInstant.now().microseconds(since: began)
@@ -305,8 +305,8 @@ final class MirrorSession {
         return try housekeep() ? .applied : .tablesChanged
     }
 
-    /// - Returns: nil when nothing was applied, and the same has to be taken again as a large batch; otherwise the
-    ///   name of the source's exported snapshot when the batch is to be held.
+    /// - Returns: nil when nothing was applied, and the same has to be taken again as a large batch, before anybody
+    ///   reads; otherwise the name of the source's exported snapshot when the batch is to be held.
     private func apply(
         _ head: BatchReader.Head, _ moved: [TablePlan], isHeld: Bool
     ) throws(Failure) -> String?? {
@@ -478,11 +478,8 @@ final class MirrorSession {
 
     /// - Returns: false when the tables have changed: open again.
     private func housekeep() throws(Failure) -> Bool {
-        let now = MonotonicInstant.now()
-        let pause = UInt64(options.housekeepingSeconds * 1e9)
-        if let lastHousekeeping, orders.isHurried || now.nanoseconds(since: lastHousekeeping) < pause { return true }
-        lastHousekeeping = now
-        let progress = progress
+        let (now, progress) = (MonotonicInstant.now(), self.progress)
+        if let nextHousekeeping, orders.isHurried || now < nextHousekeeping { return true }
         try on(source) { () throws(PostgresFailure) in try reader.rotateJournal(progress) }
         try on(target) { () throws(PostgresFailure) in try applier.dropStaging() }
         guard try isCaptureWhole() else { return false }
@@ -491,7 +488,11 @@ final class MirrorSession {
         if try mendRogueWrites() { return false }
         if try on(target, { () throws(PostgresFailure) in try applier.isHindered() }) { return false }
         if try on(target, { () throws(PostgresFailure) in try applier.definitions() }) != definitions { return false }
-        return try !on(source) { () throws(PostgresFailure) in try reader.haveDefinitionsChanged() }
+        if try on(source, { () throws(PostgresFailure) in try reader.haveDefinitionsChanged() }) { return false }
+        // Of thousands of tables it takes seconds, in which nothing is carried: it is to have a quarter of the time.
+        let took = Double(MonotonicInstant.now().nanoseconds(since: now)) / 1e9
+        nextHousekeeping = now.advanced(bySeconds: max(options.housekeepingSeconds, 4 * took))
+        return true
     }
 
     /// Makes the keys dirty that somebody else wrote on NEW.
@@ -542,9 +543,8 @@ final class MirrorSession {
         horizon.updateReport { $0.uncaptured = shown }
         onSchemaChange()
         guard !shown.isEmpty else { return }
-        let list = shown.joined(separator: ", ")
-        notices.append("\(source.title) has tables that are not mirrored: \(list). Reads of them stay on "
-            + "\(source.title); create them on \(target.title) and run godwit prepare")
+        notices.append("\(source.title) has tables that are not mirrored: \(shown.joined(separator: ", ")). Reads of "
+            + "them stay on \(source.title); create them on \(target.title) and run godwit prepare")
     }
 
     // MARK: report

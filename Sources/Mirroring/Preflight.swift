@@ -41,6 +41,8 @@ package enum Preflight {
         findings += try extensionRows(old)
         findings += try settings(old: old, new: new)
         findings += try newOnly(new)
+        findings += try functions(new) + labels(old: old, new: new) + checks(old: old, new: new, oldTables.map(\.name))
+        findings += try room(old, "OLD") + room(new, "NEW")
         findings += MappingCheck.tables(mappings, old: oldTables, new: newTables)
         if let bulk { findings += try StatementCapture.findings(bulk, mayCome: bulkMayCome, old, oldTables) }
         var carried: [TableDescription] = [], twins: [TableDescription] = []
@@ -62,16 +64,20 @@ package enum Preflight {
             found += try keyOperators(table, old)
             found += try keyIndex(table, old)
             findings += found
-            guard !found.contains(where: { $0.weight == .blocking }) else { continue }
+            guard isCarried(table, found) else { continue }
             carried.append(table)
             if let twin { twins.append(twin) }
         }
         findings += try role(new, newTables.filter { table in
-            !table.isPartition && oldTables.contains { mappings.twinName($0.name, of: .old) == table.name }
+            !table.isPartition && table.kind != .foreign
+                && oldTables.contains { mappings.twinName($0.name, of: .old) == table.name }
         })
         findings += try SetAside.unvalidated(new, .new)
         findings += try rights(old, new, carried, twins)
-        if !findings.contains(where: { $0.problem.hasPrefix("we may not SELECT") }) {
+        let isReadable = !findings.contains { finding in
+            ["we may not SELECT", "we may not look"].contains { finding.problem.hasPrefix($0) }
+        }
+        if isReadable {
             findings += try leftovers(new, twins)
         }
         return Result(findings: findings, tables: carried)
@@ -92,9 +98,14 @@ package enum Preflight {
             let found = defects(of: table, on: direction.source)
                 + SchemaMatch.defects(direction, old: shape, new: twin)
             findings += found
-            if !found.contains(where: { $0.weight == .blocking }) { carried.append(table) }
+            if isCarried(table, found) { carried.append(table) }
         }
         return Result(findings: findings, tables: carried)
+    }
+
+    /// The rows of a foreign table are not the database's, on neither side.
+    private static func isCarried(_ table: TableDescription, _ found: [Finding]) -> Bool {
+        table.kind != .foreign && !found.contains { $0.weight == .blocking }
     }
 
     static func blocking(_ place: String, _ problem: String, _ fix: String) -> Finding {
@@ -204,7 +215,11 @@ package enum Preflight {
     private static func sides(
         old: borrowing Connection, new: borrowing Connection
     ) throws(PostgresFailure) -> [Finding] {
-        let identity = "SELECT system_identifier || '/' || current_database() FROM pg_control_system()"
+        // A copy of OLD's files, once promoted, keeps the identifier, but is another server.
+        let identity = """
+            SELECT concat_ws('/', system_identifier, current_database(), pg_postmaster_start_time()) FROM
+                pg_control_system()
+            """
         guard try old.query(identity)[0, 0] == new.query(identity)[0, 0] else { return [] }
         return [blocking("OLD and NEW", "are the same database of the same server", "Name two databases")]
     }
@@ -348,26 +363,28 @@ package enum Preflight {
         _ old: borrowing Connection, _ new: borrowing Connection, _ tables: [TableDescription],
         _ twins: [TableDescription]
     ) throws(PostgresFailure) -> [Finding] {
-        guard !tables.isEmpty else { return [] }
+        guard !tables.isEmpty, !twins.isEmpty else { return [] }
+        // By number: a name fails where we may not look into its schema.
         func missing(_ rights: [String], _ tables: [TableDescription]) -> String {
-            let list = tables.map { "(\(SQL.literal($0.name.sql)), \(SQL.literal($0.name.description)))" }
-                .joined(separator: ", ")
+            let list = tables.map { "(\($0.oid)::oid, \(SQL.literal($0.name.description)))" }.joined(separator: ", ")
             return """
-            SELECT shown, r FROM (VALUES \(list)) t(name, shown),
+            SELECT shown, r FROM (VALUES \(list)) t(number, shown) JOIN pg_class c ON c.oid = number,
                 unnest(ARRAY[\(rights.map { "'\($0)'" }.joined(separator: ","))]) r
-             WHERE to_regclass(name) IS NOT NULL AND NOT has_table_privilege(name, r) ORDER BY 1, 2
+             WHERE NOT has_table_privilege(number, r)
+            UNION ALL SELECT shown, 'USAGE' FROM (VALUES \(list)) t(number, shown) JOIN pg_class c ON c.oid = number
+             WHERE NOT has_schema_privilege(c.relnamespace, 'USAGE') ORDER BY 1, 2
             """
+        }
+        func finding(_ side: String, _ table: String?, _ right: String) -> Finding {
+            right == "USAGE"
+                ? blocking("\(side) \(table ?? "")", "we may not look into its schema", "GRANT USAGE ON SCHEMA")
+                : blocking("\(side) \(table ?? "")", "we may not \(right)", "GRANT \(right)")
         }
         var found: [Finding] = []
         let onOld = try old.query(missing(["SELECT"], tables))
-        for row in 0..<onOld.count {
-            found.append(blocking("OLD \(onOld[row, 0] ?? "")", "we may not SELECT", "GRANT SELECT"))
-        }
+        for row in 0..<onOld.count { found.append(finding("OLD", onOld[row, 0], onOld[row, 1] ?? "")) }
         let onNew = try new.query(missing(["SELECT", "INSERT", "UPDATE", "DELETE"], twins))
-        for row in 0..<onNew.count {
-            let right = onNew[row, 1] ?? ""
-            found.append(blocking("NEW \(onNew[row, 0] ?? "")", "we may not \(right)", "GRANT \(right)"))
-        }
+        for row in 0..<onNew.count { found.append(finding("NEW", onNew[row, 0], onNew[row, 1] ?? "")) }
         return found + (try sequenceRights(old, new))
     }
 
@@ -399,13 +416,17 @@ package enum Preflight {
             for row in 0..<rows.count { known.insert(TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "")) }
         }
         let unknown = tables.filter { !known.contains($0.name) }
-        guard !unknown.isEmpty else { return [] }
-        let full = try new.query(unknown.map { table in
-            "SELECT \(SQL.literal(table.name.description)) WHERE EXISTS (SELECT FROM \(table.rows))"
-        }.joined(separator: " UNION ALL "))
-        return (0..<full.count).map { row in
-            blocking("NEW \(full[row, 0] ?? "")", "already holds rows that Godwit did not bring",
-                "TRUNCATE it: the backfill brings all rows")
+        var found: [Finding] = []
+        // Some at a time: PostgreSQL has no stack for a UNION of thousands, and no room for locks on all at once.
+        for start in stride(from: 0, to: unknown.count, by: 200) {
+            let full = try new.query(unknown[start..<min(start + 200, unknown.count)].map { table in
+                "SELECT \(SQL.literal(table.name.description)) WHERE EXISTS (SELECT FROM \(table.rows))"
+            }.joined(separator: " UNION ALL "))
+            found += (0..<full.count).map { row in
+                blocking("NEW \(full[row, 0] ?? "")", "already holds rows that Godwit did not bring",
+                    "TRUNCATE it: the backfill brings all rows")
+            }
         }
+        return found
     }
 }

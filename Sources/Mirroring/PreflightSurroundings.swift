@@ -37,6 +37,111 @@ extension Preflight {
         return found
     }
 
+    // MARK: what NEW computes and checks of a row that comes
+
+    /// Functions that find what their body names by the caller's search_path, which is pg_catalog's alone.
+    static func functions(_ new: borrowing Connection) throws(PostgresFailure) -> [Finding] {
+        let rows = try new.query("""
+            SELECT p.oid::regprocedure, min(pg_describe_object(d.classid, d.objid, d.objsubid))
+              FROM pg_depend d JOIN pg_proc p ON p.oid = d.refobjid JOIN pg_language l ON l.oid = p.prolang
+             WHERE d.refclassid = 'pg_proc'::regclass AND l.lanname NOT IN ('internal', 'c') AND p.prosqlbody IS NULL
+               AND p.pronamespace <> 'pg_catalog'::regnamespace
+               AND NOT EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s LIKE 'search\\_path=%')
+               AND (d.classid = 'pg_constraint'::regclass
+                 OR d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_index WHERE indexrelid = d.objid)
+                 OR d.classid = 'pg_attrdef'::regclass AND EXISTS (
+                     SELECT FROM pg_attrdef f JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
+                      WHERE f.oid = d.objid AND a.attgenerated <> ''))
+             GROUP BY p.oid ORDER BY 1
+            """)
+        return (0..<rows.count).map { row in
+            note(
+                "NEW function \(rows[row, 0] ?? "")",
+                "is called for rows that come (\(rows[row, 1] ?? "")), and has no search_path of its own: what it "
+                    + "names without a schema, it does not find for the mirror",
+                "Where it names such things: ALTER FUNCTION ... SET search_path on both sides")
+        }
+    }
+
+    /// Of enums that both sides have.
+    static func labels(old: borrowing Connection, new: borrowing Connection) throws(PostgresFailure) -> [Finding] {
+        let query = """
+            SELECT n.nspname, t.typname, e.enumlabel FROM pg_enum e JOIN pg_type t ON t.oid = e.enumtypid
+              JOIN pg_namespace n ON n.oid = t.typnamespace ORDER BY 1, 2, e.enumsortorder
+            """
+        let (ours, theirs) = (try old.query(query), try new.query(query))
+        var known: [TableName: Set<ExactName>] = [:]
+        for (row, type) in theirs.tableNames.enumerated() {
+            known[type, default: []].insert(ExactName(theirs[row, 2] ?? ""))
+        }
+        return ours.tableNames.enumerated().compactMap { (row, type) -> Finding? in
+            let label = ours[row, 2] ?? ""
+            guard let labels = known[type], !labels.contains(ExactName(label)) else { return nil }
+            return note(
+                "NEW type \(type)", "lacks the label \(SQL.literal(label)): a row that has it stops the mirror",
+                "ALTER TYPE ... ADD VALUE on NEW, where OLD has it")
+        }
+    }
+
+    /// NEW asks each row that comes; OLD may never have asked those that were there.
+    static func checks(
+        old: borrowing Connection, new: borrowing Connection, _ tables: [TableName]
+    ) throws(PostgresFailure) -> [Finding] {
+        let query = """
+            SELECT n.nspname, c.relname, k.conname, regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', ''),
+                   k.convalidated AND to_jsonb(k)->>'conenforced' IS DISTINCT FROM 'false', k.contype = 'c',
+                   to_jsonb(k)->>'conenforced' IS DISTINCT FROM 'false'
+              FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE k.contype IN ('c', 'n') AND NOT c.relispartition AND n.nspname NOT IN (
+                 'pg_catalog', 'information_schema', 'godwit') ORDER BY 1, 2, 3
+            """
+        let (ours, theirs, known) = (try old.query(query), try new.query(query), Set(tables))
+        // By name, or by what they say.
+        var asked: Set<[ExactName]> = [], unasked: Set<[ExactName]> = []
+        func names(_ rows: Rows, _ row: Int, _ column: Int) -> [ExactName] {
+            [0, 1, column].map { ExactName(rows[row, $0] ?? "") }
+        }
+        for row in 0..<ours.count {
+            let both = [2, 3].map { names(ours, row, $0) }
+            if ours.flag(row, 4) { asked.formUnion(both) } else { unasked.formUnion(both) }
+        }
+        return (0..<theirs.count).compactMap { row -> Finding? in
+            let table = TableName(schema: theirs[row, 0] ?? "", name: theirs[row, 1] ?? "")
+            let both = [2, 3].map { names(theirs, row, $0) }
+            guard known.contains(table), theirs.flag(row, 6), !both.contains(where: { asked.contains($0) })
+            else { return nil }
+            let isUnasked = both.contains { unasked.contains($0) }
+            // Before 18 a NOT NULL was no constraint, and always held.
+            guard isUnasked || theirs.flag(row, 5) else { return nil }
+            return note(
+                "NEW \(table) constraint \(theirs[row, 2] ?? "")",
+                "is \(isUnasked ? "NOT VALID" : "none") on OLD: rows there need not hold",
+                "One that does not hold stops the mirror: ALTER TABLE ... VALIDATE CONSTRAINT on OLD, or drop it on "
+                    + "NEW until the cutover")
+        }
+    }
+
+    // MARK: locks
+
+    static func room(_ connection: borrowing Connection, _ side: String) throws(PostgresFailure) -> [Finding] {
+        let rows = try connection.query("""
+            SELECT count(*), current_setting('max_locks_per_transaction')::bigint
+                   * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)
+              FROM pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'S') AND relpersistence <> 't'
+            """)
+        return room(side, relations: rows.integer(0, 0) ?? 0, locks: rows.integer(0, 1) ?? 0)
+    }
+
+    /// Pure. Each batch locks all mirrored tables, their partitions too; so do `verify`, twice, and a switch; and who
+    /// asks where all sequences stand locks those.
+    package static func room(_ side: String, relations: Int64, locks: Int64) -> [Finding] {
+        guard relations > locks / 2 else { return [] }
+        return [note(
+            side, "has \(relations) tables, partitions and sequences, and room for \(locks) locks in all sessions: the "
+                + "mirror, verify and a switch lock all of them at once, and would fail with \"out of shared memory\"",
+            "Raise max_locks_per_transaction (a restart) until there is room for several times as many")]
+    }
+
     // MARK: settings
 
     /// What the same statement means, or how its answer is written, depends on these.

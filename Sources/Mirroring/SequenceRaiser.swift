@@ -56,14 +56,18 @@ struct SequenceRaiser {
 
         var uncalledNames: [TableName] { uncalled.map(\.name) }
 
-        /// nil: there is none.
-        var uncalledQuery: String? {
-            if uncalled.isEmpty { return nil }
-            return uncalled.enumerated().map { "SELECT \($0), last_value, is_called FROM \($1.name.sql)" }
-                .joined(separator: " UNION ALL ")
+        /// Each of some: PostgreSQL plans a UNION in time that grows with the square of its parts, and has no stack for
+        /// thousands; and each sequence is locked until the query's end.
+        var uncalledQueries: [String] {
+            stride(from: 0, to: uncalled.count, by: Self.queryPartsMax).map { start in
+                (start..<min(start + Self.queryPartsMax, uncalled.count))
+                    .map { "SELECT \($0), last_value, is_called FROM \(uncalled[$0].name.sql)" }
+                    .joined(separator: " UNION ALL ")
+            }
         }
+        static let queryPartsMax = 200
 
-        /// - Parameter rows: of `uncalledQuery`.
+        /// - Parameter rows: of one of `uncalledQueries`.
         mutating func add(uncalled rows: Rows) {
             for row in 0..<rows.count {
                 guard let index = rows.integer(row, 0), let value = rows.integer(row, 1) else { continue }
@@ -89,8 +93,8 @@ struct SequenceRaiser {
         var reading = Reading(try reader.query(Reading.query))
         // There may be thousands that nobody uses: where they stand is read when they are others than before, and by a
         // switch.
-        if reading.uncalledNames != uncalled, let query = reading.uncalledQuery {
-            reading.add(uncalled: try reader.query(query))
+        if reading.uncalledNames != uncalled {
+            for query in reading.uncalledQueries { reading.add(uncalled: try reader.query(query)) }
         }
         let moved = reading.sequences.filter { seen[$0.name] != $0.last }
         if !moved.isEmpty {

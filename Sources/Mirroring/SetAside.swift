@@ -9,6 +9,8 @@ import Primitives
 /// A foreign key's own triggers are PostgreSQL's, which only a superuser may disable: so it is dropped and made again,
 /// NOT VALID, which takes no time, and validated behind the switch.
 package enum SetAside {
+    /// For each table. Longer than deadlock_timeout (1 s): only then PostgreSQL cancels an autovacuum in the way.
+    static let lockTimeout = "1200ms"
     /// pg_advisory_lock(this): one session validates.
     static let validationLock = "7451605423"
     /// What the session is called that does. Its locks would be in the way of a switch, which ends it.
@@ -345,7 +347,7 @@ package enum SetAside {
         let constraint = SQL.identifier(name)
         do throws(PostgresFailure) {
             try connection.execute("""
-                BEGIN; SET LOCAL lock_timeout = '1s';
+                BEGIN; SET LOCAL lock_timeout = '\(lockTimeout)';
                 ALTER TABLE \(table.sql) ADD CONSTRAINT \(constraint) \(definition);
                 \(remark.map { "COMMENT ON CONSTRAINT \(constraint) ON \(table.sql) IS \(SQL.literal($0));" } ?? "")
                 COMMIT

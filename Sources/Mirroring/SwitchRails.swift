@@ -126,7 +126,8 @@ extension SwitchSession {
         do throws(Failure) {
             // No batch of the mirror is under way then.
             try onTarget("""
-                BEGIN; SET LOCAL lock_timeout = '1s'; SELECT FROM godwit.progress FOR UPDATE; \(putBack) ROLLBACK
+                BEGIN; SET LOCAL lock_timeout = '\(SetAside.lockTimeout)'; SELECT FROM godwit.progress FOR UPDATE;
+                \(putBack) ROLLBACK
                 """)
         } catch {
             guard case .side(_, let failure) = error, failure.kind == .refused else { throw error }

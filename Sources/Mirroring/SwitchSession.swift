@@ -202,8 +202,8 @@ package final class SwitchSession {
     package func raiseSequences(until deadline: Deadline) throws(Failure) {
         guard let rows = try onSource(SequenceRaiser.Reading.query, until: deadline) else { return }
         var reading = SequenceRaiser.Reading(rows)
-        if let query = reading.uncalledQuery, let uncalled = try onSource(query, until: deadline) {
-            reading.add(uncalled: uncalled)
+        for query in reading.uncalledQueries {
+            if let uncalled = try onSource(query, until: deadline) { reading.add(uncalled: uncalled) }
         }
         let statements = SequenceRaiser.raiseTexts(reading.sequences, renamed: sequenceNames)
         if !statements.isEmpty { try onTarget(statements.joined(separator: ";\n"), until: deadline) }

@@ -9,7 +9,7 @@ package struct TablePlan: Sendable {
     let sourceName: TableName
     package let rowsEstimated: Int64
     package let keyCount: Int
-    /// Rows may be changed in place: nothing but the primary key can collide.
+    /// Rows may be changed in place: nothing but the primary key can collide, and PostgreSQL takes ON CONFLICT there.
     let isUpsertable: Bool
     /// Something besides the primary key is unique on NEW.
     let mayCollide: Bool
@@ -72,7 +72,7 @@ package struct TablePlan: Sendable {
         let fixed = Set(new.columns.filter { $0.identity == .always }.map(\.name))
         let set = carried.filter { !fixed.contains($0.name) }.map { "\($0.sql) = EXCLUDED.\($0.sql)" }
         mayCollide = new.otherUniqueIndexes > 0
-        isUpsertable = new.kind == .ordinary && !mayCollide && !new.isKeyDeferrable
+        isUpsertable = new.kind == .ordinary && !mayCollide && !new.isKeyDeferrable && !new.hasUpdateRule
             && fixed.isSubset(of: old.key)
         conflictAction = set.isEmpty ? "DO NOTHING" : "DO UPDATE SET " + set.joined(separator: ", ")
         hasPortableKeyOrder = old.hasPortableKeyOrder && new.hasPortableKeyOrder

@@ -195,11 +195,11 @@ package struct Pool: ~Copyable {
 
     /// - Returns: false when the server is too old to be kept: the caller closes it and says `serverClosed`.
     package mutating func release(_ server: ServerID, now: MonotonicInstant) -> Bool {
-        guard let index = servers.index(forKey: server), servers.values[index].isLeased
-        else { preconditionFailure("a server that was not leased") }
-        if serverCount > limits.serversMax + limits.reserveMax || isTooOld(servers.values[index], now: now) {
-            return false
-        }
+        guard let index = servers.index(forKey: server)
+        else { preconditionFailure("a server that is not of this pool") }
+        let member = servers.values[index]
+        precondition(member.isLeased, "a server that was not leased")
+        if serverCount > limits.serversMax + limits.reserveMax || isTooOld(member, now: now) { return false }
         servers.values[index].isLeased = false
         leasedCount -= 1
         idle.append(Idle(server: server, since: now))

@@ -62,6 +62,11 @@ package final class Horizon: Sendable {
         sleepers.withLock { if !$0.contains(eventDescriptor) { $0.append(eventDescriptor) } }
     }
 
+    /// It is closed next, and may be anything's number from then on: a client's, or a file's.
+    package func wakeNoLonger(_ eventDescriptor: CInt) {
+        sleepers.withLock { $0.removeAll { $0 == eventDescriptor } }
+    }
+
     /// Somebody waits for the next batch: its end is to be told. To be said again after each wake-up.
     package func announceWaiter() { hasWaiters.store(true, ordering: .sequentiallyConsistent) }
 

@@ -137,6 +137,8 @@ extension ClientConnection {
             startNextUnit()
         } else {
             phase = .leased
+            // Its server has said nothing meanwhile.
+            idleSince = worker.now
             renewUnit(isOpen: false)
             transaction = TransactionFacts()
         }

@@ -223,6 +223,12 @@ final class ClientConnection {
     var poolUser: String { database.flatMap { $0.route.endpoint($0.authority).user } ?? user }
     /// The side that takes the writes.
     var authority: Side { database?.authority ?? .old }
+    /// Gives the pool to `body` uncounted: as long as it is the client's.
+    @inline(__always)
+    func withPoolEntry<Outcome>(_ side: Side, _ body: (PoolEntry) -> Outcome) -> Outcome? {
+        if (side == .old ? pools.old : pools.new) == nil { _ = poolEntry(side) }
+        return withUncounted(side == .old ? pools.old : pools.new, body)
+    }
 
     func poolEntry(_ side: Side) -> PoolEntry? {
         guard let database else { return nil }
@@ -461,6 +467,7 @@ final class ClientConnection {
     /// What was kept for NEW to have a commit first goes out.
     func sendKept() {
         batchAwaited = nil
+        idleSince = worker.now
         sendFromServer(UnsafeRawBufferPointer(start: nil, count: 0))
         if phase != .closed && stream.count < SendQueue.lowWater { sourceGoesOn() }
         if hasEnded { worker.resumeLater(self) }

@@ -25,6 +25,9 @@ struct ClientLimits {
 }
 
 extension ClientConnection {
+    /// It keeps its server from its first unit on.
+    var isOfSessionMode: Bool { if case .session? = limits?.mode { true } else { false } }
+
     /// A reload: other limits, for what runs too.
     func limitsChanged() {
         guard let database else { return }
@@ -73,7 +76,7 @@ extension ClientConnection {
         let resumedAt = worker.resumedAt
         let since = max(lastActivity, idleSince, server?.heardAt ?? lastActivity, resumedAt)
         let idleNanos = worker.now.nanoseconds(since: since)
-        if phase == .idle, lazy == nil, Self.isOver(idleNanos, limits.idleSeconds) {
+        if isIdleOutside, Self.isOver(idleNanos, limits.idleSeconds) {
             return end(.idleSessionTimeout, "the connection was idle", "client_idle_timeout", limits.idleSeconds)
         }
         if lazy != nil && phase == .idle || isIdleInTransaction, Self.isOver(idleNanos, limits.idleTransactionSeconds) {
@@ -105,6 +108,13 @@ extension ClientConnection {
         if phase == .closed || !isClosingAfterFlush { return }
         if stream.isEmpty || stream.count >= left { return close() }
         worker.schedule(.farewell(id, left: stream.count), at: worker.now.advanced(bySeconds: Self.farewellSeconds))
+    }
+
+    /// Outside of transactions, also where it keeps its server: nobody else gets that as long as it stays. But who
+    /// listens has nothing to say.
+    private var isIdleOutside: Bool {
+        guard phase == .leased, let server else { return phase == .idle && lazy == nil }
+        return server.session.isFree && !hasParkedBytes && !pins.contains(.listen)
     }
 
     private var isIdleInTransaction: Bool {

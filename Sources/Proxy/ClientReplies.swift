@@ -39,6 +39,7 @@ extension ClientConnection {
     func parameterReported(_ name: String, _ value: String, loginValue: String?, isAuthority: Bool) {
         let name = name.lowercased()
         noteParameter(name, value)
+        if name == "default_transaction_read_only" { return readOnlyReported(name) }
         guard isAuthority, startupRestores == 0, Self.reportedSettings.contains(name) else { return }
         let isDefault = value == loginValue && !startupSettings.entries.contains { $0.name == name }
         unit.session.noteReported(
@@ -47,8 +48,7 @@ extension ClientConnection {
 
     /// Settings that servers report and sessions may change; `application_name` has an account of its own.
     private static let reportedSettings: Set<String> = [
-        "client_encoding", "datestyle", "default_transaction_read_only", "intervalstyle", "search_path",
-        "standard_conforming_strings", "timezone",
+        "client_encoding", "datestyle", "intervalstyle", "search_path", "standard_conforming_strings", "timezone",
     ]
 
     /// RESET has put back the name that our login gave to the server: the client's own name is this one. nil: it has
@@ -94,7 +94,7 @@ extension ClientConnection {
         }
         unit.isProbe = false
         if followed != nil { followEnd(status, on: server) }
-        if !server.isReadOnly {
+        if !server.isReadOnly && mayShow {
             stampReads(database)
             stampOtherReads(database)
         }
@@ -141,16 +141,6 @@ extension ClientConnection {
         guard transaction.hasWritten else { return }
         stampWriters(database)
         if status == .idle || unit.mayCommit, !transaction.isCommitTold || unit.hasFailed { committed(database) }
-    }
-
-    /// What was read on the authority must still be there when the user reads on NEW next.
-    func stampReads(_ database: DatabaseState) {
-        guard database.isMirrored, let identity = (unitKey ?? sessionKey)?.identity,
-            identity.bucket.isWithin(share: database.route.table.share(of: identity))
-        else { return }
-        let taking = database.route.horizon.taking
-        batchNeeded = max(batchNeeded, taking + 1)
-        database.route.stamps.stamp(identity.hash, taking: taking)
     }
 
     private func applySettled(_ status: TransactionStatus, on server: ServerConnection) {

@@ -348,14 +348,17 @@ extension ClientConnection {
         let authority = database.authority
         if isForcedToAuthority { return RouteDecision(authority, .newFailed) }
         if unit.notes.deniedBy != nil { return RouteDecision(authority, .rule) }
-        if limits?.mode == .session { return RouteDecision(authority, .pinned) }
-        let (route, table) = (database.route, database.route.table)
-        let horizon = route.horizon
+        if isOfSessionMode { return RouteDecision(authority, .pinned) }
+        let route = database.route
         var request = RouteRequest(
-            kind: unit.carriesBegin ? .read : unit.routedKind, horizon: HorizonFacts(horizon))
+            kind: unit.carriesBegin ? .read : unit.routedKind, horizon: HorizonFacts(route.horizon))
         // A BEGIN that says READ ONLY is a read whatever the catalog says.
         if route.facts.isGuarded { request.horizon.isReadable = false }
         if lazy != nil && (request.kind != .read || !isMovable) || unit.kind == .begin && unit.leavesPortal {
+            request.kind = .unknown
+        }
+        // Each of its reads would have to wait there for itself: see `isBarredFromNew`.
+        if unit.kind == .begin, lazy == nil, database.isGloballyConsistent, readsCommitted(unit.options) {
             request.kind = .unknown
         }
         request.authority = authority
@@ -372,18 +375,18 @@ extension ClientConnection {
             request.batchNeeded = max(request.batchNeeded, route.stamps.needed(by: identity.hash))
         }
         // Also of what has no key: a rule may send it to NEW.
-        if database.isGloballyConsistent && !unit.hasWaited { request.batchNeeded = horizon.taking + 1 }
-        var decision = Router.decide(request, by: table)
+        if database.isGloballyConsistent && !unit.hasWaited { request.batchNeeded = route.horizon.taking + 1 }
+        var decision = Router.decide(request, by: route.table)
         if decision.side != authority {
             // Asked last, for it counts trials and probes.
             request.shape = database.askShape(unit, now: worker.now)
-            decision = Router.decide(request, by: table)
+            decision = Router.decide(request, by: route.table)
         }
         if decision.side != authority {
             let (verdict, change) = database.health.ask(now: worker.now)
             request.breaker = verdict
             worker.announce(change, of: database)
-            decision = Router.decide(request, by: table)
+            decision = Router.decide(request, by: route.table)
         }
         if decision.reason == .ownWrite && waits(for: request.batchNeeded, database) { return nil }
         return decision
@@ -406,7 +409,13 @@ extension ClientConnection {
     }
 
     func waitForServer(_ side: Side) {
-        guard let entry = poolEntry(side) else { preconditionFailure("a wait without a database") }
+        // The client has it; should it be closed on the way, the thread has every pool that opens servers.
+        let isAsked: Void? = withPoolEntry(side) { waitForServer(side, of: $0) }
+        precondition(isAsked != nil, "a wait without a database")
+    }
+
+    @inline(__always)
+    private func waitForServer(_ side: Side, of entry: PoolEntry) {
         waitingSince = heldSince ?? worker.now
         if phase == .greeting, let database, database.hold == .all { return hold(database) }
         waitingSide = side
@@ -424,11 +433,9 @@ extension ClientConnection {
         self.server = server
         heldSince = nil
         server.lease(to: self)
-        if let database {
-            let micros = worker.now.microseconds(since: waitingSince)
-            database.counters.waitMicros += micros
-            database.times.add(micros, .wait, server.side, isRead: unit.isAllReads && unit.executes)
-        }
+        // The client has it, as in `processLone`.
+        let wait = worker.now.microseconds(since: waitingSince)
+        withUncounted(database) { $0.count(wait: wait, for: server.side, isRead: unit.isAllReads && unit.executes) }
         if phase == .greeting {
             database?.noteGreeting(of: server)
             if asksForSpelling(server) { return }
@@ -444,15 +451,19 @@ extension ClientConnection {
             server.release()
             return hold(database)
         }
+        // NEW may have begun to be copied to anew meanwhile.
+        if server.isReadOnly, waitingSince < worker.now, database?.route.horizon.readable == false {
+            self.server = nil
+            server.release()
+            return sideFailed(isOwnTrouble: true)
+        }
         if reported != nil && asksForSpelling(server) {
             unit.lone = nil
             phase = .applyingSettings
             return
         }
-        if unit.lone != nil {
-            if beginLone(on: server) { return }
-            unit.lone = nil
-        }
+        if unit.lone != nil && beginLone(on: server) { return }
+        unit.lone = nil
         prepare(server)
     }
 
@@ -507,7 +518,7 @@ extension ClientConnection {
 
     private func begin() {
         phase = .leased
-        if limits?.mode == .session { pin(.poolMode) }
+        if isOfSessionMode { pin(.poolMode) }
         if let server { beginLazily(on: server) }
         isHolding = server?.isReadOnly == true && !unit.isStreamed && unit.endsWithReady
         resumeSoon()
@@ -517,6 +528,8 @@ extension ClientConnection {
     func refuseUnit(_ error: ErrorResponse) {
         leaveHeld()
         if phase == .greeting { return greeting == nil ? close(with: fatal(error)) : greet() }
+        // Its own BEGIN has not been answered.
+        if unit.carriesBegin { lazy = nil }
         // Within a transaction the client would have to be told that it has failed: it begins anew instead.
         if !unit.endsWithReady || unit.isStreamed || lazy != nil { return close(with: fatal(error)) }
         skipUnit(unit.byteCount)

@@ -88,9 +88,10 @@ package struct ConsoleTables {
         return "\(hundredths / 100).\(fraction < 10 ? "0" : "")\(fraction)"
     }
 
+    /// By PgBouncer's its tools choose the columns that they ask for, or give up.
     private func versionTable() -> ConsoleReport {
         var table = ConsoleReport([.init("version")])
-        table.append(["Godwit \(Self.version)"])
+        table.append([speaksPgBouncer ? "PgBouncer 1.18.0" : "Godwit \(Self.version)"])
         return table
     }
 

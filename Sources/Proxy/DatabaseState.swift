@@ -106,7 +106,8 @@ final class DatabaseState {
     private var periodStart = DatabaseCounters()
     private var periodStartedAt = MonotonicInstant.now()
     private(set) var averages = DatabaseCounters()
-    private var routes: [UInt64] = Array(repeating: 0, count: 4 * RouteDecision.Reason.allCases.count)
+    /// By reason, side and kind; in place, as in `UnitTimes`.
+    private var routes = InlineArray<68, UInt64>(repeating: 0)
     /// Units by the rule that met them, and by the cohort of their key; indexes as in the configuration.
     private(set) var ruleUnits: [UInt64] = []
     private(set) var cohortUnits: [UInt64] = []
@@ -130,7 +131,6 @@ final class DatabaseState {
     /// waits for it.
     var waitsAgainAt = MonotonicInstant(nanoseconds: 0)
 
-    var isMirrored: Bool { route.settings.mirror.mode != .off }
     var findsKeysInColumns: Bool {
         route.table.keyPlan.sources.contains { if case .column = $0 { true } else { false } }
     }
@@ -138,6 +138,8 @@ final class DatabaseState {
     var findsKeysInTexts: Bool {
         findsKeysInColumns || route.table.keyPlan.sources.contains { if case .comment = $0 { true } else { false } }
     }
+    /// Kept, for it is asked for each unit.
+    private(set) var isMirrored = false
     /// DDL runs on both sides. Kept, for it is asked for each message of a client that has a server.
     private(set) var followsDDL = false
     /// Reads on the other side see all that was acknowledged before.
@@ -152,6 +154,7 @@ final class DatabaseState {
         resolver = KeyResolver(table: route.table)
         shapes = ShapeStatistics(route.settings.reads)
         held = HeldClients(bound: route.settings.pool.waitersMax)
+        precondition(routes.count == 4 * RouteDecision.Reason.allCases.count, "a count for each reason")
         keepUnits(of: nil)
         findKeyColumnTypes()
         shadow = ShadowSampler(route)
@@ -160,7 +163,8 @@ final class DatabaseState {
     }
 
     private func noteMirror() {
-        followsDDL = route.settings.mirror.mode != .off && route.settings.mirror.ddl == .barrier
+        isMirrored = route.settings.mirror.mode != .off
+        followsDDL = isMirrored && route.settings.mirror.ddl == .barrier
     }
 
     private func noteLoneReads() { takesLoneReads = route.table.rules.isEmpty && shadow == nil }
@@ -222,11 +226,23 @@ final class DatabaseState {
         routes[Self.index(decision.side, isRead, decision.reason)] += 1
     }
 
+    func count(wait micros: UInt64, for side: Side, isRead: Bool) {
+        counters.waitMicros += micros
+        times.add(micros, .wait, side, isRead: isRead)
+    }
+
     /// A server has come from another thread, or its login is forgotten.
     func noteGreeting(of server: ServerConnection) {
         let user = server.entry.key.user
         if server.side != authority || greetings.find(user) != nil { return }
         greetings.note(server.login.parameters, of: user)
+    }
+
+    /// Who comes from now on, and looks for a primary, is told that it is one, not only with the next server's login.
+    func promoted(_ server: ServerConnection) {
+        if server.side != authority || server.isReadOnly || server.isOutdated { return }
+        greetings.note(server.login.parameters, of: server.entry.key.user)
+        spellings.loggedIn(server.entry.key.user, server.login.parameters)
     }
 
     func note(_ values: SpelledValues) {
@@ -307,7 +323,8 @@ final class DatabaseState {
 
     /// Analyses a text and digests the key it carries.
     func analyse(_ text: UnsafeRawBufferPointer) -> (AnalysedStatement, StatementKey?) {
-        let found = analysis.analyse(text)
+        // An analysis makes no other cache.
+        let found = withUncounted(analysis) { $0.analyse(text) }
         guard let key = found.key else { return (found.statement, nil) }
         let type = keyColumnTypes[key.source]
         let identity: KeyIdentity?
@@ -377,11 +394,14 @@ final class DatabaseState {
         return key.flatMap { resolver.identity(of: $0) }.map { StatementKey(source: column.source, identity: $0) }
     }
 
-    /// The key is in a part of the Bind that has not come yet.
-    func isBoundKeyToCome(_ statement: AnalysedStatement, _ reader: BodyReader) -> Bool {
-        guard case .parameters(let numbers)? = statement.columnKey?.value else { return false }
+    /// The key is in a part of the Bind that has not come yet, or in bytes that cannot be read without their type.
+    func isBoundKeyHidden(_ statement: AnalysedStatement, _ reader: BodyReader, types: ParameterTypes) -> Bool {
+        guard let column = statement.columnKey, case .parameters(let numbers) = column.value else { return false }
         guard let parameters = BindParameters(reader) else { return true }
-        return !numbers.allSatisfy { parameters.reaches($0) }
+        let isTyped = column.source < keyColumnTypes.count && keyColumnTypes[column.source] != 0
+        return !numbers.allSatisfy {
+            parameters.reaches($0) && (isTyped || types[$0] != 0 || parameters.value($0)?.isBinary != true)
+        }
     }
 
     // MARK: rules, cohorts, shapes

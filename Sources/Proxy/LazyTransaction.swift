@@ -19,6 +19,8 @@ struct LazyTransaction {
     var isFixed = false
     /// With `isFixed`: it has one snapshot for all its reads, or what it has done on NEW would be missed elsewhere.
     var keepsSide = false
+    /// With `isFixed`: all that it reads is of one snapshot.
+    var hasOneSnapshot = false
     /// It has failed on NEW, and fails on the authority in the same way when it begins there.
     var hasFailed = false
     /// It is not the one that BEGIN began, but followed on it by AND CHAIN: PostgreSQL keeps that one's READ ONLY when
@@ -217,7 +219,8 @@ extension ClientConnection {
         let mayMove = !transaction.hasRead && ledger.isEmpty
         let mayLift = isFixed && mayMove && unit.mayLiftReadOnly
         // What pins its client must not do so here, and what is not mirrored cannot be read here.
-        let mustLeave = mayBeginAnew || !hasFailed && (mayLift || unit.session.pins || unit.readsUnmirrored)
+        let mustLeave = mayBeginAnew
+            || !hasFailed && (mayLift || unit.session.pins || unit.readsUnmirrored || readsWhatMayBeGone)
         let mayMoveOn = mayMove || ledger.isEmpty && lazy?.keepsSide == false && !unit.isStreamed && unit.endsWithReady
             && !mayBeginAnew && !unit.session.pins
         let isBarred = isFixed && !hasFailed && mayMoveOn && side == authority && isBarredFromNew
@@ -257,11 +260,22 @@ extension ClientConnection {
         return false
     }
 
+    /// Tables are emptied where NEW is copied to anew. Of what has its snapshot from before, as cursors and portals,
+    /// nothing is gone.
+    private var readsWhatMayBeGone: Bool {
+        guard lazy?.isFixed == true, lazy?.hasOneSnapshot == false, database?.route.horizon.readable == false
+        else { return false }
+        return unit.executes && unit.blindCount < unit.statementCount && unit.kind != .cursor
+    }
+
     /// NEW lacks something that a user of the unit must see, or is not to answer him: BEGIN was another's, or went
-    /// there before he wrote.
+    /// there before he wrote, or before NEW was copied to anew.
     private var isBarredFromNew: Bool {
         guard let database else { return false }
         let (route, table) = (database.route, database.route.table)
+        if !route.horizon.readable { return true }
+        // Each of its reads sees what others have committed before, and none of them waits.
+        if database.isGloballyConsistent && lazy?.keepsSide == false { return true }
         var identities = unit.otherKeys
         if let key = unitKey ?? sessionKey { identities.append(key.identity) }
         return identities.contains {
@@ -301,8 +315,8 @@ extension ClientConnection {
             severity, .featureNotSupported,
             "a READ ONLY transaction that has read on NEW cannot do this through Godwit",
             detail: "It reads what NEW does not hold as OLD does (sequences, materialized views, tables that are not "
-                + "mirrored); or does what must stay on one server, as session locks and LISTEN do; or it may end, and "
-                + "more than reads follow.",
+                + "mirrored, any table while NEW may not be read); or does what must stay on one server, as session "
+                + "locks and LISTEN do; or it may end, and more than reads follow.",
             hint: "Write BEGIN without READ ONLY, or a rule with \"action: old\" for its first statement.")
     }
 
@@ -341,7 +355,9 @@ extension ClientConnection {
     func fixOnNew() {
         if lazy == nil {
             lazy = LazyTransaction(beginSQL: unit.beginSQL ?? "BEGIN", isOnNew: true, isFixed: true)
-            lazy?.keepsSide = unit.kind != .begin || unit.options.deferrable == true || !readsCommitted(unit.options)
+            let isOne = unit.kind != .begin || unit.options.deferrable == true || !readsCommitted(unit.options)
+            lazy?.hasOneSnapshot = isOne
+            lazy?.keepsSide = isOne
         }
         // Savepoints, cursors and settings are not there on another side, and its transaction began at another time.
         let isBegin = unit.kind == .begin && unit.isRestReads
@@ -349,7 +365,7 @@ extension ClientConnection {
     }
 
     /// Each statement of a transaction with these options sees what was committed before it.
-    private func readsCommitted(_ options: TransactionOptions) -> Bool {
+    func readsCommitted(_ options: TransactionOptions) -> Bool {
         switch options.isolation {
         case .repeatableRead, .serializable: return false
         case nil, .readCommitted, .readUncommitted: break

@@ -17,24 +17,41 @@ extension ClientConnection {
 
     /// - Returns: bytes that are done with; nil: it is no such unit, and nothing was done.
     func processLone(_ bytes: UnsafeRawBufferPointer) -> Int? {
-        worker.analysedAhead = nil
-        guard let database, mayGoAlone(database),
-            let lone = LoneStatement(firstOf: bytes, packetMax: worker.packetMax)
+        if worker.analysedAhead != nil { worker.analysedAhead = nil }
+        // The client has it from its login to its own end, which the batch sees.
+        return withUncounted(database) { processLone(bytes, $0) } ?? nil
+    }
+
+    @inline(__always)
+    private func processLone(_ bytes: UnsafeRawBufferPointer, _ database: DatabaseState) -> Int? {
+        guard mayGoAlone(database), let lone = LoneStatement(firstOf: bytes, packetMax: worker.packetMax)
         else { return nil }
-        var rest = worker.takeSpareStatements()
+        var rest: [LoneStatement] = []
         defer { worker.giveBack(&rest) }
         if !noteLone(lone, &rest, bytes, database) { return nil }
         unit.byteCount = bytes.count
         route(lone: database)
-        guard phase == .leased, unit.lone != nil, let server else { return 0 }
-        if forwardLone(lone, rest, bytes, server, database) { return bytes.count }
+        guard phase == .leased, unit.lone != nil, server != nil else { return 0 }
+        // Its thread has it, until the end of the batch if it is closed.
+        if withUncounted(server, { forwardLone(lone, rest, bytes, $0, database) }) == true { return bytes.count }
         unit.lone = nil
         return 0
     }
 
+    /// - Parameter rest: gets what is behind the first statement, in memory of the thread's: mostly nothing is, and
+    ///   none is taken.
+    @inline(__always)
+    private func findRest(
+        of lone: LoneStatement, in bytes: UnsafeRawBufferPointer, _ rest: inout [LoneStatement]
+    ) -> Bool {
+        if lone.isWhole(of: bytes) { return true }
+        rest = worker.takeSpareStatements()
+        return lone.findRest(in: bytes, packetMax: worker.packetMax, &rest)
+    }
+
     private func mayGoAlone(_ database: DatabaseState) -> Bool {
         database.takesLoneReads && server == nil && lazy == nil && unit.isNew && scanner.isAtStart && pins.isEmpty
-            && limits?.mode != .session && isTextTrusted && !isForcedToAuthority && !hasChangedSchema && !names.areOwn
+            && !isOfSessionMode && isTextTrusted && !isForcedToAuthority && !hasChangedSchema && !names.areOwn
             && names.boundDrops.isEmpty && unnamedBefore.isEmpty && changes.isEmpty && restOfCut == nil
             && startupRestores == 0
     }
@@ -43,7 +60,10 @@ extension ClientConnection {
     private func route(lone database: DatabaseState) {
         let identity = (unitKey ?? sessionKey)?.identity
         guard database.hold == nil,
-            let decision = Router.decide(plainRead: identity, database.authority, database.route.table)
+            // The database has it: only a reload, a message of its own, brings another one.
+            let decision = withUncounted(database.route, {
+                Router.decide(plainRead: identity, $0.authority, $0.table)
+            })
         else { return dispatch() }
         unit.startedAt = worker.now
         database.count(decision, isRead: true)
@@ -80,28 +100,22 @@ extension ClientConnection {
                 (statement, key) = database.analysis(of: id)
             }
         }
-        guard statement.isPlainRead, lone.findRest(in: bytes, packetMax: worker.packetMax, &rest),
-            let last = rest.isEmpty ? (statement, key) : lastOfLone(lone, rest, statement, key, database)
-        else {
+        var last: (AnalysedStatement, StatementKey?)?
+        var isLone = statement.isPlainRead && findRest(of: lone, in: bytes, &rest)
+        if isLone && !rest.isEmpty {
+            last = lastOfLone(lone, rest, statement, key, database)
+            isLone = last != nil
+        }
+        if !isLone {
             if lone.form != .bound { worker.analysedAhead = (statement, key) }
             return false
         }
-        unit.loneStatement = id
-        unit.addPlainReads(statement, key, count: 1 + rest.count)
-        unit.lone = lone.form
-        unit.isLoneDescribed = lone.isDescribed
-        if lone.form != .query {
-            unit.binds = true
-            unit.executeCount = 1 + rest.count
-            unit.statementsAtFirstExecute = 1
-            unit.firstExecuteEnd = lone.executeEnd
-        }
         if lone.form == .parsed {
-            unit.parsesUnnamed = true
-            unit.parsesUnnamedAgain = !rest.isEmpty
-            unit.unnamed = last
+            if let last { unit.unnamed = last } else { unit.unnamed = (statement, key) }
         }
-        if statement.hasBoundKey { noteLoneKey(statement, lone, database) }
+        let hasBoundKey = statement.hasBoundKey
+        unit.addLone(lone, id, consume statement, key, count: 1 + rest.count)
+        if hasBoundKey { noteLoneKey(lone, database) }
         return true
     }
 
@@ -135,7 +149,8 @@ extension ClientConnection {
         return last
     }
 
-    private func noteLoneKey(_ statement: AnalysedStatement, _ lone: LoneStatement, _ database: DatabaseState) {
+    private func noteLoneKey(_ lone: LoneStatement, _ database: DatabaseState) {
+        guard let statement = unit.notes.statement else { return }
         if lone.form == .parsed {
             var types = BodyReader(lone.parseBody)
             _ = types.cString()
@@ -160,18 +175,20 @@ extension ClientConnection {
 
     /// The unit has a server: it is given the bytes where they are kept.
     private func forwardKept(_ server: ServerConnection) {
-        guard let database, inbox.count == unit.byteCount else {
+        guard database != nil, inbox.count == unit.byteCount else {
             unit.lone = nil
             return resumeSoon()
         }
         var kept: [UInt8] = []
         swap(&kept, &inbox)
         let isForwarded = kept.withUnsafeBytes { bytes -> Bool in
-            var rest = worker.takeSpareStatements()
+            var rest: [LoneStatement] = []
             defer { worker.giveBack(&rest) }
-            guard let lone = LoneStatement(bytes, packetMax: worker.packetMax, rest: &rest), lone.form == unit.lone
+            guard let lone = LoneStatement(firstOf: bytes, packetMax: worker.packetMax), lone.form == unit.lone,
+                findRest(of: lone, in: bytes, &rest)
             else { return false }
-            return forwardLone(lone, rest, bytes, server, database)
+            // The client has it, as in `processLone`.
+            return withUncounted(database) { forwardLone(lone, rest, bytes, server, $0) } == true
         }
         if isForwarded {
             worker.spareBuffers.giveBack(&kept)
@@ -273,47 +290,66 @@ extension ClientConnection {
         _ first: LoneStatement, _ rest: [LoneStatement], _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection,
         _ database: DatabaseState
     ) {
-        var message = worker.spareBuffers.take()
-        var sent = 0
-        func send(_ lone: LoneStatement, _ known: StatementID?) {
+        // Not longer than this, whatever the names are. (A closure, as room on the stack needs it, would count
+        // references to all that is used in it.)
+        let sizeMax = bytes.count + (1 + rest.count) * (1 + StatementRegistry.serverNameMax)
+        let message = UnsafeMutableRawBufferPointer.allocate(byteCount: sizeMax, alignment: 1)
+        defer { message.deallocate() }
+        var (end, sent) = (0, 0)
+        func write(_ range: UnsafeRawBufferPointer) {
+            if range.isEmpty { return }
+            UnsafeMutableRawBufferPointer(rebasing: message[end..<end + range.count]).copyMemory(from: range)
+            end += range.count
+        }
+        func write(_ lone: LoneStatement, _ known: StatementID?) {
             guard let id = known ?? statements.find(lone.name) else { return }
-            let serverName = database.statements[id].serverName
-            message.append(contentsOf: bytes[sent..<lone.bindStart])
-            let length = UInt32(4 + 1 + serverName.count + lone.values.count)
-            message.append(FrontendTag.bind)
-            withUnsafeBytes(of: length.bigEndian) { message.append(contentsOf: $0) }
-            message.append(0)
-            message.append(contentsOf: serverName)
-            message.append(contentsOf: lone.values)
+            write(UnsafeRawBufferPointer(rebasing: bytes[sent..<lone.bindStart]))
+            // The registry has it.
+            withUncounted(database.statements[id]) { statement in
+                message[end] = FrontendTag.bind
+                let length = UInt32(4 + 1 + statement.serverName.count + lone.values.count)
+                message.storeBytes(of: length.bigEndian, toByteOffset: end + 1, as: UInt32.self)
+                // Of the portal.
+                message[end + 5] = 0
+                end += 6
+                statement.serverName.withUnsafeBytes { write($0) }
+            }
+            write(lone.values)
             sent = lone.bindEnd
         }
-        send(first, unit.loneStatement)
-        for lone in rest { send(lone, nil) }
-        message.append(contentsOf: bytes[sent...])
-        message.withUnsafeBytes { server.send($0) }
-        worker.spareBuffers.giveBack(&message)
+        write(first, unit.loneStatement)
+        for lone in rest { write(lone, nil) }
+        write(UnsafeRawBufferPointer(rebasing: bytes[sent...]))
+        server.send(UnsafeRawBufferPointer(rebasing: message[..<end]))
     }
 
     // MARK: from the server
 
     /// The unit's whole answer has come, and the server has noted it.
     func loneAnswered(_ answer: LoneAnswer, _ bytes: UnsafeRawBufferPointer, on server: ServerConnection) {
-        guard let database else { return }
+        // The client has it, as in `processLone`.
+        withUncounted(database) { loneAnswered(answer, bytes, server, $0) }
+    }
+
+    @inline(__always)
+    private func loneAnswered(
+        _ answer: LoneAnswer, _ bytes: UnsafeRawBufferPointer, _ server: ServerConnection, _ database: DatabaseState
+    ) {
         stopHolding()
         ledger.note(.idle)
         unit.notes.noteRows(answer.tag)
         let micros = worker.now.microseconds(since: unit.startedAt)
         database.counters.queries += 1
         database.counters.queryMicros += micros
+        database.counters.transactions += 1
+        database.counters.transactionMicros += micros
         database.times.add(micros, .query, server.side, isRead: true)
+        database.times.add(micros, .transaction, server.side, isRead: true)
         noteEnd(.idle, on: server.side, micros: micros, database)
         worker.answered(database, server.side, isProbe: unit.isProbe)
         if !server.isReadOnly { stampReads(database) }
         server.unnamedPreparedIn = nil
         server.statements.settle()
-        database.counters.transactions += 1
-        database.counters.transactionMicros += micros
-        database.times.add(micros, .transaction, server.side, isRead: true)
         transaction.isOpen = false
         transaction.startedAt = MonotonicInstant(nanoseconds: 0)
         if !unnamedBefore.isEmpty { unnamedBefore.removeAll(keepingCapacity: true) }
@@ -356,15 +392,33 @@ extension Unit {
     /// What `add` and `note` do with statements that are plain reads, and their messages up to a Sync.
     ///
     /// - Parameters:
+    ///   - first: the first of so many.
+    ///   - id: what it binds, where that has a name.
     ///   - statement: the first.
     ///   - key: of all.
-    mutating func addPlainReads(_ statement: AnalysedStatement, _ key: StatementKey?, count: Int) {
+    mutating func addLone(
+        _ first: LoneStatement, _ id: StatementID?, _ statement: consuming AnalysedStatement, _ key: StatementKey?,
+        count: Int
+    ) {
+        lone = first.form
+        isLoneDescribed = first.isDescribed
+        if first.form != .query {
+            loneStatement = id
+            binds = true
+            executeCount = count
+            statementsAtFirstExecute = 1
+            firstExecuteEnd = first.executeEnd
+        }
+        if first.form == .parsed {
+            parsesUnnamed = true
+            parsesUnnamedAgain = count > 1
+        }
         executes = true
         statementCount = count
         kind = .read
         borders.appendRead()
         self.key = key
-        notes.addPlainRead(statement)
+        notes.addPlainRead(consume statement)
         session.noteBatchEnd()
     }
 
@@ -395,9 +449,22 @@ extension Unit {
 
 extension ServerConnection {
     /// The answer to a lone read, where it has come in one piece and is as it should be.
-    func answerLone(_ bytes: UnsafeRawBufferPointer, _ client: ClientConnection) -> Bool {
+    ///
+    /// - Parameter isNext: the bytes begin with a message.
+    /// - Returns: false: the bytes are looked at one message after the other.
+    func answerLone(_ bytes: UnsafeRawBufferPointer, _ client: ClientConnection, isNext: Bool) -> Bool {
+        guard let form = client.unit.lone else { return false }
+        if isNext && answerLone(form, bytes, client) { return true }
+        client.unit.lone = nil
+        return false
+    }
+
+    @inline(__always)
+    private func answerLone(
+        _ form: LoneStatement.Form, _ bytes: UnsafeRawBufferPointer, _ client: ClientConnection
+    ) -> Bool {
         let (count, isDescribed) = (client.unit.statementCount, client.unit.isLoneDescribed)
-        guard let form = client.unit.lone, state == .leased, client.phase == .leased,
+        guard state == .leased, client.phase == .leased,
             let answer = LoneAnswer(
                 bytes, to: form, isDescribed: isDescribed, count: count, packetMax: worker.packetMax),
             session.receivedLone(LoneStatement.replyCount(form, isDescribed: isDescribed, count: count))

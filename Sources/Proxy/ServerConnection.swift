@@ -269,10 +269,9 @@ final class ServerConnection {
 
     private func received(_ bytes: UnsafeRawBufferPointer) {
         heardAt = worker.now
-        if let client, client.unit.lone != nil {
-            if inbox.isEmpty && passRemaining == 0 && answerLone(bytes, client) { return }
-            client.unit.lone = nil
-        }
+        // Its thread has the client, until the end of the batch if it is closed.
+        let isNext = inbox.isEmpty && passRemaining == 0
+        if withUncounted(client, { answerLone(bytes, $0, isNext: isNext) }) == true { return }
         if inbox.isEmpty {
             let consumed = process(bytes)
             if consumed < bytes.count && state != .closed { inbox.append(contentsOf: bytes[consumed...]) }
@@ -360,6 +359,7 @@ final class ServerConnection {
         let verdict = session.received(tag: tag, body: body)
         switch verdict {
         case .forwardHeader:
+            if tag == BackendTag.notificationResponse && !isReadOnly { client?.stampNotified() }
             return client != nil
         case .forwardResult:
             switch tag {
@@ -428,7 +428,8 @@ final class ServerConnection {
         }
         client.resultBegan()
         client.errorForwarded(
-            error, isServersOwn: error.state.isServersOwn && (error.state != .readOnlyTransaction || isStandby))
+            // A failover has made a standby of it: 25006 is its fault then, not the application's.
+            error, isServersOwn: error.state.isServersOwn && (error.state != .readOnlyTransaction || login.isStandby))
         if let refusal = client.refusal(replacing: error) {
             var writer = MessageWriter()
             refusal.write(to: &writer)
@@ -438,16 +439,12 @@ final class ServerConnection {
         return true
     }
 
-    /// A failover has made a standby of it: 25006 is its fault then, not the application's.
-    private var isStandby: Bool {
-        login.parameters.contains { $0.name == "in_hot_standby" && $0.value == "on" }
-    }
-
     /// A setting that the server reports: told to the client that changed it, and noted for the next login.
     private func parameterChanged(_ body: UnsafeRawBufferPointer, _ relay: inout Relay) -> Bool {
-        guard let client, !client.awaitsSpelling, !session.isQuiet, state == .leased else { return false }
         var reader = BodyReader(body)
         guard let name = reader.cString(), let value = reader.cString() else { return false }
+        if login.noteStandby(String(wire: name), String(wire: value)) { entry.database.promoted(self) }
+        guard let client, !client.awaitsSpelling, !session.isQuiet, state == .leased else { return false }
         // The greeting has told its name; one without a name must not hear of ours.
         if client.isApplyingSettings { return !name.elementsEqual("application_name".utf8) }
         if name.elementsEqual("application_name".utf8), value.elementsEqual(Self.ownName.utf8),
@@ -467,6 +464,7 @@ final class ServerConnection {
 
     private func finish(_ relay: inout Relay) {
         guard let client else { return }
+        client.stampPart(of: self)
         relay.finish(client)
         if client.hasEnded || worker.isDraining { worker.resumeLater(client) }
         // A message counts with its head, and the client has it only with its end.

@@ -12,6 +12,6 @@ struct SpareBuffers {
         swap(&spare, &buffer)
         if spare.capacity == 0 || spare.capacity > Self.capacityMax || buffers.count >= Self.buffersMax { return }
         spare.removeAll(keepingCapacity: true)
-        buffers.append(spare)
+        buffers.append(consume spare)
     }
 }

@@ -2,7 +2,9 @@
 /// connection does, and most connections are idle.
 struct SpareUnits {
     private static let placesMax = 1024
-    private var places: [UnsafeMutablePointer<Unit>] = []
+    /// Not an array, which would be asked whether it is shared with each unit. As long-lived as the thread.
+    private let places = UnsafeMutablePointer<UnsafeMutablePointer<Unit>>.allocate(capacity: placesMax)
+    private var count = 0
     /// What all have that have no room of their own: only to be read. As long-lived as the thread.
     let new: UnsafePointer<Unit>
 
@@ -16,12 +18,18 @@ struct SpareUnits {
 
     /// - Returns: a new unit; whoever takes it gives it back.
     mutating func take() -> UnsafeMutablePointer<Unit> {
-        places.popLast() ?? Self.makePlace()
+        if count == 0 { return Self.makePlace() }
+        count -= 1
+        return places[count]
     }
 
     /// - Parameter place: with a unit that is as new.
     mutating func giveBack(_ place: UnsafeMutablePointer<Unit>) {
-        if places.count < Self.placesMax { return places.append(place) }
+        if count < Self.placesMax {
+            (places + count).initialize(to: place)
+            count += 1
+            return
+        }
         place.deinitialize(count: 1)
         place.deallocate()
     }

@@ -54,6 +54,15 @@ extension ClientConnection {
         }
     }
 
+    /// No statement was seen to do it. A function may have; but operators do it to all who are there, by a reload of
+    /// the server's own configuration (a disk is full), and take it back in the same way. As what the session has set
+    /// it would hold on every server, and for as long as the client stays. So it is nobody's: whoever has the server
+    /// next begins from its defaults.
+    func readOnlyReported(_ name: String) {
+        guard let server, !server.isReadOnly, startupRestores == 0, !unit.session.explains(name) else { return }
+        server.settings = nil
+    }
+
     func noteResets(_ effects: [SessionEffect], in names: inout Set<String>) {
         for effect in effects {
             switch effect {

@@ -4,7 +4,7 @@ import SQLAnalysis
 import Sessions
 
 /// What is special about a client's names for prepared statements. Used on its reactor's thread.
-struct StatementNames {
+struct StatementNames: ~Copyable {
     /// SQL has used such names (PREPARE, EXECUTE): what is prepared from then on has the client's own name on its
     /// server, which it keeps. What was prepared before and is not named in SQL goes on under ours.
     var areOwn = false
@@ -271,6 +271,13 @@ struct UnnamedStatement {
     var key: StatementKey?
     /// The registry's when it was analysed.
     var generation: UInt32
+
+    /// In place: most are the one before again, and others use its buffer.
+    mutating func keep(_ body: UnsafeRawBufferPointer) {
+        if parseBody.withUnsafeBytes({ $0.hasSameBytes(as: body) }) { return }
+        parseBody.removeAll(keepingCapacity: true)
+        parseBody.append(contentsOf: body)
+    }
 }
 
 extension ClientConnection {

@@ -1,22 +1,37 @@
 import PGWire
+import Primitives
 import SQLAnalysis
 import Sessions
 
 /// The statement texts that clients of one database and thread have named, each once however many clients use it.
 /// Used on its reactor's thread. Bounded by the clients' own bound on names: an unused text is forgotten.
 struct StatementRegistry {
-    struct Statement {
+    /// A class, so that asking for one thing of it copies nothing else.
+    final class Statement {
         /// What servers know it as, with the closing NUL.
-        var serverName: [UInt8]
+        let serverName: [UInt8]
         /// A Parse message's body behind the name: text, NUL, parameter types.
-        var parseBody: [UInt8]
+        let parseBody: [UInt8]
         let literals: LiteralReading
-        var analysis: AnalysedStatement
+        fileprivate(set) var analysis: AnalysedStatement
         /// The routing key that the text carries, and its place among the sources.
-        var key: StatementKey?
+        fileprivate(set) var key: StatementKey?
         /// The registry's when it was analysed; 0: it is to be analysed again anyway.
         fileprivate var generation: UInt32
-        fileprivate var uses: Int
+        fileprivate var uses = 1
+
+        fileprivate init(
+            number: UInt64, _ parseBody: [UInt8], _ literals: LiteralReading, _ analysis: AnalysedStatement,
+            _ key: StatementKey?, generation: UInt32
+        ) {
+            serverName = Array("\(StatementRegistry.namePrefix)\(number)".utf8) + [0]
+            precondition(serverName.count <= StatementRegistry.serverNameMax, "a name longer than any number's")
+            self.parseBody = parseBody
+            self.literals = literals
+            self.analysis = analysis
+            self.key = key
+            self.generation = generation
+        }
     }
 
     private var statements: [StatementID: Statement] = [:]
@@ -27,6 +42,8 @@ struct StatementRegistry {
 
     /// Names that begin so are ours; an application's own cannot, for it has a control character.
     static let namePrefix = "godwit_\u{1}"
+    /// Bytes of a `serverName`: the prefix, a number and the NUL.
+    static let serverNameMax = 8 + 20 + 1
 
     var count: Int { statements.count }
 
@@ -39,9 +56,12 @@ struct StatementRegistry {
     ///
     /// - Returns: nil: it has to be analysed again.
     func analysis(of id: StatementID) -> (AnalysedStatement, StatementKey?)? {
-        guard let index = statements.index(forKey: id) else { preconditionFailure("a statement that nobody uses") }
-        if statements.values[index].generation != generation { return nil }
-        return (statements.values[index].analysis, statements.values[index].key)
+        // The table has it.
+        let known = withUncounted(statements[id]) { statement -> (AnalysedStatement, StatementKey?)? in
+            statement.generation == generation ? (statement.analysis, statement.key) : nil
+        }
+        guard let known else { preconditionFailure("a statement that nobody uses") }
+        return known
     }
 
     mutating func renew(_ id: StatementID, _ found: (analysis: AnalysedStatement, key: StatementKey?)) {
@@ -71,9 +91,7 @@ struct StatementRegistry {
         let text = types.cString() ?? parseBody
         let (analysed, key) = DatabaseState.judged(analysis(), types: types)
         statements[id] = Statement(
-            serverName: Array("\(Self.namePrefix)\(lastID)".utf8) + [0], parseBody: body,
-            literals: LiteralReading(of: text), analysis: analysed, key: key, generation: generation(of: analysed),
-            uses: 1)
+            number: lastID, body, LiteralReading(of: text), analysed, key, generation: generation(of: analysed))
         byBody[body] = id
         return id
     }

@@ -90,6 +90,8 @@ struct Unit: ~Copyable {
     var readsEarlierSequence = false
     /// It reads what NEW has not, or not as OLD has it.
     var readsUnmirrored = false
+    /// Of its statements, those that show nothing of what a database holds.
+    var blindCount = 0
     /// A portal may be left that a later unit goes on with.
     var leavesPortal = false
     /// Of a batch whose DDL runs on both sides: what is answered before its end.
@@ -117,6 +119,7 @@ struct Unit: ~Copyable {
         }
         if classification.seesTransactionTime { seesTransactionTime = true }
         if classification.readsUnmirrored { readsUnmirrored = true }
+        if classification.kind.showsNothing { blindCount += 1 }
         if classification.readsSequence {
             readsSequence = true
             if !mayWrite && !classification.drawsSequenceFirst { readsEarlierSequence = true }
@@ -173,6 +176,10 @@ struct Unit: ~Copyable {
         }
     }
 
+    /// Its statements, as they were read, tell of what the database holds. It has none where it only goes on with
+    /// portals.
+    var mayShow: Bool { executes && (statementCount == 0 || blindCount < statementCount) }
+
     /// What the router is asked about.
     var routedKind: StatementKind {
         // A batch that ends with Flush goes on: what follows is not known yet.
@@ -189,6 +196,8 @@ struct TransactionFacts {
     private(set) var writtenKeys: Set<UInt64> = []
     /// Anybody may have written or read in it: not all keys are known, or a reload has changed what they are found by.
     var isAnybodys = false
+    /// A setting in it says whose the session is: what is read behind that is what this user has seen.
+    var namesUsers = false
     /// COMMIT was the last that was answered, and what comes with that is done.
     var isCommitTold = false
     /// The batch that was being taken when so many keys were stamped last.

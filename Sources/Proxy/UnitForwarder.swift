@@ -446,11 +446,9 @@ extension ClientConnection {
                 parseBody: Array(parseBody), token: token, analysis: analysis, key: key,
                 generation: database.statements.generation(of: analysis))
         } else {
-            // In place: the buffer is used again.
-            unnamed?.parseBody.removeAll(keepingCapacity: true)
-            unnamed?.parseBody.append(contentsOf: parseBody)
+            unnamed?.keep(parseBody)
             unnamed?.token = token
-            unnamed?.analysis = analysis
+            if unnamed?.analysis !== analysis { unnamed?.analysis = analysis }
             unnamed?.key = key
             unnamed?.generation = database.statements.generation(of: analysis)
         }

@@ -92,7 +92,7 @@ struct UnitNotes {
     }
 
     /// The same for a first statement that no rule meets, and back again.
-    mutating func addPlainRead(_ analysis: AnalysedStatement) { statement = analysis }
+    mutating func addPlainRead(_ analysis: consuming AnalysedStatement) { statement = analysis }
 
     mutating func removePlainRead() {
         statement = nil
@@ -313,7 +313,9 @@ extension ClientConnection {
     ) {
         guard analysis.hasBoundKey else { return }
         guard let found = database.boundKey(analysis, reader, types: types) else {
-            if database.isBoundKeyToCome(analysis, reader) { unit.hidesColumns = true }
+            if analysis.classification.mayWrite, database.isBoundKeyHidden(analysis, reader, types: types) {
+                unit.hidesColumns = true
+            }
             return
         }
         if textKey == nil { unit.note(found) }
@@ -350,16 +352,25 @@ extension ClientConnection {
     /// read again.
     func noteEnd(_ status: TransactionStatus, on side: Side, micros: UInt64, _ database: DatabaseState) {
         if status == .idle || unit.chains { keysSettled(isRolledBack: unit.session.wasRolledBack) }
-        if unit.statementCount == 1, let statement = unit.notes.statement, statement.kind == .read, unit.executes {
-            database.shapes.record(
-                statement, on: side, micros: micros, rows: unit.notes.rows, isError: unit.hasFailed, now: worker.now)
-            worker.sample(
-                database, side, micros: micros, isError: unit.serverError != nil, shape: statement.shape?.value ?? 0)
+        if unit.statementCount == 1, unit.executes {
+            // The unit has it until it is over.
+            withUncounted(unit.notes.statement) { noteRead($0, on: side, micros: micros, database) }
         }
         if unit.notes.changesSchema && !unit.hasFailed { hasChangedSchema = true }
         if hasChangedSchema && status == .idle {
             hasChangedSchema = false
             database.noteSchemaChange()
         }
+    }
+
+    @inline(__always)
+    private func noteRead(
+        _ statement: AnalysedStatement, on side: Side, micros: UInt64, _ database: DatabaseState
+    ) {
+        if statement.kind != .read { return }
+        database.shapes.record(
+            statement, on: side, micros: micros, rows: unit.notes.rows, isError: unit.hasFailed, now: worker.now)
+        worker.sample(
+            database, side, micros: micros, isError: unit.serverError != nil, shape: statement.shape?.value ?? 0)
     }
 }

@@ -255,10 +255,9 @@ struct UnitSession {
 
     // MARK: what is answered
 
-    /// A setting was reported as changed, and no statement of the batch was seen to do it: a function has, or the end
-    /// of a transaction has taken a change back. PostgreSQL reports right before ReadyForQuery.
-    mutating func noteReported(_ name: String, _ effect: SessionEffect) {
-        let isExplained = steps.contains { step in
+    /// A statement of the batch that is being answered was seen to change the setting.
+    func explains(_ name: String) -> Bool {
+        steps.contains { step in
             guard step.batch == readyCount, case .effect(let known) = step.step.action else { return false }
             switch known {
             case .sets(let change): return change.name == name
@@ -268,7 +267,12 @@ struct UnitSession {
                 return false
             }
         }
-        if isExplained || isRollbackToSavepoint { return }
+    }
+
+    /// A setting was reported as changed, and no statement of the batch was seen to do it: a function has, or the end
+    /// of a transaction has taken a change back. PostgreSQL reports right before ReadyForQuery.
+    mutating func noteReported(_ name: String, _ effect: SessionEffect) {
+        if explains(name) || isRollbackToSavepoint { return }
         placeFirstMark()
         steps.append(Step(
             batch: readyCount, step: SessionStep(statement: max(0, completedCount - 1), .effect(effect))))

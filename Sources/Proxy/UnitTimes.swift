@@ -19,18 +19,25 @@ struct UnitTimes: Sendable {
     /// Ends of the buckets in seconds; what is above them all has a bucket of its own.
     static let boundsSeconds: [Double] = (0..<boundCount).map { Double(UInt64(1) << UInt64(firstExponent + $0)) / 1e6 }
 
-    private var counts = ContiguousArray<UInt64>(repeating: 0, count: Measure.allCases.count * 4 * bucketCount)
-    private var sums = ContiguousArray<UInt64>(repeating: 0, count: Measure.allCases.count * 4)
+    /// In place, and not arrays, which would be asked whether they are shared each time: by measure, side and kind,
+    /// 12 in all.
+    private var counts = InlineArray<12, InlineArray<22, UInt64>>(repeating: InlineArray(repeating: 0))
+    private var sums = InlineArray<12, UInt64>(repeating: 0)
+
+    init() {
+        precondition(counts.count == Measure.allCases.count * 4, "a histogram for each measure, side and kind")
+        precondition(counts[0].count == Self.bucketCount, "a count for each bucket")
+    }
 
     mutating func add(_ micros: UInt64, _ measure: Measure, _ side: Side, isRead: Bool) {
         let place = Self.place(measure, side, isRead)
-        counts[place * Self.bucketCount + Self.bucket(of: micros)] &+= 1
+        counts[place][Self.bucket(of: micros)] &+= 1
         sums[place] &+= micros
     }
 
     func counts(_ measure: Measure, _ side: Side, isRead: Bool) -> ArraySlice<UInt64> {
-        let start = Self.place(measure, side, isRead) * Self.bucketCount
-        return ArraySlice(counts[start..<start + Self.bucketCount])
+        let counts = counts[Self.place(measure, side, isRead)]
+        return ArraySlice(counts.indices.map { counts[$0] })
     }
 
     func seconds(_ measure: Measure, _ side: Side, isRead: Bool) -> Double {
@@ -39,7 +46,9 @@ struct UnitTimes: Sendable {
 
     static func + (left: UnitTimes, right: UnitTimes) -> UnitTimes {
         var sum = left
-        for index in sum.counts.indices { sum.counts[index] &+= right.counts[index] }
+        for place in sum.counts.indices {
+            for bucket in sum.counts[place].indices { sum.counts[place][bucket] &+= right.counts[place][bucket] }
+        }
         for index in sum.sums.indices { sum.sums[index] &+= right.sums[index] }
         return sum
     }

@@ -91,6 +91,8 @@ final class Worker {
     private var poolsToServe: [PoolEntry] = []
     /// Clients whose kept bytes can go on since the batch began.
     private var clientsToResume: [ClientConnection] = []
+    /// Its memory, while those are resumed that were in it.
+    private var clientsResumed: [ClientConnection] = []
     /// Connections that were closed in this batch: freed at its end, when nobody above them on the stack uses them.
     private var closedClients: [ClientConnection] = []
     private var closedServers: [ServerConnection] = []
@@ -221,10 +223,10 @@ final class Worker {
                 entry.isToBeServed = false
                 serve(entry)
             }
-            let resumed = clientsToResume
-            clientsToResume = []
+            swap(&clientsToResume, &clientsResumed)
             // A console is no database's, and goes on while all others stand still.
-            for client in resumed where !gate.isSuspended || client.database == nil { client.resume() }
+            for client in clientsResumed where !gate.isSuspended || client.database == nil { client.resume() }
+            clientsResumed.removeAll(keepingCapacity: true)
             rounds += 1
             // Clients that never run dry must not keep the thread from its sockets.
             if rounds >= 8 && !clientsToResume.isEmpty {

@@ -105,7 +105,8 @@ extension Worker {
     func acquire(_ client: ClientConnection, from entry: PoolEntry) {
         switch entry.pool.acquire(client.id, now: now) {
         case .lease(let id):
-            client.granted(server(id))
+            // The table has it, or the batch.
+            withUncounted(server(id)) { client.granted($0) }
         case .wait:
             let health = entry.database.health
             if entry.key.side == health.authority && health.isAuthorityDown {
@@ -136,11 +137,11 @@ extension Worker {
         if gate.isSuspended { return }
         shareFairly(entry)
         while let pair = entry.pool.nextPair() {
-            if let client = clients[pair.client] {
-                client.granted(server(pair.server))
-            } else {
-                releaseServer(server(pair.server))
+            // The tables have both, or the batch.
+            let isTaken: Void? = withUncounted(clients[pair.client]) { client in
+                withUncounted(server(pair.server)) { client.granted($0) }
             }
+            if isTaken == nil { releaseServer(server(pair.server)) }
         }
         openServers(entry)
         scheduleWaitTimer(entry)
@@ -156,9 +157,10 @@ extension Worker {
     private func openServers(_ entry: PoolEntry) {
         // A server of a forgotten pool is closed at once: for who is left there it would be opened without end.
         if entry.isForgotten || entry.database.hold == .all { return }
-        let wanted = claimPlaces(entry)
         // What is to be there although nobody waits takes no other's place: two pools would take each other's for ever.
-        let awaited = max(entry.pool.waitingCount, entry.pool.keepsTrying ? 1 : 0)
+        // Whose server is on its way lacks no further one.
+        let awaited = max(entry.pool.lackingCount, entry.pool.keepsTrying ? 1 : 0)
+        let wanted = claimPlaces(entry)
         for opened in 0..<wanted {
             guard opened < awaited ? takePlace(entry) : takeFreePlace(entry) else {
                 for _ in opened..<wanted { entry.pool.openForbidden() }

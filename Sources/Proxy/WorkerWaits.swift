@@ -129,6 +129,7 @@ extension ClientConnection {
     func horizonReached(_ batch: UInt64?) {
         guard phase == .awaitingHorizon else { return }
         phase = .idle
+        if unit.carriesBegin { lazy = nil }
         let inTime = batch != nil
         database?.waitsAgainAt = inTime ? worker.now : worker.now.advanced(byMillis: Self.waitPauseMillis)
         let hasReplayed = unit.isReplay

@@ -36,6 +36,7 @@ extension ClientConnection {
             let values = keyValues.with(effect, names: table.keySettings)
             let name = isKeyedByName ? self.name(behind: effect) : nil
             if values == nil && name == nil { continue }
+            transaction.namesUsers = true
             // A setting that stands before it may be reset as well.
             if case .sets(let change) = effect, let value = change.value,
                 let identity = database.resolver.identity(of: value)
@@ -90,15 +91,49 @@ extension ClientConnection {
         if database.route.settings.mirror.mode == .sync { awaitCommit(database) }
     }
 
+    /// What is answered tells of what the database holds; so may portals that an earlier unit of the transaction has
+    /// opened, and texts that are read in another way.
+    var mayShow: Bool { unit.mayShow || transaction.hasRead || !isTextTrusted }
+
+    /// A part of an answer goes to the client, and the rest may take long: what it says was seen, and a procedure may
+    /// have committed before. Also called for answers that the client does not get: to what makes the server its own.
+    func stampPart(of server: ServerConnection) {
+        guard unit.executes, !server.isReadOnly, mayShow, let database else { return }
+        if transaction.hasWritten { stampWriters(database) }
+        stampReads(database)
+        stampOtherReads(database)
+    }
+
+    /// A notification tells of a commit, which may be anybody's.
+    func stampNotified() { if let database { stampReads(database) } }
+
+    /// What was read on the authority must still be there when the user reads on NEW next.
+    func stampReads(_ database: DatabaseState) {
+        guard database.isMirrored else { return }
+        let identity = (unitKey ?? sessionKey)?.identity
+        guard mayComeToNew(identity, database.route.table) else { return }
+        let taking = database.route.horizon.taking
+        batchNeeded = max(batchNeeded, taking + 1)
+        if let identity { database.route.stamps.stamp(identity.hash, taking: taking) }
+    }
+
     /// What `stampReads` does, for the other users of the unit.
     func stampOtherReads(_ database: DatabaseState) {
-        guard transaction.isAnybodys || !unit.otherKeys.isEmpty, database.isMirrored else { return }
+        guard database.isMirrored else { return }
+        // Whom its settings have named is among those who may write in it, and no unit's key.
+        if transaction.namesUsers { stampWriters(database) }
+        guard transaction.isAnybodys || !unit.otherKeys.isEmpty else { return }
         let (stamps, table) = (database.route.stamps, database.route.table)
         let taking = database.route.horizon.taking
         batchNeeded = max(batchNeeded, taking + 1)
         if transaction.isAnybodys || unit.hasMoreKeys { return stamps.stampAll(taking: taking) }
-        for identity in unit.otherKeys where identity.bucket.isWithin(share: table.share(of: identity)) {
+        for identity in unit.otherKeys where mayComeToNew(identity, table) {
             stamps.stamp(identity.hash, taking: taking)
         }
+    }
+
+    /// By the share, or by a rule, which sends there whoever it is.
+    private func mayComeToNew(_ identity: KeyIdentity?, _ table: RoutingTable) -> Bool {
+        table.rules.forcesNew || identity.map { $0.bucket.isWithin(share: table.share(of: $0)) } == true
     }
 }

@@ -2,13 +2,13 @@ import Glibc
 
 /// A socket, TLS on it when the peers agreed to that, and what waits to be sent. Owned by one connection on its
 /// reactor's thread.
-package struct ByteStream: ~Copyable {
+@usableFromInline package struct ByteStream: ~Copyable {
     package let socket: SocketDescriptor
     /// What the kernel had no room for: ciphertext where there is TLS.
-    private var out = SendQueue()
-    private var tls: TLSStream?
+    @usableFromInline var out = SendQueue()
+    @usableFromInline var tls: TLSStream?
     /// Plaintext that goes into one record with what follows it.
-    private var gathered: [UInt8] = []
+    @usableFromInline var gathered: [UInt8] = []
     private static let keptCapacity = 4096
     /// Plaintext encrypted at once: what it becomes must fit into the thread's buffer.
     private static let sliceMax = 256 * 1024
@@ -25,12 +25,12 @@ package struct ByteStream: ~Copyable {
     }
 
     /// Bytes that wait to be sent.
-    package var count: Int { out.count + gathered.count }
-    package var isEmpty: Bool { out.isEmpty && gathered.isEmpty }
+    @inlinable package var count: Int { out.count + gathered.count }
+    @inlinable package var isEmpty: Bool { out.isEmpty && gathered.isEmpty }
 
     // MARK: TLS
 
-    package var isEncrypted: Bool { tls != nil }
+    @inlinable package var isEncrypted: Bool { tls != nil }
     /// What is known of the peer and the connection, once `isOpen`.
     package var security: TLSStream? { tls }
 

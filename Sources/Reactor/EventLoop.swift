@@ -17,11 +17,11 @@ package struct Interest: OptionSet, Sendable {
 
 /// A place in the owner's table of connections, with a generation: an event that was queued for a socket which has been
 /// closed since never meets the next socket in the same place.
-package struct Registration: Hashable, Sendable {
-    private static let firstBit: UInt32 = 1 << 31
+@usableFromInline @frozen package struct Registration: Hashable, Sendable {
+    @inlinable static var firstBit: UInt32 { 1 << 31 }
 
-    private let place: UInt32
-    package let generation: UInt32
+    @usableFromInline let place: UInt32
+    @usableFromInline package let generation: UInt32
 
     /// - Parameter slot: below 2^31.
     /// - Parameter comesFirst: its events are handled before those of others that are ready at the same time.
@@ -31,25 +31,25 @@ package struct Registration: Hashable, Sendable {
         self.generation = generation
     }
 
-    package var slot: UInt32 { place & ~Self.firstBit }
+    @inlinable package var slot: UInt32 { place & ~Self.firstBit }
 
-    fileprivate var comesFirst: Bool { place & Self.firstBit != 0 }
+    @inlinable var comesFirst: Bool { place & Self.firstBit != 0 }
 
     fileprivate var data: UInt64 { UInt64(generation) << 32 | UInt64(place) }
 
-    fileprivate init(data: UInt64) {
+    @inlinable init(data: UInt64) {
         place = UInt32(truncatingIfNeeded: data)
         generation = UInt32(truncatingIfNeeded: data >> 32)
     }
 }
 
 /// Level-triggered epoll for one thread.
-package final class EventLoop {
+@usableFromInline package final class EventLoop {
     /// Events taken from the kernel at once.
-    package static let batchMax = 256
+    @inlinable package static var batchMax: Int { 256 }
 
-    private let epoll: CInt
-    private let events: UnsafeMutablePointer<epoll_event>
+    @usableFromInline let epoll: CInt
+    @usableFromInline let events: UnsafeMutablePointer<epoll_event>
 
     package init() {
         epoll = epoll_create1(CInt(EPOLL_CLOEXEC))
@@ -83,6 +83,7 @@ package final class EventLoop {
     /// Waits and gives each ready registration to `handle`, those that come first before all others.
     ///
     /// - Parameter timeoutMillis: -1 waits until something is ready.
+    @inlinable
     package func wait(timeoutMillis: CInt, _ handle: (Registration, _ readable: Bool, _ writable: Bool) -> Void) {
         let count = epoll_wait(epoll, events, CInt(Self.batchMax), timeoutMillis)
         if count <= 0 { return }  // time, or a signal
@@ -90,7 +91,7 @@ package final class EventLoop {
         give(Int(count), comingFirst: false, handle)
     }
 
-    private func give(
+    @inlinable @inline(__always) func give(
         _ count: Int, comingFirst: Bool, _ handle: (Registration, _ readable: Bool, _ writable: Bool) -> Void
     ) {
         for index in 0..<count {

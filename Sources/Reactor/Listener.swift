@@ -70,7 +70,7 @@ package struct Listener: ~Copyable {
         let peer = withUnsafePointer(to: &storage) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { SocketAddress(sockaddr: $0) }
         }
-        let address = peer ?? .unix(path: "")
+        let address = peer?.unmapped ?? .unix(path: "")
         client.setNoDelay(for: address)
         return .client(client, address)
     }

@@ -1,21 +1,21 @@
 /// Bytes that the kernel had no room for, in order. Owned by one connection on its reactor's thread.
 ///
 /// Its bound is kept by the sender's reader: above `highWater` the source of the bytes is not read any more.
-package struct SendQueue {
+@usableFromInline package struct SendQueue {
     /// Bytes above which a connection's source is paused.
-    package static let highWater = 256 * 1024
+    @inlinable package static var highWater: Int { 256 * 1024 }
     /// Bytes below which it goes on.
-    package static let lowWater = 64 * 1024
+    @inlinable package static var lowWater: Int { 64 * 1024 }
     /// A drained buffer larger than this is given back: an idle connection holds little.
     private static let keptCapacity = 4096
 
-    private var bytes: [UInt8] = []
-    private var head = 0
+    @usableFromInline var bytes: [UInt8] = []
+    @usableFromInline var head = 0
 
     package init() {}
 
-    package var count: Int { bytes.count - head }
-    package var isEmpty: Bool { bytes.count == head }
+    @inlinable package var count: Int { bytes.count - head }
+    @inlinable package var isEmpty: Bool { bytes.count == head }
 
     package mutating func append(_ range: UnsafeRawBufferPointer) { bytes.append(contentsOf: range) }
 

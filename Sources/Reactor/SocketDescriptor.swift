@@ -35,7 +35,7 @@ package struct SocketDescriptor: ~Copyable {
 
     package func receive(into buffer: UnsafeMutableRawBufferPointer) -> Outcome {
         while true {
-            let count = recv(raw, buffer.baseAddress, buffer.count, 0)
+            let count = godwit_receive(raw, buffer.baseAddress, buffer.count)
             if count > 0 { return .bytes(count) }
             if count == 0 { return .closed }
             if errno == EINTR { continue }
@@ -45,7 +45,7 @@ package struct SocketDescriptor: ~Copyable {
 
     package func send(_ bytes: UnsafeRawBufferPointer) -> Outcome {
         while true {
-            let count = Glibc.send(raw, bytes.baseAddress, bytes.count, CInt(MSG_NOSIGNAL))
+            let count = godwit_send(raw, bytes.baseAddress, bytes.count)
             if count >= 0 { return .bytes(count) }
             if errno == EINTR { continue }
             return errno == EAGAIN ? .wouldBlock : .failed(errno: errno)
@@ -191,7 +191,7 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
         resolveAll(host: host, port: port).first
     }
 
-    /// Where to listen: `*` is every address of this machine, which the resolver would take for a loopback address.
+    /// Where to listen: `*` is every IPv4 address of this machine; the resolver would take it for a loopback address.
     package static func resolve(listening host: String, port: UInt16) -> SocketAddress? {
         resolve(host: host == "*" ? "0.0.0.0" : host, port: port)
     }
@@ -251,6 +251,13 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
         default:
             return nil
         }
+    }
+
+    /// An IPv4 address that a socket for both shows as `::ffff:a.b.c.d` is an IPv4 address, as rules, keys and the log
+    /// have it.
+    var unmapped: SocketAddress {
+        guard case .ipv6(let high, let low, _, let port) = self, high == 0, low >> 32 == 0xFFFF else { return self }
+        return .ipv4(address: UInt32(truncatingIfNeeded: low), port: port)
     }
 
     package var family: CInt {

@@ -55,7 +55,7 @@ package final class TLSScratch {
 ///
 /// Input is taken whole each time, and output never blocks, so there is no want-write, nothing pending, and no state
 /// but the handshake's. Renegotiation is off, and so are tickets: PostgreSQL's clients do not resume sessions.
-package final class TLSStream {
+@usableFromInline package final class TLSStream {
     package enum State: Equatable {
         case handshaking
         case open

@@ -110,9 +110,9 @@ package struct HealthMonitor: Sendable {
         _ samples: ContiguousArray<HealthSample>, on side: Side, now: MonotonicInstant
     ) -> Decision? {
         if side == authority {
-            for sample in samples { authorityWindow.add(sample, now: now, using: &generator) }
+            authorityWindow.add(samples, now: now, using: &generator)
         } else {
-            for sample in samples { otherWindow.add(sample, now: now, using: &generator) }
+            otherWindow.add(samples, now: now, using: &generator)
         }
         return judgeIfDue(now)
     }

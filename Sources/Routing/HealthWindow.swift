@@ -1,14 +1,14 @@
 import Primitives
 
 /// One answer of a side, as the windows count it. A value.
-package struct HealthSample: Sendable, Equatable {
-    package var micros: UInt32
+@usableFromInline @frozen package struct HealthSample: Sendable, Equatable {
+    @usableFromInline package var micros: UInt32
     /// An error of the server's own (`SQLState.isServersOwn`), or no answer in time.
-    package var isError: Bool
+    @usableFromInline package var isError: Bool
     /// `ShapeID.value` of its statement; 0: it has none.
-    package var shape: UInt64
+    @usableFromInline package var shape: UInt64
 
-    package init(micros: UInt64, isError: Bool, shape: UInt64) {
+    @inlinable package init(micros: UInt64, isError: Bool, shape: UInt64) {
         self.micros = UInt32(clamping: micros)
         self.isError = isError
         self.shape = shape
@@ -44,6 +44,25 @@ struct HealthWindow: Sendable {
         var number: UInt64 = 0
         var sums = Sums()
         var times: [Time] = []
+
+        mutating func add(_ samples: ContiguousArray<HealthSample>, using generator: inout SeededGenerator) {
+            for sample in samples { add(sample, using: &generator) }
+        }
+
+        mutating func add(_ sample: HealthSample, using generator: inout SeededGenerator) {
+            sums.calls += 1
+            if sample.isError {
+                sums.errors += 1
+                HealthWindow.count(sample.shape, in: &sums.errorShapes)
+            }
+            let time = Time(micros: sample.micros, shape: sample.shape)
+            if times.count < HealthWindow.timesMax {
+                times.append(time)
+            } else {
+                let lot = Int(generator.next() % UInt64(sums.calls))
+                if lot < HealthWindow.timesMax { times[lot] = time }
+            }
+        }
     }
 
     private var slots = Array(repeating: Slot(), count: slotCount)
@@ -51,20 +70,15 @@ struct HealthWindow: Sendable {
 
     init(seconds: Double) { slotNanos = max(1, UInt64(seconds * 1e9) / UInt64(HealthWindow.slotCount)) }
 
+    /// Answers that are told together count as of one moment.
+    mutating func add(
+        _ samples: ContiguousArray<HealthSample>, now: MonotonicInstant, using generator: inout SeededGenerator
+    ) {
+        slots[slot(now)].add(samples, using: &generator)
+    }
+
     mutating func add(_ sample: HealthSample, now: MonotonicInstant, using generator: inout SeededGenerator) {
-        let place = slot(now)
-        slots[place].sums.calls += 1
-        if sample.isError {
-            slots[place].sums.errors += 1
-            HealthWindow.count(sample.shape, in: &slots[place].sums.errorShapes)
-        }
-        let time = Time(micros: sample.micros, shape: sample.shape)
-        if slots[place].times.count < HealthWindow.timesMax {
-            slots[place].times.append(time)
-        } else {
-            let lot = Int(generator.next() % UInt64(slots[place].sums.calls))
-            if lot < HealthWindow.timesMax { slots[place].times[lot] = time }
-        }
+        slots[slot(now)].add(sample, using: &generator)
     }
 
     mutating func addCompared(_ shape: UInt64, differs: Bool, now: MonotonicInstant) {

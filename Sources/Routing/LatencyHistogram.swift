@@ -4,7 +4,8 @@ package struct LatencyHistogram: Sendable {
     /// Up to about 2.4 hours; longer times count as that.
     package static let bucketCount = 256
 
-    private var counts = ContiguousArray<UInt32>(repeating: 0, count: LatencyHistogram.bucketCount)
+    /// In place, and not an array, which would be asked whether it is shared with each call: `bucketCount` of them.
+    private var counts = InlineArray<256, UInt32>(repeating: 0)
     package private(set) var count: UInt64 = 0
 
     package init() {}
@@ -16,7 +17,7 @@ package struct LatencyHistogram: Sendable {
     }
 
     package mutating func removeAll() {
-        for place in counts.indices { counts[place] = 0 }
+        counts = InlineArray(repeating: 0)
         count = 0
     }
 

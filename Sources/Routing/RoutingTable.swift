@@ -55,7 +55,7 @@ package final class RoutingTable: Sendable {
 
     /// True when no key whatever could lead to NEW: analysis may be skipped.
     package var sendsNothingToNew: Bool {
-        hundredths == 0 && cohortHundredths.allSatisfy { $0 == 0 } && !rules.rules.contains { $0.action == .new }
+        hundredths == 0 && cohortHundredths.allSatisfy { $0 == 0 } && !rules.forcesNew
     }
 
     /// The share that counts for this key: that of the first cohort that lists it, else everyone's.

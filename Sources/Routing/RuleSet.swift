@@ -26,6 +26,7 @@ package final class RuleSet: Sendable {
 
     package init(_ rules: [RuleSettings]) {
         self.rules = rules
+        forcesNew = rules.contains { $0.action == .new }
         shapes = rules.map { rule in rule.shape.flatMap { ShapeID(ofText: $0) } }
         var deciding: [Int] = []
         var rewriting: [(Int, TableName, TableName)] = []
@@ -42,6 +43,8 @@ package final class RuleSet: Sendable {
 
     package var isEmpty: Bool { rules.isEmpty }
     package var rewrites: Bool { !rewriting.isEmpty }
+    /// Reads of users beyond all shares, or of nobody, may go to NEW.
+    package let forcesNew: Bool
 
     /// The first rule that says where, or whether, the statement runs.
     package func match(_ statement: AnalysedStatement, _ text: UnsafeRawBufferPointer, user: String) -> Match? {

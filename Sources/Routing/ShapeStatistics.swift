@@ -9,7 +9,7 @@ import SQLAnalysis
 /// to NEW does. After `promoteAfter` calls on each side it is proven or degraded: proven when NEW's p95 is within the
 /// factor of OLD's (and a slack, for times that are all noise), NEW fails no more often, and no answer differed. A
 /// proven shape that is so no more is degraded: it goes back alone, for `heldSeconds`, and then proves itself again.
-package struct ShapeStatistics: Sendable {
+@usableFromInline package struct ShapeStatistics: Sendable {
     /// Shapes kept; the one not used for the longest time goes first.
     package static let shapesMax = 512
     package static let trialEvery = 8
@@ -133,7 +133,7 @@ package struct ShapeStatistics: Sendable {
     private var places: [ShapeID: Int] = [:]
     private var newest = -1
     private var oldest = -1
-    private var demotedCount = 0
+    @usableFromInline var demotedCount = 0
     private let isProvenOnly: Bool
     private let callsNeeded: UInt64
     private let factor: Double
@@ -162,7 +162,7 @@ package struct ShapeStatistics: Sendable {
     package mutating func ask(_ statement: AnalysedStatement, now: MonotonicInstant) -> Answer {
         guard isProvenOnly else { return askDemoted(statement.shape, now) }
         guard let shape = statement.shape else { return .unproven }
-        let place = use(shape, text: statement.shapeText)
+        let place = use(shape, of: statement)
         switch entries[place].verdict {
         case .proven: return .allow
         case .degraded(let until, _):
@@ -177,7 +177,7 @@ package struct ShapeStatistics: Sendable {
     }
 
     /// Some shape may be held back although shapes need not prove themselves.
-    package var hasDemoted: Bool { demotedCount > 0 }
+    @inlinable package var hasDemoted: Bool { demotedCount > 0 }
 
     private mutating func askDemoted(_ shape: ShapeID?, _ now: MonotonicInstant) -> Answer {
         guard demotedCount > 0, let shape, let place = places[shape], entries[place].isDemoted,
@@ -190,7 +190,7 @@ package struct ShapeStatistics: Sendable {
 
     /// The shape goes back alone for `heldSeconds`, whether or not shapes have to prove themselves.
     package mutating func demote(_ shape: ShapeID, because cause: TripCause, now: MonotonicInstant) {
-        let place = use(shape, text: "")
+        let place = use(shape, of: nil)
         if !entries[place].isDemoted { demotedCount += 1 }
         entries[place].isDemoted = true
         degrade(place, .demoted(cause), now)
@@ -210,23 +210,22 @@ package struct ShapeStatistics: Sendable {
         now: MonotonicInstant
     ) {
         guard let shape = statement.shape else { return }
-        let place = use(shape, text: statement.shapeText)
+        let place = use(shape, of: statement)
         switch side {
         case .old:
             entries[place].old.add(micros: micros, rows: rows, isError: isError, windowCalls: windowCalls)
         case .new:
             entries[place].new.add(micros: micros, rows: rows, isError: isError, windowCalls: windowCalls)
         }
+        guard isProvenOnly, side == .new else { return }
         let judged = entries[place].new.judgedCalls
-        if isProvenOnly, side == .new, judged.isMultiple(of: Self.judgedEvery) || judged == callsNeeded {
-            judge(place, now)
-        }
+        if judged.isMultiple(of: Self.judgedEvery) || judged == callsNeeded { judge(place, now) }
     }
 
     /// Both sides were asked, and their answers differ.
     package mutating func noteDifference(_ statement: AnalysedStatement, now: MonotonicInstant) {
         guard let shape = statement.shape else { return }
-        let place = use(shape, text: statement.shapeText)
+        let place = use(shape, of: statement)
         entries[place].hasDiffered = true
         if isProvenOnly { degrade(place, .differs, now) }
     }
@@ -284,7 +283,9 @@ package struct ShapeStatistics: Sendable {
     // MARK: memory
 
     /// The shape's place; it is the most recently used now.
-    private mutating func use(_ shape: ShapeID, text: @autoclosure () -> String) -> Int {
+    ///
+    /// - Parameter statement: one that has it; nil: none is known here.
+    private mutating func use(_ shape: ShapeID, of statement: AnalysedStatement?) -> Int {
         if newest >= 0 && entries[newest].shape == shape && !entries[newest].text.isEmpty { return newest }
         if let place = places[shape] {
             if place != newest {
@@ -292,7 +293,7 @@ package struct ShapeStatistics: Sendable {
                 linkNewest(place)
             }
             // Another thread may have told of it before it was met here.
-            if entries[place].text.isEmpty { entries[place].text = text() }
+            if entries[place].text.isEmpty { entries[place].text = statement?.shapeText ?? "" }
             return place
         }
         let place: Int
@@ -312,7 +313,7 @@ package struct ShapeStatistics: Sendable {
             entries[place].hasDiffered = false
         }
         entries[place].shape = shape
-        entries[place].text = text()
+        entries[place].text = statement?.shapeText ?? ""
         places[shape] = place
         linkNewest(place)
         return place

@@ -17,15 +17,18 @@ package final class AnalysedStatement: Sendable {
     /// A read that leaves nothing, changes nothing, and asks for nothing that the session or the transaction has.
     package let isPlainRead: Bool
 
-    package var kind: StatementKind { classification.kind }
+    /// The classification's, kept for the same reason.
+    package let kind: StatementKind
     /// Its key, if it has one, is in the Bind message.
-    package var hasBoundKey: Bool { if case .parameters? = columnKey?.value { true } else { false } }
+    package let hasBoundKey: Bool
 
     package init(
         _ classification: Classification, columnKey: ColumnKey? = nil, shape: ShapeID? = nil, shapeText: String = "",
         relations: [RelationReference] = [], hidesKey: Bool = false
     ) {
         self.classification = classification
+        kind = classification.kind
+        hasBoundKey = if case .parameters? = columnKey?.value { true } else { false }
         self.hidesKey = hidesKey
         self.columnKey = columnKey
         self.shape = shape
@@ -199,11 +202,14 @@ package final class AnalysisCache {
 
     /// - Parameter text: without the wire's closing NUL. Not kept.
     package func analyse(_ text: UnsafeRawBufferPointer) -> Analysis {
-        if let (known, commentKey) = templates.find(text, &writer.literals) {
+        if let found = templates.find(text, &writer.literals) {
             counters.shapeHits += 1
             counters.templateHits += 1
-            writer.commentKey = commentKey
-            return Analysis(statement: known, key: key(known.columnKey, text))
+            return found._withUnsafeGuaranteedRef { template in
+                if !template.hasKey { return Analysis(statement: template.statement, key: nil) }
+                writer.commentKey = template.commentKey
+                return Analysis(statement: template.statement, key: key(template.statement.columnKey, text))
+            }
         }
         let isKept = text.count <= limits.cachedTextBytesMax
         var hash: UInt64 = 0

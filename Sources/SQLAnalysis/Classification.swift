@@ -87,7 +87,7 @@ package struct Classification: Sendable, Equatable {
 package enum CopyDirection: UInt8, Sendable { case fromStdin, toStdout }
 
 /// The verdict. Only `read` may be answered by the side that is not the authority.
-package enum StatementKind: UInt8, Sendable, CaseIterable {
+@usableFromInline @frozen package enum StatementKind: UInt8, Sendable, CaseIterable {
     /// Nothing but blanks, comments and semicolons.
     case empty
     /// Surely a read, with the same answer on both sides when both hold the same data.
@@ -115,13 +115,26 @@ package enum StatementKind: UInt8, Sendable, CaseIterable {
     case listen, unlisten, discard
 
     /// Spelled out: the one that comes with the raw type is generic, and called so from other modules.
-    package static func == (left: StatementKind, right: StatementKind) -> Bool { left.rawValue == right.rawValue }
+    @inlinable package static func == (left: StatementKind, right: StatementKind) -> Bool {
+        left.rawValue == right.rawValue
+    }
 
     package var mayWrite: Bool {
         switch self {
         case .write, .unknown, .multiple, .execute, .cursor, .preparedTransaction, .prepare: true
         case .empty, .read, .sideDependent, .begin, .commit, .rollback, .savepoint, .setTransaction, .set, .reset,
             .show, .deallocate, .listen, .unlisten, .discard:
+            false
+        }
+    }
+
+    /// Its answer is the same whatever the database holds.
+    package var showsNothing: Bool {
+        switch self {
+        case .empty, .begin, .commit, .rollback, .savepoint, .setTransaction, .set, .reset, .show, .deallocate, .listen,
+            .unlisten, .discard:
+            true
+        case .read, .sideDependent, .write, .unknown, .multiple, .preparedTransaction, .prepare, .execute, .cursor:
             false
         }
     }

@@ -1,16 +1,19 @@
 /// Names a statement shape: the same in every thread and process. Two shapes may share one, with a chance of 1 in 2^64.
-package struct ShapeID: Sendable, Hashable {
-    package let value: UInt64
+@usableFromInline @frozen package struct ShapeID: Sendable, Hashable {
+    @usableFromInline package let value: UInt64
 
     /// Of the text that is shown to people.
     package static let textBytesMax = 300
     private static let seed: UInt64 = 0x676F_6477_6974
 
-    package init(_ value: UInt64) { self.value = value }
+    @inlinable package init(_ value: UInt64) { self.value = value }
+
+    /// Spelled out: what the compiler makes is not inlined into other modules.
+    @inlinable package static func == (left: ShapeID, right: ShapeID) -> Bool { left.value == right.value }
 
     /// What dictionaries ask for, once for each unit: the value is a hash already. The factor keeps those who can
     /// choose texts from choosing places (Dietzfelbinger et al. 1997, multiply-shift).
-    package func _rawHashValue(seed: Int) -> Int {
+    @usableFromInline package func _rawHashValue(seed: Int) -> Int {
         Int(truncatingIfNeeded: (value &* ShapeID.factor) >> 24)
     }
 

@@ -14,7 +14,7 @@ final class TemplateTable {
     private static let ways = 4
     private static let setsCount = 256
 
-    private struct Gap {
+    struct Gap {
         /// Of the token, without a sign before it.
         var start: Int
         var end: Int
@@ -23,18 +23,20 @@ final class TemplateTable {
         var isString: Bool
     }
 
-    /// A class, so that looking at one copies nothing but a reference.
-    private final class Template {
-        let text: ContiguousArray<UInt8>
-        let gaps: ContiguousArray<Gap>
-        let hasStrings: Bool
+    /// A class, so that looking at one copies nothing.
+    final class Template {
+        fileprivate let text: ContiguousArray<UInt8>
+        fileprivate let gaps: ContiguousArray<Gap>
+        fileprivate let hasStrings: Bool
         /// The key is among them.
-        let needsLiterals: Bool
+        fileprivate let needsLiterals: Bool
+        /// Its texts may have one, in a literal, a parameter or a comment.
+        let hasKey: Bool
         let statement: AnalysedStatement
         /// A key in a comment before all gaps.
         let commentKey: KeyReference?
 
-        init(
+        fileprivate init(
             _ text: UnsafeRawBufferPointer, _ gaps: ContiguousArray<Gap>, _ statement: AnalysedStatement,
             _ commentKey: KeyReference?
         ) {
@@ -42,6 +44,7 @@ final class TemplateTable {
             self.gaps = gaps
             hasStrings = gaps.contains { $0.isString }
             needsLiterals = if case .literals? = statement.columnKey?.value { true } else { false }
+            hasKey = statement.columnKey != nil || commentKey != nil
             self.statement = statement
             self.commentKey = commentKey
         }
@@ -60,16 +63,20 @@ final class TemplateTable {
     }
 
     /// - Parameter literals: replaced by the text's own, where its key is one of them.
+    /// - Returns: a template of the table's, that has it until the next `insert` or `removeAll`: its references are not
+    ///   counted for each text that is looked up.
     func find(
         _ text: UnsafeRawBufferPointer, _ literals: inout [ShapeWriter.Literal]
-    ) -> (statement: AnalysedStatement, commentKey: KeyReference?)? {
+    ) -> Unmanaged<Template>? {
         guard let start = text.baseAddress, text.count <= Self.textBytesMax else { return nil }
         let first = Self.set(of: text) * Self.ways
         for index in first..<first + Self.ways {
-            guard let template = templates[index], Self.matches(template, start, text.count, &literals)
-            else { continue }
-            if template.hasStrings && !PlainText.isValid(text) { return nil }
-            return (template.statement, template.commentKey)
+            guard let found = templates[index].map({ Unmanaged.passUnretained($0) }) else { continue }
+            let isIt = found._withUnsafeGuaranteedRef { template in
+                Self.matches(template, start, text.count, &literals)
+                    && (!template.hasStrings || PlainText.isValid(text))
+            }
+            if isIt { return found }
         }
         return nil
     }
@@ -81,19 +88,23 @@ final class TemplateTable {
         return template.text.withUnsafeBytes { bytes -> Bool in
             guard let wanted = bytes.baseAddress else { return false }
             var (place, from) = (0, 0)
-            for gap in template.gaps {
-                let fixed = gap.start - from
-                guard place + fixed < count, memcmp(text + place, wanted + from, fixed) == 0 else { return false }
-                place += fixed
-                let found = gap.isString ? string(text, place, count) : integer(text, place, count)
-                guard let end = found else { return false }
-                if template.needsLiterals {
-                    literals.append(ShapeWriter.Literal(
-                        offset: place - gap.signLength, length: end - place + gap.signLength))
+            let fits = template.gaps.withUnsafeBufferPointer { gaps -> Bool in
+                for gap in gaps {
+                    let fixed = gap.start - from
+                    guard place + fixed < count, memcmp(text + place, wanted + from, fixed) == 0 else { return false }
+                    place += fixed
+                    let found = gap.isString ? string(text, place, count) : integer(text, place, count)
+                    guard let end = found else { return false }
+                    if template.needsLiterals {
+                        literals.append(ShapeWriter.Literal(
+                            offset: place - gap.signLength, length: end - place + gap.signLength))
+                    }
+                    (place, from) = (end, gap.end)
                 }
-                (place, from) = (end, gap.end)
+                return true
             }
-            return count - place == bytes.count - from && memcmp(text + place, wanted + from, count - place) == 0
+            return fits && count - place == bytes.count - from
+                && memcmp(text + place, wanted + from, count - place) == 0
         }
     }
 
@@ -164,10 +175,11 @@ final class TemplateTable {
 
     /// By up to 32 bytes before the first digit or quote, so that what stands in gaps does not matter.
     private static func set(of text: UnsafeRawBufferPointer) -> Int {
+        guard let start = text.baseAddress else { return 0 }
         var mixed: UInt64 = 0
         var offset = 0
         while offset < 32, offset + 8 <= text.count {
-            let bytes = text.loadUnaligned(fromByteOffset: offset, as: UInt64.self).littleEndian
+            let bytes = start.loadUnaligned(fromByteOffset: offset, as: UInt64.self).littleEndian
             let ends = digitsAndQuotes(bytes)
             let kept = ends == 0 ? bytes : bytes & ~(~0 << UInt64(ends.trailingZeroBitCount & ~7))
             mixed = (mixed ^ kept) &* 0x9E37_79B9_7F4A_7C15

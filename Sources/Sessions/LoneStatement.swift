@@ -4,32 +4,36 @@ import PGWire
 /// Parse, Bind, Describe, Execute and Sync of the unnamed statement and portal; or the same without Parse. Describe is
 /// optional. Of a pipeline, several statements of one form with one Sync behind them are such a unit as well. Pure;
 /// lives no longer than the bytes.
-package struct LoneStatement {
-    package enum Form: UInt8, Sendable {
+@usableFromInline @frozen package struct LoneStatement {
+    @usableFromInline @frozen package enum Form: UInt8, Sendable {
         case query
         /// The batch prepares the unnamed statement itself.
         case parsed
         /// The statement was prepared before.
         case bound
+
+        /// Spelled out, both: those that come with the raw type are generic, and called so from other modules.
+        @inlinable package static func == (left: Form, right: Form) -> Bool { left.rawValue == right.rawValue }
+        @inlinable package static func != (left: Form, right: Form) -> Bool { left.rawValue != right.rawValue }
     }
 
     /// Statements of one unit; more are none.
     package static let countMax = 1000
 
-    package let form: Form
-    package let isDescribed: Bool
+    @usableFromInline package let form: Form
+    @usableFromInline package let isDescribed: Bool
     /// Of Query or Parse, without its NUL.
-    package let text: UnsafeRawBufferPointer
+    @usableFromInline package let text: UnsafeRawBufferPointer
     /// Parse's body behind the name.
-    package let parseBody: UnsafeRawBufferPointer
+    @usableFromInline package let parseBody: UnsafeRawBufferPointer
     /// The statement that Bind names.
-    package let name: UnsafeRawBufferPointer
+    @usableFromInline package let name: UnsafeRawBufferPointer
     /// Bind's body behind that name: formats and values.
-    package let values: UnsafeRawBufferPointer
+    @usableFromInline package let values: UnsafeRawBufferPointer
     /// Where Bind begins, the message behind it, and the one behind Execute.
-    package let bindStart: Int
-    package let bindEnd: Int
-    package let executeEnd: Int
+    @usableFromInline package let bindStart: Int
+    @usableFromInline package let bindEnd: Int
+    @usableFromInline package let executeEnd: Int
 
     /// Messages that the server answers.
     package static func replyCount(_ form: Form, isDescribed: Bool, count: Int = 1) -> Int {
@@ -59,6 +63,14 @@ package struct LoneStatement {
     package init?(firstOf bytes: UnsafeRawBufferPointer, packetMax: Int) {
         guard let first = FrameHeader.parse(bytes, at: 0) else { return nil }
         self.init(bytes, at: 0, first, packetMax)
+    }
+
+    /// Nothing is behind it but the Sync that it may need.
+    @inlinable package func isWhole(of bytes: UnsafeRawBufferPointer) -> Bool {
+        if form == .query { return true }
+        guard let header = FrameHeader.parse(bytes, at: executeEnd), header.tag == FrontendTag.sync
+        else { return false }
+        return header.length == 4 && executeEnd + header.frameSize == bytes.count
     }
 
     /// Finds the statements of the unit behind this one, its first.
@@ -95,6 +107,7 @@ package struct LoneStatement {
     private static let describeSize = 7
     private static let executeSize = 10
 
+    @inline(__always)
     private init?(_ bytes: UnsafeRawBufferPointer, at start: Int, _ first: FrameHeader, _ packetMax: Int) {
         var offset = start
         if first.tag == FrontendTag.query {

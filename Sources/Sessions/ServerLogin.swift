@@ -60,6 +60,21 @@ package struct ServerLogin {
     package private(set) var processID: Int32 = 0
     package private(set) var cancelSecret: [UInt8] = []
 
+    private static let standbyName = "in_hot_standby"
+    /// The server takes no writes: it follows another one.
+    package var isStandby: Bool { parameters.contains { $0.name == Self.standbyName && $0.value == "on" } }
+
+    /// Of what was reported only this changes without a session that does it: a standby is promoted.
+    ///
+    /// - Returns: false where it is something else that was reported.
+    package mutating func noteStandby(_ name: String, _ value: String) -> Bool {
+        guard name == Self.standbyName, let index = parameters.firstIndex(where: { $0.name == name }) else {
+            return false
+        }
+        parameters[index].value = value
+        return true
+    }
+
     /// Parameters that a server may report before it is ready: a hostile one must not fill our memory.
     package static let parametersMax = 100
 

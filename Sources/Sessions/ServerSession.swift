@@ -358,7 +358,7 @@ import Primitives
     private mutating func emptyExpected() {
         if expected.capacity > 64 {
             expected = []
-        } else if expected.count > 8 {
+        } else if expected.count > 3 {
             expected.removeAll(keepingCapacity: true)
         } else {
             // One by one: `removeAll` takes more for the few that there mostly are.

@@ -3,7 +3,7 @@
 ///
 /// Bound: the replies that a server may owe, and what a pipeline leaves before it is waited for. Used on its
 /// reactor's thread.
-package struct StatementChanges {
+package struct StatementChanges: ~Copyable {
     private struct Change {
         let number: UInt32
         let name: [UInt8]

@@ -4,7 +4,7 @@ import Primitives
 /// A client's names for its prepared statements. Looked up by bytes, without making a String.
 ///
 /// Bound: `namesMax` per client; beyond it a Parse is refused.
-package struct StatementMap {
+package struct StatementMap: ~Copyable {
     package static let namesMax = 10_000
 
     private struct Entry {
@@ -128,6 +128,12 @@ package struct ServerStatements {
         var literals = LiteralsRead.once
         /// It may not be there: what prepared it, or prepared it again, was skipped.
         var isDoubtful = false
+
+        mutating func use(at time: UInt64, by session: () -> SessionSettings?) -> Bool {
+            if isDoubtful || !literals.holds(for: session) { return false }
+            lastUse = time
+            return true
+        }
     }
 
     private var copies: [StatementID: Copy] = [:]
@@ -147,12 +153,9 @@ package struct ServerStatements {
     package mutating func use(
         _ statement: StatementID, by session: @autoclosure () -> SessionSettings? = SessionSettings()
     ) -> Bool {
-        guard let index = copies.index(forKey: statement), !copies.values[index].isDoubtful,
-            copies.values[index].literals.holds(for: session)
-        else { return false }
+        guard let index = copies.index(forKey: statement) else { return false }
         clock += 1
-        copies.values[index].lastUse = clock
-        return true
+        return copies.values[index].use(at: clock, by: session)
     }
 
     /// The server is being told of it, and reads its literals.

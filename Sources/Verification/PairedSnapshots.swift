@@ -26,6 +26,9 @@ package struct PairedSnapshots: ~Copyable {
     private static let applierLock = "7451605421"
     /// Who wants the mirror to hold has this one on the authority: it holds for one at a time.
     private static let askerLock = "7451605424"
+    /// Whoever moves the writes, or runs DDL on both sides, has this one there meanwhile (AuthoritySchema): all writers
+    /// wait for the mirror then, and it is not to hold for us, or it stands and cannot.
+    private static let coordinatorLock = "7451605422"
     private static let silenceSecondsMax = 15
     private static let triesMax = 5
     /// A table that somebody wants for himself is left to him, and all others meanwhile: see BatchReader.
@@ -164,7 +167,12 @@ package struct PairedSnapshots: ~Copyable {
         let token = SQL.literal("\(getpid())-\(UInt64.random(in: 0...UInt64.max))")
         let clear = "UPDATE godwit.control SET hold_token = NULL WHERE hold_token = \(token)"
         try onSide("OLD") { () throws(PostgresFailure) in
-            try control.execute("SELECT pg_advisory_lock(\(askerLock))")
+            try until(control, "pg_try_advisory_lock(\(askerLock))")
+            // Let go before the mirror is waited for, so that nobody who wants to move the writes waits for us.
+            try until(control, """
+                CASE WHEN pg_try_advisory_lock_shared(\(coordinatorLock))
+                    THEN pg_advisory_unlock_shared(\(coordinatorLock)) ELSE false END
+                """)
             try control.execute("UPDATE godwit.control SET hold_token = \(token), served_token = NULL")
         }
         do throws(VerifyFailure) {
@@ -185,6 +193,12 @@ package struct PairedSnapshots: ~Copyable {
             _ = try? control.execute("\(clear); SELECT pg_advisory_unlock(\(askerLock))")
             throw error
         }
+    }
+
+    /// Asked again and again, for a statement that waits has a snapshot meanwhile: CREATE INDEX CONCURRENTLY would wait
+    /// for that, and for it whoever has the lock and wants the table.
+    private static func until(_ control: borrowing Connection, _ taken: String) throws(PostgresFailure) {
+        while try !control.query("SELECT \(taken)").flag(0, 0) { usleep(takenMicros) }
     }
 
     private static func awaitServed(

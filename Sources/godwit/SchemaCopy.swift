@@ -38,7 +38,7 @@ struct SchemaCopy {
         try dump()
         let keys = try keyNames(onOld)
         let texts = [
-            try script(["--section=pre-data"], onNew),
+            try script(["--use-list", try beforeRowsList()], onNew),
             try script(try entries().filter { keys.contains($0) || $0.hangsOnKeys }, onNew),
         ]
         // Of its own: what pg_restore has a session set is for no other.
@@ -78,7 +78,7 @@ struct SchemaCopy {
 
     private func dump() throws {
         try run("pg_dump", [
-            "--schema-only", "--format=custom", "--no-publications", "--no-subscriptions", "--no-tablespaces",
+            "--schema-only", "--format=custom", "--no-publications", "--no-subscriptions",
             "--exclude-schema=godwit", "--file", archive, "--dbname", old.overriding(["password": ""]).text,
         ], old)
     }
@@ -108,6 +108,11 @@ struct SchemaCopy {
 
     /// `3345; 2606 16390 CONSTRAINT public t t_pkey owner`, in the order in which they are restored.
     private func entries() throws -> [Entry] {
+        let onOld = try Connection.open(old, purpose: "prepare")
+        let roles = try onOld.query("""
+            SELECT rolname FROM pg_roles WHERE rolname LIKE '% %' ORDER BY length(rolname) DESC
+            """)
+        let owners = (0..<roles.count).compactMap { roles[$0, 0] }
         let list = try run("pg_restore", ["--list", "--section=post-data", archive], new)
         let kinds = [
             "INDEX ATTACH", "FK CONSTRAINT", "CHECK CONSTRAINT", "CONSTRAINT", "INDEX", "TRIGGER", "EVENT TRIGGER",
@@ -122,18 +127,30 @@ struct SchemaCopy {
             // Godwit's own: the capture belongs to OLD.
             if [" godwit_capture", " godwit_fence"].contains(where: { rest.contains($0) }) { continue }
             let kind = kinds.first { rest.hasPrefix($0 + " ") } ?? ""
-            // The last word is the owner.
-            let words = rest.dropFirst(kind.isEmpty ? 0 : kind.count + 1).split(separator: " ").dropLast()
+            // The last word is the owner; a role's name may have blanks in it.
+            let owner = owners.first { rest.hasSuffix(" \($0)") } ?? rest.split(separator: " ").last.map(String.init)
+            let words = rest.dropFirst(kind.isEmpty ? 0 : kind.count + 1).dropLast(owner?.count ?? 0)
+                .split(separator: " ")
             found.append(Entry(kind: kind, name: words.joined(separator: " "), line: String(line)))
         }
         return found
+    }
+
+    /// All before the rows but the comments on extensions, which CREATE EXTENSION makes: where NEW has an extension
+    /// already, whoever does not own it may not make its comment, and nothing would come.
+    private func beforeRowsList() throws -> String {
+        let list = try run("pg_restore", ["--list", "--section=pre-data", archive], new)
+        return try listFile(list.split(separator: "\n").map { Entry(kind: "", name: "", line: String($0)) }
+            .filter { !$0.line.contains(" COMMENT - EXTENSION ") })
     }
 
     /// Statement by statement, so that what came stays when another one fails.
     private func restore(_ entries: [Entry], _ onNew: borrowing Connection) throws {
         guard !entries.isEmpty else { return }
         let file = directory + "/rest"
-        try script(entries, onNew).write(toFile: file, atomically: true, encoding: .utf8)
+        // A side may be closed to others' writes until the cutover.
+        try ("SET default_transaction_read_only = off;\n" + script(entries, onNew))
+            .write(toFile: file, atomically: true, encoding: .utf8)
         try run("psql", ["-Xq", "--set=ON_ERROR_STOP=1", "--file", file] + target, new)
     }
 
@@ -143,7 +160,8 @@ struct SchemaCopy {
     }
 
     private func script(_ options: [String], _ onNew: borrowing Connection) throws -> String {
-        let text = try run("pg_restore", options + ["--file=-", archive], new)
+        // An archive has them, whatever pg_dump is told, and NEW has others.
+        let text = try run("pg_restore", options + ["--no-tablespaces", "--file=-", archive], new)
         var lines = text.split(separator: "\n", omittingEmptySubsequences: false)
         // Its head and its foot may have a line for psql alone.
         let foot = lines.suffix(Self.headLines).lastIndex { $0.hasPrefix("\\unrestrict ") }

@@ -30,8 +30,15 @@ final class SwitchEngine: Sendable {
     /// Wakes who waits for a batch of one horizon.
     final class BatchBell: Sendable {
         private let mailbox = Mailbox<Bool>()
+        private let horizon: Horizon
 
-        init(_ horizon: Horizon) { horizon.wakeAfterBatches(mailbox.descriptor) }
+        init(_ horizon: Horizon) {
+            self.horizon = horizon
+            horizon.wakeAfterBatches(mailbox.descriptor)
+        }
+
+        /// The horizon outlives it where a mirror ends and another one begins.
+        deinit { horizon.wakeNoLonger(mailbox.descriptor) }
 
         /// Until a batch has ended, or the time is over.
         func wait(atMost millis: CInt) {

@@ -251,6 +251,26 @@ import Testing
         try expectAlike(other, bound)
     }
 
+    @Test func `who keeps a server is not idle while its schema is changed`() throws {
+        let database = try servers.makeDatabase(SwitchTests.schema)
+        let godwit = try mirroring(database) {
+            $0.database.pool["pool_mode"] = "session"
+            $0.database.pool["client_idle_timeout"] = "3"
+        }
+        let coordinator = try WireClient(
+            port: servers.old.port, database: database, user: PostgresCluster.superuser)
+        _ = try coordinator.query("SELECT pg_advisory_lock(7451605422)")
+        let client = try client(godwit, database)
+        #expect(try client.value("SELECT 1") == "1")
+        client.send(FrameBuilder.query("ALTER TABLE accounts ADD COLUMN a int"))
+        _ = try coordinator.query("SELECT pg_sleep(4)")
+        _ = try coordinator.query("SELECT pg_advisory_unlock(7451605422)")
+        #expect(try client.readToReady().compactMap(\.sqlState) == [])
+        // Clients are looked at once a second.
+        _ = try coordinator.query("SELECT pg_sleep(1.5)")
+        #expect(try client.value("SELECT 2") == "2")
+    }
+
     @Test func `of two sessions that keep their servers none waits for the other's turn`() throws {
         let database = try servers.makeDatabase(SwitchTests.schema, old: SwitchTests.rows)
         let godwit = try mirroring(database) { $0.database.mirror["ddl_wait"] = "5" }

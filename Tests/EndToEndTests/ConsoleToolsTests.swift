@@ -122,6 +122,9 @@ import Testing
         ] {
             #expect(try console.query(command).allSatisfy { $0.sqlState == nil }, "\(command)")
         }
+        // By this pg_exporter and pgbouncer_fdw know which columns there are.
+        #expect(try console.value("SHOW VERSION") == "PgBouncer 1.18.0")
+        #expect(try godwit.console("SHOW VERSION").first?["version"]?.hasPrefix("Godwit ") == true)
         // By this pgcli knows that it need not ask for tables.
         for command in ["SELECT 1", "SHOW TimeZones"] {
             #expect(try console.query(command).first?.sqlState == "08P01", "\(command)")

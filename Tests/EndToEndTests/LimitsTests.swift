@@ -67,11 +67,14 @@ import Testing
         let clients = try users.map { try WireClient(port: godwit.port, database: name, user: $0) }
         for client in clients { #expect(try client.value("SELECT 1") == "1") }
         func processes() throws -> String {
-            try servers.old.psql("SELECT string_agg(pid::text, ',' ORDER BY pid) FROM pg_stat_activity "
+            try servers.old.psql("SELECT string_agg(usename || ' ' || pid, ',' ORDER BY pid) FROM pg_stat_activity "
                 + "WHERE datname = '\(name)' AND application_name <> 'psql' AND usename LIKE 'limit_kept_%'")
         }
         // Nobody asks for anything: once each has one, the next seconds change nothing.
-        try waitUntil { try processes().split(separator: ",").count == 2 }
+        try waitUntil {
+            let found = try processes()
+            return found.split(separator: ",").count == 2 && users.allSatisfy { found.contains($0) }
+        }
         let before = try processes()
         _ = try servers.old.psql("SELECT pg_sleep(3.5)")
         #expect(try processes() == before)
@@ -285,6 +288,24 @@ import Testing
         try waitUntil {
             try Servers.shared.get().old.psql(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = '\(name)' AND state LIKE 'idle in%'") == "0"
+        }
+    }
+
+    @Test(arguments: [("session", "SELECT 1", false), ("transaction", "CREATE TEMP TABLE x (v int)", false),
+        ("session", "LISTEN news", true), ("transaction", "LISTEN news", true)])
+    func `who keeps a server is idle too, but for who listens`(mode: String, sql: String, stays: Bool) throws {
+        let name = try makeDatabase()
+        let godwit = try godwit(name, pool: ["client_idle_timeout": "1", "pool_mode": mode])
+        let client = try WireClient(port: godwit.port, database: name)
+        _ = try client.query(sql)
+        let other = try WireClient(port: godwit.port, database: name)
+        // Clients are looked at once a second.
+        _ = try other.query("SELECT pg_sleep(3.5)")
+        if stays {
+            #expect(try client.value("SELECT 2") == "2")
+        } else {
+            #expect(try error(client).state == "57P05")
+            #expect(try client.read() == nil)
         }
     }
 

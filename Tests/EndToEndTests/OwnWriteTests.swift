@@ -16,7 +16,9 @@ import Testing
     }
 
     /// - Parameter key: where keys come from; nil: as everywhere.
-    private static func start(_ servers: Servers, key: String? = nil) throws -> (String, GodwitProcess) {
+    private static func start(
+        _ servers: Servers, key: String? = nil, _ change: (inout GodwitConfiguration) -> Void = { _ in }
+    ) throws -> (String, GodwitProcess) {
         let name = try servers.makeDatabase(
             "CREATE TABLE t (id int PRIMARY KEY, v text)",
             old: "INSERT INTO t SELECT g, 'before' FROM generate_series(1, 9) g")
@@ -27,6 +29,7 @@ import Testing
             // However long the machine takes, NEW goes on answering others.
             $0.database.mirror["lag_max"] = "3600"
             $0.database.breaker = ["lag": "0", "read_timeout_millis": "0"]
+            change(&$0)
         }
         _ = try godwit.console("MIRROR PAUSE \(name)")
         try waitUntil {
@@ -81,6 +84,30 @@ import Testing
         #expect(try row() == "xxxxx")
     }
 
+    /// The columns of that name have several types, and the driver names none.
+    @Test func `who is bound in bytes that nobody can read may be anybody`() throws {
+        let name = try servers.makeDatabase(
+            "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id text PRIMARY KEY)",
+            old: "INSERT INTO t VALUES (1, 'before')")
+        let godwit = try servers.mirroring(name) {
+            $0.database.readsKey = "[{comment: none}, {column: id}]"
+            $0.database.readsPercent = "100"
+            $0.database.mirror["lag_max"] = "3600"
+            $0.database.breaker = ["lag": "0", "read_timeout_millis": "0"]
+        }
+        _ = try godwit.console("MIRROR PAUSE \(name)")
+        try waitUntil { try godwit.console("SHOW MIRROR").first { $0["database"] == name }?["state"] == "paused" }
+        func row() throws -> String? {
+            try WireClient(port: godwit.port, database: name).value("SELECT v FROM t WHERE id = 1")
+        }
+        #expect(try row() == "before")
+        let client = try WireClient(port: godwit.port, database: name)
+        let update = Frame.parse("UPDATE t SET v = 'after' WHERE id = $1") + Frame.bind(binary: [[0, 0, 0, 1]])
+        client.send(update + Frame.execute() + Frame.sync)
+        #expect(try client.readToReady().contains { $0.commandTag == "UPDATE 1" })
+        #expect(try row() == "after")
+    }
+
     @Test func `who is bound to one of very many statements of a batch has written`() throws {
         let (name, godwit) = try Self.start(servers, key: "[{comment: none}, {column: id}]")
         func row(_ id: Int) throws -> String? {
@@ -122,6 +149,70 @@ import Testing
         }
     }
 
+    /// OLD moves on, and no user of ours has done it.
+    private func moveOn() throws { try servers.old.psql("UPDATE t SET v = 'after' WHERE id = 1", database: database) }
+
+    @Test(arguments: [
+        [#"SET godwit."user" = '42'; SELECT v FROM t WHERE id = 1"#],
+        [
+            "BEGIN ISOLATION LEVEL SERIALIZABLE", #"SET LOCAL godwit."user" = '42'"#, "SELECT v FROM t WHERE id = 1",
+            "COMMIT",
+        ],
+    ])
+    func `who is named by a setting has seen what is read behind it`(texts: [String]) throws {
+        try moveOn()
+        #expect(try row(1, to: 42) == "before")
+        let client = try connect()
+        for sql in texts { #expect(try client.query(sql).allSatisfy { $0.type != "E" }, "\(sql)") }
+        #expect(try row(1, to: 99) == "before")
+        #expect(try row(1, to: 42) == "after")
+    }
+
+    /// A rule sends reads to NEW that the shares keep on OLD.
+    @Test func `who has read on OLD does not go back in time by a rule for NEW`() throws {
+        let (name, godwit) = try Self.start(servers) {
+            $0.database.readsPercent = "0"
+            $0.database.rules = "[{name: here, regex: here, action: new}]"
+        }
+        try servers.old.psql("UPDATE t SET v = 'after' WHERE id = 1", database: name)
+        let client = try WireClient(port: godwit.port, database: name)
+        let read = "SELECT v FROM t WHERE id = 1"
+        #expect(try client.value("/* here */ \(read)") == "before")
+        #expect(try client.value(read) == "after")
+        #expect(try client.value("/* here */ \(read)") == "after")
+    }
+
+    @Test func `rows count from when they are there, not from the end of what was asked for with them`() throws {
+        try moveOn()
+        let client = try connect()
+        client.send(batch("/* user_id=1 */ SELECT v FROM t WHERE id = 1") + Frame.flush)
+        while let message = try client.read(), message.type != "D" {}
+        #expect(try row(1, to: 99) == "before")
+        #expect(try row(1, to: 1) == "after")
+        client.send(Frame.sync)
+        #expect(try client.readToReady().last?.transactionStatus == "I")
+    }
+
+    @Test func `who is told of a commit by NOTIFY sees it`() throws {
+        func order(_ word: String, state: String) throws {
+            _ = try godwit.console("MIRROR \(word) \(database)")
+            try waitUntil {
+                try godwit.console("SHOW MIRROR").first { $0["database"] == database }?["state"] == state
+            }
+        }
+        let listener = try connect()
+        for sql in ["SET godwit.user = '7'", "LISTEN news"] { _ = try listener.query(sql) }
+        // What he has seen by then NEW gets.
+        try order("RESUME", state: "mirroring")
+        try order("PAUSE", state: "paused")
+        try moveOn()
+        #expect(try row(1, to: 7) == "before")
+        try servers.old.psql("NOTIFY news", database: database)
+        #expect(try listener.read()?.type == "A")
+        #expect(try row(1, to: 99) == "before")
+        #expect(try row(1, to: 7) == "after")
+    }
+
     /// Its user's name may be in what nobody has seen when it goes on, or behind what is looked at.
     @Test(arguments: [false, true])
     func `a write that is too long to be gathered is anybody's`(isExtended: Bool) throws {
@@ -161,6 +252,24 @@ import Testing
         #expect(try row(1, to: 1) == "before")
         #expect(try connect().query("COMMIT PREPARED '\(database)'").contains { $0.commandTag == "COMMIT PREPARED" })
         #expect(try row(1, to: 1) == "after")
+    }
+
+    /// They run on OLD, and tell nothing of it.
+    @Test func `what shows nothing keeps nobody from NEW`() throws {
+        try servers.old.psql("UPDATE t SET v = 'after' WHERE id = 1", database: database)
+        let (client, other) = (try connect(), try connect())
+        for sql in ["SET statement_timeout = '1min'", "SHOW work_mem", "RESET statement_timeout", "DISCARD PLANS"] {
+            // Whose settings the server has then: they are taken back first.
+            #expect(try other.query("SET work_mem = '5MB'").allSatisfy { $0.type != "E" })
+            #expect(try client.query(sql).allSatisfy { $0.type != "E" })
+            #expect(try client.value("SELECT v FROM t WHERE id = 1") == "before", "\(sql)")
+        }
+        client.send(Frame.parse("SELECT v FROM t WHERE id = 1", name: "s") + Frame.describeStatement("s") + Frame.sync)
+        _ = try client.readToReady()
+        client.send(Frame.bind(statement: "s") + Frame.execute() + Frame.sync)
+        #expect(try client.readToReady().first { $0.type == "D" }?.columns == ["before"])
+        #expect(try client.value("SELECT v FROM t WHERE id = 1 FOR UPDATE") == "after")
+        #expect(try client.value("SELECT v FROM t WHERE id = 1") == "after")
     }
 
     @Test func `a READ ONLY transaction that begins on NEW leaves it for a user who has written`() throws {

@@ -531,6 +531,35 @@ import Testing
         #expect(try connect(godwit).value("SELECT 1") == "1")
     }
 
+    @Test func `a server that its operator makes read-only for a while is so for no client longer`() throws {
+        let server = try PostgresCluster(.old15)
+        try server.createRole("app")
+        try server.psql("CREATE TABLE t (v int); GRANT INSERT ON t TO app")
+        let godwit = try servers.godwit(database) {
+            $0.database.pool = ["size": "1"]
+            $0.database.old = server.conninfo()
+            $0.database.controlOld = server.conninfo(user: PostgresCluster.superuser)
+        }
+        let (client, other) = (try connect(godwit), try connect(godwit))
+        func isReadOnly(_ client: WireClient) throws -> String? {
+            try client.value("SHOW default_transaction_read_only")
+        }
+        #expect(try isReadOnly(client) == "off")
+        // Who comes first is told of it by the server, as if he had set it.
+        for (value, first) in [("on", client), ("off", other)] {
+            try server.psql("""
+                SET default_transaction_read_only = off;
+                ALTER SYSTEM SET default_transaction_read_only = \(value);
+                SELECT pg_reload_conf()
+                """)
+            try waitUntil { try isReadOnly(first) == value }
+        }
+        for client in [client, other] {
+            #expect(try isReadOnly(client) == "off")
+            #expect(try client.query("INSERT INTO t VALUES (1)").allSatisfy { $0.type != "E" })
+        }
+    }
+
     @Test func `a server is nobody else's when a cancel request for it may still arrive`() throws {
         let relay = try TCPRelay(to: servers.old.port)
         let godwit = try servers.godwit(database) {

@@ -20,6 +20,41 @@ import Testing
         return (godwit, database)
     }
 
+    /// Where each read has a snapshot of its own, a later one would find a table that is just copied anew.
+    @Test func `a READ ONLY transaction leaves a NEW that may not be read any more`() throws {
+        let database = try servers.makeDatabase(
+            "CREATE TABLE t (id int PRIMARY KEY, v text)", old: "INSERT INTO t VALUES (1, 'before')")
+        let godwit = try servers.mirroring(database) {
+            $0.database.readsPercent = "100"
+            $0.database.reads = ["transactions": "authority"]
+            $0.database.mirror["lag_max"] = "8"
+            $0.database.breaker = ["lag": "0", "read_timeout_millis": "0"]
+        }
+        func connect() throws -> WireClient { try WireClient(port: godwit.port, database: database, user: "app") }
+        _ = try godwit.console("MIRROR PAUSE \(database)")
+        try waitUntil {
+            try godwit.console("SHOW MIRROR").first { $0["database"] == database }?["state"] == "paused"
+        }
+        try servers.old.psql("UPDATE t SET v = 'after'", database: database)
+        let client = try connect()
+        _ = try client.query("BEGIN READ ONLY")
+        #expect(try client.value("SELECT v FROM t") == "before")
+        // What has set something cannot go elsewhere, and what has one snapshot need not.
+        let (bound, whole) = (try connect(), try connect())
+        for sql in ["BEGIN READ ONLY", "SET LOCAL statement_timeout = '1min'"] { _ = try bound.query(sql) }
+        #expect(try bound.value("SELECT v FROM t") == "before")
+        _ = try whole.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        #expect(try whole.value("SELECT v FROM t") == "before")
+        // Another user: what is read on OLD counts for who reads it.
+        try waitUntil { try connect().value("/* user_id=99 */ SELECT v FROM t") == "after" }
+        #expect(try client.value("SELECT v FROM t") == "after")
+        #expect(try client.query("COMMIT").last?.transactionStatus == "I")
+        #expect(try bound.query("SHOW statement_timeout").allSatisfy { $0.type != "E" })
+        #expect(try bound.query("SELECT v FROM t").compactMap(\.sqlState) == ["0A000"])
+        #expect(try bound.query("ROLLBACK").last?.transactionStatus == "I")
+        #expect(try whole.value("SELECT v FROM t") == "before")
+    }
+
     private func count(_ server: PostgresCluster, _ database: String) throws -> String {
         try server.psql("SELECT count(*) FROM t", database: database)
     }

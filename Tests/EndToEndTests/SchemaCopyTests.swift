@@ -55,6 +55,8 @@ import Testing
             return row?["readable"] == "yes"
         }
         try godwit.psql("INSERT INTO children (parent) SELECT g FROM generate_series(1, 100) g", database: database)
+        // NEW is closed to others' writes.
+        try servers.new.psql("ALTER DATABASE \(database) SET default_transaction_read_only = on")
         let finish = try command("prepare", database, ["--finish-schema"])
         #expect(finish.wait() == .code(0), "\(finish.output.text)\(finish.errors.text)")
         let compared = try command("verify", database, ["--schema"])
@@ -170,6 +172,16 @@ import Testing
         ])
     }
 
+    @Test func `the keys of a role whose name has blanks come with its tables`() throws {
+        let database = try servers.makeDatabase(), role = "\"Keepers of \(database)\""
+        for side in [servers.old, servers.new] { try side.psql("CREATE ROLE \(role)") }
+        try servers.old.psql("""
+            CREATE TABLE kept (id int PRIMARY KEY, v text UNIQUE); ALTER TABLE kept OWNER TO \(role)
+            """, database: database)
+        let prepare = try command("prepare", database, ["--copy-schema"])
+        #expect(prepare.wait() == .code(0), "\(prepare.output.text)\(prepare.errors.text)")
+    }
+
     @Test func `what stands in the way behind the schema is told with how to go on`() throws {
         let tables = "CREATE TABLE keyless (v int); CREATE TABLE t (id int PRIMARY KEY)"
         let database = try servers.makeDatabase(old: tables)
@@ -178,6 +190,16 @@ import Testing
         #expect(copy.errors.text.contains("1 problems; NEW has the schema"), "\(copy.errors.text)")
         try servers.old.psql("DROP TABLE keyless", database: database)
         #expect(try command("prepare", database).wait() == .code(0))
+    }
+
+    @Test func `tablespaces that NEW has not are in nobody's way`() throws {
+        let database = try servers.makeDatabase(), space = "space_\(database)"
+        try servers.old.psql("SET allow_in_place_tablespaces = on; CREATE TABLESPACE \(space) LOCATION ''")
+        try servers.old.psql("""
+            CREATE TABLE t (id int PRIMARY KEY USING INDEX TABLESPACE \(space), v text) TABLESPACE \(space)
+            """, database: database)
+        let prepare = try command("prepare", database, ["--copy-schema"])
+        #expect(prepare.wait() == .code(0), "\(prepare.output.text)\(prepare.errors.text)")
     }
 
     @Test func `a NEW that has tables is left as it is`() throws {

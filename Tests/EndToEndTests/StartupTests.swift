@@ -124,6 +124,21 @@ import Testing
         #expect(Self.settings(in: try early.client.query("SELECT 1")).isEmpty)
     }
 
+    @Test func `who comes behind a failover is told so, though no server has logged in anew`() throws {
+        let relay = try TCPRelay(to: servers.old.port)
+        let godwit = try servers.godwit(database) {
+            $0.database.pool = ["size": "1"]
+            $0.database.old = "host=127.0.0.1 port=\(relay.port) dbname=\(database)"
+        }
+        #expect(try Greeted(port: godwit.port, database).told["in_hot_standby"] == "off")
+        for value in ["on", "off"] {
+            relay.say(Frame.message("S", Array("in_hot_standby\0\(value)\0".utf8)))
+            try waitUntil { try Greeted(port: godwit.port, database).told["in_hot_standby"] == value }
+        }
+        let backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = '\(database)' AND usename = 'app'"
+        #expect(try servers.old.psql(backends) == "1")
+    }
+
     @Test func `a login does not wait for as long as those who have the servers`() throws {
         let godwit = try godwit()
         let busy = try Greeted(port: godwit.port, database)

@@ -28,6 +28,46 @@ import Testing
         #expect(output == "psycopg \(expected)\nSQLAlchemy \(expected)\nDjango \(expected)\n")
     }
 
+    /// As pgjdbc sends the first statement of each transaction.
+    private func withBegin(_ sql: String) -> [UInt8] {
+        ["BEGIN", sql].flatMap { FrameBuilder.parse($0) + FrameBuilder.bind() + FrameBuilder.execute() }
+            + FrameBuilder.sync
+    }
+
+    @Test func `a BEGIN whose first read waits for NEW in one batch with it is the only one, and goes there`() throws {
+        let database = try servers.makeDatabase(
+            "CREATE TABLE t (id int PRIMARY KEY, v text)", old: "INSERT INTO t VALUES (1, 'row')")
+        let godwit = try servers.mirroring(database) {
+            $0.database.readsPercent = "100"
+            $0.database.reads = ["consistency": "global", "consistency_wait_millis": "10000"]
+        }
+        let client = try WireClient(port: godwit.port, database: database, user: "app")
+        let before = try onNew(godwit)
+        client.send(withBegin("SELECT v FROM t"))
+        let answer = try client.readToReady()
+        #expect(answer.map(\.type) == ["1", "2", "C", "1", "2", "D", "C", "Z"])
+        #expect(answer.last?.transactionStatus == "T")
+        #expect(try onNew(godwit) == before + 1)
+        #expect(try client.query("COMMIT").last?.transactionStatus == "I")
+    }
+
+    @Test func `a BEGIN that gets no server in one batch with a read fails like any other statement`() throws {
+        let database = try servers.makeMarkedDatabase()
+        let godwit = try servers.godwit(database) {
+            $0.database.readsPercent = "100"
+            $0.database.rules = "[{name: here, regex: here, action: old}]"
+            $0.database.pool = ["size": "1", "query_wait_timeout": "0.2"]
+        }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        let client = try WireClient(port: godwit.port, database: database, user: "app")
+        let holder = try WireClient(port: godwit.port, database: database, user: "app")
+        for sql in ["BEGIN ISOLATION LEVEL SERIALIZABLE", "SELECT 1"] { _ = try holder.query(sql) }
+        client.send(withBegin("/* here */ SELECT side FROM side_marker"))
+        #expect(try client.readToReady().map(\.type) == ["E", "Z"])
+        _ = try holder.query("COMMIT")
+        #expect(try client.value("/* here */ SELECT side FROM side_marker") == "old")
+    }
+
     @Test(arguments: [("lazy", 0), ("lazy", 1), ("authority", 2)])
     func `every answer in random transactions is the one that PostgreSQL gives`(mode: String, offset: UInt64) throws {
         let schema = "CREATE TABLE shelf (id int PRIMARY KEY, n int, note text)"

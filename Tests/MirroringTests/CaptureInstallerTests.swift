@@ -48,6 +48,13 @@ import Testing
         #expect(try installer.install(old: old, new: new, tables: tables).installed.count == 2)
     }
 
+    /// PostgreSQL looks for one in the way no sooner, and not at all where the wait is over by then.
+    @Test func `a lock is waited for until an autovacuum in the way is cancelled`() throws {
+        let harness = try MirrorHarness(schema: Self.schema)
+        let settings = try harness.connectOld().query("SELECT setting FROM pg_settings WHERE name = 'deadlock_timeout'")
+        #expect(CaptureInstaller().lockTimeoutMillis > Int(settings.integer(0, 0) ?? 0))
+    }
+
     @Test func `a disabled trigger is put back and the table named as suspect`() throws {
         let harness = try MirrorHarness(schema: Self.schema)
         try harness.prepare()

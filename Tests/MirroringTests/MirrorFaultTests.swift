@@ -92,6 +92,47 @@ import Testing
         #expect(try harness.differences() == [])
     }
 
+    /// What answers there next may have less than this one had.
+    @Test func `a NEW that was lost is read again when it is known how far it is`() throws {
+        let harness = try Self.filled(ownServers: true)
+        harness.start(MirrorOptions(pollMillis: 5))
+        try harness.waitUntilReadable()
+        harness.pair.new.kill9()
+        // The next batch finds it out.
+        try harness.connectOld().execute("UPDATE public.t SET v = 'meanwhile'")
+        try harness.wait(for: "the loss to be noticed") { $0.state == .waiting }
+        #expect(!harness.horizon.readable)
+        try harness.pair.new.start()
+        try harness.waitUntilReadable()
+        try harness.settle()
+        #expect(try harness.differences() == [])
+    }
+
+    @Test func `an OLD that is lost while its rows travel leaves reads where they are`() throws {
+        let harness = try Self.filled(ownServers: true)
+        harness.start(MirrorOptions(pollMillis: 5))
+        try harness.waitUntilReadable()
+        let owner = try harness.connectNew()
+        try owner.execute("BEGIN; LOCK TABLE public.t IN EXCLUSIVE MODE")
+        // Far more than is on its way at once.
+        try harness.connectOld().execute(
+            "INSERT INTO public.t SELECT g, repeat('x', 1000) FROM generate_series(1000, 60000) g")
+        try harness.wait(for: "the batch to wait") { _ in
+            try owner.query("""
+                SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'public.t'::regclass
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+                """).flag(0, 0)
+        }
+        harness.pair.old.kill9()
+        try owner.execute("COMMIT")
+        try harness.wait(for: "the loss to be noticed") { $0.state == .waiting }
+        #expect(harness.horizon.readable)
+        try harness.pair.old.start()
+        try harness.wait(for: "mirroring") { $0.state == .mirroring }
+        try harness.settle()
+        #expect(try harness.differences() == [])
+    }
+
     @Test func `a NEW that answers no more loses its reads after the lag limit, and gets them back`() throws {
         let harness = try Self.filled(ownServers: true)
         harness.start(MirrorOptions(pollMillis: 5, lagMaxSeconds: 0.5))
@@ -249,8 +290,20 @@ import Testing
         defer { _ = try? old.execute("RESET ROLE; DROP OWNED BY sequence_reader; DROP ROLE sequence_reader") }
         var reading = SequenceRaiser.Reading(try old.query(SequenceRaiser.Reading.query))
         #expect(reading.hidden.map(\.name) == ["hidden", "away"])
-        reading.add(uncalled: try old.query(try #require(reading.uncalledQuery)))
+        for query in reading.uncalledQueries { reading.add(uncalled: try old.query(query)) }
         #expect(reading.sequences.map { "\($0.name.name) \($0.last)" } == ["drawn 1", "used 1", "fresh 8"])
+    }
+
+    @Test func `many sequences from which nothing was drawn are read some at a time`() throws {
+        let harness = try MirrorHarness(schema: """
+            DO 'BEGIN FOR i IN 1 .. 450 LOOP EXECUTE format(''CREATE SEQUENCE s%s'', i); END LOOP; END'
+            """)
+        let old = try harness.connectOld()
+        try old.execute("SELECT setval('public.s1', 7, false), setval('public.s99', 9, false)")
+        var reading = SequenceRaiser.Reading(try old.query(SequenceRaiser.Reading.query))
+        #expect(reading.uncalledQueries.count == 3)
+        for query in reading.uncalledQueries { reading.add(uncalled: try old.query(query)) }
+        #expect(reading.sequences.map { "\($0.name.name) \($0.last)" } == ["s1 6", "s99 8"])
     }
 
     @Test func `sequences on NEW stay ahead of OLD's`() throws {

@@ -74,10 +74,33 @@ import Testing
         }
     }
 
+    @Test func `of many tables each that holds rows already is named`() throws {
+        let harness = try MirrorHarness(schema: """
+            DO 'BEGIN FOR i IN 1 .. 210 LOOP
+                EXECUTE format(''CREATE TABLE t%s (id int PRIMARY KEY)'', i); END LOOP; END'
+            """)
+        let new = try harness.connectNew()
+        try new.execute("INSERT INTO public.t1 VALUES (1); INSERT INTO public.t99 VALUES (1)")
+        let result = try Preflight.check(old: try harness.connectOld(), new: new)
+        #expect(result.blocking.map(\.place) == ["NEW public.t1", "NEW public.t99"])
+    }
+
     @Test func `the same database twice is refused`() throws {
         let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY)")
         let one = try harness.connectOld(), two = try harness.connectOld()
         #expect(try Preflight.check(old: one, new: two).blocking.contains { $0.problem.hasPrefix("are the same") })
+    }
+
+    @Test func `a schema that the control user may not look into is named`() throws {
+        let harness = try MirrorHarness(schema: """
+            CREATE SCHEMA shut; CREATE TABLE shut.t (id int PRIMARY KEY); GRANT ALL ON shut.t TO PUBLIC
+            """)
+        let role = harness.pair.database + "_r"
+        for side in [harness.pair.old, harness.pair.new] { try side.psql("CREATE ROLE \(role) LOGIN") }
+        let new = try Connection.open(
+            try ConnectionString(parsing: harness.pair.newConninfo).overriding(["user": role]), purpose: "test")
+        let found = try Preflight.check(old: try harness.connectOld(), new: new).blocking
+        #expect(found.contains { $0.place == "NEW shut.t" && $0.fix == "GRANT USAGE ON SCHEMA" }, "\(found)")
     }
 
     @Test func `columns that are told apart by their Unicode form only are named`() throws {
@@ -125,6 +148,24 @@ import Testing
         #expect(result.findings.filter { $0.problem.contains("no index") }.map(\.place) == ["OLD public.sought"])
     }
 
+    /// It cannot be asked for rows here, as one whose server is away; nor may anybody be told to empty it.
+    @Test func `a foreign table is told, and in nobody's way`() throws {
+        let harness = try MirrorHarness(schema: """
+            CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER away FOREIGN DATA WRAPPER nowhere;
+            CREATE TABLE t (id int PRIMARY KEY); CREATE FOREIGN TABLE far (id int) SERVER away
+            """)
+        let new = try harness.connectNew()
+        let result = try Preflight.check(old: try harness.connectOld(), new: new)
+        #expect(result.findings.map(\.place).contains("OLD public.far"))
+        #expect(result.tables.map(\.name.name) == ["t"])
+        try harness.prepare()
+        harness.start()
+        try harness.waitUntilReadable()
+        try harness.writer().execute("INSERT INTO t VALUES (1)")
+        try harness.settle()
+        #expect(try new.query("SELECT count(*) FROM public.t").integer(0, 0) == 1)
+    }
+
     @Test func `a table that somebody has for himself is not waited for`() throws {
         let harness = try MirrorHarness(schema: "CREATE TABLE t (k text PRIMARY KEY)")
         let other = try harness.connectOld()
@@ -135,6 +176,37 @@ import Testing
         let result = try Preflight.check(old: try harness.connectOld(), new: try harness.connectNew())
         #expect(result.tables.map(\.name.name) == ["t"])
         try other.execute("ROLLBACK")
+    }
+
+    @Test func `what NEW asks of rows that come, and OLD need not have asked, is told`() throws {
+        let harness = try MirrorHarness(schema: """
+            CREATE TABLE lookup (v text PRIMARY KEY); CREATE TYPE mood AS ENUM ('sad', 'glad');
+            CREATE FUNCTION known(x text) RETURNS bool LANGUAGE plpgsql AS
+                'BEGIN RETURN EXISTS (SELECT FROM lookup WHERE v = x); END';
+            CREATE FUNCTION safe(x text) RETURNS bool LANGUAGE plpgsql SET search_path = pg_catalog AS
+                'BEGIN RETURN length(x) > 0; END';
+            CREATE TABLE t (id int PRIMARY KEY, v text CHECK (known(v)), w text CHECK (safe(w)), n int CHECK (n > 0))
+            """)
+        let old = try harness.connectOld(), new = try harness.connectNew()
+        try old.execute("ALTER TABLE public.t ADD CONSTRAINT later CHECK (n < 9) NOT VALID")
+        try old.execute("ALTER TYPE public.mood ADD VALUE 'so-so' BEFORE 'glad'")
+        try new.execute("""
+            ALTER TABLE public.t ADD CONSTRAINT later CHECK (n < 9), ADD CONSTRAINT other CHECK (n <> 5);
+            ALTER TABLE public.t RENAME CONSTRAINT t_n_check TO positive
+            """)
+        let result = try Preflight.check(old: old, new: new)
+        #expect(result.blocking.isEmpty, "\(result.blocking)")
+        let places = result.findings.map(\.place)
+        #expect(places.filter { $0.hasPrefix("NEW function") } == ["NEW function public.known(text)"])
+        #expect(places.filter { $0.hasPrefix("NEW type") } == ["NEW type public.mood"])
+        #expect(places.filter { $0.contains("constraint") } == [
+            "NEW public.t constraint later", "NEW public.t constraint other",
+        ])
+    }
+
+    @Test func `too little room for locks is told`() {
+        #expect(Preflight.room("OLD", relations: 3200, locks: 6400).isEmpty)
+        #expect(Preflight.room("OLD", relations: 3201, locks: 6400).map(\.place) == ["OLD"])
     }
 
     @Test func `settings of one side only, and rows of extensions, are told`() throws {

@@ -31,6 +31,22 @@ import Testing
         #expect(try Self.plan(harness, "t").isUpsertable == isUpsertable)
     }
 
+    /// PostgreSQL refuses ON CONFLICT there, although the rule fires in neither case.
+    @Test(arguments: ["", "ALTER TABLE t DISABLE RULE changed"])
+    func `a table with a rule for UPDATE is mirrored`(state: String) throws {
+        let harness = try MirrorHarness.mirroring(
+            """
+            CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE log (id serial PRIMARY KEY, v text);
+            CREATE RULE changed AS ON UPDATE TO t DO ALSO INSERT INTO log (v) VALUES (NEW.v); \(state)
+            """, fill: "INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+        let writer = try harness.writer()
+        try writer.execute("INSERT INTO t VALUES (3, 'c'); UPDATE t SET v = v || '!'; DELETE FROM t WHERE id = 2")
+        try MirrorRegressionTests.expectEqual(harness)
+        // As a backlog.
+        try writer.execute("INSERT INTO t SELECT g, 'new' FROM generate_series(10, 9000) g; UPDATE t SET v = v || '?'")
+        try MirrorRegressionTests.expectEqual(harness)
+    }
+
     @Test(arguments: [
         ("id text, valid_from date", "valid_from", "'2020-01-01'", true),
         ("id text, valid_from date", "id", "'a'", false), ("\"of who\" text, id int", "\"of who\"", "'a'", false),
@@ -47,6 +63,20 @@ import Testing
         let condition = try #require(try harness.connectOld().query(
             "SELECT pg_get_partition_constraintdef('public.one'::regclass)")[0, 0])
         #expect(try Self.plan(harness, "t").hasPortableOrder(in: condition) == isPortable)
+    }
+
+    /// PostgreSQL 18 and later: the catalog's attnotnull is true of a column in which there are NULLs.
+    @Test func `what may hold a NULL from before is no key`() throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (k int, v text)")
+        let new = try harness.connectNew()
+        guard new.serverVersion >= 180_000 else { return }
+        try new.execute("""
+            INSERT INTO public.t VALUES (NULL, 'a'), (1, 'b'); CREATE UNIQUE INDEX t_k ON public.t (k);
+            ALTER TABLE public.t ADD CONSTRAINT filled NOT NULL k NOT VALID
+            """)
+        #expect(try CatalogReader.tables(new).map(\.key) == [[]])
+        try new.execute("DELETE FROM public.t WHERE k IS NULL; ALTER TABLE public.t VALIDATE CONSTRAINT filled")
+        #expect(try CatalogReader.tables(new).map(\.key) == [["k"]])
     }
 
     @Test(arguments: [

@@ -62,6 +62,16 @@ import Testing
         #expect(lost == 0)
     }
 
+    @Test func `whoever is to be woken no longer is not, and what has its descriptor now gets nothing`() {
+        let horizon = Horizon()
+        let bells = [Mailbox<Bool>(), Mailbox<Bool>()]
+        for bell in bells { horizon.wakeAfterBatches(bell.descriptor) }
+        horizon.wakeNoLonger(bells[0].descriptor)
+        horizon.announceWaiter()
+        horizon.finishBatch(horizon.beginBatch())
+        #expect(bells.map { isReadable($0.descriptor) } == [false, true])
+    }
+
     /// The rule itself: commits are numbers, a snapshot is what was committed when it was taken.
     @Test(arguments: [11, 12, 13, 14] as [UInt64])
     func `a user who may read NEW finds every commit that was acknowledged`(seed: UInt64) {

@@ -54,6 +54,26 @@ import Testing
         #expect(throws: SocketError(operation: .bind, errno: EADDRINUSE)) { _ = try Listener(on: taken) }
     }
 
+    @Test func `a client that comes by IPv4 where both are listened for has its IPv4 address`() throws {
+        let wanted = try #require(SocketAddress(host: "::", port: 0))
+        let listener: Listener
+        do {
+            listener = try Listener(on: wanted)
+        } catch {
+            if error.errno == EADDRNOTAVAIL || error.errno == EAFNOSUPPORT { return }  // a host without IPv6
+            throw error
+        }
+        let address = try #require(SocketAddress(host: "127.0.0.1", port: listener.address.port))
+        let client = try SocketDescriptor.connect(to: address)
+        listener.descriptor.wait(for: POLLIN)
+        guard case .client(_, let peer) = listener.accept() else {
+            Issue.record("nobody was accepted")
+            return
+        }
+        #expect(peer.host == "127.0.0.1")
+        #expect(client.connectError() == 0)
+    }
+
     @Test func `clients come in over a Unix socket, and one that was left behind is replaced`() throws {
         let directory = temporaryDirectory()
         let address = SocketAddress.unix(path: directory + "/.s.PGSQL.1")

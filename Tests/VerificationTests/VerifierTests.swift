@@ -453,6 +453,41 @@ import Testing
         taking.join()
     }
 
+    @Test func `while the writes are moved nobody has the mirror hold`() throws {
+        let side = try Side()
+        try side.prepare()
+        side.mirror.start()
+        try side.waitUntilReadable()
+        let moving = try side.connect(side.pair.oldConninfo)
+        try moving.execute("SELECT pg_advisory_lock(7451605422)")
+        let conninfo = side.pair.oldConninfo, newConninfo = side.pair.newConninfo
+        let comparing = OwnThread(name: "verify") {
+            do {
+                let report = try Verifier(
+                    old: try ConnectionString(parsing: conninfo), new: try ConnectionString(parsing: newConninfo)
+                ).run()
+                #expect(report.outcome == .equal)
+                guard case .batch = report.pairing else {
+                    Issue.record("\(report.pairing)")
+                    return
+                }
+            } catch {
+                Issue.record("\(error)")
+            }
+        }
+        try waitUntil("it to wait for the end of that") {
+            try moving.query("""
+                SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                    WHERE locktype = 'advisory' AND datname = current_database() AND application_name = 'godwit verify')
+                """).flag(0, 0)
+        }
+        // It asks each now and then, and nobody who indexes a table beside it has to wait for it.
+        try moving.execute("CREATE INDEX CONCURRENTLY ON public.numbers (v)")
+        #expect(try moving.query("SELECT hold_token IS NULL FROM godwit.control").flag(0, 0))
+        try moving.execute("SELECT pg_advisory_unlock(7451605422)")
+        comparing.join()
+    }
+
     @Test func `a verify that dies after asking holds the mirror only for a moment`() throws {
         let side = try Side()
         try side.prepare()

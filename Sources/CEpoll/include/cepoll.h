@@ -23,6 +23,11 @@ void godwit_timerfd_set(int timer, uint64_t nanoseconds);
 /// One epoll_event without the overlay's union: `data` is given and returned as 64 bits.
 int godwit_epoll_ctl(int epoll, int operation, int descriptor, uint32_t events, uint64_t data);
 
+/// recv and send, EINTR and all, without what they cost as cancellation points in a process with several threads: two
+/// locked instructions each. Nobody cancels a thread of ours.
+ssize_t godwit_receive(int socket, void *bytes, size_t count);
+ssize_t godwit_send(int socket, const void *bytes, size_t count);
+
 /// A descriptor, closed on exec, that is readable once this child has ended; -1 with errno on failure. Linux 5.3.
 int godwit_pidfd(int process);
 
