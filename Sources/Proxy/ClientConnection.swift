@@ -224,8 +224,7 @@ final class ClientConnection {
     /// The side that takes the writes.
     var authority: Side { database?.authority ?? .old }
     /// Gives the pool to `body` uncounted: as long as it is the client's.
-    @inline(__always)
-    func withPoolEntry<Outcome>(_ side: Side, _ body: (PoolEntry) -> Outcome) -> Outcome? {
+    @inline(__always) func withPoolEntry<Outcome>(_ side: Side, _ body: (PoolEntry) -> Outcome) -> Outcome? {
         if (side == .old ? pools.old : pools.new) == nil { _ = poolEntry(side) }
         return withUncounted(side == .old ? pools.old : pools.new, body)
     }
@@ -522,8 +521,9 @@ final class ClientConnection {
 
     /// Whether more comes of the server by itself. What it owes without a Sync it sends when it is told to flush.
     private func owesAnswer(_ server: ServerConnection) -> Bool {
-        if server.isCongested || server.isWithinMessage { return true }  // kept messages go on then, or the rest comes
-        if passToServer > 0 || server.session.awaitsCopyData || server.session.expectedCount == 0 { return false }
+        if server.isCongested { return true }  // kept messages go on then
+        let owesNothing = server.session.expectedCount == 0 && !server.isWithinMessage
+        if passToServer > 0 || server.session.awaitsCopyData || owesNothing { return false }
         if !server.session.owesReady && keptAtFlush != UInt32(truncatingIfNeeded: inbox.count) {
             keptAtFlush = UInt32(truncatingIfNeeded: inbox.count)
             server.queue([FrontendTag.flush, 0, 0, 0, 4])

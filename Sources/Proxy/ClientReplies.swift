@@ -115,7 +115,8 @@ extension ClientConnection {
         applySettled(status, on: server)
         if server.isReadOnly && status != .idle {
             fixOnNew()
-            if unit.isAllReads && unit.executes && !unit.hasFailed { transaction.isSurelyReadOnly = true }
+            let takesSnapshot = unit.isAllReads || unit.declaresCursor
+            if takesSnapshot && unit.executes && !unit.hasFailed { transaction.isSurelyReadOnly = true }
         }
         if unit.mayWrite && database.sequenceReaders.contains(user) { pin(.sequence) }
         switch unit.kind {

@@ -19,7 +19,7 @@ struct LazyTransaction {
     var isFixed = false
     /// With `isFixed`: it has one snapshot for all its reads, or what it has done on NEW would be missed elsewhere.
     var keepsSide = false
-    /// With `isFixed`: all that it reads is of one snapshot.
+    /// With `isFixed`: all that it reads is of one snapshot, that of its first read.
     var hasOneSnapshot = false
     /// It has failed on NEW, and fails on the authority in the same way when it begins there.
     var hasFailed = false
@@ -263,9 +263,8 @@ extension ClientConnection {
     /// Tables are emptied where NEW is copied to anew. Of what has its snapshot from before, as cursors and portals,
     /// nothing is gone.
     private var readsWhatMayBeGone: Bool {
-        guard lazy?.isFixed == true, lazy?.hasOneSnapshot == false, database?.route.horizon.readable == false
-        else { return false }
-        return unit.executes && unit.blindCount < unit.statementCount && unit.kind != .cursor
+        guard let lazy, lazy.isFixed, database?.route.horizon.readable == false else { return false }
+        return unit.executes && unit.looksAnew && !(lazy.hasOneSnapshot && transaction.isSurelyReadOnly)
     }
 
     /// NEW lacks something that a user of the unit must see, or is not to answer him: BEGIN was another's, or went

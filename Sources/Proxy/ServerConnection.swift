@@ -467,15 +467,16 @@ final class ServerConnection {
         client.stampPart(of: self)
         relay.finish(client)
         if client.hasEnded || worker.isDraining { worker.resumeLater(client) }
-        // A message counts with its head, and the client has it only with its end.
-        guard state == .leased, passRemaining == 0 else { return }
-        if session.needsBarrier && client.passToServer == 0 {
+        guard state == .leased else { return }
+        // A message counts with its head, and the client has it only with its end, which may be waiting for a Flush.
+        let isWhole = passRemaining == 0
+        if isWhole && session.needsBarrier && client.passToServer == 0 {
             runQuietly("")
-        } else if session.isFree && client.mayGiveBack {
+        } else if isWhole && session.isFree && client.mayGiveBack {
             client.giveBack(self)
-        } else if session.lacksOnlySync && client.mayGiveBack && client.hasOnlyPrepared {
+        } else if isWhole && session.lacksOnlySync && client.mayGiveBack && client.hasOnlyPrepared {
             client.giveBack(self, lacksSync: true)
-        } else if session.isBetweenUnits && client.mayPark {
+        } else if isWhole && session.isBetweenUnits && client.mayPark {
             client.parkOnNew()
         } else if let awaited = client.repliesAwaited, session.expectedCount <= awaited || awaited == 0 {
             client.repliesAwaited = nil

@@ -92,6 +92,8 @@ struct Unit: ~Copyable {
     var readsUnmirrored = false
     /// Of its statements, those that show nothing of what a database holds.
     var blindCount = 0
+    /// It shows what is there by now, and not only what cursors have that were opened before.
+    var looksAnew = false
     /// A portal may be left that a later unit goes on with.
     var leavesPortal = false
     /// Of a batch whose DDL runs on both sides: what is answered before its end.
@@ -119,7 +121,11 @@ struct Unit: ~Copyable {
         }
         if classification.seesTransactionTime { seesTransactionTime = true }
         if classification.readsUnmirrored { readsUnmirrored = true }
-        if classification.kind.showsNothing { blindCount += 1 }
+        if classification.kind.showsNothing {
+            blindCount += 1
+        } else if classification.kind != .cursor || classification.declaresCursor {
+            looksAnew = true
+        }
         if classification.readsSequence {
             readsSequence = true
             if !mayWrite && !classification.drawsSequenceFirst { readsEarlierSequence = true }
@@ -162,6 +168,7 @@ struct Unit: ~Copyable {
         isAllReads = false
         isRestReads = false
         mayLiftReadOnly = true
+        looksAnew = true
         if !endsNothing { borders.append(.unknown, isRead: false) }
         session.noteUnknown()
         note(.unknown, mayWrite: true)
@@ -179,6 +186,9 @@ struct Unit: ~Copyable {
     /// Its statements, as they were read, tell of what the database holds. It has none where it only goes on with
     /// portals.
     var mayShow: Bool { executes && (statementCount == 0 || blindCount < statementCount) }
+
+    /// It is a DECLARE and nothing else.
+    var declaresCursor: Bool { statementCount == 1 && kind == .cursor && looksAnew }
 
     /// What the router is asked about.
     var routedKind: StatementKind {

@@ -35,7 +35,8 @@ extension ClientConnection {
         if wasCongested && !server.isCongested { resumeSoon() }
         // The last that went there was what a COPY that has failed leaves over: nothing comes that would give it back.
         // A message that is being gathered keeps it.
-        if server.session.isFree && mayGiveBack && (run.offset == bytes.count || bytesToSkip > 0) {
+        let isDone = run.offset == bytes.count || bytesToSkip > 0
+        if server.session.isFree && !server.isWithinMessage && mayGiveBack && isDone {
             transaction = TransactionFacts()
             giveBack(server)
         }

@@ -38,6 +38,8 @@ package struct Classification: Sendable, Equatable {
     package var readsSequence = false
     /// It reads a relation that NEW does not hold, or not as OLD does.
     package var readsUnmirrored = false
+    /// DECLARE: it takes the snapshot that FETCH and MOVE go on with.
+    package var declaresCursor = false
     /// Of several statements: one before that may have called nextval itself.
     package var drawsSequenceFirst = false
     /// Of several statements: none of them writes.

@@ -250,6 +250,7 @@ enum SessionStatements {
         let node = SyntaxTree.cast(statement, to: PgQuery__DeclareCursorStmt.self).pointee
         var result = Classification(.cursor, .sessionState)
         result.objectName = SyntaxTree.string(node.portalname)
+        result.declaresCursor = true
         if node.options & 0x20 != 0 { result.effects.append(.pins(.holdCursor)) }     // CURSOR_OPT_HOLD
         return result
     }

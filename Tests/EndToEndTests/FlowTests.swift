@@ -124,6 +124,21 @@ import Testing
         #expect(try client.readToReady().map(\.type) == ["2", "D", "C", "Z"])
     }
 
+    /// The end of the row stays in the server's memory until it is asked for: by us, for the client has no more to send.
+    @Test func `what waits for the answers before it waits for no row that is there in part`() throws {
+        let client = try connect()
+        let row = Frame.parse("SELECT repeat('wide', 5000)", name: "b") + Frame.bind(statement: "b") + Frame.execute()
+        // It has to come together with the end of what is before it: some units, and some tries.
+        let named = Frame.parse("SELECT 1", name: "a") + Frame.sync + Frame.sync
+        let taken = Frame.parse("SELECT 2", name: "a") + Frame.sync
+        for _ in 0..<100 {
+            client.send(named + row + taken + Frame.closeStatement("a") + Frame.closeStatement("b") + Frame.sync)
+            let answers = try (0..<4).flatMap { _ in try client.readToReady() }
+            #expect(answers.map(\.type) == ["1", "Z", "Z", "1", "2", "D", "C", "E", "Z", "3", "3", "Z"])
+            #expect(answers.compactMap(\.sqlState) == ["42P05"])
+        }
+    }
+
     @Test func `what Godwit answers itself does not come within a description`() throws {
         let client = try connect()
         client.send(Frame.parse(Self.wide, name: "a") + Frame.parse("SELECT 1", name: "b") + Frame.sync)

@@ -45,6 +45,15 @@ import Testing
         #expect(try bound.value("SELECT v FROM t") == "before")
         _ = try whole.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         #expect(try whole.value("SELECT v FROM t") == "before")
+        // A cursor has its snapshot from when it is declared, and nothing has one before its first read.
+        let (drawing, late) = (try connect(), try connect())
+        for sql in ["BEGIN READ ONLY", "SET LOCAL statement_timeout = '1min'"] { _ = try drawing.query(sql) }
+        for name in ["a", "b"] {
+            #expect(try drawing.query("DECLARE \(name) CURSOR FOR SELECT v FROM t").allSatisfy { $0.type != "E" })
+        }
+        for sql in ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET LOCAL statement_timeout = '1min'"] {
+            _ = try late.query(sql)
+        }
         // Another user: what is read on OLD counts for who reads it.
         try waitUntil { try connect().value("/* user_id=99 */ SELECT v FROM t") == "after" }
         #expect(try client.value("SELECT v FROM t") == "after")
@@ -53,6 +62,9 @@ import Testing
         #expect(try bound.query("SELECT v FROM t").compactMap(\.sqlState) == ["0A000"])
         #expect(try bound.query("ROLLBACK").last?.transactionStatus == "I")
         #expect(try whole.value("SELECT v FROM t") == "before")
+        #expect(try late.query("SELECT v FROM t").compactMap(\.sqlState) == ["0A000"])
+        #expect(try drawing.value("FETCH a") == "before")
+        #expect(try drawing.query("DECLARE c CURSOR FOR SELECT v FROM t").compactMap(\.sqlState) == ["0A000"])
     }
 
     private func count(_ server: PostgresCluster, _ database: String) throws -> String {
