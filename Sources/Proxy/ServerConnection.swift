@@ -443,7 +443,7 @@ final class ServerConnection {
     private func parameterChanged(_ body: UnsafeRawBufferPointer, _ relay: inout Relay) -> Bool {
         var reader = BodyReader(body)
         guard let name = reader.cString(), let value = reader.cString() else { return false }
-        if login.noteStandby(String(wire: name), String(wire: value)) { entry.database.promoted(self) }
+        if login.noteStandby(name, value) { entry.database.promoted(self) }
         guard let client, !client.awaitsSpelling, !session.isQuiet, state == .leased else { return false }
         // The greeting has told its name; one without a name must not hear of ours.
         if client.isApplyingSettings { return !name.elementsEqual("application_name".utf8) }

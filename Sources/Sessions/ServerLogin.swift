@@ -67,11 +67,11 @@ package struct ServerLogin {
     /// Of what was reported only this changes without a session that does it: a standby is promoted.
     ///
     /// - Returns: false where it is something else that was reported.
-    package mutating func noteStandby(_ name: String, _ value: String) -> Bool {
-        guard name == Self.standbyName, let index = parameters.firstIndex(where: { $0.name == name }) else {
-            return false
-        }
-        parameters[index].value = value
+    package mutating func noteStandby(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Bool {
+        guard name.elementsEqual(Self.standbyName.utf8),
+            let index = parameters.firstIndex(where: { $0.name == Self.standbyName })
+        else { return false }
+        parameters[index].value = String(wire: value)
         return true
     }
 
