@@ -49,7 +49,7 @@ struct HealthWindow: Sendable {
             for sample in samples { add(sample, using: &generator) }
         }
 
-        mutating func add(_ sample: HealthSample, using generator: inout SeededGenerator) {
+        private mutating func add(_ sample: HealthSample, using generator: inout SeededGenerator) {
             sums.calls += 1
             if sample.isError {
                 sums.errors += 1
@@ -75,10 +75,6 @@ struct HealthWindow: Sendable {
         _ samples: ContiguousArray<HealthSample>, now: MonotonicInstant, using generator: inout SeededGenerator
     ) {
         slots[slot(now)].add(samples, using: &generator)
-    }
-
-    mutating func add(_ sample: HealthSample, now: MonotonicInstant, using generator: inout SeededGenerator) {
-        slots[slot(now)].add(sample, using: &generator)
     }
 
     mutating func addCompared(_ shape: UInt64, differs: Bool, now: MonotonicInstant) {

@@ -56,10 +56,8 @@ enum MigrationWork {
     ///
     /// What is under way is waited for: a client's DDL is no reason to pause a migration, and wake somebody.
     static func alone(_ engine: SwitchEngine, _ database: String, _ body: () -> String?) -> String? {
-        let end = Deadline.now().adding(seconds: aloneSeconds)
-        while !engine.begin(database) {
-            if end.hasPassed { return "the writes are just being moved, or DDL runs on both sides" }
-            usleep(100_000)
+        guard engine.begin(database, patienceSeconds: aloneSeconds) else {
+            return "the writes are just being moved, or DDL runs on both sides"
         }
         defer { engine.end(database) }
         return body()

@@ -96,12 +96,16 @@ final class SwitchEngine: Sendable {
     func entry(of database: String) -> Entry? { entries.withLock { $0[database] } }
 
     /// - Returns: false while a switch of it is under way, which `end` lets begin again.
-    func begin(_ database: String) -> Bool { begin(database, .changes) }
+    ///
+    /// - Parameter seconds: for so long that is waited for as well.
+    func begin(_ database: String, patienceSeconds seconds: Double? = nil) -> Bool {
+        begin(database, .changes, patienceSeconds: seconds)
+    }
 
     func end(_ database: String) { busy.withLock { $0[database] = nil } }
 
-    private func begin(_ database: String, _ turn: Turn) -> Bool {
-        let end = Deadline.now().adding(seconds: Self.lookSeconds)
+    private func begin(_ database: String, _ turn: Turn, patienceSeconds seconds: Double? = nil) -> Bool {
+        let end = Deadline.now().adding(seconds: seconds ?? Self.lookSeconds)
         while true {
             let present = busy.withLock { busy in
                 let present = busy[database]
@@ -109,7 +113,7 @@ final class SwitchEngine: Sendable {
                 return present
             }
             guard let present else { return true }
-            let isPassing = present == .looks || present == .changes && turn == .looks
+            let isPassing = seconds != nil || present == .looks || present == .changes && turn == .looks
             if !isPassing || end.hasPassed { return false }
             usleep(Self.lookMicros)
         }

@@ -231,7 +231,7 @@ import Testing
                 micros: UInt64.random(in: 0..<1000, using: &generator),
                 isError: Int.random(in: 0..<50, using: &generator) == 0,
                 shape: UInt64.random(in: 0..<60, using: &generator))
-            window.add(sample, now: now, using: &generator)
+            window.add([sample], now: now, using: &generator)
             all.append((now, sample))
             guard round % 1000 == 999 else { continue }
             let slot = now.nanoseconds / 1_000_000_000
