@@ -12,7 +12,8 @@ package enum FreePort {
     package static func find() throws -> UInt16 {
         for _ in 0..<200 {
             let port = UInt16.random(in: 20_000..<32_000)
-            if isFree(port), given.withLock({ $0.insert(port).inserted }) { return port }
+            // Taken first: to look at a port is to listen on it for a moment, and whoever was given it would not get it.
+            if given.withLock({ $0.insert(port).inserted }), isFree(port) { return port }
         }
         throw TestFailure("no free port in 200 tries")
     }

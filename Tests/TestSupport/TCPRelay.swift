@@ -46,9 +46,14 @@ package final class TCPRelay: Sendable {
 
     package init(to upstream: UInt16) throws {
         self.upstream = upstream
-        let port = try FreePort.find()
+        var port = try FreePort.find()
+        var listener = Self.listen(port)
+        for _ in 0..<10 where listener == nil {
+            port = try FreePort.find()      // somebody else took it in between
+            listener = Self.listen(port)
+        }
+        guard let listener else { throw TestFailure("the relay cannot listen on \(port): errno \(errno)") }
         self.port = port
-        guard let listener = Self.listen(port) else { throw TestFailure("the relay cannot listen on \(port)") }
         Thread.detachNewThread { [self] in accept(on: listener) }
     }
 
