@@ -8,12 +8,22 @@ package struct Redactor {
     private var pseudonyms: Pseudonyms
     /// Of connections that are in the midst of one; nil: it is of text.
     private var copies: [UInt64: BinaryCopyScan?] = [:]
+    /// Connections in whose plain quotes a backslash escapes, as far as they have said so.
+    private var loose: Set<UInt64> = []
+    /// Those that began so.
+    private var begunLoose: Set<UInt64> = []
+    /// The present record's is one of them.
+    private var isLoose = false
+    private var strings = StringsSetting()
 
     /// - Parameter key: random, of this capture alone, and forgotten with it.
     package init(key: [UInt8]) { pseudonyms = Pseudonyms(key: key) }
 
     package mutating func redact(_ record: CaptureRecord) -> CaptureRecord {
         var record = record
+        isLoose = loose.contains(record.connection)
+        // A text is read as a whole before what it sets is so.
+        defer { noteStrings(of: record) }
         if case .message(FrontendTag.copyData, let answers, let body) = record.content {
             let made = copyData(body, of: record.connection)
             record.content = .message(tag: FrontendTag.copyData, answers: answers, body: made)
@@ -43,6 +53,24 @@ package struct Redactor {
             break
         }
         return record
+    }
+
+    private mutating func noteStrings(of record: CaptureRecord) {
+        switch record.content {
+        case .connect(let connection):
+            for setting in connection.settings where setting.name == StringsSetting.name {
+                _ = sql(Array(setting.statement.utf8))
+            }
+            if strings.isOn == false { begunLoose.insert(record.connection) }
+        case .disconnect, .dropped:
+            loose.remove(record.connection)
+            begunLoose.remove(record.connection)
+        case .prepared, .message, .omitted, .cancel, .ready, .answer, .error: break
+        }
+        if let isOn = strings.isReset ? !begunLoose.contains(record.connection) : strings.isOn {
+            if isOn { loose.remove(record.connection) } else { loose.insert(record.connection) }
+        }
+        strings = StringsSetting()
     }
 
     private mutating func message(_ tag: UInt8, _ body: [UInt8]) -> [UInt8] {
@@ -75,7 +103,7 @@ package struct Redactor {
         var made = text
         var place = StatementPlace(isCode: isCode)
         text.withUnsafeBytes { bytes in
-            var lexer = SQLLexer(bytes)
+            var lexer = SQLLexer(bytes, isLoose: isLoose)
             while true {
                 let token = lexer.next()
                 let piece = Array(bytes[token.start..<token.end])
@@ -103,6 +131,7 @@ package struct Redactor {
                 case .parameter, .operation, .punctuation: break
                 }
                 place.pass(token.kind, piece)
+                if !isCode { strings.pass(piece) }
             }
         }
         return made

@@ -120,6 +120,11 @@ struct StatementPlace {
             isSetting = head == .start
         case .name:
             if word == "local" || word == "session" { return }
+            // It was no word of SET's, and a setting's name begins with it.
+            if mark == UInt8(ascii: ".") && (lastWord == "local" || lastWord == "session") {
+                setting = .dot
+                return
+            }
             let isQuoted = kind == .quotedIdentifier
             // As an escape of Unicode a dot would not be seen.
             let isOwn = isQuoted && (piece[0] != UInt8(ascii: "\"") || piece.contains(UInt8(ascii: ".")))

@@ -95,6 +95,9 @@ import Testing
             "UPDATE t SET a.b = c; SELECT '"),
         ("SET \"app.user\" = 'hunter2'", "SET \"app.user\" = '"), ("SET LOCAL \"a.b\" = '{\"x\": \"hunter2\"}'", "'{\""),
         ("SET app.user TO hunter2, \"hunter2\"", "SET app.user TO "), ("SET U&\"a\\002eb\" = 'hunter2'", "= '"),
+        ("SET session.tenant = hunter2", "SET session.tenant = "),
+        ("SET LOCAL session.a TO hunter2", "SET LOCAL session.a TO "),
+        ("SET SESSION local.a.b TO x, hunter2", "SET SESSION local.a.b TO "),
         ("ALTER ROLE bob SET app.user TO hunter2", "ALTER ROLE bob SET app.user TO "),
         ("SELECT $$hunter2", "SELECT $$"), ("SELECT $x$hunter2", "SELECT $x$"), ("SELECT 'hunter2", "SELECT '"),
         ("SELECT 1 /* hunter2's \" hunter2", " /* "), ("SELECT $hunter2", "SELECT $"),
@@ -104,6 +107,44 @@ import Testing
         let changed = redacted(sql)
         #expect(changed.utf8.count == sql.utf8.count)
         #expect(!changed.contains("hunter2") && changed.contains(kept), "\(changed)")
+    }
+
+    @Test func `no value stays where backslashes escape in plain quotes`() {
+        var redactor = Redactor(key: [1, 2, 3])
+        func said(_ text: String, _ connection: UInt64) -> String {
+            let body = Array(text.utf8) + [0]
+            let record = CaptureRecord(
+                connection: connection, micros: 1, content: .message(tag: FrontendTag.query, answers: 0, body: body))
+            guard case .message(_, _, let made) = redactor.redact(record).content else { return "no message" }
+            return String(decoding: made.dropLast(), as: UTF8.self)
+        }
+        let text = #"SELECT 'O\'Hunter', 'x' AS name"#, path = #"SELECT 'C:\', name, 'x'"#
+        for (sets, restores) in [
+            ("SET standard_conforming_strings = off", "SET standard_conforming_strings TO 'on'"),
+            ("SELECT set_config('standard_conforming_strings', 'off', false)",
+                "SET Standard_Conforming_Strings = true"),
+            ("SET standard_conforming_strings = off", "RESET standard_conforming_strings"),
+            ("SET standard_conforming_strings = off", "SET standard_conforming_strings TO DEFAULT"),
+            ("SET standard_conforming_strings = off", "DISCARD ALL"),
+        ] {
+            #expect(said(path, 1).contains("', name, '"))
+            _ = said(sets, 1)
+            let changed = said(text, 1)
+            #expect(!changed.contains("Hunter") && changed.contains("AS name"), "\(changed)")
+            #expect(said(path, 2).contains("', name, '"))
+            _ = said(restores, 1)
+            #expect(said(path, 1).contains("', name, '"))
+        }
+        let strings = CapturedConnection.Setting(
+            name: "standard_conforming_strings", statement: "SET standard_conforming_strings TO off")
+        let connection = CapturedConnection(user: "u", database: "d", applicationName: "", settings: [strings])
+        let record = CaptureRecord(connection: 3, micros: 1, content: .connect(connection))
+        #expect(redactor.redact(record) == record)
+        for resets in ["SELECT 1", "RESET ALL"] {
+            _ = said(resets, 3)
+            let changed = said(text, 3)
+            #expect(!changed.contains("Hunter") && changed.contains("AS name"), "\(changed)")
+        }
     }
 
     @Test func `a setting of PostgreSQL's own and a column keep what they are set to`() {

@@ -74,6 +74,19 @@ import Testing
         #expect(throws: LogError.self) { try StderrLog(prefix: "%u ") }
     }
 
+    @Test func `an application's name may hold blanks`() throws {
+        let text = """
+            2024-01-31 12:00:00.500 UTC [7] app@shop PostgreSQL JDBC Driver LOG:  execute S_1: SELECT $1
+            2024-01-31 12:00:00.500 UTC [7] app@shop PostgreSQL JDBC Driver DETAIL:  parameters: $1 = 'x'
+            2024-01-31 12:00:01.000 UTC [8] app@shop psql LOG:  statement: SELECT 1
+            """
+        var entries: [LogEntry] = []
+        try StderrLog(prefix: "%m [%p] %q%u@%d %a ").entries(bytes(text)) { entries.append($0) }
+        #expect(entries.map(\.severity) == ["LOG", "LOG"])
+        #expect(entries[0].detail == bytes("parameters: $1 = 'x'") && entries[0].user == "app")
+        #expect(entries[1].application == "psql" && entries[1].message == bytes("statement: SELECT 1"))
+    }
+
     @Test func `further lines of an entry that is nobody's belong to no statement`() throws {
         let text = """
             2024-01-31 12:00:00.500 UTC [7] app@shop LOG:  statement: UPDATE t
@@ -218,6 +231,23 @@ import Testing
         }
         translator.finish { records.append($0) }
         #expect(kinds(records) == expected)
+    }
+
+    @Test func `a session that nobody has ended ends where another one has its number`() {
+        var translator = LogTranslator()
+        var records: [CaptureRecord] = []
+        let events: [LogTranslator.Event] = [
+            .connect(user: "one", database: "d", application: ""), .simple(bytes("BEGIN")), .duration(micros: 1),
+            .simple(bytes("UPDATE t SET a = 1")), .connect(user: "other", database: "d", application: ""),
+            .simple(bytes("COMMIT")), .disconnect,
+        ]
+        for (index, event) in events.enumerated() {
+            translator.add(event, session: "7", micros: UInt64(index), who: ("", "", "")) { records.append($0) }
+        }
+        translator.finish { records.append($0) }
+        #expect(kinds(records) == "+QzQz-+Qz-")
+        let users = records.compactMap { if case .connect(let one) = $0.content { one.user } else { nil } }
+        #expect(users == ["one", "other"] && records.map(\.connection) == [1, 1, 1, 1, 1, 1, 2, 2, 2, 2])
     }
 
     @Test func `what a session has prepared is prepared again when it was forgotten`() {

@@ -69,6 +69,18 @@ import Testing
         }
     }
 
+    @Test func `a COPY whose data were cut is counted once, and not where it is left out`() {
+        for onlyReads in [false, true] {
+            var builder = ScriptBuilder(book: StatementBook(), onlyReads: onlyReads)
+            let contents = [
+                query("COPY t FROM STDIN"), .answer(CapturedAnswer(.copyIn)), .omitted(bytes: 10), .omitted(bytes: 90),
+                message(FrontendTag.copyDone, answers: 1), .ready(.idle), query("SELECT 1"), .ready(.idle),
+            ]
+            for content in contents { builder.add(CaptureRecord(connection: 1, micros: 0, content: content)) { _ in } }
+            #expect(builder.cutCopies == (onlyReads ? 0 : 1))
+        }
+    }
+
     @Test func `what may write is left out, but for what it prepares`() {
         let parse: [UInt8] = [0x73, 0] + Array("INSERT INTO t VALUES (1)".utf8) + [0, 0, 0]
         let steps = steps(events([
@@ -82,6 +94,20 @@ import Testing
         #expect(steps[2].bytes.isEmpty)
     }
 
+    @Test(arguments: [0, 1] as [UInt64])
+    func `a COPY that is left out is left out with both of its Syncs`(apart: UInt64) {
+        let parse: [UInt8] = [0] + Array("COPY t FROM STDIN".utf8) + [0, 0, 0]
+        let steps = steps(events([
+            message(FrontendTag.parse, parse), message(FrontendTag.bind, [0, 0, 0, 0, 0, 0, 0, 0]),
+            message(FrontendTag.execute, [0, 0, 0, 0, 0]), message(FrontendTag.sync),
+            .answer(CapturedAnswer(.copyIn)), message(FrontendTag.copyData, [1], answers: 3),
+            message(FrontendTag.copyDone, answers: 3), message(FrontendTag.sync, answers: 3),
+            .answer(CapturedAnswer(.complete)), .ready(.idle), query("SELECT 1"), .ready(.idle),
+        ], onlyReads: true, apart: apart))
+        #expect(steps.map(\.unit.isSkipped) == [true, false])
+        #expect(steps[0].bytes.isEmpty && steps[0].endsUnit && steps[1].readies == 1)
+    }
+
     @Test func `a portal that has a name, or was open before, is not asked again`() {
         func batch(_ portal: String, opens: Bool) -> [CaptureRecord.Content] {
             let name = Array(portal.utf8) + [0]
@@ -93,6 +119,21 @@ import Testing
             batch("", opens: true) + batch("", opens: false) + batch("C_1", opens: true) + batch("C_1", opens: false),
             apart: 0))
         #expect(steps.map { $0.unit.repeatable == nil } == [false, true, true, true])
+    }
+
+    @Test func `what is closed behind its own Execute is not asked again`() {
+        func batch(_ closed: String, isLast: Bool) -> [CaptureRecord.Content] {
+            let close = [message(FrontendTag.close, Array("S\(closed)".utf8) + [0])]
+            let run = [
+                message(FrontendTag.parse, [0x73, 0] + Array("SELECT 1".utf8) + [0, 0, 0]),
+                message(FrontendTag.bind, [0, 0x73, 0, 0, 0, 0, 0, 0, 0]),
+                message(FrontendTag.execute, [0, 0, 0, 0, 0]),
+            ]
+            return (isLast ? run + close : close + run) + [message(FrontendTag.sync), .ready(.idle)]
+        }
+        let steps = steps(events(
+            batch("old", isLast: false) + batch("s", isLast: true) + batch("", isLast: true), apart: 0))
+        #expect(steps.map { $0.unit.repeatable == nil } == [false, true, false])
     }
 
     @Test func `Flush behind a Sync begins nothing`() {
@@ -178,6 +219,22 @@ import Testing
         }
     }
 
+    @Test func `a large message that was sent and answered is not kept`() {
+        let player = SessionPlayer(connection: 1)
+        weak var kept: ScriptUnit?
+        do {
+            let unit = ScriptUnit(connection: 1, number: 1)
+            kept = unit
+            player.add(ScriptStep(
+                micros: 0, bytes: [UInt8](repeating: 0, count: 2 << 20), readies: 0, answers: 0, unit: unit,
+                endsUnit: true, isCopyData: false, unitsBefore: 0))
+        }
+        #expect(kept != nil)
+        _ = player.send(dueNanos: 0, sentNanos: 0)
+        _ = player.handle(.ready(.idle))
+        #expect(kept == nil && player.next == nil && player.bytesWaiting == 0)
+    }
+
     @Test func `COPY data that is still to come is waited for`() {
         let data = [message(FrontendTag.copyData, [1], answers: 1), message(FrontendTag.copyDone, answers: 1)]
         let accepted = CaptureRecord.Content.answer(CapturedAnswer(.copyIn))
@@ -190,6 +247,27 @@ import Testing
             _ = player.handle(.outcome(StatementOutcome(CapturedAnswer(.copyIn))))
             #expect(player.endOfCopy() == nil && player.mayGoOn == (known > 1), "\(known) steps")
         }
+    }
+
+    @Test func `of a COPY that fails here before its data nothing more is sent, and it has one answer`() {
+        let parse: [UInt8] = [0] + Array("COPY t FROM STDIN".utf8) + [0, 0, 0]
+        let steps = steps(events([
+            message(FrontendTag.parse, parse), message(FrontendTag.bind, [0, 0, 0, 0, 0, 0, 0, 0]),
+            message(FrontendTag.execute, [0, 0, 0, 0, 0]), message(FrontendTag.sync),
+            .answer(CapturedAnswer(.copyIn)), message(FrontendTag.copyData, [1], answers: 3),
+            message(FrontendTag.copyDone, answers: 3), message(FrontendTag.sync, answers: 3),
+            .answer(CapturedAnswer(.complete)), .ready(.idle), query("SELECT 1"), .ready(.idle),
+        ], apart: 0))
+        let player = SessionPlayer(connection: 1)
+        for step in steps { player.add(step) }
+        #expect(!player.send(dueNanos: 0, sentNanos: 0).bytes.isEmpty)
+        _ = player.handle(.outcome(StatementOutcome(state: "42P01", message: "")))
+        _ = player.handle(.ready(.idle))
+        while let step = player.next, step.unit === steps[0].unit {
+            #expect(player.mayGoOn && player.send(dueNanos: 0, sentNanos: 0).bytes.isEmpty && player.isIdle)
+        }
+        #expect(player.bytesWaiting == player.next?.bytes.count && player.finished == 1)
+        #expect(!player.send(dueNanos: 0, sentNanos: 0).bytes.isEmpty && player.running.count == 1)
     }
 
     @Test func `what is due and has no answer is known, sent or not`() {

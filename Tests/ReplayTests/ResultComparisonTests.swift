@@ -95,6 +95,34 @@ import Testing
         #expect(found(["15", "1"], ["15", "1"]) == nil && found(["15", "1"], ["18"]) == 0)
     }
 
+    @Test func `a binary COPY may begin with any of its rows`() {
+        func copied(_ values: [UInt8], contentBytesMax: Int = 1 << 20) -> StatementOutcome {
+            var writer = MessageWriter()
+            for (index, value) in values.enumerated() {
+                writer.message(BackendTag.copyData) { body in
+                    // As PostgreSQL sends it: the header, and behind it in the same message a row.
+                    let header = Array("PGCOPY\n".utf8) + [0xFF, 0x0D, 0x0A, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+                    if index == 0 { body.raw(header) }
+                    body.raw([0, 1, 0, 0, 0, 1, value] as [UInt8])
+                }
+            }
+            writer.message(BackendTag.copyData) { $0.raw([0xFF, 0xFF] as [UInt8]) }
+            writer.commandComplete("COPY \(values.count)")
+            var reader = ResultReader(contentBytesMax: contentBytesMax, withDigest: true)
+            var found = StatementOutcome(.empty)
+            writer.bytes.withUnsafeBytes { reader.take($0) { if case .outcome(let outcome) = $0 { found = outcome } } }
+            return found
+        }
+        // What is played against one side alone is digested as a capture is.
+        let unit = ScriptUnit(connection: 1, number: 1)
+        unit.expected = [copied([1, 2], contentBytesMax: 0)]
+        #expect(CaptureComparison.difference(unit, [copied([1, 2])]) == nil)
+        #expect(CaptureComparison.difference(unit, [copied([1, 3], contentBytesMax: 0)]) != nil)
+        #expect(difference(copied([1, 2, 3]), copied([3, 1, 2])) == nil)
+        #expect(copied([1, 2]).digest?.unordered == copied([2, 1]).digest?.unordered)
+        #expect(difference(copied([1, 2, 3]), copied([3, 1, 3])) != nil)
+    }
+
     @Test func `infinity is near nothing but itself`() {
         func number(_ text: String) -> StatementOutcome { outcome([["1", text]], types: [23, 701]) }
         for other in ["5", "-Infinity", "NaN"] {
@@ -111,6 +139,26 @@ import Testing
         #expect(difference(slim([["1"], ["2"]]), slim([["2"], ["1"]])) == nil)
         #expect(difference(slim([["1"], ["2"]]), slim([["2"], ["1"]]), hasOrder: true) == .digest)
         #expect(difference(slim([]), slim([])) == nil)
+    }
+
+    @Test(arguments: [0, 1 << 20])
+    func `what a function call gives is compared, and is no row`(contentBytesMax: Int) {
+        func called(_ value: String?) -> StatementOutcome {
+            var writer = MessageWriter()
+            writer.message(BackendTag.functionCallResponse) { body in
+                body.int32(value.map { Int32($0.utf8.count) } ?? -1)
+                body.raw((value ?? "").utf8)
+            }
+            var reader = ResultReader(contentBytesMax: contentBytesMax, withDigest: true)
+            var found = StatementOutcome(.empty)
+            writer.bytes.withUnsafeBytes { reader.take($0) { if case .outcome(let outcome) = $0 { found = outcome } } }
+            return found
+        }
+        #expect(called("abc").kind == .answer(.functionResult) && called("abc").rows == 0)
+        #expect(difference(called("abc"), called("abc")) == nil)
+        for other in ["abd", "", nil] as [String?] { #expect(difference(called("abc"), called(other)) != nil) }
+        #expect(difference(called(""), called(nil)) != nil)
+        #expect(called("abc").hasSameEnd(as: StatementOutcome(CapturedAnswer(.functionResult))))
     }
 
     @Test func `a workload is read strictly`() throws {

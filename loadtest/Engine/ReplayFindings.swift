@@ -70,9 +70,10 @@ extension ReplayRun {
         }
         let isStable = ResultComparison.difference(rerun.unit, rerun.first[0], first, rules) == nil
         let differsAgain = ResultComparison.difference(rerun.unit, first, second, rules) != nil
-        comparison.add(
-            rerun.unit, isStable && differsAgain ? .mismatch : .noise, statement: rerun.statement,
-            words: rerun.difference.words)
+        // What is refused only when it is asked again says nothing of what it gives.
+        let isRefused = first.contains { $0.kind == .failed } && !rerun.first[0].contains { $0.kind == .failed }
+        let finding: PairStatistics.Finding = isRefused ? .unproven : isStable && differsAgain ? .mismatch : .noise
+        comparison.add(rerun.unit, finding, statement: rerun.statement, words: rerun.difference.words)
         goOn(pair)
     }
 

@@ -245,7 +245,7 @@ package final class ReplayRun {
     }
 
     private func learned(_ unit: ScriptUnit) {
-        order.learned(unit)
+        if options.effectiveOrder != .connection { order.learned(unit) }
         if !awaitingPlace.isEmpty, let pair = awaitingPlace.removeValue(forKey: unit.number) { goOn(pair) }
         // Also what was answered within the turn that it came in, and nothing that is not played.
         if unit.isComplete && !unit.isSkipped && source.hasTimes {
@@ -337,10 +337,11 @@ package final class ReplayRun {
 
     private func take(_ side: PlayedConnection, due: UInt64) -> [UInt8] {
         let before = side.player.running.count
+        let bytesBefore = side.player.bytesWaiting
         lastMoveNanos = now.nanoseconds
         let step = side.player.send(dueNanos: due, sentNanos: now.nanoseconds)
         running += side.player.running.count - before
-        waitingBytes -= step.bytes.count
+        waitingBytes -= bytesBefore - side.player.bytesWaiting
         if step.isCancel {
             cancel(step, side)
             return []
@@ -558,6 +559,9 @@ package final class ReplayRun {
     }
 
     func finishedOnSide(_ unit: ScriptUnit) {
+        // Nobody asks for an order: what made-up units have none would only grow, and each time that it is made larger
+        // all would wait, which would be taken for the target's latency.
+        if options.effectiveOrder == .connection { return }
         if targets.count == 1 { return order.finished(unit) }
         let count = (finishedSides.removeValue(forKey: unit.number) ?? 0) + 1
         if count == targets.count { order.finished(unit) } else { finishedSides[unit.number] = count }

@@ -21,6 +21,7 @@ package protocol ReplaySource: AnyObject {
     var notes: [String] { get }
 }
 
+/// What a source gives when it is asked for the next.
 package enum SourceStep {
     case event(ScriptEvent)
     case nothing
@@ -118,6 +119,7 @@ package final class CaptureSource: ReplaySource {
         place = 0
         hasEnded = false
         origin = nil
+        droppedConnections = 0
     }
 
     package var notes: [String] {
@@ -131,6 +133,9 @@ package final class CaptureSource: ReplaySource {
             notes.append("the capture has no end: its writer was stopped in its work (\(tail))")
         }
         if droppedConnections > 0 { notes.append("\(droppedConnections) connections were not captured to their end") }
+        if builder.cutCopies > 0 {
+            notes.append("\(builder.cutCopies) COPYs load less than they did: the capture has only the beginning")
+        }
         if builder.skipped > 0 { notes.append("\(builder.skipped) units that may write were left out") }
         return notes
     }

@@ -15,6 +15,7 @@ package struct LogEntry: Equatable, Sendable {
     package var statement: [UInt8] = []
 }
 
+/// Why a server's log, or a file of pgreplay's, cannot be read.
 package enum LogError: Error, Equatable, CustomStringConvertible {
     case prefix(String)
     case truncated(offset: Int)
@@ -231,7 +232,9 @@ package struct StderrLog {
             }
         }
         guard let colon = rest.firstRange(of: Array(":  ".utf8)) else { return nil }
-        entry.severity = String(decoding: rest[..<colon.lowerBound].drop { $0 == UInt8(ascii: " ") }, as: UTF8.self)
+        // An application's name may hold blanks: behind `%a ` the rest of it stands before the severity.
+        let word = rest[..<colon.lowerBound].split(separator: UInt8(ascii: " ")).last ?? []
+        entry.severity = String(decoding: word, as: UTF8.self)
         entry.message = Array(rest[colon.upperBound...])
         return entry.micros > 0 && !entry.session.isEmpty ? entry : nil
     }

@@ -70,6 +70,15 @@ package struct LogTranslator {
         let first = origin ?? micros
         origin = first
         var at = micros >= first ? micros - first : 0
+        // Its number was another one's, and no log has that one's end: its server crashed.
+        if case .connect = event, let last = sessions.removeValue(forKey: id) {
+            at = max(at, last.lastMicros)
+            if last.open != nil {
+                guessedEnds += 1
+                emit(CaptureRecord(connection: last.number, micros: at, content: .ready(.idle)))
+            }
+            emit(CaptureRecord(connection: last.number, micros: at, content: .disconnect))
+        }
         guard var session = sessions.removeValue(forKey: id) ?? begin(event, at: at, who, emit) else { return }
         let lastMicros = session.lastMicros
         at = max(at, lastMicros)

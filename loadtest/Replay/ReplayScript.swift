@@ -133,6 +133,8 @@ package struct ScriptBuilder {
     package private(set) var answered: UInt64 = 0
     /// Of `onlyReads`.
     package private(set) var skipped: UInt64 = 0
+    /// COPYs of whose data the capture has only the beginning.
+    package private(set) var cutCopies: UInt64 = 0
     package init(book: StatementBook, onlyReads: Bool = false) {
         self.book = book
         self.onlyReads = onlyReads
@@ -148,7 +150,11 @@ package struct ScriptBuilder {
         case .message(let tag, let answers, let body):
             open(record, &line, emit)
             take(tag, answers, body, record, &line, emit)
-        case .omitted: (line.open ?? line.unanswered.last)?.isCut = true
+        case .omitted:
+            // Told twice of a COPY that comes to its end.
+            guard let unit = line.open ?? line.unanswered.last, !unit.isCut else { break }
+            unit.isCut = true
+            if !unit.isSkipped { cutCopies += 1 }
         case .answer(let answer):
             if let unit = line.unanswered.first ?? line.open {
                 unit.expected.append(StatementOutcome(answer))
@@ -274,7 +280,10 @@ package struct ScriptBuilder {
                 micros: record.micros, bytes: message, readies: line.readies, answers: answers, unit: unit,
                 endsUnit: endsUnit, isCopyData: isCopy, unitsBefore: answered, copyEnds: endsCopyData ? 1 : 0)
         }
-        if endsUnit && onlyReads { decide(unit, record.connection, &line, emit) }
+        if !endsUnit || !onlyReads { return }
+        if !unit.isDecided { return decide(unit, record.connection, &line, emit) }
+        // The further Sync of a COPY that is left out: it would be answered, as nothing in the capture was.
+        if unit.isSkipped { line.pending = nil }
     }
 
     /// Somebody asked for an end of what runs.
@@ -343,6 +352,9 @@ package struct ScriptBuilder {
         }
         if tag == FrontendTag.parse && body.first != 0 || tag == FrontendTag.close {
             if onlyReads { unit.preparations += message }
+            // What it has run is gone with its name, and a Bind of it would be refused.
+            let isNamed = body.count > 2 && body[0] == UInt8(ascii: "S")
+            if tag == FrontendTag.close && isNamed && unit.isExtended { unit.repeatable = nil }
             return
         }
         unit.repeatable?.append(contentsOf: message)

@@ -18,9 +18,11 @@ package struct StatementOutcome: Equatable, Sendable {
     package var digest: RowDigest.Value?
     package var state = ""
     package var message = ""
-    /// `content` is what COPY sent, and no rows of a result.
+    /// `content` is what COPY sent, or a function call gave, and no rows of a result.
     package var isCopy = false
-    /// DataRow's bodies, as far as they are kept.
+    /// Of a binary COPY without its header, which the digest of a capture has.
+    package var lacksHeader = false
+    /// Bodies of messages, such as DataRow's, as far as they are kept.
     package var content: [[UInt8]] = []
     package var isWhole = true
     package var columns: [Column] = []
@@ -77,6 +79,7 @@ package struct ResultReader: ~Copyable {
     private var digest: RowDigest?
     private var content: [[UInt8]] = []
     private var isCopy = false
+    private var lacksHeader = false
     private var contentBytes = 0
     private var isWhole = true
     private var columns: [StatementOutcome.Column] = []
@@ -118,9 +121,12 @@ package struct ResultReader: ~Copyable {
 
     private mutating func message(_ tag: UInt8, _ body: UnsafeRawBufferPointer, _ tell: (Event) -> Void) {
         switch tag {
-        case BackendTag.dataRow, BackendTag.copyData:
-            isCopy = tag == BackendTag.copyData
-            row(body)
+        case BackendTag.dataRow: row(body)
+        case BackendTag.copyData:
+            isCopy = true
+            let part = rows == 0 && contentBytesMax > 0 ? Self.withoutHeader(body) : body
+            if part.count < body.count { lacksHeader = true }
+            row(part)
         case BackendTag.rowDescription:
             columns = Self.columns(body)
             tell(.progress)
@@ -130,7 +136,11 @@ package struct ResultReader: ~Copyable {
         case BackendTag.portalSuspended: finish(.suspended, "", tell)
         case BackendTag.copyInResponse: finish(.copyIn, "", tell)
         case BackendTag.copyOutResponse: finish(.copyOut, "", tell)
-        case BackendTag.functionCallResponse: finish(.functionResult, "", tell)
+        case BackendTag.functionCallResponse:
+            // Compared as a row is, and counted as none: the capture has none either.
+            keep(body)
+            isCopy = true
+            finish(.functionResult, "", tell)
         case BackendTag.errorResponse:
             let error = ErrorResponse.parse(body: body)
             forget()
@@ -147,6 +157,10 @@ package struct ResultReader: ~Copyable {
 
     private mutating func row(_ body: UnsafeRawBufferPointer) {
         rows += 1
+        keep(body)
+    }
+
+    private mutating func keep(_ body: UnsafeRawBufferPointer) {
         digest?.add(row: body)
         contentBytes += body.count + 24
         if contentBytes > contentBytesMax {
@@ -163,6 +177,7 @@ package struct ResultReader: ~Copyable {
         outcome.digest = digest?.value
         outcome.content = content
         outcome.isCopy = isCopy
+        outcome.lacksHeader = lacksHeader
         outcome.isWhole = isWhole
         outcome.columns = columns
         forget()
@@ -174,9 +189,19 @@ package struct ResultReader: ~Copyable {
         digest?.reset()
         content = []
         isCopy = false
+        lacksHeader = false
         contentBytes = 0
         isWhole = true
         columns = []
+    }
+
+    /// Signature, flags, and the length of an extension, none of which ever differs.
+    private static let copyHeader = Array("PGCOPY\n".utf8) + [0xFF, 0x0D, 0x0A, 0] + [UInt8](repeating: 0, count: 8)
+
+    /// The header of a binary COPY comes with its first row, whichever that is: another one on each side, it may be,
+    /// where no order was asked for.
+    private static func withoutHeader(_ body: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+        body.starts(with: copyHeader) ? UnsafeRawBufferPointer(rebasing: body[copyHeader.count...]) : body
     }
 
     private static func columns(_ body: UnsafeRawBufferPointer) -> [StatementOutcome.Column] {

@@ -37,6 +37,9 @@ package final class SessionPlayer {
     package let connection: UInt64
     private var steps: [ScriptStep] = []
     private var first = 0
+    /// Bytes of the steps before it.
+    private var bytesSent = 0
+    private static let bytesSentMax = 1 << 20
     /// Bytes of the steps that wait.
     package private(set) var bytesWaiting = 0
     package private(set) var running: [Running] = []
@@ -48,6 +51,8 @@ package final class SessionPlayer {
     package var isClosing = false
     /// Units that it has finished, also those that are left out.
     package private(set) var finished: UInt64 = 0
+    /// The number of the unit that was answered last.
+    private var lastFinished: UInt64?
 
     package init(connection: UInt64) { self.connection = connection }
 
@@ -93,15 +98,24 @@ package final class SessionPlayer {
     package func send(dueNanos: UInt64, sentNanos: UInt64) -> ScriptStep {
         guard let step = next else { preconditionFailure("a step that is not there") }
         first += 1
-        if first > 1024 && first * 2 > steps.count {
+        bytesSent += step.bytes.count
+        // A few may be as large as a thousand others: what was sent is let go of.
+        if first > 1024 && first * 2 > steps.count || bytesSent > Self.bytesSentMax {
             steps.removeFirst(first)
             first = 0
+            bytesSent = 0
         }
         bytesWaiting -= step.bytes.count
         if step.isCancel { return step }
         if running.isEmpty && readies < step.readies {
             readies = step.readies
             answers = 0
+        }
+        // Of a COPY that has failed here before its data: they would be passed over, but their Sync be answered again.
+        if step.unit.number == lastFinished && running.isEmpty {
+            var passedOver = step
+            passedOver.bytes = []
+            return passedOver
         }
         if step.unit.isSkipped && step.bytes.isEmpty {
             if step.endsUnit {
@@ -182,6 +196,7 @@ package final class SessionPlayer {
             hasFailed = false
             if running.isEmpty { return .unexpected }
             finished += 1
+            lastFinished = running[0].unit.number
             return .finished(running.removeFirst())
         case .violation: return .unexpected
         }
@@ -213,6 +228,7 @@ package final class SessionPlayer {
         running = []
         steps = []
         first = 0
+        bytesSent = 0
         bytesWaiting = 0
         return (lost, unsent)
     }

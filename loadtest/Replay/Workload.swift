@@ -2,6 +2,7 @@ import Foundation
 import Primitives
 import Yams
 
+/// What is wrong in a workload file, and where.
 package struct WorkloadError: Error, CustomStringConvertible {
     package var description: String
     init(_ description: String) { self.description = description }
