@@ -136,6 +136,15 @@ package final class GodwitProcess: Sendable {
         }
     }
 
+    /// Hundredths of a second of processors that it has used.
+    package func processorTicks() throws -> Int {
+        let text = try String(contentsOfFile: "/proc/\(process.pid)/stat", encoding: .utf8)
+        guard let fields = text.split(separator: ")").last?.split(separator: " "), fields.count > 12,
+            let own = Int(fields[11]), let kernels = Int(fields[12])
+        else { throw TestFailure("no times in '\(text)'") }
+        return own + kernels
+    }
+
     /// A console command's rows, each as a dictionary by column name.
     package func console(_ command: String, user: String = "godwit") throws -> [[String: String]] {
         let text = try ChildProcess.run([

@@ -125,10 +125,9 @@ package final class PostgresCluster: Sendable {
     /// Ends the postmaster and every backend with signal 9, as when the machine dies, and waits until all have gone.
     package func kill9() {
         guard let postmaster else { return }
-        let children = Self.children(of: postmaster)
-        kill(postmaster, SIGKILL)
-        for child in children { kill(child, SIGKILL) }
-        for pid in [postmaster] + children {
+        let all = Self.halt(postmaster)
+        for pid in all { kill(pid, SIGKILL) }
+        for pid in all {
             while kill(pid, 0) == 0 && !Self.isZombie(pid) { sched_yield() }
         }
         // Where nobody reaps orphans (containers), PostgreSQL takes the zombie for a living postmaster.
@@ -139,7 +138,7 @@ package final class PostgresCluster: Sendable {
     /// SIGSTOP to all of its processes: connections stay open and nobody answers.
     package func pause() {
         guard let postmaster else { return }
-        for pid in [postmaster] + Self.children(of: postmaster) { kill(pid, SIGSTOP) }
+        for pid in Self.halt(postmaster) { kill(pid, SIGSTOP) }
     }
 
     /// Undoes `pause`.
@@ -262,6 +261,14 @@ package final class PostgresCluster: Sendable {
         try ChildProcess.run((geteuid() == 0 ? user : []) + arguments, directory: "/")
     }
 
+    /// Stops the postmaster, which makes no process any more; all of its processes, itself the first. Of one that runs
+    /// some would be missing: those that it makes, or takes note of the end of, while they are listed.
+    private static func halt(_ postmaster: pid_t) -> [pid_t] {
+        kill(postmaster, SIGSTOP)
+        while let state = state(of: postmaster), !["T", "Z", "X"].contains(state) { sched_yield() }
+        return [postmaster] + children(of: postmaster)
+    }
+
     private static func children(of parent: pid_t) -> [pid_t] {
         let path = "/proc/\(parent)/task/\(parent)/children"
         guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { return [] }
@@ -269,10 +276,11 @@ package final class PostgresCluster: Sendable {
     }
 
     /// Dead, and waiting for its parent to notice.
-    private static func isZombie(_ pid: pid_t) -> Bool {
-        guard let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8),
-            let state = text.split(separator: ")").last?.split(separator: " ").first
-        else { return true }
-        return state == "Z"
+    private static func isZombie(_ pid: pid_t) -> Bool { state(of: pid).map { $0 == "Z" } ?? true }
+
+    /// The letter of /proc; nil: there is no such process.
+    private static func state(of pid: pid_t) -> Substring? {
+        guard let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8) else { return nil }
+        return text.split(separator: ")").last?.split(separator: " ").first
     }
 }

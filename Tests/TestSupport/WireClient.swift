@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import Synchronization
 
 /// A frontend that speaks the protocol by hand over a blocking socket: for what a driver would never send.
 package final class WireClient {
@@ -64,6 +65,7 @@ package final class WireClient {
     private let port: UInt16
     private var buffered: [UInt8] = []
     private var isOpen = true
+    private let senders = Senders()
     /// From BackendKeyData, for a cancel request.
     package private(set) var cancelKey: [UInt8] = []
 
@@ -102,8 +104,17 @@ package final class WireClient {
 
     /// On a thread of its own, so that the answers can be left unread meanwhile. The client must outlive it.
     package func sendMeanwhile(_ bytes: [UInt8]) {
-        let descriptor = descriptor
-        Thread { Self.send(bytes, to: descriptor) }.start()
+        let (descriptor, senders) = (descriptor, senders)
+        senders.count.add(1, ordering: .acquiringAndReleasing)
+        Thread {
+            Self.send(bytes, to: descriptor)
+            senders.count.subtract(1, ordering: .acquiringAndReleasing)
+        }.start()
+    }
+
+    /// Threads that send for it.
+    private final class Senders: Sendable {
+        let count = Atomic<Int>(0)
     }
 
     private static func send(_ bytes: [UInt8], to descriptor: CInt) {
@@ -128,7 +139,12 @@ package final class WireClient {
 
     /// Goes away without Terminate.
     package func close() {
-        if isOpen { Glibc.close(descriptor) }
+        if isOpen {
+            // The number is the next one's who opens something: nobody may send to it any more.
+            if senders.count.load(ordering: .acquiring) > 0 { shutdown(descriptor, CInt(SHUT_RDWR)) }
+            while senders.count.load(ordering: .acquiring) > 0 { Awaited.pause() }
+            Glibc.close(descriptor)
+        }
         isOpen = false
     }
 

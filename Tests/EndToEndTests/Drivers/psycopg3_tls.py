@@ -3,6 +3,7 @@
 Arguments: the connection string, then `tls` or `plain`: what the connection must be.
 """
 
+import os
 import sys
 import threading
 
@@ -42,12 +43,14 @@ with connection.pipeline():
 
 # Cancel, as the connection is: libpq 17 and later encrypt the request too.
 started = threading.Event()
+# Nobody else's on this server.
+asleep = f"SELECT pg_sleep(600) /* {os.getpid()} */"
 
 
 def sleep_long():
     started.set()
     try:
-        connection.execute("SELECT pg_sleep(600)")
+        connection.execute(asleep)
     except psycopg.errors.QueryCanceled:
         return
     raise AssertionError("it was not cancelled")
@@ -58,7 +61,7 @@ worker.start()
 started.wait()
 with psycopg.connect(conninfo, autocommit=True) as other:
     while not other.execute(
-        "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'"
+        "SELECT 1 FROM pg_stat_activity WHERE query = %s AND state = 'active'", (asleep,)
     ).fetchone():
         pass
 connection.cancel_safe()
