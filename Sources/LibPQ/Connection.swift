@@ -25,11 +25,14 @@ package struct Connection: ~Copyable {
     ///
     /// - Parameter purpose: goes behind `godwit ` in application_name.
     /// - Parameter settings: further run-time settings, e.g. `["lock_timeout": "2s"]`.
+    /// - Parameter readsTablesOnly: nothing is read through a view: whoever owns a table may put one in its place, and
+    ///   what that calls would run with our rights. Servers of before August 2024 do not know of that.
     /// - Parameter connectTimeoutSeconds: where the target has none: nobody here waits without an end.
     /// - Parameter isPlain: nothing is pinned: the session is as any client's of this user, but for `settings`.
     package static func open(
         _ target: ConnectionString, purpose: String, settings: [String: String] = [:], isPlain: Bool = false,
-        connectTimeoutSeconds: Double = 5, interrupt: CInt = -1, onSlowWait: (() -> Void)? = nil
+        readsTablesOnly: Bool = false, connectTimeoutSeconds: Double = 5, interrupt: CInt = -1,
+        onSlowWait: (() -> Void)? = nil
     ) throws(PostgresFailure) -> Connection {
         let parameters = target.overriding([
             "application_name": "godwit \(purpose)", "client_encoding": isPlain ? "" : "UTF8", "keepalives": "1",
@@ -44,9 +47,10 @@ package struct Connection: ~Copyable {
         var pinned = isPlain ? keptAlive : pinnedSettings.merging(keptAlive) { $1 }
         if !isPlain, connection.serverVersion >= 170_000 { pinned["transaction_timeout"] = "0" }
         for (name, value) in settings { pinned[name] = value }
-        let calls = pinned.sorted { $0.key < $1.key }.map { name, value in
+        var calls = pinned.sorted { $0.key < $1.key }.map { name, value in
             "pg_catalog.set_config(\(SQL.literal(name)), \(SQL.literal(value)), false)"
         }
+        if readsTablesOnly { calls.append(Self.restrictedToTables) }
         let answer = try connection.execute(
             "SELECT " + (calls + ["pg_catalog.pg_backend_pid()"]).joined(separator: ", "), timeoutSeconds: seconds)
         // Who speaks the protocol need not be PostgreSQL.
@@ -83,6 +87,11 @@ package struct Connection: ~Copyable {
         // A side may be closed to others' writes; and an array that is text on its way keeps its NULLs.
         "default_transaction_read_only": "off", "array_nulls": "on",
     ]
+
+    private static let restrictedToTables = """
+        (SELECT pg_catalog.set_config(name, 'view', false) FROM pg_catalog.pg_settings
+          WHERE name OPERATOR(pg_catalog.=) 'restrict_nonsystem_relation_kind')
+        """
 
     /// When our machine is gone without a word, its locks are to go within some ten seconds: others wait for them. Both
     /// sides of the connection ask for the other; the server's own settings mostly ask after two hours.

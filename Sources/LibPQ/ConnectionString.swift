@@ -126,6 +126,7 @@ package struct ConnectionString: Sendable, Equatable, CustomStringConvertible {
     }
 }
 
+/// Why a text is no conninfo or URI that libpq would take; without the text, which may have a password.
 package struct ConnectionStringError: Error, Sendable, Equatable, CustomStringConvertible {
     package var reason: String
     package var description: String { "not a connection string: \(reason)" }

@@ -144,7 +144,22 @@ package struct TableDescription: Sendable, Equatable {
 
 /// Reads descriptions out of the catalog. Stateless.
 package enum CatalogReader {
-    /// A column that is NOT NULL may hold NULLs from before all the same, where that is NOT VALID (18 and later).
+    /// That the table's capture writes down the columns of this index: the first line of its function says which, with
+    /// all signs but plain ones as their numbers.
+    private static let isCaptured = """
+        NOT i.indisprimary AND EXISTS (SELECT FROM pg_trigger g JOIN pg_proc f ON f.oid = g.tgfoid
+             WHERE g.tgrelid = c.oid AND g.tgname = 'godwit_capture' AND strpos(f.prosrc, '-- key =' || (
+                   SELECT string_agg((SELECT string_agg(CASE WHEN s ~ '^[A-Za-z0-9_]$' THEN s
+                                  ELSE '%' || to_hex(ascii(s)) END, '' ORDER BY w.n)
+                              FROM regexp_split_to_table(b.attname, '') WITH ORDINALITY w (s, n)), ','
+                          ORDER BY o.place)
+                     FROM unnest(i.indkey::int2[]) WITH ORDINALITY o (number, place)
+                     JOIN pg_attribute b ON b.attrelid = i.indrelid AND b.attnum = o.number
+                    WHERE o.place <= i.indnkeyatts) || chr(10)) = 1)
+        """
+
+    /// A column that is NOT NULL may hold NULLs from before all the same, where that is NOT VALID (18 and later). Of
+    /// several that could be the key the one stays that it is: a new unique index on one side changes nothing.
     private static let keyIndex = """
         LEFT JOIN LATERAL (SELECT i.indexrelid, i.indkey::int2[] AS attributes, i.indnkeyatts, i.indimmediate,
                  i.indcollation::oid[] AS collations
@@ -155,7 +170,7 @@ package enum CatalogReader {
                              WHERE v.conrelid = c.oid AND v.contype = 'n' AND NOT v.convalidated
                                AND v.conkey[1] = a.attnum))
                        AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))))
-           ORDER BY i.indisprimary DESC, i.indnkeyatts, x.relname LIMIT 1) k ON true
+           ORDER BY i.indisprimary DESC, (\(isCaptured)) DESC, i.indnkeyatts, x.relname LIMIT 1) k ON true
         """
 
     private static let tablesQuery = """

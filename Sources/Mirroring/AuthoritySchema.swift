@@ -6,13 +6,11 @@ import Primitives
 enum AuthoritySchema {
     static let fenceTrigger = "godwit_fence"
     static let fenceTruncateTrigger = "godwit_fence_truncate"
-    /// pg_advisory_lock(this) on both sides: one switch at a time.
-    static let coordinatorLock = "7451605422"
-    /// Waits so many seconds for it at most; the session keeps it.
+    /// Waits so many seconds for `AdvisoryLock.coordinator` at most; the session keeps it.
     static func takeCoordinatorLock(seconds: Double) -> String {
         """
         BEGIN; SET LOCAL lock_timeout = '\(Int(seconds))s';
-        SELECT pg_advisory_lock(\(coordinatorLock)); COMMIT
+        SELECT pg_advisory_lock(\(AdvisoryLock.coordinator)); COMMIT
         """
     }
     /// Raised by godwit.claim when the switch may not make this side the authority any more.

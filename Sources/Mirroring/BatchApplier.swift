@@ -30,7 +30,7 @@ final class BatchApplier {
     /// - Parameter mayEndOthers: the mirror is this Godwit's to run, whoever runs it.
     /// - Returns: false when another Godwit applies to this NEW.
     func lock(mayEndOthers: Bool = false) throws(PostgresFailure) -> Bool {
-        let isOurs = try target.query("SELECT pg_try_advisory_lock(\(CaptureSchema.applierLock))").flag(0, 0)
+        let isOurs = try target.query("SELECT pg_try_advisory_lock(\(AdvisoryLock.applier))").flag(0, 0)
         if isOurs { return true }
         // Even if it should live: the compare-and-set of its next batch misses, or its session is gone.
         try target.execute(mayEndOthers ? Self.endHolder : Self.endSilentHolder)
@@ -42,7 +42,7 @@ final class BatchApplier {
     private static let endHolder = """
         SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
          WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.datname = current_database()
-           AND (l.classid::bigint << 32) + l.objid::bigint = \(CaptureSchema.applierLock)
+           AND (l.classid::bigint << 32) + l.objid::bigint = \(AdvisoryLock.applier)
            AND a.usename = current_user AND a.application_name = 'godwit mirror'
         """
     private static let endSilentHolder = """

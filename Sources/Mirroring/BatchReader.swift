@@ -66,8 +66,8 @@ final class BatchReader {
         let settings = ["enable_seqscan": "off", "jit": "off", "work_mem": "64MB"]
         let connect: Connect = { (further) throws(PostgresFailure) in
             try Connection.open(
-                server, purpose: "mirror reader", settings: settings.merging(further) { $1 }, interrupt: interrupt,
-                onSlowWait: onSlowWait)
+                server, purpose: "mirror reader", settings: settings.merging(further) { $1 },
+                readsTablesOnly: true, interrupt: interrupt, onSlowWait: onSlowWait)
         }
         let barrier = try Connection.open(
             server, purpose: "mirror barrier", interrupt: interrupt, onSlowWait: onSlowWait)

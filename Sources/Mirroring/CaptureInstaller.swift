@@ -87,7 +87,7 @@ package struct CaptureInstaller {
         tables: [TableDescription], names: [TableName], _ bulk: BulkTables?
     ) throws(Failure) -> Report {
         defer {
-            let end = "SELECT pg_advisory_unlock(\(AuthoritySchema.coordinatorLock))"
+            let end = "SELECT pg_advisory_unlock(\(AdvisoryLock.coordinator))"
             _ = try? source.execute(end)
             _ = try? target.execute(end)
         }
@@ -412,7 +412,7 @@ package struct CaptureInstaller {
             try run(connection, "\(side), schema godwit", "BEGIN; \(text) COMMIT")
         }
         try run(
-            connection, "\(side), applier lock", "SELECT pg_advisory_unlock(\(CaptureSchema.applierLock))")
+            connection, "\(side), applier lock", "SELECT pg_advisory_unlock(\(AdvisoryLock.applier))")
     }
 
     // MARK: steps
@@ -424,12 +424,27 @@ package struct CaptureInstaller {
     ) throws(Failure) {
         let (ours, theirs) = (direction.source.title, direction.target.title)
         let known = try rows(target, "\(theirs), godwit.progress", "SELECT epoch FROM godwit.progress")
-        let claimed = try rows(source, "\(ours), godwit.authority", "SELECT epoch FROM godwit.authority")
+        // Where a removal came since, the numbers differ: nothing is left of what the switch has written down.
+        let claimed = try rows(source, "\(ours), godwit.authority", """
+            SELECT a.epoch > 0 AND a.reverse_from IS NOT NULL FROM godwit.authority a
+              JOIN godwit.control c ON c.epoch = a.mirror_epoch
+            """)
         // Whom a switch has left is fenced. Who is not was cleared since, by a removal that did not come to its end:
         // what the switch has written down of its tables is of yesterday, and nobody has watched them.
         let fenced = try rows(
             target, "\(theirs), godwit.authority", "SELECT fenced_for IS NOT NULL FROM godwit.authority")
-        let wasSwitched = claimed.integer(0, 0) ?? 0 > 0 && fenced.flag(0, 0)
+        let wasSwitched = claimed.count == 1 && claimed.flag(0, 0) && fenced.flag(0, 0)
+        if known.count == 0 && wasSwitched {
+            // Whoever performed it has died. Done later it would take away what is added here.
+            do throws(SwitchSession.Failure) {
+                try Handover.perform(authority: source, direction.source, fenced: target, direction.target)
+            } catch {
+                switch error {
+                case .side(let side, let failure): throw .postgres("\(side.title), what the switch has left", failure)
+                case .other(let words): throw .postgres("what the switch has left", PostgresFailure(.refused, words))
+                }
+            }
+        }
         if known.count == 0 && !wasSwitched {
             // A NEW that starts from nothing ends what any earlier NEW of this OLD could go on from.
             try run(source, "\(ours), godwit.control", """

@@ -9,8 +9,6 @@ enum CaptureSchema {
     static let truncateTrigger = "godwit_capture_truncate"
     /// Raised by godwit.advance when the compare-and-set missed.
     static let missedState = "GW001"
-    /// pg_advisory_lock(this) on NEW makes an applier the only one.
-    static let applierLock = "7451605421"
 
     /// On the authority: the journal, and what the mirror is asked to do.
     ///
@@ -380,12 +378,14 @@ enum CaptureSchema {
         return found
     }
 
-    /// Tables of the application that no trigger of ours watches: made since prepare.
+    /// Tables of the application that are made since prepare, or that it has not come to its end with: the fence comes
+    /// when the mirror has been told of the table.
     static let uncapturedTables = """
         SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition AND c.oid >= 16384
            AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'godwit') AND n.nspname !~ '^pg_(toast|temp)'
-           AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = '\(rowTrigger)')
+           AND (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid
+                   AND t.tgname IN ('\(rowTrigger)', '\(AuthoritySchema.fenceTrigger)')) < 2
            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                               AND d.deptype = 'e')
          ORDER BY 1, 2
@@ -417,7 +417,7 @@ extension Connection {
         do throws(PostgresFailure) {
             try execute("""
                 BEGIN; SET LOCAL lock_timeout = '\(seconds)s';
-                SELECT pg_advisory_lock(\(CaptureSchema.applierLock)); COMMIT
+                SELECT pg_advisory_lock(\(AdvisoryLock.applier)); COMMIT
                 """)
             return true
         } catch {

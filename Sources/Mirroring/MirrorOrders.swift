@@ -115,6 +115,11 @@ package final class MirrorDuty: Sendable {
         return MonotonicInstant.now() < heard.advanced(bySeconds: Self.touchSecondsMax)
     }
 
+    /// All that others had decided at this moment is in force here, whoever has the mirrors.
+    package func hasHeard(since instant: MonotonicInstant) -> Bool {
+        heardAt.load(ordering: .acquiring) > instant.nanoseconds
+    }
+
     /// How often it has become ours.
     var beginnings: Int { count.load(ordering: .relaxed) }
 

@@ -250,8 +250,12 @@ final class MirrorSession {
         return !MirrorLoop.isReadable([stop, kick], millis: idle ? CInt(options.pollMillis) : 0)[0]
     }
 
-    /// The last batch may have left its end, or all of it, to the next one.
-    func letTablesGo() { try? reader.letTablesGo() }
+    /// The last batch may have left its end, or all of it, to the next one, and on the target tables of this session:
+    /// types that DDL is to drop would be in use by those.
+    func letTablesGo() {
+        try? reader.letTablesGo()
+        try? applier.dropStaging()
+    }
 
     /// While nothing is to be done: see BatchApplier.
     func giveSign() throws(Failure) { try on(target) { () throws(PostgresFailure) in try applier.giveSign() } }
@@ -525,14 +529,10 @@ final class MirrorSession {
         let rows = try on(source) { () throws(PostgresFailure) in try reader.query(CaptureSchema.capturedTables) }
         let healthy = CaptureSchema.healthy(rows)
         for plan in plans.values where healthy[plan.oid] == nil { throw Self.captureGone(source, plan.sourceName) }
-        let triggers = try on(source) { () throws(PostgresFailure) in
-            TableStamp.collectTriggers(try reader.query(TableStamp.triggersQuery))
-        }
-        return backfill.tables.allSatisfy { step in
-            guard let plan = planOf[step.name], var now = step.stamp else { return false }
-            now.triggers = triggers[plan.oid] ?? [:]
-            return step.stamp.map { TableStamp.breach(direction, from: $0, to: now) == nil } ?? false
-        }
+        var steps = backfill.tables
+        guard try StampKeeper.holds(direction, &steps, planOf, reader, applier) else { return false }
+        backfill = Backfill(steps)
+        return true
     }
 
     /// Tables made since prepare: NEW does not get their rows, so nobody may read them there.

@@ -42,7 +42,7 @@ package enum Preflight {
         findings += try settings(old: old, new: new)
         findings += try newOnly(new)
         findings += try functions(new) + labels(old: old, new: new) + checks(old: old, new: new, oldTables.map(\.name))
-        findings += try room(old, "OLD") + room(new, "NEW")
+        findings += try room(old, "OLD") + room(new, "NEW") + eventTriggers(new)
         findings += MappingCheck.tables(mappings, old: oldTables, new: newTables)
         if let bulk { findings += try StatementCapture.findings(bulk, mayCome: bulkMayCome, old, oldTables) }
         var carried: [TableDescription] = [], twins: [TableDescription] = []
@@ -61,7 +61,7 @@ package enum Preflight {
                 }
             }
             found += SchemaMatch.defects(old: shape, new: twin)
-            found += try keyOperators(table, old)
+            found += try keyOperators(table, old) + keyCasts(table, old)
             found += try keyIndex(table, old)
             findings += found
             guard isCarried(table, found) else { continue }
@@ -181,6 +181,30 @@ package enum Preflight {
         return found
     }
 
+    /// In large batches a key is made of its text by a cast. Where somebody has made one in the place of the type's own
+    /// reading, it is his function that runs, with our rights, and what it makes need not be the key.
+    private static func keyCasts(
+        _ table: TableDescription, _ old: borrowing Connection
+    ) throws(PostgresFailure) -> [Finding] {
+        var found: [Finding] = []
+        for column in table.keyColumns where !column.isBuiltIn {
+            let type = column.baseType ?? column.type
+            let casts = try old.query("""
+                WITH RECURSIVE made (oid) AS (SELECT atttypid FROM pg_attribute
+                    WHERE attrelid = \(table.oid) AND attname = \(SQL.literal(column.name))
+                  UNION SELECT t.typbasetype FROM made m JOIN pg_type t ON t.oid = m.oid WHERE t.typtype = 'd')
+                SELECT castfunc::regprocedure FROM pg_cast JOIN made m ON m.oid = casttarget
+                 WHERE castsource = 'text'::regtype AND castfunc >= 16384
+                """)
+            guard casts.count > 0, let function = casts[0, 0] else { continue }
+            found.append(blocking(
+                "OLD \(table.name).\(column.name)",
+                "is of the key, and a cast makes its type \(type) of text by \(function), which the mirror would call",
+                "DROP CAST (text AS \(type)): without it the type itself reads its texts"))
+        }
+        return found
+    }
+
     /// An index on the key need not serve that `=`: an extension's type (citext) has an equality of its own in it, and
     /// one with another collation than its column finds nothing by the column's.
     private static func keyIndex(
@@ -233,7 +257,9 @@ package enum Preflight {
                    has_database_privilege(current_database(), 'CREATE'), current_user,
                    to_regclass('godwit.\(side == "OLD" ? "control" : "progress")') IS NULL
                      AND EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('godwit')),
-                   has_database_privilege(current_database(), 'TEMPORARY')
+                   has_database_privilege(current_database(), 'TEMPORARY'),
+                   (SELECT r.rolname FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner
+                     WHERE n.nspname = 'godwit' AND NOT r.rolsuper AND r.rolname <> current_user)
             """)
         let user = facts[0, 4] ?? ""
         if facts.flag(0, 0) {
@@ -256,6 +282,12 @@ package enum Preflight {
         }
         if facts.flag(0, 5) {
             found.append(blocking(side, "has a schema godwit that is not ours", "Rename that schema"))
+        } else if let owner = facts[0, 7] {
+            // Whatever it has of the names that we look for there would run as we do: triggers, defaults, functions.
+            found.append(blocking(
+                side, "the schema godwit belongs to \(owner): what is in it would run with the rights of \(user)",
+                "Rename that schema; or, if all in it was made by an earlier control user of yours, "
+                    + "ALTER SCHEMA godwit OWNER TO \(user)"))
         }
         let publications = try connection.query("SELECT pubname FROM pg_publication WHERE puballtables ORDER BY 1")
         for row in 0..<publications.count {

@@ -63,6 +63,25 @@ extension Preflight {
         }
     }
 
+    /// Event triggers know no tables: they fire for those that the mirror makes for itself, and what they write there
+    /// is the mirror's.
+    static func eventTriggers(_ new: borrowing Connection) throws(PostgresFailure) -> [Finding] {
+        let firing = try ApplierMark.of(new) == .replica ? "R" : "O"
+        let rows = try new.query("""
+            SELECT evtname FROM pg_event_trigger e WHERE evtevent IN ('ddl_command_start', 'ddl_command_end')
+               AND evtenabled IN ('A', '\(firing)') AND (evttags IS NULL OR 'CREATE TABLE AS' = ANY (evttags))
+               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_event_trigger'::regclass
+                                  AND d.objid = e.oid AND d.deptype = 'e') ORDER BY 1
+            """)
+        return (0..<rows.count).map { row in
+            note(
+                "NEW event trigger \(rows[row, 0] ?? "")",
+                "fires for the temporary tables that the mirror makes: rows that it writes into mirrored tables stay "
+                    + "there, and only verify finds them",
+                "Where it writes rows: ALTER EVENT TRIGGER ... DISABLE until the cutover")
+        }
+    }
+
     /// Of enums that both sides have.
     static func labels(old: borrowing Connection, new: borrowing Connection) throws(PostgresFailure) -> [Finding] {
         let query = """

@@ -11,8 +11,6 @@ import Primitives
 package enum SetAside {
     /// For each table. Longer than deadlock_timeout (1 s): only then PostgreSQL cancels an autovacuum in the way.
     static let lockTimeout = "1200ms"
-    /// pg_advisory_lock(this): one session validates.
-    static let validationLock = "7451605423"
     /// What the session is called that does. Its locks would be in the way of a switch, which ends it.
     package static let validationPurpose = "foreign key validation"
 
@@ -277,6 +275,7 @@ package enum SetAside {
             let table = TableName(schema: rows[row, 0] ?? "", name: rows[row, 1] ?? ""), name = rows[row, 2] ?? ""
             var isValid = true
             if let oid = rows.integer(row, 5) {
+                if rows.flag(row, 6) { try reach(connection, name, rows[row, 3] ?? "", oid: oid) }
                 isValid = try validate(connection, name, oid: oid) { broken.append($0) }
                 if isValid, rows.flag(row, 6) {
                     try complete(connection, table, name, rows[row, 3] ?? "", rows[row, 4])
@@ -335,6 +334,23 @@ package enum SetAside {
         return isValid
     }
 
+    /// Before 18 a partition that came since has nothing of the key, and its rows were never asked: the table would
+    /// have to ask them while all who write there wait, and could not take the key for as long as one does not hold.
+    private static func reach(
+        _ connection: borrowing Connection, _ name: String, _ definition: String, oid: Int64
+    ) throws(PostgresFailure) {
+        let leaves = try connection.query("""
+            SELECT p.relid FROM pg_partition_tree(\(oid)::oid::regclass) p JOIN pg_class c ON c.oid = p.relid
+             WHERE c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_constraint k
+                 WHERE k.conrelid IN (\(oid), c.oid) AND k.conname = \(SQL.literal(name))
+                    OR k.conrelid = c.oid AND k.contype = 'f'
+                       AND pg_get_constraintdef(k.oid) = \(SQL.literal(definition))) ORDER BY 1
+            """)
+        for leaf in 0..<leaves.count {
+            try add(connection, leaves[leaf, 0] ?? "", name, "\(definition) NOT VALID", nil)
+        }
+    }
+
     /// A partitioned table takes the valid constraints of its partitions for its own, without reading a row.
     private static func complete(
         _ connection: borrowing Connection, _ table: TableName, _ name: String, _ definition: String, _ remark: String?
@@ -343,13 +359,19 @@ package enum SetAside {
             SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = \(SQL.literal(table.sql))::regclass
                 AND conname = \(SQL.literal(name)))
             """).flag(0, 0)
-        if isThere { return }
+        if !isThere { try add(connection, table.sql, name, definition, remark) }
+    }
+
+    /// - Parameter place: a table, quoted.
+    private static func add(
+        _ connection: borrowing Connection, _ place: String, _ name: String, _ definition: String, _ remark: String?
+    ) throws(PostgresFailure) {
         let constraint = SQL.identifier(name)
         do throws(PostgresFailure) {
             try connection.execute("""
                 BEGIN; SET LOCAL lock_timeout = '\(lockTimeout)';
-                ALTER TABLE \(table.sql) ADD CONSTRAINT \(constraint) \(definition);
-                \(remark.map { "COMMENT ON CONSTRAINT \(constraint) ON \(table.sql) IS \(SQL.literal($0));" } ?? "")
+                ALTER TABLE \(place) ADD CONSTRAINT \(constraint) \(definition);
+                \(remark.map { "COMMENT ON CONSTRAINT \(constraint) ON \(place) IS \(SQL.literal($0));" } ?? "")
                 COMMIT
                 """)
         } catch {
@@ -360,7 +382,7 @@ package enum SetAside {
 
     /// Behind a switch, in a session of its own: false where another one does it.
     package static func mayValidate(_ connection: borrowing Connection) throws(PostgresFailure) -> Bool {
-        try connection.query("SELECT pg_try_advisory_lock(\(validationLock))").flag(0, 0)
+        try connection.query("SELECT pg_try_advisory_lock(\(AdvisoryLock.validation))").flag(0, 0)
     }
 
     /// Whoever validates has locks that a switch needs; it is done again later.

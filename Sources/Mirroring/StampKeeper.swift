@@ -2,7 +2,7 @@ import LibPQ
 import Primitives
 
 /// Compares what the tables are with what they were when their copies began, and lets a copy start anew where rows may
-/// have changed unseen. Used by the mirror's thread, once per session, before its first batch.
+/// have changed unseen. Used by the mirror's thread, before a session's first batch and between batches.
 enum StampKeeper {
     /// - Returns: what the operator should know.
     static func keep(
@@ -27,6 +27,72 @@ enum StampKeeper {
             notices.append("\(step.name): \(reason): the table is copied anew")
         }
         return notices
+    }
+
+    /// Between batches. TRUNCATE, VACUUM FULL and CLUSTER give a table another file and change nothing besides: that is
+    /// noted at once, for behind the next change of its columns it would pass for a rewrite.
+    ///
+    /// - Returns: false when more has changed: open again, which finds out what that means.
+    static func holds(
+        _ direction: MirrorDirection, _ steps: inout [Backfill.Table], _ plans: [TableName: TablePlan],
+        _ reader: BatchReader, _ applier: BatchApplier
+    ) throws(MirrorSession.Failure) -> Bool {
+        let triggers = try on(direction.source) { () throws(PostgresFailure) in
+            TableStamp.collectTriggers(try reader.query(TableStamp.triggersQuery))
+        }
+        var oldFiles: [UInt32: String] = [:], newFiles: [UInt32: String] = [:]
+        for step in steps {
+            guard let plan = plans[step.name], let stamp = step.stamp else { return false }
+            var now = stamp
+            now.triggers = triggers[plan.oid] ?? [:]
+            if TableStamp.breach(direction, from: stamp, to: now) != nil { return false }
+            // Of a table with partitions on OLD none is kept: see PartitionTracker.
+            oldFiles[plan.oid] = stamp.old.files[plan.oid]
+            newFiles[plan.newOid] = stamp.new.files[plan.newOid]
+        }
+        let old = try on(direction.source) { () throws(PostgresFailure) in
+            try moved(oldFiles) { (sql) throws(PostgresFailure) in try reader.query(sql) }
+        }
+        let new = try on(direction.target) { () throws(PostgresFailure) in
+            try moved(newFiles) { (sql) throws(PostgresFailure) in try applier.query(sql) }
+        }
+        for index in steps.indices {
+            guard let plan = plans[steps[index].name], var stamp = steps[index].stamp else { return false }
+            guard note(old[plan.oid], &stamp.old), note(new[plan.newOid], &stamp.new) else { return false }
+            if stamp == steps[index].stamp { continue }
+            let text = Backfill.stampText(steps[index].name, stamp)
+            try on(direction.target) { () throws(PostgresFailure) in try applier.execute(text) }
+            steps[index].stamp = stamp
+        }
+        return true
+    }
+
+    /// - Parameter now: nil: its file is the one that is known.
+    /// - Returns: false when its columns have changed as well.
+    private static func note(_ now: TableStamp.Side?, _ side: inout TableStamp.Side) -> Bool {
+        guard let now else { return true }
+        side.files = now.files
+        return now.attributes == side.attributes
+    }
+
+    /// What one side's tables are whose file is another one.
+    ///
+    /// - Parameter files: as they were, by the tables' oids.
+    private static func moved(
+        _ files: [UInt32: String], _ ask: (String) throws(PostgresFailure) -> Rows?
+    ) throws(PostgresFailure) -> [UInt32: TableStamp.Side] {
+        if files.isEmpty { return [:] }
+        let list = files.keys.map { "\($0)" }.joined(separator: ", ")
+        guard let rows = try ask("SELECT oid::bigint, relfilenode FROM pg_class WHERE oid IN (\(list))") else {
+            return [:]
+        }
+        let others = (0..<rows.count).compactMap { row -> String? in
+            guard let oid = rows[row, 0].flatMap({ UInt32($0) }), files[oid] != rows[row, 1] else { return nil }
+            return "\(oid)"
+        }
+        if others.isEmpty { return [:] }
+        guard let sides = try ask(TableStamp.sideQuery(others.joined(separator: ", "))) else { return [:] }
+        return TableStamp.collect(sides, carried: [:])
     }
 
     private static func read(

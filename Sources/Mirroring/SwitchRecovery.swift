@@ -101,7 +101,7 @@ package enum SwitchRecovery {
         _ connection: borrowing Connection, _ side: Side
     ) throws(SwitchSession.Failure) -> Bool {
         do throws(PostgresFailure) {
-            return try connection.query("SELECT pg_try_advisory_lock(\(AuthoritySchema.coordinatorLock))").flag(0, 0)
+            return try connection.query("SELECT pg_try_advisory_lock(\(AdvisoryLock.coordinator))").flag(0, 0)
         } catch {
             throw .side(side, error)
         }

@@ -219,10 +219,17 @@ package final class SwitchSession {
     /// The commit point. What the mirror has on its way to the target ends here too: its progress is gone.
     package func claim(owner: String, until deadline: Deadline) throws(ClaimFailure) {
         do throws(Failure) {
-            try onTarget("""
+            let left = try onTarget("""
                 SET LOCAL lock_timeout = \(max(1, deadline.millisLeft)); DELETE FROM godwit.progress;
-                \(lock(\.onTarget, "SHARE ROW EXCLUSIVE")) \(targetTriggers) \(putBack)
-                SELECT godwit.claim(\(epoch), \(SQL.literal(owner)))
+                \(lock(\.onTarget, "SHARE ROW EXCLUSIVE"))
+                SELECT count(*) FILTER (WHERE NOT is_copied) FROM (SELECT is_copied FROM godwit.backfill FOR SHARE) b
+                """, until: deadline)
+            // Since the guard rails were looked at the mirror may have begun to copy one anew: somebody has emptied it
+            // here, or changed what it is. Its batches end as others do. What it is to say of that from here on waits
+            // for us: until it has, a stranger's TRUNCATE is in godwit.rogue, where the claim looks.
+            guard left?.integer(0, 0) == 0 else { throw .other("a table is to be copied, or is being copied anew") }
+            try onTarget("""
+                \(targetTriggers) \(putBack) SELECT godwit.claim(\(epoch), \(SQL.literal(owner)))
                 """, until: deadline)
             if deadline.hasPassed { throw .other("the deadline passed before the commit") }
         } catch {

@@ -39,6 +39,8 @@ package struct KeyRangePlan: Sendable {
     package let keyCount: Int
     private let keys: [TableDescription.Column]
     private let keyList: String
+    /// As the captures write them down: a cast to text may be anybody's function.
+    private let keyTexts: String
     private let rowText: String
     /// The columns' values as c0, c1 ..., and two hashes of all of them.
     private let valueList: String
@@ -60,6 +62,7 @@ package struct KeyRangePlan: Sendable {
         source = rows ?? table.rows
         isRanged = table.hasPortableKeyOrder
         keyList = keys.map(\.sql).joined(separator: ", ")
+        keyTexts = keys.map { "format('%s', \($0.sql))" }.joined(separator: ", ")
         valueList = columns.enumerated().map { "\($1.value) c\($0)" }.joined(separator: ", ")
         rowHashes = [(0, true), (4417, false)].map { Self.rowHash(columns, seed: $0, isFirst: $1) }
         let isCheap = table.view == nil && columns.allSatisfy(\.isCheap)
@@ -92,7 +95,7 @@ package struct KeyRangePlan: Sendable {
     /// texts, which have the same names in the result.
     package func rangeEnd(after: [String]?, rows: Int) -> String {
         """
-        SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")) FROM \(source) t \
+        SELECT \(keyTexts) FROM \(source) t \
         WHERE \(condition([KeySlice(after: after)])) ORDER BY \(keys.map { "t.\($0.sql)" }.joined(separator: ", ")) \
         OFFSET \(rows - 1) LIMIT 1
         """
@@ -125,7 +128,7 @@ package struct KeyRangePlan: Sendable {
     /// Key texts, both hashes, and the start of the text of every row of the slices.
     package func rows(_ slices: [KeySlice]) -> String {
         """
-        SELECT \(keys.map { "\($0.sql)::text" }.joined(separator: ", ")), hashtextextended(\(rowText), 0), \
+        SELECT \(keyTexts), hashtextextended(\(rowText), 0), \
         hashtextextended(\(rowText), 4417), left(\(rowText), \(Self.shownMax)) FROM \(source) t \
         WHERE \(condition(slices))
         """

@@ -23,18 +23,12 @@ package struct PairedSnapshots: ~Copyable {
     private let old: Connection
     private let new: Connection
 
-    private static let applierLock = "7451605421"
-    /// Who wants the mirror to hold has this one on the authority: it holds for one at a time.
-    private static let askerLock = "7451605424"
-    /// Whoever moves the writes, or runs DDL on both sides, has this one there meanwhile (AuthoritySchema): all writers
-    /// wait for the mirror then, and it is not to hold for us, or it stands and cannot.
-    private static let coordinatorLock = "7451605422"
     private static let silenceSecondsMax = 15
     private static let triesMax = 5
     /// A table that somebody wants for himself is left to him, and all others meanwhile: see BatchReader.
     static let lockTimeout = "200ms"
     private static let takenMicros: UInt32 = 50_000
-    private static let takenSecondsMax = 60
+    static let takenSecondsMax = 60
 
     private init(
         _ pairing: VerifyReport.Pairing, old: consuming Connection, oldName: String, new: consuming Connection,
@@ -73,11 +67,12 @@ package struct PairedSnapshots: ~Copyable {
         return PairedSnapshots(pairing, old: old, oldName: oldName, new: new, newName: newName, process: process)
     }
 
-    /// Whether somebody waits for a table that `process`, an SQL expression, has locked.
-    static func awaitedTable(_ process: String) -> String {
+    /// Whether somebody waits for a table, or an index of one, that one of `processes`, SQL expressions, has locked.
+    static func awaitedTable(_ processes: String) -> String {
         """
         SELECT EXISTS (SELECT FROM pg_locks w JOIN pg_locks h ON h.database = w.database AND h.relation = w.relation
-            WHERE w.locktype = 'relation' AND NOT w.granted AND w.mode = 'AccessExclusiveLock' AND h.pid = \(process))
+            WHERE w.locktype = 'relation' AND NOT w.granted AND w.mode = 'AccessExclusiveLock'
+              AND h.pid IN (\(processes)))
         """
     }
 
@@ -110,7 +105,7 @@ package struct PairedSnapshots: ~Copyable {
         }
         try checkBackfill(new)
         let isQuiet = try onSide("NEW") { () throws(PostgresFailure) in
-            try new.query("SELECT pg_try_advisory_lock(\(applierLock))").flag(0, 0)
+            try new.query("SELECT pg_try_advisory_lock(\(AdvisoryLock.applier))").flag(0, 0)
         }
         if isQuiet { return .quiet(keysWaiting: try quiet(old: old, new: new, lock: lock)) }
         for _ in 0..<triesMax {
@@ -141,16 +136,17 @@ package struct PairedSnapshots: ~Copyable {
         old: borrowing Connection, new: borrowing Connection, lock: String
     ) throws(VerifyFailure) -> Int64 {
         try plain(old: old, new: new, lock: lock)
+        // nil: a switch has made OLD the authority, and nobody has begun the mirror from there yet. All of it waits.
         let applied = try onSide("NEW") { () throws(PostgresFailure) in
             let applied = try new.query("SELECT snapshot FROM godwit.progress")
-            try new.execute("SELECT pg_advisory_unlock(\(applierLock))")
+            try new.execute("SELECT pg_advisory_unlock(\(AdvisoryLock.applier))")
             return applied.count == 1 ? applied[0, 0] : nil
         }
         return try onSide("OLD") { () throws(PostgresFailure) in
             try old.query("""
                 SELECT count(DISTINCT (relation, key)) FROM (SELECT * FROM godwit.journal_0
                     UNION ALL SELECT * FROM godwit.journal_1 UNION ALL SELECT * FROM godwit.journal_2) j
-                 WHERE NOT pg_visible_in_snapshot(xid, \(SQL.literal(applied))::pg_snapshot)
+                 WHERE pg_visible_in_snapshot(xid, \(SQL.literal(applied))::pg_snapshot) IS NOT TRUE
                 """).integer(0, 0) ?? 0
         }
     }
@@ -166,13 +162,13 @@ package struct PairedSnapshots: ~Copyable {
     ) throws(VerifyFailure) -> String? {
         let token = SQL.literal("\(getpid())-\(UInt64.random(in: 0...UInt64.max))")
         let clear = "UPDATE godwit.control SET hold_token = NULL WHERE hold_token = \(token)"
+        try until(control, "pg_try_advisory_lock(\(AdvisoryLock.asker))")
+        // Let go before the mirror is waited for, so that nobody who wants to move the writes waits for us.
+        try until(control, """
+            CASE WHEN pg_try_advisory_lock_shared(\(AdvisoryLock.coordinator))
+                THEN pg_advisory_unlock_shared(\(AdvisoryLock.coordinator)) ELSE false END
+            """)
         try onSide("OLD") { () throws(PostgresFailure) in
-            try until(control, "pg_try_advisory_lock(\(askerLock))")
-            // Let go before the mirror is waited for, so that nobody who wants to move the writes waits for us.
-            try until(control, """
-                CASE WHEN pg_try_advisory_lock_shared(\(coordinatorLock))
-                    THEN pg_advisory_unlock_shared(\(coordinatorLock)) ELSE false END
-                """)
             try control.execute("UPDATE godwit.control SET hold_token = \(token), served_token = NULL")
         }
         do throws(VerifyFailure) {
@@ -185,20 +181,28 @@ package struct PairedSnapshots: ~Copyable {
             }
             let isPaired = isAttached && shown.count == 1 && shown[0, 0] == snapshot
             try onSide("OLD") { () throws(PostgresFailure) in
-                try control.execute("\(clear); SELECT pg_advisory_unlock(\(askerLock))")
+                try control.execute("\(clear); SELECT pg_advisory_unlock(\(AdvisoryLock.asker))")
             }
             return isPaired ? snapshot : nil
         } catch {
             // The mirror need not wait until its patience ends.
-            _ = try? control.execute("\(clear); SELECT pg_advisory_unlock(\(askerLock))")
+            _ = try? control.execute("\(clear); SELECT pg_advisory_unlock(\(AdvisoryLock.asker))")
             throw error
         }
     }
 
     /// Asked again and again, for a statement that waits has a snapshot meanwhile: CREATE INDEX CONCURRENTLY would wait
-    /// for that, and for it whoever has the lock and wants the table.
-    private static func until(_ control: borrowing Connection, _ taken: String) throws(PostgresFailure) {
-        while try !control.query("SELECT \(taken)").flag(0, 0) { usleep(takenMicros) }
+    /// for that, and for it whoever has the lock and wants the table. Not for ever: DDL on both sides may take hours.
+    private static func until(_ control: borrowing Connection, _ taken: String) throws(VerifyFailure) {
+        let deadline = Deadline.now().adding(seconds: Double(takenSecondsMax))
+        while true {
+            let isTaken = try onSide("OLD") { () throws(PostgresFailure) in
+                try control.query("SELECT \(taken)").flag(0, 0)
+            }
+            if isTaken { return }
+            if deadline.hasPassed { throw .occupied(seconds: takenSecondsMax) }
+            usleep(takenMicros)
+        }
     }
 
     private static func awaitServed(
@@ -268,7 +272,8 @@ package struct PairedSnapshots: ~Copyable {
     ) throws(VerifyFailure) -> Connection {
         do throws(PostgresFailure) {
             return try Connection.open(
-                target, purpose: "verify", settings: settings.merging(["jit": "off"]) { $1 }, interrupt: interrupt)
+                target, purpose: "verify", settings: settings.merging(["jit": "off"]) { $1 }, readsTablesOnly: true,
+                interrupt: interrupt)
         } catch {
             throw .side(side, error)
         }

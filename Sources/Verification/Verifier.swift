@@ -17,6 +17,8 @@ package struct Verifier {
         package var ledgerPath: String?
         /// Milliseconds between looks whether somebody waits for a table.
         package var lookMillis = 100
+        /// Differing keys of each table that are kept with their rows; the others are counted.
+        package var keysMax = 10_000
         /// A descriptor that, when readable, ends the comparison with a failure; -1: none.
         package var interrupt: CInt = -1
         package init() {}
@@ -74,11 +76,11 @@ package struct Verifier {
         var ledger: VerifyLedger?, pairing: VerifyReport.Pairing?
         // Whoever waits for a table gets it: it goes on with another pair of snapshots, and the tables as they are now.
         while true {
-            let names = try comparable(from: side, only) { _ in }.tables.map(\.shape.storedName)
+            let names = try comparable(from: side, only) { _ in }.locked
             guard let pair = try take(names) else { continue }
             // Before they were locked somebody may have changed them.
-            let (tables, incomparable) = try comparable(from: side, only, progress)
-            guard tables.map(\.shape.storedName) == names else { continue }
+            let (tables, incomparable, locked) = try comparable(from: side, only, progress)
+            guard locked == names else { continue }
             // The mirror leads the other way from a switch on: rows of before it would be held against rows of now.
             if try isReversed() { throw .writesMoved }
             let pairingNow = pair.pairing
@@ -128,6 +130,8 @@ package struct Verifier {
                     // Whoever wants a table that this one is to read now waits for the pair's own session.
                     if case .side("OLD", let failure) = error, failure.isLockConflict { return shared.givesWay.set() }
                     shared.failure.withLock { $0 = $0 ?? error }
+                    // What the others found would be thrown away: they need not go on for hours.
+                    shared.givesWay.set()
                 }
             }
         }
@@ -194,15 +198,21 @@ package struct Verifier {
         var hashes: (old: [ColumnHash], new: [ColumnHash])
     }
 
-    /// Tables of OLD that can be walked and have a twin on NEW; the others, each with its reason.
+    /// Tables of OLD that can be walked and have a twin on NEW; the others, each with its reason; and those to lock.
     private func comparable(
         from side: Side, _ only: Set<TableName>?, _ progress: (String) -> Void
-    ) throws(VerifyFailure) -> (tables: [Pair], incomparable: [VerifyReport.Table]) {
+    ) throws(VerifyFailure) -> (tables: [Pair], incomparable: [VerifyReport.Table], locked: [TableName]) {
         let onOld = try PairedSnapshots.connect(old, "OLD"), onNew = try PairedSnapshots.connect(new, "NEW")
         let tables = try onSide("OLD") { () throws(PostgresFailure) in try CatalogReader.tables(onOld) }
         let twins = try onSide("NEW") { () throws(PostgresFailure) in try CatalogReader.tables(onNew) }
         var good: [Pair] = []
         var bad: [VerifyReport.Table] = []
+        // One that was renamed since would else be compared by nobody, and all be equal.
+        for name in (only ?? []).subtracting(tables.map(\.name)) {
+            var result = VerifyReport.Table(name: name, oid: 0)
+            result.problem = "does not exist on OLD"
+            bad.append(result)
+        }
         for table in tables where only?.contains(table.name) ?? true {
             if table.kind == .foreign || table.isPartition { continue }
             guard mappings.isCarried(table.name, from: side) else {
@@ -219,7 +229,20 @@ package struct Verifier {
             result.problem = problem
             bad.append(result)
         }
-        return (good, bad)
+        return (good, bad, good.map(\.shape.storedName) + Self.comingPartitions(tables, good))
+    }
+
+    /// What is not compared and may become a partition of what is: its rows of before would be that one's at once. No
+    /// others: whoever has one for himself, or makes and drops them, would keep us from beginning.
+    private static func comingPartitions(_ tables: [TableDescription], _ good: [Pair]) -> [TableName] {
+        func form(_ table: TableDescription) -> Set<String> { Set(table.columns.map { "\($0.name) \($0.type)" }) }
+        let compared = Set(good.map(\.shape.storedName))
+        let parents = Set(good.filter { $0.shape.kind == .partitioned }.map(\.shape.storedName))
+        let forms = Set(tables.filter { parents.contains($0.name) }.map(form))
+        return tables.filter { table in
+            table.kind != .foreign && !table.isPartition && table.isOwned && !compared.contains(table.name)
+                && forms.contains(form(table))
+        }.map(\.name)
     }
 
     /// Where either side is partitioned, its partitions are meant too.
@@ -358,6 +381,7 @@ private final class PairReader {
             }
             after = place.after
         }
+        guard try lockTwin(table.name, givesWay) else { return nil }
         // Keys of a mapping's expressions have no index on NEW.
         let looksAhead = plan.isRanged && table.view == nil
         var ahead: [String]?
@@ -385,6 +409,37 @@ private final class PairReader {
         return result
     }
 
+    /// Somebody may have it for himself, for hours (VACUUM FULL), or have another one that we read and want this one
+    /// next: he is waited for in short turns, and whoever waits for us meanwhile is let in.
+    ///
+    /// - Returns: false when somebody waits for a table.
+    private func lockTwin(_ table: TableName, _ givesWay: GivenWay) throws(VerifyFailure) -> Bool {
+        let deadline = Deadline.now().adding(seconds: Double(PairedSnapshots.takenSecondsMax))
+        while true {
+            let failure: PostgresFailure
+            do throws(PostgresFailure) {
+                // No other wait is to end so soon.
+                try new.execute("""
+                    SAVEPOINT twin; SET LOCAL lock_timeout = '\(PairedSnapshots.lockTimeout)';
+                    LOCK TABLE \(table.sql) IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0; RELEASE SAVEPOINT twin
+                    """)
+                return true
+            } catch {
+                failure = error
+            }
+            // PostgreSQL locks no foreign table.
+            let isForeign = failure.sqlState == "42809"
+            guard failure.isLockConflict || isForeign else { throw .side("NEW", failure) }
+            try onSide("NEW") { () throws(PostgresFailure) in
+                try new.execute("ROLLBACK TO SAVEPOINT twin; RELEASE SAVEPOINT twin")
+            }
+            if isForeign { return true }
+            if deadline.hasPassed { throw .tableTaken(seconds: PairedSnapshots.takenSecondsMax) }
+            if try isAwaited() { givesWay.set() }
+            if givesWay.isSet { return false }
+        }
+    }
+
     /// Behind a range: when the rate lets it. - Returns: false when somebody waits for a table.
     private func goesOn(
         rows: Int64, since began: MonotonicInstant, _ givesWay: GivenWay
@@ -404,8 +459,10 @@ private final class PairReader {
         let now = MonotonicInstant.now()
         guard now.nanoseconds(since: lastLook) >= UInt64(options.lookMillis) * 1_000_000 else { return false }
         lastLook = now
+        // The pair's session has the tables, this one the indexes of those that it has read: whoever builds one anew
+        // has all writers of its table wait meanwhile.
         let isOlds = try onSide("OLD") { () throws(PostgresFailure) in
-            try old.query(PairedSnapshots.awaitedTable("\(process)")).flag(0, 0)
+            try old.query(PairedSnapshots.awaitedTable("\(process), pg_backend_pid()")).flag(0, 0)
         }
         if isOlds { return true }
         // Behind whoever waits for one of NEW's the mirror would wait, and all who read there.
@@ -498,18 +555,19 @@ private final class PairReader {
             let new = onNew[key]
             result.record(VerifyReport.Key(
                 key: key.map(\.text), difference: new == nil ? .onlyOnOld : .changed, old: left[old.row, shown],
-                new: new.flatMap { right[$0.row, shown] }))
+                new: new.flatMap { right[$0.row, shown] }), keysMax: options.keysMax)
         }
         for (key, new) in onNew where onOld[key] == nil {
             result.record(VerifyReport.Key(
-                key: key.map(\.text), difference: .onlyOnNew, old: nil, new: right[new.row, shown]))
+                key: key.map(\.text), difference: .onlyOnNew, old: nil, new: right[new.row, shown]),
+                keysMax: options.keysMax)
         }
     }
 }
 
 extension VerifyReport.Table {
-    fileprivate mutating func record(_ key: VerifyReport.Key) {
+    fileprivate mutating func record(_ key: VerifyReport.Key, keysMax: Int) {
         differing += 1
-        if keys.count < Self.keysMax { keys.append(key) }
+        if keys.count < keysMax { keys.append(key) }
     }
 }

@@ -39,13 +39,11 @@ package struct VerifyReport: Sendable {
         /// Rows of OLD that were compared.
         package var rows: Int64 = 0
         package var ranges = 0
-        /// All differing keys, of which `keys` holds the first `keysMax`.
+        /// All differing keys, of which `keys` holds the first `Verifier.Options.keysMax`.
         package var differing = 0
         package var keys: [Key] = []
         /// Why this table could not be compared; nil: it was.
         package var problem: String?
-
-        package static let keysMax = 10_000
 
         package init(name: TableName, oid: UInt32) {
             self.name = name
@@ -101,7 +99,8 @@ extension VerifyFailure {
     var swapped: VerifyFailure {
         switch self {
         case .side(let side, let failure): .side(swappingSides(side), failure)
-        case .backfilling, .mirrorSilent, .pairingLost, .tableTaken, .writesMoved, .ledger, .notPrepared, .schema: self
+        case .backfilling, .mirrorSilent, .pairingLost, .tableTaken, .occupied, .writesMoved, .ledger, .notPrepared,
+            .schema: self
         }
     }
 }
@@ -118,6 +117,8 @@ package enum VerifyFailure: Error, CustomStringConvertible {
     case mirrorSilent(seconds: Int)
     case pairingLost(tries: Int)
     case tableTaken(seconds: Int)
+    /// The writes are being moved, DDL runs on both sides, or others have had the mirror hold.
+    case occupied(seconds: Int)
     /// A cutover or a rollback came in between.
     case writesMoved
     /// The file in which its progress is kept.
@@ -138,6 +139,8 @@ package enum VerifyFailure: Error, CustomStringConvertible {
             "the mirror went on before all readers were attached, \(tries) times: is this machine overloaded?"
         case .tableTaken(let seconds):
             "for \(seconds) s somebody had, or wanted, a table for himself (pg_locks says who): try again later"
+        case .occupied(let seconds):
+            "for \(seconds) s a switch, DDL on both sides, godwit prepare or another comparison was at work: try again"
         case .writesMoved: "the writes have moved to the other side meanwhile: compare again"
         case .ledger(let failure): "\(failure)"
         case .schema(let reason): "the schemas cannot be compared: \(reason)"

@@ -36,6 +36,24 @@ import Testing
         ])
     }
 
+    @Test func `who reads tables only is led to nothing else by a view in their place`() throws {
+        let owner = try Self.open()
+        try owner.execute("""
+            CREATE TABLE public.kept (id int); CREATE VIEW public.shown AS SELECT id FROM public.kept
+            """)
+        let connection = try Connection.open(try Self.target(), purpose: "test", readsTablesOnly: true)
+        let known = try connection.query("SELECT count(*) FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind'")
+        #expect(try connection.query("SELECT count(*) FROM ONLY public.kept t").integer(0, 0) == 0)
+        do {
+            try connection.execute("SELECT count(*) FROM ONLY public.shown t")
+            #expect(known.integer(0, 0) == 0)
+        } catch {
+            #expect(error.kind == .refused && error.sqlState == "55000")
+        }
+        #expect(try owner.query("SELECT count(*) FROM public.shown").integer(0, 0) == 0)
+        try owner.execute("DROP VIEW public.shown; DROP TABLE public.kept")
+    }
+
     @Test(arguments: [false, true])
     func `the server notices soon that our machine is gone`(isPlain: Bool) throws {
         let connection = try Connection.open(try Self.target(), purpose: "test", isPlain: isPlain)

@@ -116,8 +116,11 @@ import Testing
     @Test func `who does not hear of the others follows nothing until he does`() throws {
         let company = try Company(isInTouch: false)
         try company.standBy("state store")
-        company.duty.hear(at: .now())
-        try company.follow()
+        // He is heard of until he follows: for some seconds only, which may be too few on a busy machine.
+        try company.wait(for: "following") {
+            company.duty.hear(at: .now())
+            return $0.state == .following && company.horizon.readable
+        }
         try company.standBy("state store")
         company.hearForGood()
         try company.follow()

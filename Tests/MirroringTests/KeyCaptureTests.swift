@@ -249,6 +249,24 @@ import Testing
         #expect(try writer.query("SELECT NOT EXISTS (SELECT FROM seen)").flag(0, 0))
     }
 
+    @Test func `a view in the place of a table does not run with the control user's rights`() throws {
+        let harness = try MirrorHarness.mirroring("""
+            CREATE TABLE t (id int PRIMARY KEY, v int);
+            CREATE FUNCTION sly() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+                EXECUTE format('COPY (SELECT 1) TO %L', current_setting('data_directory') || '/sly_' || current_database());
+                RETURN 1; END $$
+            """, fill: "INSERT INTO t VALUES (1, 1)")
+        let writer = try harness.writer()
+        let isKnown = "SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind')"
+        guard try writer.query(isKnown).flag(0, 0) else { return }
+        // One transaction: the mirror meets a changed key and the view at once.
+        try writer.execute("""
+            UPDATE t SET v = 2; ALTER TABLE t RENAME TO away; CREATE VIEW t AS SELECT id, sly() AS v FROM away
+            """)
+        try harness.wait(for: "the table's end") { $0.reason.contains("has no table public.t any more") }
+        #expect(try writer.query("SELECT pg_stat_file('sly_' || current_database(), true) IS NULL").flag(0, 0))
+    }
+
     @Test func `a key's text is that of its type, not of a cast that somebody has made`() throws {
         let harness = try MirrorHarness.mirroring("""
             CREATE TYPE pair AS (a int, b int); CREATE TABLE t (id pair PRIMARY KEY, v int);

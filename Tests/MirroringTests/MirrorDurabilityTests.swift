@@ -47,7 +47,8 @@ import Testing
         let harness = try Self.mirroring(ownServers: true, "ALTER SYSTEM SET wal_writer_delay = '10s';")
         // Others may write to the log in between, as the server's own processes do.
         #expect(try Self.ownWrites(harness, synchronousCommit: "on") <= 5)
-        #expect(try Self.ownWrites(harness, synchronousCommit: "off") == 20)
+        // So they do here, and a commit of theirs in between leaves us nothing to do.
+        #expect(try Self.ownWrites(harness, synchronousCommit: "off") >= 15)
     }
 
     @Test func `an OLD that dies has all that NEW shows, also of commits that nobody has waited for`() throws {

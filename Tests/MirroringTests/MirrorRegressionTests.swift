@@ -186,7 +186,7 @@ import Testing
         let harness = try MirrorHarness.mirroring(
             "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text)",
             fill: "INSERT INTO a VALUES (1, 'a'); INSERT INTO b VALUES (1, 'b')")
-        let one = try harness.writer(), two = try harness.writer("SET lock_timeout = '500ms'")
+        let one = try harness.writer(), two = try harness.writer("SET lock_timeout = '5s'")
         try one.execute("BEGIN; TRUNCATE b; INSERT INTO b VALUES (2, 'b')")
         func awaitMirror() throws {
             harness.horizon.kick()

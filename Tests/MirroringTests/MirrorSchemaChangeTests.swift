@@ -119,6 +119,19 @@ import Testing
         #expect(try harness.connectNew().query("SELECT max(nr) FROM public.t WHERE id <= 500").integer(0, 0) == 12000)
     }
 
+    @Test(arguments: ["z", #""Größe-2""#])
+    func `a table without a primary key keeps its key when another unique index could be one`(key: String) throws {
+        let harness = try Self.mirroring(
+            "CREATE TABLE t (\(key) int NOT NULL, a int NOT NULL, v int); CREATE UNIQUE INDEX t_z ON t (\(key))",
+            fill: "INSERT INTO t SELECT g, -g, g FROM generate_series(1, 500) g")
+        let old = try harness.connectOld()
+        // It would come first by its name.
+        try old.execute("CREATE UNIQUE INDEX t_a ON public.t (a)")
+        try old.execute("UPDATE public.t SET v = 0 WHERE \(key) = 7; DELETE FROM public.t WHERE \(key) = 8")
+        try Self.expectEqual(harness)
+        #expect(try harness.connectNew().query("SELECT v FROM public.t WHERE \(key) IN (7, 8)").integer(0, 0) == 0)
+    }
+
     /// The same where only a partition has such an index.
     @Test func `a partition's own unique index is known`() throws {
         let harness = try MirrorHarness(schema: """
@@ -210,6 +223,23 @@ import Testing
         try harness.connectOld().execute("UPDATE public.t SET v = 9")
         try harness.settle()
         #expect(try harness.differences() == [])
+    }
+
+    @Test(arguments: ["VACUUM FULL public.t", "CLUSTER public.t USING t_pkey"])
+    func `a table that got another file goes on when its columns change later`(change: String) throws {
+        let harness = try Self.mirroring()
+        let isAnew = try Self.copiesAnew(harness) {
+            for connect in [harness.connectOld, harness.connectNew] {
+                try connect().execute(change)
+                let file = try connect().query("SELECT relfilenode FROM pg_class WHERE oid = 'public.t'::regclass")[0, 0]
+                try harness.wait(for: "its file to be noted") { _ in
+                    let noted = "SELECT stamp LIKE '%:\(file ?? "")|%' FROM godwit.backfill WHERE table_name = 't'"
+                    return try harness.connectNew().query(noted).flag(0, 0)
+                }
+                try connect().execute("ALTER TABLE public.t ALTER v SET STATISTICS 10")
+            }
+        }
+        #expect(!isAnew)
     }
 
     @Test func `tables that change names are not taken for each other`() throws {

@@ -53,6 +53,22 @@ import Testing
         #expect(try old.query("SELECT to_regnamespace('godwit') IS NULL").flag(0, 0))
     }
 
+    @Test func `an event trigger that fires for the mirror's own tables is told of`() throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY)")
+        let old = try harness.connectOld(), new = try harness.connectNew()
+        let create = "ON ddl_command_end"
+        try new.execute("""
+            CREATE FUNCTION public.noted() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+            CREATE EVENT TRIGGER ordinary \(create) EXECUTE FUNCTION public.noted();
+            CREATE EVENT TRIGGER always \(create) EXECUTE FUNCTION public.noted();
+            CREATE EVENT TRIGGER other \(create) WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION public.noted();
+            ALTER EVENT TRIGGER always ENABLE ALWAYS; ALTER EVENT TRIGGER other ENABLE ALWAYS;
+            """)
+        let places = try Preflight.check(old: old, new: new).findings.map(\.place)
+        // The harness's role is a superuser: what is enabled as usual sleeps in the role of a replica.
+        #expect(places.filter { $0.hasPrefix("NEW event trigger") } == ["NEW event trigger always"])
+    }
+
     @Test func `an ordinary role without the needed rights is told which`() throws {
         let harness = try MirrorHarness(schema: """
             CREATE TABLE guarded (id int PRIMARY KEY); ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
@@ -101,6 +117,17 @@ import Testing
             try ConnectionString(parsing: harness.pair.newConninfo).overriding(["user": role]), purpose: "test")
         let found = try Preflight.check(old: try harness.connectOld(), new: new).blocking
         #expect(found.contains { $0.place == "NEW shut.t" && $0.fix == "GRANT USAGE ON SCHEMA" }, "\(found)")
+    }
+
+    @Test func `a schema godwit that somebody else has made is not taken for ours`() throws {
+        let harness = try MirrorHarness(schema: "CREATE TABLE t (id int PRIMARY KEY)")
+        let role = harness.pair.database + "_r", old = try harness.connectOld(), new = try harness.connectNew()
+        try old.execute("CREATE ROLE \(role); CREATE SCHEMA godwit AUTHORIZATION \(role); CREATE TABLE godwit.control (a int)")
+        let found = try Preflight.check(old: old, new: new).blocking
+        #expect(found.map(\.place) == ["OLD"] && found[0].problem.contains("belongs to \(role)"), "\(found)")
+        try old.execute("DROP SCHEMA godwit CASCADE; DROP ROLE \(role)")
+        try harness.prepare()
+        #expect(try Preflight.check(old: old, new: new).blocking.isEmpty)
     }
 
     @Test func `columns that are told apart by their Unicode form only are named`() throws {
@@ -239,6 +266,19 @@ import Testing
         #expect(ours.count == 2, "\(ours)")
         #expect(ours.contains { $0.hasPrefix("NEW: the database has search_path not set, on OLD 'shop, public'") })
         #expect(ours.contains { $0.hasPrefix("NEW: role \(role) has timezone not set, on OLD 'Asia/Tokyo'") })
+    }
+
+    @Test func `a key whose type somebody makes of text by a function of his own is refused`() throws {
+        let harness = try MirrorHarness(schema: """
+            CREATE TYPE mood AS ENUM ('fine'); CREATE TYPE other AS ENUM ('fine'); CREATE DOMAIN feeling AS mood;
+            CREATE FUNCTION felt(text) RETURNS mood LANGUAGE plpgsql AS $$ BEGIN RETURN 'fine'; END $$;
+            CREATE CAST (text AS mood) WITH FUNCTION felt(text);
+            CREATE TABLE moods (m mood PRIMARY KEY); CREATE TABLE feelings (f feeling PRIMARY KEY);
+            CREATE TABLE others (o other PRIMARY KEY, m mood)
+            """)
+        let result = try Preflight.check(old: try harness.connectOld(), new: try harness.connectNew())
+        #expect(result.blocking.map(\.place) == ["OLD public.feelings.f", "OLD public.moods.m"], "\(result.blocking)")
+        #expect(result.tables.map(\.name.name) == ["others"])
     }
 
     @Test func `a key of a type whose operators are an extension's own is named before the mirror meets it`() throws {

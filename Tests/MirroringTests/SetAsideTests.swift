@@ -362,6 +362,28 @@ import Testing
         #expect(throws: PostgresFailure.self) { try new.execute("INSERT INTO public.children VALUES (2, 78, NULL)") }
     }
 
+    /// Before 18 what is created below a partitioned table gets nothing of a key that only the other partitions have.
+    @Test func `a partition that comes before a foreign key was looked at gets it too`() throws {
+        let pair = try Pair(newIs15: true, onOld: Self.writes)
+        try pair.prepare()
+        let new = try pair.connect(pair.new)
+        try new.execute("""
+            SELECT godwit.put_back(); CREATE TABLE public.parts_3 PARTITION OF public.parts FOR VALUES FROM (20) TO (30);
+            INSERT INTO public.parts VALUES (1, 25, 99)
+            """)
+        let told = try SetAside.validate(new)
+        #expect(told.count == 1 && told.allSatisfy { $0.contains("public.parts_3") && $0.contains("(99)") }, "\(told)")
+        #expect(throws: PostgresFailure.self) { try new.execute("INSERT INTO public.parts VALUES (2, 25, 98)") }
+        try new.execute("DELETE FROM public.parts")
+        let left = try SetAside.validate(new)
+        #expect(left == [])
+        // The table's own, and those of its three partitions.
+        let valid = try new.query("""
+            SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND conname = 'parts_parent_fkey' AND convalidated
+            """)
+        #expect(valid.integer(0, 0) == 4)
+    }
+
     private final class Lines { var all: [String] = [] }
 
     @Test func `check says which way is taken, what it costs, and what it takes`() throws {

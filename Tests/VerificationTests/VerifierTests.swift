@@ -165,6 +165,9 @@ import Testing
         let behind = try side.verifier().run()
         #expect(behind.pairing == .quiet(keysWaiting: 1))
         #expect(behind.outcome == .couldNotTell)
+        // As between a switch and the first sign of the mirror back.
+        try side.connect(side.pair.newConninfo).execute("DELETE FROM godwit.progress")
+        #expect(try side.verifier().run().outcome == .couldNotTell)
     }
 
     /// Rows are hashed column by column: what could look alike so, and does not in the row's own text.
@@ -414,6 +417,16 @@ import Testing
         #expect(try verifier.run().authority == .new)
     }
 
+    @Test func `whoever waits for an index is let in, for writers wait behind him`() throws {
+        let pair = try MirroredPair(schema: """
+            CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a SELECT generate_series(1, 2000); ANALYZE
+            """)
+        let (report, pairs) = try runBeside(
+            Waiter(pair.oldConninfo, "REINDEX INDEX public.a_pkey"), old: pair.oldConninfo, new: pair.newConninfo,
+            pairing: "not prepared")
+        #expect(pairs == 2 && report.outcome == .equal && report.tables.map(\.rows) == [2000])
+    }
+
     @Test func `whoever waits for a table of NEW's is let in as well`() throws {
         let pair = try MirroredPair(schema: """
             CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a SELECT generate_series(1, 2000); ANALYZE
@@ -422,6 +435,49 @@ import Testing
             Waiter(pair.newConninfo, "BEGIN; LOCK TABLE public.a; COMMIT"), old: pair.oldConninfo,
             new: pair.newConninfo, pairing: "not prepared")
         #expect(pairs == 2 && report.outcome == .equal && report.tables.map(\.rows) == [2000])
+    }
+
+    @Test func `a comparison that waits for a table of NEW's keeps nobody from OLD's`() throws {
+        let pair = try MirroredPair(schema: """
+            CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);
+            INSERT INTO a SELECT generate_series(1, 500); ANALYZE
+            """)
+        let (oldConninfo, newConninfo) = (pair.oldConninfo, pair.newConninfo)
+        @Sendable func connectNew() throws -> Connection {
+            try Connection.open(try ConnectionString(parsing: newConninfo), purpose: "test")
+        }
+        let taking = OwnThread(name: "vacuum") {
+            // It is ended below.
+            _ = try? connectNew().execute("BEGIN; LOCK TABLE public.b; SELECT pg_sleep(60)")
+        }
+        let taken = "relation = 'public.b'::regclass AND granted AND mode = 'AccessExclusiveLock'"
+        let new = try connectNew()
+        try waitUntil("the table to be taken") {
+            try new.query("SELECT EXISTS (SELECT FROM pg_locks WHERE \(taken))").flag(0, 0)
+        }
+        // It begins when the larger table has been compared, and the other one of NEW's is waited for.
+        let waiter = Waiter(oldConninfo, "BEGIN; LOCK TABLE public.a; COMMIT")
+        let pairs = Mutex(0)
+        var options = Verifier.Options()
+        (options.readers, options.lookMillis) = (1, 0)
+        let verifier = Verifier(
+            old: try ConnectionString(parsing: oldConninfo), new: try ConnectionString(parsing: newConninfo),
+            options: options
+        ) { line in
+            if line.contains("done") { waiter.begin() }
+            guard line.hasPrefix("not prepared") else { return }
+            let count = pairs.withLock { count in
+                count += 1
+                return count
+            }
+            guard count == 2 else { return }
+            waiter.awaitEnd()
+            _ = try? connectNew().execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE \(taken)")
+        }
+        let report = try verifier.run()
+        waiter.join()
+        taking.join()
+        #expect(pairs.withLock { $0 } == 2 && report.outcome == .equal && report.tables.map(\.rows) == [500, 0])
     }
 
     @Test func `a comparison that waits for a table keeps the others from nobody`() throws {
@@ -515,6 +571,21 @@ import Testing
         #expect(report.outcome == .equal && report.tables.map(\.rows) == [2])
         try pair.old.psql("INSERT INTO p VALUES (3)", database: pair.database)
         #expect(try verifier.run().outcome == .different)
+    }
+
+    @Test func `a table that becomes a partition gives no rows to a snapshot of before`() throws {
+        let pair = try MirroredPair(schema: """
+            CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);
+            CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (3000);
+            INSERT INTO p SELECT generate_series(1, 2000); ANALYZE
+            """)
+        let late = "CREATE TABLE late (id int PRIMARY KEY); INSERT INTO late SELECT generate_series(3000, 3009)"
+        try pair.old.psql(late, database: pair.database)
+        // It waits until the comparison lets go, which sees it from its next snapshot on.
+        let waiter = Waiter(pair.oldConninfo, "ALTER TABLE public.p ATTACH PARTITION public.late DEFAULT")
+        let (report, pairs) = try runBeside(
+            waiter, old: pair.oldConninfo, new: pair.newConninfo, pairing: "not prepared")
+        #expect(pairs == 2 && report.tables.map(\.rows) == [2010] && report.tables.map(\.differing) == [10])
     }
 
     final class Flag: Sendable {
