@@ -247,11 +247,13 @@ static inline int godwit_print_name(BIO *into, const X509_NAME *name) {
     return X509_NAME_print_ex(into, name, 0, XN_FLAG_RFC2253);
 }
 
-/* Whole seconds from now to the certificate's end; negative when it is over. */
-static inline long long godwit_seconds_left(const X509 *certificate) {
+/* The certificate's end, in seconds since 1970. */
+static inline long long godwit_ends_at(const X509 *certificate) {
     int days = 0, seconds = 0;
-    if (!ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(certificate))) return 0;
-    return (long long)days * 86400 + seconds;
+    ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
+    int is_known = epoch && ASN1_TIME_diff(&days, &seconds, epoch, X509_get0_notAfter(certificate));
+    ASN1_TIME_free(epoch);
+    return is_known ? (long long)days * 86400 + seconds : 0;
 }
 
 static inline int godwit_has_begun(const X509 *certificate) {

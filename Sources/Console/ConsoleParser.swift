@@ -228,7 +228,24 @@ package enum ConsoleParser {
         guard let sign = rest.popFirst(), !sign.isQuoted, ["=", "to"].contains(sign.lowercased), !rest.isEmpty else {
             throw .usage(usage)
         }
-        return .set(key: key.text, value: rest.map(\.text).joined(separator: " "))
+        return .set(key: key.text, value: value(rest))
+    }
+
+    /// What stands in quotes behind a `=` of the value's own stays in quotes: a conninfo's password may hold blanks,
+    /// and who hides it in events would take its first word for all of it.
+    private static func value(_ words: ArraySlice<Word>) -> String {
+        var parts: [String] = []
+        var isBehindSign = false
+        for word in words {
+            if isBehindSign && word.isQuoted {
+                let escaped = word.text.replacing("\\", with: "\\\\").replacing("'", with: "\\'")
+                parts.append("'\(escaped)'")
+            } else {
+                parts.append(word.text)
+            }
+            isBehindSign = !word.isQuoted && word.text == "="
+        }
+        return parts.joined(separator: " ")
     }
 
     // MARK: numbers

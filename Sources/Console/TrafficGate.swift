@@ -73,7 +73,8 @@ package enum GateCondition: Equatable, Sendable, Codable {
     /// No connection to a server of these databases is open.
     case noServers(GateScope)
     /// Nothing runs on the authority that may write. For a client's DDL: but what that client of this process has open,
-    /// and transactions that have done nothing and wait for their own DDL's turn.
+    /// transactions that have done nothing and wait for their own DDL's turn, and those that rest and have changed
+    /// nothing.
     case noWrites(GateScope, but: GateAsker? = nil)
     /// The same, and no client of them is bound to its server of the authority.
     case movable(GateScope)

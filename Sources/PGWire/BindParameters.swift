@@ -44,6 +44,25 @@ package struct BindParameters {
         return nil
     }
 
+    /// All of them in their order, in one pass: with `value` each is looked for from the first on.
+    ///
+    /// - Returns: nil when the body is cut short.
+    package var all: [Value?]? {
+        var reader = values
+        var found: [Value?] = []
+        found.reserveCapacity(count)
+        for index in 0..<count {
+            guard let length = reader.int32() else { return nil }
+            guard length >= 0 else {
+                found.append(nil)
+                continue
+            }
+            guard let bytes = reader.bytes(Int(length)) else { return nil }
+            found.append(Value(bytes: bytes, isBinary: isBinary(index + 1)))
+        }
+        return found
+    }
+
     /// Whether the body goes on to that value's end: of a message that comes in pieces the first one may not.
     package func reaches(_ number: Int) -> Bool {
         var reader = values

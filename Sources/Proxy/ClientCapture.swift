@@ -79,6 +79,11 @@ extension ClientConnection {
                 connection.settings.append(.init(name: entry.name, statement: entry.statement))
             }
         }
+        // As its database or its role has it: a reader must know what a backslash is.
+        let strings = "standard_conforming_strings"
+        if !hasStandardStrings && !connection.settings.contains(where: { $0.name == strings }) {
+            connection.settings.append(.init(name: strings, statement: "SET \(strings) TO off"))
+        }
         connection.isJoined = connectedAt < lane.session.beganAt
         connection.hasUnknownState = pin != nil && pin != .poolMode
         var prepared = statements.named.map { $0.name + [0] + database.statements[$0.statement].parseBody }

@@ -175,7 +175,8 @@ extension ClientConnection {
             detail: "It runs on both sides then (mirror.ddl: barrier).",
             hint: """
                 Outside of transactions it is one query, or one batch that prepares, binds and executes it and has \
-                nothing else, not as a named statement; several in one query are one transaction.
+                nothing else, not as a named statement; several in one query are one transaction. A client that keeps \
+                its server (SHOW PINS, pool_mode session) sends a query, or BEGIN before it.
                 """)
     }
 }

@@ -473,7 +473,7 @@ final class ClientConnection {
     }
 
     func onWritable() {
-        if phase == .closed || batchAwaited != nil { return }
+        if phase == .closed || batchAwaited != nil { return updateInterest() }  // not to be told again and again
         switch stream.flush() {
         case .bytes, .wouldBlock:
             if isClosingAfterFlush && stream.isEmpty { return close() }

@@ -246,6 +246,7 @@ extension ClientConnection {
         }
         if own == nil { noteOthers(greeting) }
         noteStrings(greeting.parameters)
+        noteEncoding(greeting.parameters)
         let key = worker.nextCancelKey()
         let secret = takeCancelKey(key)
         var writer = MessageWriter(reserving: 1024)

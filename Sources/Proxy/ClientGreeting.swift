@@ -122,7 +122,8 @@ extension ClientConnection {
         reported.answers = []
         if phase != .greeting {
             tellSpelled(of: reported)
-            return prepare(server)
+            if !leavesUnreadable(server) { prepare(server) }
+            return
         }
         self.server = nil
         server.detach()
@@ -189,6 +190,21 @@ extension ClientConnection {
         if !settings.entries.contains(where: { $0.name == name }) { noteParameter(name, found.value) }
     }
 
+    /// Who names no encoding has the database's, as PostgreSQL has it: its texts are in that, and may be none of UTF-8,
+    /// by which our servers log in. From then on it is as if the startup packet had named it, on either side.
+    func noteEncoding(_ parameters: [StartupPacket.Parameter]) {
+        let name = "client_encoding"
+        guard let own = parameters.first(where: { $0.name == "server_encoding" })?.value, own != "UTF8",
+            !settings.entries.contains(where: { $0.name == name })
+        else { return }
+        // No unit has run yet.
+        startupSettings.set(name: name, value: own)
+        settings = startupSettings
+        noteParameter(name, own)
+        if reported == nil { reported = ReportedStartup([]) }
+        reported?.values.append(ReportedStartup.Value(name: name, given: own, spelled: own))
+    }
+
     /// It is greeted with what another user's server has reported.
     func noteOthers(_ greeting: Greeting) {
         if reported == nil { reported = ReportedStartup([]) }
@@ -241,6 +257,8 @@ extension ClientConnection {
         reported.untold = []
         var writer = MessageWriter()
         for value in reported.values where value.told != nil && names.contains(value.name) {
+            // The server has just said its own default, and is made to have this when nobody listens.
+            noteParameter(value.name, value.best)
             writer.parameterStatus(reportedName(value.name), value.best)
         }
         return writer.bytes.isEmpty ? nil : writer.bytes

@@ -145,6 +145,13 @@ extension ClientConnection {
         return unit.statementCount == 0 || !unit.isAllReads
     }
 
+    /// Its open transaction rests, and has only read or taken locks. Tools keep one so beside their DDL (Flyway an
+    /// advisory lock, Ecto one of a table): whoever waited for its end would wait for himself.
+    var restsUnchanged: Bool {
+        guard let server, server.session.status == .inTransaction, server.session.isQuiet else { return false }
+        return unit.byteCount == 0 && passToServer == 0 && !transaction.hasChanged
+    }
+
     /// Ends the connection from outside; its server is cancelled and closed if it is at work.
     func terminate(_ message: String) { terminate(with: ErrorResponse(.fatal, .adminShutdown, message)) }
 
@@ -160,9 +167,10 @@ extension ClientConnection {
     }
 }
 
-/// Clients that are held, in their order. A client that goes away leaves a hole that is skipped.
+/// Clients that are held, in their order. A client that goes away leaves a hole that is skipped; by its number, for the
+/// socket of one that is closed meanwhile is closed with the last that holds on to it, and its peer waits for that.
 struct HeldClients {
-    private var queue: [(client: ClientConnection, token: UInt64)] = []
+    private var queue: [(client: ClientID, token: UInt64)] = []
     private(set) var count = 0
     /// A reload may change it; who waits already goes on.
     var bound: Int
@@ -172,9 +180,12 @@ struct HeldClients {
     /// - Returns: false when as many wait as may.
     mutating func append(_ client: ClientConnection, token: UInt64) -> Bool {
         if count >= bound { return false }
-        if queue.count >= 2 * bound { queue.removeAll { $0.client.holdToken != $0.token } }
+        if queue.count >= 2 * bound {
+            let clients = client.worker.clients
+            queue.removeAll { clients[$0.client]?.holdToken != $0.token }
+        }
         client.holdToken = token
-        queue.append((client, token))
+        queue.append((client.id, token))
         count += 1
         return true
     }
@@ -184,8 +195,11 @@ struct HeldClients {
         if count == 0 { queue = [] }
     }
 
-    mutating func takeAll() -> [ClientConnection] {
-        let waiting = queue.filter { $0.client.holdToken == $0.token }.map(\.client)
+    /// - Parameter clients: of the thread.
+    mutating func takeAll(of clients: [ClientID: ClientConnection]) -> [ClientConnection] {
+        let waiting = queue.compactMap { place in
+            clients[place.client].flatMap { $0.holdToken == place.token ? $0 : nil }
+        }
         queue = []
         count = 0
         return waiting

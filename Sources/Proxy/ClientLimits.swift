@@ -84,9 +84,9 @@ extension ClientConnection {
                 .idleTransactionTimeout, "the transaction was idle", "idle_transaction_timeout",
                 limits.idleTransactionSeconds)
         }
-        if isRunning,
-            Self.isOver(worker.now.nanoseconds(since: max(unit.startedAt, resumedAt)), limits.querySeconds)
-        {
+        // What a server has went on meanwhile: its time does not begin anew with each hold, as of DDL, that ends.
+        let letGoAt = phase == .leased ? resumedAt : max(database?.letGoAt ?? resumedAt, resumedAt)
+        if isRunning, Self.isOver(worker.now.nanoseconds(since: max(unit.startedAt, letGoAt)), limits.querySeconds) {
             return end(.queryCanceled, "the query ran", "query_timeout", limits.querySeconds)
         }
         if isInTransaction,
@@ -111,8 +111,9 @@ extension ClientConnection {
     }
 
     /// Outside of transactions, also where it keeps its server: nobody else gets that as long as it stays. But who
-    /// listens has nothing to say.
+    /// listens has nothing to say, and who waits for the answer to a commit would get that before NEW has it.
     private var isIdleOutside: Bool {
+        if batchAwaited != nil { return false }
         guard phase == .leased, let server else { return phase == .idle && lazy == nil }
         return server.session.isFree && !hasParkedBytes && !pins.contains(.listen)
     }
@@ -122,13 +123,13 @@ extension ClientConnection {
         return server.session.isQuiet && !server.session.isFree
     }
 
-    /// A unit has been dispatched, and its answer is not complete.
+    /// A unit has been dispatched, and its answer is not complete. What is held by order has a limit of its own.
     private var isRunning: Bool {
         if unit.startedAt.nanoseconds == 0 { return false }
         switch phase {
-        case .waiting, .held, .awaitingHorizon, .changing, .applyingSettings: return true
+        case .waiting, .awaitingHorizon, .changing, .applyingSettings: return true
         case .leased: return server?.session.isQuiet == false
-        case .login, .handshake, .cancelling, .greeting, .idle, .console, .consoleWaiting, .closed: return false
+        case .held, .login, .handshake, .cancelling, .greeting, .idle, .console, .consoleWaiting, .closed: return false
         }
     }
 

@@ -212,7 +212,12 @@ extension ClientConnection {
     }
 
     private func set(_ name: String, _ value: String, on server: ServerConnection) {
-        if settings.entries.count >= SessionSettings.entriesMax { return pin(.untrackedSetting) }
+        // Another encoding's bytes that look like UTF-8 are something else. (Of a name PostgreSQL takes ASCII only.)
+        let isKnown = isSentInUnicode(value) || name == "application_name"
+        if settings.entries.count >= SessionSettings.entriesMax || !isKnown {
+            settings.reset(name: name)  // what it was is no account of it: a reload may make a key of it
+            return pin(.untrackedSetting)
+        }
         settings.set(name: name, value: value)
         server.settings?.set(name: name, value: value)
         if name == "application_name" { named(value) }

@@ -24,6 +24,7 @@ extension ClientConnection {
             unit.endsWithReady = false
             unit.byteCount = scanner.offset
             unit.mayWrite = true
+            unit.mayChange = true
             dispatch()
             return 0
         case .simple(let end):
@@ -147,6 +148,7 @@ extension ClientConnection {
             if !unit.renamed.isEmpty { unit.renamed = [] }
         default: break
         }
+        if unit.hasKeyless { unit.noteSession(sessionKey) }
         if unit.notes.denials > 0 && unit.notes.deniedStart == nil { unit.notes.deniedStart = frame.start }
     }
 
@@ -361,6 +363,8 @@ extension ClientConnection {
         if unit.kind == .begin, lazy == nil, database.isGloballyConsistent, readsCommitted(unit.options) {
             request.kind = .unknown
         }
+        // As one that says so itself: it would have to be checked against the authority's other transactions.
+        if settings.isSerializable, lazy == nil, unit.options.isolation == nil { request.kind = .unknown }
         request.authority = authority
         request.transaction = unit.options
         request.isTextTrusted = isTextTrusted
@@ -451,12 +455,7 @@ extension ClientConnection {
             server.release()
             return hold(database)
         }
-        // NEW may have begun to be copied to anew meanwhile.
-        if server.isReadOnly, waitingSince < worker.now, database?.route.horizon.readable == false {
-            self.server = nil
-            server.release()
-            return sideFailed(isOwnTrouble: true)
-        }
+        if waitingSince < worker.now && leavesUnreadable(server) { return }
         if reported != nil && asksForSpelling(server) {
             unit.lone = nil
             phase = .applyingSettings
@@ -499,14 +498,16 @@ extension ClientConnection {
             server.detach()
             if server.isReadOnly { return sideFailed(isOwnTrouble: !failure.state.isServersOwn) }
             if !unit.hasRetriedSetup {
-                // It may be what others have left that it did not take: without an account of that all is reset.
+                // It may be what others have left that it did not take: without an account of that all is reset. Routed
+                // anew, for what it is for may be held meanwhile.
+                routeAgain()
                 unit.hasRetriedSetup = true
-                phase = .waiting
-                return waitForServer(server.side)
+                return
             }
             return setupFailed(failure, on: server)
         }
         server.settings = settings(for: server)
+        if leavesUnreadable(server) { return }
         begin()
     }
 

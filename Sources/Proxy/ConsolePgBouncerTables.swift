@@ -211,9 +211,13 @@ extension ConsoleTables {
     }
 
     private func figures(of rows: [WorkerReport.DatabaseRow]) -> (totals: [String], averages: [String]) {
-        (
+        // Added up before they are divided: means of threads, and of databases, do not add up. Their periods differ by
+        // the second in which they were looked at.
+        let counted = rows.reduce(DatabaseCounters()) { $0 + $1.lastPeriod.counted }
+        let seconds = rows.reduce(0.0) { max($0, $1.lastPeriod.seconds) }
+        return (
             figures(rows.reduce(DatabaseCounters()) { $0 + $1.counts.counters }),
-            figures(rows.reduce(DatabaseCounters()) { $0 + $1.averages })
+            figures(counted.averaged(over: seconds))
         )
     }
 

@@ -30,10 +30,13 @@ extension ConsoleTables {
         ])
         let rows = rowsByDatabase
         for settings in snapshot.settings.databases {
-            for (index, cohort) in settings.reads.cohorts.enumerated() {
+            // In force may be others than the file's shares: a migration's, or what a roll-back has left.
+            guard let route = snapshot.route(settings.name) else { continue }
+            for (index, cohort) in route.settings.reads.cohorts.enumerated() {
                 table.append([
                     settings.name, cohort.name, cohort.members.kind, cohort.members.count.map { "\($0)" },
-                    Self.percent(cohort.hundredths), "\(sum(rows[settings.name] ?? [], index, \.cohortUnits))",
+                    Self.percent(route.onNew(cohort.hundredths)),
+                    "\(sum(rows[settings.name] ?? [], index, \.cohortUnits))",
                 ])
             }
         }

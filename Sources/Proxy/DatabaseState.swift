@@ -25,21 +25,34 @@ struct DatabaseCounters: Sendable {
     var waitMicros: UInt64 = 0
 
     /// Counts and bytes per second, times per transaction or query.
-    func averaged(since start: DatabaseCounters, seconds: Double) -> DatabaseCounters {
-        func rate(_ now: UInt64, _ before: UInt64) -> UInt64 { UInt64(Double(now - before) / seconds) }
-        func mean(_ now: UInt64, _ before: UInt64, _ count: UInt64) -> UInt64 {
-            count == 0 ? 0 : (now - before) / count
-        }
+    ///
+    /// - Parameter seconds: in which it was counted, by however many threads; 0: nothing was yet.
+    func averaged(over seconds: Double) -> DatabaseCounters {
+        if seconds == 0 { return DatabaseCounters() }
+        func rate(_ count: UInt64) -> UInt64 { UInt64(Double(count) / seconds) }
+        func mean(_ micros: UInt64, _ count: UInt64) -> UInt64 { count == 0 ? 0 : micros / count }
         var averages = DatabaseCounters()
-        averages.transactions = rate(transactions, start.transactions)
-        averages.queries = rate(queries, start.queries)
-        averages.received = rate(received, start.received)
-        averages.sent = rate(sent, start.sent)
-        let done = (transactions: transactions - start.transactions, queries: queries - start.queries)
-        averages.transactionMicros = mean(transactionMicros, start.transactionMicros, done.transactions)
-        averages.queryMicros = mean(queryMicros, start.queryMicros, done.queries)
-        averages.waitMicros = rate(waitMicros, start.waitMicros)
+        averages.transactions = rate(transactions)
+        averages.queries = rate(queries)
+        averages.received = rate(received)
+        averages.sent = rate(sent)
+        averages.transactionMicros = mean(transactionMicros, transactions)
+        averages.queryMicros = mean(queryMicros, queries)
+        averages.waitMicros = rate(waitMicros)
         return averages
+    }
+
+    /// What has been counted since.
+    static func - (left: DatabaseCounters, start: DatabaseCounters) -> DatabaseCounters {
+        var counted = left
+        counted.transactions -= start.transactions
+        counted.queries -= start.queries
+        counted.received -= start.received
+        counted.sent -= start.sent
+        counted.transactionMicros -= start.transactionMicros
+        counted.queryMicros -= start.queryMicros
+        counted.waitMicros -= start.waitMicros
+        return counted
     }
 
     /// Of several threads.
@@ -75,6 +88,8 @@ final class DatabaseState {
     var held: HeldClients
     /// When servers were last told to be closed: one that comes from another thread and is older is closed as well.
     var reconnectedAt = MonotonicInstant(nanoseconds: 0)
+    /// When what was held was last let go.
+    var letGoAt = MonotonicInstant(nanoseconds: 0)
     /// When this thread first saw that others may have moved the writes (see `WriteLease`); nil: that is not so.
     var lapseSeenAt: MonotonicInstant?
     var awaitsLease = false
@@ -102,10 +117,10 @@ final class DatabaseState {
     var knownStartup: KnownStartup?
     var counters = DatabaseCounters()
     var times = UnitTimes()
-    /// As they were when the present period began; the averages are of the one before.
+    /// As they were when the present period began; and what was counted in the one before, for the averages.
     private var periodStart = DatabaseCounters()
     private var periodStartedAt = MonotonicInstant.now()
-    private(set) var averages = DatabaseCounters()
+    private(set) var lastPeriod: (counted: DatabaseCounters, seconds: Double) = (DatabaseCounters(), 0)
     /// By reason, side and kind; in place, as in `UnitTimes`.
     private var routes = InlineArray<68, UInt64>(repeating: 0)
     /// Units by the rule that met them, and by the cohort of their key; indexes as in the configuration.
@@ -270,7 +285,7 @@ final class DatabaseState {
     func turnPeriod(now: MonotonicInstant) {
         let nanos = now.nanoseconds(since: periodStartedAt)
         if nanos < 60_000_000_000 { return }
-        averages = counters.averaged(since: periodStart, seconds: Double(nanos) / 1e9)
+        lastPeriod = (counters - periodStart, Double(nanos) / 1e9)
         periodStart = counters
         periodStartedAt = now
     }
@@ -383,8 +398,7 @@ final class DatabaseState {
         else { return nil }
         var key: [UInt8]?
         for number in numbers {
-            let named = types[number]
-            let type = named == 0 ? keyColumnTypes[column.source] : named
+            let type = RoutingKeyText.valueType(named: types[number], column: keyColumnTypes[column.source])
             guard let value = parameters.value(number),
                 let bytes = RoutingKeyText.parameter(value.bytes, isBinary: value.isBinary, type: type)
             else { return nil }
@@ -394,13 +408,17 @@ final class DatabaseState {
         return key.flatMap { resolver.identity(of: $0) }.map { StatementKey(source: column.source, identity: $0) }
     }
 
-    /// The key is in a part of the Bind that has not come yet, or in bytes that cannot be read without their type.
+    /// The key is in a part of the Bind that has not come yet, or in bytes that nobody here can read: of a type that is
+    /// not known, or of one as numeric, an extension's or the application's own.
     func isBoundKeyHidden(_ statement: AnalysedStatement, _ reader: BodyReader, types: ParameterTypes) -> Bool {
         guard let column = statement.columnKey, case .parameters(let numbers) = column.value else { return false }
         guard let parameters = BindParameters(reader) else { return true }
-        let isTyped = column.source < keyColumnTypes.count && keyColumnTypes[column.source] != 0
-        return !numbers.allSatisfy {
-            parameters.reaches($0) && (isTyped || types[$0] != 0 || parameters.value($0)?.isBinary != true)
+        let columnType = column.source < keyColumnTypes.count ? keyColumnTypes[column.source] : 0
+        return !numbers.allSatisfy { number in
+            if !parameters.reaches(number) { return false }
+            guard let value = parameters.value(number), value.isBinary, !value.bytes.isEmpty else { return true }
+            let type = RoutingKeyText.valueType(named: types[number], column: columnType)
+            return RoutingKeyText.parameter(value.bytes, isBinary: true, type: type) != nil
         }
     }
 
@@ -428,7 +446,7 @@ final class DatabaseState {
         let needsNoProof = route.settings.reads.promote == .all
         if needsNoProof && !shapes.hasDemoted { return .allow }
         guard unit.statementCount == 1, let statement = unit.notes.statement else {
-            return needsNoProof ? .allow : .unproven
+            return !needsNoProof ? .unproven : unit.notes.hasDemoted ? .degraded : .allow
         }
         return shapes.ask(statement, now: now)
     }

@@ -1,4 +1,6 @@
+import Routing
 import SQLAnalysis
+import Sessions
 
 /// A session's values of the settings that are routing keys (`godwit.user`), and those that RESET goes back to. A
 /// value, used on its client's thread.
@@ -15,6 +17,12 @@ struct KeyValues {
 
     mutating func start(_ name: String, with value: String) {
         startup[name] = value
+        current[name] = value
+    }
+
+    /// What servers of the session have.
+    mutating func note(_ name: String, _ value: String?, startup: String?) {
+        self.startup[name] = startup
         current[name] = value
     }
 
@@ -64,5 +72,20 @@ struct KeyValues {
         case .pins, .prepares, .deallocates, .closesCursor, .unlistens, .unlocks, .discards, .changesBothSides:
             return nil
         }
+    }
+}
+
+extension ClientConnection {
+    /// A reload may have made keys of what the session has set before.
+    func keySourcesChanged() {
+        for name in database?.route.table.keySettings ?? [] {
+            let value = settings.value(of: name)
+            // While ours are keys nobody else knows them, and of some values there is no account.
+            if keyValues[name] != nil && (KeyValues.isOurs(name) || value == nil && pins.contains(.untrackedSetting)) {
+                continue
+            }
+            keyValues.note(name, value, startup: startupSettings.value(of: name))
+        }
+        routingChanged()
     }
 }

@@ -272,7 +272,8 @@ extension ClientConnection {
     private var isBarredFromNew: Bool {
         guard let database else { return false }
         let (route, table) = (database.route, database.route.table)
-        if !route.horizon.readable { return true }
+        // Or there are more users than anybody can be asked about.
+        if !route.horizon.readable || unit.hasMoreKeys { return true }
         // Each of its reads sees what others have committed before, and none of them waits.
         if database.isGloballyConsistent && lazy?.keepsSide == false { return true }
         var identities = unit.otherKeys

@@ -121,12 +121,13 @@ extension ClientConnection {
 
     /// Of a unit with several statements.
     ///
-    /// - Returns: the last one; nil: one of those behind the first is no plain read, or any has a key of its own.
+    /// - Returns: the last one; nil: one of those behind the first is no plain read, or any has a key of its own, or
+    ///   may have a shape that NEW must not answer.
     private func lastOfLone(
         _ first: LoneStatement, _ rest: [LoneStatement], _ statement: AnalysedStatement, _ key: StatementKey?,
         _ database: DatabaseState
     ) -> (AnalysedStatement, StatementKey?)? {
-        if key != nil || statement.hasBoundKey { return nil }
+        if key != nil || statement.hasBoundKey || database.shapes.hasDemoted { return nil }
         renewUnnamed(database)
         var last: (statement: AnalysedStatement, key: StatementKey?) = (statement, key)
         var previous = first

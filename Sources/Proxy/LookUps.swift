@@ -33,6 +33,7 @@ package struct LookUpRequest: Sendable {
     package var number: UInt64
 }
 
+/// What a `LookUpRequest` has found, posted to the reactor that asked.
 package enum LookUpAnswer: Sendable {
     case secret(ClientLogin.LookedUp)
     case systemUser(String?, client: ClientID)

@@ -72,7 +72,7 @@ package struct ProxyMetrics {
         for kind in EventRecord.Kind.allCases {
             writer.sample([("kind", kind.rawValue)], figures.events[kind] ?? 0)
         }
-        writer.begin("godwit_draining", .gauge, "1 while clients are let go and none is taken.")
+        writer.begin("godwit_draining", .gauge, "1 while no client is taken, for Godwit ends.")
         writer.sample([], UInt64(figures.threads.contains(where: \.isDraining) ? 1 : 0))
     }
 
@@ -189,7 +189,7 @@ package struct ProxyMetrics {
         }
         writer.begin("godwit_reads_share_ratio", .gauge, "Share of users whose reads go to NEW.")
         for settings in figures.snapshot.settings.databases {
-            let hundredths = figures.snapshot.route(settings.name)?.table.hundredths ?? 0
+            let hundredths = figures.snapshot.route(settings.name).map { $0.onNew($0.table.hundredths) } ?? 0
             writer.sample([("database", settings.name)], Double(hundredths) / 10_000)
         }
         breakers(&writer)
@@ -334,7 +334,7 @@ package struct ProxyMetrics {
             }
         }
         for settings in figures.snapshot.settings.databases {
-            let hundredths = figures.snapshot.route(settings.name)?.table.hundredths ?? 0
+            let hundredths = figures.snapshot.route(settings.name).map { $0.onNew($0.table.hundredths) } ?? 0
             writer.sample(
                 [("database", settings.name), ("phase", "reads"), ("table", "")], Double(hundredths) / 100)
         }

@@ -112,6 +112,9 @@ package final class DatabaseRoute: Sendable {
 
     package func endpoint(_ side: Side) -> ServerEndpoint { side == .old ? old : new }
 
+    /// Of users with this share, in hundredths of a percent, those who read on NEW: all, once it takes the writes.
+    func onNew(_ hundredths: Int) -> Int { authority == .new ? 10_000 : hundredths }
+
     /// A copy with addresses and certificates as they are now.
     package func with(old: ServerEndpoint, new: ServerEndpoint) -> DatabaseRoute {
         DatabaseRoute(

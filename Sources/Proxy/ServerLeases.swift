@@ -48,6 +48,8 @@ extension ServerConnection {
     func abandon() {
         client = nil
         state = .settling
+        // Who reads slowly, or takes the time of a long read, has kept it silent: from now on it has to answer.
+        heardAt = worker.now
         resumeReading()
         if !session.owesReady { syncQuietly() }
         cancelsLeft = Self.abandonedCancelsMax

@@ -60,15 +60,13 @@ extension ClientConnection {
         } else {
             return
         }
-        guard isComparable(statement), wantsShadow(statement), let bound = BindParameters(values) else { return }
+        guard isComparable(statement), wantsShadow(statement), let bound = BindParameters(values)?.all else { return }
         parseBody.withUnsafeBytes { bytes in
             var reader = BodyReader(bytes)
             guard let text = reader.cString() else { return }
             let types = ParameterTypes(reader)
-            var parameters: [ShadowSample.Parameter] = []
-            for number in 1..<(bound.count + 1) {
-                let value = bound.value(number)
-                parameters.append(.init(bytes: value.map { Array($0.bytes) }, isBinary: value?.isBinary ?? false))
+            let parameters = bound.map { value in
+                ShadowSample.Parameter(bytes: value.map { Array($0.bytes) }, isBinary: value?.isBinary ?? false)
             }
             offer(Array(text), types: (1..<(bound.count + 1)).map { types[$0] }, parameters: parameters, statement)
         }

@@ -34,6 +34,7 @@ struct ThreadFigures: Sendable {
     }
 
     var worker: Int
+    /// No client is taken any more, whether or not those that are there are told to go.
     var isDraining: Bool
     var clients: Int
     var clientsInLogin: Int
@@ -43,7 +44,7 @@ struct ThreadFigures: Sendable {
 
 /// All threads' figures and the configuration that they work by. Immutable, any thread.
 package struct ProxyFigures: Sendable {
-    let snapshot: ProxySnapshot
+    package let snapshot: ProxySnapshot
     let threads: [ThreadFigures]
     let events: [EventRecord.Kind: UInt64]
 }
@@ -103,7 +104,8 @@ extension Worker {
             }
         }
         return ThreadFigures(
-            worker: index, isDraining: isDraining, clients: clients.count, clientsInLogin: inLogin, pools: poolRows(),
+            worker: index, isDraining: listening.hasEnded, clients: clients.count, clientsInLogin: inLogin,
+            pools: poolRows(),
             databases: databases.values.map { state in
                 ThreadFigures.Database(
                     counts: state.counts(now: now), times: state.times, statements: state.statements.count,

@@ -25,6 +25,8 @@ struct Unit: ~Copyable {
     var hasRetriedSetup = false
     var isProbe = false
     var mayWrite = false
+    /// The same, and not only that it takes locks.
+    var mayChange = false
     var hasFailed = false
     /// It has a portal, or had one.
     var binds = false
@@ -53,6 +55,8 @@ struct Unit: ~Copyable {
     private(set) var otherKeys: [KeyIdentity] = []
     /// It has more of them than are kept.
     private(set) var hasMoreKeys = false
+    /// A statement has none of its own: it is the session's user's.
+    var hasKeyless = false
     /// A statement may have a key that was not found, by the bounds of what is looked at.
     var hidesKey = false
     /// The same of its columns alone, for want of time.
@@ -140,6 +144,7 @@ struct Unit: ~Copyable {
         if analysis.hidesKey && key == nil { hidesKey = true }
         if classification.reason == .parseBudgetSpent { hidesColumns = true }
         if classification.mayLiftReadOnly { mayLiftReadOnly = true }
+        if classification.mayWrite && classification.reason != .takesLocks { mayChange = true }
         note(classification.kind, mayWrite: classification.mayWrite)
     }
 
@@ -159,6 +164,11 @@ struct Unit: ~Copyable {
         if otherKeys.count < Self.otherKeysMax { otherKeys.append(other) } else { hasMoreKeys = true }
     }
 
+    /// Of what has no key of its own, where others of its statements have one.
+    mutating func noteSession(_ key: StatementKey?) {
+        if let own = self.key, let key, key.source > own.source { note(key) }
+    }
+
     /// What cannot be seen is taken for the worst: a write that may end a transaction.
     ///
     /// - Parameter endsNothing: PostgreSQL does not let it do that.
@@ -171,6 +181,7 @@ struct Unit: ~Copyable {
         looksAnew = true
         if !endsNothing { borders.append(.unknown, isRead: false) }
         session.noteUnknown()
+        mayChange = true
         note(.unknown, mayWrite: true)
     }
 
@@ -213,12 +224,19 @@ struct TransactionFacts {
     /// The batch that was being taken when so many keys were stamped last.
     var stamped: (taking: UInt64, keys: Int)?
     var hasWritten = false
+    /// The same, and has not only taken locks.
+    var hasChanged = false
     var startedAt = MonotonicInstant(nanoseconds: 0)
     var isOpen = false
     /// It cannot begin anew elsewhere unnoticed: it has read, or has done anything else than begin and set.
     var hasRead = false
     /// On NEW it has taken a snapshot for sure: PostgreSQL refuses to make it READ WRITE.
     var isSurelyReadOnly = false
+
+    mutating func noteWritten(isChange: Bool) {
+        hasWritten = true
+        if isChange { hasChanged = true }
+    }
 
     mutating func noteWriter(_ identity: KeyIdentity) { writtenKeys.insert(ReadStamps.slot(of: identity.hash)) }
 }

@@ -30,6 +30,8 @@ extension ClientConnection {
         run.finish(server)
         askForNames(server)
         pumpAnswers(server)
+        // What we have answered ourselves nobody waits for: no event would tell of it, and have the client read again.
+        if server.session.expectedCount == 0 { repliesAwaited = nil }
         if passToServer == 0 && server.session.needsBarrier { server.runQuietly("") }  // not within a message
         // The queue went out just now: the bytes that waited for it go on.
         if wasCongested && !server.isCongested { resumeSoon() }
@@ -89,9 +91,10 @@ extension ClientConnection {
     }
 
     private func openTransaction() {
+        if unit.startedAt.nanoseconds == 0 { unit.startedAt = worker.now }
         if !transaction.isOpen {
             transaction.isOpen = true
-            transaction.startedAt = unit.startedAt.nanoseconds == 0 ? worker.now : unit.startedAt
+            transaction.startedAt = unit.startedAt
         }
         noteWritten()
     }
@@ -99,7 +102,7 @@ extension ClientConnection {
     private func noteWritten() {
         guard unit.mayWrite else { return }
         noteDraws()
-        transaction.hasWritten = true
+        transaction.noteWritten(isChange: unit.mayChange)
         let hidesColumns = unit.hidesColumns && database?.findsKeysInColumns == true
         if unit.hidesKey || hidesColumns { transaction.isAnybodys = true }
         if let key = unitKey ?? sessionKey { transaction.noteWriter(key.identity) }
@@ -143,7 +146,8 @@ extension ClientConnection {
             case .waits: return
             case .isRefused: continue
             }
-            if server.session.isQuiet { unit.startedAt = worker.now }
+            // It may be at work for us, as for a question about pins.
+            if server.session.isQuiet || unit.startedAt.nanoseconds == 0 { unit.startedAt = worker.now }
             let isDenied = notesDenial(frame, bytes)
             if server.isReadOnly && !server.session.skipsNext && mustNotRunOnNew(server) {
                 // What comes before it may fail, and then it does not run.

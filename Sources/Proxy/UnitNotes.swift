@@ -69,6 +69,8 @@ struct UnitNotes {
     /// Offset of the message with the first of them, in the bytes of a gathered unit.
     var deniedStart: Int?
     private(set) var changesSchema = false
+    /// A statement is of a shape that goes back alone.
+    var hasDemoted = false
     /// Of all its results, as their command tags say.
     private(set) var rows: UInt64 = 0
 
@@ -173,6 +175,9 @@ extension ClientConnection {
 
     /// Also for a statement that was prepared before. `text` may go on behind a NUL.
     func noteStatement(_ analysis: AnalysedStatement, _ text: UnsafeRawBufferPointer, _ database: DatabaseState) {
+        if database.shapes.hasDemoted && database.shapes.holdsBack(analysis, now: worker.now) {
+            unit.notes.hasDemoted = true
+        }
         let rules = database.route.table.rules
         let mirrorDenial: UnitNotes.Denial? = isDeniedByMirror(analysis, database) ? .mirror : nil
         if rules.isEmpty { return unit.notes.add(analysis, nil, deniedBy: mirrorDenial) }
@@ -316,6 +321,7 @@ extension ClientConnection {
             if analysis.classification.mayWrite, database.isBoundKeyHidden(analysis, reader, types: types) {
                 unit.hidesColumns = true
             }
+            if textKey == nil { noteKeyless(analysis) }
             return
         }
         if textKey == nil { unit.note(found) }

@@ -474,7 +474,7 @@ final class Worker {
         }
         for route in next.databases.values where databases[route.name] == nil { _ = add(route) }
         for client in clients.values {
-            client.routingChanged()
+            client.keySourcesChanged()
             client.limitsChanged()
             if let state = client.database, generations[state.name] != state.statements.generation {
                 client.analysisOutdated()

@@ -74,12 +74,13 @@ extension Worker {
     private func applyHold(to database: DatabaseState, _ own: [ClientConnection]) {
         let hold = gate.hold(of: database.name)
         database.hold = hold
+        if hold == nil { database.letGoAt = now }
         for client in own where client.isAtBorder {
             client.isAtBorder = false
             resumeLater(client)
         }
         // In their order; who must go on waiting is held again.
-        for client in database.held.takeAll() { client.leaveHold() }
+        for client in database.held.takeAll(of: clients) { client.leaveHold() }
         if hold == nil { return }
         for client in own.sorted(by: { $0.waitingSince < $1.waitingSince }) { client.moveIntoHold(database) }
     }
@@ -132,7 +133,11 @@ extension Worker {
         case .noWrites(let scope, let asker):
             for server in servers.values where !server.isReadOnly && scope.contains(server.entry.key.database) {
                 guard server.client?.mayBeWriting ?? server.isSettling else { continue }
-                if let asker, let client = server.client, asker == client.asker || client.awaitsTurn { continue }
+                if let asker, let client = server.client,
+                    asker == client.asker || client.awaitsTurn || client.restsUnchanged
+                {
+                    continue
+                }
                 found.add(describe(server))
                 if isFirstEnough { return found }
             }
@@ -172,8 +177,12 @@ extension Worker {
         return found
     }
 
+    /// Of what a client calls itself, as in PostgreSQL: all of it might be too long for the word to another process.
+    private static let nameBytesShown = 63
+
     private func describe(_ client: ClientConnection) -> String {
-        let name = client.applicationName.isEmpty ? "" : ", \(client.applicationName)"
+        let shown = String(decoding: client.applicationName.utf8.prefix(Self.nameBytesShown), as: UTF8.self)
+        let name = shown.isEmpty ? "" : ", \(shown)"
         return "client \(client.handle.pointer) (user \(client.user)\(name), \(client.address.host))"
     }
 

@@ -19,6 +19,8 @@ struct Listening {
     var isPaused = false
     /// There was no file descriptor for the last one, or no memory; or those that are left are kept for other things.
     var lacksRoom = false
+    /// For good: Godwit ends, with the last client at the latest.
+    var hasEnded = false
 
     var isOn: Bool { !isPaused && !lacksRoom }
 }
@@ -60,6 +62,7 @@ extension Worker {
     }
 
     func stopListening() {
+        listening.hasEnded = true
         for box in listeners {
             loop.unregister(box.listener.descriptor.raw)
             // This batch may have an event for it still.

@@ -124,6 +124,7 @@ package struct ChangeOrder: Sendable, Equatable {
     package var mayHoldLocks = false
 }
 
+/// Whether a client's DDL for both sides has yet to be brought to its end.
 package struct ChangeEnd: Sendable, Equatable {
     /// No transaction of it is open any more, or nobody can tell.
     package var isOver: Bool
@@ -144,6 +145,7 @@ package enum MigrationTraffic: Sendable {
     case finish(database: String)
 }
 
+/// What the control thread answers to a `ControlRequest`.
 package enum ControlOutcome: Sendable {
     case done
     /// Done; the sentence is for the operator.
@@ -170,12 +172,14 @@ package enum SwitchRequest: Sendable {
     case turnMirror(database: String)
 }
 
+/// The answer to a `SwitchRequest`.
 package enum SwitchReply: Sendable {
     /// `at`: when the last thread had it.
     case gate(GateControl.Answer, at: MonotonicInstant)
     case done
 }
 
+/// All that the control thread hears: of reactors, consoles, other processes, migrations.
 package enum ControlMessage: Sendable {
     case request(ControlRequest, worker: Int, client: ClientID)
     /// See `GateControl.Event`; `at`: when the thread looked.

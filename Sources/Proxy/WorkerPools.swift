@@ -162,9 +162,12 @@ extension Worker {
         let awaited = max(entry.pool.lackingCount, entry.pool.keepsTrying ? 1 : 0)
         let wanted = claimPlaces(entry)
         for opened in 0..<wanted {
-            guard opened < awaited ? takePlace(entry) : takeFreePlace(entry) else {
+            let isAwaited = opened < awaited
+            guard isAwaited ? takePlace(entry) : takeFreePlace(entry) else {
                 for _ in opened..<wanted { entry.pool.openForbidden() }
-                return settlePlaces(entry)
+                // All threads are told when that limit has room. Who lacks servers of this pool elsewhere would be
+                // refused by it as well, and tell us of the places that it gives back: each other, without end.
+                return settlePlaces(entry, isTold: !isAwaited)
             }
             openServer(entry)
         }
@@ -284,6 +287,9 @@ extension Worker {
             return
         }
         tell(database, side, .failure(isProbe: false), because: error.message)
+        // Also when all who wait have gone: it would count as unreachable until the next one asks, and whoever goes by
+        // /readyz sends none.
+        if !hasServersAtWork(entry) { entry.pool.keepsTrying = true }
         if database.health.isAuthorityDown { refuseWaiters(entry) } else { serveLater(entry) }
     }
 

@@ -73,7 +73,8 @@ struct WorkerReport: Sendable {
 
     struct DatabaseRow: Sendable {
         var counts: DatabaseCounts
-        var averages: DatabaseCounters
+        /// What averages are made of: see `DatabaseState.lastPeriod`.
+        var lastPeriod: (counted: DatabaseCounters, seconds: Double)
         var serverCounts: [Side: Int]
         /// By index in the configuration.
         var ruleUnits: [UInt64]
@@ -244,7 +245,7 @@ extension Worker {
 
     private func databaseRow(_ state: DatabaseState, _ open: [Side: Int]) -> WorkerReport.DatabaseRow {
         WorkerReport.DatabaseRow(
-            counts: state.counts(now: now), averages: state.averages, serverCounts: open,
+            counts: state.counts(now: now), lastPeriod: state.lastPeriod, serverCounts: open,
             ruleUnits: state.ruleUnits, cohortUnits: state.cohortUnits, shapes: state.shapes.figures,
             caches: WorkerReport.CacheRow(
                 textEntries: state.analysis.textEntries, shapeEntries: state.analysis.shapeEntries,

@@ -163,12 +163,14 @@ extension Worker {
     // MARK: places
 
     /// Servers that have come into the pool or left it otherwise than through `claimPlaces` count for all threads.
-    func settlePlaces(_ entry: PoolEntry) {
+    ///
+    /// - Parameter isTold: threads that lack servers hear of places that have become free.
+    func settlePlaces(_ entry: PoolEntry, isTold: Bool = true) {
         let change = entry.pool.serverCount - entry.placesTold
         if change == 0 { return }
         entry.placesTold += change
         entry.places.pool.add(change)
-        if change < 0 { tellOfPlaces(entry.key, entry.places) }
+        if change < 0 && isTold { tellOfPlaces(entry.key, entry.places) }
     }
 
     private func tellOfPlaces(_ key: PoolKey, _ places: PoolPlaces) {

@@ -91,7 +91,7 @@ extension Worker {
         database.awaitsLease = false
         guard database.hold == nil else { return }
         if holdsForLease(database) { return }
-        for client in database.held.takeAll() { client.leaveHold() }
+        for client in database.held.takeAll(of: clients) { client.leaveHold() }
     }
 }
 
@@ -120,6 +120,17 @@ extension ClientConnection {
         }
         phase = .awaitingHorizon
         worker.awaitHorizon(self, batch, database, millis: UInt64(settings.consistencyWaitMillis))
+        return true
+    }
+
+    /// NEW may have begun to be copied to anew while the unit waited for a server, or for that to be set up.
+    ///
+    /// - Returns: whether the unit goes to the authority instead.
+    func leavesUnreadable(_ server: ServerConnection) -> Bool {
+        guard server.isReadOnly, database?.route.horizon.readable == false else { return false }
+        self.server = nil
+        server.release()
+        sideFailed(isOwnTrouble: true)
         return true
     }
 

@@ -12,6 +12,7 @@ extension ClientConnection {
 
     func addStatement(_ analysis: AnalysedStatement, _ key: StatementKey?, _ database: DatabaseState) {
         unit.add(analysis, key)
+        if key == nil && !analysis.hasBoundKey { noteKeyless(analysis) }
         if analysis.isPlainRead { return }
         let classification = analysis.classification
         if let key, classification.mayWrite { transaction.noteWriter(key.identity) }
@@ -23,6 +24,14 @@ extension ClientConnection {
             unit.namesKeySetting = true
         }
         noteUsers(ofEffects: classification.effects, database)
+    }
+
+    /// It names nobody, and is the session's user's, whoever others of the unit's statements name.
+    func noteKeyless(_ analysis: AnalysedStatement) {
+        if analysis.kind.showsNothing { return }
+        unit.hasKeyless = true
+        if analysis.kind == .read { return }
+        if analysis.classification.mayWrite, let sessionKey { transaction.noteWriter(sessionKey.identity) }
     }
 
     /// What gives the session another key counts from its commit on only, but what the transaction writes behind it is

@@ -139,6 +139,7 @@ extension SocketDescriptor {
     }
 }
 
+/// A system call that makes or takes over a socket failed.
 package struct SocketError: Error, Equatable, Sendable {
     package enum Operation: String, Sendable { case open, bind, listen, connect, accept, inherit }
     package let operation: Operation
@@ -194,19 +195,6 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
     /// Where to listen: `*` is every IPv4 address of this machine; the resolver would take it for a loopback address.
     package static func resolve(listening host: String, port: UInt16) -> SocketAddress? {
         resolve(host: host == "*" ? "0.0.0.0" : host, port: port)
-    }
-
-    /// Of a name of which an address is known already: that stays for as long as it is one of the name's, and while
-    /// nobody can say which these are.
-    ///
-    /// - Parameter resolver: see `resolveAll`.
-    package static func resolve(
-        host: String, port: UInt16, known: SocketAddress?,
-        by resolver: (String, UInt16) -> [SocketAddress] = { resolveAll(host: $0, port: $1) }
-    ) -> SocketAddress? {
-        let found = resolver(host, port)
-        if let known, found.isEmpty || found.contains(known) { return known }
-        return found.first
     }
 
     /// All that the resolver knows, best first. Blocks.

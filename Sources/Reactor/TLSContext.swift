@@ -15,6 +15,7 @@ package struct TLSContextError: Error, Sendable, Equatable, CustomStringConverti
     package var description: String { file.isEmpty ? reason : "\(file): \(reason)" }
 }
 
+/// Versions that may be the least or the most of a connection, by the names that settings use.
 package enum TLSVersion: String, Sendable, CaseIterable {
     case v12 = "TLSv1.2"
     case v13 = "TLSv1.3"
@@ -101,11 +102,11 @@ package final class TLSContext: @unchecked Sendable {
 
     deinit { SSL_CTX_free(raw) }
 
+    /// When our own certificate is over, in seconds since 1970; nil when we have none.
+    package var endsAt: Int64? { SSL_CTX_get0_certificate(raw).map { godwit_ends_at($0) } }
+
     /// Seconds until our own certificate is over, negative when it is; nil when we have none.
-    package var secondsLeft: Int64? {
-        guard let certificate = SSL_CTX_get0_certificate(raw) else { return nil }
-        return godwit_seconds_left(certificate)
-    }
+    package var secondsLeft: Int64? { endsAt.map { $0 - Int64(time(nil)) } }
 
     /// Our own certificate is not valid yet.
     package var isEarly: Bool {

@@ -179,6 +179,14 @@ import SQLAnalysis
     /// Some shape may be held back although shapes need not prove themselves.
     @inlinable package var hasDemoted: Bool { demotedCount > 0 }
 
+    /// NEW must not answer the statement now, with whatever others it comes.
+    package func holdsBack(_ statement: AnalysedStatement, now: MonotonicInstant) -> Bool {
+        guard let shape = statement.shape, let place = places[shape], entries[place].isDemoted,
+            case .degraded(let until, _) = entries[place].verdict
+        else { return false }
+        return now < until
+    }
+
     private mutating func askDemoted(_ shape: ShapeID?, _ now: MonotonicInstant) -> Answer {
         guard demotedCount > 0, let shape, let place = places[shape], entries[place].isDemoted,
             case .degraded(let until, _) = entries[place].verdict

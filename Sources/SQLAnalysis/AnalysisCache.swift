@@ -92,6 +92,7 @@ package struct AnalysisLimits: Sendable {
     package init() {}
 }
 
+/// How statements were analysed, counted since the start of a thread.
 package struct AnalysisCounters: Sendable, Equatable {
     package var textHits: UInt64 = 0
     package var shapeHits: UInt64 = 0

@@ -156,6 +156,9 @@ package struct CatalogFacts: Sendable {
     /// domain's check or their own input function is volatile; `implicit` when such a cast may happen without being
     /// written. Built-in functions leave no dependency behind, hence the looks at texts.
     ///
+    /// A table is watched when it has its fence as well: that comes last, when the mirror has been told of it. One
+    /// with a capture alone is what a `prepare` is still at, or has left, and has no rows on NEW.
+    ///
     /// A function that names such a relation, or another such function, is taken for volatile, whatever it is declared
     /// as; so is one that makes up statements (EXECUTE) where there is any such relation. A name counts wherever it
     /// stands in the body as a word, since search_path, aliases and strings leave nothing better to go by. So is one
@@ -207,8 +210,8 @@ package struct CatalogFacts: Sendable {
             WHERE c.relpersistence <> 't' AND (c.relkind IN ('S', 'm', 'f')
                 OR c.relkind IN ('r', 'p') AND c.relpersistence = 'u'
                 OR c.relkind IN ('r', 'p') AND c.oid >= 16384 AND pg_catalog.to_regclass('godwit.control') IS NOT NULL
-                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t
-                        WHERE t.tgrelid = c.oid AND t.tgname = 'godwit_capture'))
+                    AND (SELECT count(*) FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid
+                        AND t.tgname IN ('godwit_capture', 'godwit_fence')) < 2)
             UNION
             SELECT o.relation, 'v' FROM owner o
             JOIN pg_catalog.pg_depend d ON d.classid = o.classid AND d.objid = o.objid

@@ -86,6 +86,7 @@ package struct Classification: Sendable, Equatable {
     }
 }
 
+/// Which way the data of a COPY goes that is of the protocol, not of a file on the server.
 package enum CopyDirection: UInt8, Sendable { case fromStdin, toStdout }
 
 /// The verdict. Only `read` may be answered by the side that is not the authority.
@@ -154,6 +155,8 @@ package enum ClassificationReason: String, Sendable, CaseIterable {
     case unknownFunction = "calls a function that is not known to be harmless"
     case volatileFunction = "calls a volatile function"
     case harmfulFunction = "calls a function with effects"
+    /// And does nothing besides that could be seen by anybody else.
+    case takesLocks = "takes locks"
     case harmfulOperator = "uses an operator or cast backed by a volatile function"
     case unmirroredRelation = "reads a sequence, materialized view, foreign or unlogged table"
     case serverState = "reads the state of one server"
@@ -200,8 +203,10 @@ package enum SessionEffect: Sendable, Equatable {
     case changesBothSides
 }
 
+/// What a DISCARD throws away.
 package enum DiscardTarget: UInt8, Sendable { case all, plans, sequences, temporary }
 
+/// Why a client keeps its server between transactions: something lives in its session that no other has.
 package enum PinReason: String, Sendable, CaseIterable {
     /// The configuration says that sessions keep their servers.
     case poolMode = "pool_mode session"

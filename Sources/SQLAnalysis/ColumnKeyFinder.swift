@@ -41,8 +41,37 @@ struct ColumnKeyFinder {
         }
     }
 
-    func find(in statement: SyntaxTree.Message, _ kinds: inout NodeKinds) -> ColumnCandidate? {
-        if columns.isEmpty { return nil }
+    /// Of the statement itself and of what its WITH queries write.
+    ///
+    /// - Returns: several where these do not say the same.
+    func findAll(in statement: SyntaxTree.Message, _ kinds: inout NodeKinds) -> [ColumnCandidate] {
+        if columns.isEmpty { return [] }
+        var found = find(in: statement, &kinds).map { [$0] } ?? []
+        guard let clause = withClause(of: statement, &kinds)?.pointee else { return found }
+        for index in 0..<clause.n_ctes {
+            guard let node = clause.ctes?[index], node.pointee.node_case == PG_QUERY__NODE__NODE_COMMON_TABLE_EXPR,
+                let query = SyntaxTree.content(of: node.pointee.common_table_expr?.pointee.ctequery),
+                kinds.kind(of: query) != .selectStmt, let candidate = find(in: query, &kinds)
+            else { continue }
+            if !found.contains(candidate) { found.append(candidate) }
+        }
+        return found
+    }
+
+    private func withClause(
+        of statement: SyntaxTree.Message, _ kinds: inout NodeKinds
+    ) -> UnsafeMutablePointer<PgQuery__WithClause>? {
+        switch kinds.kind(of: statement) {
+        case .selectStmt: SyntaxTree.cast(statement, to: PgQuery__SelectStmt.self).pointee.with_clause
+        case .updateStmt: SyntaxTree.cast(statement, to: PgQuery__UpdateStmt.self).pointee.with_clause
+        case .deleteStmt: SyntaxTree.cast(statement, to: PgQuery__DeleteStmt.self).pointee.with_clause
+        case .insertStmt: SyntaxTree.cast(statement, to: PgQuery__InsertStmt.self).pointee.with_clause
+        case .mergeStmt: SyntaxTree.cast(statement, to: PgQuery__MergeStmt.self).pointee.with_clause
+        default: nil
+        }
+    }
+
+    private func find(in statement: SyntaxTree.Message, _ kinds: inout NodeKinds) -> ColumnCandidate? {
         switch kinds.kind(of: statement) {
         case .selectStmt:
             let node = SyntaxTree.cast(statement, to: PgQuery__SelectStmt.self).pointee

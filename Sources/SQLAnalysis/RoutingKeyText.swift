@@ -9,20 +9,20 @@ package enum RoutingKeyText {
         static let integers: ClosedRange<UInt32> = 20...23      // int8, int2, int2vector, int4
         static let int2vector: UInt32 = 22
         static let uuid: UInt32 = 2950
+        static let blankPadded: UInt32 = 1042
         static let texts: Set<UInt32> = [18, 19, 25, 1042, 1043]  // "char", name, text, bpchar, varchar
     }
 
     // MARK: literals
 
     /// - Parameter token: the literal as it stands: quotes, sign and all.
-    /// - Returns: nil for what is not surely one value: fractions, escapes with a backslash, nothing.
+    /// - Returns: nil for what is not surely one value: fractions, escapes but for `\\`, nothing.
     static func literal(_ token: Slice<UnsafeRawBufferPointer>) -> [UInt8]? {
         guard let first = token.first else { return nil }
         switch first {
         case 0x27: return quoted(token.dropFirst().dropLast())
-        case 0x45, 0x65:
-            let inner = token.dropFirst(2).dropLast()
-            return inner.contains(0x5C) ? nil : quoted(inner)
+        // As libpq writes what has a backslash in it.
+        case 0x45, 0x65: return quoted(token.dropFirst(2).dropLast(), hasEscapes: true)
         case 0x24:
             guard let end = token.dropFirst().firstIndex(of: 0x24) else { return nil }
             let tag = end - token.startIndex + 1
@@ -43,23 +43,36 @@ package enum RoutingKeyText {
     }
 
     /// nil also for a string that goes on on another line.
-    private static func quoted(_ inner: Slice<UnsafeRawBufferPointer>) -> [UInt8]? {
+    private static func quoted(_ inner: Slice<UnsafeRawBufferPointer>, hasEscapes: Bool = false) -> [UInt8]? {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(inner.count)
-        var isEscaped = false
+        /// A quote, or backslash, that is to be followed by another one.
+        var escape: UInt8?
         for byte in inner {
-            if byte == 0x27, !isEscaped {
-                isEscaped = true
+            if let sign = escape {
+                if byte != sign { return nil }
+                escape = nil
+            } else if byte == 0x27 || hasEscapes && byte == 0x5C {
+                escape = byte
                 continue
             }
-            if isEscaped, byte != 0x27 { return nil }
-            isEscaped = false
             bytes.append(byte)
         }
         return text(bytes)
     }
 
     // MARK: values
+
+    /// What a bound value is read as. A column of char(n) compares without the blanks at the value's end, whatever text
+    /// that is said to be.
+    ///
+    /// - Parameters:
+    ///   - named: by Parse; 0: it names none.
+    ///   - column: 0: not known.
+    package static func valueType(named: UInt32, column: UInt32) -> UInt32 {
+        let isPadded = column == TypeNumber.blankPadded && TypeNumber.texts.contains(named)
+        return named == 0 || isPadded ? column : named
+    }
 
     /// UUIDs in their usual form, everything else as it is; nil for nothing.
     package static func text(_ bytes: some Collection<UInt8>) -> [UInt8]? {
@@ -73,6 +86,7 @@ package enum RoutingKeyText {
     ///   value is no key then: its bytes may be those of an integer, or of a text that looks like one.
     package static func parameter(_ bytes: UnsafeRawBufferPointer, isBinary: Bool, type: UInt32) -> [UInt8]? {
         let isInteger = TypeNumber.integers.contains(type) && type != TypeNumber.int2vector
+        if type == TypeNumber.blankPadded { return text(bytes.prefix((bytes.lastIndex { $0 != 0x20 } ?? -1) + 1)) }
         if !isBinary {
             if !isInteger { return text(bytes) }
             let trimmed = Slice(base: bytes, bounds: 0..<bytes.count).drop(while: SQLLexer.isSpace)
@@ -100,6 +114,7 @@ package enum RoutingKeyText {
 
     /// Whether `literalKey` would give back the same bytes.
     package static func isKey(_ key: UnsafeRawBufferPointer, ofColumnType type: UInt32) -> Bool {
+        if type == TypeNumber.blankPadded { return key.last != 0x20 }
         guard TypeNumber.integers.contains(type) else { return true }
         return key.allSatisfy(SQLLexer.isDigit) && (key.first != 0x30 || key.count == 1)
     }

@@ -175,11 +175,30 @@ enum SessionStatements {
         guard let args = node.args, node.n_args > 0 else { return nil }
         var parts: [String] = []
         for index in 0..<node.n_args {
-            guard let part = SyntaxTree.constant(args[index]) else { return nil }
+            guard let part = SyntaxTree.constant(args[index]) ?? zoneInterval(args[index]) else { return nil }
             parts.append(isQuotedList(name) ? quotedIdentifier(part) : part)
         }
         return parts.joined(separator: ", ")
     }
+
+    /// `INTERVAL '+05:30' HOUR TO MINUTE`, by which some ORMs give each session its zone. Only of hours and minutes:
+    /// what other texts are hangs on the fields behind them, which the setting's text has not.
+    private static func zoneInterval(_ node: UnsafeMutablePointer<PgQuery__Node>?) -> String? {
+        guard let node, node.pointee.node_case == PG_QUERY__NODE__NODE_TYPE_CAST, let cast = node.pointee.type_cast,
+            let type = cast.pointee.type_name?.pointee, let text = SyntaxTree.constant(cast.pointee.arg),
+            SyntaxTree.strings(type.names, type.n_names).last == "interval"
+        else { return nil }
+        let fields = (0..<type.n_typmods).map { SyntaxTree.constant(type.typmods?[$0]) }
+        let numbers = (text.hasPrefix("+") || text.hasPrefix("-") ? text.dropFirst() : text[...])
+            .split(separator: ":", omittingEmptySubsequences: false)
+        guard fields.isEmpty || fields == [hourToMinute], numbers.count == 2,
+            numbers.allSatisfy({ 1...2 ~= $0.utf8.count && $0.utf8.allSatisfy { 0x30...0x39 ~= $0 } })
+        else { return nil }
+        return "INTERVAL '\(text)'"
+    }
+
+    /// INTERVAL_MASK(HOUR) | INTERVAL_MASK(MINUTE) of PostgreSQL's datetime.h.
+    private static let hourToMinute = "\(1 << 10 | 1 << 11)"
 
     /// The settings that hold lists of identifiers (GUC_LIST_QUOTE).
     private static func isQuotedList(_ name: String) -> Bool {

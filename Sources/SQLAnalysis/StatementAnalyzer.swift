@@ -34,9 +34,9 @@ struct StatementAnalyzer {
             try SyntaxTree.parse(text) { statement, _ in
                 let (one, dependsOnLiterals) = classify(statement, &kinds)
                 relations += TableFinder.relations(in: statement, &kinds)
-                let candidate = columns.find(in: statement, &kinds)
-                if statements.isEmpty { columnKey = candidate }
-                if candidate != nil && one.mayWrite { writesForUser = true }
+                let candidates = columns.findAll(in: statement, &kinds)
+                if statements.isEmpty { columnKey = candidates.count == 1 ? candidates[0] : nil }
+                if !candidates.isEmpty && one.mayWrite { writesForUser = true }
                 statements.append(one)
                 isByShape = isByShape && !dependsOnLiterals
             }
@@ -128,7 +128,8 @@ struct StatementAnalyzer {
                 // FETCH calls what is in a cursor.
                 if kind == .declareCursorStmt { doubtSettings(&result) }
             }
-        case .notifyStmt, .lockStmt, .constraintsSetStmt, .checkPointStmt, .vacuumStmt, .clusterStmt, .reindexStmt,
+        case .lockStmt: result = write(statement, .takesLocks, &walk)
+        case .notifyStmt, .constraintsSetStmt, .checkPointStmt, .vacuumStmt, .clusterStmt, .reindexStmt,
             .refreshMatViewStmt, .alterSystemStmt, .callStmt:
             result = write(statement, .utility, &walk)
             // Frameworks have deferred constraints checked before ALTER TABLE, in one text with it.

@@ -93,7 +93,8 @@ extension TableChange {
         PG_QUERY__ALTER_TABLE_TYPE__AT_SetOptions, PG_QUERY__ALTER_TABLE_TYPE__AT_ResetOptions,
         PG_QUERY__ALTER_TABLE_TYPE__AT_SetStorage, PG_QUERY__ALTER_TABLE_TYPE__AT_SetCompression,
         PG_QUERY__ALTER_TABLE_TYPE__AT_DropColumn, PG_QUERY__ALTER_TABLE_TYPE__AT_AddIndex,
-        PG_QUERY__ALTER_TABLE_TYPE__AT_AddConstraint, PG_QUERY__ALTER_TABLE_TYPE__AT_AlterConstraint,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_AddConstraint, PG_QUERY__ALTER_TABLE_TYPE__AT_AddIndexConstraint,
+        PG_QUERY__ALTER_TABLE_TYPE__AT_AlterConstraint,
         PG_QUERY__ALTER_TABLE_TYPE__AT_ValidateConstraint, PG_QUERY__ALTER_TABLE_TYPE__AT_DropConstraint,
         PG_QUERY__ALTER_TABLE_TYPE__AT_AlterColumnType, PG_QUERY__ALTER_TABLE_TYPE__AT_SetRelOptions,
         PG_QUERY__ALTER_TABLE_TYPE__AT_ResetRelOptions, PG_QUERY__ALTER_TABLE_TYPE__AT_AddIdentity,
@@ -108,6 +109,11 @@ extension TableChange {
         PG_QUERY__OBJECT_TYPE__OBJECT_SEQUENCE, PG_QUERY__OBJECT_TYPE__OBJECT_FUNCTION,
         PG_QUERY__OBJECT_TYPE__OBJECT_PROCEDURE, PG_QUERY__OBJECT_TYPE__OBJECT_ROUTINE,
         PG_QUERY__OBJECT_TYPE__OBJECT_TRIGGER, PG_QUERY__OBJECT_TYPE__OBJECT_STATISTIC_EXT,
+    ]
+
+    /// What columns are made with: the next statement may name it.
+    private static let used: Set<PgQuery__ObjectType> = [
+        PG_QUERY__OBJECT_TYPE__OBJECT_SEQUENCE, PG_QUERY__OBJECT_TYPE__OBJECT_COLLATION,
     ]
 
     /// Of several statements of one text.
@@ -136,6 +142,9 @@ extension TableChange {
         case "CompositeTypeStmt", "CreateEnumStmt", "CreateRangeStmt", "CreateDomainStmt", "CreateSchemaStmt",
             "CreateSeqStmt":
             return .fits
+        case "DefineStmt":
+            let kind = SyntaxTree.cast(statement, to: PgQuery__DefineStmt.self).pointee.kind
+            return used.contains(kind) ? .fits : .notNeeded
         case "AlterSeqStmt":
             let node = SyntaxTree.cast(statement, to: PgQuery__AlterSeqStmt.self).pointee
             // Where it stands is brought by the mirror.
@@ -151,18 +160,15 @@ extension TableChange {
             let type = SyntaxTree.cast(statement, to: PgQuery__RenameStmt.self).pointee.rename_type
             // The next statement on its table, or domain, or for its column may name it.
             let isNamed = type == PG_QUERY__OBJECT_TYPE__OBJECT_TABCONSTRAINT
-                || type == PG_QUERY__OBJECT_TYPE__OBJECT_DOMCONSTRAINT
-                || type == PG_QUERY__OBJECT_TYPE__OBJECT_SEQUENCE
+                || type == PG_QUERY__OBJECT_TYPE__OBJECT_DOMCONSTRAINT || used.contains(type)
             return isNamed ? .fits : accompanying.contains(type) ? .comesAlong : .notNeeded
         case "AlterObjectSchemaStmt" where !isOne(statement):
             let type = SyntaxTree.cast(statement, to: PgQuery__AlterObjectSchemaStmt.self).pointee.object_type
-            if type == PG_QUERY__OBJECT_TYPE__OBJECT_SEQUENCE { return .fits }
+            if used.contains(type) { return .fits }
             return accompanying.contains(type) ? .comesAlong : .notNeeded
         case "DropStmt" where !isOne(statement):
             let node = SyntaxTree.cast(statement, to: PgQuery__DropStmt.self).pointee
-            if node.remove_type == PG_QUERY__OBJECT_TYPE__OBJECT_SEQUENCE && !hasOnlyTemporaryNames(node) {
-                return .fits
-            }
+            if used.contains(node.remove_type) && !hasOnlyTemporaryNames(node) { return .fits }
             return node.concurrent != 0 ? .notNeeded : .comesAlong
         case "AlterTableStmt":
             let node = SyntaxTree.cast(statement, to: PgQuery__AlterTableStmt.self).pointee

@@ -1,6 +1,7 @@
 import CPgQuery
 
-/// What a walk over one statement's tree found. The worst finding wins; of equals the first. A value, one thread.
+/// What a walk over one statement's tree found. The worst finding wins; of equals the first, but any other write over
+/// what takes locks only. A value, one thread.
 struct Findings {
     private(set) var kind: StatementKind = .read
     private(set) var reason: ClassificationReason = .surelyRead
@@ -18,7 +19,8 @@ struct Findings {
     var hangsOnLiterals = false
 
     mutating func add(_ kind: StatementKind, _ reason: ClassificationReason) {
-        guard Findings.severity(kind) > Findings.severity(self.kind) else { return }
+        let (severity, known) = (Findings.severity(kind), Findings.severity(self.kind))
+        guard severity > known || severity == known && self.reason == .takesLocks else { return }
         self.kind = kind
         self.reason = reason
     }
@@ -171,7 +173,10 @@ struct TreeWalk {
         switch facts.verdict(function: function, schema: schema) {
         case .harmless: break
         case .serverState: findings.add(.sideDependent, .serverState)
-        case .harmful: findings.add(.write, .harmfulFunction)
+        case .harmful:
+            let isLock = (schema == nil || schema == "pg_catalog")
+                && (function.hasPrefix("pg_advisory_") || function.hasPrefix("pg_try_advisory_"))
+            findings.add(.write, isLock ? .takesLocks : .harmfulFunction)
         case .volatile: findings.add(.write, .volatileFunction)
         case .unknown: findings.add(.write, .unknownFunction)
         }

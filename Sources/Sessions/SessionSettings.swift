@@ -9,6 +9,8 @@ package struct SessionSettings: Equatable, Sendable {
         package var name: String
         /// One SQL statement without a semicolon.
         package var statement: String
+        /// The parameter's whole text.
+        package var value: String
 
         /// By bytes: a role's or a schema's name in another Unicode form is another's.
         package static func == (left: Entry, right: Entry) -> Bool {
@@ -20,10 +22,18 @@ package struct SessionSettings: Equatable, Sendable {
     package static let entriesMax = 200
 
     package private(set) var entries: [Entry] = [] {
-        didSet { saysReadOnly = entries.contains { Self.readOnlyNames.contains($0.name) } }
+        didSet {
+            saysReadOnly = entries.contains { Self.readOnlyNames.contains($0.name) }
+            isSerializable = entries.contains { entry in
+                entry.name == "default_transaction_isolation"
+                    && entry.statement.lowercased().contains("'serializable'")
+            }
+        }
     }
     /// Some of it would let a session write that must not, or keep one from it.
     package private(set) var saysReadOnly = false
+    /// Transactions that say nothing else are SERIALIZABLE, each statement by itself as well.
+    package private(set) var isSerializable = false
     private static let readOnlyNames = ["default_transaction_read_only", "transaction_read_only"]
 
     package init() {}
@@ -34,15 +44,21 @@ package struct SessionSettings: Equatable, Sendable {
     package mutating func set(name: String, value: String) {
         let name = name.lowercased()
         if name == Self.authorization { reset(name: name) }
+        let value = name == Self.dateStyle ? wholeDateStyle(value) : value
         entries.removeAll { $0.name == name }
-        entries.append(Entry(name: name, statement: Self.statement(name, value, isLocal: false)))
+        entries.append(Entry(name: name, statement: Self.statement(name, value, isLocal: false), value: value))
     }
 
     /// The same value in other words, at the same place.
     package mutating func respell(name: String, value: String) {
         guard let index = entries.firstIndex(where: { $0.name == name }) else { return }
         entries[index].statement = Self.statement(name, value, isLocal: false)
+        entries[index].value = value
     }
+
+    /// - Parameter name: in lower case.
+    /// - Returns: nil: the session has not set it.
+    package func value(of name: String) -> String? { entries.first { $0.name == name }?.value }
 
     /// What SET gives to the open transaction, or does at once, and no session keeps. It cannot be repeated elsewhere:
     /// another isolation level is refused behind a snapshot, which a SELECT has (25001), and from PostgreSQL 16 on
@@ -159,9 +175,12 @@ package struct SessionSettings: Equatable, Sendable {
         if entries == current.entries { return nil }
         var statements: [String] = []
         for entry in current.reachedByResetAll where !entries.contains(where: { $0.name == entry.name }) {
-            statements.append("RESET \(Self.quotedName(entry.name))")
+            statements.append(Self.reset(entry.name))
         }
-        for entry in reachedByResetAll where !current.entries.contains(entry) { statements.append(entry.statement) }
+        for entry in reachedByResetAll where !current.entries.contains(entry) {
+            if Self.isPart(entry) && current.value(of: entry.name) != nil { statements.append(Self.reset(entry.name)) }
+            statements.append(entry.statement)
+        }
         let identities = [self, current].map { $0.entries.filter(Self.isIdentity) }
         if identities[0] != identities[1] || (!identities[0].isEmpty && !statements.isEmpty) {
             statements = Self.toLoginUser + statements + identity
@@ -181,6 +200,47 @@ package struct SessionSettings: Equatable, Sendable {
         "SELECT pg_catalog.set_config(\(literal(name)), \(literal(value)), \(isLocal))"
     }
 
+    /// In ASCII, as values are: by a name that the server reads in another encoding it would reset another parameter,
+    /// and leave this one to whoever has it next.
+    private static func reset(_ name: String) -> String {
+        name.utf8.contains { $0 >= 0x80 }
+            ? "SELECT pg_catalog.set_config(\(literal(name)), NULL, false)" : "RESET \(quotedName(name))"
+    }
+
+    /// Of its two parts a value may name one; the other stays as it was, which another server does not know.
+    private func wholeDateStyle(_ value: String) -> String {
+        guard let former = entries.first(where: { $0.name == Self.dateStyle })?.statement else { return value }
+        let (style, order) = Self.dateParts(value)
+        let (formerStyle, formerOrder) = Self.dateParts(former)
+        if let style, order == nil, let formerOrder { return "\(style), \(formerOrder)" }
+        if let order, style == nil, let formerStyle { return "\(formerStyle), \(order)" }
+        return value
+    }
+
+    /// Of what it leaves open the session has the default, and not what another one has left on the server.
+    private static func isPart(_ entry: Entry) -> Bool {
+        if entry.name != dateStyle { return false }
+        let (style, order) = dateParts(entry.value)
+        return style == nil || order == nil
+    }
+
+    /// As check_datestyle takes words, in a value or about it. German dates have an order of their own.
+    private static func dateParts(_ text: String) -> (style: String?, order: String?) {
+        var (style, order): (String?, String?) = (nil, nil)
+        for word in text.lowercased().split(whereSeparator: { !$0.isLetter }).map(String.init) {
+            switch word {
+            case "iso": style = word
+            case "ymd", "dmy", "mdy", "us": order = word
+            case _ where ["sql", "postgres", "german"].contains(where: word.hasPrefix): style = word
+            case _ where word.hasPrefix("euro") || word.hasPrefix("noneuro"): order = word
+            default: break
+            }
+        }
+        if order == nil, let style, style.hasPrefix("german") { order = "dmy" }
+        return (style, order)
+    }
+
+    private static let dateStyle = "datestyle"
     private static let authorization = "session_authorization"
     private static let role = "role"
     private static let toLoginUser = ["RESET SESSION AUTHORIZATION", "SET ROLE NONE"]

@@ -30,6 +30,8 @@ import Testing
             ("SET auth.auth_query = 'SELECT ''a'' = $1; --'", .set(
                 key: "auth.auth_query", value: "SELECT 'a' = $1; --")),
             ("SET admin.users = [a, b]", .set(key: "admin.users", value: "[a, b]")),
+            ("SET databases.x.shadow.old = host=y password='my ''s3cret'", .set(
+                key: "databases.x.shadow.old", value: "host = y password = 'my \\'s3cret'")),
             ("SHOW time zone", .showSetting(name: "timezone", value: "UTC")),
             ("show Client_Encoding", .showSetting(name: "client_encoding", value: "UTF8")),
             ("PAUSE", .gate(.pause(.init(.everything)))), ("pause shop;", .gate(.pause(.init(GateScope("shop"))))),

@@ -42,6 +42,21 @@ import Testing
         #expect(value(body([[1], [2]], formats: [1, 0]), 2)?.isBinary == false)
     }
 
+    @Test func `all values are those that their numbers give, and of a body cut short there are none`() throws {
+        let bytes = body([[1], nil, [], [2, 3]], formats: [1, 0, 0, 1])
+        try bytes.withUnsafeBytes { raw in
+            let parameters = try #require(BindParameters(BodyReader(raw)))
+            let all = try #require(parameters.all)
+            #expect(all.map { $0.map { Array($0.bytes) } } == [[1], nil, [], [2, 3]])
+            #expect(all.map { $0?.isBinary } == [true, nil, false, true])
+        }
+        // Without the last value's last byte and the count of formats behind it.
+        bytes.dropLast(3).withUnsafeBytes { raw in
+            #expect(BindParameters(BodyReader(raw)).map { $0.all == nil } == true)
+        }
+        body([]).withUnsafeBytes { raw in #expect(BindParameters(BodyReader(raw))?.all?.isEmpty == true) }
+    }
+
     @Test func `a body cut anywhere gives fewer values and never a wrong one`() {
         let whole = body([[1, 2, 3], [4, 5]], formats: [1, 1])
         for length in 0..<whole.count {
@@ -58,7 +73,8 @@ import Testing
         ("-7", 20, [255, 255, 255, 255, 255, 255, 255, 249], "-7"), ("-7", 21, [255, 249], "-7"),
         ("+007", 20, [0, 0, 0, 0, 0, 0, 0, 7], "7"), ("0", 23, [0, 0, 0, 0], "0"),
         ("alice", 25, Array("alice".utf8), "alice"), ("bob1", 25, Array("bob1".utf8), "bob1"),
-        ("bob1", 1043, Array("bob1".utf8), "bob1"), ("äöü", 25, Array("äöüx".utf8.dropLast()), "äöü"),
+        ("bob1", 1043, Array("bob1".utf8), "bob1"), ("bob  ", 1042, Array("bob".utf8), "bob"),
+        ("äöü", 25, Array("äöüx".utf8.dropLast()), "äöü"),
         ("A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", 2950,
          [0xA0, 0xEE, 0xBC, 0x99, 0x9C, 0x0B, 0x4E, 0xF8, 0xBB, 0x6D, 0x6B, 0xB9, 0xBD, 0x38, 0x0A, 0x11],
          "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
@@ -86,6 +102,21 @@ import Testing
         }
         let longest = [UInt8](repeating: 65, count: RoutingKeyText.bytesMax)
         #expect(longest.withUnsafeBytes { RoutingKeyText.parameter($0, isBinary: false, type: 25) } == longest)
+    }
+
+    /// Drivers give back what they have read, with all blanks.
+    @Test func `of char(n) blanks at the end are no part of a key`() {
+        Array("bob  ".utf8).withUnsafeBytes { bytes in
+            for named: UInt32 in [0, 25, 1042, 1043] {
+                let type = RoutingKeyText.valueType(named: named, column: 1042)
+                #expect(RoutingKeyText.parameter(bytes, isBinary: false, type: type) == Array("bob".utf8))
+            }
+            #expect(RoutingKeyText.valueType(named: 25, column: 1043) == 25)
+            #expect(RoutingKeyText.valueType(named: 0, column: 1043) == 1043)
+            #expect(!RoutingKeyText.isKey(bytes, ofColumnType: 1042))
+            #expect(RoutingKeyText.isKey(bytes, ofColumnType: 1043))
+            #expect(RoutingKeyText.literalKey(bytes, columnType: 1042) == Array("bob".utf8))
+        }
     }
 
     @Test func `types are read behind the text`() {

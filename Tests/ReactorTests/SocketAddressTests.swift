@@ -41,22 +41,6 @@ import Testing
         #expect(address?.isLoopback == false)
     }
 
-    @Test func `what is known of a name stays while the resolver knows nothing else`() throws {
-        let known = try #require(SocketAddress(host: "10.0.0.1", port: 7))
-        let other = try #require(SocketAddress(host: "10.0.0.2", port: 7))
-        func address(_ found: [SocketAddress], known: SocketAddress?) -> SocketAddress? {
-            SocketAddress.resolve(host: "db", port: 7, known: known) { host, port in
-                #expect(host == "db" && port == 7)
-                return found
-            }
-        }
-        #expect(address([], known: known) == known)
-        #expect(address([other, known], known: known) == known)
-        #expect(address([other], known: known) == other)
-        #expect(address([other, known], known: nil) == other)
-        #expect(address([], known: nil) == nil)
-    }
-
     @Test func `a family that we do not have is no address`() {
         var other = sockaddr()
         other.sa_family = sa_family_t(AF_NETLINK)

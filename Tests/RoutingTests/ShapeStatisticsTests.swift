@@ -165,8 +165,10 @@ import Testing
         statistics.demote(ShapeID(1), because: .lag(seconds: 1), now: start)
         #expect(statistics.hasDemoted)
         #expect(statistics.ask(bad, now: start) == .degraded && statistics.ask(good, now: start) == .allow)
+        #expect(statistics.holdsBack(bad, now: start) && !statistics.holdsBack(good, now: start))
         let end = start.advanced(bySeconds: ShapeStatistics.heldSeconds)
         #expect(statistics.ask(bad, now: MonotonicInstant(nanoseconds: end.nanoseconds - 1)) == .degraded)
+        #expect(!statistics.holdsBack(bad, now: end))
         #expect(statistics.ask(bad, now: end) == .allow && !statistics.hasDemoted)
         // Another thread told of it before it was met here: its text follows.
         record(&statistics, bad, .new, 10, calls: 1)

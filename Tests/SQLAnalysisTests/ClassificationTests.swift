@@ -70,6 +70,16 @@ import Testing
         ("set enable_seqscan = off", [.sets(SettingChange(name: "enable_seqscan", value: "off", isLocal: false))]),
         ("set time zone 'utc'", [.sets(SettingChange(name: "timezone", value: "utc", isLocal: false))]),
         ("set time zone interval '1' hour", [.pins(.untrackedSetting)]),
+        ("set time zone interval '05:30' hour", [.pins(.untrackedSetting)]),
+        ("set time zone interval '05:30:15' hour to minute", [.pins(.untrackedSetting)]),
+        ("set time zone interval '1 day'", [.pins(.untrackedSetting)]),
+        ("set client_min_messages to warning;set time zone interval '+00:00' hour to minute;", [
+            .sets(SettingChange(name: "client_min_messages", value: "warning", isLocal: false)),
+            .sets(SettingChange(name: "timezone", value: "INTERVAL '+00:00'", isLocal: false)),
+        ]),
+        ("set local time zone interval '-8:30'", [
+            .sets(SettingChange(name: "timezone", value: "INTERVAL '-8:30'", isLocal: true))
+        ]),
         ("set role x", [.sets(SettingChange(name: "role", value: "x", isLocal: false))]),
         ("select set_config('A.b', 'c', true)", [.sets(SettingChange(name: "a.b", value: "c", isLocal: true))]),
         ("select set_config('a.b', x, true) from t", [.pins(.untrackedSetting)]),
@@ -131,6 +141,20 @@ import Testing
         #expect(analysed(text).classification.effects == effects)
     }
 
+    @Test(arguments: [
+        ("select pg_try_advisory_xact_lock(77431708279161)", true),
+        ("lock table t in share update exclusive mode", true),
+        ("select pg_advisory_lock(1), pg_try_advisory_xact_lock_shared(2) from t", true),
+        ("select pg_advisory_xact_lock(nextval('s'))", false), ("select nextval('s'), pg_advisory_xact_lock(1)", false),
+        ("select pg_advisory_xact_lock(id) from t for update", false), ("lock t; delete from t", false),
+        ("update t set a = 1 where pg_try_advisory_xact_lock(1)", false),
+        ("with d as (delete from t returning id) select pg_advisory_xact_lock(id) from d", false),
+    ])
+    func `what takes locks and does nothing else is known`(text: String, isOne: Bool) {
+        let classification = analysed(text).classification
+        #expect(classification.mayWrite && (classification.reason == .takesLocks) == isOne, "\(classification)")
+    }
+
     @Test(arguments: [("perform makes(1)", true), ("x := 1 + s.\"makes\"()", true), ("perform other()", false)])
     func `a function that may leave something is one in a block as well`(statement: String, pins: Bool) {
         let facts = CatalogFacts(rows: [CatalogFacts.Row(kind: "leaves", schema: "s", name: "makes", detail: "")])
@@ -177,6 +201,7 @@ import Testing
         ("create type m as enum ('a')", .fits), ("alter type m add value 'b'", .fits),
         ("create domain d as int check (value > 0)", .fits), ("create schema s", .fits),
         ("alter table t add constraint c check (b > 0) not valid", .fits), ("alter table t validate constraint c", .fits),
+        ("alter table t add constraint c unique using index i", .fits),
         ("alter table t add primary key (b)", .fits), ("alter table t alter b set default 6, alter c drop not null", .fits),
         ("create table t as select 1", .unfit), ("select 1 into t", .unfit), ("alter table t disable trigger all", .unfit),
         ("alter table t enable always trigger g", .unfit), ("alter table t attach partition u default", .unfit),
@@ -198,6 +223,11 @@ import Testing
         ("alter sequence s owned by t.a", .fits), ("alter sequence s restart with 7", .comesAlong),
         ("drop sequence if exists s", .fits), ("drop sequence pg_temp.s", .comesAlong), ("create temp sequence s", .notNeeded),
         ("alter sequence s owner to o", .comesAlong), ("alter function f() stable", .comesAlong),
+        ("create collation c (provider = icu, locale = 'und-u-ks-level2', deterministic = false)", .fits),
+        ("create collation c from \"C\"; create table t (a text collate c)", .fits), ("drop collation c", .fits),
+        ("alter collation c rename to d", .fits), ("alter collation c set schema s", .fits),
+        ("create collation pg_temp.c from \"C\"", .notNeeded),
+        ("create aggregate a(int) (sfunc = int4pl, stype = int)", .notNeeded),
         ("alter role a rename to b", .notNeeded), ("alter database a rename to b", .notNeeded),
         ("alter table t owner to o", .fits), ("alter table t replica identity full", .fits),
         ("create table t (a int); alter table t owner to o; alter table t rename constraint c to d", .fits),

@@ -229,6 +229,8 @@ import Testing
         #expect(AuthPolicy.Secret(parsing: "md5short") == .plain("md5short"))
         #expect(AuthPolicy.Secret(parsing: Self.md5) == .md5(Self.md5))
         #expect(AuthPolicy.Secret(parsing: Self.stored) == .scram(Self.secret))
+        let unserved = Self.stored.replacing("$7:", with: "$1000001:")
+        #expect(unserved != Self.stored && AuthPolicy.Secret(parsing: unserved) == .plain(""))
         let policy = AuthPolicy(
             method: .md5, secrets: ["a": .plain("p"), "b": .md5(Self.md5), "c": .scram(Self.secret)])
         #expect(["a", "b", "c", "d"].map { policy.plainPassword(of: $0) } == ["p", nil, nil, nil])

@@ -25,6 +25,12 @@ private func converted(_ hex: String) -> String {
         #expect(SessionSettings().statements(from: SessionSettings()) == nil)
     }
 
+    @Test func `a value is what it was set to`() {
+        let known = settings([("app.x", "it's"), ("My.Y", "caf\u{e9}"), ("app.x", "a\\b")])
+        #expect(known.value(of: "app.x") == "a\\b" && known.value(of: "my.y") == "caf\u{e9}")
+        #expect(known.value(of: "app.z") == nil)
+    }
+
     @Test func `values that differ in their Unicode form differ`() {
         var one = settings([("role", "caf\u{e9}")]), other = settings([("role", "cafe\u{301}")])
         #expect(one.statements(from: other) != nil)
@@ -110,6 +116,26 @@ private func converted(_ hex: String) -> String {
         #expect(reset.entries.map(\.name) == ["a"])
     }
 
+    /// Each tried with PostgreSQL 15: SET of the one, then of the other, is the same as SET of the third alone.
+    @Test(arguments: [
+        ("German, DMY", "ISO", "iso, dmy"), ("German", "iso", "iso, dmy"), ("SQL, DMY", "mdy", "sql, mdy"),
+        ("Postgres, European", "ISO", "iso, european"), ("dmy", "SQL", "sql, dmy"), ("ISO, YMD", "German", "German"),
+        ("ISO, DMY", "SQL, MDY", "SQL, MDY"), ("ISO", "SQL", "SQL"), ("dmy", "ymd", "ymd"),
+    ])
+    func `a part of DateStyle leaves the other as it was`(former: String, value: String, whole: String) {
+        let session = settings([("DateStyle", former), ("a", "1"), ("datestyle", value)])
+        #expect(session.entries.last?.statement == sets("datestyle", "'\(whole)'"))
+        #expect(settings([("datestyle", value)]).entries.last?.statement == sets("datestyle", "'\(value)'"))
+    }
+
+    @Test func `what a part of DateStyle leaves open is the default, not what another session has left`() {
+        let left = settings([("datestyle", "SQL, DMY")])
+        let (part, whole) = (settings([("datestyle", "ISO")]), settings([("datestyle", "ISO, MDY")]))
+        #expect(part.statements(from: left) == "RESET \"datestyle\";\(sets("datestyle", "'ISO'"))")
+        #expect(whole.statements(from: left) == sets("datestyle", "'ISO, MDY'"))
+        #expect(part.statements(from: SessionSettings()) == sets("datestyle", "'ISO'"))
+    }
+
     @Test func `an entry is put back as it was`() throws {
         var settings = settings([("a", "1"), ("b", "2")])
         let before = settings
@@ -136,12 +162,18 @@ private func converted(_ hex: String) -> String {
     }
 
     @Test(arguments: [
-        ("a\"b", "\"a\"\"b\""), ("a\"\u{301}b", "\"a\"\"\u{301}b\""), ("a;b", "\"a;b\""),
+        ("a\"b", "\"a\"\"b\""), ("a;b", "\"a;b\""),
         ("a.b.c", "\"a\".\"b\".\"c\""),
-        ("a'b", "\"a'b\""), ("a.\u{301}b", "\"a\".\"\u{301}b\""),
+        ("a'b", "\"a'b\""),
     ])
     func `a hostile name stays within its quotes`(name: String, quoted: String) {
         let statement = SessionSettings().statements(from: settings([(name, "1")])) ?? ""
         #expect(Array(statement.utf8) == Array("RESET \(quoted)".utf8))
+    }
+
+    @Test(arguments: [("a\"\u{301}b", "6122cc8162"), ("a.\u{301}b", "612ecc8162"), ("app.\u{e9}", "6170702ec3a9")])
+    func `a name that is not ASCII is reset in whatever encoding the server reads`(name: String, hex: String) {
+        let statement = SessionSettings().statements(from: settings([("client_encoding", "LATIN1"), (name, "1")])) ?? ""
+        #expect(statement == "RESET \"client_encoding\";SELECT pg_catalog.set_config(\(converted(hex)), NULL, false)")
     }
 }
