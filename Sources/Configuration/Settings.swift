@@ -177,6 +177,7 @@ package struct LookUpSettings: Sendable, Equatable {
     }
 }
 
+/// Who may use the console, and over what operators come besides psql (`admin`).
 package struct AdminSettings: Sendable, Equatable {
     /// Users that may use the console (the database `godwit`).
     package var users: [String] = ["godwit"]
@@ -187,6 +188,7 @@ package struct AdminSettings: Sendable, Equatable {
     package init() {}
 }
 
+/// The HTTP API, the metrics and the dashboard (`admin.http`).
 package struct HTTPSettings: Sendable, Equatable {
     package var address = "127.0.0.1"
     /// 0: no HTTP.
@@ -222,6 +224,7 @@ package struct HTTPTLSSettings: Sendable, Equatable {
     package var isOn: Bool { !certificate.isEmpty }
 }
 
+/// Where it is kept what must outlive the process: migrations, events, who has the writes (`state`).
 package struct StateSettings: Sendable, Equatable {
     /// Empty: nothing outlives the process.
     package var path = "godwit.sqlite"
@@ -233,6 +236,7 @@ package struct StateSettings: Sendable, Equatable {
     package init() {}
 }
 
+/// What is logged, and how it is written (`log`).
 package struct LogSettings: Sendable, Equatable {
     package enum Level: String, Sendable, CaseIterable { case trace, debug, info, notice, warning, error, critical }
 
@@ -338,6 +342,7 @@ package struct PoolSettings: Sendable, Equatable {
     package init() {}
 }
 
+/// Which reads of a database may go to NEW, and for whom (`reads`).
 package struct ReadSettings: Sendable, Equatable {
     /// Where a routing key comes from; the first that is found wins.
     package enum KeySource: Sendable, Equatable {
@@ -417,6 +422,7 @@ package struct ReadSettings: Sendable, Equatable {
     package init() {}
 }
 
+/// How the writes of a database come to its other side (`mirror`).
 package struct MirrorSettings: Sendable, Equatable {
     package enum Mode: String, Sendable, CaseIterable { case off, async, sync }
 
@@ -502,6 +508,7 @@ package struct BreakerSettings: Sendable, Equatable {
     package init() {}
 }
 
+/// Which reads of a database run on both sides to be compared (`shadow`).
 package struct ShadowSettings: Sendable, Equatable {
     /// Hundredths of a percent of the reads that run on both sides.
     package var hundredths = 0

@@ -64,6 +64,7 @@ package struct CaptureDocument: Encodable, Sendable {
     }
 }
 
+/// What an order about captures came to.
 package enum CaptureOutcome: Sendable {
     case captures([CaptureDocument])
     case refused(HTTPProblem)

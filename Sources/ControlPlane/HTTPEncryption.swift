@@ -16,7 +16,7 @@ package final class HTTPEncryption: Sendable {
     /// See `TLSContext.mark`; nil: nothing is encrypted.
     package var mark: [UInt8]? { current?.mark }
 
-    var current: TLSContext? { context.withLock { $0 } }
+    package var current: TLSContext? { context.withLock { $0 } }
 }
 
 /// TLS between a connection and HTTP on it: OpenSSL's, as for PostgreSQL's clients, so that one library judges all

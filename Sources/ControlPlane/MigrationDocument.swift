@@ -164,6 +164,7 @@ package struct MigrationAnswer: Codable, Sendable, Equatable {
     }
 }
 
+/// All migrations, as `GET /migrations` answers.
 package struct MigrationList: Codable, Sendable, Equatable {
     package var migrations: [MigrationDocument]
 

@@ -19,6 +19,7 @@ package enum MigrationOrder: Sendable {
     case status(String)
 }
 
+/// What an order about migrations came to.
 package enum MigrationOutcome: Sendable {
     case one(MigrationDocument)
     case all([MigrationDocument])

@@ -50,6 +50,7 @@ package enum Successor {
     }
 }
 
+/// The program that was to take our place did not start.
 package struct SuccessorFailure: Error, CustomStringConvertible {
     let program: String
     let errno: CInt

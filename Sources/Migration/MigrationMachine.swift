@@ -384,8 +384,9 @@ package struct MigrationMachine: Sendable {
         state.cause = "\(result.hasPassed ? "drill passed" : "drill failed"): \(result.words)"
         // What was measured meanwhile says nothing of now.
         if isWhole { memory = GateMemory() }
-        if isWhole, !result.hasPassed, state.standing == .running {
-            stand(.paused, state.cause, by: "godwit")
+        if isWhole, !result.hasPassed {
+            // Its way back has taken the reads away: whoever resumes brings them back, though it is paused already.
+            if state.standing == .running { stand(.paused, state.cause, by: "godwit") }
         } else if isWhole, hasReadsOnNew {
             actions.append(.reads(step: state.step, keepsRollBack: false))
             readings.readsOverruled = ""

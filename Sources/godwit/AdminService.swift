@@ -42,7 +42,7 @@ enum AdminService {
         state: ServeState, runner: MigrationRunner?, logger: Logger
     ) -> HTTPService? {
         guard let listener = socket.take() else { return nil }
-        var routes = routes(server, hooks, state)
+        var routes = routes(server, hooks, state, encryption)
         routes += CaptureRoutes(office: captureOffice(server)).all
         if let runner, let store = state.store { routes += MigrationRoutes(desk: runner.desk, store: store).all }
         let access = HTTPAccess(writeToken: tokens.write, readToken: tokens.read, routes: routes)
@@ -71,7 +71,9 @@ enum AdminService {
         return token
     }
 
-    private static func routes(_ server: ProxyServer, _ hooks: EventHooks, _ state: ServeState) -> [HTTPRoute] {
+    private static func routes(
+        _ server: ProxyServer, _ hooks: EventHooks, _ state: ServeState, _ encryption: HTTPEncryption
+    ) -> [HTTPRoute] {
         [
             .get("/healthz", .none) { HTTPAnswer(200, "ok") },
             .get("/readyz", .read) {
@@ -79,9 +81,11 @@ enum AdminService {
                 return HTTPAnswer(isReady ? 200 : 503, "application/json", Array(json.utf8))
             },
             .get("/metrics", .read) {
-                HTTPAnswer(
+                let figures = await figures(server)
+                return HTTPAnswer(
                     200, ExpositionWriter.contentType,
-                    ProxyMetrics(await figures(server)).text() + metrics(of: hooks) + metrics(of: state))
+                    ProxyMetrics(figures).text() + metrics(of: hooks) + metrics(of: state)
+                        + metrics(ofCertificates: figures.snapshot, encryption))
             },
         ]
     }
@@ -114,6 +118,20 @@ enum AdminService {
         writer.sample([], health.lostEvents)
         writer.begin("godwit_runs_migrations", .gauge, "1: this Godwit runs the migrations of its state store.")
         writer.sample([], UInt64(store.held == nil ? 0 : 1))
+        return writer.bytes
+    }
+
+    private static func metrics(ofCertificates snapshot: ProxySnapshot, _ encryption: HTTPEncryption) -> [UInt8] {
+        var writer = ExpositionWriter()
+        writer.begin(
+            "godwit_tls_certificate_expiry_timestamp_seconds", .gauge,
+            "When our own certificate under this key of the configuration is over, in seconds since 1970.")
+        let sides = snapshot.databases.values.sorted { $0.name < $1.name }.flatMap { route in
+            [Side.old, .new].map { (SideConninfo.key(route.settings, $0), route.endpoint($0).tls?.context) }
+        }
+        for (key, context) in [("listen.tls", snapshot.tls), (AdminTLS.key, encryption.current)] + sides {
+            if let end = context?.endsAt { writer.sample([("key", key)], UInt64(clamping: end)) }
+        }
         return writer.bytes
     }
 

@@ -22,8 +22,8 @@ final class AuthorityWatcher: Sendable {
     private let thread: Mutex<OwnThread?>
 
     init(
-        _ first: [DatabaseSettings], _ leases: WriteLeases, control: Mailbox<ControlMessage>, engine: SwitchEngine,
-        logger: Logger
+        _ first: [DatabaseSettings], _ leases: WriteLeases, _ duty: MirrorDuty, control: Mailbox<ControlMessage>,
+        engine: SwitchEngine, logger: Logger
     ) {
         let requests = requests
         thread = Mutex(OwnThread(name: "godwit-authority") {
@@ -41,8 +41,8 @@ final class AuthorityWatcher: Sendable {
                     let end = Mailbox<Bool>()
                     watches[sides] = (end, OwnThread(name: "godwit-watch") {
                         AuthorityWatch(
-                            sides, leases.of(sides.database), control: control, engine: engine, logger: logger,
-                            interrupt: end.descriptor
+                            sides, leases.of(sides.database), duty, control: control, engine: engine,
+                            logger: logger, interrupt: end.descriptor
                         ).run()
                     })
                 }
@@ -103,6 +103,7 @@ private final class AuthorityWatch {
 
     private let sides: WatchedSides
     private let lease: WriteLease
+    private let duty: MirrorDuty
     private let control: Mailbox<ControlMessage>
     private let engine: SwitchEngine
     private let logger: Logger
@@ -118,6 +119,10 @@ private final class AuthorityWatch {
     /// The last question to the authority, and whether it was answered.
     private var askedAt = MonotonicInstant.now()
     private var isAnswered = false
+    /// When the authority said last that it has the writes, as we have it.
+    private var calmAt = MonotonicInstant.now()
+    /// Since when nothing of Godwit's is there; nil: it is.
+    private var goneAt: MonotonicInstant?
     /// Something was left that a later look may settle.
     private var isUnsettled = true
     private var alertedFor: Int64?
@@ -136,11 +141,12 @@ private final class AuthorityWatch {
     private var found: Ownership?
 
     init(
-        _ sides: WatchedSides, _ lease: WriteLease, control: Mailbox<ControlMessage>, engine: SwitchEngine,
-        logger: Logger, interrupt: CInt
+        _ sides: WatchedSides, _ lease: WriteLease, _ duty: MirrorDuty, control: Mailbox<ControlMessage>,
+        engine: SwitchEngine, logger: Logger, interrupt: CInt
     ) {
         self.sides = sides
         self.lease = lease
+        self.duty = duty
         self.control = control
         self.engine = engine
         self.logger = logger
@@ -181,9 +187,11 @@ private final class AuthorityWatch {
         askedAt = MonotonicInstant.now()
         let word = probe(known.authority).ask()
         isAnswered = word != nil
-        // What was Godwit's there is gone, by another one's hand.
-        if probe(known.authority).isUnprepared { rest() }
+        let isGone = probe(known.authority).isUnprepared
+        goneAt = isGone ? goneAt ?? .now() : nil
+        if let goneAt { removed(known, since: goneAt) }
         let isCalm = word.map { $0.claim.fencedFor == nil && $0.claim.epoch == known.epoch } ?? false
+        if isCalm { calmAt = askedAt }
         let isKnown = isCalm && known == taken
         if !isBusy { follow(known, word, isSure: isKnown) }
         let isSure = isBusy || isHoldReached || isKnown
@@ -199,6 +207,18 @@ private final class AuthorityWatch {
         }
         if isCalm ? isUnsettled : heldFor == nil { settle(known) }
         if isCalm { validation.look(known.epoch, sides.conninfo(known.authority)) }
+    }
+
+    /// What was Godwit's there is gone, by another one's hand. Who was there all along knows that nobody had moved the
+    /// writes before: they stay. Who slept does not. NEW without it, and without the word in the state that it has all
+    /// for good, with which our mirror had ended: the writes went back. No fence is left. Until we have heard all that
+    /// the others had decided by then, writes wait for as long as the lease lets them.
+    private func removed(_ known: Ownership, since: MonotonicInstant) {
+        let hasSlept = calmAt.advanced(bySeconds: Self.leaseSeconds) < since
+        guard known.authority == .new, duty.isShared, hasSlept else { return rest() }
+        if !duty.hasHeard(since: since) || engine.ownership(of: sides.database) == nil { return }
+        own(.initial)
+        control.post(.switching(.turnMirror(database: sides.database), reply: nil))
     }
 
     /// Nobody moves its writes, and no sign of ours is taken or waited for. Switches that come are numbered anew.

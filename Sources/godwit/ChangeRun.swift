@@ -427,9 +427,15 @@ final class ChangeRun {
             return ErrorResponse(
                 .error, SQLState(error.sqlState), error.message, detail: error.detail.isEmpty ? nil : error.detail)
         case .side(let side, let error) where error.kind == .refused:
+            // While tables are copied, a constraint finds there what is not so on the source.
+            let lacksRows = error.sqlState.hasPrefix("23")
+                && engine.entry(of: database)?.horizon.report.state == .backfill
             return ErrorResponse(
                 .error, SQLState(error.sqlState), "\(side.title) refuses it: \(error.message)",
-                detail: error.detail.isEmpty ? nil : error.detail, hint: "It was taken back on both sides.")
+                detail: error.detail.isEmpty ? nil : error.detail,
+                hint: "It was taken back on both sides." + (lacksRows
+                    ? " \(side.title) does not have all rows yet: try again when SHOW MIRROR on Godwit's console says "
+                        + "mirroring." : ""))
         case .side(let side, let error):
             return ErrorResponse(
                 .error, error.kind == .connecting ? .cannotConnect : .connectionFailure,

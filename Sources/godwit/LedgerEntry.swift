@@ -76,6 +76,19 @@ struct MeasuredTime {
 }
 
 extension MigrationLedger {
+    /// An operator has said since where the reads are to be: in the midst of a drill, or behind an abort of which this
+    /// process has heard only now.
+    func isOverruled(
+        _ action: MigrationMachine.Action, _ event: MigrationMachine.Event, _ entry: LedgerEntry
+    ) -> Bool {
+        let record = parts.memory.record(of: entry.machine.manifest.database)
+        // The way back of a drill takes the share away, and leaves whose word it was.
+        if case .drilled = event, case .reads = action { return !record.isManaged }
+        guard case .restored = event, case .holdReads = action else { return false }
+        // The abort has left a ceiling, which only such a word ends: the share itself is the file's behind a RELOAD.
+        return entry.machine.state.standing == .aborted && !record.isManaged && record.ceiling == nil
+    }
+
     /// All that is measured of it.
     func readings(_ entry: LedgerEntry, _ now: Int64) -> MigrationReadings {
         let manifest = entry.machine.manifest
@@ -130,5 +143,15 @@ extension MigrationLedger {
             readings.readsOverruled = "an operator has set the share of reads"
         }
         return readings
+    }
+
+    /// A reload, or a restart, has taken its database out of the configuration. Unsaid, it would be under way for ever.
+    func refuse(_ work: MigrationState.Work, _ entry: LedgerEntry) {
+        let (id, now) = (entry.migration.id, StateStore.now())
+        let reason = "the configuration has no database \"\(entry.machine.manifest.database)\" any more"
+        guard work == .drill, let order = entry.machine.state.drill else {
+            return inbox.post(.failed(id, work, reason))
+        }
+        inbox.post(.drilled(id, DrillResult(order, began: now).ending(false, reason, at: now)))
     }
 }

@@ -28,6 +28,8 @@ final class MigrationLedger {
     /// The store does not answer: by now another process may run them.
     var isAway: Bool { watch.isAway }
     private var lastComplaint = ""
+    /// One that could not be stored may be stored all the same: only the answer may have been lost.
+    private var isInDoubt = false
 
     init(_ parts: MigrationRunner.Parts, inbox: Mailbox<MigrationRunner.Message>, stop: CInt) {
         self.parts = parts
@@ -58,29 +60,36 @@ final class MigrationLedger {
         case .standStill(let reason):
             complain("the state store does not answer, and migrations stand still: \(reason)")
         }
+        if isInDoubt, held != nil, !isAway, (try? takeStored()) != nil { isInDoubt = false }
     }
 
     private func begin(_ term: Int64) {
         do {
-            for migration in try parts.store.migrations() {
-                let manifest = try ManifestReader.parse(migration.manifest, path: migration.id)
-                let entry = LedgerEntry(migration, MigrationMachine(manifest, state: migration.state))
-                entries.append(entry)
-                if migration.state.isOver { continue }
-                // Whoever had it before may have moved the writes a moment ago, and this process not have followed yet.
-                if parts.store.isShared, migration.state.isPrepared {
-                    entry.isConfirmed = false
-                    confirm(entry)
-                } else {
-                    handle(entry, .restored(now: StateStore.now()))
-                }
-            }
+            try takeStored()
             if parts.store.isShared { tell("this Godwit runs the migrations from now on, by term \(term)") }
         } catch {
             drop()
             watch.giveUp()
             parts.store.hold(nil)
             complain("migrations cannot be read: \(error)")
+        }
+    }
+
+    /// Those that are not known here. All are read before one goes on: it would go on anew with each attempt.
+    private func takeStored() throws {
+        let unknown = try parts.store.migrations().filter { entry($0.id) == nil }.map { migration in
+            let manifest = try ManifestReader.parse(migration.manifest, path: migration.id)
+            return LedgerEntry(migration, MigrationMachine(manifest, state: migration.state))
+        }
+        entries += unknown
+        for entry in unknown where !entry.migration.state.isOver {
+            // Whoever had it before may have moved the writes a moment ago, and this process not have followed yet.
+            if parts.store.isShared, entry.migration.state.isPrepared {
+                entry.isConfirmed = false
+                confirm(entry)
+            } else {
+                handle(entry, .restored(now: StateStore.now()))
+            }
         }
     }
 
@@ -285,6 +294,7 @@ final class MigrationLedger {
         do throws(StateStore.Failure) {
             guard try parts.store.add(stored) else { return .refused(Self.known(manifest.id)) }
         } catch {
+            isInDoubt = true
             return .refused(HTTPProblem(503, "the state store does not take it", "\(error)"))
         }
         let entry = LedgerEntry(stored, machine)
@@ -300,6 +310,7 @@ final class MigrationLedger {
 
     private func obstacle(_ manifest: MigrationManifest) -> HTTPProblem? {
         if entry(manifest.id) != nil { return Self.known(manifest.id) }
+        if isInDoubt { return HTTPProblem(503, "a start before may have been stored", "it is looked up: try again") }
         let settings = parts.server.snapshot.settings
         guard let database = settings.database(named: manifest.database), !database.isWildcard else {
             let names = settings.databases.map(\.name).joined(separator: ", ")
@@ -316,7 +327,7 @@ final class MigrationLedger {
                 422, "\"\(manifest.database)\" has no mirror",
                 "set databases.\(manifest.database).mirror.mode to async or sync and start Godwit again")
         }
-        if parts.engine.ownership(of: manifest.database)?.authority == .new {
+        if parts.server.snapshot.route(manifest.database)?.authority == .new {  // also behind a migration's end
             return HTTPProblem(
                 422, "NEW has the writes of \"\(manifest.database)\" already",
                 "ROLLBACK in the console takes them back; or name NEW as old, and another one as new")
@@ -396,8 +407,7 @@ final class MigrationLedger {
             entry.isUnsaved = true
             if let failure = save(entry), !Self.isWayBack(after) {
                 entry.machine = before
-                // Only the answer may have been lost: what counts is said again when it can be.
-                entry.isUnsaved = !failure.isSuperseded
+                // It stays unsaved. Only the answer may have been lost: what counts is said again when it can be.
                 if case .command = event {
                     return [.refused("nothing was changed, for it could not be stored: \(failure)")]
                 }
@@ -414,7 +424,7 @@ final class MigrationLedger {
                     before.gates(now: now), now)
             }
         }
-        for action in actions {
+        for action in actions where !isOverruled(action, event, entry) {
             switch action {
             case .perform(let work):
                 if case .restored = event { perform(work, entry, isRestored: true) } else { perform(work, entry) }
@@ -572,16 +582,6 @@ final class MigrationLedger {
             }
             inbox.post(failure.map { .failed(id, work, $0) } ?? .worked(id, work))
         }
-    }
-
-    /// A reload, or a restart, has taken its database out of the configuration. Unsaid, it would be under way for ever.
-    private func refuse(_ work: MigrationState.Work, _ entry: LedgerEntry) {
-        let (id, now) = (entry.migration.id, StateStore.now())
-        let reason = "the configuration has no database \"\(entry.machine.manifest.database)\" any more"
-        guard work == .drill, let order = entry.machine.state.drill else {
-            return inbox.post(.failed(id, work, reason))
-        }
-        inbox.post(.drilled(id, DrillResult(order, began: now).ending(false, reason, at: now)))
     }
 
     private func drill(_ entry: LedgerEntry, _ settings: DatabaseSettings, isRestored: Bool) {

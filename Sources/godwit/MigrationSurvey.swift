@@ -243,6 +243,11 @@ private final class SurveyedSide {
 
     func flag(_ sql: String) throws(SurveyFailure) -> Bool { try rows(sql).flag(0, 0) }
 
+    /// As a mirror's target.
+    private func isPrepared() throws(SurveyFailure) -> Bool {
+        try flag("SELECT to_regclass('godwit.backfill') IS NOT NULL")
+    }
+
     func names(_ sql: String) throws(SurveyFailure) -> [String] {
         let found = try rows(sql)
         return (0..<found.count).compactMap { found[$0, 0] }
@@ -253,7 +258,7 @@ private final class SurveyedSide {
     func mark(mirroredOn other: SurveyedSide) throws(SurveyFailure) -> String? {
         if pulse == nil { pulse = try findPulse(other) }
         guard let pulse else {
-            guard try other.flag("SELECT to_regclass('godwit.backfill') IS NOT NULL"),
+            guard try other.isPrepared(),
                 try other.flag("SELECT EXISTS (SELECT FROM godwit.backfill)")
             else { return nil }
             return try rows("SELECT pg_current_xact_id()::text")[0, 0]
@@ -271,7 +276,7 @@ private final class SurveyedSide {
 
     private func findPulse(_ other: SurveyedSide) throws(SurveyFailure) -> (table: UInt32, key: [String])? {
         guard try flag("SELECT to_regproc('godwit.mark_dirty') IS NOT NULL"),
-            try other.flag("SELECT to_regclass('godwit.backfill') IS NOT NULL")
+            try other.isPrepared()
         else { return nil }
         let mirrored = Set(try other.names("SELECT schema_name || '.' || table_name FROM godwit.backfill"))
         let tables: [TableDescription]

@@ -97,7 +97,7 @@ struct ServeAssembly {
         if let absence = state.store?.absence { events.append(EventRecord(.alarm, cause: Self.words(absence))) }
         startMirrors(server.control, engine)
         let authorities = AuthorityWatcher(
-            snapshot.settings.databases, leases, control: server.control, engine: engine, logger: logger)
+            snapshot.settings.databases, leases, state.duty, control: server.control, engine: engine, logger: logger)
         let lookUps = LookUpService(server, logger: logger)
         let watcher = CatalogWatcher(snapshot, control: server.control, logger: logger) {
             server.snapshot.route($0)?.authority ?? .old
@@ -170,6 +170,8 @@ struct ServeAssembly {
                 case .migration(let order, let done):
                     take(order, server, engine, done)
                     gate.tell(of: snapshot)
+                case .signal(let number) where isElsewhere(signal: number, lifeCycle):
+                    logger.notice("signal \(number): \(Self.elsewhere(lifeCycle))")
                 case .signal(SIGHUP):
                     lifeCycle.isReloading()
                     _ = lifeCycle.keepingSigns(server) { reload(server) }
@@ -263,10 +265,15 @@ struct ServeAssembly {
     /// Before anybody is served: what a switch that was cut off has left is settled, and who takes the writes is known.
     /// Where a side does not answer the likelier one is taken; the fences keep a wrong guess from doing harm.
     private mutating func settleAuthorities(_ settings: Settings) {
-        for database in settings.databases where database.mirror.mode != .off && !database.isWildcard {
+        for database in settings.databases where !database.isWildcard {
+            // Also without a mirror: who takes that alone out of the file does not want OLD to be written to again.
             if staysFinished(database) {
                 ownerships[database.name] = Ownership(authority: .new, epoch: 0, standing: .settled)
                 logger.notice("NEW has \"\(database.name)\" for good: name it as old in the file, without a mirror")
+                continue
+            }
+            if database.mirror.mode == .off {
+                ownUnmirrored(database)
                 continue
             }
             let found = SwitchRecovery.settle(old: database.controlOrOwn(.old), new: database.controlOrOwn(.new))
@@ -306,7 +313,7 @@ struct ServeAssembly {
         }
     }
 
-    private mutating func own(_ next: Ownership, _ database: String) {
+    mutating func own(_ next: Ownership, _ database: String) {
         let before = ownerships[database]
         ownerships[database] = next
         if before?.authority == next.authority { return }

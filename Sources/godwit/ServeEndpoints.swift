@@ -46,6 +46,7 @@ extension ServeAssembly {
 }
 
 extension ServeAssembly {
+    private static let patientResolver = BoundedResolver(patienceMillis: -1)
     private static let resolver = BoundedResolver()
 
     /// While clients are served the resolver is not waited for long: a RELOAD of many names, when its servers are away,
@@ -53,10 +54,7 @@ extension ServeAssembly {
     private static func address(
         of host: String, _ port: UInt16, _ known: SocketAddress?, isRunning: Bool
     ) -> SocketAddress? {
-        if !isRunning { return SocketAddress.resolve(host: host, port: port) }
-        return SocketAddress.resolve(host: host, port: port, known: known) {
-            resolver.addresses(host: $0, port: $1)
-        }
+        (isRunning ? resolver : patientResolver).address(host: host, port: port, known: known)
     }
 }
 
@@ -86,6 +84,10 @@ enum SideConninfo {
             return "\(word) has several, and Godwit connects to one: name the one that takes the writes"
         }
         if parsed["service"] != nil { return "service: no service file is read; write out what it says" }
+        // What libpq asks of who answers there, and of how we prove who we are, before it says anything.
+        for word in ["requirepeer", "require_auth", "sslcertmode"] where !["", "allow"].contains(parsed[word] ?? "") {
+            return "\(word): Godwit does not look after that: use sslmode=verify-full, channel_binding=require"
+        }
         if let port = parsed["port"], !port.isEmpty, UInt16(port) ?? 0 == 0 {
             return "port: expected a number from 1 to 65535, found \"\(port)\""
         }

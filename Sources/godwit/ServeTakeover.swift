@@ -113,8 +113,18 @@ extension ServeAssembly {
 
     /// Orders are the next process's to take, once it has been told of those before.
     func refuses(_ request: ControlRequest, _ lifeCycle: LifeCycle) -> Bool {
-        if case .gate(.shutdown) = request { return false }
+        switch request {
+        // The next one has no such capture, and could not end it.
+        case .gate(.shutdown), .capture(_, .stop): return false
+        case .reload, .set, .reads, .shadow, .mirror, .force, .gate, .capture, .switchOver: break
+        }
         return lifeCycle.machine.successor != nil
+    }
+
+    /// The same of signals: one that is for all processes of a service comes to both, and what this one held by itself
+    /// no RESUME of the next one's would let go.
+    func isElsewhere(signal number: CInt, _ lifeCycle: LifeCycle) -> Bool {
+        [SIGUSR1, SIGUSR2, SIGURG].contains(number) && lifeCycle.machine.successor != nil
     }
 
     func mayChange(_ lifeCycle: LifeCycle) -> Bool { lifeCycle.machine.successor == nil }

@@ -155,6 +155,11 @@ extension ServeAssembly {
             let other = route.health.other == .new ? "new" : "old"
             tell(route.health.force(record.forced == nil ? .auto : record.forced == other ? .closed : .open), database)
         }
+        // Of the switch it may not have heard yet, and from here on nobody asks the databases.
+        if isFinished(settings), ownerships[database]?.authority != .new {
+            let epoch = (ownerships[database]?.epoch ?? 0) + 1
+            own(Ownership(authority: .new, epoch: epoch, standing: .settled), database)
+        }
         apply(snapshot.settings, server)
         guard record.finishedPair != nil, before.finishedPair == nil else { return done(.done) }
         if !isFinished(settings) {
@@ -206,6 +211,17 @@ extension ServeAssembly {
         let pair = Self.pair(settings)
         return finished == pair || record.finishedPlaces == pair
             || finished == Self.digits([settings.old, settings.new])
+    }
+
+    /// Where a migration has moved the writes and its mirror was taken out of the file since, what the databases say
+    /// counts. Nothing is changed there: the file may name other ones by now.
+    mutating func ownUnmirrored(_ settings: DatabaseSettings) {
+        guard let store = state.store, store.absence == nil, let all = try? store.migrations(),
+            all.contains(where: { $0.database == settings.name && $0.state.isSwitched && !$0.state.isOver })
+        else { return }
+        let claims = AuthorityReader.claims(
+            old: settings.controlOrOwn(.old), new: settings.controlOrOwn(.new), timeoutSeconds: 3)
+        ownerships[settings.name] = Ownership.resolve(old: claims.old, new: claims.new)
     }
 
     /// The same. While the texts are those that were stored it is noted where both are: the next ones may be others.

@@ -54,7 +54,8 @@ final class SwitchEngine: Sendable {
 
     private let busy = Mutex<[String: Turn]>([:])
     /// Seconds for which a look at the guard rails is waited for, which comes every few seconds while a migration is
-    /// before its cutover; and for which that waits for DDL.
+    /// before its cutover; and for which that, and a switch, waits for DDL: what a client does for a moment is no
+    /// reason to pause a migration whose cutover has come.
     private static let lookSeconds = 5.0
     private static let lookMicros: UInt32 = 5000
     private let control: Mailbox<ControlMessage>
@@ -113,7 +114,7 @@ final class SwitchEngine: Sendable {
                 return present
             }
             guard let present else { return true }
-            let isPassing = seconds != nil || present == .looks || present == .changes && turn == .looks
+            let isPassing = seconds != nil || present == .looks || present == .changes && turn != .changes
             if !isPassing || end.hasPassed { return false }
             usleep(Self.lookMicros)
         }

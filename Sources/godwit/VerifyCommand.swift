@@ -44,6 +44,8 @@ struct VerifyCommand: ParsableCommand {
         defer { mender?.stop() }
         let outcome: VerifyReport.Outcome
         do throws(VerifyFailure) {
+            // First: what keeps us from it is to be known before the rows, which may take hours.
+            let (differences, notes) = schema ? try compareSchemas(targets, mappings) : ([], [])
             var report = try verifier.run()
             if repair, report.tables.contains(where: { !$0.keys.isEmpty }) {
                 options.ledgerPath = nil
@@ -51,9 +53,8 @@ struct VerifyCommand: ParsableCommand {
                     old: targets.old, new: targets.new, options: options, mappings: mappings, progress: tell)
                 report = try mend(report, again)
             }
-            let (differences, notes) = schema ? try compareSchemas(targets, mappings) : ([], [])
-            if json { printJSON(report, differences, notes) } else { printTable(report, differences, notes) }
             outcome = report.outcome == .equal && !differences.isEmpty ? .different : report.outcome
+            if json { printJSON(report, outcome, differences, notes) } else { printTable(report, differences, notes) }
         } catch {
             complain("\(database): \(error)")
             throw code
@@ -77,12 +78,16 @@ struct VerifyCommand: ParsableCommand {
         return (others + mapped.differences, mapped.notes)
     }
 
-    /// Brings the marked keys where no other Godwit does; while one does, this mirror waits for its turn.
-    private func startMirror(_ settings: DatabaseSettings) -> Mirror {
+    /// Brings the marked keys where no other Godwit does. Beside one it would take that one's place as soon as it is
+    /// away for a moment, and keep it until all is compared: nobody would read from that side so long.
+    ///
+    /// - Returns: nil: another one does.
+    private func startMirror(_ settings: DatabaseSettings) -> Mirror? {
         let horizon = Horizon()
         let (old, new) = (settings.controlOrOwn(.old), settings.controlOrOwn(.new))
         let claims = AuthorityReader.claims(old: old, new: new, timeoutSeconds: 5)
         let authority = Ownership.resolve(old: claims.old, new: claims.new).authority
+        if isMirrored(settings, to: authority.other) { return nil }
         let mirror = Mirror(
             database: database, MirrorDirection(from: authority), oldConninfo: old, newConninfo: new,
             settings: MirrorOptions(settings.mirror), horizon: horizon,
@@ -90,6 +95,15 @@ struct VerifyCommand: ParsableCommand {
         mirror.start()
         while [.off, .starting].contains(horizon.report.state) { usleep(1000) }
         return mirror
+    }
+
+    private func isMirrored(_ settings: DatabaseSettings, to side: Side) -> Bool {
+        do {
+            let connection = try Connection.open(try settings.controlTarget(side), purpose: "verify")
+            return try !connection.query("SELECT pg_try_advisory_xact_lock(\(AdvisoryLock.applier))").flag(0, 0)
+        } catch {
+            return false
+        }
     }
 
     private func mend(_ report: VerifyReport, _ verifier: Verifier) throws(VerifyFailure) -> VerifyReport {
@@ -179,8 +193,10 @@ struct VerifyCommand: ParsableCommand {
         }
     }
 
+    /// - Parameter outcome: of the rows and the schema, as the exit status says it.
     private func printJSON(
-        _ report: VerifyReport, _ schema: [SchemaComparison.Difference], _ notes: [String]
+        _ report: VerifyReport, _ outcome: VerifyReport.Outcome, _ schema: [SchemaComparison.Difference],
+        _ notes: [String]
     ) {
         let pairing = switch report.pairing {
         case .batch(let snapshot): "batch \(snapshot)"
@@ -188,7 +204,7 @@ struct VerifyCommand: ParsableCommand {
         case .unprepared: "not prepared, plain snapshots"
         }
         let output = Output(
-            database: database, equal: report.outcome == .equal, outcome: Self.verdict(report.outcome).lowercased(),
+            database: database, equal: outcome == .equal, outcome: Self.verdict(outcome).lowercased(),
             pairing: pairing,
             tables: report.tables.map { table in
                 Output.Table(

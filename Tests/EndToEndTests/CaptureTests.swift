@@ -192,6 +192,18 @@ import Testing
         #expect(shown.wait() == .code(0) && shown.errors.text.contains("has no end"))
     }
 
+    @Test func `a capture of a process that was taken over from is ended by a console of its own`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let old = try capturing(database) { $0.listen["takeover_wait"] = "100000" }
+        let client = try WireClient(port: old.port, database: database)
+        let console = try WireClient(port: old.port, database: "godwit", user: "godwit")
+        #expect(try console.query("CAPTURE \(database) TO 'left.cap'").first?.commandTag == "CAPTURE")
+        let new = try GodwitProcess(takingOverFrom: old)
+        #expect(try console.query("CAPTURE \(database) TO 'other.cap'").first?.sqlState != nil)
+        #expect(try console.query("CAPTURE \(database) STOP").first?.commandTag == "CAPTURE")
+        withExtendedLifetime((client, new)) {}
+    }
+
     @Test func `a full disk ends the capture, and no query`() throws {
         let database = try servers.makeDatabase(Self.schema)
         let godwit = try capturing(database)
@@ -332,7 +344,7 @@ import Testing
         try file.write(.end, thread: 0, payload: [])
         let run = try replay([
             "replay", path, "--target", target(servers.old, database), "--speed", "max", "--order", "connection",
-            "--clients", "1", "--for", "60", "--quiet", "--json",
+            "--clients", "1", "--for", "600", "--quiet", "--json",
         ])
         #expect(run.wait() == .code(0), "\(run.output.text)\(run.errors.text)")
         #expect(run.output.text.contains("\"sameAsCaptured\" : 7"), "\(run.output.text)")

@@ -16,7 +16,8 @@ import Testing
         servers = try Self.own.get()
         database = try servers.makeDatabase("CREATE TABLE t (id int PRIMARY KEY)", old: "INSERT INTO t VALUES (1)")
         var configuration = GodwitConfiguration([servers.entry(database)])
-        configuration.database.mirror = ["mode": "async", "ddl": "barrier", "ddl_wait": "1"]
+        // What is to die must not be refused before, however busy the machine is: nothing else would end it.
+        configuration.database.mirror = ["mode": "async", "ddl": "barrier", "ddl_wait": "60"]
         self.configuration = configuration
     }
 
@@ -109,6 +110,7 @@ import Testing
         _ = try coordinator.query("SELECT pg_advisory_lock(7451605422)")
         let godwit = try GodwitProcess(resuming: dying)
         try godwit.log.waitForLine(containing: "still to be made here")
+        _ = try godwit.console("SET databases.\(database).mirror.ddl_wait = 1")
         let client = try WireClient(port: godwit.port, database: database)
         func state() throws -> String? {
             try client.query("ALTER TABLE t ADD COLUMN IF NOT EXISTS b int").lazy.compactMap(\.sqlState).first

@@ -255,7 +255,7 @@ import Testing
         let database = try servers.makeDatabase(SwitchTests.schema)
         let godwit = try mirroring(database) {
             $0.database.pool["pool_mode"] = "session"
-            $0.database.pool["client_idle_timeout"] = "3"
+            $0.database.pool["client_idle_timeout"] = "8"
         }
         let coordinator = try WireClient(
             port: servers.old.port, database: database, user: PostgresCluster.superuser)
@@ -263,7 +263,7 @@ import Testing
         let client = try client(godwit, database)
         #expect(try client.value("SELECT 1") == "1")
         client.send(FrameBuilder.query("ALTER TABLE accounts ADD COLUMN a int"))
-        _ = try coordinator.query("SELECT pg_sleep(4)")
+        _ = try coordinator.query("SELECT pg_sleep(9)")
         _ = try coordinator.query("SELECT pg_advisory_unlock(7451605422)")
         #expect(try client.readToReady().compactMap(\.sqlState) == [])
         // Clients are looked at once a second.
@@ -273,7 +273,7 @@ import Testing
 
     @Test func `of two sessions that keep their servers none waits for the other's turn`() throws {
         let database = try servers.makeDatabase(SwitchTests.schema, old: SwitchTests.rows)
-        let godwit = try mirroring(database) { $0.database.mirror["ddl_wait"] = "5" }
+        let godwit = try mirroring(database)
         let coordinator = try WireClient(
             port: servers.old.port, database: database, user: PostgresCluster.superuser)
         _ = try coordinator.query("SELECT pg_advisory_lock(7451605422)")
@@ -344,6 +344,24 @@ import Testing
             #expect(try state(client, sql) == wanted, "\(sql)")
         }
         #expect(try contents(servers.old, database) == before)
+    }
+
+    @Test func `a type is dropped on both sides though the mirror has just brought many of its values`() throws {
+        let database = try servers.makeDatabase(SwitchTests.schema, old: SwitchTests.rows)
+        let godwit = try mirroring(database)
+        let client = try client(godwit, database)
+        // What it brought them with it throws away by itself, but not at once.
+        for round in 1...3 {
+            for sql in [
+                "CREATE TYPE mood\(round) AS ENUM ('glad', 'sad')",
+                "CREATE TABLE moods\(round) (id int PRIMARY KEY, m mood\(round))",
+                "INSERT INTO moods\(round) SELECT n, 'sad' FROM generate_series(1, 5000) n",
+                "ALTER TABLE moods\(round) ALTER COLUMN m TYPE text; DROP TYPE mood\(round)",
+            ] {
+                #expect(try state(client, sql) == "ok I", "\(sql)")
+            }
+        }
+        try expectAlike(godwit, database)
     }
 
     @Test func `a transaction that holds the table's lock, or writes, lets a DDL wait no longer than ddl_wait`() throws {

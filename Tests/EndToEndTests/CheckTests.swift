@@ -102,6 +102,7 @@ import Testing
     /// libpq goes by all of these, the proxy does not: the mirror and the clients would be with different servers.
     @Test(arguments: [
         ("host=127.0.0.1,127.0.0.2 dbname=shop", "host has several"), ("service=shop", "no service file"),
+        ("host=/run requirepeer=postgres", "requirepeer: Godwit does not"),
         ("host=127.0.0.1 port=5432,5433 dbname=shop", "port has several"),
         ("host=127.0.0.1 port=65536 dbname=shop", "1 to 65535"),
     ])

@@ -98,6 +98,8 @@ struct ConformanceBench {
     let database: String
     private static let counter = Atomic<Int>(0)
     private static let users = Atomic<Int>(0)
+    /// Without an answer, which on a busy machine may have to wait for the other client's transaction.
+    private static let patienceSeconds = 60
 
     init(readsPercent: String, poolSize: Int) throws {
         let servers = try Servers.shared.get()
@@ -121,7 +123,7 @@ struct ConformanceBench {
         try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
     }
 
-    func connect(_ lane: Int, patienceSeconds: Int = 10) throws -> ConformancePair {
+    func connect(_ lane: Int, patienceSeconds: Int = patienceSeconds) throws -> ConformancePair {
         let direct = try WireClient(port: cluster.port, database: database, parameters: Self.parameters)
         direct.endWaiting(afterSeconds: patienceSeconds)
         let observer = try WireClient(port: cluster.port, database: database, user: PostgresCluster.superuser)
@@ -132,7 +134,7 @@ struct ConformanceBench {
     func reconnect(_ pair: ConformancePair) throws -> ConformancePair {
         pair.proxied.send(FrameBuilder.terminate)
         pair.proxied.close()
-        if !pair.direct.hasEnded { return try self.pair(pair.direct, pair.observer, pair.lane, 10) }
+        if !pair.direct.hasEnded { return try self.pair(pair.direct, pair.observer, pair.lane, Self.patienceSeconds) }
         let renewed = try connect(pair.lane)
         for client in [renewed.direct, renewed.proxied] {
             _ = try client.query(ConformanceSequence.restore(lane: pair.lane))

@@ -165,6 +165,15 @@ import Testing
         #expect(last["passed"] as? Bool == true, "\(last)")
     }
 
+    @Test func `what an operator orders about reads in the midst of a whole one holds behind it`() throws {
+        let drive = try atCutover()
+        try drive.insist("m", "drill", #"{"whole": true, "seconds": 1}"#)
+        _ = try drive.godwit.console("READS \(drive.database) 3")
+        try drive.wait("m", for: "cutover paused")
+        _ = try result(drive)
+        #expect(try !drive.godwit.console("SHOW DATABASES").contains { $0.values.contains("100.00") })
+    }
+
     @Test func `an abort ends a whole one early`() throws {
         let drive = try atCutover()
         try drive.insist("m", "drill", #"{"whole": true, "seconds": 3600}"#)

@@ -139,6 +139,22 @@ import Testing
         }
     }
 
+    @Test func `a long text behind a thousand names that are given up is read to its end`() throws {
+        let client = try connect()
+        let names = (0...1000).map { "s\($0)" }
+        client.send(names.flatMap { Frame.parse("SELECT 1", name: $0) } + Frame.sync)
+        #expect(try client.readToReady().count == names.count + 1)
+        // It has a server, which says nothing of what Godwit answers.
+        for text in ["BEGIN", "INSERT INTO t VALUES (1, 'x')"] { _ = try client.query(text) }
+        let text = "SELECT 2 -- " + String(repeating: "x", count: 500_000)
+        client.sendMeanwhile(
+            names.flatMap { Frame.closeStatement($0) }
+                + Frame.parse(text) + Frame.bind() + Frame.execute() + Frame.sync)
+        let answers = try client.readToReady()
+        #expect(answers.prefix { $0.type == "3" }.count == names.count)
+        #expect(answers.dropFirst(names.count).map(\.type) == ["1", "2", "D", "C", "Z"])
+    }
+
     @Test func `what Godwit answers itself does not come within a description`() throws {
         let client = try connect()
         client.send(Frame.parse(Self.wide, name: "a") + Frame.parse("SELECT 1", name: "b") + Frame.sync)
@@ -240,6 +256,20 @@ import Testing
         _ = try owner.query("COMMIT")
         listener.send(Frame.query("SELECT 1"))
         #expect(try listener.readToReady().map(\.type) == ["A", "T", "D", "C", "Z"])
+    }
+
+    @Test func `a query that comes while the server is asked about pins counts with its own time`() throws {
+        let (listener, owner) = (try connect(), try WireClient(
+            port: servers.old.port, database: database, user: PostgresCluster.superuser))
+        _ = try owner.query("BEGIN; LOCK TABLE pg_catalog.pg_depend")
+        _ = try listener.query("LISTEN news")
+        listener.send(Frame.query("SELECT 1"))
+        _ = try owner.query("SELECT pg_sleep(0.5); COMMIT")
+        #expect(try listener.readToReady().map(\.type) == ["T", "D", "C", "Z"])
+        let row = try godwit.console("SHOW STATS").first { $0["database"] == database }
+        // Microseconds. Without its beginning it would be as old as the machine.
+        let micros = try #require(row?["total_query_time"].flatMap { Int($0) })
+        #expect(micros < 600_000_000)
     }
 
     @Test func `a notification reaches the one that listens, who is pinned for it until UNLISTEN`() throws {

@@ -97,6 +97,12 @@ import Testing
         try godwit.reload(configuration)
         try godwit.log.waitForLine(containing: "TLS of HTTP: certificate CN=third")
         #expect(try subject().contains("third"))
+        let end = try ChildProcess.run([
+            "sh", "-c", "date -d \"$(openssl x509 -noout -enddate -in \(second.certificate) | cut -d= -f2)\" +%s",
+        ])
+        let metrics = try curl("/metrics", port, ["--cacert", authority.certificate]).1
+        let sample = "godwit_tls_certificate_expiry_timestamp_seconds{key=\"admin.http.tls\"} \(end.trimmingCharacters(in: .newlines))\n"
+        #expect(metrics.contains(sample), "\(metrics)")
     }
 
     @Test func `the command line speaks https, and asks for proof`() throws {

@@ -94,6 +94,8 @@ import Testing
         let old = try GodwitProcess(configuration)
         let before = try WireClient(port: old.port, database: "godwit", user: "godwit")
         let busy = try WireClient(port: old.port, database: database)
+        // Longer, as JSON has it, than a word from one process to the other may be.
+        _ = try busy.query("SET application_name = '\(String(repeating: "/", count: 50_000))'")
         _ = try busy.query("BEGIN; UPDATE side_marker SET id = 2")
         let new = try GodwitProcess(takingOverFrom: old)
         let refusal = try #require(try before.query("SET query_timeout = 5").first { $0.sqlState != nil })
@@ -140,6 +142,22 @@ import Testing
         client.send(FrameBuilder.query("SELECT side FROM side_marker"))
         new.process.send(SIGKILL)
         new.process.wait()
+        #expect(try client.readToReady().contains { $0.columns == ["old"] })
+    }
+
+    @Test func `a signal that comes to both processes holds nothing that RESUME would leave held`() throws {
+        let database = try servers.makeMarkedDatabase()
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.listen["takeover_wait"] = "100000"
+        let old = try GodwitProcess(configuration)
+        let client = try WireClient(port: old.port, database: database)
+        #expect(try client.value("SELECT side FROM side_marker") == "old")
+        let new = try GodwitProcess(takingOverFrom: old)
+        for godwit in [old, new] { godwit.process.send(SIGUSR1) }
+        try old.log.waitForLine(containing: "order it there")
+        try waitUntil { try row(new, "SHOW STATE", "paused")["value"] == "yes" }
+        client.send(FrameBuilder.query("SELECT side FROM side_marker"))
+        _ = try new.console("RESUME")
         #expect(try client.readToReady().contains { $0.columns == ["old"] })
     }
 }

@@ -150,6 +150,33 @@ import Testing
         #expect(try execute(client, name, [old, new]) == login)
     }
 
+    @Test func `what a session has set is its key from when a reload says so`() throws {
+        let (new, old) = try sides(percent: 50)
+        var configuration = GodwitConfiguration([servers.entry(database)])
+        configuration.database.readsPercent = "50"
+        configuration.database.readsKey = "[{comment: none}]"
+        let godwit = try GodwitProcess(configuration)
+        func reload(key: String) throws {
+            configuration.database.readsKey = key
+            _ = try godwit.reload(configuration)
+        }
+        let (client, other) = (try connect(godwit), try connect(godwit))
+        for (client, key) in [(client, new), (other, old)] {
+            _ = try client.query("SET app.tenant = '\(key)'")
+            #expect(try client.value(Self.read) == "old")
+        }
+        try reload(key: "[{setting: app.tenant}]")
+        #expect(try client.value(Self.read) == "new")
+        #expect(try other.value(Self.read) == "old")
+        // What it was when it was no key counts as well.
+        try reload(key: "[{comment: none}]")
+        _ = try other.query("SET app.tenant = '\(new)'")
+        _ = try client.query("RESET app.tenant")
+        try reload(key: "[{setting: app.tenant}]")
+        #expect(try other.value(Self.read) == "new")
+        #expect(try client.value(Self.read) == "old")
+    }
+
     @Test(arguments: ["s", ""]) func `what is prepared is judged by the catalog as it is now`(name: String) throws {
         let make = { (side: String) in
             ["side", "other"].map { name in

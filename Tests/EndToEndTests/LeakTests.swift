@@ -65,12 +65,40 @@ import Testing
         ["CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'"],
     ]
 
+    @Test func `a part of DateStyle leaves the other as it was, also on another server`() throws {
+        let (client, other) = (try connect(), try connect())
+        _ = try client.query("SET DateStyle = 'German, DMY'")
+        _ = try client.query("SET DateStyle = 'ISO'")
+        #expect(try other.value("SHOW DateStyle") == "ISO, MDY")
+        #expect(try client.value("SHOW DateStyle") == "ISO, DMY")
+        // Who sets a part only has the other by default, whoever had the server before.
+        _ = try other.query("SET DateStyle = 'ISO'")
+        let last = try connect()
+        _ = try last.query("SET DateStyle = 'SQL, DMY'")
+        #expect(try last.value("SHOW DateStyle") == "SQL, DMY")
+        #expect(try other.value("SHOW DateStyle") == "ISO, MDY")
+    }
+
     @Test func `where backslashes escape in quotes a setting is the session's all the same`() throws {
         let (client, other) = (try connect(), try connect())
         _ = try client.query("SET standard_conforming_strings = off")
         _ = try client.query("SET app.name = 'O\\'Brien'")
         #expect(try other.value("SELECT coalesce(current_setting('app.name', true), '')") == "")
         #expect(try client.value("SELECT current_setting('app.name', true)") == "O'Brien")
+    }
+
+    @Test(arguments: ["SET app.name = '\u{E9}'", "SELECT set_config('app.name', $1, false)"])
+    func `a value in another encoding that looks like UTF-8 is the session's all the same`(sql: String) throws {
+        let (client, other) = (try connect(), try connect())
+        _ = try client.query("SET client_encoding = 'LATIN1'")
+        // Two characters, of a byte each.
+        client.send(Frame.parse(sql) + Frame.bind(parameters: sql.contains("$1") ? ["\u{E9}"] : [])
+            + Frame.execute() + Frame.sync)
+        _ = try client.readToReady()
+        #expect(try godwit.console("SHOW PINS").count == 1)
+        #expect(try client.value("SELECT length(current_setting('app.name'))") == "2")
+        client.close()
+        #expect(try other.value("SELECT coalesce(current_setting('app.name', true), '')") == "")
     }
 
     /// It goes on to the server before it is whole.
@@ -126,6 +154,20 @@ import Testing
         hostile.close()
         #expect(try connect().value(Self.inspection) == clean)
         #expect(try connect().value("SELECT count(*) FROM t") == "0")
+    }
+
+    @Test(arguments: ["RESET ALL", "DISCARD ALL", "RESET standard_conforming_strings"])
+    func `backslashes escape in quotes again behind what goes back to a start that says so`(reset: String) throws {
+        let other = try connect()
+        let client = try WireClient(port: godwit.port)
+        client.send(Frame.startup([
+            ("user", "app"), ("database", database), ("options", "-c standard_conforming_strings=off"),
+        ]))
+        _ = try client.readToReady()
+        _ = try client.query(reset)
+        _ = try client.query("SET app.name = 'O\\'Brien'")
+        #expect(try other.value("SELECT coalesce(current_setting('app.name', true), '')") == "")
+        #expect(try client.value("SELECT current_setting('app.name', true)") == "O'Brien")
     }
 
     /// A FunctionCall message: arguments as text.

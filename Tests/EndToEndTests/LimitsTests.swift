@@ -148,7 +148,8 @@ import Testing
     @Test(arguments: [("max_db_connections", "raise max_db_connections"), ("size", "raise pool.size")])
     func `who waits in vain is told of the limit that was in the way`(limit: String, words: String) throws {
         let name = try makeDatabase()
-        let pool = ["size": "4", "query_wait_timeout": "0.2"].merging([limit: "1"]) { $1 }
+        // Long enough for the holder's server to be made.
+        let pool = ["size": "4", "query_wait_timeout": "3"].merging([limit: "1"]) { $1 }
         let godwit = try godwit(name, pool: pool)
         let holder = try WireClient(port: godwit.port, database: name)
         _ = try holder.query("BEGIN; SELECT txid_current()")
@@ -235,25 +236,59 @@ import Testing
     @Test func `nobody runs out of time for what stood still by SUSPEND`() throws {
         let name = try makeDatabase()
         let old = try Servers.shared.get().old
-        let godwit = try godwit(name, pool: ["transaction_timeout": "5", "client_idle_timeout": "5"])
+        let godwit = try godwit(name, pool: ["transaction_timeout": "12", "client_idle_timeout": "12"])
         let clients = try (0..<2).map { _ in try WireClient(port: godwit.port, database: name) }
         _ = try clients[0].query("BEGIN; SELECT txid_current()")
         #expect(try clients[1].value("SELECT 1") == "1")
         _ = try godwit.console("SUSPEND")
-        _ = try old.psql("SELECT pg_sleep(6)")
+        _ = try old.psql("SELECT pg_sleep(13)")
         _ = try godwit.console("RESUME")
         // Clients are looked at once a second.
         _ = try old.psql("SELECT pg_sleep(1.5)")
         for client in clients { #expect(try client.value("SELECT 2") == "2") }
     }
 
+    @Test func `what is held by order does not run out of query_timeout`() throws {
+        let name = try makeDatabase()
+        let old = try Servers.shared.get().old
+        let godwit = try godwit(name, pool: ["query_timeout": "3"])
+        let client = try WireClient(port: godwit.port, database: name)
+        _ = try godwit.console("PAUSE \(name)")
+        client.send(Frame.query("SELECT 'held'"))
+        // Clients are looked at once a second.
+        _ = try old.psql("SELECT pg_sleep(5)")
+        _ = try godwit.console("RESUME \(name)")
+        #expect(try client.readToReady().first { $0.type == "D" }?.columns == ["held"])
+        // Its time begins with RESUME.
+        client.send(Frame.query("SELECT pg_sleep(3600)"))
+        #expect(try error(client).state == "57014")
+    }
+
+    @Test func `a query that a server has gets no more time by what is held and let go meanwhile`() throws {
+        let servers = try Servers.shared.get()
+        let name = try servers.makeDatabase("CREATE TABLE t (id int)")
+        let godwit = try godwit(name, pool: ["query_timeout": "3"])
+        let client = try WireClient(port: godwit.port, database: name)
+        let owner = try WireClient(port: servers.old.port, database: name, user: PostgresCluster.superuser)
+        _ = try owner.query("BEGIN; LOCK TABLE t")
+        client.send(Frame.query("SELECT count(*) FROM t"))
+        // Clients are looked at once a second.
+        for _ in 0..<8 where !client.hasSomethingToRead {
+            _ = try godwit.console("PAUSE \(name) WRITES")
+            _ = try godwit.console("RESUME \(name)")
+            _ = try owner.query("SELECT pg_sleep(1)")
+        }
+        try #require(client.hasSomethingToRead)
+        #expect(try error(client).state == "57014")
+    }
+
     @Test func `query_timeout ends the query, and says so`() throws {
         let name = try makeDatabase()
-        let godwit = try godwit(name, pool: ["query_timeout": "0.2"])
+        let godwit = try godwit(name, pool: ["query_timeout": "2.5"])
         let client = try WireClient(port: godwit.port, database: name)
         client.send(Frame.query("SELECT pg_sleep(3600)"))
         let told = try error(client)
-        #expect(told.state == "57014" && told.message == "the query ran longer than query_timeout (0.2 s)")
+        #expect(told.state == "57014" && told.message == "the query ran longer than query_timeout (2.5 s)")
         #expect(try client.read() == nil)
         try waitUntil { try backends(name) == 0 }
         #expect(try WireClient(port: godwit.port, database: name).value("SELECT 1") == "1")
@@ -269,6 +304,19 @@ import Testing
         #expect(try error(client).state == "57014")
     }
 
+    @Test func `query_timeout ends a query that begins with a parameter of several pieces`() throws {
+        let name = try makeDatabase()
+        // Longer than what comes before it takes, also on a busy machine.
+        let godwit = try godwit(name, pool: ["query_timeout": "2.5"])
+        let client = try WireClient(port: godwit.port, database: name)
+        client.send(Frame.parse("SELECT pg_sleep(3600) WHERE $1::text <> ''", name: "s") + Frame.sync)
+        _ = try client.readToReady()
+        _ = try client.query("BEGIN; SELECT txid_current()")
+        let value = String(repeating: "x", count: 200_000)
+        client.send(Frame.bind(statement: "s", parameters: [value]) + Frame.execute() + Frame.sync)
+        #expect(try error(client).state == "57014")
+    }
+
     @Test(arguments: [
         ("transaction_timeout", "BEGIN; SELECT txid_current()", "25P04", "the transaction took longer"),
         ("transaction_timeout", "BEGIN", "25P04", "the transaction took longer"),
@@ -279,11 +327,12 @@ import Testing
         setting: String, sql: String, state: String, words: String
     ) throws {
         let name = try makeDatabase()
-        let godwit = try godwit(name, pool: [setting: "0.2"]) { $0.database.readsPercent = "50" }
+        // Longer than it takes to get there, also on a busy machine.
+        let godwit = try godwit(name, pool: [setting: "2.5"]) { $0.database.readsPercent = "50" }
         let client = try WireClient(port: godwit.port, database: name)
         _ = try client.query(sql)
         let told = try error(client)
-        #expect(told.state == state && told.message == "\(words) than \(setting) (0.2 s)")
+        #expect(told.state == state && told.message == "\(words) than \(setting) (2.5 s)")
         #expect(try client.read() == nil)
         try waitUntil {
             try Servers.shared.get().old.psql(
@@ -295,12 +344,12 @@ import Testing
         ("session", "LISTEN news", true), ("transaction", "LISTEN news", true)])
     func `who keeps a server is idle too, but for who listens`(mode: String, sql: String, stays: Bool) throws {
         let name = try makeDatabase()
-        let godwit = try godwit(name, pool: ["client_idle_timeout": "1", "pool_mode": mode])
+        let godwit = try godwit(name, pool: ["client_idle_timeout": "3", "pool_mode": mode])
         let client = try WireClient(port: godwit.port, database: name)
         _ = try client.query(sql)
         let other = try WireClient(port: godwit.port, database: name)
         // Clients are looked at once a second.
-        _ = try other.query("SELECT pg_sleep(3.5)")
+        _ = try other.query("SELECT pg_sleep(6)")
         if stays {
             #expect(try client.value("SELECT 2") == "2")
         } else {

@@ -123,7 +123,7 @@ import Testing
     @Test func `a mapping without a way back must be meant, and then there is no rollback`() throws {
         let database = try servers.makeDatabase(old: Self.old, new: Self.new)
         let first = try mirroring(database, [Self.accounts, Self.filtered])
-        let refused = try first.console("CUTOVER \(database) DRY RUN DEADLINE 10000 WITHOUT VERIFY")
+        let refused = try first.console("CUTOVER \(database) DRY RUN DEADLINE 60000 WITHOUT VERIFY")
         let rail = try #require(refused.first { $0["name"] == "mapping" })
         #expect(rail["ok"] == "no" && rail["value"]?.contains("public.entries") == true, "\(rail)")
         #expect(first.terminate() == .code(0))
@@ -138,7 +138,7 @@ import Testing
             try servers.old.psql("SELECT balance FROM accounts WHERE id = 3", database: database).hasPrefix("7")
         }
         #expect(try servers.old.psql("SELECT count(*) FROM entries", database: database).hasPrefix("0"))
-        let back = try godwit.console("ROLLBACK \(database) DRY RUN DEADLINE 10000 WITHOUT VERIFY")
+        let back = try godwit.console("ROLLBACK \(database) DRY RUN DEADLINE 60000 WITHOUT VERIFY")
         #expect(back.contains { $0["name"] == "mapping" && $0["ok"] == "no" }, "\(back)")
         let verify = try GodwitProcess.command(["verify", "--config", godwit.directory + "/godwit.yaml", database])
         #expect(verify.wait() == .code(0), "\(verify.output.text)")

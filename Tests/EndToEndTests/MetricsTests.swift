@@ -101,6 +101,29 @@ import Testing
         }
     }
 
+    @Test func `shares are shown as they are in force, whatever the file says`() throws {
+        let name = try servers.makeDatabase("CREATE TABLE item (id int PRIMARY KEY)")
+        let port = try FreePort.find()
+        let godwit = try servers.mirroring(name) {
+            $0.http = ["port": "\(port)"]
+            $0.database.readsPercent = "40"
+            $0.database.reads = ["cohorts": "[{name: staff, keys: [\"7\"], percent: 60}]"]
+        }
+        func expectShares(_ all: Double, cohort: String) throws {
+            let values = try metrics(port)
+            #expect(values["godwit_reads_share_ratio{database=\"\(name)\"}"] == all)
+            let progress = "migration_progress_percent{database=\"\(name)\",phase=\"reads\",table=\"\"}"
+            #expect(values[progress] == all * 100)
+            #expect(try godwit.console("SHOW COHORTS").map { $0["percent"] } == [cohort])
+        }
+        try expectShares(0.4, cohort: "60.00")
+        _ = try godwit.console("CUTOVER \(name) WITHOUT VERIFY DEADLINE 60000")
+        try expectShares(1, cohort: "100.00")
+        try waitUntil { try godwit.console("SHOW MIRROR").first?["state"] == "mirroring" }
+        _ = try godwit.console("ROLLBACK \(name) WITHOUT VERIFY DEADLINE 60000")
+        try expectShares(0, cohort: "0.00")
+    }
+
     @Test func `scrapes go on while a drain waits for a transaction, and readiness says so`() throws {
         let (godwit, port) = try godwit { $0.threads = 2 }
         let ready = try HTTPExchange.get("/readyz", port: port)
@@ -120,6 +143,18 @@ import Testing
         #expect(try #require(figures["godwit_queries_total{database=\"\(database)\"}"]) >= 1)
         #expect(try HTTPExchange.get("/healthz", port: port).status == 200)
         _ = try busy.query("COMMIT")
+        #expect(godwit.process.wait() == .code(0))
+    }
+
+    @Test func `who waits for its clients to go takes no new ones, and is not ready`() throws {
+        let (godwit, port) = try godwit { $0.threads = 2 }
+        let client = try WireClient(port: godwit.port, database: database)
+        #expect(try HTTPExchange.get("/readyz", port: port).status == 200)
+        _ = try godwit.console("SHUTDOWN WAIT_FOR_CLIENTS")
+        let answer = try HTTPExchange.get("/readyz", port: port)
+        #expect(answer.status == 503 && answer.body.contains("\"reasons\":[\"draining\"]"), "\(answer.body)")
+        #expect(try client.value("SELECT side FROM side_marker") == "old")
+        client.close()
         #expect(godwit.process.wait() == .code(0))
     }
 

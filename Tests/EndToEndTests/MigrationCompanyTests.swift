@@ -213,6 +213,56 @@ import Testing
         try readOnNew(second)
     }
 
+    /// It knows that it is not alone, and has nothing that whoever moves the writes would wait for.
+    private func putToSleep(_ drive: MigrationDrive, signsOn server: PostgresCluster) throws {
+        // Behind its next sign it knows, and has noted so before the one after that.
+        let signs = "SELECT seen FROM godwit.proxy WHERE id LIKE '\(drive.godwit.process.pid)-%'"
+        for _ in 0..<2 {
+            let sign = try server.psql(signs, database: drive.database)
+            try waitUntil { try server.psql(signs, database: drive.database) != sign }
+        }
+        try SwitchCompanyTests().putToSleep(drive.godwit, drive.database)
+    }
+
+    @Test func `one that slept while the writes went back and all was removed writes on OLD when it wakes up`() throws {
+        let company = try company()
+        let (first, second) = (company.first, company.second)
+        try first.start(tests.manifest(first, "m", MigrationTests.swift))
+        try first.wait("m", for: "cutover running")
+        try first.insist("m", "advance")
+        try first.wait("m", for: "watch running")
+        try tests.expectWrites(second, on: servers.new, id: 10_001)
+        try putToSleep(second, signsOn: servers.new)
+        defer { second.godwit.process.send(SIGCONT) }
+        try first.insist("m", "abort")
+        try first.wait("m", for: "watch aborted")
+        try first.insist("m", "advance")
+        try first.wait("m", for: "watch removed")
+        second.godwit.process.send(SIGCONT)
+        try tests.expectWrites(second, on: servers.old, id: 10_002)
+    }
+
+    @Test func `what somebody drops by hand while NEW has the writes gives OLD none of those that were there`() throws {
+        let company = try company()
+        let (first, second) = (company.first, company.second)
+        try first.start(tests.manifest(first, "m", MigrationTests.swift))
+        try first.wait("m", for: "cutover running")
+        try first.insist("m", "advance")
+        try first.wait("m", for: "watch running")
+        try tests.expectWrites(second, on: servers.new, id: 10_001)
+        for server in [servers.old, servers.new] {
+            // The mirror may be in the midst of a batch.
+            waitUntil { (try? server.psql("DROP SCHEMA godwit CASCADE", database: company.database)) != nil }
+        }
+        // The authority is asked once a second.
+        let end = Date(timeIntervalSinceNow: 4)
+        var id = 10_002
+        while Date() < end {
+            try tests.expectWrites(second, on: servers.new, id: id)
+            id += 1
+        }
+    }
+
     @Test func `killed in each phase it is the other's, and goes on where it was`() throws {
         let company = try company()
         try company.first.start(tests.manifest(company.first, "m", MigrationTests.byHand))
@@ -240,13 +290,31 @@ import Testing
         }
     }
 
+    @Test func `one that slept from before the cutover to the end writes on NEW when it wakes up`() throws {
+        let company = try company()
+        let (first, second) = (company.first, company.second)
+        try first.start(tests.manifest(first, "m", MigrationTests.swift))
+        try first.wait("m", for: "cutover running")
+        try tests.expectWrites(second, on: servers.old, id: 10_001)
+        try putToSleep(second, signsOn: servers.old)
+        defer { second.godwit.process.send(SIGCONT) }
+        try first.insist("m", "advance")
+        try first.wait("m", for: "watch running")
+        try first.insist("m", "advance")
+        try first.wait("m", for: "cleanup running")
+        try first.insist("m", "advance")
+        try first.wait("m", for: "cleanup finished")
+        second.godwit.process.send(SIGCONT)
+        try tests.expectWrites(second, on: servers.new, id: 10_002)
+    }
+
     @Test(arguments: ["", "fence", "claim", "swap"])
     func `writers through both go on through a switch, also when who runs it is killed in its midst`(step: String) throws {
         var company = try company(SwitchTests.schema, SwitchTests.rows)
         try company.first.start(tests.manifest(company.first, "m", """
             phases: {mirror: {soak: 0}, shift: {soak: 0}, watch: {soak: 0}}
             reads: {steps: [100]}
-            cutover: {deadline_millis: 10000}
+            cutover: {deadline_millis: 30000}
 
             """))
         try company.first.wait("m", for: "cutover running")
@@ -382,8 +450,8 @@ import Testing
         for drive in company.both { try drive.wait("m", for: "backfill running") }
     }
 
-    @Test func `an order that was refused, for its answer was lost, is not in force behind a restart`() throws {
-        let relay = try TCPRelay(to: servers.new.port)
+    /// One with its state behind a relay.
+    private func lone(_ relay: TCPRelay) throws -> (drive: MigrationDrive, state: String) {
         let database = try servers.makeDatabase(MigrationTests.schema, old: MigrationTests.rows)
         let state = "state_\(database)"
         try servers.new.psql("CREATE DATABASE \(state)")
@@ -392,6 +460,27 @@ import Testing
         configuration.state["url"] = "\"host=127.0.0.1 port=\(relay.port) dbname=\(state) user=\(PostgresCluster.superuser)\""
         let drive = try MigrationDrive(configuration)
         try waitUntil { try drive.isRunner() }
+        return (drive, state)
+    }
+
+    @Test func `a start that was refused, for its answer was lost, is known, and no other of its database begins`() throws {
+        let relay = try TCPRelay(to: servers.new.port)
+        let (drive, _) = try lone(relay)
+        relay.cutAfterAnswer(to: "INSERT INTO migration (id")
+        #expect(try drive.post("/migrations", tests.manifest(drive, "m", MigrationTests.byHand)).status == 503)
+        #expect(relay.cuts == 1)
+        let other = tests.manifest(drive, "other", MigrationTests.byHand)
+        var answer = try drive.post("/migrations", other)
+        while [307, 503].contains(answer.status) { answer = try drive.post("/migrations", other) }
+        #expect(answer.status == 409 && answer.body.contains("is in the migration"), "\(answer.body)")
+        try waitUntil { try drive.get("/migrations/m/status").status == 200 }
+        try drive.wait("m", for: "prepare running")
+        try waitUntil { try drive.status("m")["go"] as? Bool == true }
+    }
+
+    @Test func `an order that was refused, for its answer was lost, is not in force behind a restart`() throws {
+        let relay = try TCPRelay(to: servers.new.port)
+        let (drive, state) = try lone(relay)
         try drive.start(tests.manifest(drive, "m", MigrationTests.byHand))
         try drive.wait("m", for: "prepare running")
         try waitUntil { try drive.status("m")["go"] as? Bool == true }

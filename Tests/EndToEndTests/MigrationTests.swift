@@ -6,10 +6,12 @@ import Testing
 @Suite(.serialized) struct MigrationTests {
     static let schema = "CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL); CREATE TABLE log (id serial PRIMARY KEY, v text)"
     static let rows = "INSERT INTO account SELECT g, 100 FROM generate_series(1, 2000) g"
-    /// Everything by itself, as fast as it goes, up to the switch.
+    /// Everything by itself, as fast as it goes, up to the switch, which may take its time on a busy machine: one that
+    /// is over its deadline waits for a word.
     static let swift = """
         phases: {mirror: {soak: 0}, shift: {soak: 0}, watch: {soak: 0}}
         reads: {steps: [10, 100]}
+        cutover: {deadline_millis: 30000}
         invariants: [{name: total, sql: "SELECT sum(balance), count(*) FROM account"}]
 
         """
@@ -24,6 +26,7 @@ import Testing
           shift: {advance: manual, soak: 0}
           watch: {soak: 0}
         reads: {steps: [100]}
+        cutover: {deadline_millis: 30000}
 
         """
 
@@ -95,6 +98,9 @@ import Testing
         try expectWrites(drive, on: servers.new, id: 10_002)
         try drive.crash()
         try expectWrites(drive, on: servers.new, id: 10_003)
+        // Nobody makes a mirror's target of it, which would lose its triggers and foreign keys under its clients' writes.
+        let again = try drive.post("/migrations", manifest(drive, "again", Self.byHand))
+        #expect(again.status == 422 && again.body.contains("NEW has the writes"), "\(again.body)")
         // Also where neither database says so any more, and the file names both in other words.
         let path = drive.godwit.configurationPath
         let removal = try GodwitProcess.command(
@@ -107,10 +113,33 @@ import Testing
         try otherwise.write(toFile: path, atomically: true, encoding: .utf8)
         try drive.crash()
         try expectWrites(drive, on: servers.new, id: 10_004)
+        // And where only the mirror was taken out of it.
+        let unmirrored = otherwise.replacing("mode: async", with: "mode: off")
+        #expect(unmirrored != otherwise)
+        try unmirrored.write(toFile: path, atomically: true, encoding: .utf8)
+        try drive.crash()
+        try expectWrites(drive, on: servers.new, id: 10_005)
         let report = try MigrationDrive.json(try drive.get("/migrations/m/report"))
         let verbs = (report["decisions"] as? [[String: Any]])?.compactMap { $0["verb"] as? String } ?? []
         #expect(verbs.count { $0 == "advance" } >= 8)
         #expect(report["writes"] as? String == "new" && report["standing"] as? String == "finished")
+    }
+
+    @Test func `who takes the mirror out of the file behind the switch does not give OLD its writes back`() throws {
+        let drive = try drive()
+        try drive.start(manifest(drive, "m", Self.swift))
+        try drive.wait("m", for: "cutover running")
+        try drive.insist("m", "advance")
+        try drive.wait("m", for: "watch running")
+        let path = drive.godwit.configurationPath
+        let text = try String(contentsOfFile: path, encoding: .utf8)
+        try text.replacing("mode: async", with: "mode: off").write(toFile: path, atomically: true, encoding: .utf8)
+        try drive.crash()
+        try expectWrites(drive, on: servers.new, id: 10_001)
+        try text.write(toFile: path, atomically: true, encoding: .utf8)
+        try drive.crash()
+        try expectWrites(drive, on: servers.new, id: 10_002)
+        try waitUntil { try servers.old.psql("SELECT count(*) FROM account WHERE id IN (10001, 10002)", database: drive.database) == "2" }
     }
 
     @Test func `a sequence of Godwit's own, which DDL has made on one side, keeps no cutover back`() throws {
@@ -313,7 +342,7 @@ import Testing
     @Test func `a mirror that stands still takes the reads back by itself`() throws {
         let drive = try drive()
         try drive.start(manifest(drive, "m", Self.swift.replacing("shift: {soak: 0}", with: "shift: {soak: 1000}")
-            + "abort: {lag: 2, lag_warn: 1, held: 1}\n"))
+            + "abort: {lag: 6, lag_warn: 3, held: 1}\n"))
         try drive.wait("m", for: "shift running")
         #expect(try drive.readsPercent() == "10")
         _ = try drive.godwit.console("MIRROR PAUSE \(drive.database)")
@@ -337,7 +366,7 @@ import Testing
     @Test func `a NEW that does not answer falls behind, too`() throws {
         let drive = try drive()
         try drive.start(manifest(drive, "m", Self.swift.replacing("shift: {soak: 0}", with: "shift: {soak: 1000}")
-            + "abort: {lag: 2, lag_warn: 1, held: 1}\n"))
+            + "abort: {lag: 6, lag_warn: 3, held: 1}\n"))
         try drive.wait("m", for: "shift running")
         try servers.new.psql("ALTER DATABASE \(drive.database) ALLOW_CONNECTIONS false")
         defer { _ = try? servers.new.psql("ALTER DATABASE \(drive.database) ALLOW_CONNECTIONS true") }
@@ -363,6 +392,20 @@ import Testing
         try drive.insist("m", "resume")
         #expect(try drive.place("m") == "shift running")
         #expect(try drive.godwit.console("SHOW DATABASES").contains { $0.values.contains("10.00") })
+    }
+
+    @Test func `what an operator orders about reads behind an abort outlives the process`() throws {
+        let drive = try drive()
+        try drive.start(manifest(drive, "m", Self.swift))
+        try drive.wait("m", for: "cutover running")
+        try drive.insist("m", "abort")
+        try drive.wait("m", for: "cutover aborted")
+        _ = try drive.godwit.console("READS \(drive.database) 12.5")
+        // Answered when all that was given to the state is written.
+        _ = try drive.get("/migrations/m/events")
+        try drive.crash()
+        #expect(try drive.place("m") == "cutover aborted")
+        #expect(try drive.godwit.console("SHOW DATABASES").contains { $0.values.contains("12.50") })
     }
 
     @Test func `nobody looks any more at the two sides of a migration that is over`() throws {

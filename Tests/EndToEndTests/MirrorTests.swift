@@ -102,6 +102,50 @@ import Testing
         #expect(Int(row["rows_copied"] ?? "").map { $0 >= 25_500 } == true)
     }
 
+    /// It has its triggers, and the mirror does not know of it.
+    @Test func `a table that prepare is still at is read on OLD`() throws {
+        let database = try servers.makeDatabase(Self.schema)
+        let godwit = try mirroring(database, percent: "100")
+        for side in [servers.old, servers.new] {
+            try side.psql("""
+                SET ROLE app; CREATE TABLE later (id int PRIMARY KEY); CREATE TABLE latest (id int PRIMARY KEY)
+                """, database: database)
+        }
+        try servers.old.psql("INSERT INTO later VALUES (1)", database: database)
+        let owner = try WireClient(port: servers.old.port, database: database, user: PostgresCluster.superuser)
+        defer { owner.close() }
+        _ = try owner.query("BEGIN; LOCK TABLE latest IN SHARE MODE")
+        // At work meanwhile, and not run to its end: that comes when it has tried for long enough.
+        let prepare = try ChildProcess([
+            GodwitProcess.executable, "prepare", "--config", godwit.configurationPath, database,
+        ])
+        try waitUntil {
+            let captured = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'later'::regclass AND tgname = 'godwit_capture'"
+            return try servers.old.psql(captured, database: database) == "1"
+        }
+        // Another one, which the mirror finds, and has the catalog read.
+        func readings() -> Int { godwit.log.lines.count { $0.contains("catalog of \"\(database)\" read") } }
+        let before = readings()
+        try servers.old.psql("CREATE TABLE marker (id int)", database: database)
+        waitUntil { readings() > before }
+        for number in 0..<5 {
+            let client = try WireClient(
+                port: godwit.port, database: database, parameters: [("godwit.user", "\(number)")])
+            defer { client.close() }
+            #expect(try client.query("SELECT count(*) FROM later").first { $0.type == "D" }?.columns == ["1"])
+        }
+        try servers.old.psql("DROP TABLE marker", database: database)
+        _ = try owner.query("COMMIT")
+        prepare.wait()
+        // On a busy machine it may have given up before.
+        let again = try command("prepare", database)
+        #expect(again.wait() == .code(0), "\(again.output.text)\(again.errors.text)")
+        try waitUntil { try servers.new.psql("SELECT count(*) FROM later", database: database) == "1" }
+        // Both of them: who compares while one is to be copied is refused.
+        try waitForMirror(godwit, database)
+        try expectEqual(database)
+    }
+
     @Test func `hostile transactions under load leave both sides equal`() throws {
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let godwit = try mirroring(database)
@@ -205,6 +249,23 @@ import Testing
         let verify = try command("verify", database, ["--repair", "--rate", "100000"])
         #expect(verify.wait() == .code(0), "\(verify.output.text)\(verify.errors.text)")
         #expect(try servers.new.psql("SELECT balance FROM accounts WHERE id = 777", database: database) == "1165.5")
+    }
+
+    @Test func `verify --repair leaves the mirror to who serves, also when that one is away for a moment`() throws {
+        let database = try servers.makeDatabase(Self.schema, old: Self.rows)
+        let godwit = try mirroring(database)
+        // It has 20,000 rows to compare: more than three minutes, if the test did not end it.
+        let verify = try ChildProcess([
+            GodwitProcess.executable, "verify", "--config", godwit.configurationPath, database, "--repair", "--rate",
+            "100",
+        ])
+        waitUntil { verify.output.text.contains("held by the running mirror") }
+        godwit.terminate()
+        // A mirror that waits for its turn looks at least every two seconds.
+        try servers.new.psql("SELECT pg_sleep(3)", database: database)
+        let second = try GodwitProcess(configuration(database))
+        try waitForMirror(second, database)
+        #expect(!verify.hasEnded, "\(verify.output.text)\(verify.errors.text)")
     }
 
     @Test func `verify shows both versions of a row, and with --schema what differs in the catalogs`() throws {

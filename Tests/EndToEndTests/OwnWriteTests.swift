@@ -68,6 +68,25 @@ import Testing
         }
     }
 
+    /// What names nobody is the session's user's, also in a batch with what names another one.
+    @Test func `a batch for two users is the session's as well`() throws {
+        func connect() throws -> WireClient {
+            try WireClient(port: godwit.port, database: database, parameters: [("godwit.user", "42")])
+        }
+        let read = "SELECT v FROM t WHERE id = 1"
+        #expect(try connect().value(read) == "before")
+        let client = try connect()
+        let update = "UPDATE t SET v = 'after' WHERE id = 1"
+        client.send(batch("/* user_id=7 */ SELECT 1") + batch(update) + Frame.sync)
+        #expect(try client.readToReady().contains { $0.commandTag == "UPDATE 1" })
+        #expect(try row(1, to: 99) == "before")
+        #expect(try connect().value(read) == "after")
+        // As a read of both it is OLD's, for NEW lacks what one of them has written.
+        let reader = try connect()
+        reader.send(batch("/* user_id=99 */ SELECT 1") + batch(read) + Frame.sync)
+        #expect(try reader.readToReady().contains { $0.columns == ["after"] })
+    }
+
     /// A long message goes on before it is whole: whose it is may be behind the long value.
     @Test(arguments: [false, true]) func `who is bound behind a long value has written`(isOpen: Bool) throws {
         let (name, godwit) = try Self.start(servers, key: "[{comment: none}, {column: id}]")
@@ -84,11 +103,15 @@ import Testing
         #expect(try row() == "xxxxx")
     }
 
-    /// The columns of that name have several types, and the driver names none.
-    @Test func `who is bound in bytes that nobody can read may be anybody`() throws {
+    /// The columns of that name have several types, and the driver names none; or it is a type that only PostgreSQL
+    /// reads.
+    @Test(arguments: [
+        ("int PRIMARY KEY, v text); CREATE TABLE u (id text PRIMARY KEY", [0, 0, 0, 1]),
+        ("numeric PRIMARY KEY, v text", [0, 1, 0, 0, 0, 0, 0, 0, 0, 1]),
+    ] as [(String, [UInt8])])
+    func `who is bound in bytes that nobody can read may be anybody`(columns: String, one: [UInt8]) throws {
         let name = try servers.makeDatabase(
-            "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id text PRIMARY KEY)",
-            old: "INSERT INTO t VALUES (1, 'before')")
+            "CREATE TABLE t (id \(columns))", old: "INSERT INTO t VALUES (1, 'before')")
         let godwit = try servers.mirroring(name) {
             $0.database.readsKey = "[{comment: none}, {column: id}]"
             $0.database.readsPercent = "100"
@@ -102,7 +125,7 @@ import Testing
         }
         #expect(try row() == "before")
         let client = try WireClient(port: godwit.port, database: name)
-        let update = Frame.parse("UPDATE t SET v = 'after' WHERE id = $1") + Frame.bind(binary: [[0, 0, 0, 1]])
+        let update = Frame.parse("UPDATE t SET v = 'after' WHERE id = $1") + Frame.bind(binary: [one])
         client.send(update + Frame.execute() + Frame.sync)
         #expect(try client.readToReady().contains { $0.commandTag == "UPDATE 1" })
         #expect(try row() == "after")

@@ -172,8 +172,9 @@ import Testing
     }
 
     @Test func `who is held waits for query_wait_timeout, may cancel, and may go`() throws {
-        try order("SET query_wait_timeout = 0.1")
         let clients = try (0..<2).map { _ in try connect() }
+        // Behind the logins, which wait for a server that is still to be opened.
+        try order("SET query_wait_timeout = 0.1")
         #expect(try order("PAUSE") == "PAUSE")
         #expect(Self.outcome(try clients[0].query("SELECT 1")) == "57P03")
         try order("SET query_wait_timeout = 0")
@@ -188,6 +189,25 @@ import Testing
         try waiting(0)
         #expect(try order("RESUME") == "RESUME")
         #expect(try clients[0].value("SELECT 5") == "5")
+    }
+
+    @Test func `the connection of one that is closed while others are held ends at once`() throws {
+        // Threads take connections in turn: two are of one thread.
+        let clients = try (0..<4).map { number in
+            try WireClient(
+                port: godwit.port, database: database, parameters: [("application_name", "held \(number)")])
+        }
+        #expect(try clients[0].value("SELECT 1") == "1")
+        #expect(try order("PAUSE \(database)") == "PAUSE")
+        for client in clients { client.send(FrameBuilder.query("SELECT 2")) }
+        try waiting(4)
+        let row = try godwit.console("SHOW CLIENTS").first { $0["application_name"] == "held 0" }
+        let id = try #require(row?["id"])
+        #expect(try order("KILL_CLIENT \(id)") == "KILL_CLIENT")
+        #expect(try clients[0].readToEnd().last?.sqlState == "57P01")
+        try waiting(3)
+        #expect(try order("RESUME \(database)") == "RESUME")
+        for client in clients[1...] { #expect(try client.readToReady().contains { $0.columns == ["2"] }) }
     }
 
     @Test func `a load of transactions meets no error while it is paused and resumed`() throws {

@@ -144,11 +144,11 @@ import Testing
     }
 
     @Test func `who has waited too long gets a clear error`() throws {
-        let godwit = try godwit(size: 1, ["query_wait_timeout": "0.2"])
-        let holder = try connect(godwit)
-        _ = try holder.query("BEGIN")
-        _ = try holder.query("SELECT 1 FROM t FOR UPDATE")
-        let waiter = try connect(godwit)
+        let godwit = try godwit(size: 1)
+        let (holder, waiter) = (try connect(godwit), try connect(godwit))
+        for text in ["BEGIN", "SELECT 1 FROM t FOR UPDATE"] { _ = try holder.query(text) }
+        // Only now: the first client's login waits for a server that is still to be opened.
+        _ = try godwit.console("SET databases.\(database).pool.query_wait_timeout = 0.2")
         waiter.send(Frame.query("SELECT 1"))
         let error = try waiter.readToError()
         #expect(error?.fields["M"]?.contains("query_wait_timeout") == true, "\(String(describing: error))")
@@ -391,7 +391,7 @@ import Testing
         try servers.old.psql("SELECT 'the postmaster has taken what came before'")
         kill(backend, SIGCONT)
         #expect(try connect(godwit).value("SELECT 1") == "1")
-        #expect(try servers.old.psql("SELECT count(*) FROM pg_stat_activity WHERE pid = \(backend)") == "0")
+        try waitUntil { try servers.old.psql("SELECT count(*) FROM pg_stat_activity WHERE pid = \(backend)") == "0" }
     }
 
     /// Ends every server that Godwit has in OLD, and waits until they are gone.
@@ -563,7 +563,7 @@ import Testing
     @Test func `a server is nobody else's when a cancel request for it may still arrive`() throws {
         let relay = try TCPRelay(to: servers.old.port)
         let godwit = try servers.godwit(database) {
-            $0.database.pool = ["size": "1", "server_connect_timeout": "1"]
+            $0.database.pool = ["size": "1", "server_connect_timeout": "3"]
             $0.database.old = "host=127.0.0.1 port=\(relay.port) dbname=\(database)"
         }
         let client = try connect(godwit)

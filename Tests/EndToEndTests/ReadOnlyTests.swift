@@ -27,7 +27,7 @@ import Testing
         let godwit = try servers.mirroring(database) {
             $0.database.readsPercent = "100"
             $0.database.reads = ["transactions": "authority"]
-            $0.database.mirror["lag_max"] = "8"
+            $0.database.mirror["lag_max"] = "15"
             $0.database.breaker = ["lag": "0", "read_timeout_millis": "0"]
         }
         func connect() throws -> WireClient { try WireClient(port: godwit.port, database: database, user: "app") }

@@ -44,8 +44,9 @@ import Testing
 
     init() throws { fixture = try Self.fixture.get() }
 
+    /// - Parameter patience: seconds; whoever is not let in is told why behind them.
     func godwit(
-        _ server: PostgresCluster, _ words: String, user: String? = nil, password: String? = nil,
+        _ server: PostgresCluster, _ words: String, user: String? = nil, password: String? = nil, patience: Int = 30,
         _ change: (inout GodwitConfiguration) -> Void = { _ in }
     ) throws -> GodwitProcess {
         let conninfo = server.conninfo(user: user, password: password)
@@ -53,7 +54,7 @@ import Testing
         var database = GodwitConfiguration.Database(name: "postgres", old: conninfo, new: conninfo)
         database.controlOld = server.conninfo(user: PostgresCluster.superuser)
         database.controlNew = database.controlOld
-        database.pool = ["query_wait_timeout": "2", "server_login_retry": "0.1"]
+        database.pool = ["query_wait_timeout": "\(patience)", "server_login_retry": "0.1"]
         var configuration = GodwitConfiguration([database])
         change(&configuration)
         return try GodwitProcess(configuration)
@@ -104,7 +105,8 @@ import Testing
 
     @Test(arguments: [("disable", true), ("allow", true), ("prefer", true), ("require", false)])
     func `a server without TLS is reached where TLS is not required`(mode: String, isReached: Bool) throws {
-        let outcome = try outcome(try godwit(fixture.plain, "sslmode=\(mode)"), "SELECT 1")
+        let godwit = try godwit(fixture.plain, "sslmode=\(mode)", patience: isReached ? 30 : 3)
+        let outcome = try outcome(godwit, "SELECT 1")
         #expect((outcome == "1") == isReached, "\(outcome)")
         if !isReached { #expect(outcome.contains("server does not support SSL, but SSL was required")) }
     }
@@ -116,7 +118,8 @@ import Testing
     func `a login that is refused one way is tried the other way`(
         role: String, mode: String, isEncrypted: String?
     ) throws {
-        let outcome = try outcome(try godwit(fixture.secured, "sslmode=\(mode)", user: role))
+        let patience = isEncrypted == nil ? 3 : 30
+        let outcome = try outcome(try godwit(fixture.secured, "sslmode=\(mode)", user: role, patience: patience))
         if let isEncrypted {
             #expect(outcome == isEncrypted)
         } else {
@@ -134,7 +137,7 @@ import Testing
                 "TLS: certificate verify failed: self-signed certificate in certificate chain"),
             ("sslmode=verify-full sslrootcert=system", "TLS: certificate verify failed"),
         ] {
-            let godwit = try godwit(fixture.secured, words)
+            let godwit = try godwit(fixture.secured, words, patience: 3)
             #expect(try outcome(godwit).contains(reason), "\(words)")
             #expect(godwit.log.text.contains(reason))
         }
@@ -145,7 +148,8 @@ import Testing
         options.certificate = try fixture.authority.issue("localhost", names: "DNS:localhost", days: 0)
         let server = try PostgresCluster(.old15, options)
         try server.createRole("app")
-        let godwit = try godwit(server, "sslmode=verify-full sslrootcert=\(fixture.authority.certificate)")
+        let words = "sslmode=verify-full sslrootcert=\(fixture.authority.certificate)"
+        let godwit = try godwit(server, words, patience: 5)
         #expect(try outcome(godwit).contains("TLS: certificate verify failed: certificate has expired"))
         try server.changeCertificate(fixture.certificate)
         #expect(try outcome(godwit) == "t")
@@ -196,7 +200,7 @@ import Testing
         let ours = "sslmode=require sslcert=\(fixture.client.certificate) sslkey=\(fixture.client.key)"
         let godwit = try godwit(fixture.secured, ours, user: "by_cert")
         #expect(try outcome(godwit, "SELECT current_user") == "by_cert")
-        let without = try self.godwit(fixture.secured, "sslmode=require", user: "by_cert")
+        let without = try self.godwit(fixture.secured, "sslmode=require", user: "by_cert", patience: 3)
         #expect(try outcome(without).contains("valid client certificate"))
     }
 
@@ -211,8 +215,9 @@ import Testing
     func `the password is bound to the channel as channel_binding says`(
         role: String, words: String, reason: String?
     ) throws {
-        let outcome = try outcome(
-            try godwit(fixture.secured, words, user: role, password: "right"), "SELECT current_user")
+        let patience = reason == nil ? 30 : 3
+        let godwit = try godwit(fixture.secured, words, user: role, password: "right", patience: patience)
+        let outcome = try outcome(godwit, "SELECT current_user")
         if let reason { #expect(outcome.contains(reason), "\(outcome)") } else { #expect(outcome == role) }
     }
 
@@ -248,14 +253,14 @@ import Testing
         var database = GodwitConfiguration.Database(name: "postgres", old: conninfo, new: conninfo)
         database.controlOld = fixture.secured.conninfo(user: PostgresCluster.superuser)
         database.controlNew = database.controlOld
-        database.pool = ["size": "2", "query_wait_timeout": "5"]
+        database.pool = ["size": "2", "query_wait_timeout": "30"]
         let outer = try GodwitProcess(GodwitConfiguration([database]))
         let plain = outer.conninfo(database: "postgres")
         #expect(try outcome(outer, "SELECT 'through both'") == "through both")
         #expect(try outer.console("SHOW SERVERS").first?["tls"]?.hasPrefix("TLSv1.3/") == true)
         #expect(try runDriver("psycopg3_tls", [plain, "plain"]) == "ok\n")
         // A server that knows only the old way: libpq says so too.
-        let older = try godwit(fixture.secured, "sslmode=require sslnegotiation=direct")
+        let older = try godwit(fixture.secured, "sslmode=require sslnegotiation=direct", patience: 3)
         #expect(try outcome(older).contains("cannot connect to old at localhost"))
     }
 
@@ -266,7 +271,7 @@ import Testing
         let listener = try OneAnswerServer(bytes)
         let conninfo = "host=127.0.0.1 port=\(listener.port) dbname=postgres \(words)"
         var database = GodwitConfiguration.Database(name: "postgres", old: conninfo, new: conninfo)
-        database.pool = ["query_wait_timeout": "1", "server_login_retry": "0.1"]
+        database.pool = ["query_wait_timeout": "2", "server_login_retry": "0.1"]
         return try outcome(try GodwitProcess(GodwitConfiguration([database])), "SELECT 1")
     }
 
@@ -297,7 +302,7 @@ import Testing
         let conninfo = fixture.secured.conninfo().replacing("127.0.0.1", with: "localhost hostaddr=127.0.0.1")
             + " sslmode=verify-full sslrootcert=\(root)"
         var database = GodwitConfiguration.Database(name: "postgres", old: conninfo, new: conninfo)
-        database.pool = ["query_wait_timeout": "2", "server_login_retry": "0.1"]
+        database.pool = ["query_wait_timeout": "5", "server_login_retry": "0.1"]
         let configuration = GodwitConfiguration([database])
         let godwit = try GodwitProcess(configuration)
         let open = try WireClient(port: godwit.port, database: "postgres")

@@ -102,7 +102,7 @@ import Testing
         configuration.database.controlNew = servers.new.conninfo(database: database, user: "ctl_\(database)")
         let dying = try GodwitProcess(configuration, environment: ["GODWIT_DIE_BEFORE": step])
         try switches.waitForMirror(dying)
-        #expect(throws: (any Error).self) { try dying.console("CUTOVER \(database) DEADLINE 10000 WITHOUT VERIFY") }
+        #expect(throws: (any Error).self) { try dying.console("CUTOVER \(database) DEADLINE 60000 WITHOUT VERIFY") }
         #expect(dying.process.wait() == .signal(SIGKILL))
         let godwit = try GodwitProcess(configuration)
         let isMade = ["swap", "hand_over"].contains(step)
@@ -169,7 +169,7 @@ import Testing
             ALTER TABLE entries DROP CONSTRAINT whose; \(SwitchTests.rows); INSERT INTO entries VALUES (77, 1)
             """)
         let godwit = try mirroring(database)
-        let rails = try godwit.console("CUTOVER \(database) DRY RUN WITHOUT VERIFY DEADLINE 10000")
+        let rails = try godwit.console("CUTOVER \(database) DRY RUN WITHOUT VERIFY DEADLINE 60000")
         #expect(rails.first { $0["name"] == "set_aside" }?["value"] == "1 trigger, 2 foreign keys on NEW", "\(rails)")
         try switches.switchOver(godwit, "CUTOVER", database)
         let line = try godwit.log.waitForLine(containing: "the foreign key whose does not hold and stays NOT VALID")
@@ -183,7 +183,7 @@ import Testing
         try switches.waitForMirror(godwit)
         try servers.old.psql(
             "SET ROLE app; ALTER TABLE accounts DROP CONSTRAINT accounts_pkey CASCADE", database: database)
-        let refused = try godwit.console("ROLLBACK \(database) DRY RUN DEADLINE 10000 WITHOUT VERIFY")
+        let refused = try godwit.console("ROLLBACK \(database) DRY RUN DEADLINE 60000 WITHOUT VERIFY")
         #expect(refused.first { $0["name"] == "set_aside" }?["ok"] == "no", "\(refused)")
     }
 }

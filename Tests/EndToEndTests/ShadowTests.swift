@@ -154,7 +154,7 @@ import Testing
         let database = try servers.makeDatabase(
             Self.schema, old: "\(Self.rows); \(function) $$SELECT 'old'$$", new: "\(function) $$SELECT 'new'$$")
         let godwit = try comparing(database)
-        let switched = try godwit.console("CUTOVER \(database) WITHOUT VERIFY DEADLINE 10000")
+        let switched = try godwit.console("CUTOVER \(database) WITHOUT VERIFY DEADLINE 60000")
         try waitUntil { try godwit.console("SHOW AUTHORITY").first?["authority"] == "new" }
         let client = try WireClient(port: godwit.port, database: database)
         _ = try client.query("INSERT INTO account VALUES (1000, 'late', 5)")
@@ -374,7 +374,7 @@ import Testing
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let godwit = try comparing(database) {
             $0.database.readsPercent = "50"
-            $0.database.breaker = ["window": "1", "window_calls": "20", "held": "100"]
+            $0.database.breaker = ["window": "10", "window_calls": "20", "held": "100"]
         }
         let client = try WireClient(port: godwit.port, database: database)
         try spoil(database, "UPDATE account SET owner = 'nobody'")

@@ -119,7 +119,8 @@ import Testing
             $0.threads = 2
             $0.database.readsPercent = "100"
             $0.database.pool = ["size": "1"]
-            $0.database.breaker = ["failures": "1", "read_timeout_millis": "100", "read_timeout_p99_factor": "1"]
+            // The time to open NEW's first server counts too, and takes a while on a busy machine.
+            $0.database.breaker = ["failures": "1", "read_timeout_millis": "2000", "read_timeout_p99_factor": "1"]
         }
         try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
         let clients = try clients(godwit, ofEach: 1, threads: 2)
@@ -188,6 +189,33 @@ import Testing
         #expect(ready.status == 200, "\(ready.body)")
     }
 
+    @Test func `an authority that is back is found although nobody waits for it any more`() throws {
+        let old = try TCPRelay(to: servers.old.port)
+        defer { old.close() }
+        let port = try FreePort.find()
+        let godwit = try servers.godwit(database) {
+            $0.threads = 1
+            $0.http = ["port": "\(port)"]
+            $0.database.old = "host=127.0.0.1 port=\(old.port) dbname=\(database)"
+            $0.database.pool = ["server_login_retry": "0.1"]
+            $0.database.breaker = ["failures": "1000"]
+        }
+        let clients = try (0..<2).map { _ in try WireClient(port: godwit.port, database: database) }
+        for client in clients { _ = try client.value("SELECT v FROM t WHERE id = 1") }
+        func status() throws -> Int { try HTTPExchange.get("/readyz", port: port).status }
+        old.become(.refusing)
+        try waitUntil { try backends().isEmpty }
+        clients[0].send(Frame.query("SELECT v FROM t WHERE id = 1"))
+        try godwit.log.waitForLine(containing: "cannot connect to old at")
+        clients[0].close()
+        try waitUntil { try godwit.console("SHOW POOLS").allSatisfy { $0["cl_waiting"] == "0" } }
+        try waitUntil { try status() == 503 }
+        old.become(.passing)
+        // The other one, which keeps the pool, asks for nothing.
+        try waitUntil { try status() == 200 }
+        withExtendedLifetime(clients) {}
+    }
+
     @Test func `RECONNECT, a smaller size and PAUSE meet servers that move`() throws {
         let godwit = try godwit(threads: 3, size: 3)
         let script = try TestResources.file(
@@ -216,6 +244,34 @@ import Testing
         for client in clients { client.send(Frame.query("SELECT pg_sleep(0.001)")) }
         for client in clients { _ = try client.readToReady() }
         try waitUntil { try backends().count == 1 }
+    }
+
+    @Test(arguments: ["database", "users"])
+    func `threads whose clients wait at a limit over several pools do not wake each other all the time`(
+        limit: String
+    ) throws {
+        let godwit = try servers.godwit(database) {
+            $0.threads = 2
+            $0.database.pool = ["size": "4"]
+            if limit == "database" {
+                $0.database.pool["max_db_connections"] = "1"
+            } else {
+                $0.sections = "users: {app: {max_user_connections: 1}}"
+            }
+        }
+        let clients = try clients(godwit, ofEach: 2, threads: 2)
+        let (holder, waiters) = (clients[0][0], [clients[0][1], clients[1][0]])
+        _ = try holder.query("BEGIN")
+        _ = try holder.value(process)
+        for waiter in waiters { waiter.send(Frame.query(process)) }
+        try waitUntil {
+            try godwit.console("SHOW POOLS").contains { $0["database"] == database && $0["cl_waiting"] == "2" }
+        }
+        let before = try godwit.processorTicks()
+        try servers.old.psql("SELECT pg_sleep(2)")
+        #expect(try godwit.processorTicks() - before < 60)
+        _ = try holder.query("COMMIT")
+        for waiter in waiters { #expect(try waiter.readToReady().contains { $0.type == "D" }) }
     }
 
     // MARK: sessions

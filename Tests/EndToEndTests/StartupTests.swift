@@ -171,6 +171,33 @@ import Testing
         #expect(try other.client.value("SELECT v FROM t") == "\u{e9}")
     }
 
+    @Test(arguments: ["LATIN1", "SQL_ASCII"])
+    func `who names no encoding has the database's`(encoding: String) throws {
+        let name = "\(database)_\(encoding.lowercased())"
+        for server in [servers.old, servers.new] {
+            try server.psql("""
+                CREATE DATABASE \(name) OWNER app ENCODING '\(encoding)' TEMPLATE template0
+                    LC_COLLATE 'C' LC_CTYPE 'C'
+                """)
+            try server.psql("SET ROLE app; CREATE TABLE t (id int, v text)", database: name)
+        }
+        let godwit = try servers.godwit(name) { $0.database.pool = ["size": "1"] }
+        let insert = Frame.message("Q", Array("INSERT INTO t VALUES (1, '".utf8) + [0xE9] + Array("')".utf8) + [0])
+        for port in [servers.old.port, godwit.port] {
+            let greeted = try Greeted(port: port, name)
+            #expect(greeted.told["client_encoding"] == encoding)
+            greeted.client.send(insert)
+            #expect(try greeted.client.readToReady().contains { $0.commandTag == "INSERT 0 1" })
+            let row = try greeted.client.query("SELECT v FROM t").first { $0.type == "D" }
+            #expect(row?.body == [0, 1, 0, 0, 0, 1, 0xE9])
+        }
+        // Who names one has that, and who comes behind it the database's again, also behind a RESET.
+        #expect(try Greeted(port: godwit.port, name, [("client_encoding", "UTF8")]).client.value("SELECT 1") == "1")
+        let last = try Greeted(port: godwit.port, name)
+        _ = try last.client.query("RESET ALL")
+        #expect(try last.client.value("SHOW client_encoding") == encoding)
+    }
+
     @Test func `what a value leaves open is the default, not what the client before had`() throws {
         for server in [servers.old, servers.new] {
             try server.psql("ALTER DATABASE \(database) SET DateStyle = 'SQL, DMY'")

@@ -50,7 +50,7 @@ import Testing
     func conninfo(_ godwit: GodwitProcess, _ database: String) -> String { godwit.conninfo(database: database) }
 
     func switchOver(
-        _ godwit: GodwitProcess, _ verb: String, _ database: String, _ more: String = "DEADLINE 10000"
+        _ godwit: GodwitProcess, _ verb: String, _ database: String, _ more: String = "DEADLINE 60000"
     ) throws {
         let rows = try godwit.console("\(verb) \(database) WITHOUT VERIFY \(more)")
         #expect(rows.last?["kind"] == "outcome" && rows.last?["ok"] == "yes", "\(rows)")
@@ -134,7 +134,7 @@ import Testing
             try waitForMirror(dying)
             let writers = try Writers(conninfo(dying, database))
             try writers.awaitMore()
-            #expect(throws: (any Error).self) { try dying.console("\(verb) \(database) DEADLINE 10000 WITHOUT VERIFY") }
+            #expect(throws: (any Error).self) { try dying.console("\(verb) \(database) DEADLINE 60000 WITHOUT VERIFY") }
             #expect(dying.process.wait() == .signal(SIGKILL))
             let godwit = try GodwitProcess(configuration)
             let isDecided = ["swap", "hand_over", "reverse"].contains(step)
@@ -171,7 +171,7 @@ import Testing
         let settling = try WireClient(port: server.port, database: database)
         _ = try settling.query("SELECT pg_advisory_lock(7451605422)")
         let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
-        console.send(FrameBuilder.query("CUTOVER \(database) WITHOUT VERIFY DEADLINE 10000"))
+        console.send(FrameBuilder.query("CUTOVER \(database) WITHOUT VERIFY DEADLINE 60000"))
         try waitUntil {
             try server.psql("""
                 SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
@@ -190,7 +190,7 @@ import Testing
         #expect(try servers.mirroring(database).terminate() == .code(0))
         let dying = try GodwitProcess(configuration, environment: ["GODWIT_DIE_BEFORE": "hand_over"])
         try waitForMirror(dying)
-        #expect(throws: (any Error).self) { try dying.console("CUTOVER \(database) DEADLINE 10000 WITHOUT VERIFY") }
+        #expect(throws: (any Error).self) { try dying.console("CUTOVER \(database) DEADLINE 60000 WITHOUT VERIFY") }
         #expect(dying.process.wait() == .signal(SIGKILL))
         // As the session of a machine that is gone has it until the server finds out.
         let lingering = try WireClient(port: servers.new.port, database: database)
@@ -316,7 +316,7 @@ import Testing
         try waitUntil { try processes() == [] }
         let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
         var order = MessageWriter()
-        order.query("CUTOVER \(database) WITHOUT VERIFY DEADLINE 30000")
+        order.query("CUTOVER \(database) WITHOUT VERIFY DEADLINE 60000")
         console.send(order.bytes)
         // As many as OLD has for them, while the transaction is still in the way; who holds a table is not waited for.
         let holder = try WireClient(port: servers.new.port, database: database, user: "postgres")
@@ -408,20 +408,26 @@ import Testing
         _ = try bypasses[0].query("BEGIN; UPDATE accounts SET balance = 0 WHERE id = 1")
         _ = try bypasses[1].query("BEGIN; INSERT INTO entries VALUES (7, 7)")
         let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
-        console.send(FrameBuilder.query("CUTOVER \(database) WITHOUT VERIFY DEADLINE 1000"))
-        func awaitLock(on table: String) throws {
-            try waitUntil {
-                try servers.old.psql("""
-                    SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-                     WHERE NOT l.granted AND l.relation = '\(table)'::regclass AND a.application_name = 'godwit switch'
-                    """, database: database).hasPrefix("1")
-            }
+        func isAwaited(_ table: String) throws -> Bool {
+            try servers.old.psql("""
+                SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                 WHERE NOT l.granted AND l.relation = '\(table)'::regclass AND a.application_name = 'godwit switch'
+                """, database: database).hasPrefix("1")
         }
-        try awaitLock(on: "accounts")
+        // On a busy machine the order may be refused, or its deadline be over, before anybody sees it wait.
+        var isWaiting = false
+        while !isWaiting {
+            console.send(FrameBuilder.query("CUTOVER \(database) WITHOUT VERIFY DEADLINE 3000"))
+            try waitUntil {
+                isWaiting = try isAwaited("accounts")
+                return isWaiting || console.hasSomethingToRead
+            }
+            if !isWaiting { _ = try console.readToReady() }
+        }
         let client = try WireClient(port: godwit.port, database: database)
         client.send(FrameBuilder.query("INSERT INTO entries VALUES (8, 8)"))
         // The server's time, of which the deadline is: nearly all of it has passed when the second wait begins.
-        _ = try bypasses[0].query("SELECT pg_sleep(0.8); COMMIT")
+        _ = try bypasses[0].query("SELECT pg_sleep(2.4); COMMIT")
         _ = try console.readToReady()
         _ = try bypasses[1].query("COMMIT")
         try waitUntil {
@@ -443,24 +449,24 @@ import Testing
         _ = try pinned.query("CREATE TEMP TABLE own (id int)")
         #expect(throws: (any Error).self) { try switchOver(godwit, "CUTOVER", database, "DEADLINE 200") }
         #expect(try pinned.query("SELECT * FROM own").contains { $0.type == "C" })
-        try switchOver(godwit, "CUTOVER", database, "DEADLINE 10000 END PINNED")
+        try switchOver(godwit, "CUTOVER", database, "DEADLINE 60000 END PINNED")
         #expect(try pinned.readToEnd().last?.sqlState == "57P01")
     }
 
     @Test func `a dry run names what is in the way and touches nothing`() throws {
         let database = try servers.makeDatabase(Self.schema, old: Self.rows)
         let godwit = try servers.mirroring(database)
-        let good = try godwit.console("CUTOVER \(database) DRY RUN DEADLINE 10000 WITHOUT VERIFY")
+        let good = try godwit.console("CUTOVER \(database) DRY RUN DEADLINE 60000 WITHOUT VERIFY")
         #expect(good.last?["ok"] == "yes", "\(good)")
         let bad = try godwit.console("CUTOVER \(database) DRY RUN")
         #expect(bad.contains { $0["name"] == "verified" && $0["ok"] == "no" } && bad.last?["ok"] == "no")
         _ = try godwit.psql("CREATE SEQUENCE only_on_old", database: database)
-        let missing = try godwit.console("CUTOVER \(database) DRY RUN DEADLINE 10000 WITHOUT VERIFY")
+        let missing = try godwit.console("CUTOVER \(database) DRY RUN DEADLINE 60000 WITHOUT VERIFY")
         #expect(missing.contains { $0["name"] == "sequences" && $0["ok"] == "no" }, "\(missing)")
         #expect(try godwit.console("ROLLBACK \(database) DRY RUN").contains { $0["ok"] == "no" })
         // What it advises to change, and a reload does, is what it goes by.
         _ = try godwit.console("SET databases.\(database).pool.size = 3")
-        let fewer = try godwit.console("CUTOVER \(database) DRY RUN DEADLINE 10000 WITHOUT VERIFY")
+        let fewer = try godwit.console("CUTOVER \(database) DRY RUN DEADLINE 60000 WITHOUT VERIFY")
         #expect(fewer.first { $0["name"] == "connections" }?["threshold"] == "3, as the pools need", "\(fewer)")
         #expect(try authority(godwit) == "old")
     }

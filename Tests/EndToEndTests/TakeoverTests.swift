@@ -124,7 +124,7 @@ import Testing
         let settling = try WireClient(port: servers.old.port, database: name)
         _ = try settling.query("SELECT pg_advisory_lock(7451605422)")
         let console = try WireClient(port: godwit.port, database: "godwit", user: "godwit")
-        console.send(FrameBuilder.query("CUTOVER \(name) WITHOUT VERIFY DEADLINE 10000"))
+        console.send(FrameBuilder.query("CUTOVER \(name) WITHOUT VERIFY DEADLINE 60000"))
         try waitUntil {
             try servers.old.psql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
                 + " AND database = (SELECT oid FROM pg_database WHERE datname = '\(name)')") == "1"
@@ -253,7 +253,7 @@ import Testing
         func isMirroring() throws -> Bool { try next.console("SHOW MIRROR").first?["state"] == "mirroring" }
         for verb in ["CUTOVER", "ROLLBACK", "CUTOVER", "ROLLBACK"] {
             try waitUntil { try isMirroring() }
-            _ = try next.console("\(verb) \(name) WITHOUT VERIFY DEADLINE 10000")
+            _ = try next.console("\(verb) \(name) WITHOUT VERIFY DEADLINE 60000")
             // The old process's client is on the side that has the writes now, as soon as it has followed.
             #expect(try stays.query("INSERT INTO item VALUES (1, '') ON CONFLICT DO NOTHING").first?.type == "C")
         }

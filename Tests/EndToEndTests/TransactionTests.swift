@@ -28,6 +28,30 @@ import Testing
         #expect(output == "psycopg \(expected)\nSQLAlchemy \(expected)\nDjango \(expected)\n")
     }
 
+    /// As pgjdbc has transactions SERIALIZABLE.
+    @Test func `what is SERIALIZABLE by the session's settings stays on OLD`() throws {
+        let database = try servers.makeMarkedDatabase()
+        let godwit = try servers.godwit(database) { $0.database.readsPercent = "100" }
+        try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
+        let client = try WireClient(port: godwit.port, database: database, user: "app")
+        func sides() throws -> [String?] {
+            let alone = try client.value("SELECT side FROM side_marker")
+            _ = try client.query("BEGIN READ ONLY")
+            let within = try client.value("SELECT side FROM side_marker")
+            #expect(try client.query("COMMIT").last?.transactionStatus == "I")
+            return [alone, within]
+        }
+        #expect(try sides() == ["new", "new"])
+        for (level, side) in [("SERIALIZABLE", "old"), ("REPEATABLE READ", "new")] {
+            _ = try client.query("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL \(level)")
+            #expect(try sides() == [side, side])
+        }
+        _ = try client.query("SET default_transaction_isolation = 'Serializable'")
+        #expect(try sides() == ["old", "old"])
+        _ = try client.query("RESET default_transaction_isolation")
+        #expect(try sides() == ["new", "new"])
+    }
+
     /// As pgjdbc sends the first statement of each transaction.
     private func withBegin(_ sql: String) -> [UInt8] {
         ["BEGIN", sql].flatMap { FrameBuilder.parse($0) + FrameBuilder.bind() + FrameBuilder.execute() }
@@ -56,12 +80,14 @@ import Testing
         let godwit = try servers.godwit(database) {
             $0.database.readsPercent = "100"
             $0.database.rules = "[{name: here, regex: here, action: old}]"
-            $0.database.pool = ["size": "1", "query_wait_timeout": "0.2"]
+            $0.database.pool = ["size": "1"]
         }
         try godwit.log.waitForLine(containing: "catalog of \"\(database)\"")
         let client = try WireClient(port: godwit.port, database: database, user: "app")
         let holder = try WireClient(port: godwit.port, database: database, user: "app")
         for sql in ["BEGIN ISOLATION LEVEL SERIALIZABLE", "SELECT 1"] { _ = try holder.query(sql) }
+        // Only now: the first client's login waits for a server that is still to be opened.
+        _ = try godwit.console("SET databases.\(database).pool.query_wait_timeout = 0.2")
         client.send(withBegin("/* here */ SELECT side FROM side_marker"))
         #expect(try client.readToReady().map(\.type) == ["E", "Z"])
         _ = try holder.query("COMMIT")

@@ -15,8 +15,8 @@ import Testing
         let godwit = try servers.mirroring(database)
         let file = godwit.directory + "/progress"
         let command = ["verify", "--config", godwit.configurationPath, database, "--resume", file]
-        // A range of 20,000 rows a second.
-        let first = try ChildProcess([GodwitProcess.executable] + command + ["--rate", "20000"])
+        // A range of 20,000 rows in two seconds: another process has to begin before the last one.
+        let first = try ChildProcess([GodwitProcess.executable] + command + ["--rate", "10000"])
         try waitUntil {
             _ = try godwit.psql("UPDATE t SET v = v || '.' WHERE id % 1000 = 7", database: database)
             let lines = FileManager.default.contents(atPath: file)?.split(separator: UInt8(ascii: "\n")).count ?? 0

@@ -118,6 +118,18 @@ import Testing
         #expect(drive.place == "watch paused")
     }
 
+    @Test func `a whole one that failed brings no reads back, also where an operator has paused meanwhile`() {
+        let order = DrillOrder(isWhole: true)
+        let (begun, now) = atCutover()
+        var drive = begun
+        drive.command(.drill(order), at: now)
+        drive.command(.pause(reason: "tea"), at: now + 1)
+        let actions = drive.handle(.drilled(result(order, false), now: (now + 2) * 1_000_000))
+        #expect(actions == [.alarm("the drill failed: words")])
+        #expect(drive.place == "cutover paused")
+        #expect(drive.command(.resume, at: now + 3).first == .reads(step: 1, keepsRollBack: false))
+    }
+
     @Test func `an abort ends it early, and waits for its end`() {
         for isWhole in [true, false] {
             let order = DrillOrder(isWhole: isWhole)
