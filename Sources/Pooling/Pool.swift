@@ -5,7 +5,7 @@ import Primitives
 /// Rules: open servers (idle, leased, logging in) never exceed the limit, and the reserve beyond it is for clients that
 /// have waited long; a free server goes to the client that has
 /// waited longest; an idle server is reused last in, first out, so that unneeded ones grow old and are closed.
-package struct Pool: ~Copyable {
+@usableFromInline package struct Pool: ~Copyable {
     package enum Request: Equatable, Sendable {
         /// Take this one; it is yours until `release` or `serverClosed`.
         case lease(ServerID)
@@ -15,46 +15,45 @@ package struct Pool: ~Copyable {
         case refused
     }
 
-    private struct Idle {
-        var server: ServerID
-        var since: MonotonicInstant
+    @usableFromInline @frozen struct Idle {
+        @usableFromInline var server: ServerID
+        @usableFromInline var since: MonotonicInstant
     }
 
-    /// An open server.
-    private struct Member {
-        let openedAt: MonotonicInstant
-        var isLeased = false
-    }
-
-    package private(set) var limits: PoolLimits
+    // What is asked for each unit is inlined into its caller: called, it would copy the whole pool first.
+    @usableFromInline package internal(set) var limits: PoolLimits
     /// Whether the least number of servers is to be kept open.
     package var keepsMinimum = false
-    private var idle: [Idle] = []
-    private var servers: [ServerID: Member] = [:]
-    package private(set) var leasedCount = 0
-    package private(set) var connectingCount = 0
-    private var waiters: WaiterQueue
+    @usableFromInline var idle: [Idle] = []
+    /// When each was opened: nothing that is asked for each unit looks into it.
+    @usableFromInline var servers: [ServerID: MonotonicInstant] = [:]
+    /// None was opened before this, so that none need be looked up to be found too old.
+    private var oldestOpenedAt = MonotonicInstant(nanoseconds: .max)
+    @usableFromInline package internal(set) var connectingCount = 0
+    @usableFromInline var waiters: WaiterQueue
     /// Connection attempts that failed in a row, and when the next may start.
     private var failuresInRow = 0
-    private var retryAt = MonotonicInstant(nanoseconds: 0)
+    @usableFromInline var retryAt = MonotonicInstant(nanoseconds: 0)
     /// Attempts at once; after failures one finds out whether it works again, and each success doubles it, so that a
     /// server that comes back is not met by all of us together. nil: as many as there is room for.
     private var attemptsMax: Int?
     /// The side is to be reached again although nobody waits.
-    package var keepsTrying = false
+    @usableFromInline package var keepsTrying = false
 
     package init(limits: PoolLimits) {
         self.limits = limits
         waiters = WaiterQueue(bound: limits.waitersMax)
     }
 
-    package var idleCount: Int { idle.count }
-    package var waitingCount: Int { waiters.count }
+    @inlinable package var idleCount: Int { idle.count }
+    /// Those that are not idle are with clients.
+    @inlinable package var leasedCount: Int { servers.count - idle.count }
+    @inlinable package var waitingCount: Int { waiters.count }
     /// Open servers and logins under way.
-    package var serverCount: Int { servers.count + connectingCount }
+    @inlinable package var serverCount: Int { servers.count + connectingCount }
 
     /// Clients that wait for more servers than are idle or coming.
-    package var lackingCount: Int { max(0, waiters.count - connectingCount - idle.count) }
+    @inlinable package var lackingCount: Int { max(0, waiters.count - connectingCount - idle.count) }
 
     package mutating func oldestWaiter() -> MonotonicInstant? { waiters.oldest() }
 
@@ -62,10 +61,7 @@ package struct Pool: ~Copyable {
 
     package mutating func acquire(_ client: ClientID, now: MonotonicInstant) -> Request {
         // Those who wait go first: a newcomer takes an idle server only when nobody does.
-        if waiters.isEmpty, let last = idle.popLast() {
-            noteLease(last.server)
-            return .lease(last.server)
-        }
+        if waiters.isEmpty, let last = idle.popLast() { return .lease(last.server) }
         return waiters.append(client, now: now) ? .wait : .refused
     }
 
@@ -76,15 +72,7 @@ package struct Pool: ~Copyable {
     package mutating func nextPair() -> (client: ClientID, server: ServerID)? {
         if idle.isEmpty || waiters.isEmpty { return nil }
         guard let waiter = waiters.popFirst(), let last = idle.popLast() else { return nil }
-        noteLease(last.server)
         return (waiter.client, last.server)
-    }
-
-    private mutating func noteLease(_ server: ServerID) {
-        guard let index = servers.index(forKey: server)
-        else { preconditionFailure("a server that is not of this pool") }
-        servers.values[index].isLeased = true
-        leasedCount += 1
     }
 
     /// Takes those who have waited too long.
@@ -128,12 +116,12 @@ package struct Pool: ~Copyable {
     }
 
     /// When `serversToOpen` should be asked again because of a pause after failures; nil when there is none.
-    package func retryTime(now: MonotonicInstant) -> MonotonicInstant? {
+    @inlinable package func retryTime(now: MonotonicInstant) -> MonotonicInstant? {
         (!waiters.isEmpty || keepsTrying) && now < retryAt ? retryAt : nil
     }
 
     /// The pause after a failure is not over.
-    package func isPaused(now: MonotonicInstant) -> Bool { now < retryAt }
+    @inlinable package func isPaused(now: MonotonicInstant) -> Bool { now < retryAt }
 
     private mutating func isReserveDue(now: MonotonicInstant) -> Bool {
         guard limits.reserveMax > 0, let since = waiters.oldest() else { return false }
@@ -160,8 +148,13 @@ package struct Pool: ~Copyable {
         keepsTrying = false
         if let most = attemptsMax { attemptsMax = most * 2 < limits.serversMax ? most * 2 : nil }
         retryAt = MonotonicInstant(nanoseconds: 0)
-        servers[server] = Member(openedAt: now)
+        add(server, openedAt: now)
         idle.append(Idle(server: server, since: now))
+    }
+
+    private mutating func add(_ server: ServerID, openedAt: MonotonicInstant) {
+        servers[server] = openedAt
+        oldestOpenedAt = min(oldestOpenedAt, openedAt)
     }
 
     /// A server that was opened outside of the pool is in it from now on.
@@ -173,8 +166,8 @@ package struct Pool: ~Copyable {
         _ server: ServerID, openedAt: MonotonicInstant, isLeased: Bool = false, now: MonotonicInstant
     ) {
         precondition(servers[server] == nil, "a server that is in the pool already")
-        servers[server] = Member(openedAt: openedAt, isLeased: isLeased)
-        if isLeased { leasedCount += 1 } else { idle.append(Idle(server: server, since: now)) }
+        add(server, openedAt: openedAt)
+        if !isLeased { idle.append(Idle(server: server, since: now)) }
     }
 
     /// - Parameters:
@@ -195,29 +188,27 @@ package struct Pool: ~Copyable {
 
     /// - Returns: false when the server is too old to be kept: the caller closes it and says `serverClosed`.
     package mutating func release(_ server: ServerID, now: MonotonicInstant) -> Bool {
-        guard let index = servers.index(forKey: server)
-        else { preconditionFailure("a server that is not of this pool") }
-        let member = servers.values[index]
-        precondition(member.isLeased, "a server that was not leased")
-        if serverCount > limits.serversMax + limits.reserveMax || isTooOld(member, now: now) { return false }
-        servers.values[index].isLeased = false
-        leasedCount -= 1
+        precondition(leasedCount > 0, "a server that was not leased")
+        assert(servers[server] != nil, "another pool's server")
+        assert(!idle.contains { $0.server == server }, "a server that is idle already")
+        if serverCount > limits.serversMax + limits.reserveMax || isTooOld(server, now: now) { return false }
         idle.append(Idle(server: server, since: now))
         return true
     }
 
     /// A server that was idle or leased is gone.
     package mutating func serverClosed(_ server: ServerID) {
-        guard let member = servers.removeValue(forKey: server)
-        else { preconditionFailure("a server that is not of this pool") }
-        if member.isLeased { leasedCount -= 1 } else { idle.removeAll { $0.server == server } }
+        let removed = servers.removeValue(forKey: server)
+        precondition(removed != nil, "a server that is not of this pool")
+        if let place = idle.firstIndex(where: { $0.server == server }) { idle.remove(at: place) }
+        oldestOpenedAt = servers.values.min() ?? MonotonicInstant(nanoseconds: .max)
     }
 
     /// Idle servers whose time is over; the caller closes each and says `serverClosed`.
     package func expiredServers(now: MonotonicInstant) -> [ServerID] {
         var spare = keepsMinimum ? max(0, serverCount - limits.serversMin) : serverCount
         return idle.filter { entry in
-            if servers[entry.server].map({ isTooOld($0, now: now) }) == true {
+            if isTooOld(entry.server, now: now) {
                 spare -= 1
                 return true
             }
@@ -236,7 +227,10 @@ package struct Pool: ~Copyable {
         self.limits = limits
     }
 
-    private func isTooOld(_ server: Member, now: MonotonicInstant) -> Bool {
-        limits.lifetimeMaxNanos > 0 && now.nanoseconds(since: server.openedAt) >= limits.lifetimeMaxNanos
+    @inline(__always)
+    private func isTooOld(_ server: ServerID, now: MonotonicInstant) -> Bool {
+        let limit = limits.lifetimeMaxNanos
+        if limit == 0 || now.nanoseconds(since: oldestOpenedAt) < limit { return false }
+        return servers[server].map { now.nanoseconds(since: $0) >= limit } == true
     }
 }

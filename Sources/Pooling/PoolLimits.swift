@@ -1,19 +1,19 @@
 /// Bounds and time limits of one pool; 0 switches a time limit off.
-package struct PoolLimits: Equatable, Sendable {
+@usableFromInline @frozen package struct PoolLimits: Equatable, Sendable {
     /// Open servers, logins under way included.
-    package var serversMax: Int
+    @usableFromInline package var serversMax: Int
     /// Clients that may wait at once.
-    package var waitersMax: Int
-    package var waitMaxNanos: UInt64
-    package var idleMaxNanos: UInt64
-    package var lifetimeMaxNanos: UInt64
+    @usableFromInline package var waitersMax: Int
+    @usableFromInline package var waitMaxNanos: UInt64
+    @usableFromInline package var idleMaxNanos: UInt64
+    @usableFromInline package var lifetimeMaxNanos: UInt64
     /// The longest pause between two attempts to connect while they fail; it starts at a hundredth and doubles.
-    package var retryMaxNanos: UInt64
+    @usableFromInline package var retryMaxNanos: UInt64
     /// Servers kept open while somebody uses the pool.
-    package var serversMin: Int
+    @usableFromInline package var serversMin: Int
     /// Servers beyond `serversMax` while a client has waited for `reserveAfterNanos`.
-    package var reserveMax: Int
-    package var reserveAfterNanos: UInt64
+    @usableFromInline package var reserveMax: Int
+    @usableFromInline package var reserveAfterNanos: UInt64
 
     package init(
         serversMax: Int, waitersMax: Int, waitMaxNanos: UInt64, idleMaxNanos: UInt64, lifetimeMaxNanos: UInt64,

@@ -1,7 +1,7 @@
 import Primitives
 
 /// Clients that wait for a server, first come, first served. A client that goes away leaves a hole that is skipped.
-package struct WaiterQueue {
+@usableFromInline package struct WaiterQueue {
     package struct Waiter: Equatable, Sendable {
         package let client: ClientID
         package let since: MonotonicInstant
@@ -14,7 +14,7 @@ package struct WaiterQueue {
 
     private var queue: BoundedQueue<Entry>
     /// The entry that counts for each client. Not told by its time: a client may leave and come back in one instant.
-    private var live: [ClientID: UInt64] = [:]
+    @usableFromInline var live: [ClientID: UInt64] = [:]
     private var lastTicket: UInt64 = 0
     private var bound: Int
 
@@ -24,8 +24,8 @@ package struct WaiterQueue {
         queue = BoundedQueue(bound: bound * 2)
     }
 
-    package var count: Int { live.count }
-    package var isEmpty: Bool { live.isEmpty }
+    @inlinable package var count: Int { live.count }
+    @inlinable package var isEmpty: Bool { live.isEmpty }
 
     /// - Returns: false when the bound is reached.
     package mutating func append(_ client: ClientID, now: MonotonicInstant) -> Bool {
@@ -72,6 +72,7 @@ package struct WaiterQueue {
     private func isLive(_ entry: Entry) -> Bool { live[entry.waiter.client] == entry.ticket }
 
     private mutating func skipHoles() {
+        if live.count == queue.count { return }
         while let first = queue.first, !isLive(first) { _ = queue.popFirst() }
     }
 

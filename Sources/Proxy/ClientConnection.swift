@@ -250,8 +250,8 @@ final class ClientConnection {
         switch outcome {
         case .bytes(let count):
             lastActivity = worker.now
-            database?.counters.received += UInt64(count)
-            received(UnsafeRawBufferPointer(rebasing: worker.buffer[..<count]))
+            withUncounted(database) { $0.counters.received &+= UInt64(count) }
+            received(UnsafeRawBufferPointer(start: worker.buffer.baseAddress, count: count))
             if stream.isAtEnd && phase != .closed { stream.failure == nil ? ended() : vanished() }
         case .wouldBlock:
             return
@@ -276,6 +276,7 @@ final class ClientConnection {
         worker.resumeLater(self)
     }
 
+    @inline(__always)
     private func received(_ bytes: UnsafeRawBufferPointer) {
         if isClosingAfterFlush { return }
         if worker.captures.isCapturing { captureReceived(bytes, isQuiet: inbox.isEmpty && bytesToSkip == 0) }
@@ -283,7 +284,7 @@ final class ClientConnection {
             let consumed = process(bytes)
             if consumed < bytes.count && phase != .closed {
                 inbox = worker.spareBuffers.take()
-                inbox.append(contentsOf: bytes[consumed...])
+                inbox.append(contentsOf: UnsafeRawBufferPointer(rebasing: bytes[consumed...]))
             }
         } else {
             inbox.append(contentsOf: bytes)
@@ -316,11 +317,16 @@ final class ClientConnection {
 
     /// Reads while what comes can go on, or be kept. Asked of the present state after every step, not at events: a
     /// server's queue that was full in one step may be sent in the next one, and nothing tells of that later.
+    @inline(__always)
     func adjustReading() {
         // Who has a server gets answers of ours, too (ParseComplete, CloseComplete), which that need not send first.
-        let isFilled = server?.isCongested == true || stream.count > SendQueue.highWater
+        let isFilled = stream.count > SendQueue.highWater || withUncounted(server) { $0.isCongested } == true
         let mustPause = isFilled || inbox.count > ClientLogin.bufferedMax && isParked
-        if mustPause == isReadingPaused || phase == .closed { return }
+        if mustPause != isReadingPaused { adjustReading(isPaused: mustPause) }
+    }
+
+    private func adjustReading(isPaused mustPause: Bool) {
+        if phase == .closed { return }
         isReadingPaused = mustPause
         updateInterest()
     }
@@ -335,57 +341,50 @@ final class ClientConnection {
     private func process(_ bytes: UnsafeRawBufferPointer) -> Int {
         isProcessing = true
         defer { isProcessing = false }
-        var offset = min(bytesToSkip, bytes.count)
-        bytesToSkip -= offset
+        if phase != .idle || bytesToSkip > 0 || bytes.isEmpty || isStuffed { return processParts(of: bytes) }
+        hasMoved = false
+        let consumed = processLone(bytes)
+        // It is with its server: there is nothing to look at.
+        if consumed == bytes.count && phase == .leased && unit.lone != nil { return bytes.count }
+        return processParts(of: bytes, behind: consumed ?? processIdle(bytes))
+    }
+
+    /// - Parameter first: bytes that the first look has done with, at a client that was idle.
+    private func processParts(of bytes: UnsafeRawBufferPointer, behind first: Int? = nil) -> Int {
+        var offset = 0
+        var consumed = first ?? 0
+        var before: Phase? = first == nil ? nil : .idle
         while true {
-            let rest = UnsafeRawBufferPointer(rebasing: bytes[offset...])
-            let before = phase
-            hasMoved = false
-            let consumed: Int
-            switch phase {
-            case .login: consumed = rest.isEmpty ? 0 : processLogin(rest)
-            case .idle: consumed = rest.isEmpty || isStuffed ? 0 : processIdle(rest)
-            case .leased: consumed = processLeased(rest)
-            case .console: consumed = rest.isEmpty ? 0 : processConsole(rest)
-            case .handshake, .cancelling, .greeting, .waiting, .held, .awaitingHorizon, .changing, .applyingSettings,
-                .consoleWaiting:
-                consumed = 0
-            case .closed: return bytes.count
-            }
             offset += consumed
-            if bytesToSkip > 0 {
-                let skipped = min(bytesToSkip, bytes.count - offset)
-                bytesToSkip -= skipped
-                offset += skipped
-                if skipped > 0 { continue }
+            let skipped = min(bytesToSkip, bytes.count - offset)
+            bytesToSkip -= skipped
+            offset += skipped
+            if skipped == 0 {
+                if isClosingAfterFlush || phase == .closed { return bytes.count }
+                if consumed == 0 && phase == before && !hasMoved { return offset }
+                if consumed > 0 && offset == bytes.count && unit.lone != nil && phase == .leased { return offset }
             }
-            if isClosingAfterFlush || phase == .closed { return bytes.count }
-            if consumed == 0 && phase == before && !hasMoved { return offset }
-            // A lone read is with its server: there is nothing to look at.
-            if offset == bytes.count && unit.lone != nil && phase == .leased { return offset }
+            before = phase
+            hasMoved = false
+            consumed = processOne(UnsafeRawBufferPointer(rebasing: bytes[offset...]))
         }
     }
 
-    /// The unit at the front of what was kept becomes two.
-    private func cutUnit() {
-        let end = unit.byteCount
-        let parts = inbox.withUnsafeBytes { cut(UnsafeRawBufferPointer(rebasing: $0[..<end])) }
-        guard let parts else { return refuseOnNew() }
-        restOfCut = UInt32(parts.rest.count)
-        inbox.replaceSubrange(..<end, with: parts.first + parts.rest)
-        startNextUnit()
+    private func processOne(_ rest: UnsafeRawBufferPointer) -> Int {
+        switch phase {
+        case .idle: rest.isEmpty || isStuffed ? 0 : processLone(rest) ?? processIdle(rest)
+        case .login: rest.isEmpty ? 0 : processLogin(rest)
+        case .leased: processLeased(rest)
+        case .console: rest.isEmpty ? 0 : processConsole(rest)
+        case .closed: rest.count
+        case .handshake, .cancelling, .greeting, .waiting, .held, .awaitingHorizon, .changing, .applyingSettings,
+            .consoleWaiting:
+            0
+        }
     }
 
     /// The unit at the front of what was kept is not run after all.
     func skipUnit(_ count: Int) { bytesToSkip = count }
-
-    /// Puts what a server has of a unit back to be run again, before what came behind it: once, for the next server may
-    /// be lost before it has anything. Not while bytes are being processed.
-    func putBackReplay() {
-        precondition(!isProcessing, "a unit put back into bytes that are being processed")
-        inbox = replay + inbox
-        replay = []
-    }
 
     /// Goes on with kept bytes: in the loop that is at them, or at the end of the batch.
     func resumeSoon() {
@@ -411,15 +410,15 @@ final class ClientConnection {
     /// Sends `range`, and before it what waits; while the unit may still be run elsewhere it is held back.
     func sendFromServer(_ range: UnsafeRawBufferPointer) {
         if phase == .closed { return }
-        if hold(range) { return }
-        tap?.sent(range, at: worker.now)
+        if isHolding && hold(range) { return }
+        if let tap { tap.sent(range, at: worker.now) }
         if batchAwaited != nil {
             stream.queue(range)
             if stream.count > SendQueue.highWater { server?.pauseReading() }
             return
         }
         if range.isEmpty && stream.isEmpty { return }
-        database?.counters.sent += UInt64(range.count)
+        withUncounted(database) { $0.counters.sent &+= UInt64(range.count) }
         let outcome = range.isEmpty ? stream.flush() : stream.send(range)
         switch outcome {
         case .bytes, .wouldBlock:
@@ -429,7 +428,8 @@ final class ClientConnection {
                 // What an earlier piece of the same answer had filled.
                 sourceGoesOn()
             }
-            updateInterest()
+            // Nothing else can have changed.
+            if interest.isToWrite == stream.isEmpty { updateInterest() }
         case .closed, .failed:
             stream.clear()
             vanished()
@@ -449,8 +449,9 @@ final class ClientConnection {
     }
 
     /// The unit will not be run elsewhere: what was held back goes out.
-    func stopHolding() {
-        if !isHolding { return }
+    @inline(__always) func stopHolding() { if isHolding { sendHeld() } }
+
+    private func sendHeld() {
         isHolding = false
         replay.removeAll(keepingCapacity: replay.capacity <= Self.keptCapacity)
         if let tap { held.withUnsafeBytes { tap.sent($0, at: worker.now) } }
@@ -461,15 +462,6 @@ final class ClientConnection {
     func dropHeld() {
         isHolding = false
         held.removeAll(keepingCapacity: held.capacity <= Self.keptCapacity)
-    }
-
-    /// What was kept for NEW to have a commit first goes out.
-    func sendKept() {
-        batchAwaited = nil
-        idleSince = worker.now
-        sendFromServer(UnsafeRawBufferPointer(start: nil, count: 0))
-        if phase != .closed && stream.count < SendQueue.lowWater { sourceGoesOn() }
-        if hasEnded { worker.resumeLater(self) }
     }
 
     func onWritable() {

@@ -412,10 +412,14 @@ extension ClientConnection {
         sideFailed()
     }
 
+    /// What a server has of a unit is put back to be run again, before what came behind it: once, for the next server
+    /// may be lost before it has anything. Not while bytes are being processed.
     private func runAgainOnAuthority() {
         dropHeld()
         takeBackNames()
-        putBackReplay()
+        precondition(!isProcessing, "a unit put back into bytes that are being processed")
+        inbox = replay + inbox
+        replay = []
         unit.isReplay = true
         sideFailed()
     }

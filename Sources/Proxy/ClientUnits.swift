@@ -11,11 +11,10 @@ import Sessions
 
 /// From bytes to a routed unit.
 extension ClientConnection {
-    /// Gathers the next unit and sends it on its way.
+    /// Gathers the next unit, which is no lone read, and sends it on its way.
     ///
     /// - Returns: bytes that are done with. A unit that waits for a server stays where it is.
     func processIdle(_ bytes: UnsafeRawBufferPointer) -> Int {
-        if let consumed = processLone(bytes) { return consumed }
         let progress = scanner.scan(bytes) { note($0, bytes) }
         switch progress {
         case .needsMore:
@@ -424,7 +423,7 @@ extension ClientConnection {
         if phase == .greeting, let database, database.hold == .all { return hold(database) }
         waitingSide = side
         // NEW has refused this user's login, and it is not time to try again: nobody waits for that.
-        if side == entry.database.health.other, entry.pool.idleCount == 0, entry.pool.isPaused(now: worker.now) {
+        if entry.pool.idleCount == 0, side == entry.database.health.other, entry.pool.isPaused(now: worker.now) {
             return sideFailed(isOwnTrouble: true)
         }
         worker.acquire(self, from: entry)

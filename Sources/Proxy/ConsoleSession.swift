@@ -82,7 +82,8 @@ extension ClientConnection {
 
     /// There is room again for answers: whoever makes them goes on, a server or we ourselves.
     func sourceGoesOn() {
-        server?.resumeReading()
+        // Its thread has it, until the end of the batch if it is closed.
+        withUncounted(server) { $0.resumeReading() }
         if server == nil ? hasParkedBytes : isReadingPaused { worker.resumeLater(self) }
     }
 

@@ -145,22 +145,30 @@ package final class DatabaseHealth: Sendable {
     }
 }
 
-/// Answers of one side on one thread, until they are worth the lock. A value, one owner; nothing is allocated.
+/// Answers of one side on one thread, until they are worth the lock. A value, one owner; nothing is allocated
+/// to add one.
 struct SampleBuffer {
-    private static let samplesMax = 64
     private static let ageMaxNanos: UInt64 = 50_000_000
 
-    private(set) var samples: ContiguousArray<HealthSample> = []
+    /// In place, as in `UnitTimes`.
+    private var places = InlineArray<64, HealthSample>(repeating: HealthSample(micros: 0, isError: false, shape: 0))
+    private var count = 0
     private var since = MonotonicInstant(nanoseconds: 0)
-
-    init() { samples.reserveCapacity(SampleBuffer.samplesMax) }
 
     /// - Returns: whether they are to be told now.
     mutating func add(_ sample: HealthSample, now: MonotonicInstant) -> Bool {
-        if samples.isEmpty { since = now }
-        samples.append(sample)
-        return samples.count >= SampleBuffer.samplesMax || now.nanoseconds(since: since) >= SampleBuffer.ageMaxNanos
+        if count == 0 { since = now }
+        places[count] = sample
+        count += 1
+        return count == places.count || now.nanoseconds(since: since) >= SampleBuffer.ageMaxNanos
     }
 
-    mutating func removeAll() { samples.removeAll(keepingCapacity: true) }
+    /// Whoever is told that they are to be told takes them.
+    mutating func take() -> ContiguousArray<HealthSample> {
+        var samples: ContiguousArray<HealthSample> = []
+        samples.reserveCapacity(count)
+        for place in 0..<count { samples.append(places[place]) }
+        count = 0
+        return samples
+    }
 }

@@ -237,6 +237,7 @@ final class DatabaseState {
             facts: route.facts.facts, keyPlan: route.table.keyPlan, seed: seed, turns: turns)
     }
 
+    @inline(__always)
     func count(_ decision: RouteDecision, isRead: Bool) {
         routes[Self.index(decision.side, isRead, decision.reason)] += 1
     }
@@ -277,7 +278,7 @@ final class DatabaseState {
         return counts
     }
 
-    private static func index(_ side: Side, _ isRead: Bool, _ reason: RouteDecision.Reason) -> Int {
+    @inline(__always) private static func index(_ side: Side, _ isRead: Bool, _ reason: RouteDecision.Reason) -> Int {
         Int(reason.rawValue) * 4 + Int(side.rawValue) * 2 + (isRead ? 1 : 0)
     }
 
@@ -300,11 +301,8 @@ final class DatabaseState {
     func takeSamples(
         of side: Side, _ tell: (ContiguousArray<HealthSample>) -> HealthMonitor.Decision?
     ) -> HealthMonitor.Decision? {
-        let samples = side == .old ? oldSamples.samples : newSamples.samples
-        if samples.isEmpty { return nil }
-        let decision = tell(samples)
-        if side == .old { oldSamples.removeAll() } else { newSamples.removeAll() }
-        return decision
+        let samples = side == .old ? oldSamples.take() : newSamples.take()
+        return samples.isEmpty ? nil : tell(samples)
     }
 
     /// How far NEW is behind; nil: it is not mirrored, or not known to be a copy yet.
@@ -338,8 +336,15 @@ final class DatabaseState {
 
     /// Analyses a text and digests the key it carries.
     func analyse(_ text: UnsafeRawBufferPointer) -> (AnalysedStatement, StatementKey?) {
+        analyse(text, as: withUncounted(analysis) { $0.template(of: text) })
+    }
+
+    /// - Parameter template: what the cache has just said of it.
+    func analyse(
+        _ text: UnsafeRawBufferPointer, as template: Unmanaged<TemplateTable.Template>?
+    ) -> (AnalysedStatement, StatementKey?) {
         // An analysis makes no other cache.
-        let found = withUncounted(analysis) { $0.analyse(text) }
+        let found = withUncounted(analysis) { $0.analyse(text, as: template) }
         guard let key = found.key else { return (found.statement, nil) }
         let type = keyColumnTypes[key.source]
         let identity: KeyIdentity?
@@ -437,6 +442,7 @@ final class DatabaseState {
         if index < ruleUnits.count { ruleUnits[index] += 1 }
     }
 
+    @inline(__always)
     func count(_ identity: KeyIdentity?) {
         if let cohort = identity?.cohort, Int(cohort) < cohortUnits.count { cohortUnits[Int(cohort)] += 1 }
     }

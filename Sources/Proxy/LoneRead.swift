@@ -49,27 +49,34 @@ extension ClientConnection {
         return lone.findRest(in: bytes, packetMax: worker.packetMax, &rest)
     }
 
+    @inline(__always)
     private func mayGoAlone(_ database: DatabaseState) -> Bool {
-        database.takesLoneReads && server == nil && lazy == nil && unit.isNew && scanner.isAtStart && pins.isEmpty
-            && !isOfSessionMode && isTextTrusted && !isForcedToAuthority && !hasChangedSchema && !names.areOwn
-            && names.boundDrops.isEmpty && unnamedBefore.isEmpty && changes.isEmpty && restOfCut == nil
-            && startupRestores == 0
+        database.takesLoneReads && server == nil && lazy == nil && (unitPlace == nil || unit.isNew)
+            && scanner.isAtStart && pins.isEmpty && !isOfSessionMode && isTextTrusted && !isForcedToAuthority
+            && !hasChangedSchema && !names.areOwn && names.boundDrops.isEmpty && unnamedBefore.isEmpty
+            && changes.isEmpty && restOfCut == nil && startupRestores == 0
     }
 
     /// What `dispatch` does.
+    @inline(__always)
     private func route(lone database: DatabaseState) {
-        let identity = (unitKey ?? sessionKey)?.identity
-        guard database.hold == nil,
-            // The database has it: only a reload, a message of its own, brings another one.
-            let decision = withUncounted(database.route, {
-                Router.decide(plainRead: identity, $0.authority, $0.table)
-            })
-        else { return dispatch() }
+        guard database.hold == nil, let side = side(ofLone: database) else { return dispatch() }
         unit.startedAt = worker.now
+        phase = .waiting
+        waitForServer(side)
+    }
+
+    /// - Returns: nil: it may be the other one, which takes more to decide on; nothing was counted.
+    @inline(__always)
+    private func side(ofLone database: DatabaseState) -> Side? {
+        let identity = unit.key == nil ? sessionKey?.identity : (unitKey ?? sessionKey)?.identity
+        // The database has it: only a reload, a message of its own, brings another one.
+        guard let decision = withUncounted(database.route, {
+            Router.decide(plainRead: identity, $0.authority, $0.table)
+        }) else { return nil }
         database.count(decision, isRead: true)
         database.count(identity)
-        phase = .waiting
-        waitForServer(decision.side)
+        return decision.side
     }
 
     /// What `note` keeps of the unit's messages.
@@ -85,10 +92,17 @@ extension ClientConnection {
         let key: StatementKey?
         var id: StatementID?
         switch lone.form {
-        case .query: (statement, key) = database.analyse(lone.text)
-        case .parsed:
-            if lone.namesOwnTypes { return false }
-            (statement, key) = database.analyse(lone.text)
+        case .query, .parsed:
+            if lone.form == .parsed && lone.namesOwnTypes { return false }
+            // An analysis makes no other cache.
+            let template = withUncounted(database.analysis) { $0.template(of: lone.text) }
+            // Most are like a text that was seen before, and nobody's.
+            if let template, lone.isWhole(of: bytes),
+                template._withUnsafeGuaranteedRef({ notePlain(lone, $0) })
+            {
+                return true
+            }
+            (statement, key) = database.analyse(lone.text, as: template)
         case .bound:
             if lone.name.isEmpty {
                 renewUnnamed(database)
@@ -116,6 +130,15 @@ extension ClientConnection {
         let hasBoundKey = statement.hasBoundKey
         unit.addLone(lone, id, consume statement, key, count: 1 + rest.count)
         if hasBoundKey { noteLoneKey(lone, database) }
+        return true
+    }
+
+    /// What `noteLone` does with the only statement of a unit, where it has no key.
+    @inline(__always)
+    private func notePlain(_ lone: LoneStatement, _ template: TemplateTable.Template) -> Bool {
+        if template.hasKey || !template.statement.isPlainRead { return false }
+        if lone.form == .parsed { unit.unnamed = (template.statement, nil) }
+        unit.addLone(lone, nil, template.statement, nil, count: 1)
         return true
     }
 
@@ -165,6 +188,7 @@ extension ClientConnection {
     /// What `granted` and `begin` do, where the server's session is as the client's already.
     ///
     /// - Returns: false when it has to be set up first; nothing was done then.
+    @inline(__always)
     func beginLone(on server: ServerConnection) -> Bool {
         guard server.hasSettings(of: self) else { return false }
         phase = .leased
@@ -294,8 +318,9 @@ extension ClientConnection {
         // Not longer than this, whatever the names are. (A closure, as room on the stack needs it, would count
         // references to all that is used in it.)
         let sizeMax = bytes.count + (1 + rest.count) * (1 + StatementRegistry.serverNameMax)
-        let message = UnsafeMutableRawBufferPointer.allocate(byteCount: sizeMax, alignment: 1)
-        defer { message.deallocate() }
+        let isShort = sizeMax <= worker.renamed.count
+        let message = isShort ? worker.renamed : .allocate(byteCount: sizeMax, alignment: 1)
+        defer { if !isShort { message.deallocate() } }
         var (end, sent) = (0, 0)
         func write(_ range: UnsafeRawBufferPointer) {
             if range.isEmpty { return }
@@ -340,13 +365,17 @@ extension ClientConnection {
         ledger.note(.idle)
         unit.notes.noteRows(answer.tag)
         let micros = worker.now.microseconds(since: unit.startedAt)
-        database.counters.queries += 1
-        database.counters.queryMicros += micros
-        database.counters.transactions += 1
-        database.counters.transactionMicros += micros
-        database.times.add(micros, .query, server.side, isRead: true)
-        database.times.add(micros, .transaction, server.side, isRead: true)
-        noteEnd(.idle, on: server.side, micros: micros, database)
+        database.counters.queries &+= 1
+        database.counters.queryMicros &+= micros
+        database.counters.transactions &+= 1
+        database.counters.transactionMicros &+= micros
+        database.times.addLone(micros, server.side)
+        // What `noteEnd` does.
+        keysSettled(isRolledBack: false)
+        if unit.statementCount == 1 {
+            // The unit has it until it is over.
+            withUncounted(unit.notes.statement) { noteRead($0, on: server.side, micros: micros, database) }
+        }
         worker.answered(database, server.side, isProbe: unit.isProbe)
         if !server.isReadOnly { stampReads(database) }
         server.unnamedPreparedIn = nil
@@ -424,7 +453,7 @@ extension Unit {
     }
 
     /// The unit is as new: all that is set while `lone` is.
-    mutating func removeLone() {
+    @inline(__always) mutating func removeLone() {
         lone = nil
         byteCount = 0
         executes = false
@@ -453,6 +482,7 @@ extension ServerConnection {
     ///
     /// - Parameter isNext: the bytes begin with a message.
     /// - Returns: false: the bytes are looked at one message after the other.
+    @inline(__always)
     func answerLone(_ bytes: UnsafeRawBufferPointer, _ client: ClientConnection, isNext: Bool) -> Bool {
         guard let form = client.unit.lone else { return false }
         if isNext && answerLone(form, bytes, client) { return true }
@@ -475,7 +505,7 @@ extension ServerConnection {
     }
 
     /// What the client has set is set here: see `SessionSettings.unify`. A side that must not write has not all of it.
-    fileprivate func hasSettings(of client: ClientConnection) -> Bool {
+    @inline(__always) fileprivate func hasSettings(of client: ClientConnection) -> Bool {
         if isReadOnly && client.settings.saysReadOnly { return settings == client.settings(for: self) }
         guard settings != nil else { return false }
         return SessionSettings.unify(&client.settings, &settings!)

@@ -146,23 +146,23 @@ final class ServerConnection {
     func queue(_ range: UnsafeRawBufferPointer) { stream.queue(range) }
 
     func send(_ range: UnsafeRawBufferPointer) {
-        if range.isEmpty && stream.isEmpty { return }
-        sent(range.isEmpty ? stream.flush() : stream.send(range))
+        if range.isEmpty { return flush() }
+        sent(stream.send(range))
     }
 
     func flush() {
         if !stream.isEmpty { sent(stream.flush()) }
     }
 
+    @inline(__always)
     private func sent(_ outcome: SocketDescriptor.Outcome) {
         switch outcome {
-        case .bytes, .wouldBlock:
-            updateInterest()
-        case .closed, .failed:
-            // The read side tells: what the server said before it went is still to be read there.
-            stream.clear()
-            updateInterest()
+        case .bytes, .wouldBlock: break
+        // The read side tells: what the server said before it went is still to be read there.
+        case .closed, .failed: stream.clear()
         }
+        // Nothing else can have changed.
+        if interest.isToWrite == stream.isEmpty { updateInterest() }
     }
 
     var isCongested: Bool { stream.count > SendQueue.highWater }
@@ -245,6 +245,7 @@ final class ServerConnection {
         if !options.isEmpty { parameters.append(.init(name: "options", value: options)) }
         queue(login.startupPacket(database: endpoint.database, parameters: parameters))
         flush()
+        updateInterest()
     }
 
     func onReadable() {
@@ -253,7 +254,7 @@ final class ServerConnection {
         let outcome = stream.receive(into: worker.buffer)
         switch outcome {
         case .bytes(let count):
-            received(UnsafeRawBufferPointer(rebasing: worker.buffer[..<count]))
+            received(UnsafeRawBufferPointer(start: worker.buffer.baseAddress, count: count))
             if stream.isAtEnd && state != .closed {
                 fail(farewell ?? worker.connectFailure(endpoint, stream.failure ?? "the server closed the connection"))
             }
@@ -267,11 +268,16 @@ final class ServerConnection {
         }
     }
 
+    @inline(__always)
     private func received(_ bytes: UnsafeRawBufferPointer) {
         heardAt = worker.now
         // Its thread has the client, until the end of the batch if it is closed.
         let isNext = inbox.isEmpty && passRemaining == 0
         if withUncounted(client, { answerLone(bytes, $0, isNext: isNext) }) == true { return }
+        receivedPart(bytes)
+    }
+
+    private func receivedPart(_ bytes: UnsafeRawBufferPointer) {
         if inbox.isEmpty {
             let consumed = process(bytes)
             if consumed < bytes.count && state != .closed { inbox.append(contentsOf: bytes[consumed...]) }
@@ -397,17 +403,6 @@ final class ServerConnection {
             _ = violated(body, &relay)
             return false
         }
-    }
-
-    private func commandCompleted(_ tag: UnsafeRawBufferPointer) {
-        if tag.first == UInt8(ascii: "D"),
-            tag.elementsEqual("DEALLOCATE ALL\0".utf8) || tag.elementsEqual("DISCARD ALL\0".utf8)
-        {
-            statements.removeAll()
-            if tag[1] == UInt8(ascii: "I") { sequences = .nobody }
-            client?.namesDropped()
-        }
-        client?.commandCompleted(tag)
     }
 
     private func error(_ body: UnsafeRawBufferPointer, _ relay: inout Relay) -> Bool {

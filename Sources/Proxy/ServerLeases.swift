@@ -11,6 +11,7 @@ extension ServerConnection {
     var isSettling: Bool { state == .settling }
     var pointer: String { "s\(worker.index).\(id.value)" }
 
+    @inline(__always)
     func lease(to client: ClientConnection) {
         precondition(state == .idle && self.client == nil, "a server with two clients")
         state = .leased
@@ -104,6 +105,18 @@ extension ServerConnection {
         unnamedToken = 0
         quietFailure = nil
         queue(writer.bytes)
+    }
+
+    /// What ends for all whom it had statements for ends here too.
+    func commandCompleted(_ tag: UnsafeRawBufferPointer) {
+        if tag.first == UInt8(ascii: "D"),
+            tag.elementsEqual("DEALLOCATE ALL\0".utf8) || tag.elementsEqual("DISCARD ALL\0".utf8)
+        {
+            statements.removeAll()
+            if tag[1] == UInt8(ascii: "I") { sequences = .nobody }
+            client?.namesDropped()
+        }
+        client?.commandCompleted(tag)
     }
 
     func quietWorkEnded() {

@@ -17,6 +17,7 @@ struct SpareUnits {
     }
 
     /// - Returns: a new unit; whoever takes it gives it back.
+    @inline(__always)
     mutating func take() -> UnsafeMutablePointer<Unit> {
         if count == 0 { return Self.makePlace() }
         count -= 1
@@ -24,6 +25,7 @@ struct SpareUnits {
     }
 
     /// - Parameter place: with a unit that is as new.
+    @inline(__always)
     mutating func giveBack(_ place: UnsafeMutablePointer<Unit>) {
         if count < Self.placesMax {
             (places + count).initialize(to: place)

@@ -272,9 +272,9 @@ struct UnnamedStatement {
     /// The registry's when it was analysed.
     var generation: UInt32
 
-    /// In place: most are the one before again, and others use its buffer.
+    /// In place: most are as long as the one before, and others use its buffer.
     mutating func keep(_ body: UnsafeRawBufferPointer) {
-        if parseBody.withUnsafeBytes({ $0.hasSameBytes(as: body) }) { return }
+        if parseBody.count == body.count { return parseBody.withUnsafeMutableBytes { $0.copyMemory(from: body) } }
         parseBody.removeAll(keepingCapacity: true)
         parseBody.append(contentsOf: body)
     }

@@ -1,4 +1,5 @@
 import Primitives
+import Reactor
 
 /// `mirror.mode: sync`: the answer to a commit is kept back until NEW has the commit, or `sync_wait` is over. The
 /// server is free meanwhile, and the thread does other work. Used on its reactor's thread.
@@ -23,5 +24,14 @@ extension ClientConnection {
             if !inTime { horizon.fallBack(until: max(batch, horizon.taking + 1)) }
         }
         sendKept()
+    }
+
+    /// What was kept for NEW to have a commit first goes out.
+    func sendKept() {
+        batchAwaited = nil
+        idleSince = worker.now
+        sendFromServer(UnsafeRawBufferPointer(start: nil, count: 0))
+        if phase != .closed && stream.count < SendQueue.lowWater { sourceGoesOn() }
+        if hasEnded { worker.resumeLater(self) }
     }
 }

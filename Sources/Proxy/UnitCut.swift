@@ -31,6 +31,16 @@ extension ClientConnection {
         return (first.bytes, rest.bytes)
     }
 
+    /// The unit at the front of what was kept becomes two.
+    func cutUnit() {
+        let end = unit.byteCount
+        let parts = inbox.withUnsafeBytes { cut(UnsafeRawBufferPointer(rebasing: $0[..<end])) }
+        guard let parts else { return refuseOnNew() }
+        restOfCut = UInt32(parts.rest.count)
+        inbox.replaceSubrange(..<end, with: parts.first + parts.rest)
+        startNextUnit()
+    }
+
     /// ReadyForQuery came.
     ///
     /// - Returns: whether it is the first part's, and not for the client.

@@ -130,13 +130,16 @@ struct UnitNotes {
     mutating func noteRows(_ tag: UnsafeRawBufferPointer) {
         var number: UInt64 = 0
         var unit: UInt64 = 1
-        for byte in tag.reversed() {
+        var place = tag.count
+        while place > 0 {
+            place -= 1
+            let byte = tag[place]
             if byte == 0 { continue }
             guard byte &- 0x30 < 10, unit < 10_000_000_000_000 else { break }
-            number += UInt64(byte - 0x30) * unit
-            unit *= 10
+            number &+= UInt64(byte &- 0x30) &* unit
+            unit &*= 10
         }
-        rows += number
+        rows &+= number
     }
 }
 
@@ -370,7 +373,7 @@ extension ClientConnection {
     }
 
     @inline(__always)
-    private func noteRead(
+    func noteRead(
         _ statement: AnalysedStatement, on side: Side, micros: UInt64, _ database: DatabaseState
     ) {
         if statement.kind != .read { return }

@@ -185,6 +185,7 @@ struct UnitSession {
         if batch == readyCount { places += 1 << 32 }
     }
 
+    @inline(__always)
     mutating func noteBatchEnd() {
         // From now on the client's own names tell; a Parse may have been refused.
         if !prepared.isEmpty { prepared.removeAll { !$0.name.isEmpty } }

@@ -35,6 +35,17 @@ struct UnitTimes: Sendable {
         sums[place] &+= micros
     }
 
+    /// A read that was a transaction of its own.
+    @inline(__always)
+    mutating func addLone(_ micros: UInt64, _ side: Side) {
+        let bucket = Self.bucket(of: micros)
+        let (query, transaction) = (Self.place(.query, side, true), Self.place(.transaction, side, true))
+        counts[query][bucket] &+= 1
+        counts[transaction][bucket] &+= 1
+        sums[query] &+= micros
+        sums[transaction] &+= micros
+    }
+
     func counts(_ measure: Measure, _ side: Side, isRead: Bool) -> ArraySlice<UInt64> {
         let counts = counts[Self.place(measure, side, isRead)]
         return ArraySlice(counts.indices.map { counts[$0] })

@@ -63,6 +63,8 @@ final class Worker {
     let logger: Logger
     let loop = EventLoop()
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: receiveBufferSize, alignment: 16)
+    /// For what is sent under other names than it came with.
+    let renamed = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
     /// What the TLS connections of this thread share.
     let scratch = TLSScratch(plaintextBytes: receiveBufferSize)
     let peers: [Mailbox<WorkerMessage>]
@@ -171,23 +173,19 @@ final class Worker {
         schedule(.housekeeping, at: now.advanced(bySeconds: Self.housekeepingSeconds))
     }
 
-    deinit { buffer.deallocate() }
+    deinit {
+        buffer.deallocate()
+        renamed.deallocate()
+    }
 
     // MARK: the loop
 
     /// Runs until it is told to stop, or has drained.
     func run() {
         while !isStopped {
-            let timeout = timeoutMillis()
-            var isFirst = true
-            loop.wait(timeoutMillis: timeout) { registration, readable, writable in
-                if isFirst {
-                    beginBatch()
-                    isFirst = false
-                }
+            loop.wait(timeoutMillis: timeoutMillis(), begin: beginBatch) { registration, readable, writable in
                 dispatch(registration, readable: readable, writable: writable)
             }
-            if isFirst { beginBatch() }
             for token in timers.expire(now: now) { fire(token) }
             if let sharesAt, sharesAt <= now { askOthers() }
             finishBatch()
@@ -238,6 +236,7 @@ final class Worker {
         closedServers.removeAll(keepingCapacity: true)
     }
 
+    @inline(__always)
     private func dispatch(_ registration: Registration, readable: Bool, writable: Bool) {
         let place = Int(registration.slot)
         guard generations[place] == registration.generation else { return }

@@ -20,12 +20,14 @@ extension Worker {
     }
 
     /// A side has answered. Called for each unit.
+    @inline(__always)
     func answered(_ database: DatabaseState, _ side: Side, isProbe: Bool) {
         if side == database.authority { database.authorityAnsweredAt = now }
         if isProbe || database.health.isAwaited(side) { tell(database, side, .success(isProbe: isProbe)) }
     }
 
     /// How long the answer to a read took. Called for each.
+    @inline(__always)
     func sample(_ database: DatabaseState, _ side: Side, micros: UInt64, isError: Bool, shape: UInt64) {
         if database.add(HealthSample(micros: micros, isError: isError, shape: shape), of: side, now: now) {
             tellSamples(database, side)

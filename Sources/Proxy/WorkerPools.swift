@@ -102,34 +102,41 @@ extension Worker {
     }
 
     /// Gives the client a server now, or queues it.
+    @inline(__always)
     func acquire(_ client: ClientConnection, from entry: PoolEntry) {
         switch entry.pool.acquire(client.id, now: now) {
+        // The table has it, or the batch.
         case .lease(let id):
-            // The table has it, or the batch.
-            withUncounted(server(id)) { client.granted($0) }
-        case .wait:
-            let health = entry.database.health
-            if entry.key.side == health.authority && health.isAuthorityDown {
-                // The first one finds out whether it is back; who comes while attempts go on need not wait for them.
-                if entry.pool.keepsTrying {
-                    _ = entry.pool.abandon(client.id)
-                    return client.refuseUnit(downError(entry))
-                }
-                entry.pool.keepsTrying = true
-            }
-            openServers(entry)
-            scheduleWaitTimer(entry)
-            // The first one has other threads asked; they know then for those who come after it.
-            if entry.pool.lackingCount == 1 && peers.count > 1 { serveLater(entry) }
-        case .refused where entry.key.side == entry.database.health.other:
-            client.sideFailed(isOwnTrouble: true)
-        case .refused:
-            client.refuseUnit(ErrorResponse(
-                .error, .tooManyConnections,
-                "too many clients of database \"\(entry.key.database)\" wait for a server already",
-                detail: "At most \(entry.pool.limits.waitersMax) may wait.",
-                hint: "Raise pool.size or pool.waiters_max, or let the application send less at once."))
+            let isThere: Void? = withUncounted(servers[id]) { client.granted($0) }
+            precondition(isThere != nil, "a pool's server that is not there")
+        case .wait: queued(client, entry)
+        case .refused: refused(client, entry)
         }
+    }
+
+    private func queued(_ client: ClientConnection, _ entry: PoolEntry) {
+        let health = entry.database.health
+        if entry.key.side == health.authority && health.isAuthorityDown {
+            // The first one finds out whether it is back; who comes while attempts go on need not wait for them.
+            if entry.pool.keepsTrying {
+                _ = entry.pool.abandon(client.id)
+                return client.refuseUnit(downError(entry))
+            }
+            entry.pool.keepsTrying = true
+        }
+        openServers(entry)
+        scheduleWaitTimer(entry)
+        // The first one has other threads asked; they know then for those who come after it.
+        if entry.pool.lackingCount == 1 && peers.count > 1 { serveLater(entry) }
+    }
+
+    private func refused(_ client: ClientConnection, _ entry: PoolEntry) {
+        if entry.key.side == entry.database.health.other { return client.sideFailed(isOwnTrouble: true) }
+        client.refuseUnit(ErrorResponse(
+            .error, .tooManyConnections,
+            "too many clients of database \"\(entry.key.database)\" wait for a server already",
+            detail: "At most \(entry.pool.limits.waitersMax) may wait.",
+            hint: "Raise pool.size or pool.waiters_max, or let the application send less at once."))
     }
 
     /// Pairs what is free with who waits, and opens what is missing. At the end of a batch of events.
@@ -300,7 +307,12 @@ extension Worker {
 
     /// The client has done with it.
     func releaseServer(_ server: ServerConnection) {
-        let entry = server.entry
+        // The server has it.
+        withUncounted(server.entry) { releaseServer(server, to: $0) }
+    }
+
+    @inline(__always)
+    private func releaseServer(_ server: ServerConnection, to entry: PoolEntry) {
         if server.isOutdated || entry.isForgotten || entry.database.hold == .all || isOverfull(entry)
             || !entry.pool.release(server.id, now: now)
         {

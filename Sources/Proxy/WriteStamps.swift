@@ -117,8 +117,10 @@ extension ClientConnection {
     func stampNotified() { if let database { stampReads(database) } }
 
     /// What was read on the authority must still be there when the user reads on NEW next.
-    func stampReads(_ database: DatabaseState) {
-        guard database.isMirrored else { return }
+    @inline(__always)
+    func stampReads(_ database: DatabaseState) { if database.isMirrored { stampMirrored(database) } }
+
+    private func stampMirrored(_ database: DatabaseState) {
         let identity = (unitKey ?? sessionKey)?.identity
         guard mayComeToNew(identity, database.route.table) else { return }
         let taking = database.route.horizon.taking

@@ -3,7 +3,7 @@ import Glibc
 /// A socket, TLS on it when the peers agreed to that, and what waits to be sent. Owned by one connection on its
 /// reactor's thread.
 @usableFromInline package struct ByteStream: ~Copyable {
-    package let socket: SocketDescriptor
+    @usableFromInline package let socket: SocketDescriptor
     /// What the kernel had no room for: ciphertext where there is TLS.
     @usableFromInline var out = SendQueue()
     @usableFromInline var tls: TLSStream?
@@ -38,11 +38,12 @@ import Glibc
     package var isOpen: Bool { tls.map { $0.state != .handshaking } ?? true }
 
     /// The peer has ended the connection within TLS: nothing comes any more, though the socket may be open.
-    package var isAtEnd: Bool {
-        guard let tls else { return false }
-        switch tls.state {
-        case .handshaking, .open: return false
-        case .peerClosed, .failed: return true
+    @inlinable package var isAtEnd: Bool { tls != nil && isEndedWithin }
+
+    @usableFromInline var isEndedWithin: Bool {
+        switch tls?.state {
+        case .handshaking, .open, nil: false
+        case .peerClosed, .failed: true
         }
     }
 
@@ -64,15 +65,14 @@ import Glibc
     // MARK: bytes
 
     /// - Returns: plaintext; `.wouldBlock` also when all that came belonged to TLS itself.
+    @inlinable @inline(__always)
     package mutating func receive(into buffer: UnsafeMutableRawBufferPointer) -> SocketDescriptor.Outcome {
-        guard let tls else { return socket.receive(into: buffer) }
-        return receive(into: buffer, tls)
+        tls == nil ? socket.receive(into: buffer) : receiveEncrypted(into: buffer)
     }
 
-    private mutating func receive(
-        into buffer: UnsafeMutableRawBufferPointer, _ tls: TLSStream
-    ) -> SocketDescriptor.Outcome {
-        if isAtEnd { return .closed }
+    @usableFromInline
+    mutating func receiveEncrypted(into buffer: UnsafeMutableRawBufferPointer) -> SocketDescriptor.Outcome {
+        guard let tls, !isAtEnd else { return .closed }
         let input = tls.scratch.input
         let outcome = socket.receive(into: input)
         guard case .bytes(let received) = outcome else { return outcome }
@@ -109,8 +109,13 @@ import Glibc
     }
 
     /// Sends `range` and before it what waits; what the kernel does not take waits.
+    @inlinable @inline(__always)
     package mutating func send(_ range: UnsafeRawBufferPointer) -> SocketDescriptor.Outcome {
-        guard let tls else { return out.send(range, to: socket) }
+        tls == nil ? out.send(range, to: socket) : sendEncrypted(range)
+    }
+
+    @usableFromInline mutating func sendEncrypted(_ range: UnsafeRawBufferPointer) -> SocketDescriptor.Outcome {
+        guard let tls else { preconditionFailure("TLS that is not there") }
         if gathered.isEmpty { return send(range, tls) }
         gathered.append(contentsOf: range)
         return sendGathered(tls)

@@ -3,13 +3,15 @@ import Glibc
 import Primitives
 
 /// What a registration waits for.
-package struct Interest: OptionSet, Sendable {
-    package let rawValue: UInt32
-    package init(rawValue: UInt32) { self.rawValue = rawValue }
+@usableFromInline @frozen package struct Interest: OptionSet, Sendable {
+    @usableFromInline package let rawValue: UInt32
+    @inlinable package init(rawValue: UInt32) { self.rawValue = rawValue }
     /// Without the generic machinery of sets: this is asked for after every send.
-    package init(reads: Bool, writes: Bool) {
+    @inlinable package init(reads: Bool, writes: Bool) {
         rawValue = (reads ? EPOLLIN.rawValue : 0) | (writes ? EPOLLOUT.rawValue : 0)
     }
+
+    @inlinable package var isToWrite: Bool { rawValue & EPOLLOUT.rawValue != 0 }
 
     package static let read = Interest(rawValue: EPOLLIN.rawValue)
     package static let write = Interest(rawValue: EPOLLOUT.rawValue)
@@ -80,12 +82,19 @@ package struct Interest: OptionSet, Sendable {
         precondition(result == 0, "epoll_ctl on a descriptor that is not ours to register")
     }
 
-    /// Waits and gives each ready registration to `handle`, those that come first before all others.
+    /// Waits until something is ready, and no longer.
     ///
-    /// - Parameter timeoutMillis: -1 waits until something is ready.
+    /// - Parameters:
+    ///   - timeoutMillis: -1 waits for as long as it takes.
+    ///   - begin: is told before all events.
+    ///   - handle: is given each ready registration, those that come first before all others.
     @inlinable
-    package func wait(timeoutMillis: CInt, _ handle: (Registration, _ readable: Bool, _ writable: Bool) -> Void) {
+    package func wait(
+        timeoutMillis: CInt, begin: () -> Void = {},
+        _ handle: (Registration, _ readable: Bool, _ writable: Bool) -> Void
+    ) {
         let count = epoll_wait(epoll, events, CInt(Self.batchMax), timeoutMillis)
+        begin()
         if count <= 0 { return }  // time, or a signal
         give(Int(count), comingFirst: true, handle)
         give(Int(count), comingFirst: false, handle)

@@ -38,17 +38,29 @@
     }
 
     /// Sends `range` at once when nothing waits before it; what the kernel does not take waits.
-    package mutating func send(
+    @inlinable @inline(__always) package mutating func send(
         _ range: UnsafeRawBufferPointer, to socket: borrowing SocketDescriptor
     ) -> SocketDescriptor.Outcome {
-        if !isEmpty {
-            append(range)
-            return flush(to: socket)
-        }
+        if !isEmpty { return sendBehind(range, to: socket) }
         let outcome = socket.send(range)
+        // Mostly the kernel has room for all of it.
+        if case .bytes(let count) = outcome, count == range.count { return .bytes(0) }
+        return keepRest(of: range, outcome)
+    }
+
+    @usableFromInline mutating func sendBehind(
+        _ range: UnsafeRawBufferPointer, to socket: borrowing SocketDescriptor
+    ) -> SocketDescriptor.Outcome {
+        append(range)
+        return flush(to: socket)
+    }
+
+    @usableFromInline mutating func keepRest(
+        of range: UnsafeRawBufferPointer, _ outcome: SocketDescriptor.Outcome
+    ) -> SocketDescriptor.Outcome {
         switch outcome {
         case .bytes(let count):
-            if count < range.count { append(UnsafeRawBufferPointer(rebasing: range[count...])) }
+            append(UnsafeRawBufferPointer(rebasing: range[count...]))
             return .bytes(0)
         case .wouldBlock:
             append(range)

@@ -3,8 +3,8 @@ import Glibc
 import Primitives
 
 /// A nonblocking socket, owned by one holder and closed with it. Used on its reactor's thread.
-package struct SocketDescriptor: ~Copyable {
-    package let raw: CInt
+@usableFromInline package struct SocketDescriptor: ~Copyable, Sendable {
+    @usableFromInline package let raw: CInt
 
     /// Takes ownership of `raw`.
     package init(owning raw: CInt) { self.raw = raw }
@@ -24,7 +24,7 @@ package struct SocketDescriptor: ~Copyable {
         return copy < 0 ? nil : copy
     }
 
-    package enum Outcome: Equatable, Sendable {
+    @usableFromInline @frozen package enum Outcome: Equatable, Sendable {
         case bytes(Int)
         /// The kernel has no bytes or no room now.
         case wouldBlock
@@ -33,23 +33,25 @@ package struct SocketDescriptor: ~Copyable {
         case failed(errno: CInt)
     }
 
-    package func receive(into buffer: UnsafeMutableRawBufferPointer) -> Outcome {
-        while true {
-            let count = godwit_receive(raw, buffer.baseAddress, buffer.count)
-            if count > 0 { return .bytes(count) }
-            if count == 0 { return .closed }
-            if errno == EINTR { continue }
-            return errno == EAGAIN ? .wouldBlock : .failed(errno: errno)
-        }
+    @inlinable @inline(__always) package func receive(into buffer: UnsafeMutableRawBufferPointer) -> Outcome {
+        let count = godwit_receive(raw, buffer.baseAddress, buffer.count)
+        return count > 0 ? .bytes(count) : receivedNothing(count, into: buffer)
     }
 
-    package func send(_ bytes: UnsafeRawBufferPointer) -> Outcome {
-        while true {
-            let count = godwit_send(raw, bytes.baseAddress, bytes.count)
-            if count >= 0 { return .bytes(count) }
-            if errno == EINTR { continue }
-            return errno == EAGAIN ? .wouldBlock : .failed(errno: errno)
-        }
+    @usableFromInline func receivedNothing(_ result: Int, into buffer: UnsafeMutableRawBufferPointer) -> Outcome {
+        if result == 0 { return .closed }
+        if errno == EINTR { return receive(into: buffer) }
+        return errno == EAGAIN ? .wouldBlock : .failed(errno: errno)
+    }
+
+    @inlinable @inline(__always) package func send(_ bytes: UnsafeRawBufferPointer) -> Outcome {
+        let count = godwit_send(raw, bytes.baseAddress, bytes.count)
+        return count >= 0 ? .bytes(count) : sentNothing(bytes)
+    }
+
+    @usableFromInline func sentNothing(_ bytes: UnsafeRawBufferPointer) -> Outcome {
+        if errno == EINTR { return send(bytes) }
+        return errno == EAGAIN ? .wouldBlock : .failed(errno: errno)
     }
 
     /// After a nonblocking connect became writable: 0, or why it failed.

@@ -219,11 +219,13 @@ import SQLAnalysis
     ) {
         guard let shape = statement.shape else { return }
         let place = use(shape, of: statement)
-        switch side {
-        case .old:
-            entries[place].old.add(micros: micros, rows: rows, isError: isError, windowCalls: windowCalls)
-        case .new:
-            entries[place].new.add(micros: micros, rows: rows, isError: isError, windowCalls: windowCalls)
+        entries.withUnsafeMutableBufferPointer { entries in
+            switch side {
+            case .old:
+                entries[place].old.add(micros: micros, rows: rows, isError: isError, windowCalls: windowCalls)
+            case .new:
+                entries[place].new.add(micros: micros, rows: rows, isError: isError, windowCalls: windowCalls)
+            }
         }
         guard isProvenOnly, side == .new else { return }
         let judged = entries[place].new.judgedCalls
@@ -293,8 +295,13 @@ import SQLAnalysis
     /// The shape's place; it is the most recently used now.
     ///
     /// - Parameter statement: one that has it; nil: none is known here.
+    @inline(__always)
     private mutating func use(_ shape: ShapeID, of statement: AnalysedStatement?) -> Int {
         if newest >= 0 && entries[newest].shape == shape && !entries[newest].text.isEmpty { return newest }
+        return place(of: shape, statement)
+    }
+
+    private mutating func place(of shape: ShapeID, _ statement: AnalysedStatement?) -> Int {
         if let place = places[shape] {
             if place != newest {
                 unlink(place)

@@ -201,12 +201,24 @@ package final class AnalysisCache {
     /// one begin or end a transaction, or a part of one.
     package static func mayHaveBorder(_ text: UnsafeRawBufferPointer) -> Bool { LexicalScan.mayHaveBorder(text) }
 
+    /// A template that the text is of, which the cache has until the next text is looked at; what it says is the text's
+    /// analysis, where it has no key.
+    package func template(of text: UnsafeRawBufferPointer) -> Unmanaged<TemplateTable.Template>? {
+        guard let found = templates.find(text, &writer.literals) else { return nil }
+        counters.shapeHits += 1
+        counters.templateHits += 1
+        return found
+    }
+
     /// - Parameter text: without the wire's closing NUL. Not kept.
-    package func analyse(_ text: UnsafeRawBufferPointer) -> Analysis {
-        if let found = templates.find(text, &writer.literals) {
-            counters.shapeHits += 1
-            counters.templateHits += 1
-            return found._withUnsafeGuaranteedRef { template in
+    package func analyse(_ text: UnsafeRawBufferPointer) -> Analysis { analyse(text, as: template(of: text)) }
+
+    /// - Parameter template: what `template(of:)` has just said of it.
+    package func analyse(
+        _ text: UnsafeRawBufferPointer, as template: Unmanaged<TemplateTable.Template>?
+    ) -> Analysis {
+        if let template {
+            return template._withUnsafeGuaranteedRef { template in
                 if !template.hasKey { return Analysis(statement: template.statement, key: nil) }
                 writer.commentKey = template.commentKey
                 return Analysis(statement: template.statement, key: key(template.statement.columnKey, text))

@@ -7,7 +7,7 @@ import Glibc
 /// nothing but a token of the same kind, and the byte behind it is the template's, so the token ends where it did.
 /// What a gap cannot take (a sign that is not the template's, a decimal, a tenth digit, a number that runs into a
 /// word) is not found here, and is looked up by its shape.
-final class TemplateTable {
+package final class TemplateTable {
     /// Bytes of a template, its gaps, templates with one hash, and hashes.
     static let textBytesMax = 512
     static let gapsMax = 16
@@ -24,15 +24,15 @@ final class TemplateTable {
     }
 
     /// A class, so that looking at one copies nothing.
-    final class Template {
+    package final class Template {
         fileprivate let text: ContiguousArray<UInt8>
         fileprivate let gaps: ContiguousArray<Gap>
         fileprivate let hasStrings: Bool
         /// The key is among them.
         fileprivate let needsLiterals: Bool
         /// Its texts may have one, in a literal, a parameter or a comment.
-        let hasKey: Bool
-        let statement: AnalysedStatement
+        package let hasKey: Bool
+        package let statement: AnalysedStatement
         /// A key in a comment before all gaps.
         let commentKey: KeyReference?
 
@@ -52,6 +52,8 @@ final class TemplateTable {
 
     private var templates: ContiguousArray<Template?>
     private var nextWay: ContiguousArray<UInt8>
+    /// The one that was found last, which the table has: many texts are like the one before.
+    private var latest: Unmanaged<Template>?
 
     init() {
         templates = ContiguousArray(repeating: nil, count: Self.ways * Self.setsCount)
@@ -59,29 +61,45 @@ final class TemplateTable {
     }
 
     func removeAll() {
+        latest = nil
         for index in templates.indices { templates[index] = nil }
     }
 
     /// - Parameter literals: replaced by the text's own, where its key is one of them.
     /// - Returns: a template of the table's, that has it until the next `insert` or `removeAll`: its references are not
     ///   counted for each text that is looked up.
-    func find(
+    @inline(__always) func find(
         _ text: UnsafeRawBufferPointer, _ literals: inout [ShapeWriter.Literal]
     ) -> Unmanaged<Template>? {
         guard let start = text.baseAddress, text.count <= Self.textBytesMax else { return nil }
+        if let latest, latest._withUnsafeGuaranteedRef({ Self.matches($0, start, text.count, &literals) }) {
+            return latest
+        }
+        return search(text, start, &literals)
+    }
+
+    private func search(
+        _ text: UnsafeRawBufferPointer, _ start: UnsafeRawPointer, _ literals: inout [ShapeWriter.Literal]
+    ) -> Unmanaged<Template>? {
         let first = Self.set(of: text) * Self.ways
         for index in first..<first + Self.ways {
             guard let found = templates[index].map({ Unmanaged.passUnretained($0) }) else { continue }
-            let isIt = found._withUnsafeGuaranteedRef { template in
-                Self.matches(template, start, text.count, &literals)
-                    && (!template.hasStrings || PlainText.isValid(text))
+            if found._withUnsafeGuaranteedRef({ Self.matches($0, start, text.count, &literals) }) {
+                latest = found
+                return found
             }
-            if isIt { return found }
         }
         return nil
     }
 
-    @inline(__always) private static func matches(
+    private static func matches(
+        _ template: Template, _ text: UnsafeRawPointer, _ count: Int, _ literals: inout [ShapeWriter.Literal]
+    ) -> Bool {
+        if !fits(template, text, count, &literals) { return false }
+        return !template.hasStrings || PlainText.isValid(UnsafeRawBufferPointer(start: text, count: count))
+    }
+
+    @inline(__always) private static func fits(
         _ template: Template, _ text: UnsafeRawPointer, _ count: Int, _ literals: inout [ShapeWriter.Literal]
     ) -> Bool {
         if template.needsLiterals { literals.removeAll(keepingCapacity: true) }
@@ -139,6 +157,7 @@ final class TemplateTable {
         let set = Self.set(of: text)
         let way = Int(nextWay[set])
         nextWay[set] = UInt8((way + 1) % Self.ways)
+        latest = nil
         templates[set * Self.ways + way] = Template(text, gaps, statement, commentKey)
     }
 

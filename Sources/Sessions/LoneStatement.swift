@@ -1,3 +1,4 @@
+import Glibc
 import PGWire
 
 /// A unit that is one statement in one of the forms that drivers send, whole and with nothing behind it: a Query;
@@ -36,7 +37,7 @@ import PGWire
     @usableFromInline package let executeEnd: Int
 
     /// Messages that the server answers.
-    package static func replyCount(_ form: Form, isDescribed: Bool, count: Int = 1) -> Int {
+    @inlinable package static func replyCount(_ form: Form, isDescribed: Bool, count: Int = 1) -> Int {
         switch form {
         case .query: 1
         case .parsed: (isDescribed ? 4 : 3) * count + 1
@@ -44,7 +45,7 @@ import PGWire
         }
     }
 
-    private static var none: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
+    @inlinable static var none: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
 
     /// A whole unit's first statement.
     ///
@@ -60,9 +61,27 @@ import PGWire
     }
 
     /// The first statement, whatever comes behind it: most units that are none are told by it alone.
-    package init?(firstOf bytes: UnsafeRawBufferPointer, packetMax: Int) {
+    @inlinable @inline(__always) package init?(firstOf bytes: UnsafeRawBufferPointer, packetMax: Int) {
         guard let first = FrameHeader.parse(bytes, at: 0) else { return nil }
-        self.init(bytes, at: 0, first, packetMax)
+        if first.tag == FrontendTag.query {
+            self.init(query: bytes, first, packetMax)
+        } else {
+            self.init(bytes, at: 0, first, packetMax)
+        }
+    }
+
+    @inlinable @inline(__always)
+    init?(query bytes: UnsafeRawBufferPointer, _ header: FrameHeader, _ packetMax: Int) {
+        let body = UnsafeRawBufferPointer(rebasing: bytes[FrameHeader.size...])
+        // unsafe: memchr looks at the body only. Its one NUL is at its end.
+        guard header.length > 4, Int(header.length) <= min(packetMax, WireLimits.messageMax),
+            header.frameSize == bytes.count, let base = body.baseAddress, let end = memchr(base, 0, body.count),
+            UnsafeRawPointer(end) - base == body.count - 1
+        else { return nil }
+        form = .query
+        text = UnsafeRawBufferPointer(rebasing: body[..<(body.count - 1)])
+        (parseBody, name, values) = (Self.none, Self.none, Self.none)
+        (isDescribed, bindStart, bindEnd, executeEnd) = (false, 0, 0, 0)
     }
 
     /// Nothing is behind it but the Sync that it may need.
@@ -107,20 +126,10 @@ import PGWire
     private static let describeSize = 7
     private static let executeSize = 10
 
-    @inline(__always)
-    private init?(_ bytes: UnsafeRawBufferPointer, at start: Int, _ first: FrameHeader, _ packetMax: Int) {
+    /// In the extended protocol.
+    @usableFromInline
+    init?(_ bytes: UnsafeRawBufferPointer, at start: Int, _ first: FrameHeader, _ packetMax: Int) {
         var offset = start
-        if first.tag == FrontendTag.query {
-            var reader = BodyReader(bytes, offset: FrameHeader.size)
-            guard Self.isWhole(first, bytes, at: start, packetMax), start == 0, first.frameSize == bytes.count,
-                let text = reader.cString(), reader.isAtEnd
-            else { return nil }
-            form = .query
-            self.text = text
-            (parseBody, name, values) = (Self.none, Self.none, Self.none)
-            (isDescribed, bindStart, bindEnd, executeEnd) = (false, 0, 0, 0)
-            return
-        }
         if first.tag == FrontendTag.parse {
             // Its name is empty.
             guard Self.isWhole(first, bytes, at: start, packetMax), first.length > 4,
@@ -182,18 +191,16 @@ import PGWire
 /// The whole answer to a unit of lone statements that went well, ending outside of a transaction, and nothing else.
 /// Anything that the answer may also hold (errors, notices, settings, COPY, several results of one) makes it none.
 /// Pure.
-package struct LoneAnswer {
+@usableFromInline @frozen package struct LoneAnswer {
     /// The last CommandComplete's body.
-    package let tag: UnsafeRawBufferPointer
+    @usableFromInline package let tag: UnsafeRawBufferPointer
 
-    package init?(
+    @inlinable @inline(__always) package init?(
         _ bytes: UnsafeRawBufferPointer, to form: LoneStatement.Form, isDescribed: Bool, count: Int = 1,
         packetMax: Int = WireLimits.messageMax
     ) {
         var offset = 0
-        for _ in 1..<count {
-            guard Self.result(bytes, &offset, form, isDescribed, packetMax) != nil else { return nil }
-        }
+        if count > 1, !Self.results(bytes, &offset, form, isDescribed, packetMax, count: count - 1) { return nil }
         guard let tag = Self.result(bytes, &offset, form, isDescribed, packetMax) else { return nil }
         // ReadyForQuery, length 5, idle.
         guard bytes.count - offset == 6, bytes[offset] == BackendTag.readyForQuery,
@@ -203,20 +210,32 @@ package struct LoneAnswer {
         self.tag = tag
     }
 
+    /// Those of so many statements of a pipeline.
+    @usableFromInline static func results(
+        _ bytes: UnsafeRawBufferPointer, _ offset: inout Int, _ form: LoneStatement.Form, _ isDescribed: Bool,
+        _ packetMax: Int, count: Int
+    ) -> Bool {
+        for _ in 0..<count {
+            guard result(bytes, &offset, form, isDescribed, packetMax) != nil else { return false }
+        }
+        return true
+    }
+
     /// One statement's answer.
     ///
     /// - Returns: its CommandComplete's body; `offset` is behind it.
-    @inline(__always)
-    private static func result(
+    @inlinable @inline(__always)
+    static func result(
         _ bytes: UnsafeRawBufferPointer, _ offset: inout Int, _ form: LoneStatement.Form, _ isDescribed: Bool,
         _ packetMax: Int
     ) -> UnsafeRawBufferPointer? {
         if form == .parsed { guard isNext(BackendTag.parseComplete, bytes, &offset) else { return nil } }
         if form != .query { guard isNext(BackendTag.bindComplete, bytes, &offset) else { return nil } }
         var isDescriptionDue = form == .query || isDescribed
+        let lengthMax = min(packetMax, WireLimits.messageMax)
         while let header = FrameHeader.parse(bytes, at: offset) {
             let end = offset + header.frameSize
-            guard header.backendError(packetMax: packetMax) == nil, end <= bytes.count else { return nil }
+            guard header.length >= 4, Int(header.length) <= lengthMax, end <= bytes.count else { return nil }
             switch header.tag {
             case BackendTag.dataRow:
                 if isDescriptionDue { return nil }
@@ -237,8 +256,8 @@ package struct LoneAnswer {
     }
 
     /// A message without a body.
-    @inline(__always)
-    private static func isNext(_ tag: UInt8, _ bytes: UnsafeRawBufferPointer, _ offset: inout Int) -> Bool {
+    @inlinable @inline(__always)
+    static func isNext(_ tag: UInt8, _ bytes: UnsafeRawBufferPointer, _ offset: inout Int) -> Bool {
         guard let header = FrameHeader.parse(bytes, at: offset), header.tag == tag, header.length == 4
         else { return false }
         offset += header.frameSize

@@ -66,6 +66,8 @@ import Primitives
 
     /// Messages in flight at most: beyond it the client's input waits.
     @inlinable package static var expectedMax: Int { 100_000 }
+    /// Answered ones that are kept, for to empty an array takes more than to append to it.
+    @inlinable static var answeredMax: Int { 48 }
 
     // What is asked for every message is inlined into its caller: called, it would copy the whole session first.
     @usableFromInline var expected: [ExpectedReply] = []
@@ -75,24 +77,24 @@ import Primitives
     /// Behind a message of the extended protocol, whose error may skip all up to a Sync that was not sent yet.
     private var isWithinBatch = false
     /// In COPY FROM STDIN, until the client's CopyDone or CopyFail.
-    private var isCopyingIn = false
+    @usableFromInline var isCopyingIn = false
     /// Replies owed when a CopyDone or CopyFail was sent before the server announced the COPY, counted from the first
     /// reply ever.
-    private var copyEnds: [Int] = []
+    @usableFromInline var copyEnds: [Int] = []
     /// Replies that are not in `expected` any more.
-    private var poppedCount = 0
+    @usableFromInline var poppedCount = 0
     /// Syncs sent between the data of a COPY that has not succeeded yet.
     private var syncsInCopy = 0
     /// That COPY has failed: the server has answered those Syncs that it read behind its error.
     @usableFromInline var isUncertain = false
-    private var hasHeadCompleted = false
+    @usableFromInline var hasHeadCompleted = false
 
     /// Batches whose ReadyForQuery was asked for, and came, since the login; they wrap around.
-    package private(set) var batchesSent: UInt32 = 0
-    package private(set) var batchesAnswered: UInt32 = 0
+    @usableFromInline package internal(set) var batchesSent: UInt32 = 0
+    @usableFromInline package internal(set) var batchesAnswered: UInt32 = 0
     /// Nothing was sent since the last ReadyForQuery.
-    @usableFromInline package private(set) var isBetweenUnits = true
-    @usableFromInline package private(set) var status: TransactionStatus = .idle
+    @usableFromInline package internal(set) var isBetweenUnits = true
+    @usableFromInline package internal(set) var status: TransactionStatus = .idle
     /// Parses that the server skipped or refused since the last `takeDropped`.
     private var dropped: [ExpectedReply] = []
     /// The Parse of the unnamed statement that the server refused last: it has none any more.
@@ -229,12 +231,17 @@ import Primitives
     /// A unit of lone statements was sent to a free server: the same as `sent` for each of its messages.
     ///
     /// - Parameter definition: of the first Parse; the others have those behind it.
-    package mutating func sentLone(
+    @inlinable @inline(__always) package mutating func sentLone(
         _ form: LoneStatement.Form, isDescribed: Bool, count: Int = 1, definition: UInt32
     ) {
         isBetweenUnits = false
         batchesSent &+= 1
         if form == .query { return expected.append(.query) }
+        expectLone(form, isDescribed, count, definition)
+    }
+
+    @usableFromInline
+    mutating func expectLone(_ form: LoneStatement.Form, _ isDescribed: Bool, _ count: Int, _ definition: UInt32) {
         for number in 0..<UInt32(count) {
             if form == .parsed { expected.append(.parse(nil, definition: definition &+ number)) }
             expected.append(.bind)
@@ -325,10 +332,11 @@ import Primitives
     ///
     /// - Parameter count: replies that were expected.
     /// - Returns: false when something else is awaited; nothing has changed then.
-    package mutating func receivedLone(_ count: Int) -> Bool {
-        guard head == 0, expected.count == count, copyEnds.isEmpty, !isSkipping, !isCopyingIn, !isUncertain
-        else { return false }
-        emptyExpected()
+    @inlinable @inline(__always) package mutating func receivedLone(_ count: Int) -> Bool {
+        guard expectedCount == count, copyEnds.isEmpty, !isSkipping, !isCopyingIn, !isUncertain else { return false }
+        // They go together with those of some units to come.
+        head = expected.count
+        if head >= Self.answeredMax { emptyExpected() }
         poppedCount += count
         hasHeadCompleted = false
         batchesAnswered &+= 1
@@ -348,22 +356,15 @@ import Primitives
         hasHeadCompleted = false
         if !copyEnds.isEmpty { copyEnds.removeAll { $0 <= poppedCount } }
         if head == expected.count {
-            emptyExpected()
+            if head >= Self.answeredMax { emptyExpected() }
         } else if head >= 1024 {
             expected.removeSubrange(..<head)
             head = 0
         }
     }
 
-    private mutating func emptyExpected() {
-        if expected.capacity > 64 {
-            expected = []
-        } else if expected.count > 3 {
-            expected.removeAll(keepingCapacity: true)
-        } else {
-            // One by one: `removeAll` takes more for the few that there mostly are.
-            while expected.popLast() != nil {}
-        }
+    @usableFromInline mutating func emptyExpected() {
+        if expected.capacity > 64 { expected = [] } else { expected.removeAll(keepingCapacity: true) }
         head = 0
     }
 

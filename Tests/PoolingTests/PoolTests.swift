@@ -250,6 +250,18 @@ import Testing
         #expect(pool.leasedCount == 0)
     }
 
+    @Test func `a young server is taken back beside an old one`() {
+        var pool = pool(Self.limits(servers: 2, lifetime: 100), idle: 1)
+        pool.serverAdopted(ServerID(7), openedAt: at(90), isLeased: true, now: at(95))
+        #expect(pool.leasedCount == 1)
+        #expect(pool.release(ServerID(7), now: at(150)) == true)
+        #expect(pool.expiredServers(now: at(150)) == [ServerID(1)])
+        pool.serverClosed(ServerID(1))
+        #expect(pool.expiredServers(now: at(189)) == [])
+        #expect(pool.expiredServers(now: at(190)) == [ServerID(7)])
+        #expect(pool.leasedCount == 0)
+    }
+
     @Test func `a smaller limit lets servers go as they are given back`() {
         var pool = pool(Self.limits(servers: 3), idle: 3)
         for client in 1...3 { _ = pool.acquire(ClientID(UInt64(client)), now: at(1)) }

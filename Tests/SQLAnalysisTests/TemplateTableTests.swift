@@ -32,6 +32,18 @@ import Testing
         #expect(cache.counters.templateHits == 18)
     }
 
+    @Test func `the text before is no other's template, and is forgotten with the rest`() {
+        let cache = cache()
+        let texts = ["SELECT a FROM t WHERE b = 1", "SELECT c FROM t WHERE b = 1", "DELETE FROM t WHERE b = 1"]
+        let alone = texts.map { words(self.cache(), $0) }
+        for turn in 0..<30 {
+            let place = turn % 7 % texts.count
+            #expect(words(cache, texts[place].replacing("1", with: "\(turn)")) == alone[place])
+            if turn == 20 { cache.replace(facts: .builtIn) }
+        }
+        #expect(cache.counters.parses == 6)
+    }
+
     @Test func `the key of a template's text is its own`() {
         let cache = cache()
         for number in [1, 22, 333, 4444] {

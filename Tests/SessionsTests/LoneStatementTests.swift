@@ -195,6 +195,31 @@ import Testing
         (bound + rows + complete + bound + rows + row + complete + bound + rows + complete + ready, .bound, true, 3),
     ]
 
+    @Test func `what is answered is not awaited again, however many units there were`() {
+        var session = ServerSession()
+        for turn in 0..<500 {
+            let form: LoneStatement.Form = turn % 3 == 0 ? .query : .parsed
+            let count = LoneStatement.replyCount(form, isDescribed: true)
+            session.sentLone(form, isDescribed: true, definition: 1)
+            let (owed, owesReady) = (session.expectedCount, session.owesReady)
+            #expect(owed == count)
+            #expect(owesReady)
+            // What is not as it should be is looked at one message after the other.
+            let isTaken = [session.receivedLone(count - 1), turn % 5 > 0 && session.receivedLone(count)]
+            #expect(isTaken == [false, turn % 5 > 0])
+            if turn % 5 == 0 {
+                let error = Array("SERROR\0C42P01\0Mno\0\0".utf8)
+                _ = error.withUnsafeBytes { session.received(tag: BackendTag.errorResponse, body: $0) }
+                _ = [TransactionStatus.idle.rawValue].withUnsafeBytes {
+                    session.received(tag: BackendTag.readyForQuery, body: $0)
+                }
+            }
+            let (isFree, left) = (session.isFree, session.unanswered)
+            #expect(isFree)
+            #expect(left.isEmpty)
+        }
+    }
+
     @Test(arguments: answers.indices)
     func anAnswerIsKnownWhenItIsWhole(_ index: Int) {
         let (bytes, form, isDescribed, statements) = Self.answers[index]
