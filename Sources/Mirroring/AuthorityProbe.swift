@@ -24,6 +24,8 @@ package final class AuthorityProbe {
     private var session: Session?
     /// What was asked last is not there.
     package private(set) var isUnprepared = false
+    /// Seconds, since it answered last, for which we were connected and waited in vain, as behind somebody's lock.
+    package private(set) var waitedSeconds = 0.0
     private static let answerSeconds = 3.0
     /// Seconds after its last sign for which another Godwit is still reckoned with.
     private static let companySeconds = 30
@@ -38,6 +40,7 @@ package final class AuthorityProbe {
         guard let rows = run("SELECT epoch, void_epoch, fenced_for, alert, announced FROM godwit.authority"),
             rows.count == 1
         else { return nil }
+        waitedSeconds = 0
         return Word(
             claim: SideClaim(
                 epoch: rows.integer(0, 0) ?? 0, voidEpoch: rows.integer(0, 1) ?? 0, fencedFor: rows.integer(0, 2)),
@@ -61,6 +64,7 @@ package final class AuthorityProbe {
     package func sayGoodbye(_ id: String) { _ = run("DELETE FROM godwit.proxy WHERE id = \(SQL.literal(id))") }
 
     private func run(_ sql: String) -> Rows? {
+        var askedAt: MonotonicInstant?
         do {
             if session == nil {
                 session = Session(try Connection.open(
@@ -68,12 +72,18 @@ package final class AuthorityProbe {
                     interrupt: interrupt))
             }
             isUnprepared = false
+            askedAt = .now()
             return try session?.connection.execute(sql, timeoutSeconds: Self.answerSeconds)
         } catch let failure as PostgresFailure where failure.kind == .refused {
             isUnprepared = failure.sqlState == "42P01"
             return nil
         } catch {
             session = nil
+            // No more than we wait for: beyond it we were asleep ourselves.
+            if let askedAt {
+                let seconds = Double(MonotonicInstant.now().nanoseconds(since: askedAt)) / 1e9
+                waitedSeconds += min(seconds, Self.answerSeconds)
+            }
             return nil
         }
     }

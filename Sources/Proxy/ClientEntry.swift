@@ -194,6 +194,8 @@ extension ClientConnection {
         database = state
         state.clientCount += 1
         limitsChanged()
+        // From now on SUSPEND is for it, too.
+        updateInterest()
         if let proof { worker.note(proof, of: self, state) }
         take(request.settings, state)
         if let own = state.greetings.find(poolUser), !asksBeforeGreeting(state) { return greet(own) }

@@ -467,6 +467,8 @@ extension Unit {
         isProbe = false
         if !binds { return }
         loneStatement = nil
+        // Of a value that is none, or cannot be read: see `noteKey`.
+        hasKeyless = false
         binds = false
         executeCount = 0
         statementsAtFirstExecute = 0

@@ -119,10 +119,11 @@ private final class AuthorityWatch {
     /// The last question to the authority, and whether it was answered.
     private var askedAt = MonotonicInstant.now()
     private var isAnswered = false
-    /// When the authority said last that it has the writes, as we have it.
+    /// When the authority was asked last and said that it has the writes, as we have it, or had nothing to say that is
+    /// news.
     private var calmAt = MonotonicInstant.now()
-    /// Since when nothing of Godwit's is there; nil: it is.
-    private var goneAt: MonotonicInstant?
+    /// Since when nothing of Godwit's is there, and whether that may be news of long ago; nil: it is there.
+    private var gone: (at: MonotonicInstant, hasSlept: Bool)?
     /// Something was left that a later look may settle.
     private var isUnsettled = true
     private var alertedFor: Int64?
@@ -187,11 +188,10 @@ private final class AuthorityWatch {
         askedAt = MonotonicInstant.now()
         let word = probe(known.authority).ask()
         isAnswered = word != nil
-        let isGone = probe(known.authority).isUnprepared
-        goneAt = isGone ? goneAt ?? .now() : nil
-        if let goneAt { removed(known, since: goneAt) }
+        gone = probe(known.authority).isUnprepared ? gone ?? (.now(), hasSlept(known)) : nil
+        if let gone { removed(known, since: gone.at, hasSlept: gone.hasSlept) }
         let isCalm = word.map { $0.claim.fencedFor == nil && $0.claim.epoch == known.epoch } ?? false
-        if isCalm { calmAt = askedAt }
+        if isCalm || gone?.hasSlept == false { calmAt = askedAt }
         let isKnown = isCalm && known == taken
         if !isBusy { follow(known, word, isSure: isKnown) }
         let isSure = isBusy || isHoldReached || isKnown
@@ -213,12 +213,18 @@ private final class AuthorityWatch {
     /// writes before: they stay. Who slept does not. NEW without it, and without the word in the state that it has all
     /// for good, with which our mirror had ended: the writes went back. No fence is left. Until we have heard all that
     /// the others had decided by then, writes wait for as long as the lease lets them.
-    private func removed(_ known: Ownership, since: MonotonicInstant) {
-        let hasSlept = calmAt.advanced(bySeconds: Self.leaseSeconds) < since
+    private func removed(_ known: Ownership, since: MonotonicInstant, hasSlept: Bool) {
         guard known.authority == .new, duty.isShared, hasSlept else { return rest() }
         if !duty.hasHeard(since: since) || engine.ownership(of: sides.database) == nil { return }
         own(.initial)
         control.post(.switching(.turnMirror(database: sides.database), reply: nil))
+    }
+
+    /// When the last question was asked the authority had not been heard of for longer than the lease: others may have
+    /// moved the writes without us. A time in which it let us wait, as behind the lock of whoever drops what is asked,
+    /// does not count.
+    private func hasSlept(_ known: Ownership) -> Bool {
+        calmAt.advanced(bySeconds: Self.leaseSeconds + probe(known.authority).waitedSeconds) < askedAt
     }
 
     /// Nobody moves its writes, and no sign of ours is taken or waited for. Switches that come are numbered anew.

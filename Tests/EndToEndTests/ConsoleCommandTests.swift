@@ -107,6 +107,22 @@ import Testing
         #expect(try servers.old.psql("SELECT count(*) FROM w", database: database) == "2")
     }
 
+    @Test func `who comes in during SUSPEND is greeted, and nothing of it passes before RESUME`() throws {
+        // One thread, which has had a server: it can greet without one.
+        let godwit = try servers.godwit(database)
+        let early = try WireClient(port: godwit.port, database: database)
+        #expect(try early.value("SELECT 1") == "1")
+        _ = try godwit.console("SUSPEND")
+        let late = try WireClient(port: godwit.port, database: database)
+        late.send(FrameBuilder.query("INSERT INTO w VALUES (1)"))
+        // The thread has been at its sockets since.
+        for _ in 0..<3 { _ = try godwit.console("SHOW STATE") }
+        #expect(try servers.old.psql("SELECT count(*) FROM w", database: database) == "0")
+        _ = try godwit.console("RESUME")
+        #expect(try late.readToReady().contains { $0.commandTag == "INSERT 0 1" })
+        #expect(try servers.old.psql("SELECT count(*) FROM w", database: database) == "1")
+    }
+
     // MARK: SHUTDOWN
 
     @Test func `SHUTDOWN while all is paused and suspended does not hang`() throws {
