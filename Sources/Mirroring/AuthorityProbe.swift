@@ -24,9 +24,13 @@ package final class AuthorityProbe {
     private var session: Session?
     /// What was asked last is not there.
     package private(set) var isUnprepared = false
-    /// Seconds, since it answered last, for which we were connected and waited in vain, as behind somebody's lock.
-    package private(set) var waitedSeconds = 0.0
+    /// When it was last known who has the writes, as whoever asks notes. To be connected and wait in vain from then on,
+    /// as behind the lock of whoever drops what is asked, is no news: nobody else can have moved the writes while all
+    /// that says so is locked.
+    package var calmAt = MonotonicInstant.now()
     private static let answerSeconds = 3.0
+    /// Seconds from a sign of ours for which others count us in for sure: less than they do, for clocks and transit.
+    package static let leaseSeconds = SwitchCall.leaseSeconds - 1
     /// Seconds after its last sign for which another Godwit is still reckoned with.
     private static let companySeconds = 30
 
@@ -40,7 +44,6 @@ package final class AuthorityProbe {
         guard let rows = run("SELECT epoch, void_epoch, fenced_for, alert, announced FROM godwit.authority"),
             rows.count == 1
         else { return nil }
-        waitedSeconds = 0
         return Word(
             claim: SideClaim(
                 epoch: rows.integer(0, 0) ?? 0, voidEpoch: rows.integer(0, 1) ?? 0, fencedFor: rows.integer(0, 2)),
@@ -64,6 +67,7 @@ package final class AuthorityProbe {
     package func sayGoodbye(_ id: String) { _ = run("DELETE FROM godwit.proxy WHERE id = \(SQL.literal(id))") }
 
     private func run(_ sql: String) -> Rows? {
+        let begin = MonotonicInstant.now()
         var askedAt: MonotonicInstant?
         do {
             if session == nil {
@@ -79,10 +83,9 @@ package final class AuthorityProbe {
             return nil
         } catch {
             session = nil
-            // No more than we wait for: beyond it we were asleep ourselves.
-            if let askedAt {
-                let seconds = Double(MonotonicInstant.now().nanoseconds(since: askedAt)) / 1e9
-                waitedSeconds += min(seconds, Self.answerSeconds)
+            if let askedAt, begin <= calmAt.advanced(bySeconds: Self.leaseSeconds) {
+                // No more than we wait for: beyond it we were asleep ourselves.
+                calmAt = max(calmAt, min(.now(), askedAt.advanced(bySeconds: Self.answerSeconds)))
             }
             return nil
         }

@@ -84,9 +84,7 @@ extension ClientConnection {
                 .idleTransactionTimeout, "the transaction was idle", "idle_transaction_timeout",
                 limits.idleTransactionSeconds)
         }
-        // What a server has went on meanwhile: its time does not begin anew with each hold, as of DDL, that ends.
-        let letGoAt = phase == .leased ? resumedAt : max(database?.letGoAt ?? resumedAt, resumedAt)
-        if isRunning, Self.isOver(worker.now.nanoseconds(since: max(unit.startedAt, letGoAt)), limits.querySeconds) {
+        if isRunning, Self.isOver(worker.now.nanoseconds(since: max(unit.startedAt, resumedAt)), limits.querySeconds) {
             return end(.queryCanceled, "the query ran", "query_timeout", limits.querySeconds)
         }
         if isInTransaction,
@@ -123,7 +121,8 @@ extension ClientConnection {
         return server.session.isQuiet && !server.session.isFree
     }
 
-    /// A unit has been dispatched, and its answer is not complete. What is held by order has a limit of its own.
+    /// A unit has been dispatched, and its answer is not complete. What is held by order has a limit of its own, and
+    /// begins anew when it is let go.
     private var isRunning: Bool {
         if unit.startedAt.nanoseconds == 0 { return false }
         switch phase {

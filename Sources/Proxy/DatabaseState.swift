@@ -88,8 +88,6 @@ final class DatabaseState {
     var held: HeldClients
     /// When servers were last told to be closed: one that comes from another thread and is older is closed as well.
     var reconnectedAt = MonotonicInstant(nanoseconds: 0)
-    /// When what was held was last let go.
-    var letGoAt = MonotonicInstant(nanoseconds: 0)
     /// When this thread first saw that others may have moved the writes (see `WriteLease`); nil: that is not so.
     var lapseSeenAt: MonotonicInstant?
     var awaitsLease = false

@@ -74,7 +74,6 @@ extension Worker {
     private func applyHold(to database: DatabaseState, _ own: [ClientConnection]) {
         let hold = gate.hold(of: database.name)
         database.hold = hold
-        if hold == nil { database.letGoAt = now }
         for client in own where client.isAtBorder {
             client.isAtBorder = false
             resumeLater(client)

@@ -91,8 +91,7 @@ private final class AuthorityWatch {
     private static let alertMillis: CInt = 4
     private static let lateMillis: CInt = 20
     private static let busyMillis: CInt = 100
-    /// Seconds from a sign of ours for which others count us in for sure: less than they do, for clocks and transit.
-    private static let leaseSeconds = SwitchCall.leaseSeconds - 1
+    private static let leaseSeconds = AuthorityProbe.leaseSeconds
     /// Seconds for which a switch that is near, or under way elsewhere, is looked at often.
     private static let alertSeconds = 20.0
     /// Seconds for which writes are held for a switch of another one, of which nothing is heard: who lets go before its
@@ -119,9 +118,6 @@ private final class AuthorityWatch {
     /// The last question to the authority, and whether it was answered.
     private var askedAt = MonotonicInstant.now()
     private var isAnswered = false
-    /// When the authority was asked last and said that it has the writes, as we have it, or had nothing to say that is
-    /// news.
-    private var calmAt = MonotonicInstant.now()
     /// Since when nothing of Godwit's is there, and whether that may be news of long ago; nil: it is there.
     private var gone: (at: MonotonicInstant, hasSlept: Bool)?
     /// Something was left that a later look may settle.
@@ -191,7 +187,7 @@ private final class AuthorityWatch {
         gone = probe(known.authority).isUnprepared ? gone ?? (.now(), hasSlept(known)) : nil
         if let gone { removed(known, since: gone.at, hasSlept: gone.hasSlept) }
         let isCalm = word.map { $0.claim.fencedFor == nil && $0.claim.epoch == known.epoch } ?? false
-        if isCalm || gone?.hasSlept == false { calmAt = askedAt }
+        if isCalm || gone?.hasSlept == false { noteCalm(askedAt) }
         let isKnown = isCalm && known == taken
         if !isBusy { follow(known, word, isSure: isKnown) }
         let isSure = isBusy || isHoldReached || isKnown
@@ -220,11 +216,13 @@ private final class AuthorityWatch {
         control.post(.switching(.turnMirror(database: sides.database), reply: nil))
     }
 
+    /// Whichever side is asked next.
+    private func noteCalm(_ instant: MonotonicInstant) { (probes.old.calmAt, probes.new.calmAt) = (instant, instant) }
+
     /// When the last question was asked the authority had not been heard of for longer than the lease: others may have
-    /// moved the writes without us. A time in which it let us wait, as behind the lock of whoever drops what is asked,
-    /// does not count.
+    /// moved the writes without us.
     private func hasSlept(_ known: Ownership) -> Bool {
-        calmAt.advanced(bySeconds: Self.leaseSeconds + probe(known.authority).waitedSeconds) < askedAt
+        probe(known.authority).calmAt.advanced(bySeconds: Self.leaseSeconds) < askedAt
     }
 
     /// Nobody moves its writes, and no sign of ours is taken or waited for. Switches that come are numbered anew.
@@ -328,6 +326,8 @@ private final class AuthorityWatch {
 
     private func own(_ next: Ownership, letsGo: Bool = false) {
         found = next
+        // The sides have just said so.
+        noteCalm(.now())
         // Before its writes go there. Whether it is still so is asked with the next look, and so is the lease.
         giveSign(next, isSure: false)
         control.post(.switching(

@@ -252,7 +252,9 @@ import Testing
         try tests.expectWrites(second, on: servers.new, id: 10_001)
         for server in [servers.old, servers.new] {
             // The mirror may be in the midst of a batch.
-            waitUntil { (try? server.psql("DROP SCHEMA godwit CASCADE", database: company.database)) != nil }
+            waitUntil {
+                (try? server.psql("SET lock_timeout = '1s'; DROP SCHEMA godwit CASCADE", database: company.database)) != nil
+            }
         }
         // The authority is asked once a second.
         let end = Date(timeIntervalSinceNow: 4)

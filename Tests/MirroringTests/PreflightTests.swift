@@ -277,7 +277,8 @@ import Testing
             CREATE TABLE others (o other PRIMARY KEY, m mood)
             """)
         let result = try Preflight.check(old: try harness.connectOld(), new: try harness.connectNew())
-        #expect(result.blocking.map(\.place) == ["OLD public.feelings.f", "OLD public.moods.m"], "\(result.blocking)")
+        let casts = result.blocking.filter { $0.problem.contains("a cast makes its type") }
+        #expect(casts.map(\.place) == ["OLD public.feelings.f", "OLD public.moods.m"], "\(result.blocking)")
         #expect(result.tables.map(\.name.name) == ["others"])
     }
 
