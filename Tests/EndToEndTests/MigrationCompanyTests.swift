@@ -224,7 +224,8 @@ import Testing
         try SwitchCompanyTests().putToSleep(drive.godwit, drive.database)
     }
 
-    @Test func `one that slept while the writes went back and all was removed writes on OLD when it wakes up`() throws {
+    /// The first runs a migration, and NEW has the writes of both.
+    private func switched() throws -> (company: Company, first: MigrationDrive, second: MigrationDrive) {
         let company = try company()
         let (first, second) = (company.first, company.second)
         try first.start(tests.manifest(first, "m", MigrationTests.swift))
@@ -232,6 +233,11 @@ import Testing
         try first.insist("m", "advance")
         try first.wait("m", for: "watch running")
         try tests.expectWrites(second, on: servers.new, id: 10_001)
+        return (company, first, second)
+    }
+
+    @Test func `one that slept while the writes went back and all was removed writes on OLD when it wakes up`() throws {
+        let (_, first, second) = try switched()
         try putToSleep(second, signsOn: servers.new)
         defer { second.godwit.process.send(SIGCONT) }
         try first.insist("m", "abort")
@@ -243,13 +249,7 @@ import Testing
     }
 
     @Test func `what somebody drops by hand while NEW has the writes gives OLD none of those that were there`() throws {
-        let company = try company()
-        let (first, second) = (company.first, company.second)
-        try first.start(tests.manifest(first, "m", MigrationTests.swift))
-        try first.wait("m", for: "cutover running")
-        try first.insist("m", "advance")
-        try first.wait("m", for: "watch running")
-        try tests.expectWrites(second, on: servers.new, id: 10_001)
+        let (company, _, second) = try switched()
         for server in [servers.old, servers.new] {
             // The mirror may be in the midst of a batch.
             waitUntil {

@@ -94,16 +94,21 @@ import Testing
         #expect(steps[2].bytes.isEmpty)
     }
 
-    @Test(arguments: [0, 1] as [UInt64])
-    func `a COPY that is left out is left out with both of its Syncs`(apart: UInt64) {
-        let parse: [UInt8] = [0] + Array("COPY t FROM STDIN".utf8) + [0, 0, 0]
-        let steps = steps(events([
-            message(FrontendTag.parse, parse), message(FrontendTag.bind, [0, 0, 0, 0, 0, 0, 0, 0]),
+    /// COPY FROM STDIN in the extended protocol, and a query.
+    private func copyAndQuery() -> [CaptureRecord.Content] {
+        [
+            message(FrontendTag.parse, [0] + Array("COPY t FROM STDIN".utf8) + [0, 0, 0]),
+            message(FrontendTag.bind, [0, 0, 0, 0, 0, 0, 0, 0]),
             message(FrontendTag.execute, [0, 0, 0, 0, 0]), message(FrontendTag.sync),
             .answer(CapturedAnswer(.copyIn)), message(FrontendTag.copyData, [1], answers: 3),
             message(FrontendTag.copyDone, answers: 3), message(FrontendTag.sync, answers: 3),
             .answer(CapturedAnswer(.complete)), .ready(.idle), query("SELECT 1"), .ready(.idle),
-        ], onlyReads: true, apart: apart))
+        ]
+    }
+
+    @Test(arguments: [0, 1] as [UInt64])
+    func `a COPY that is left out is left out with both of its Syncs`(apart: UInt64) {
+        let steps = steps(events(copyAndQuery(), onlyReads: true, apart: apart))
         #expect(steps.map(\.unit.isSkipped) == [true, false])
         #expect(steps[0].bytes.isEmpty && steps[0].endsUnit && steps[1].readies == 1)
     }
@@ -250,14 +255,7 @@ import Testing
     }
 
     @Test func `of a COPY that fails here before its data nothing more is sent, and it has one answer`() {
-        let parse: [UInt8] = [0] + Array("COPY t FROM STDIN".utf8) + [0, 0, 0]
-        let steps = steps(events([
-            message(FrontendTag.parse, parse), message(FrontendTag.bind, [0, 0, 0, 0, 0, 0, 0, 0]),
-            message(FrontendTag.execute, [0, 0, 0, 0, 0]), message(FrontendTag.sync),
-            .answer(CapturedAnswer(.copyIn)), message(FrontendTag.copyData, [1], answers: 3),
-            message(FrontendTag.copyDone, answers: 3), message(FrontendTag.sync, answers: 3),
-            .answer(CapturedAnswer(.complete)), .ready(.idle), query("SELECT 1"), .ready(.idle),
-        ], apart: 0))
+        let steps = steps(events(copyAndQuery(), apart: 0))
         let player = SessionPlayer(connection: 1)
         for step in steps { player.add(step) }
         #expect(!player.send(dueNanos: 0, sentNanos: 0).bytes.isEmpty)
